@@ -1,0 +1,34 @@
+# Build options and the compiler flags every target shares.
+option(EPSMOE_BUILD_TESTS "Build the tests" ON)
+option(EPSMOE_BUILD_FUZZERS "Build the libFuzzer targets (needs clang)" OFF)
+set(EPSMOE_SANITIZE "" CACHE STRING "Sanitizers for every target, e.g. address,undefined or thread")
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+add_library(epsmoe_flags INTERFACE)
+# fp-contract=off: the compiler must not fuse a*b+c on its own, or the same sum would round differently from one
+# translation unit to the next. Kernels that want FMA say so with intrinsics.
+target_compile_options(epsmoe_flags INTERFACE
+  -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Werror -ffp-contract=off)
+target_include_directories(epsmoe_flags INTERFACE
+  $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>
+  $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>)
+if(EPSMOE_SANITIZE)
+  target_compile_options(epsmoe_flags INTERFACE -fsanitize=${EPSMOE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(epsmoe_flags INTERFACE -fsanitize=${EPSMOE_SANITIZE})
+endif()
+
+find_program(EPSMOE_CCACHE ccache)
+if(EPSMOE_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${EPSMOE_CCACHE})
+endif()
