@@ -1,0 +1,48 @@
+// How ranks talk: a small control plane and a data plane. One object per rank.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace eps {
+
+using ConstBytes = std::span<const std::byte>;
+using MutableBytes = std::span<std::byte>;
+
+// Independent ordered streams of data-plane calls, so that two lanes of a rank can communicate at once. Calls on one
+// channel must come in the same order on every rank; calls on different channels do not wait for each other.
+enum class Channel : uint8_t { kDispatch, kCombine };
+inline constexpr int kNumChannels = 2;
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  // --- control plane: one thread of a rank at a time; all ranks call in the same order ---
+
+  virtual void barrier() = 0;
+  // Every rank's bytes, indexed by rank; lengths may differ.
+  virtual std::vector<std::vector<std::byte>> all_gather(ConstBytes mine) = 0;
+  // Makes every present and future call on every rank throw kAborted with this reason. Any thread, any time.
+  virtual void abort(const std::string& reason) noexcept = 0;
+
+  // --- data plane ---
+
+  // Rank r's send[d] arrives in rank d's recv[r]; sizes must match (both ends know them from the routing they share).
+  // Returns when this rank's buffers may be reused. The entries of the own rank must be empty.
+  //
+  // Threads  one at a time per channel
+  // Errors   kTimeout, naming the rank and what it waits for; kAborted; kInternal when sizes disagree
+  // Edge     empty spans send nothing and still take part
+  virtual void all_to_all(Channel channel, std::span<const ConstBytes> send, std::span<const MutableBytes> recv) = 0;
+};
+
+}  // namespace eps

@@ -1,0 +1,165 @@
+#include "comm/inproc/inproc.h"
+
+#include <array>
+#include <condition_variable>
+#include <cstring>
+#include <functional>
+#include <mutex>
+
+#include "base/error.h"
+
+namespace eps {
+namespace {
+
+// What all ranks share. One mutex guards it all: messages are few (ranks² a stage) and large, and their bytes are
+// copied outside the lock.
+class World {
+ public:
+  World(int num_ranks, std::chrono::milliseconds timeout)
+      : size_(num_ranks), timeout_(timeout), gathered_(static_cast<size_t>(num_ranks)) {
+    for (auto& slots : slots_) slots.resize(static_cast<size_t>(num_ranks) * static_cast<size_t>(num_ranks));
+  }
+
+  int size() const { return size_; }
+
+  void abort(const std::string& reason) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (!aborted_) {
+      aborted_ = true;
+      reason_ = reason;
+    }
+    changed_.notify_all();
+  }
+
+  std::vector<std::vector<std::byte>> all_gather(int rank, ConstBytes mine) {
+    std::unique_lock lock(mutex_);
+    // Two phases: nobody may overwrite a slot of the round before while someone still reads it.
+    wait(lock, rank, "the ranks still reading the gather before", [this] { return !reading_; });
+    gathered_[static_cast<size_t>(rank)].assign(mine.begin(), mine.end());
+    if (++arrived_ == size_) {
+      reading_ = true;
+      changed_.notify_all();
+    }
+    wait(lock, rank, "the other ranks to arrive", [this] { return reading_; });
+    auto all = gathered_;
+    if (--arrived_ == 0) {
+      reading_ = false;
+      changed_.notify_all();
+    }
+    return all;
+  }
+
+  void all_to_all(int rank, Channel channel, std::span<const ConstBytes> send, std::span<const MutableBytes> recv) {
+    EPS_CHECK_EQ(send.size(), static_cast<size_t>(size_));
+    EPS_CHECK_EQ(recv.size(), static_cast<size_t>(size_));
+    EPS_CHECK(send[static_cast<size_t>(rank)].empty() && recv[static_cast<size_t>(rank)].empty());
+    post(rank, channel, send);
+    for (int step = 1; step < size_; ++step) {
+      // Each rank starts with another peer, so that copies spread instead of all reading rank 0 first.
+      const int src = (rank + step) % size_;
+      receive(rank, src, channel, recv[static_cast<size_t>(src)]);
+    }
+    std::unique_lock lock(mutex_);
+    for (int dst = 0; dst < size_; ++dst) {
+      if (dst == rank) continue;
+      wait(lock, rank, dst, channel, "to take its rows", [&] { return !slot(channel, rank, dst).full; });
+    }
+  }
+
+ private:
+  struct Slot {
+    ConstBytes bytes;
+    bool full = false;
+  };
+
+  Slot& slot(Channel channel, int src, int dst) {
+    return slots_[static_cast<size_t>(channel)][static_cast<size_t>(src) * static_cast<size_t>(size_) +
+                                                static_cast<size_t>(dst)];
+  }
+
+  void post(int rank, Channel channel, std::span<const ConstBytes> send) {
+    const std::lock_guard lock(mutex_);
+    throw_if_aborted();
+    for (int dst = 0; dst < size_; ++dst) {
+      if (dst != rank) slot(channel, rank, dst) = {send[static_cast<size_t>(dst)], true};
+    }
+    changed_.notify_all();
+  }
+
+  void receive(int rank, int src, Channel channel, MutableBytes into) {
+    ConstBytes bytes;
+    {
+      std::unique_lock lock(mutex_);
+      wait(lock, rank, src, channel, "to send its rows", [&] { return slot(channel, src, rank).full; });
+      bytes = slot(channel, src, rank).bytes;
+    }
+    EPS_CHECK(bytes.size() == into.size(), "rank {} expects {} bytes from rank {}, which sends {}", rank, into.size(),
+              src, bytes.size());
+    if (!bytes.empty()) std::memcpy(into.data(), bytes.data(), bytes.size());
+    const std::lock_guard lock(mutex_);
+    slot(channel, src, rank).full = false;
+    changed_.notify_all();
+  }
+
+  template <typename Ready>
+  void wait(std::unique_lock<std::mutex>& lock, int rank, const std::string& what, const Ready& ready) {
+    const bool done = changed_.wait_for(lock, timeout_, [&] { return aborted_ || ready(); });
+    throw_if_aborted();
+    if (!done) {
+      throw Error(ErrorKind::kTimeout, fmt::format("rank {}", rank),
+                  fmt::format("waited {} ms for {}", timeout_.count(), what));
+    }
+  }
+  template <typename Ready>
+  void wait(std::unique_lock<std::mutex>& lock, int rank, int peer, Channel channel, std::string_view what,
+            const Ready& ready) {
+    if (!aborted_ && ready()) return;  // the message below is only built when there is a wait
+    wait(lock, rank,
+         fmt::format("rank {} {} ({})", peer, what, channel == Channel::kDispatch ? "dispatch" : "combine"), ready);
+  }
+
+  void throw_if_aborted() const {
+    if (aborted_) throw Error(ErrorKind::kAborted, "another rank failed", reason_);
+  }
+
+  const int size_;
+  const std::chrono::milliseconds timeout_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool aborted_ = false;
+  std::string reason_;
+  int arrived_ = 0;
+  bool reading_ = false;
+  std::vector<std::vector<std::byte>> gathered_;
+  std::array<std::vector<Slot>, kNumChannels> slots_;
+};
+
+class InprocCommunicator final : public Communicator {
+ public:
+  InprocCommunicator(std::shared_ptr<World> world, int rank) : world_(std::move(world)), rank_(rank) {}
+
+  int rank() const override { return rank_; }
+  int size() const override { return world_->size(); }
+  void barrier() override { world_->all_gather(rank_, {}); }
+  std::vector<std::vector<std::byte>> all_gather(ConstBytes mine) override { return world_->all_gather(rank_, mine); }
+  void abort(const std::string& reason) noexcept override { world_->abort(reason); }
+  void all_to_all(Channel channel, std::span<const ConstBytes> send, std::span<const MutableBytes> recv) override {
+    world_->all_to_all(rank_, channel, send, recv);
+  }
+
+ private:
+  std::shared_ptr<World> world_;  // shared: it lives as long as its last rank
+  int rank_;
+};
+
+}  // namespace
+
+std::vector<std::unique_ptr<Communicator>> make_inproc_communicators(int num_ranks, std::chrono::milliseconds timeout) {
+  EPS_CHECK_GT(num_ranks, 0);
+  const auto world = std::make_shared<World>(num_ranks, timeout);
+  std::vector<std::unique_ptr<Communicator>> out;
+  for (int rank = 0; rank < num_ranks; ++rank) out.push_back(std::make_unique<InprocCommunicator>(world, rank));
+  return out;
+}
+
+}  // namespace eps

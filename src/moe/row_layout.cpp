@@ -1,0 +1,201 @@
+#include "moe/row_layout.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace eps {
+namespace {
+
+// First and last stage in which a token has experts on a rank; `first` < 0: none.
+struct Visit {
+  int first = -1;
+  int last = -1;
+};
+
+class LayoutBuilder {
+ public:
+  LayoutBuilder(std::span<const Routing> routing, const ExpertPlacement& placement,
+                std::span<const int> stage_of_expert, int num_stages, int rank)
+      : routing_(routing),
+        placement_(placement),
+        stage_of_expert_(stage_of_expert),
+        rank_(rank),
+        num_ranks_(static_cast<size_t>(placement.num_ranks)),
+        visits_(num_ranks_) {
+    layout_.stages.resize(static_cast<size_t>(num_stages));
+    for (StageLayout& stage : layout_.stages) {
+      stage.send_tokens.resize(num_ranks_);
+      stage.recv_tokens.resize(num_ranks_);
+      stage.return_rows.resize(num_ranks_);
+      stage.recv_partials.resize(num_ranks_);
+    }
+  }
+
+  RowLayout build() {
+    layout_.num_tokens = routing_[static_cast<size_t>(rank_)].num_tokens;
+    count();
+    fill();
+    return std::move(layout_);
+  }
+
+ private:
+  int stage_of(int32_t expert) const { return stage_of_expert_[static_cast<size_t>(expert)]; }
+  StageLayout& stage(int s) { return layout_.stages[static_cast<size_t>(s)]; }
+
+  void find_visits(std::span<const int32_t> experts) {
+    std::fill(visits_.begin(), visits_.end(), Visit{});
+    for (const int32_t e : experts) {
+      Visit& visit = visits_[static_cast<size_t>(placement_.rank_of(e))];
+      const int s = stage_of(e);
+      visit.first = visit.first < 0 ? s : std::min(visit.first, s);
+      visit.last = std::max(visit.last, s);
+    }
+  }
+
+  // First pass: sizes of everything, then their places.
+  void count() {
+    std::vector<int64_t> load(static_cast<size_t>(placement_.num_experts), 0);
+    for (size_t home = 0; home < num_ranks_; ++home) {
+      const Routing& routing = routing_[home];
+      for (int64_t t = 0; t < routing.num_tokens; ++t) {
+        const auto experts = routing.experts_of(t);
+        find_visits(experts);
+        const Visit mine = visits_[static_cast<size_t>(rank_)];
+        if (static_cast<int>(home) == rank_) {
+          count_returns(experts);
+        } else if (mine.first >= 0) {
+          ++stage(mine.first).recv_tokens[home].count;
+        }
+        if (mine.first < 0) continue;
+        for (const int32_t e : experts) {
+          if (placement_.rank_of(e) == rank_) ++load[static_cast<size_t>(e)];
+        }
+      }
+    }
+    place(load);
+  }
+
+  void count_returns(std::span<const int32_t> experts) {
+    build_reduction(experts, placement_.num_experts, placement_.experts_per_rank(), schedule_);
+    for (size_t peer = 0; peer < num_ranks_; ++peer) {
+      if (static_cast<int>(peer) == rank_ || visits_[peer].first < 0) continue;
+      stage(visits_[peer].last).recv_partials[peer].count += static_cast<int64_t>(schedule_.partials[peer].size());
+    }
+  }
+
+  void place(const std::vector<int64_t>& load) {
+    next_row_.assign(load.size(), 0);
+    for (size_t s = 0; s < layout_.stages.size(); ++s) {
+      StageLayout& stage = layout_.stages[s];
+      stage.row_begin = layout_.num_rows;
+      const int first = placement_.first_expert(rank_);
+      for (int e = first; e < first + placement_.experts_per_rank(); ++e) {
+        if (stage_of(e) != static_cast<int>(s)) continue;
+        const int64_t rows = load[static_cast<size_t>(e)];
+        next_row_[static_cast<size_t>(e)] = layout_.num_rows;
+        if (rows > 0) stage.experts.push_back({e, layout_.num_rows, layout_.num_rows + rows});
+        layout_.num_rows += rows;
+      }
+      stage.row_end = layout_.num_rows;
+      for (Span64& span : stage.recv_tokens) {
+        span.begin = layout_.num_recv_tokens;
+        layout_.num_recv_tokens += span.count;
+      }
+      for (Span64& span : stage.recv_partials) {
+        span.begin = layout_.num_recv_partials;
+        layout_.num_recv_partials += span.count;
+      }
+    }
+    EPS_CHECK_LT(std::max({layout_.num_rows, layout_.num_recv_tokens, layout_.num_recv_partials}), int64_t{1} << 31);
+    layout_.row_token.resize(static_cast<size_t>(layout_.num_rows));
+    layout_.row_weight.resize(static_cast<size_t>(layout_.num_rows));
+    layout_.token_sum.resize(static_cast<size_t>(layout_.num_tokens));
+    taken_tokens_.assign(layout_.stages.size() * num_ranks_, 0);
+    taken_partials_.assign(layout_.stages.size() * num_ranks_, 0);
+  }
+
+  // Second pass: every token in the same order as the first.
+  void fill() {
+    for (size_t home = 0; home < num_ranks_; ++home) {
+      const Routing& routing = routing_[home];
+      for (int64_t t = 0; t < routing.num_tokens; ++t) {
+        const auto experts = routing.experts_of(t);
+        find_visits(experts);
+        const bool own = static_cast<int>(home) == rank_;
+        const Visit mine = visits_[static_cast<size_t>(rank_)];
+        if (!own && mine.first < 0) continue;
+        build_reduction(experts, placement_.num_experts, placement_.experts_per_rank(), schedule_);
+        row_of_.assign(experts.size(), RowRef{});
+        if (mine.first >= 0) fill_rows(home, t, experts, routing.weights_of(t), mine);
+        if (own) fill_home(t);
+      }
+    }
+  }
+
+  void fill_rows(size_t home, int64_t token, std::span<const int32_t> experts, std::span<const float> weights,
+                 Visit mine) {
+    RowRef source{static_cast<int32_t>(token), false};
+    if (static_cast<int>(home) != rank_) {
+      const int64_t taken = taken_tokens_[static_cast<size_t>(mine.first) * num_ranks_ + home]++;
+      source = {static_cast<int32_t>(stage(mine.first).recv_tokens[home].begin + taken), true};
+    }
+    for (size_t i = 0; i < experts.size(); ++i) {
+      if (placement_.rank_of(experts[i]) != rank_) continue;
+      const int64_t row = next_row_[static_cast<size_t>(experts[i])]++;
+      layout_.row_token[static_cast<size_t>(row)] = source;
+      layout_.row_weight[static_cast<size_t>(row)] = weights[i];
+      row_of_[i] = {static_cast<int32_t>(row), false};
+    }
+    StageLayout& last = stage(mine.last);
+    for (const TreeAdd add : schedule_.local_adds[static_cast<size_t>(rank_)]) {
+      last.adds.push_back({row_of_[static_cast<size_t>(add.dst)], row_of_[static_cast<size_t>(add.src)]});
+    }
+    if (static_cast<int>(home) == rank_) return;
+    for (const int16_t p : schedule_.partials[static_cast<size_t>(rank_)]) {
+      last.return_rows[home].push_back(row_of_[static_cast<size_t>(p)].index);
+    }
+  }
+
+  void fill_home(int64_t token) {
+    for (size_t peer = 0; peer < num_ranks_; ++peer) {
+      const Visit visit = visits_[peer];
+      if (static_cast<int>(peer) == rank_ || visit.first < 0) continue;
+      stage(visit.first).send_tokens[peer].push_back(static_cast<int32_t>(token));
+      for (const int16_t p : schedule_.partials[peer]) {
+        const int64_t taken = taken_partials_[static_cast<size_t>(visit.last) * num_ranks_ + peer]++;
+        const int64_t place = stage(visit.last).recv_partials[peer].begin + taken;
+        row_of_[static_cast<size_t>(p)] = {static_cast<int32_t>(place), true};
+      }
+    }
+    for (const TreeAdd add : schedule_.home_adds) {
+      layout_.home_adds.push_back({row_of_[static_cast<size_t>(add.dst)], row_of_[static_cast<size_t>(add.src)]});
+    }
+    layout_.token_sum[static_cast<size_t>(token)] = row_of_[0];
+  }
+
+  std::span<const Routing> routing_;
+  const ExpertPlacement& placement_;
+  std::span<const int> stage_of_expert_;
+  int rank_;
+  size_t num_ranks_;
+  RowLayout layout_;
+  std::vector<Visit> visits_;
+  ReductionSchedule schedule_;
+  std::vector<RowRef> row_of_;             // by position in the token's experts
+  std::vector<int64_t> next_row_;          // [num_experts]
+  std::vector<int64_t> taken_tokens_;      // [num_stages, num_ranks]
+  std::vector<int64_t> taken_partials_;    // [num_stages, num_ranks]
+};
+
+}  // namespace
+
+RowLayout lay_out_rows(std::span<const Routing> routing, const ExpertPlacement& placement,
+                       std::span<const int> stage_of_expert, int num_stages, int rank) {
+  EPS_CHECK_EQ(routing.size(), static_cast<size_t>(placement.num_ranks));
+  EPS_CHECK_EQ(stage_of_expert.size(), static_cast<size_t>(placement.num_experts));
+  for (const Routing& r : routing) EPS_CHECK(r.num_tokens == 0 || r.top_k > 0);
+  return LayoutBuilder(routing, placement, stage_of_expert, num_stages, rank).build();
+}
+
+}  // namespace eps

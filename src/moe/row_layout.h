@@ -1,0 +1,70 @@
+// Where every row of one rank lives while it runs one MoE layer: what to send, receive, compute, add up and return, by
+// stage. A pure function of the routing of all ranks, so both ends of every message know its size and order.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "moe/placement.h"
+#include "moe/reduction_tree.h"
+#include "moe/routing.h"
+
+namespace eps {
+
+// Place of a row: `index` into one of two buffers.
+struct RowRef {
+  int32_t index = 0;
+  bool remote = false;  // rows: false = own token, true = received token. partial sums: true = returned row
+  bool operator==(const RowRef&) const = default;
+};
+
+struct RowAdd {
+  RowRef dst;
+  RowRef src;
+};
+
+struct ExpertRows {
+  int32_t expert;
+  int64_t begin;  // rows [begin, end) of the rank's row buffers
+  int64_t end;
+};
+
+// Consecutive places of a buffer that come from one rank.
+struct Span64 {
+  int64_t begin = 0;
+  int64_t count = 0;
+};
+
+struct StageLayout {
+  std::vector<std::vector<int32_t>> send_tokens;  // [num_ranks][…] own tokens this stage is the first to need there
+  std::vector<Span64> recv_tokens;                // [num_ranks] places in the received-token buffer
+  int64_t row_begin = 0;                          // the stage's rows are [row_begin, row_end), experts ascending
+  int64_t row_end = 0;
+  std::vector<ExpertRows> experts;            // local experts of the stage that have rows
+  std::vector<RowAdd> adds;                   // of tokens whose last local expert is in this stage; all refs local rows
+  std::vector<std::vector<int32_t>> return_rows;  // [num_ranks][…] rows that then travel to that home rank
+  std::vector<Span64> recv_partials;              // [num_ranks] places in the returned-row buffer
+};
+
+struct RowLayout {
+  int64_t num_tokens = 0;         // own
+  int64_t num_recv_tokens = 0;    // tokens of other ranks that this rank works on, each counted once
+  int64_t num_rows = 0;           // of all stages
+  int64_t num_recv_partials = 0;  // rows other ranks return
+  std::vector<StageLayout> stages;
+  std::vector<RowRef> row_token;   // [num_rows] the token a row is a copy of
+  std::vector<float> row_weight;   // [num_rows]
+  std::vector<RowAdd> home_adds;   // own tokens, in order; `remote` = returned row
+  std::vector<RowRef> token_sum;   // [num_tokens] where a token's routed sum ends up
+};
+
+// Lays out `rank`'s part.
+//
+// Shapes  routing [num_ranks]; stage_of_expert [num_experts], each in [0, num_stages)
+// Order   rows of one expert: by (home rank, token). Messages: by token, and by tree position within a token.
+// Source  EPS-MoE §4.3; dispatch at first need and combine at last completion: design rules
+RowLayout lay_out_rows(std::span<const Routing> routing, const ExpertPlacement& placement,
+                       std::span<const int> stage_of_expert, int num_stages, int rank);
+
+}  // namespace eps
