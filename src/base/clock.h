@@ -1,0 +1,14 @@
+// The one clock that measures: monotonic, in nanoseconds.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+
+namespace eps {
+
+inline int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+}  // namespace eps

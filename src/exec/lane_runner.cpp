@@ -1,0 +1,122 @@
+#include "exec/lane_runner.h"
+
+#include "base/clock.h"
+
+namespace eps {
+
+LaneRunner::~LaneRunner() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void LaneRunner::run(const Plan& plan, const std::function<void(int)>& run_op,
+                     const std::function<void(const char*)>& on_error) {
+  const Run run{&plan, &run_op, &on_error};
+  timeline_.assign(plan.ops.size(), {});
+  if (is_chain(plan)) {
+    try {
+      for (size_t i = 0; i < plan.ops.size(); ++i) timed(run, i);
+    } catch (const std::exception& e) {
+      on_error(e.what());
+      throw;
+    }
+    return;
+  }
+  if (threads_.empty()) start_threads();
+  {
+    const std::lock_guard lock(mutex_);
+    done_.assign(plan.ops.size(), false);
+    error_ = nullptr;
+    current_ = &run;
+    ++generation_;
+    lanes_busy_ = kNumLanes - 1;
+  }
+  changed_.notify_all();
+  run_lane(run, Lane::kCompute);
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return lanes_busy_ == 0; });
+  current_ = nullptr;
+  if (error_) std::rethrow_exception(error_);
+}
+
+void LaneRunner::run_lane(const Run& run, Lane lane) {
+  for (size_t i = 0; i < run.plan->ops.size(); ++i) {
+    const PlanOp& op = run.plan->ops[i];
+    if (op.lane != lane) continue;
+    if (!wait_for(op.deps)) return;
+    try {
+      timed(run, i);
+    } catch (const std::exception& e) {
+      bool first = false;
+      {
+        const std::lock_guard lock(mutex_);
+        first = error_ == nullptr;
+        if (first) error_ = std::current_exception();
+      }
+      changed_.notify_all();
+      if (first) (*run.on_error)(e.what());
+      return;
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      done_[i] = true;
+    }
+    changed_.notify_all();
+  }
+}
+
+// False when another lane failed: what this op waits for may never come.
+bool LaneRunner::wait_for(const std::vector<int>& deps) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] {
+    if (error_) return true;
+    for (const int d : deps) {
+      if (!done_[static_cast<size_t>(d)]) return false;
+    }
+    return true;
+  });
+  return error_ == nullptr;
+}
+
+void LaneRunner::timed(const Run& run, size_t i) {
+  const PlanOp& op = run.plan->ops[i];
+  TimelineEvent& event = timeline_[i];
+  event.name = to_string(op.kind);
+  event.lane = op.lane;
+  event.stage = op.stage;
+  event.begin_ns = now_ns();
+  (*run.run_op)(static_cast<int>(i));
+  event.end_ns = now_ns();
+}
+
+void LaneRunner::start_threads() {
+  for (int lane = 1; lane < kNumLanes; ++lane) {
+    threads_.emplace_back([this, lane] { lane_thread(static_cast<Lane>(lane)); });
+  }
+}
+
+void LaneRunner::lane_thread(Lane lane) {
+  uint64_t seen = 0;
+  while (true) {
+    const Run* run = nullptr;
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return stop_ || generation_ != seen; });
+      if (stop_) return;
+      seen = generation_;
+      run = current_;
+    }
+    run_lane(*run, lane);
+    {
+      const std::lock_guard lock(mutex_);
+      --lanes_busy_;
+    }
+    changed_.notify_all();
+  }
+}
+
+}  // namespace eps

@@ -1,0 +1,59 @@
+// Runs a plan's ops: each lane in its order, each op after those it depends on.
+#pragma once
+
+#include <condition_variable>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "exec/timeline.h"
+#include "plan/plan.h"
+
+namespace eps {
+
+// Owns one thread per communication lane, started when first needed; the calling thread is the compute lane.
+// A plan in which nothing can overlap runs on the calling thread alone.
+class LaneRunner {
+ public:
+  LaneRunner() = default;
+  ~LaneRunner();
+  LaneRunner(const LaneRunner&) = delete;
+  LaneRunner& operator=(const LaneRunner&) = delete;
+
+  // Calls run_op(i) for every op of the plan. When one throws, `on_error` is called once, at once, from that lane (so
+  // that it can wake lanes waiting for other ranks), the ops left are skipped, and the first error is rethrown here.
+  // The timeline of this run replaces the last one.
+  void run(const Plan& plan, const std::function<void(int)>& run_op, const std::function<void(const char*)>& on_error);
+
+  const std::vector<TimelineEvent>& timeline() const { return timeline_; }
+
+ private:
+  struct Run {
+    const Plan* plan;
+    const std::function<void(int)>* run_op;
+    const std::function<void(const char*)>* on_error;
+  };
+
+  void run_lane(const Run& run, Lane lane);
+  bool wait_for(const std::vector<int>& deps);
+  void timed(const Run& run, size_t i);
+  void lane_thread(Lane lane);
+  void start_threads();
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  const Run* current_ = nullptr;  // what the lane threads work on
+  uint64_t generation_ = 0;
+  int lanes_busy_ = 0;
+  bool stop_ = false;
+  std::vector<bool> done_;
+  std::exception_ptr error_;
+
+  std::vector<TimelineEvent> timeline_;  // one element an op; each written by the op's lane alone
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace eps

@@ -1,0 +1,33 @@
+// What ran when: the measured timeline of one rank, and what it says about overlap.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "plan/plan.h"
+
+namespace eps {
+
+struct TimelineEvent {
+  std::string name;
+  Lane lane = Lane::kCompute;
+  int layer = -1;
+  int stage = -1;
+  int64_t begin_ns = 0;
+  int64_t end_ns = 0;
+};
+
+struct OverlapStats {
+  int64_t communication_ns = 0;  // time a dispatch or combine op ran
+  int64_t hidden_ns = 0;         // part of it during which the rank's compute lane worked, too
+
+  OverlapStats& operator+=(const OverlapStats& other);
+  // hidden / communication; 0 when there was none.
+  double hidden_fraction() const;
+};
+
+// Events of one lane must not overlap each other; order does not matter.
+OverlapStats measure_overlap(const std::vector<TimelineEvent>& events);
+
+}  // namespace eps

@@ -1,0 +1,14 @@
+// The gate on the CPU: softmax and top-k of one token.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/cpu/vector_ops.h"
+#include "ops/op_params.h"
+
+namespace eps {
+
+// scores [num_experts]: logits in, scratch out. Writes top_k indices and weights, best first, ties to the lower index.
+void gate_token(const GateParams& params, const VectorOps& vec, float* scores, int32_t* topk_idx, float* topk_weight);
+
+}  // namespace eps

@@ -1,0 +1,236 @@
+#include "ops/cpu/cpu_ops.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "ops/cpu/convert.h"
+#include "ops/cpu/cpu_gate.h"
+#include "ops/cpu/cpu_mla.h"
+#include "ops/cpu/vector_ops.h"
+
+namespace eps {
+namespace {
+
+struct CpuLinear final : LinearWeight {
+  std::unique_ptr<PackedLinear> packed;
+  int64_t out_features() const override { return packed->out_features(); }
+  int64_t in_features() const override { return packed->in_features(); }
+  size_t num_bytes() const override { return packed->num_bytes(); }
+  DType input_dtype() const override { return packed->input_dtype(); }
+};
+
+// Floats an elementwise loop hands to a thread at once: less is dearer to hand over than to do.
+constexpr int64_t kFloatsPerTask = 16384;
+
+class CpuOps final : public OpSet {
+ public:
+  CpuOps(const CpuEngineChoice& choice, int num_threads)
+      : choice_(choice),
+        f32_choice_(choose_cpu_engine(DType::kF32)),
+        vec_(choose_vector_ops(cpu_features())),
+        pool_(num_threads),
+        mla_(vec_, f32_choice_, pool_) {}
+
+  std::string description() const override {
+    return fmt::format("cpu {} ({}), {} thread{}", to_string(choice_.compute), choice_.isa, pool_.num_threads(),
+                       pool_.num_threads() == 1 ? "" : "s");
+  }
+  DType compute_dtype() const override { return choice_.compute; }
+
+  std::unique_ptr<LinearWeight> pack_linear(std::span<const TensorView> parts, Precision precision) const override {
+    auto out = std::make_unique<CpuLinear>();
+    out->packed = eps::pack_linear(parts, precision == Precision::kF32 ? f32_choice_ : choice_);
+    return out;
+  }
+
+  std::unique_ptr<MlaWeight> pack_mla(const TensorView& kv_b, const MlaParams& params) const override {
+    return pack_cpu_mla(kv_b, params, choice_, f32_choice_);
+  }
+
+  void embed(const TensorView& table, std::span<const int32_t> ids, MutableTensorView out) override {
+    const int64_t width = table.dim(1);
+    for (size_t i = 0; i < ids.size(); ++i) {
+      EPS_CHECK(ids[i] >= 0 && ids[i] < table.dim(0), "token id {}", ids[i]);
+      const TensorView row = table.rows(ids[i], ids[i] + 1);
+      float* y = out.as<float>() + static_cast<int64_t>(i) * width;
+      switch (table.dtype()) {
+        case DType::kF32: std::copy_n(row.as<const float>(), width, y); break;
+        case DType::kBF16: std::transform(row.as<const bf16>(), row.as<const bf16>() + width, y,
+                                          [](bf16 v) { return to_float(v); });
+          break;
+        case DType::kF16: std::transform(row.as<const f16>(), row.as<const f16>() + width, y,
+                                         [](f16 v) { return to_float(v); });
+          break;
+        default: EPS_CHECK(false, "embedding of {}", to_string(table.dtype()));
+      }
+    }
+  }
+
+  void rms_norm(TensorView x, TensorView weight, float eps, MutableTensorView out) override {
+    const int64_t width = x.dim(1);
+    const float* w = weight.as<const float>();
+    for_rows(x.dim(0), width, [&](int64_t t) {
+      const float* row = x.as<const float>() + t * width;
+      const float mean = vec_.dot(row, row, width) / static_cast<float>(width);
+      vec_.scale_by(row, 1.0F / std::sqrt(mean + eps), w, out.as<float>() + t * width, width);
+    });
+  }
+
+  void linear(std::span<const LinearTask> tasks) override {
+    std::vector<GemmTask> gemms;
+    gemms.reserve(tasks.size());
+    for (const LinearTask& task : tasks) {
+      const auto& weight = static_cast<const CpuLinear&>(*task.weight);
+      EPS_CHECK_EQ(task.x.dim(1), weight.in_features());
+      EPS_CHECK_EQ(task.y.dim(1), weight.out_features());
+      EPS_CHECK_EQ(task.x.dim(0), task.y.dim(0));
+      EPS_CHECK(task.x.dtype() == weight.input_dtype(), "x is {}", to_string(task.x.dtype()));
+      gemms.push_back({weight.packed.get(), task.x.data(), task.x.dim(1), task.y.as<float>(), task.y.dim(1),
+                       task.x.dim(0)});
+    }
+    run_gemms(gemms, pool_);
+  }
+
+  void to_compute(TensorView x, MutableTensorView out) override {
+    const int64_t width = x.dim(1);
+    for_rows(x.dim(0), width, [&](int64_t t) {
+      store_compute(x.as<const float>() + t * width, out, t * width, width);
+    });
+  }
+
+  void add(MutableTensorView x, TensorView y) override {
+    const int64_t width = x.dim(1);
+    for_rows(x.dim(0), width, [&](int64_t t) {
+      vec_.add(x.as<float>() + t * width, y.as<const float>() + t * width, width);
+    });
+  }
+
+  void add_bias(MutableTensorView x, TensorView bias) override {
+    const int64_t width = x.dim(1);
+    for_rows(x.dim(0), width, [&](int64_t t) { vec_.add(x.as<float>() + t * width, bias.as<const float>(), width); });
+  }
+
+  void silu_mul(TensorView gate_up, MutableTensorView out) override {
+    const int64_t width = out.dim(1);
+    const bool narrow = out.dtype() == DType::kBF16;
+    for_rows(out.dim(0), width, [&](int64_t t) {
+      const float* row = gate_up.as<const float>() + t * 2 * width;
+      if (!narrow) {
+        vec_.silu_mul(row, row + width, out.as<float>() + t * width, width);
+        return;
+      }
+      float chunk[256];  // stays in the L1 cache between the two steps
+      for (int64_t i = 0; i < width; i += std::ssize(chunk)) {
+        const int64_t n = std::min<int64_t>(std::ssize(chunk), width - i);
+        vec_.silu_mul(row + i, row + width + i, chunk, n);
+        convert_f32_to_bf16(chunk, out.as<bf16>() + t * width + i, n);
+      }
+    });
+  }
+
+  void rope(MutableTensorView x, int head_dim, const RopeTable& table, std::span<const int32_t> positions) override {
+    const int64_t num_heads = x.dim(1) / head_dim;
+    const int half = table.rope_dim / 2;
+    for_rows(x.dim(0), x.dim(1), [&](int64_t t) {
+      const int64_t offset = int64_t{positions[static_cast<size_t>(t)]} * half;
+      EPS_CHECK_LE(offset + half, std::ssize(table.cos));
+      const float* c = table.cos.data() + offset;
+      const float* s = table.sin.data() + offset;
+      for (int64_t h = 0; h < num_heads; ++h) {
+        float* pairs = x.as<float>() + (t * num_heads + h) * head_dim + head_dim - table.rope_dim;
+        for (int i = 0; i < half; ++i) {
+          const float a = pairs[2 * i];
+          const float b = pairs[2 * i + 1];
+          pairs[2 * i] = a * c[i] - b * s[i];
+          pairs[2 * i + 1] = a * s[i] + b * c[i];
+        }
+      }
+    });
+  }
+
+  void mla_attention(const MlaParams& params, const MlaWeight& weight, TensorView q,
+                     std::span<const MlaSequence> sequences, MutableTensorView out) override {
+    mla_.run(params, static_cast<const CpuMlaWeight&>(weight), q.as<const float>(), sequences, out.as<float>());
+  }
+
+  void gate(const GateParams& params, TensorView logits, MutableTensorView topk_idx,
+            MutableTensorView topk_weight) override {
+    for_rows(logits.dim(0), params.num_experts * 8, [&](int64_t t) {
+      const float* row = logits.as<const float>() + t * params.num_experts;
+      std::vector<float> scores(row, row + params.num_experts);
+      gate_token(params, vec_, scores.data(), topk_idx.as<int32_t>() + t * params.top_k,
+                 topk_weight.as<float>() + t * params.top_k);
+    });
+  }
+
+  void gather_rows(std::span<const std::byte* const> sources, MutableTensorView out) override {
+    const size_t row_bytes = static_cast<size_t>(out.dim(1)) * size_of(out.dtype());
+    for_rows(std::ssize(sources), out.dim(1), [&](int64_t i) {
+      std::memcpy(static_cast<std::byte*>(out.data()) + static_cast<size_t>(i) * row_bytes,
+                  sources[static_cast<size_t>(i)], row_bytes);
+    });
+  }
+
+  void scale_rows(MutableTensorView rows, std::span<const float> weight) override {
+    const int64_t width = rows.dim(1);
+    for_rows(rows.dim(0), width, [&](int64_t i) {
+      vec_.scale(rows.as<float>() + i * width, weight[static_cast<size_t>(i)], width);
+    });
+  }
+
+  void add_rows(std::span<const RowPair> pairs, int64_t width) override {
+    // Split by columns, not by pairs: a pair may read what the pair before wrote.
+    constexpr int64_t kColumns = 64;  // four cache lines, so that threads do not share one
+    const int64_t blocks = (width + kColumns - 1) / kColumns;
+    const int64_t per_task = std::max<int64_t>(1, blocks / (4 * pool_.num_threads()));
+    const auto body = [&](int64_t i) {
+      const int64_t begin = i * per_task * kColumns;
+      const int64_t n = std::min(width, begin + per_task * kColumns) - begin;
+      for (const RowPair& pair : pairs) vec_.add(pair.dst + begin, pair.src + begin, n);
+    };
+    const int64_t tasks = (blocks + per_task - 1) / per_task;
+    if (std::ssize(pairs) * width <= kFloatsPerTask) {
+      for (int64_t i = 0; i < tasks; ++i) body(i);
+    } else {
+      pool_.parallel_for(tasks, body);
+    }
+  }
+
+ private:
+  template <typename Body>
+  void for_rows(int64_t num_rows, int64_t width, const Body& body) {
+    const int64_t per_task = std::max<int64_t>(1, kFloatsPerTask / std::max<int64_t>(1, width));
+    const int64_t tasks = (num_rows + per_task - 1) / per_task;
+    const auto task = [&](int64_t i) {
+      for (int64_t t = i * per_task; t < std::min(num_rows, (i + 1) * per_task); ++t) body(t);
+    };
+    if (tasks <= 1) {
+      for (int64_t t = 0; t < num_rows; ++t) body(t);
+    } else {
+      pool_.parallel_for(tasks, task);
+    }
+  }
+
+  static void store_compute(const float* x, MutableTensorView out, int64_t offset, int64_t n) {
+    if (out.dtype() == DType::kBF16) {
+      convert_f32_to_bf16(x, out.as<bf16>() + offset, n);
+    } else {
+      std::copy_n(x, n, out.as<float>() + offset);
+    }
+  }
+
+  CpuEngineChoice choice_;
+  CpuEngineChoice f32_choice_;
+  const VectorOps& vec_;
+  ThreadPool pool_;
+  CpuMla mla_;
+};
+
+}  // namespace
+
+std::unique_ptr<OpSet> make_cpu_ops(const CpuEngineChoice& choice, int num_threads) {
+  return std::make_unique<CpuOps>(choice, num_threads);
+}
+
+}  // namespace eps

@@ -1,0 +1,299 @@
+#include "ops/cpu/onednn_gemm.h"
+
+#include <algorithm>
+#include <cstring>
+#include <dnnl.hpp>
+#include <map>
+#include <mutex>
+#include <shared_mutex>
+#include <tuple>
+#include <unordered_map>
+
+#include "base/error.h"
+#include "ops/cpu/convert.h"
+#include "ops/cpu/onednn_threads.h"
+
+namespace eps {
+namespace {
+
+using dnnl::memory;
+
+constexpr int64_t kMaxRows = 256;  // enough rows to hide the weights' way from memory; keeps the set of primitives small
+constexpr int64_t kRowStep = 16;   // rows of an AMX tile: fewer rows cost as much
+// Slices of N, so that threads can share a product: multiples of 64 (oneDNN's widest column block) near 512, whose bf16
+// weights for K = 2048 fill a 2 MiB L2.
+constexpr int64_t kSliceColumns = 512;
+// Rows for which oneDNN is asked how it wants the weights. All buckets must take the same layout.
+constexpr int64_t kLayoutRows = 64;
+
+struct PrimitiveKey {
+  int64_t m;
+  int64_t n;
+  int64_t k;
+  int64_t ldx;
+  int64_t ldy;
+  bool operator==(const PrimitiveKey&) const = default;
+};
+
+struct HashKey {
+  size_t operator()(const PrimitiveKey& key) const {
+    size_t hash = 0;
+    for (const int64_t part : {key.m, key.n, key.k, key.ldx, key.ldy}) {
+      hash = (hash ^ static_cast<size_t>(part)) * 0x9e3779b97f4a7c15ULL;
+      hash ^= hash >> 32;
+    }
+    return hash;
+  }
+};
+
+struct Primitive {
+  dnnl::matmul matmul;
+  memory::desc x;
+  memory::desc w;
+  memory::desc y;
+  memory::desc scratchpad;
+  std::string implementation;
+  bool block_kernel = false;  // oneDNN's batch-reduce kernels, the only ones made for bf16 tiles
+};
+
+template <typename Body>
+auto calling_onednn(const char* what, const Body& body) {
+  try {
+    return body();
+  } catch (const dnnl::error& e) {
+    fail(ErrorKind::kInternal, "oneDNN", {fmt::format("{} failed ({})", what, e.what()), "", "", "f32 compute"});
+  }
+}
+
+}  // namespace
+
+class OneDnnContext {
+ public:
+  const dnnl::engine& engine() const { return engine_; }
+
+  // Layout for the weights of an [n, k] slice.
+  memory::desc weight_layout(int64_t n, int64_t k) {
+    const std::unique_lock lock(mutex_);
+    return weight_layout_locked(n, k);
+  }
+
+  // Owns the primitive: the pointer lives as long as the context.
+  const Primitive* primitive(const PrimitiveKey& key) {
+    {
+      const std::shared_lock lock(mutex_);
+      if (const auto it = primitives_.find(key); it != primitives_.end()) return it->second.get();
+    }
+    const std::unique_lock lock(mutex_);
+    auto& slot = primitives_[key];
+    if (!slot) slot = make_primitive(key, weight_layout_locked(key.n, key.k));
+    return slot.get();
+  }
+
+  std::vector<std::string> implementations() const {
+    const std::shared_lock lock(mutex_);
+    std::vector<std::string> names;
+    for (const auto& [key, primitive] : primitives_) names.push_back(primitive->implementation);
+    std::sort(names.begin(), names.end());
+    names.erase(std::unique(names.begin(), names.end()), names.end());
+    return names;
+  }
+
+ private:
+  memory::desc weight_layout_locked(int64_t n, int64_t k) {
+    const auto [it, is_first] = layouts_.try_emplace({n, k});
+    if (is_first) {
+      const memory::desc any({k, n}, memory::data_type::bf16, memory::format_tag::any);
+      it->second = make_primitive({kLayoutRows, n, k, k, n}, any)->w;
+    }
+    return it->second;
+  }
+
+  std::unique_ptr<Primitive> make_primitive(const PrimitiveKey& key, const memory::desc& weights) const {
+    return calling_onednn("creating a bf16 product", [&] {
+      dnnl::primitive_attr attr;
+      // A scratchpad of oneDNN's own belongs to the thread that created the primitive; ours run on any thread.
+      attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+      const memory::desc x({key.m, key.k}, memory::data_type::bf16, memory::dims{key.ldx, 1});
+      const memory::desc y({key.m, key.n}, memory::data_type::f32, memory::dims{key.ldy, 1});
+      const OneOmpThread one_thread;  // the number of threads is fixed at creation
+      const dnnl::matmul::primitive_desc desc(dnnl::matmul::desc(x, weights, y), attr, engine_);
+      auto made = std::make_unique<Primitive>();
+      made->matmul = dnnl::matmul(desc);
+      made->x = x;
+      made->w = desc.weights_desc();
+      made->y = y;
+      made->scratchpad = desc.scratchpad_desc();
+      made->implementation = desc.impl_info_str();
+      made->block_kernel = made->implementation.rfind("brg", 0) == 0;
+      return made;
+    });
+  }
+
+  const dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
+  mutable std::shared_mutex mutex_;
+  std::map<std::pair<int64_t, int64_t>, memory::desc> layouts_;
+  std::unordered_map<PrimitiveKey, std::unique_ptr<Primitive>, HashKey> primitives_;
+};
+
+namespace {
+
+// Kept by each thread between calls.
+struct ThreadScratch {
+  Buffer x;
+  Buffer y;
+  Buffer scratchpad;
+};
+
+class OneDnnLinear final : public PackedLinear {
+ public:
+  OneDnnLinear(std::span<const TensorView> parts, int64_t n, std::shared_ptr<OneDnnContext> context)
+      : PackedLinear(n, parts[0].dim(1)), context_(std::move(context)) {
+    const int64_t k = in_features();
+    Buffer stacked(static_cast<size_t>(n * k) * sizeof(bf16));
+    auto* rows = reinterpret_cast<bf16*>(stacked.data());
+    bf16* end = rows;
+    for (const TensorView& part : parts) end = append_bf16(part, end);
+
+    const OneOmpThread one_thread;
+    dnnl::stream stream(context_->engine());
+    for (int64_t n0 = 0; n0 < n; n0 += kSliceColumns) {
+      Slice slice{std::min(kSliceColumns, n - n0), {}};
+      const memory::desc layout = context_->weight_layout(slice.n, k);
+      slice.weights.reserve(layout.get_size());
+      calling_onednn("packing a weight", [&] {
+        const memory::desc plain({k, slice.n}, memory::data_type::bf16, memory::dims{1, k});
+        memory from(plain, context_->engine(), rows + n0 * k);
+        memory to(layout, context_->engine(), slice.weights.data());
+        dnnl::reorder(from, to).execute(stream, from, to);
+        stream.wait();
+        return 0;
+      });
+      num_bytes_ += layout.get_size();
+      const Primitive* probe = context_->primitive({kRowStep, slice.n, k, k, slice.n});
+      EPS_CHECK(probe->implementation.rfind("ref", 0) != 0, "oneDNN has only reference code for bf16 [{}, {}] here",
+                slice.n, k);
+      slices_.push_back(std::move(slice));
+    }
+  }
+
+  size_t num_bytes() const override { return num_bytes_; }
+  DType input_dtype() const override { return DType::kBF16; }
+  Grain grain() const override { return {kSliceColumns, kSliceColumns, kMaxRows, kMaxRows}; }
+
+  void run_block(const void* x, int64_t ldx, float* y, int64_t ldy, int64_t m, int64_t n_begin,
+                 int64_t n_end) const override {
+    EPS_CHECK_EQ(n_begin % kSliceColumns, 0);
+    EPS_CHECK_LE(m, kMaxRows);
+    const OneOmpThread one_thread;
+    const auto* rows = static_cast<const bf16*>(x);
+    const bf16* padded = nullptr;
+    for (int64_t n0 = n_begin; n0 < n_end; n0 += kSliceColumns) {
+      run_slice(slices_[static_cast<size_t>(n0 / kSliceColumns)], rows, ldx, padded, y + n0, ldy, m);
+    }
+  }
+
+ private:
+  struct Slice {
+    int64_t n;
+    Buffer weights;
+  };
+
+  static bf16* append_bf16(const TensorView& part, bf16* to) {
+    const int64_t count = part.numel();
+    if (part.dtype() == DType::kBF16) {
+      std::memcpy(to, part.data(), part.num_bytes());
+    } else if (part.dtype() == DType::kF32) {
+      convert_f32_to_bf16(part.as<const float>(), to, count);
+    } else {
+      const f16* from = part.as<const f16>();
+      std::transform(from, from + count, to, [](f16 v) { return to_bf16(to_float(v)); });
+    }
+    return to + count;
+  }
+
+  // x and y are used where they lie if their rows fill a bucket and oneDNN's block kernels take their strides; else
+  // they go through dense copies. `padded` keeps the copy of x for the slices that follow.
+  void run_slice(const Slice& slice, const bf16* x, int64_t ldx, const bf16*& padded, float* y, int64_t ldy,
+                 int64_t m) const {
+    thread_local ThreadScratch scratch;
+    const int64_t k = in_features();
+    const int64_t bucket = onednn_row_bucket(m);
+    const Primitive* primitive = nullptr;
+    bool copy_x = bucket != m;
+    bool copy_y = bucket != m;
+    if (!copy_x) {
+      primitive = context_->primitive({m, slice.n, k, ldx, ldy});
+      if (!primitive->block_kernel) {
+        copy_y = true;
+        primitive = context_->primitive({m, slice.n, k, ldx, slice.n});
+        copy_x = !primitive->block_kernel;
+      }
+    }
+    if (copy_x) {
+      if (padded == nullptr) padded = copy_rows(x, ldx, m, bucket, scratch.x);
+      primitive = context_->primitive({bucket, slice.n, k, k, slice.n});
+    }
+    float* result = y;
+    if (copy_y) {
+      scratch.y.reserve(static_cast<size_t>(bucket * slice.n) * sizeof(float));
+      result = reinterpret_cast<float*>(scratch.y.data());
+    }
+    execute(*primitive, copy_x ? padded : x, slice, result, scratch.scratchpad);
+    if (!copy_y) return;
+    for (int64_t r = 0; r < m; ++r) std::copy_n(result + r * slice.n, slice.n, y + r * ldy);
+  }
+
+  const bf16* copy_rows(const bf16* x, int64_t ldx, int64_t m, int64_t bucket, Buffer& to) const {
+    const int64_t k = in_features();
+    to.reserve(static_cast<size_t>(bucket * k) * sizeof(bf16));
+    auto* rows = reinterpret_cast<bf16*>(to.data());
+    for (int64_t r = 0; r < m; ++r) std::copy_n(x + r * ldx, k, rows + r * k);
+    std::fill(rows + m * k, rows + bucket * k, bf16{0});
+    return rows;
+  }
+
+  void execute(const Primitive& primitive, const bf16* x, const Slice& slice, float* y, Buffer& scratchpad) const {
+    calling_onednn("a bf16 product", [&] {
+      const dnnl::engine& engine = context_->engine();
+      scratchpad.reserve(primitive.scratchpad.get_size());
+      dnnl::stream stream(engine);
+      // oneDNN's handles are not const, though it only reads x and the weights.
+      primitive.matmul.execute(
+          stream, {{DNNL_ARG_SRC, memory(primitive.x, engine, const_cast<bf16*>(x))},
+                   {DNNL_ARG_WEIGHTS, memory(primitive.w, engine, slice.weights.data())},
+                   {DNNL_ARG_DST, memory(primitive.y, engine, y)},
+                   {DNNL_ARG_SCRATCHPAD, memory(primitive.scratchpad, engine, scratchpad.data())}});
+      stream.wait();
+      return 0;
+    });
+  }
+
+  std::shared_ptr<OneDnnContext> context_;  // shared with the other weights of the choice
+  std::vector<Slice> slices_;
+  size_t num_bytes_ = 0;
+};
+
+}  // namespace
+
+std::shared_ptr<OneDnnContext> make_onednn_context() {
+  return calling_onednn("starting", [] { return std::make_shared<OneDnnContext>(); });
+}
+
+std::unique_ptr<PackedLinear> pack_onednn(std::span<const TensorView> parts, std::shared_ptr<OneDnnContext> context) {
+  int64_t n = 0;
+  for (const TensorView& part : parts) n += part.dim(0);
+  return std::make_unique<OneDnnLinear>(parts, n, std::move(context));
+}
+
+int64_t onednn_row_bucket(int64_t m) {
+  EPS_CHECK_GT(m, 0);
+  EPS_CHECK_LE(m, kMaxRows);
+  if (m > kRowStep / 2) return (m + kRowStep - 1) / kRowStep * kRowStep;
+  int64_t bucket = 1;
+  while (bucket < m) bucket *= 2;
+  return bucket;
+}
+
+std::vector<std::string> onednn_implementations(const OneDnnContext& context) { return context.implementations(); }
+
+}  // namespace eps

@@ -1,0 +1,75 @@
+#include "ops/cpu/packed_linear.h"
+
+#include "base/error.h"
+#include "ops/cpu/onednn_gemm.h"
+#include "ops/cpu/panel_gemm.h"
+
+namespace eps {
+namespace {
+
+CpuEngineChoice choose_panels(const CpuFeatures& features, std::string why) {
+  CpuEngineChoice choice;
+  choice.engine = CpuEngine::kPanel;
+  choice.compute = DType::kF32;
+  if (features.has_avx512_kernels() && panel_kernels_avx512() != nullptr) {
+    choice.isa = "avx512";
+  } else if (features.has_avx2_kernels() && panel_kernels_avx2() != nullptr) {
+    choice.isa = "avx2";
+  } else {
+    choice.isa = "portable";
+  }
+  choice.reason = fmt::format("f32 on {}: {}", choice.isa, why);
+  return choice;
+}
+
+CpuEngineChoice choose_onednn(std::string isa, std::string why) {
+  CpuEngineChoice choice;
+  choice.engine = CpuEngine::kOneDnn;
+  choice.compute = DType::kBF16;
+  choice.isa = std::move(isa);
+  choice.reason = fmt::format("bf16 on {} through oneDNN: {}", choice.isa, why);
+  choice.onednn = make_onednn_context();
+  return choice;
+}
+
+}  // namespace
+
+CpuEngineChoice choose_cpu_engine(std::optional<DType> wanted_compute) {
+  return choose_cpu_engine(wanted_compute, cpu_features());
+}
+
+CpuEngineChoice choose_cpu_engine(std::optional<DType> wanted_compute, const CpuFeatures& features) {
+  const bool amx = features.has_amx_bf16();
+  if (!wanted_compute) {
+    if (amx) return choose_onednn("amx_bf16", "the CPU multiplies bf16 in AMX tiles");
+    return choose_panels(features, features.avx512_bf16 ? "no AMX, and f32 is as fast and more exact without it"
+                                                        : "the CPU has no bf16 instructions");
+  }
+  if (*wanted_compute == DType::kF32) return choose_panels(features, "as asked");
+  if (*wanted_compute != DType::kBF16) {
+    fail(ErrorKind::kUsage, "compute dtype",
+         {"cannot compute in this dtype", std::string(to_string(*wanted_compute)), "f32 or bf16", ""});
+  }
+  if (amx) return choose_onednn("amx_bf16", "as asked");
+  if (features.avx512_bf16 && features.has_avx512_kernels()) return choose_onednn("avx512_bf16", "as asked");
+  fail(ErrorKind::kUsage, "compute dtype",
+       {"this CPU has no bf16 instructions", fmt::format("{} ({})", features.brand, features.isa_list()),
+        "amx_bf16 or avx512_bf16", "f32, which also reads bf16 weights"});
+}
+
+std::unique_ptr<PackedLinear> pack_linear(std::span<const TensorView> parts, const CpuEngineChoice& choice) {
+  EPS_CHECK(!parts.empty(), "a linear layer needs at least one weight");
+  for (const TensorView& part : parts) {
+    EPS_CHECK_EQ(part.shape().rank(), 2);
+    EPS_CHECK_EQ(part.dim(1), parts[0].dim(1));
+    EPS_CHECK_GT(part.dim(0), 0);
+    EPS_CHECK_GT(part.dim(1), 0);
+    EPS_CHECK(part.dtype() == DType::kF32 || part.dtype() == DType::kBF16 || part.dtype() == DType::kF16,
+              "weights are f32, bf16 or f16, not {}", to_string(part.dtype()));
+  }
+  if (choice.engine == CpuEngine::kPanel) return pack_panels(parts, panel_kernels(choice.isa));
+  EPS_CHECK(choice.onednn != nullptr, "the choice has no oneDNN context; use choose_cpu_engine");
+  return pack_onednn(parts, choice.onednn);
+}
+
+}  // namespace eps

@@ -1,0 +1,57 @@
+// Panel kernels for AVX2 + FMA + F16C: a 6 x 16 tile, 12 of the 16 vector registers.
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include "ops/cpu/panel_gemm.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#define EPS_PANEL_TARGET __attribute__((target("avx2,fma,f16c")))
+#define EPS_PANEL_INLINE EPS_PANEL_TARGET __attribute__((always_inline)) static inline
+#include "ops/cpu/panel_gemm_kernel.h"
+
+namespace eps {
+namespace {
+
+struct Avx2 {
+  using Vec = __m256;
+  static constexpr int64_t kWidth = 8;
+  static constexpr int kAccumulators = 12;
+  // A widened panel block is 16 KiB and a tile of x 6 KiB: both stay in 32 KiB of L1.
+  static constexpr int64_t kBlockK = 384;
+  // A block of x is 204 KiB: less than half of the smallest L2 (512 KiB) of CPUs this is for.
+  static constexpr int64_t kBlockRows = 192;
+
+  EPS_PANEL_INLINE Vec zero() { return _mm256_setzero_ps(); }
+  EPS_PANEL_INLINE Vec load(const float* p) { return _mm256_loadu_ps(p); }
+  EPS_PANEL_INLINE Vec load(const bf16* p) {
+    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+  }
+  EPS_PANEL_INLINE Vec load(const f16* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  EPS_PANEL_INLINE void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
+  EPS_PANEL_INLINE Vec broadcast(const float* p) { return _mm256_broadcast_ss(p); }
+  EPS_PANEL_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+};
+
+constexpr PanelKernels kKernels = make_panel_kernels<Avx2>("avx2");
+
+}  // namespace
+
+const PanelKernels* panel_kernels_avx2() { return &kKernels; }
+
+}  // namespace eps
+
+#else
+
+namespace eps {
+const PanelKernels* panel_kernels_avx2() { return nullptr; }
+}  // namespace eps
+
+#endif

@@ -1,0 +1,43 @@
+// Panel kernels in plain C++ (the compilers' generic 16-byte vectors): multiply, then add, both rounded. No FMA, so the
+// bits differ from the other instruction sets' but are as independent of the batch.
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "ops/cpu/panel_gemm.h"
+
+#define EPS_PANEL_TARGET
+#include "ops/cpu/panel_gemm_kernel.h"
+
+namespace eps {
+namespace {
+
+struct Portable {
+  typedef float Vec __attribute__((vector_size(16)));
+  static constexpr int64_t kWidth = 4;
+  static constexpr int kAccumulators = 12;
+  static constexpr int64_t kBlockK = 256;
+  static constexpr int64_t kBlockRows = 96;
+
+  static Vec zero() { return Vec{}; }
+  static Vec load(const float* p) {
+    Vec v;
+    std::memcpy(&v, p, sizeof(v));
+    return v;
+  }
+  static Vec load(const bf16* p) { return Vec{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])}; }
+  static Vec load(const f16* p) { return Vec{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])}; }
+  static void store(float* p, Vec v) { std::memcpy(p, &v, sizeof(v)); }
+  static Vec broadcast(const float* p) { return Vec{*p, *p, *p, *p}; }
+  static Vec fma(Vec a, Vec b, Vec c) { return c + a * b; }
+};
+
+constexpr PanelKernels kKernels = make_panel_kernels<Portable>("portable");
+
+}  // namespace
+
+const PanelKernels& panel_kernels_portable() { return kKernels; }
+
+}  // namespace eps

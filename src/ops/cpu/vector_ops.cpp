@@ -1,0 +1,171 @@
+#include "ops/cpu/vector_ops.h"
+
+#include <cstring>
+
+// The bodies are written once with compiler vectors and inlined into one set of functions per instruction set.
+// Eight lanes: an AVX register; the compiler splits them in two for SSE and NEON.
+namespace eps {
+namespace {
+
+#define EPS_INLINE inline __attribute__((always_inline))
+
+using Lanes = float __attribute__((vector_size(32)));
+using IntLanes = int32_t __attribute__((vector_size(32)));
+constexpr int64_t kLanes = 8;
+
+EPS_INLINE void load(Lanes& v, const float* p) { std::memcpy(&v, p, sizeof(v)); }
+EPS_INLINE void store(const Lanes& v, float* p) { std::memcpy(p, &v, sizeof(v)); }
+
+// Tail lanes beyond `count` read as `fill`.
+EPS_INLINE void load_tail(Lanes& v, const float* p, int64_t count, float fill) {
+  float lanes[kLanes] = {fill, fill, fill, fill, fill, fill, fill, fill};
+  std::memcpy(lanes, p, static_cast<size_t>(count) * sizeof(float));
+  load(v, lanes);
+}
+EPS_INLINE void store_tail(const Lanes& v, float* p, int64_t count) {
+  float lanes[kLanes];
+  store(v, lanes);
+  std::memcpy(p, lanes, static_cast<size_t>(count) * sizeof(float));
+}
+
+EPS_INLINE float sum_of(const Lanes& v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
+
+// exp in f32, at most 2 ulp off in the clamped range: x = n ln2 + r, |r| <= ln2 / 2, polynomial in r (Taylor terms to
+// r^7: the next is below 2^-26), times 2^n through the exponent bits. Below -87.3 the result would be subnormal; it
+// becomes 1.2e-38, which softmax and silu cannot tell from it.
+EPS_INLINE void exp_of(Lanes& out, const Lanes& in) {
+  const Lanes low = Lanes{} - 87.33F;
+  const Lanes high = Lanes{} + 88.37F;
+  Lanes x = in < low ? low : in;
+  x = x > high ? high : x;
+  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding and subtracting it rounds to an integer
+  const Lanes n = (x * 1.44269504F + kRound) - kRound;
+  const Lanes r = (x - n * 0.693359375F) - n * -2.12194440e-4F;
+  Lanes p = r * (1.0F / 5040.0F) + 1.0F / 720.0F;
+  p = p * r + 1.0F / 120.0F;
+  p = p * r + 1.0F / 24.0F;
+  p = p * r + 1.0F / 6.0F;
+  p = p * r + 0.5F;
+  p = p * r + 1.0F;
+  p = p * r + 1.0F;
+  const IntLanes exponent = (__builtin_convertvector(n, IntLanes) + 127) << 23;
+  Lanes power;
+  std::memcpy(&power, &exponent, sizeof(power));
+  out = p * power;
+}
+
+EPS_INLINE void silu_mul_lanes(Lanes& out, const Lanes& gate, const Lanes& up) {
+  Lanes e;
+  exp_of(e, -gate);
+  out = gate / (e + 1.0F) * up;
+}
+
+EPS_INLINE void silu_mul_body(const float* gate, const float* up, float* out, int64_t n) {
+  Lanes g;
+  Lanes u;
+  Lanes y;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    load(g, gate + i);
+    load(u, up + i);
+    silu_mul_lanes(y, g, u);
+    store(y, out + i);
+  }
+  if (i < n) {
+    load_tail(g, gate + i, n - i, 0.0F);
+    load_tail(u, up + i, n - i, 0.0F);
+    silu_mul_lanes(y, g, u);
+    store_tail(y, out + i, n - i);
+  }
+}
+
+EPS_INLINE void add_body(float* __restrict y, const float* __restrict x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] += x[i];
+}
+EPS_INLINE void scale_body(float* y, float a, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] *= a;
+}
+EPS_INLINE void axpy_body(float* __restrict y, float a, const float* __restrict x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] += a * x[i];
+}
+// `out` may be `x`: element by element, so the compiler's overlap check decides.
+EPS_INLINE void scale_by_body(const float* x, float a, const float* weight, float* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = x[i] * a * weight[i];
+}
+
+EPS_INLINE float dot_body(const float* a, const float* b, int64_t n) {
+  Lanes sum0{};
+  Lanes sum1{};
+  Lanes x;
+  Lanes y;
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    load(x, a + i);
+    load(y, b + i);
+    sum0 += x * y;
+    load(x, a + i + kLanes);
+    load(y, b + i + kLanes);
+    sum1 += x * y;
+  }
+  for (; i < n; i += kLanes) {
+    const int64_t count = n - i < kLanes ? n - i : kLanes;
+    load_tail(x, a + i, count, 0.0F);
+    load_tail(y, b + i, count, 0.0F);
+    sum0 += x * y;
+  }
+  sum0 += sum1;
+  return sum_of(sum0);
+}
+
+EPS_INLINE void softmax_body(float* x, int64_t n) {
+  float top = x[0];
+  for (int64_t i = 1; i < n; ++i) top = x[i] > top ? x[i] : top;
+  Lanes sum{};
+  Lanes v;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    load(v, x + i);
+    v -= top;
+    exp_of(v, v);
+    store(v, x + i);
+    sum += v;
+  }
+  if (i < n) {
+    load_tail(v, x + i, n - i, 0.0F);
+    v -= top;
+    exp_of(v, v);
+    store_tail(v, x + i, n - i);
+    load_tail(v, x + i, n - i, 0.0F);
+    sum += v;
+  }
+  scale_body(x, 1.0F / sum_of(sum), n);
+}
+
+// One set of functions with the target attribute `TARGET`.
+#define EPS_DEFINE_VECTOR_OPS(NAME, TARGET)                                                                       \
+  namespace NAME {                                                                                                \
+  TARGET void silu_mul(const float* g, const float* u, float* o, int64_t n) { silu_mul_body(g, u, o, n); }        \
+  TARGET void add(float* y, const float* x, int64_t n) { add_body(y, x, n); }                                     \
+  TARGET void scale(float* y, float a, int64_t n) { scale_body(y, a, n); }                                        \
+  TARGET void axpy(float* y, float a, const float* x, int64_t n) { axpy_body(y, a, x, n); }                       \
+  TARGET void scale_by(const float* x, float a, const float* w, float* o, int64_t n) { scale_by_body(x, a, w, o, n); } \
+  TARGET float dot(const float* a, const float* b, int64_t n) { return dot_body(a, b, n); }                       \
+  TARGET void softmax(float* x, int64_t n) { softmax_body(x, n); }                                                \
+  constexpr VectorOps kOps = {silu_mul, add, scale, axpy, scale_by, dot, softmax};                                \
+  }
+
+EPS_DEFINE_VECTOR_OPS(baseline, )
+#if defined(__x86_64__)
+EPS_DEFINE_VECTOR_OPS(avx2, __attribute__((target("avx2,fma"))))
+#endif
+
+}  // namespace
+
+const VectorOps& choose_vector_ops([[maybe_unused]] const CpuFeatures& features) {
+#if defined(__x86_64__)
+  if (features.avx2 && features.fma) return avx2::kOps;
+#endif
+  return baseline::kOps;
+}
+
+}  // namespace eps

@@ -1,0 +1,269 @@
+#include "ops/reference/reference_ops.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+
+namespace eps {
+namespace {
+
+float read(const TensorView& view, int64_t i) {
+  switch (view.dtype()) {
+    case DType::kF32: return view.as<const float>()[i];
+    case DType::kBF16: return to_float(view.as<const bf16>()[i]);
+    case DType::kF16: return to_float(view.as<const f16>()[i]);
+    default: break;
+  }
+  EPS_CHECK(false, "cannot read {} as a number", to_string(view.dtype()));
+  return 0.0F;
+}
+
+std::vector<float> read_all(const TensorView& view) {
+  std::vector<float> out(static_cast<size_t>(view.numel()));
+  for (size_t i = 0; i < out.size(); ++i) out[i] = read(view, static_cast<int64_t>(i));
+  return out;
+}
+
+struct ReferenceLinear final : LinearWeight {
+  int64_t n = 0;
+  int64_t k = 0;
+  std::vector<float> w;  // [n, k]
+  int64_t out_features() const override { return n; }
+  int64_t in_features() const override { return k; }
+  size_t num_bytes() const override { return w.size() * sizeof(float); }
+  DType input_dtype() const override { return DType::kF32; }
+};
+
+struct ReferenceMla final : MlaWeight {
+  std::vector<float> kv_b;  // [heads * (nope + v), lora]
+  size_t num_bytes() const override { return kv_b.size() * sizeof(float); }
+};
+
+double dot(const float* a, const float* b, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(a[i]) * b[i];
+  return sum;
+}
+
+// softmax of x in place
+void softmax(std::vector<double>& x) {
+  const double top = *std::max_element(x.begin(), x.end());
+  double sum = 0;
+  for (double& v : x) sum += (v = std::exp(v - top));
+  for (double& v : x) v /= sum;
+}
+
+class ReferenceOps final : public OpSet {
+ public:
+  std::string description() const override { return "reference f32"; }
+  DType compute_dtype() const override { return DType::kF32; }
+
+  std::unique_ptr<LinearWeight> pack_linear(std::span<const TensorView> parts, Precision) const override {
+    auto out = std::make_unique<ReferenceLinear>();
+    out->k = parts[0].dim(1);
+    for (const TensorView& part : parts) {
+      EPS_CHECK_EQ(part.dim(1), out->k);
+      out->n += part.dim(0);
+      const auto values = read_all(part);
+      out->w.insert(out->w.end(), values.begin(), values.end());
+    }
+    return out;
+  }
+
+  std::unique_ptr<MlaWeight> pack_mla(const TensorView& kv_b, const MlaParams& params) const override {
+    EPS_CHECK_EQ(kv_b.dim(0), int64_t{params.num_heads} * (params.nope_dim + params.v_dim));
+    EPS_CHECK_EQ(kv_b.dim(1), params.kv_lora_rank);
+    auto out = std::make_unique<ReferenceMla>();
+    out->kv_b = read_all(kv_b);
+    return out;
+  }
+
+  void embed(const TensorView& table, std::span<const int32_t> ids, MutableTensorView out) override {
+    const int64_t width = table.dim(1);
+    float* y = out.as<float>();
+    for (const int32_t id : ids) {
+      EPS_CHECK(id >= 0 && id < table.dim(0), "token id {}", id);
+      for (int64_t i = 0; i < width; ++i) *y++ = read(table, id * width + i);
+    }
+  }
+
+  void rms_norm(TensorView x, TensorView weight, float eps, MutableTensorView out) override {
+    const int64_t width = x.dim(1);
+    for (int64_t t = 0; t < x.dim(0); ++t) {
+      const float* row = x.as<const float>() + t * width;
+      float* y = out.as<float>() + t * width;
+      const double scale = 1.0 / std::sqrt(dot(row, row, width) / static_cast<double>(width) + eps);
+      for (int64_t i = 0; i < width; ++i) {
+        y[i] = static_cast<float>(row[i] * scale * static_cast<double>(weight.as<const float>()[i]));
+      }
+    }
+  }
+
+  void linear(std::span<const LinearTask> tasks) override {
+    for (const LinearTask& task : tasks) {
+      const auto& w = dynamic_cast<const ReferenceLinear&>(*task.weight);
+      EPS_CHECK_EQ(task.x.dim(1), w.k);
+      EPS_CHECK_EQ(task.y.dim(1), w.n);
+      for (int64_t m = 0; m < task.x.dim(0); ++m) {
+        for (int64_t n = 0; n < w.n; ++n) {
+          task.y.as<float>()[m * w.n + n] =
+              static_cast<float>(dot(task.x.as<const float>() + m * w.k, w.w.data() + n * w.k, w.k));
+        }
+      }
+    }
+  }
+
+  void to_compute(TensorView x, MutableTensorView out) override {
+    std::copy_n(x.as<const float>(), x.numel(), out.as<float>());
+  }
+
+  void add(MutableTensorView x, TensorView y) override {
+    for (int64_t i = 0; i < x.numel(); ++i) x.as<float>()[i] += y.as<const float>()[i];
+  }
+
+  void add_bias(MutableTensorView x, TensorView bias) override {
+    for (int64_t i = 0; i < x.numel(); ++i) x.as<float>()[i] += bias.as<const float>()[i % bias.numel()];
+  }
+
+  void silu_mul(TensorView gate_up, MutableTensorView out) override {
+    const int64_t width = out.dim(1);
+    for (int64_t t = 0; t < out.dim(0); ++t) {
+      const float* row = gate_up.as<const float>() + t * 2 * width;
+      for (int64_t i = 0; i < width; ++i) {
+        const double gate = row[i];
+        out.as<float>()[t * width + i] = static_cast<float>(gate / (1.0 + std::exp(-gate)) * row[width + i]);
+      }
+    }
+  }
+
+  void rope(MutableTensorView x, int head_dim, const RopeTable& table, std::span<const int32_t> positions) override {
+    const int64_t num_heads = x.dim(1) / head_dim;
+    const int half = table.rope_dim / 2;
+    for (int64_t t = 0; t < x.dim(0); ++t) {
+      const int64_t p = positions[static_cast<size_t>(t)];
+      for (int64_t h = 0; h < num_heads; ++h) {
+        float* pairs = x.as<float>() + (t * num_heads + h) * head_dim + head_dim - table.rope_dim;
+        for (int i = 0; i < half; ++i) {
+          const double c = table.cos[static_cast<size_t>(p * half + i)];
+          const double s = table.sin[static_cast<size_t>(p * half + i)];
+          const double a = pairs[2 * i];
+          const double b = pairs[2 * i + 1];
+          pairs[2 * i] = static_cast<float>(a * c - b * s);
+          pairs[2 * i + 1] = static_cast<float>(a * s + b * c);
+        }
+      }
+    }
+  }
+
+  void mla_attention(const MlaParams& p, const MlaWeight& weight, TensorView q, std::span<const MlaSequence> sequences,
+                     MutableTensorView out) override {
+    const auto& kv_b = dynamic_cast<const ReferenceMla&>(weight).kv_b;
+    const int64_t head_rows = p.nope_dim + p.v_dim;
+    for (const MlaSequence& seq : sequences) {
+      for (int64_t h = 0; h < p.num_heads; ++h) {
+        // Keys and values of this head, expanded from the latent cache: [context, nope + v]
+        std::vector<float> kv(static_cast<size_t>(seq.context * head_rows));
+        for (int64_t c = 0; c < seq.context; ++c) {
+          for (int64_t i = 0; i < head_rows; ++i) {
+            kv[static_cast<size_t>(c * head_rows + i)] = static_cast<float>(
+                dot(seq.latent + c * p.kv_lora_rank, kv_b.data() + (h * head_rows + i) * p.kv_lora_rank,
+                    p.kv_lora_rank));
+          }
+        }
+        for (int64_t i = 0; i < seq.q_count; ++i) {
+          const int64_t t = seq.q_begin + i;
+          const float* qh = q.as<const float>() + (t * p.num_heads + h) * p.q_dim();
+          const int64_t visible = seq.context - seq.q_count + i + 1;
+          std::vector<double> score(static_cast<size_t>(visible));
+          for (int64_t c = 0; c < visible; ++c) {
+            score[static_cast<size_t>(c)] =
+                (dot(qh, kv.data() + c * head_rows, p.nope_dim) +
+                 dot(qh + p.nope_dim, seq.k_pe + c * p.rope_dim, p.rope_dim)) *
+                static_cast<double>(p.softmax_scale);
+          }
+          softmax(score);
+          for (int64_t v = 0; v < p.v_dim; ++v) {
+            double sum = 0;
+            for (int64_t c = 0; c < visible; ++c) {
+              sum += score[static_cast<size_t>(c)] *
+                     static_cast<double>(kv[static_cast<size_t>(c * head_rows + p.nope_dim + v)]);
+            }
+            out.as<float>()[(t * p.num_heads + h) * p.v_dim + v] = static_cast<float>(sum);
+          }
+        }
+      }
+    }
+  }
+
+  void gate(const GateParams& p, TensorView logits, MutableTensorView topk_idx, MutableTensorView topk_weight) override {
+    const int experts_per_group = p.num_experts / p.num_groups;
+    for (int64_t t = 0; t < logits.dim(0); ++t) {
+      const float* row = logits.as<const float>() + t * p.num_experts;
+      std::vector<double> score(row, row + p.num_experts);
+      softmax(score);
+      if (p.method == TopkMethod::kGroupLimitedGreedy) {
+        std::vector<double> best(static_cast<size_t>(p.num_groups));
+        for (int g = 0; g < p.num_groups; ++g) {
+          const auto first = score.begin() + g * experts_per_group;
+          best[static_cast<size_t>(g)] = *std::max_element(first, first + experts_per_group);
+        }
+        const auto order = ranking(best);
+        for (int i = p.topk_group; i < p.num_groups; ++i) {
+          const auto first = score.begin() + order[static_cast<size_t>(i)] * experts_per_group;
+          std::fill(first, first + experts_per_group, 0.0);
+        }
+      }
+      const auto order = ranking(score);
+      double sum = 0;
+      for (int i = 0; i < p.top_k; ++i) sum += score[static_cast<size_t>(order[static_cast<size_t>(i)])];
+      const bool normalize = p.norm_topk_prob && p.top_k > 1;
+      for (int i = 0; i < p.top_k; ++i) {
+        const int e = order[static_cast<size_t>(i)];
+        const double s = score[static_cast<size_t>(e)];
+        topk_idx.as<int32_t>()[t * p.top_k + i] = e;
+        topk_weight.as<float>()[t * p.top_k + i] = static_cast<float>(
+            normalize ? s / (sum + 1e-20) : s * static_cast<double>(p.routed_scaling_factor));
+      }
+    }
+  }
+
+  void gather_rows(std::span<const std::byte* const> sources, MutableTensorView out) override {
+    const size_t width = static_cast<size_t>(out.dim(1)) * size_of(out.dtype());
+    auto* y = static_cast<std::byte*>(out.data());
+    for (const std::byte* source : sources) {
+      std::memcpy(y, source, width);
+      y += width;
+    }
+  }
+
+  void scale_rows(MutableTensorView rows, std::span<const float> weight) override {
+    for (int64_t i = 0; i < rows.numel(); ++i) {
+      rows.as<float>()[i] *= weight[static_cast<size_t>(i / rows.dim(1))];
+    }
+  }
+
+  void add_rows(std::span<const RowPair> pairs, int64_t width) override {
+    for (const RowPair& pair : pairs) {
+      for (int64_t i = 0; i < width; ++i) pair.dst[i] += pair.src[i];
+    }
+  }
+
+ private:
+  // Indices by descending value, ties by index.
+  static std::vector<int> ranking(const std::vector<double>& values) {
+    std::vector<int> order(values.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&values](int a, int b) {
+      return values[static_cast<size_t>(a)] > values[static_cast<size_t>(b)];
+    });
+    return order;
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<OpSet> make_reference_ops() { return std::make_unique<ReferenceOps>(); }
+
+}  // namespace eps

@@ -1,0 +1,214 @@
+// One MoE layer through plans of every shape: the bits must be those of one rank and one stage.
+#include "exec/moe_executor.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "ops/cpu/cpu_ops.h"
+#include "ops/reference/reference_ops.h"
+#include "plan/planner.h"
+#include "support/ranks.h"
+#include "support/tolerance.h"
+
+namespace eps {
+namespace {
+
+constexpr int64_t kHidden = 40;
+constexpr int64_t kInner = 24;
+
+struct Layer {
+  int num_experts;
+  int top_k;
+  bool has_shared;
+  std::vector<std::vector<float>> gate_up, down;  // by expert
+  std::vector<float> shared_gate_up, shared_down;
+  std::vector<float> x;  // [T, H]
+  Routing routing;       // of all T tokens
+};
+
+std::vector<float> normal(std::mt19937& rng, int64_t n, float scale) {
+  std::normal_distribution<float> dist(0.0F, scale);
+  std::vector<float> out(static_cast<size_t>(n));
+  for (float& v : out) v = dist(rng);
+  return out;
+}
+
+enum class Load { kRandom, kSkewed, kAllToOneSet };
+
+Layer make_layer(int num_experts, int top_k, int64_t tokens, Load load, bool has_shared) {
+  std::mt19937 rng(5);
+  Layer layer{num_experts, top_k, has_shared, {}, {}, {}, {}, {}, {}};
+  for (int e = 0; e < num_experts; ++e) {
+    layer.gate_up.push_back(normal(rng, 2 * kInner * kHidden, 0.3F));
+    layer.down.push_back(normal(rng, kHidden * kInner, 0.3F));
+  }
+  layer.shared_gate_up = normal(rng, 2 * 16 * kHidden, 0.3F);
+  layer.shared_down = normal(rng, kHidden * 16, 0.3F);
+  layer.x = normal(rng, tokens * kHidden, 1.0F);
+  layer.routing = {tokens, top_k, {}, {}};
+  // Skewed: expert e is drawn with weight 1/(1+e), and the last expert never, so one expert has no rows.
+  std::vector<double> weight;
+  for (int e = 0; e < num_experts; ++e) {
+    const bool never = load == Load::kSkewed && e == num_experts - 1;
+    weight.push_back(never ? 0.0 : load == Load::kSkewed ? 1.0 / (1 + e * e) : 1.0);
+  }
+  for (int64_t t = 0; t < tokens; ++t) {
+    auto left = weight;
+    for (int i = 0; i < top_k; ++i) {
+      int e = i;
+      if (load != Load::kAllToOneSet) e = std::discrete_distribution<int>(left.begin(), left.end())(rng);
+      left[static_cast<size_t>(e)] = 0;
+      layer.routing.expert_idx.push_back(e);
+      layer.routing.weight.push_back(std::uniform_real_distribution<float>(0.05F, 1.0F)(rng));
+    }
+  }
+  normalize_routing(layer.routing, num_experts);
+  return layer;
+}
+
+Routing slice(const Routing& all, int64_t begin, int64_t end) {
+  Routing out{end - begin, all.top_k, {}, {}};
+  out.expert_idx.assign(all.expert_idx.begin() + begin * all.top_k, all.expert_idx.begin() + end * all.top_k);
+  out.weight.assign(all.weight.begin() + begin * all.top_k, all.weight.begin() + end * all.top_k);
+  return out;
+}
+
+// `cuts` [num_ranks + 1]: rank r owns tokens [cuts[r], cuts[r + 1]).
+std::vector<float> run_layer(const Layer& layer, const std::vector<int64_t>& cuts, const PipelineOption& option,
+                             bool reference, int threads, OverlapStats* overlap = nullptr) {
+  const int ranks = static_cast<int>(cuts.size()) - 1;
+  MoeProblem problem;
+  problem.placement = place_experts(layer.num_experts, ranks);
+  problem.top_k = layer.top_k;
+  problem.load = count_rows(std::span(&layer.routing, 1), layer.num_experts);
+  std::vector<Routing> routing;
+  for (int r = 0; r < ranks; ++r) {
+    const auto i = static_cast<size_t>(r);
+    routing.push_back(slice(layer.routing, cuts[i], cuts[i + 1]));
+    problem.tokens_per_rank.push_back(cuts[i + 1] - cuts[i]);
+  }
+  const Plan plan = make_plan(problem, option);
+  std::vector<float> out(layer.x.size(), -1e30F);
+  test::on_ranks(ranks, [&](Communicator& comm) {
+    const auto ops = reference ? make_reference_ops() : make_cpu_ops(choose_cpu_engine(DType::kF32), threads);
+    std::vector<std::unique_ptr<LinearWeight>> own;
+    const auto pack = [&](const std::vector<float>& w, int64_t n, int64_t k) {
+      const TensorView view(w.data(), DType::kF32, {n, k});
+      own.push_back(ops->pack_linear(std::span(&view, 1), Precision::kCompute));
+      return own.back().get();
+    };
+    MoeWeights weights;
+    for (int e = 0; e < layer.num_experts; ++e) {
+      const bool local = problem.placement.rank_of(e) == comm.rank();
+      const auto i = static_cast<size_t>(e);
+      weights.gate_up.push_back(local ? pack(layer.gate_up[i], 2 * kInner, kHidden) : nullptr);
+      weights.down.push_back(local ? pack(layer.down[i], kHidden, kInner) : nullptr);
+    }
+    if (layer.has_shared) {
+      weights.shared_gate_up = pack(layer.shared_gate_up, 32, kHidden);
+      weights.shared_down = pack(layer.shared_down, kHidden, 16);
+    }
+    MoeExecutor executor(*ops, comm);
+    const auto r = static_cast<size_t>(comm.rank());
+    const Shape shape{cuts[r + 1] - cuts[r], kHidden};
+    const TensorView x(layer.x.data() + cuts[r] * kHidden, DType::kF32, shape);
+    const MutableTensorView y(out.data() + cuts[r] * kHidden, DType::kF32, shape);
+    for (int again = 0; again < 2; ++again) {  // a second run reuses all memory
+      executor.run(plan, problem.placement, routing, weights, x, y);
+    }
+    if (overlap != nullptr && comm.rank() == 0) *overlap = measure_overlap(executor.timeline());
+  });
+  return out;
+}
+
+std::vector<PipelineOption> all_options(int experts_per_rank) {
+  std::vector<PipelineOption> options = {{PipelineOption::Mode::kOff, 1}, {PipelineOption::Mode::kAll, 1}};
+  for (const int n : {2, 3}) {
+    if (n <= experts_per_rank) options.push_back({PipelineOption::Mode::kFixed, n});
+  }
+  return options;
+}
+
+TEST(MoeExecutor, TheBitsDoNotDependOnRanksStagesThreadsOrWhoOwnsTheTokens) {
+  for (const Load load : {Load::kRandom, Load::kSkewed, Load::kAllToOneSet}) {
+    for (const int64_t tokens : {1, 33, 150}) {
+      const Layer layer = make_layer(12, 4, tokens, load, load != Load::kSkewed);
+      const auto want = run_layer(layer, {0, tokens}, {PipelineOption::Mode::kOff, 1}, false, 1);
+      for (const int ranks : {1, 2, 3, 4, 6}) {
+        std::vector<int64_t> even = {0};
+        std::vector<int64_t> first_owns_all(static_cast<size_t>(ranks) + 1, tokens);
+        first_owns_all[0] = 0;
+        for (int r = 1; r <= ranks; ++r) even.push_back(tokens * r / ranks);
+        for (const auto& cuts : {even, first_owns_all}) {
+          for (const PipelineOption& option : all_options(12 / ranks)) {
+            EXPECT_EQ(run_layer(layer, cuts, option, false, ranks == 1 ? 2 : 1), want)
+                << tokens << " tokens, " << ranks << " ranks, pipeline " << to_string(option);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(MoeExecutor, MatchesTheReferenceOpSet) {
+  const Layer layer = make_layer(6, 2, 50, Load::kSkewed, true);
+  const auto got = run_layer(layer, {0, 20, 50}, {PipelineOption::Mode::kFixed, 2}, false, 1);
+  const auto want = run_layer(layer, {0, 50}, {PipelineOption::Mode::kOff, 1}, true, 1);
+  double top = 0;
+  for (const float v : want) top = std::max(top, std::abs(static_cast<double>(v)));
+  // gate_up error (K = H), doubled through silu * up, then down (K = I): all relative to the largest output.
+  const double tolerance = top * (4 * test::dot_tolerance(kHidden, 10.0) + test::dot_tolerance(kInner, 10.0));
+  for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[i], tolerance) << i;
+}
+
+TEST(MoeExecutor, NoTokensOnAnyRank) {
+  const Layer layer = make_layer(4, 2, 0, Load::kRandom, true);
+  EXPECT_TRUE(run_layer(layer, {0, 0, 0}, {PipelineOption::Mode::kAll, 1}, false, 1).empty());
+}
+
+TEST(MoeExecutor, APipelinedPlanOverlapsCommunicationAndASerialOneDoesNot) {
+  const Layer layer = make_layer(16, 4, 4000, Load::kRandom, true);
+  OverlapStats pipelined;
+  OverlapStats serial;
+  run_layer(layer, {0, 2000, 4000}, {PipelineOption::Mode::kFixed, 4}, false, 1, &pipelined);
+  run_layer(layer, {0, 2000, 4000}, {PipelineOption::Mode::kOff, 1}, false, 1, &serial);
+  EXPECT_GT(pipelined.hidden_ns, 0);
+  EXPECT_EQ(serial.hidden_ns, 0);
+}
+
+TEST(MoeExecutor, AFailingRankStopsTheOthersWithItsReason) {
+  const Layer layer = make_layer(4, 2, 10, Load::kRandom, false);
+  MoeProblem problem;
+  problem.placement = place_experts(4, 2);
+  problem.load = count_rows(std::span(&layer.routing, 1), 4);
+  problem.tokens_per_rank = {5, 5};
+  const Plan plan = make_plan(problem, {PipelineOption::Mode::kFixed, 2});
+  const std::vector<Routing> routing = {slice(layer.routing, 0, 5), slice(layer.routing, 5, 10)};
+  try {
+    test::on_ranks(2, [&](Communicator& comm) {
+      const auto ops = make_reference_ops();
+      const auto pack = [&](const std::vector<float>& w, int64_t n, int64_t k) {
+        const TensorView view(w.data(), DType::kF32, {n, k});
+        return ops->pack_linear(std::span(&view, 1), Precision::kCompute);
+      };
+      const auto up = pack(layer.gate_up[0], 2 * kInner, kHidden);
+      const auto down = pack(layer.down[0], kHidden, kInner);
+      // Rank 1's gate_up has the wrong width: its first GEMM throws while rank 0 waits for its rows.
+      const auto wrong = pack(layer.down[0], kHidden, kInner);
+      MoeWeights weights;
+      weights.gate_up.assign(4, comm.rank() == 1 ? wrong.get() : up.get());
+      weights.down.assign(4, down.get());
+      std::vector<float> y(5 * kHidden);
+      MoeExecutor executor(*ops, comm);
+      executor.run(plan, problem.placement, routing, weights, {layer.x.data(), DType::kF32, {5, kHidden}},
+                   {y.data(), DType::kF32, {5, kHidden}});
+    });
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kInternal) << e.what();
+  }
+}
+
+}  // namespace
+}  // namespace eps
