@@ -16,7 +16,8 @@ target_include_directories(epsmoe INTERFACE
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 # PRIVATE: users link these, but see none of their headers. epsmoe-config.cmake.in finds the same list.
 target_link_libraries(epsmoe PRIVATE
-  $<BUILD_INTERFACE:epsmoe_flags> fmt::fmt Threads::Threads DNNL::dnnl PkgConfig::PCRE2 PkgConfig::UTF8PROC)
+  $<BUILD_INTERFACE:epsmoe_flags> fmt::fmt Threads::Threads DNNL::dnnl OpenMP::OpenMP_CXX PkgConfig::PCRE2
+  PkgConfig::UTF8PROC)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/epsmoe)
 install(TARGETS epsmoe EXPORT epsmoe ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})

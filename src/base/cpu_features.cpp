@@ -46,9 +46,9 @@ void detect_isa(CpuFeatures& out) {
   const uint32_t leaf1_ecx = ecx;
   if (!bit(leaf1_ecx, 27)) return;  // no OSXSAVE: no vector state beyond SSE is saved
   const uint64_t xcr0 = read_xcr0();
-  const bool os_ymm = (xcr0 & 0x6U) == 0x6U;                     // xmm, ymm
-  const bool os_zmm = os_ymm && (xcr0 & 0xe0U) == 0xe0U;         // opmask, upper halves, zmm16-31
-  const bool os_tile = (xcr0 & 0x60000U) == 0x60000U;            // tile configuration, tile data
+  const bool os_ymm = (xcr0 & 0x6U) == 0x6U;              // xmm, ymm
+  const bool os_zmm = os_ymm && (xcr0 & 0xe0U) == 0xe0U;  // opmask, upper halves, zmm16-31
+  const bool os_tile = (xcr0 & 0x60000U) == 0x60000U;     // tile configuration, tile data
   out.fma = os_ymm && bit(leaf1_ecx, 12);
   out.f16c = os_ymm && bit(leaf1_ecx, 29);
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return;
@@ -146,10 +146,9 @@ CpuFeatures detect() {
 
 std::string CpuFeatures::isa_list() const {
   const std::pair<bool, const char*> all[] = {
-      {avx2, "avx2"},         {fma, "fma"},           {f16c, "f16c"},
-      {avx512f, "avx512f"},   {avx512bw, "avx512bw"}, {avx512vl, "avx512vl"},
-      {avx512dq, "avx512dq"}, {avx512_bf16, "avx512_bf16"}, {amx_tile, "amx_tile"},
-      {amx_bf16, "amx_bf16"}};
+      {avx2, "avx2"},         {fma, "fma"},           {f16c, "f16c"},         {avx512f, "avx512f"},
+      {avx512bw, "avx512bw"}, {avx512vl, "avx512vl"}, {avx512dq, "avx512dq"}, {avx512_bf16, "avx512_bf16"},
+      {amx_tile, "amx_tile"}, {amx_bf16, "amx_bf16"}};
   std::string out;
   for (const auto& [present, name] : all) {
     if (!present) continue;

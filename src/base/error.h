@@ -1,43 +1,21 @@
-// The one error type of the library. Library code throws it and never exits or prints; only cli/main.cpp catches it.
+// Raising the library's one error type (epsmoe/error.h). Library code throws it and never exits or prints; only
+// cli/main.cpp catches it.
 #pragma once
 
 #include <fmt/format.h>
 
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
 
-namespace eps {
+#include "epsmoe/error.h"
 
-enum class ErrorKind {
-  kUsage,      // wrong flags or arguments                 -> exit 2
-  kInput,      // a file or text that cannot be accepted   -> exit 2
-  kInternal,   // a broken promise inside the program      -> exit 1
-  kTimeout,    // a wait between ranks ran out             -> exit 1
-  kAborted,    // another rank failed first                -> exit 1
-  kResource,   // memory, disk, threads                    -> exit 1
-};
+namespace eps {
 
 std::string_view to_string(ErrorKind kind);
 
 // Exit code the command line uses for an error of this kind: 2 for usage and input, 1 for the rest.
 int exit_code(ErrorKind kind);
-
-class Error : public std::runtime_error {
- public:
-  // `where` names the file, tensor, flag or source line the error is about; `message` is one line.
-  Error(ErrorKind kind, std::string where, std::string message);
-
-  ErrorKind kind() const { return kind_; }
-  const std::string& where() const { return where_; }
-  const std::string& message() const { return message_; }
-
- private:
-  ErrorKind kind_;
-  std::string where_;
-  std::string message_;
-};
 
 // Throws the error a user can act on, in one line: "<where>: <what>: got <got>, wanted <wanted>; try <hint>".
 // Empty `got`, `wanted` or `hint` are left out. Control characters in any part are escaped, long parts are cut.

@@ -56,7 +56,8 @@ bool spin_until(int64_t spin_us, const Ready& ready) {
 }  // namespace
 
 ThreadPool::ThreadPool(int num_threads) {
-  if (num_threads < 1) fail(ErrorKind::kUsage, "thread pool", {"number of threads", std::to_string(num_threads), "at least 1", ""});
+  if (num_threads < 1)
+    fail(ErrorKind::kUsage, "thread pool", {"number of threads", std::to_string(num_threads), "at least 1", ""});
   // With fewer cores than threads a spinning worker would take the core from one that works.
   spin_us_ = num_threads <= cpu_features().usable_cores ? kSpinUs : 0;
   workers_.reserve(static_cast<size_t>(num_threads) - 1);
@@ -66,7 +67,8 @@ ThreadPool::ThreadPool(int num_threads) {
     const size_t started = workers_.size() + 1;
     stop_workers();
     fail(ErrorKind::kResource, "thread pool",
-         {fmt::format("cannot start thread {} of {} ({})", started + 1, num_threads, e.what()), "", "", "fewer threads"});
+         {fmt::format("cannot start thread {} of {} ({})", started + 1, num_threads, e.what()), "", "",
+          "fewer threads"});
   }
 }
 

@@ -26,8 +26,36 @@ std::string_view to_string(DType dtype) {
   return "?";
 }
 
-// GCC's _Float16 rounds to nearest even and handles subnormals; it is soft-float below F16C and still exact.
-float to_float(f16 v) { return static_cast<float>(std::bit_cast<_Float16>(v.bits)); }
-f16 to_f16(float v) { return {std::bit_cast<uint16_t>(static_cast<_Float16>(v))}; }
+// By bits, not by _Float16: clang 14, which builds the fuzzers, lacks that type on x86.
+float to_float(f16 v) {
+  const uint32_t sign = (v.bits & 0x8000U) << 16;
+  const uint32_t exponent = (v.bits >> 10) & 0x1fU;
+  const uint32_t mantissa = v.bits & 0x3ffU;
+  if (exponent == 0) {  // zero and subnormals: multiples of 2^-24, exact in f32
+    const float magnitude = static_cast<float>(mantissa) * 0x1p-24F;
+    return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(magnitude));
+  }
+  if (exponent == 31) {  // infinity; NaN keeps its payload and becomes quiet, as in hardware
+    return std::bit_cast<float>(sign | 0x7f800000U | (mantissa << 13) | (mantissa != 0 ? 0x400000U : 0U));
+  }
+  return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));  // 112 = 127 - 15, the biases
+}
+
+// Round to nearest, ties to even; NaN stays NaN.
+f16 to_f16(float v) {
+  const auto bits = std::bit_cast<uint32_t>(v);
+  const uint32_t sign = (bits >> 16) & 0x8000U;
+  const uint32_t magnitude = bits & 0x7fffffffU;
+  if (magnitude > 0x7f800000U) return {static_cast<uint16_t>(sign | 0x7e00U | ((magnitude >> 13) & 0x3ffU))};
+  if (magnitude >= 0x477ff000U) return {static_cast<uint16_t>(sign | 0x7c00U)};  // 65520 and up round to infinity
+  if (magnitude < 0x38800000U) {
+    // Below 2^-14 the result counts units of 2^-24, the distance between floats just above 0.5: adding 0.5 rounds to
+    // it.
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5F;
+    return {static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(0.5F)))};
+  }
+  const uint32_t rounded = magnitude + 0xfffU + ((magnitude >> 13) & 1U);
+  return {static_cast<uint16_t>(sign | ((rounded - (112U << 23)) >> 13))};
+}
 
 }  // namespace eps

@@ -1,0 +1,113 @@
+// Run a Mixture-of-Experts model: the API for programs that embed epsmoe.
+//
+//   auto engine = eps::Engine::open({.model = "models/austen-moe", .ep = 2});
+//   engine->generate({.prompt = "It is a truth"}, [](std::string_view text) { std::cout << text; return true; });
+//
+// Threads  one caller at a time. Every function may throw eps::Error (epsmoe/error.h).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace eps {
+
+struct EngineOptions {
+  std::string model;                  // a folder with config.json, safetensors and tokenizer.json; or a preset's name
+  bool dummy_weights = false;         // random weights; `model` then needs no weights, and may be a preset's name
+  std::string device = "cpu";         // "cpu", or "reference": slow, obvious, for checking
+  std::string dtype = "auto";         // compute: "auto", "f32", "bf16"
+  int ep = 1;                         // expert-parallel ranks; must divide the experts
+  std::string eps_pipeline = "auto";  // "auto", "off", "all" or a number of stages
+  int threads = 0;                    // per rank; 0: the usable cores divided by the ranks
+  int64_t max_num_batched_tokens = 2048;  // of one prefill step
+  int64_t max_model_len = 0;              // context; 0: what the model was made for
+  bool record_trace = false;
+  int64_t comm_timeout_ms = 300'000;  // a rank waiting longer for another one fails
+  // Called while weights load, with bytes done and bytes in all.
+  std::function<void(uint64_t, uint64_t)> on_load_progress;
+};
+
+struct SamplingOptions {
+  double temperature = 1.0;  // 0: greedy
+  int64_t top_k = 0;         // 0: off
+  double top_p = 1.0;        // 1: off
+  uint64_t seed = 0;
+};
+
+struct GenerateRequest {
+  std::string prompt;
+  int64_t max_tokens = 0;  // 0: the model's suggestion, or 256
+  // What is not set here comes from the model's generation_config.json.
+  std::optional<double> temperature;
+  std::optional<int64_t> top_k;
+  std::optional<double> top_p;
+  uint64_t seed = 0;
+  bool ignore_eos = false;
+};
+
+struct GenerateResult {
+  std::vector<int32_t> prompt_ids;
+  std::vector<int32_t> ids;
+  std::string text;
+  std::string finish_reason;  // "stop", "length" or "interrupted"
+  double prefill_seconds = 0;
+  double decode_seconds = 0;  // of all tokens after the first
+  double time_to_first_token_seconds = 0;
+};
+
+// Text as it becomes certain; return false to stop.
+using TextCallback = std::function<bool(std::string_view)>;
+
+struct PerplexityResult {
+  double perplexity = 0;
+  double nll = 0;  // summed, in nats
+  int64_t num_tokens = 0;
+  int64_t window = 0;
+  double seconds = 0;
+};
+
+// What the ranks have done since the engine opened.
+struct EngineReport {
+  std::vector<std::string> op_sets;                 // by rank
+  std::map<int, int64_t> moe_layers_by_stages;      // MoE layers run with so many stages
+  std::map<std::string, int64_t> stages_by_kernel;  // on all ranks
+  double communication_seconds = 0;                 // dispatch and combine, summed over ranks
+  double hidden_communication_seconds = 0;          // part of it under compute
+  std::vector<std::vector<int64_t>> load;           // [layer][expert] rows; empty for layers without experts
+};
+
+class Engine {
+ public:
+  static std::unique_ptr<Engine> open(const EngineOptions& options);
+  virtual ~Engine() = default;
+
+  virtual GenerateResult generate(const GenerateRequest& request, const TextCallback& on_text) = 0;
+
+  // Perplexity of a text: its tokens in windows of `window` (0: 512, or the context if that is shorter), each after the
+  // begin-of-text token alone, every token predicted once. `keep_going` (may be null) is asked between steps with the
+  // tokens done and in all; false stops with what was done.
+  virtual PerplexityResult perplexity(std::string_view text, int64_t window,
+                                      const std::function<bool(int64_t, int64_t)>& keep_going) = 0;
+
+  // Times one prefill of `prompt_tokens` random tokens, then the decoding of `decode_tokens`, without sampling; returns
+  // seconds of each. (0 tokens: that part is left out.)
+  struct StepTimes {
+    double prefill_seconds = 0;
+    double decode_seconds = 0;
+  };
+  virtual StepTimes time_steps(int64_t prompt_tokens, int64_t decode_tokens, uint64_t seed) = 0;
+
+  virtual EngineReport report() const = 0;
+  virtual std::string trace_json() const = 0;  // needs record_trace
+  virtual int64_t num_parameters() const = 0;
+  virtual uint64_t weight_bytes() const = 0;
+  virtual int64_t max_model_len() const = 0;
+};
+
+}  // namespace eps

@@ -1,0 +1,43 @@
+// What the subcommands of `epsmoe` share. Each cli/<name>_command.cpp adds one subcommand; main.cpp runs the chosen one.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "epsmoe/engine.h"
+
+namespace eps::cli {
+
+// A subcommand's body; its value is the exit code. Errors are thrown: main.cpp prints them and picks the code.
+using Action = std::function<int()>;
+
+// Set by the callback of the subcommand that the user named.
+struct Chosen {
+  Action action;
+};
+
+// True from the first Ctrl-C on: commands finish their step, print what they have and return 130.
+bool interrupted();
+void watch_interrupts();  // from here on SIGINT and SIGTERM are noted; the second one ends the program
+inline constexpr int kInterruptedExit = 130;  // 128 + SIGINT, as shells expect
+
+// A prompt or text file larger than this is a mistake: no context holds it.
+inline constexpr uint64_t kMaxTextBytes = uint64_t{256} << 20;
+
+// Engine flags shared by all commands that run a model: -m/--model, --load-format, --device, --dtype, --ep,
+// --eps-pipeline, --threads, --max-num-batched-tokens, --max-model-len. `options` outlives the app.
+void add_engine_flags(CLI::App& command, EngineOptions& options);
+
+// Opens the engine, with a progress bar on stderr when it takes longer than a second.
+std::unique_ptr<Engine> open_engine(EngineOptions options);
+
+void add_generate_command(CLI::App& app, Chosen& chosen);
+void add_perplexity_command(CLI::App& app, Chosen& chosen);
+void add_inspect_command(CLI::App& app, Chosen& chosen);
+void add_doctor_command(CLI::App& app, Chosen& chosen);
+void add_bench_command(CLI::App& app, Chosen& chosen);  // bench sweep | layer
+
+}  // namespace eps::cli

@@ -1,0 +1,50 @@
+// The flags that every command which runs a model has.
+#include "cli/command.h"
+#include "cli/progress.h"
+
+namespace eps::cli {
+
+void add_engine_flags(CLI::App& command, EngineOptions& options) {
+  CLI::Option_group& group = *command.add_option_group("Model and ranks");
+  group.add_option("-m,--model", options.model,
+                   "Folder with config.json, *.safetensors and tokenizer.json, as Hugging Face lays it out; "
+                   "with --load-format dummy also a preset such as deepseek-v2-lite");
+  group
+      .add_option_function<std::string>(
+          "--load-format",
+          [&options](const std::string& format) {
+            if (format != "auto" && format != "safetensors" && format != "dummy") {
+              throw CLI::ValidationError("--load-format", "got " + format + ", wanted auto, safetensors or dummy");
+            }
+            options.dummy_weights = format == "dummy";
+          },
+          "auto = safetensors; dummy = random weights, no files needed")
+      ->type_name("FORMAT")
+      ->default_str("auto");
+  group.add_option("--device", options.device, "cpu; reference computes slowly and plainly, to compare with")
+      ->capture_default_str();
+  group.add_option("--dtype", options.dtype, "Compute type: auto (bf16 where the CPU has AMX, else f32), f32, bf16")
+      ->capture_default_str();
+  group.add_option("--ep", options.ep, "Expert-parallel ranks; must divide the experts. Each is a thread here")
+      ->capture_default_str();
+  group
+      .add_option("--eps-pipeline", options.eps_pipeline,
+                  "Stages that each MoE layer's experts are cut into, so that dispatch and combine run under compute: "
+                  "auto, off, all (one expert a stage) or a number")
+      ->capture_default_str();
+  group.add_option("--threads", options.threads, "Threads of each rank (0: usable cores / ranks)")->capture_default_str();
+  group
+      .add_option("--max-num-batched-tokens", options.max_num_batched_tokens,
+                  "Most tokens of one prefill step; longer prompts take several")
+      ->capture_default_str();
+  group.add_option("--max-model-len", options.max_model_len, "Context in tokens (0: what the model was made for)")
+      ->capture_default_str();
+}
+
+std::unique_ptr<Engine> open_engine(EngineOptions options) {
+  Progress progress("loading weights", "MB");
+  options.on_load_progress = [&progress](uint64_t done, uint64_t total) { progress.update(done, total); };
+  return Engine::open(options);
+}
+
+}  // namespace eps::cli

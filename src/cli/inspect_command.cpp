@@ -1,0 +1,134 @@
+// epsmoe inspect: what is in a model, and what each rank of a split would hold.
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "cli/command.h"
+#include "engine/model_folder.h"
+#include "io/json.h"
+
+namespace eps::cli {
+namespace {
+
+struct InspectFlags {
+  std::string model;
+  bool json = false;
+};
+
+struct RankMemory {
+  int ep;
+  double weight_bytes;  // of one rank: its experts and everything that is not a routed expert
+};
+
+double bytes_per_parameter(const ModelFolder& folder) {
+  if (!folder.checkpoint) return 2.0;  // presets: bf16
+  return static_cast<double>(folder.checkpoint->total_bytes()) /
+         static_cast<double>(folder.checkpoint->num_parameters());
+}
+
+std::vector<RankMemory> memory_by_ep(const ModelFolder& folder) {
+  const ModelSpec& spec = folder.spec;
+  const double each = bytes_per_parameter(folder);
+  const double routed = static_cast<double>(spec.num_moe_layers()) * spec.moe.gate.num_experts *
+                        static_cast<double>(spec.num_moe_layers() > 0 ? spec.expert_parameters() : 0);
+  std::vector<RankMemory> out;
+  for (int ep = 1; ep <= std::max(1, spec.moe.gate.num_experts); ++ep) {
+    if (spec.moe.gate.num_experts % ep != 0) continue;
+    out.push_back({ep, each * (static_cast<double>(spec.total_parameters()) - routed + routed / ep)});
+  }
+  return out;
+}
+
+// Latent and rotated key, f32, every layer.
+int64_t cache_bytes_per_token(const ModelSpec& spec) {
+  return int64_t{4} * spec.num_layers() * (spec.attention.mla.kv_lora_rank + spec.attention.mla.rope_dim);
+}
+
+std::string size_text(double bytes) {
+  for (const char* unit : {"B", "kB", "MB", "GB"}) {
+    if (bytes < 1000) return fmt::format("{:.{}f} {}", bytes, unit[0] == 'B' ? 0 : 1, unit);
+    bytes /= 1000;
+  }
+  return fmt::format("{:.2f} TB", bytes);
+}
+
+void print_text(const ModelFolder& folder, const std::string& name) {
+  const ModelSpec& s = folder.spec;
+  const MlaParams& a = s.attention.mla;
+  const GateParams& g = s.moe.gate;
+  fmt::print("{}\n", name);
+  fmt::print("  family      {}\n", s.family);
+  fmt::print("  parameters  {:.2f} M, {:.2f} M active per token\n", static_cast<double>(s.total_parameters()) * 1e-6,
+             static_cast<double>(s.active_parameters()) * 1e-6);
+  fmt::print("  layers      {} ({} dense, {} MoE), hidden {}, vocabulary {}{}, context {}\n", s.num_layers(),
+             s.num_layers() - s.num_moe_layers(), s.num_moe_layers(), s.hidden, s.vocab_size,
+             s.tie_embeddings ? " (tied)" : "", s.max_positions);
+  fmt::print("  attention   latent: {} heads × ({} + {} rope), value {}, kv rank {}, q rank {}, rope θ {:g}{}\n",
+             a.num_heads, a.nope_dim, a.rope_dim, a.v_dim, a.kv_lora_rank,
+             s.attention.q_lora_rank == 0 ? "full" : std::to_string(s.attention.q_lora_rank), s.attention.rope.theta,
+             s.attention.rope.yarn ? fmt::format(", YaRN ×{:g}", s.attention.rope.yarn->factor) : "");
+  if (s.num_moe_layers() > 0) {
+    fmt::print("  experts     {} of inner size {}, top-{}{}{}, scaling {:g}, shared inner size {}\n", g.num_experts,
+               s.moe.inner, g.top_k,
+               g.method == TopkMethod::kGroupLimitedGreedy
+                   ? fmt::format(" from the best {} of {} groups", g.topk_group, g.num_groups)
+                   : "",
+               g.norm_topk_prob ? ", normalised" : "", g.routed_scaling_factor, s.moe.shared_inner);
+  }
+  if (folder.checkpoint) {
+    for (const auto& [dtype, totals] : folder.checkpoint->dtype_totals()) {
+      fmt::print("  stored      {} tensors of {}, {}\n", totals.num_tensors, dtype,
+                 size_text(static_cast<double>(totals.num_bytes)));
+    }
+  }
+  fmt::print("  kv cache    {} a token\n", size_text(static_cast<double>(cache_bytes_per_token(s))));
+  fmt::print("  weights of one rank, by --ep:\n");
+  for (const RankMemory& m : memory_by_ep(folder)) fmt::print("    {:>4}  {:>10}\n", m.ep, size_text(m.weight_bytes));
+}
+
+Json to_json(const ModelFolder& folder, const std::string& name) {
+  const ModelSpec& s = folder.spec;
+  Json by_ep = Json::array();
+  for (const RankMemory& m : memory_by_ep(folder)) by_ep.push_back({{"ep", m.ep}, {"weight_bytes", m.weight_bytes}});
+  Json dtypes = Json::object();
+  if (folder.checkpoint) {
+    for (const auto& [dtype, totals] : folder.checkpoint->dtype_totals()) dtypes[dtype] = totals.num_bytes;
+  }
+  return {{"model", name},
+          {"family", s.family},
+          {"parameters", s.total_parameters()},
+          {"active_parameters", s.active_parameters()},
+          {"num_layers", s.num_layers()},
+          {"num_moe_layers", s.num_moe_layers()},
+          {"hidden", s.hidden},
+          {"vocab_size", s.vocab_size},
+          {"context", s.max_positions},
+          {"num_experts", s.moe.gate.num_experts},
+          {"top_k", s.moe.gate.top_k},
+          {"kv_cache_bytes_per_token", cache_bytes_per_token(s)},
+          {"bytes_by_dtype", dtypes},
+          {"memory_per_rank", by_ep}};
+}
+
+}  // namespace
+
+void add_inspect_command(CLI::App& app, Chosen& chosen) {
+  CLI::App& command = *app.add_subcommand("inspect", "Show what is in a model, and the memory of a rank for each --ep");
+  const auto flags = std::make_shared<InspectFlags>();
+  command.add_option("-m,--model", flags->model, "A model folder, or a preset such as deepseek-v2-lite")->required();
+  command.add_flag("--json", flags->json, "One JSON object on stdout");
+  command.footer("Examples:\n  epsmoe inspect -m models/austen-moe\n  epsmoe inspect -m deepseek-v2");
+  command.callback([flags, &chosen] {
+    chosen.action = [flags] {
+      const ModelFolder folder = open_model_folder(flags->model, is_preset(flags->model));
+      if (flags->json) {
+        fmt::print("{}\n", to_json(folder, flags->model).dump());
+      } else {
+        print_text(folder, flags->model);
+      }
+      return 0;
+    };
+  });
+}
+
+}  // namespace eps::cli

@@ -1,0 +1,74 @@
+// The command line: parses, runs the chosen subcommand, and turns errors into one line and an exit code.
+#include <fmt/format.h>
+
+#include <cctype>
+#include <cstdio>
+#include <new>
+
+#include "base/error.h"
+#include "cli/command.h"
+#include "epsmoe/version.h"
+
+namespace {
+
+// Every flag --some-flag can also come from the variable EPSMOE_SOME_FLAG; the command line wins.
+void add_environment(CLI::App& app) {
+  for (CLI::Option* option : app.get_options()) {
+    if (option->get_lnames().empty()) continue;
+    const std::string& name = option->get_lnames().front();
+    if (name == "help" || name == "version" || name == "config") continue;
+    std::string variable = "EPSMOE_";
+    for (const char c : name) variable += c == '-' ? '_' : static_cast<char>(std::toupper(c));
+    option->envname(variable);
+  }
+  for (CLI::App* child : app.get_subcommands({})) add_environment(*child);
+}
+
+int run(int argc, char** argv) {
+  CLI::App app(
+      "epsmoe runs Mixture-of-Experts language models and hides their communication under their computation.");
+  app.name("epsmoe");
+  app.set_version_flag("--version", EPSMOE_VERSION);
+  app.set_config("--config", "", "Read flags from a TOML file, one [section] per subcommand");
+  app.require_subcommand(1);
+  app.fallthrough(false);
+  app.footer(
+      "Every flag can also be set as EPSMOE_<FLAG> (EPSMOE_EP=2) or in the --config file; the command line wins.\n"
+      "Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted.\n"
+      "`epsmoe COMMAND --help` explains a command.");
+  eps::cli::Chosen chosen;
+  eps::cli::add_generate_command(app, chosen);
+  eps::cli::add_perplexity_command(app, chosen);
+  eps::cli::add_inspect_command(app, chosen);
+  //BENCH eps::cli::add_bench_command(app, chosen);
+  eps::cli::add_doctor_command(app, chosen);
+  add_environment(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& e) {
+    return app.exit(e);  // --help, --version
+  } catch (const CLI::ParseError& e) {
+    const auto named = app.get_subcommands([&](const CLI::App* c) { return argc > 1 && c->get_name() == argv[1]; });
+    fmt::print(stderr, "epsmoe: {}; try epsmoe {}--help\n", eps::printable(e.what(), 400),
+               named.empty() ? "" : named.front()->get_name() + " ");
+    return 2;
+  }
+  return chosen.action();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  eps::cli::watch_interrupts();
+  try {
+    return run(argc, argv);
+  } catch (const eps::Error& e) {
+    fmt::print(stderr, "epsmoe: {}\n", e.what());
+    return eps::exit_code(e.kind());
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "epsmoe: out of memory\n");
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "epsmoe: {}\n", eps::printable(e.what(), 400));
+  }
+  return 1;
+}

@@ -1,0 +1,33 @@
+#include "cli/output_file.h"
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
+
+namespace eps::cli {
+
+void require_writable(const std::string& flag, const std::string& path) {
+  const bool existed = std::filesystem::exists(path);
+  errno = 0;
+  const bool ok = std::ofstream(path, std::ios::app).good();
+  if (!ok) {
+    fail(ErrorKind::kUsage, flag,
+         {.what = "cannot write " + path, .got = std::strerror(errno == 0 ? EIO : errno), .wanted = "",
+          .hint = "a file in a folder that exists and is yours"});
+  }
+  if (!existed) std::filesystem::remove(path);
+}
+
+void write_file(const std::string& path, std::string_view contents) {
+  std::ofstream out(path, std::ios::trunc);
+  out.write(contents.data(), static_cast<std::streamsize>(contents.size()));
+  out.close();
+  if (!out) {
+    fail(ErrorKind::kResource, path, {.what = "could not be written in full", .got = "", .wanted = "", .hint = ""});
+  }
+}
+
+}  // namespace eps::cli

@@ -1,0 +1,15 @@
+// A file that is written at the end of a run but whose path is checked at the beginning.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace eps::cli {
+
+// Checks that `path` can be written, without touching what is in it.  Errors  kUsage naming the flag and the path
+void require_writable(const std::string& flag, const std::string& path);
+
+// Replaces the file's contents.  Errors  kResource
+void write_file(const std::string& path, std::string_view contents);
+
+}  // namespace eps::cli

@@ -1,0 +1,61 @@
+// epsmoe perplexity: how well a model predicts a text.
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "cli/command.h"
+#include "cli/progress.h"
+#include "io/file.h"
+#include "io/json.h"
+
+namespace eps::cli {
+namespace {
+
+struct PerplexityFlags {
+  EngineOptions engine;
+  std::string file;
+  int64_t window = 0;
+  bool json = false;
+};
+
+int run(const PerplexityFlags& flags) {
+  const std::string text = read_file(flags.file, kMaxTextBytes);
+  const auto engine = open_engine(flags.engine);
+  PerplexityResult result;
+  {
+    Progress progress("perplexity", "tokens");
+    result = engine->perplexity(text, flags.window, [&progress](int64_t done, int64_t total) {
+      progress.update(static_cast<uint64_t>(done), static_cast<uint64_t>(total));
+      return !interrupted();
+    });
+  }
+  const double rate = result.seconds > 0 ? static_cast<double>(result.num_tokens) / result.seconds : 0.0;
+  if (flags.json) {
+    const Json out = {{"perplexity", result.perplexity}, {"nll", result.nll},   {"num_tokens", result.num_tokens},
+                      {"window", result.window},         {"tok_s", rate},       {"file", flags.file},
+                      {"complete", !interrupted()},      {"op_sets", engine->report().op_sets}};
+    fmt::print("{}\n", out.dump());
+  } else {
+    fmt::print("perplexity {:.4f}\n", result.perplexity);
+    fmt::print(stderr, "{} tokens in windows of {}, {:.1f} tok/s{}\n", result.num_tokens, result.window, rate,
+               interrupted() ? ", interrupted: of the part done" : "");
+  }
+  return interrupted() ? kInterruptedExit : 0;
+}
+
+}  // namespace
+
+void add_perplexity_command(CLI::App& app, Chosen& chosen) {
+  CLI::App& command = *app.add_subcommand("perplexity", "Measure how well a model predicts a text");
+  const auto flags = std::make_shared<PerplexityFlags>();
+  add_engine_flags(command, flags->engine);
+  command.add_option("-f,--file", flags->file, "UTF-8 text to score")->type_name("FILE")->required();
+  command.add_option("--window", flags->window, "Tokens scored together, after the begin-of-text token (0: 512)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_flag("--json", flags->json, "One JSON object on stdout");
+  command.footer("Example:\n  epsmoe perplexity -m models/austen-moe -f models/austen-moe/heldout.txt --ep 2");
+  command.callback([flags, &chosen] { chosen.action = [flags] { return run(*flags); }; });
+}
+
+}  // namespace eps::cli

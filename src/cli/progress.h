@@ -1,0 +1,32 @@
+// A progress line on stderr for work that turns out to take longer than a second.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace eps::cli {
+
+// On a terminal: a bar that redraws itself and is erased at the end. Elsewhere: a plain line every quarter.
+class Progress {
+ public:
+  Progress(std::string label, std::string unit);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  // total 0: unknown, only the count is shown
+  void update(uint64_t done, uint64_t total);
+
+ private:
+  void draw(uint64_t done, uint64_t total);
+
+  std::string label_;
+  std::string unit_;  // "MB" divides counts by a million
+  bool terminal_;
+  int64_t start_ns_;
+  int64_t last_draw_ns_ = 0;
+  int last_quarter_ = 0;
+  bool drawn_ = false;
+};
+
+}  // namespace eps::cli

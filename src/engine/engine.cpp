@@ -1,0 +1,297 @@
+#include "epsmoe/engine.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "engine/factory.h"
+#include "engine/model_folder.h"
+#include "engine/rank_group.h"
+#include "engine/sampler.h"
+
+namespace eps {
+namespace {
+
+double seconds_since(int64_t begin_ns) { return static_cast<double>(now_ns() - begin_ns) * 1e-9; }
+
+// -log softmax(logits)[id], in double.
+double negative_log_likelihood(std::span<const float> logits, int32_t id) {
+  const double top = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float v : logits) sum += std::exp(static_cast<double>(v) - top);
+  return top + std::log(sum) - static_cast<double>(logits[static_cast<size_t>(id)]);
+}
+
+void require_positive(const char* flag, int64_t value) {
+  if (value < 1) {
+    fail(ErrorKind::kUsage, flag,
+         {.what = "out of range", .got = std::to_string(value), .wanted = "1 or more", .hint = ""});
+  }
+}
+
+class EngineImpl final : public Engine {
+ public:
+  explicit EngineImpl(const EngineOptions& options)
+      : options_(options), folder_(open_model_folder(options.model, options.dummy_weights)) {
+    require_positive("--ep", options.ep);
+    require_positive("--max-num-batched-tokens", options.max_num_batched_tokens);
+    RankGroupOptions group;
+    group.num_ranks = options.ep;
+    group.pipeline = parse_pipeline_option(options.eps_pipeline);
+    group.record_trace = options.record_trace;
+    if (folder_.spec.first_moe_layer() >= 0) place_experts(folder_.spec.moe.gate.num_experts, options.ep);
+    max_model_len_ = options.max_model_len > 0 ? options.max_model_len : folder_.spec.max_positions;
+    if (max_model_len_ > folder_.spec.max_positions) {
+      fail(ErrorKind::kUsage, "--max-model-len",
+           {.what = "longer than the model's positions",
+            .got = std::to_string(max_model_len_),
+            .wanted = fmt::format("at most {}", folder_.spec.max_positions),
+            .hint = ""});
+    }
+    folder_.spec.max_positions = max_model_len_;  // the rope table need not reach further
+    const int threads = options.threads > 0 ? options.threads : default_threads_per_rank(options.ep);
+    auto ops = make_op_sets(options.device, options.dtype, options.ep, threads);
+    auto source = folder_.checkpoint ? make_checkpoint_source(*folder_.checkpoint) : make_dummy_source();
+    const uint64_t total = source->total_bytes();
+    model_ = Model::load(folder_.spec, *folder_.family, std::move(source), *ops.front(), [&](uint64_t done) {
+      if (options_.on_load_progress) options_.on_load_progress(done, total);
+    });
+    auto comms = make_communicators(options.ep, std::chrono::milliseconds(options.comm_timeout_ms));
+    ranks_ = std::make_unique<RankGroup>(*model_, std::move(ops), std::move(comms), group);
+  }
+
+  GenerateResult generate(const GenerateRequest& request, const TextCallback& on_text) override {
+    require_tokenizer();
+    if (request.prompt.empty()) {
+      fail(ErrorKind::kInput, "prompt",
+           {.what = "is empty", .got = "", .wanted = "some text", .hint = "-p \"It is a truth\""});
+    }
+    const SamplingOptions sampling = resolve_sampling(request);
+    Sampler sampler(sampling);
+    GenerateResult result;
+    result.prompt_ids = encode_prompt(folder_, request.prompt);
+    const auto prompt_len = std::ssize(result.prompt_ids);
+    if (prompt_len >= max_model_len_) {
+      fail(ErrorKind::kInput, "prompt",
+           {.what = "does not leave room for an answer in the context",
+            .got = fmt::format("{} tokens", prompt_len),
+            .wanted = fmt::format("at most {}", max_model_len_ - 1),
+            .hint = "a shorter prompt"});
+    }
+    if (request.max_tokens < 0) require_positive("--max-tokens", request.max_tokens);
+    int64_t max_tokens = request.max_tokens > 0 ? request.max_tokens : folder_.generation.max_new_tokens.value_or(256);
+    max_tokens = std::min(max_tokens, max_model_len_ - prompt_len);
+
+    KvCache cache(folder_.spec, max_model_len_);
+    StreamDecoder decoder(*folder_.tokenizer, true);
+    const int64_t start = now_ns();
+    std::vector<float> logits = prefill(cache, result.prompt_ids);
+    result.prefill_seconds = seconds_since(start);
+    int64_t decode_start = 0;
+    result.finish_reason = "length";
+    while (std::ssize(result.ids) < max_tokens) {
+      const int32_t id = sampler.pick(logits);
+      if (result.ids.empty()) {
+        result.time_to_first_token_seconds = seconds_since(start);
+        decode_start = now_ns();
+      }
+      result.ids.push_back(id);
+      if (is_eos(id) && !request.ignore_eos) {
+        result.finish_reason = "stop";
+        break;
+      }
+      const std::string piece = decoder.push(id);
+      result.text += piece;
+      if (!on_text(piece)) {
+        result.finish_reason = "interrupted";
+        break;
+      }
+      if (std::ssize(result.ids) == max_tokens) break;
+      logits = step_one(cache, std::span(&id, 1));
+    }
+    if (decode_start != 0) result.decode_seconds = seconds_since(decode_start);
+    const std::string rest = decoder.flush();
+    result.text += rest;
+    if (!rest.empty()) on_text(rest);
+    return result;
+  }
+
+  PerplexityResult perplexity(std::string_view text, int64_t window,
+                              const std::function<bool(int64_t, int64_t)>& keep_going) override {
+    require_tokenizer();
+    const int32_t bos = bos_token(folder_);
+    const std::vector<int32_t> ids = folder_.tokenizer->encode(text, false);
+    if (ids.empty()) fail(ErrorKind::kInput, "text", {.what = "is empty", .got = "", .wanted = "some text", .hint = ""});
+    PerplexityResult result;
+    constexpr int64_t kDefaultWindow = 512;
+    result.window = window > 0 ? window : std::min(kDefaultWindow, max_model_len_);
+    if (result.window > max_model_len_) {
+      fail(ErrorKind::kUsage, "--window",
+           {.what = "longer than the context",
+            .got = std::to_string(result.window),
+            .wanted = fmt::format("at most {}", max_model_len_),
+            .hint = ""});
+    }
+    const int64_t start = now_ns();
+    const int64_t total = std::ssize(ids);
+    const int64_t num_windows = (total + result.window - 1) / result.window;
+    // Windows of one step: about the batch budget, and a whole round of ranks so that none idles.
+    const int64_t per_rank = std::max<int64_t>(1, options_.max_num_batched_tokens / result.window);
+    const int64_t per_step = per_rank * options_.ep;
+    for (int64_t first = 0; first < num_windows; first += per_step) {
+      if (keep_going && !keep_going(result.num_tokens, total)) break;
+      const int64_t count = std::min(per_step, num_windows - first);
+      score_windows(ids, bos, first, count, result);
+    }
+    result.perplexity = result.num_tokens > 0 ? std::exp(result.nll / static_cast<double>(result.num_tokens)) : 0.0;
+    result.seconds = seconds_since(start);
+    return result;
+  }
+
+  StepTimes time_steps(int64_t prompt_tokens, int64_t decode_tokens, uint64_t seed) override {
+    if (prompt_tokens + decode_tokens > max_model_len_) {
+      fail(ErrorKind::kUsage, "benchmark",
+           {.what = "longer than the context",
+            .got = fmt::format("{} tokens", prompt_tokens + decode_tokens),
+            .wanted = fmt::format("at most {}", max_model_len_),
+            .hint = "a smaller -p or -n"});
+    }
+    const auto draw = [&seed, this] {
+      seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+      return static_cast<int32_t>((seed >> 33) % static_cast<uint64_t>(folder_.spec.vocab_size));
+    };
+    StepTimes times;
+    KvCache cache(folder_.spec, max_model_len_);
+    if (prompt_tokens > 0) {
+      std::vector<int32_t> ids(static_cast<size_t>(prompt_tokens));
+      for (int32_t& id : ids) id = draw();
+      const int64_t start = now_ns();
+      prefill(cache, ids);
+      times.prefill_seconds = seconds_since(start);
+    }
+    const int64_t start = now_ns();
+    for (int64_t i = 0; i < decode_tokens; ++i) {
+      const int32_t id = draw();
+      step_one(cache, std::span(&id, 1));
+    }
+    if (decode_tokens > 0) times.decode_seconds = seconds_since(start);
+    return times;
+  }
+
+  EngineReport report() const override {
+    EngineReport out;
+    out.op_sets = ranks_->op_set_descriptions();
+    OverlapStats overlap;
+    for (int r = 0; r < ranks_->num_ranks(); ++r) {
+      overlap += ranks_->stats(r).overlap;
+      for (const auto& [kernel, count] : ranks_->stats(r).stages_by_kernel) out.stages_by_kernel[kernel] += count;
+    }
+    out.moe_layers_by_stages = ranks_->stats(0).layers_by_stages;  // the same on every rank, as is the load
+    out.load = ranks_->stats(0).load;
+    out.communication_seconds = static_cast<double>(overlap.communication_ns) * 1e-9;
+    out.hidden_communication_seconds = static_cast<double>(overlap.hidden_ns) * 1e-9;
+    return out;
+  }
+
+  std::string trace_json() const override {
+    EPS_CHECK(ranks_->trace() != nullptr, "the engine was opened without record_trace");
+    return ranks_->trace()->to_json();
+  }
+
+  int64_t num_parameters() const override { return folder_.spec.total_parameters(); }
+  uint64_t weight_bytes() const override {
+    return folder_.checkpoint ? folder_.checkpoint->total_bytes()
+                              : static_cast<uint64_t>(folder_.spec.total_parameters()) * size_of(DType::kBF16);
+  }
+  int64_t max_model_len() const override { return max_model_len_; }
+
+ private:
+  void require_tokenizer() const {
+    if (folder_.tokenizer) return;
+    fail(ErrorKind::kInput, options_.model,
+         {.what = "has no tokenizer.json, so it can read no text", .got = "", .wanted = "",
+          .hint = "a model folder with one"});
+  }
+
+  SamplingOptions resolve_sampling(const GenerateRequest& request) const {
+    const GenerationConfig& suggested = folder_.generation;
+    SamplingOptions out;
+    out.temperature = request.temperature.value_or(suggested.do_sample ? suggested.temperature : 0.0);
+    out.top_k = request.top_k.value_or(suggested.top_k);
+    out.top_p = request.top_p.value_or(suggested.top_p);
+    out.seed = request.seed;
+    return out;
+  }
+
+  bool is_eos(int32_t id) const {
+    const auto& ids =
+        folder_.generation.eos_token_ids.empty() ? folder_.spec.eos_token_ids : folder_.generation.eos_token_ids;
+    return std::find(ids.begin(), ids.end(), id) != ids.end();
+  }
+
+  // Feeds `ids` in steps of at most max_num_batched_tokens; returns the logits after the last.
+  std::vector<float> prefill(KvCache& cache, std::span<const int32_t> ids) {
+    const auto chunk = static_cast<size_t>(options_.max_num_batched_tokens);
+    std::vector<float> logits;
+    for (size_t begin = 0; begin < ids.size(); begin += chunk) {
+      const auto part = ids.subspan(begin, std::min(chunk, ids.size() - begin));
+      const bool last = begin + part.size() == ids.size();
+      logits = step_one(cache, part, last ? LogitRows::kLast : LogitRows::kNone);
+    }
+    return logits;
+  }
+
+  // One step of one sequence, which lives on rank 0; the other ranks bring their experts.
+  std::vector<float> step_one(KvCache& cache, std::span<const int32_t> ids, LogitRows rows = LogitRows::kLast) {
+    std::vector<float> out;
+    const PlacedChunk chunk{0, {&cache, ids, rows}};
+    ranks_->step(std::span(&chunk, 1), [&out](size_t, int64_t, std::span<const float> logits) {
+      out.assign(logits.begin(), logits.end());
+    });
+    return out;
+  }
+
+  // Adds the windows [first, first + count) to `result`; window i lives on rank i % ep.
+  void score_windows(const std::vector<int32_t>& ids, int32_t bos, int64_t first, int64_t count,
+                     PerplexityResult& result) {
+    struct Window {
+      std::vector<int32_t> inputs;
+      std::span<const int32_t> labels;
+      double nll = 0;
+      std::unique_ptr<KvCache> cache;
+    };
+    std::vector<Window> windows(static_cast<size_t>(count));
+    std::vector<PlacedChunk> chunks;
+    for (int64_t i = 0; i < count; ++i) {
+      Window& w = windows[static_cast<size_t>(i)];
+      const int64_t begin = (first + i) * result.window;
+      const int64_t length = std::min(result.window, std::ssize(ids) - begin);
+      w.labels = std::span(ids).subspan(static_cast<size_t>(begin), static_cast<size_t>(length));
+      w.inputs.push_back(bos);
+      w.inputs.insert(w.inputs.end(), w.labels.begin(), w.labels.end() - 1);
+      w.cache = std::make_unique<KvCache>(folder_.spec, max_model_len_);
+      chunks.push_back({static_cast<int>(i % options_.ep), {w.cache.get(), w.inputs, LogitRows::kAll}});
+    }
+    ranks_->step(chunks, [&windows](size_t i, int64_t position, std::span<const float> logits) {
+      Window& w = windows[i];
+      w.nll += negative_log_likelihood(logits, w.labels[static_cast<size_t>(position)]);
+    });
+    for (const Window& w : windows) {
+      result.nll += w.nll;
+      result.num_tokens += std::ssize(w.labels);
+    }
+  }
+
+  EngineOptions options_;
+  ModelFolder folder_;  // before model_: the embedding is read from its checkpoint
+  int64_t max_model_len_ = 0;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<RankGroup> ranks_;
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> Engine::open(const EngineOptions& options) { return std::make_unique<EngineImpl>(options); }
+
+}  // namespace eps

@@ -1,0 +1,62 @@
+#include "engine/factory.h"
+
+#include <algorithm>
+
+#include "base/cpu_features.h"
+#include "base/error.h"
+#include "comm/inproc/inproc.h"
+#include "ops/cpu/cpu_ops.h"
+#include "ops/reference/reference_ops.h"
+
+namespace eps {
+namespace {
+
+std::optional<DType> parse_dtype(const std::string& dtype) {
+  if (dtype == "auto") return std::nullopt;
+  if (dtype == "f32" || dtype == "float32") return DType::kF32;
+  if (dtype == "bf16" || dtype == "bfloat16") return DType::kBF16;
+  fail(ErrorKind::kUsage, "--dtype",
+       {.what = "unknown compute dtype", .got = dtype, .wanted = "auto, f32 or bf16", .hint = ""});
+}
+
+}  // namespace
+
+std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, const std::string& dtype, int num_ranks,
+                                                 int threads_per_rank) {
+  const std::optional<DType> wanted = parse_dtype(dtype);
+  std::vector<std::unique_ptr<OpSet>> out;
+  if (device == "cpu") {
+    const CpuEngineChoice choice = choose_cpu_engine(wanted);
+    for (int r = 0; r < num_ranks; ++r) out.push_back(make_cpu_ops(choice, threads_per_rank));
+  } else if (device == "reference") {
+    if (wanted == DType::kBF16) {
+      fail(ErrorKind::kUsage, "--dtype",
+           {.what = "the reference op set computes in f32", .got = dtype, .wanted = "f32", .hint = ""});
+    }
+    for (int r = 0; r < num_ranks; ++r) out.push_back(make_reference_ops());
+  } else {
+    fail(ErrorKind::kUsage, "--device",
+         {.what = device == "cuda" ? "this build has no CUDA backend" : "unknown device",
+          .got = device,
+          .wanted = "cpu or reference",
+          .hint = "--device cpu"});
+  }
+  return out;
+}
+
+std::vector<std::unique_ptr<Communicator>> make_communicators(int num_ranks, std::chrono::milliseconds timeout) {
+  return make_inproc_communicators(num_ranks, timeout);
+}
+
+int default_threads_per_rank(int num_ranks) { return std::max(1, cpu_features().usable_cores / num_ranks); }
+
+std::vector<BackendReport> report_backends() {
+  std::vector<BackendReport> out;
+  const CpuEngineChoice choice = choose_cpu_engine(std::nullopt);
+  out.push_back({"cpu", true, fmt::format("{} ({}): {}", to_string(choice.compute), choice.isa, choice.reason)});
+  out.push_back({"reference", true, "f32, slow: the oracle for tests (--device reference)"});
+  out.push_back({"cuda", false, "not in this build"});
+  return out;
+}
+
+}  // namespace eps

@@ -1,0 +1,32 @@
+// Makes concrete backends and transports from names. The only place that includes them.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "ops/op_set.h"
+
+namespace eps {
+
+// One op set per rank. `device`: "cpu" or "reference"; `dtype`: "auto", "f32" or "bf16".
+// Errors  kUsage: unknown device or dtype, or one that this machine cannot do (and why)
+std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, const std::string& dtype, int num_ranks,
+                                                 int threads_per_rank);
+
+std::vector<std::unique_ptr<Communicator>> make_communicators(int num_ranks, std::chrono::milliseconds timeout);
+
+// Threads a rank gets when the user named none.
+int default_threads_per_rank(int num_ranks);
+
+// What `doctor` prints about backends: a name, whether it works here, and why or why not.
+struct BackendReport {
+  std::string name;
+  bool available;
+  std::string detail;
+};
+std::vector<BackendReport> report_backends();
+
+}  // namespace eps

@@ -1,0 +1,37 @@
+// What a model folder or preset holds besides weights: spec, family, tokenizer, suggested sampling.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "io/checkpoint.h"
+#include "io/generation_config.h"
+#include "io/tokenizer.h"
+#include "model/family.h"
+
+namespace eps {
+
+struct ModelFolder {
+  std::unique_ptr<Checkpoint> checkpoint;  // null for presets and dummy weights
+  ModelSpec spec;
+  const Family* family = nullptr;
+  std::optional<Tokenizer> tokenizer;  // none for presets
+  GenerationConfig generation;
+  bool add_bos = false;  // tokenizer_config.json's add_bos_token
+};
+
+// `dummy`: the weights are not opened, so `model` may be a preset's name or a folder with just a config.json.
+// Errors  kInput / kUsage, naming the file
+ModelFolder open_model_folder(const std::string& model, bool dummy);
+
+// Encodes with the special tokens the model was trained with.
+std::vector<int32_t> encode_prompt(const ModelFolder& folder, std::string_view text);
+
+// The begin-of-text token: of generation_config.json, else of config.json.  Errors  kInput: neither names one
+int32_t bos_token(const ModelFolder& folder);
+
+// Whether `model` is the name of a preset and not of something on disk.
+bool is_preset(const std::string& model);
+
+}  // namespace eps

@@ -1,0 +1,118 @@
+#include "engine/rank_group.h"
+
+#include <numeric>
+
+#include "base/error.h"
+
+namespace eps {
+
+RankThreads::RankThreads(int num_ranks) : errors_(static_cast<size_t>(num_ranks)) {
+  for (int rank = 0; rank < num_ranks; ++rank) threads_.emplace_back([this, rank] { loop(rank); });
+}
+
+RankThreads::~RankThreads() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void RankThreads::loop(int rank) {
+  uint64_t seen = 0;
+  while (true) {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return stop_ || generation_ != seen; });
+      if (stop_) return;
+      seen = generation_;
+    }
+    std::exception_ptr error;
+    try {
+      (*body_)(rank);
+    } catch (const std::exception& e) {
+      error = std::current_exception();
+      (*on_error_)(rank, e.what());
+    }
+    const std::lock_guard lock(mutex_);
+    errors_[static_cast<size_t>(rank)] = error;
+    if (--busy_ == 0) changed_.notify_all();
+  }
+}
+
+void RankThreads::run(const std::function<void(int)>& body, const std::function<void(int, const char*)>& on_error) {
+  std::unique_lock lock(mutex_);
+  body_ = &body;
+  on_error_ = &on_error;
+  busy_ = static_cast<int>(threads_.size());
+  ++generation_;
+  changed_.notify_all();
+  changed_.wait(lock, [this] { return busy_ == 0; });
+  std::exception_ptr first;
+  for (const std::exception_ptr& error : errors_) {
+    if (!error) continue;
+    if (!first) first = error;
+    try {
+      std::rethrow_exception(error);
+    } catch (const Error& e) {
+      if (e.kind() != ErrorKind::kAborted) std::rethrow_exception(error);
+    }
+  }
+  if (first) std::rethrow_exception(first);
+}
+
+RankGroup::RankGroup(const Model& model, std::vector<std::unique_ptr<OpSet>> ops,
+                     std::vector<std::unique_ptr<Communicator>> comms, const RankGroupOptions& options)
+    : ops_(std::move(ops)), comms_(std::move(comms)), threads_(options.num_ranks) {
+  EPS_CHECK_EQ(ops_.size(), static_cast<size_t>(options.num_ranks));
+  EPS_CHECK_EQ(comms_.size(), static_cast<size_t>(options.num_ranks));
+  if (model.spec().first_moe_layer() >= 0) {
+    // Asks the planner once, so that an impossible setting fails here and not in the middle of a text.
+    MoeProblem problem;
+    problem.placement = place_experts(model.spec().moe.gate.num_experts, options.num_ranks);
+    problem.load.assign(static_cast<size_t>(problem.placement.num_experts), 0);
+    problem.tokens_per_rank.assign(static_cast<size_t>(options.num_ranks), 0);
+    make_plan(problem, options.pipeline);
+  } else if (options.num_ranks > 1) {
+    fail(ErrorKind::kUsage, "--ep",
+         {.what = "the model has no experts to spread", .got = std::to_string(options.num_ranks), .wanted = "1",
+          .hint = ""});
+  }
+  if (options.record_trace) trace_ = std::make_unique<TraceRecorder>();
+  for (size_t r = 0; r < ops_.size(); ++r) {
+    decoders_.push_back(std::make_unique<Decoder>(model, *ops_[r], *comms_[r], options.pipeline, trace_.get()));
+  }
+}
+
+void RankGroup::step(std::span<const PlacedChunk> chunks, const LogitSink& sink) {
+  if (!broken_.empty()) throw Error(ErrorKind::kAborted, "engine", "an earlier step failed: " + broken_);
+  try {
+    threads_.run(
+        [&](int rank) {
+          std::vector<SequenceChunk> mine;
+          std::vector<size_t> index;
+          for (size_t i = 0; i < chunks.size(); ++i) {
+            if (chunks[i].rank != rank) continue;
+            mine.push_back(chunks[i].chunk);
+            index.push_back(i);
+          }
+          decoders_[static_cast<size_t>(rank)]->forward(
+              mine, [&](size_t i, int64_t position, std::span<const float> logits) { sink(index[i], position, logits); });
+        },
+        [&](int rank, const char* what) {
+          comms_[static_cast<size_t>(rank)]->abort(fmt::format("rank {}: {}", rank, what));
+        });
+  } catch (const std::exception& e) {
+    broken_ = e.what();
+    throw;
+  }
+}
+
+std::vector<std::string> RankGroup::op_set_descriptions() const {
+  std::vector<std::string> out;
+  for (const auto& ops : ops_) out.push_back(ops->description());
+  return out;
+}
+
+}  // namespace eps

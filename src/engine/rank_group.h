@@ -1,0 +1,81 @@
+// All ranks of this process: their threads, op sets, communicators and decoders, stepped together.
+#pragma once
+
+#include <condition_variable>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "exec/trace.h"
+#include "model/decoder.h"
+
+namespace eps {
+
+// One thread per rank, which all run the same body and are waited for.
+class RankThreads {
+ public:
+  explicit RankThreads(int num_ranks);
+  ~RankThreads();
+  RankThreads(const RankThreads&) = delete;
+  RankThreads& operator=(const RankThreads&) = delete;
+
+  // Runs body(rank) on every rank. `on_error(rank, what)` is called on a rank that threw; then the first error that is
+  // not the echo of another rank's (kAborted) is rethrown here.
+  void run(const std::function<void(int)>& body, const std::function<void(int, const char*)>& on_error);
+
+ private:
+  void loop(int rank);
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  const std::function<void(int)>* body_ = nullptr;
+  const std::function<void(int, const char*)>* on_error_ = nullptr;
+  uint64_t generation_ = 0;
+  int busy_ = 0;
+  bool stop_ = false;
+  std::vector<std::exception_ptr> errors_;
+  std::vector<std::thread> threads_;
+};
+
+struct RankGroupOptions {
+  int num_ranks = 1;
+  PipelineOption pipeline;
+  bool record_trace = false;
+};
+
+// A chunk and the rank that owns its sequence.
+struct PlacedChunk {
+  int rank = 0;
+  SequenceChunk chunk;
+};
+
+class RankGroup {
+ public:
+  // `model` outlives the group; op sets and communicators: one per rank.
+  // Errors  kUsage when the ranks do not divide the experts or hold too few for the stages asked for
+  RankGroup(const Model& model, std::vector<std::unique_ptr<OpSet>> ops,
+            std::vector<std::unique_ptr<Communicator>> comms, const RankGroupOptions& options);
+
+  int num_ranks() const { return static_cast<int>(decoders_.size()); }
+
+  // One step of all ranks. sink(i, position, logits) gets chunks[i]'s rows; it runs on the owning rank's thread, one
+  // thread a chunk. After an error the group can not be used again: every later step throws the reason.
+  void step(std::span<const PlacedChunk> chunks, const LogitSink& sink);
+
+  std::vector<std::string> op_set_descriptions() const;
+  const MoeStats& stats(int rank) const { return decoders_[static_cast<size_t>(rank)]->stats(); }
+  const TraceRecorder* trace() const { return trace_.get(); }
+
+ private:
+  std::vector<std::unique_ptr<OpSet>> ops_;
+  std::vector<std::unique_ptr<Communicator>> comms_;
+  std::unique_ptr<TraceRecorder> trace_;
+  std::vector<std::unique_ptr<Decoder>> decoders_;
+  RankThreads threads_;
+  std::string broken_;
+};
+
+}  // namespace eps

@@ -1,0 +1,83 @@
+#include "exec/moe_layer.h"
+
+#include <cstring>
+
+#include "base/clock.h"
+
+namespace eps {
+
+Routing MoeLayerRunner::route(const GateParams& gate, const LinearWeight& router, TensorView x) {
+  const int64_t num_tokens = x.dim(0);
+  const MutableTensorView logits = logits_.view(DType::kF32, {num_tokens, gate.num_experts});
+  const MutableTensorView idx = topk_idx_.view(DType::kI32, {num_tokens, gate.top_k});
+  const MutableTensorView weight = topk_weight_.view(DType::kF32, {num_tokens, gate.top_k});
+  const LinearTask task{&router, x, logits};
+  ops_.linear(std::span(&task, 1));
+  ops_.gate(gate, logits, idx, weight);
+  Routing routing{num_tokens, gate.top_k, {}, {}};
+  routing.expert_idx.assign(idx.as<int32_t>(), idx.as<int32_t>() + idx.numel());
+  routing.weight.assign(weight.as<float>(), weight.as<float>() + weight.numel());
+  normalize_routing(routing, gate.num_experts);
+  return routing;
+}
+
+// Every rank ends up with every rank's routing: 8 bytes per row, next to 4·H for the row itself. From it all ranks
+// derive the same plan and the size of every message.
+std::vector<Routing> MoeLayerRunner::exchange(const Routing& mine, int top_k) {
+  const size_t idx_bytes = mine.expert_idx.size() * sizeof(int32_t);
+  std::vector<std::byte> packed(2 * idx_bytes);
+  if (idx_bytes > 0) {
+    std::memcpy(packed.data(), mine.expert_idx.data(), idx_bytes);
+    std::memcpy(packed.data() + idx_bytes, mine.weight.data(), idx_bytes);
+  }
+  std::vector<Routing> all;
+  for (const auto& bytes : comm_.all_gather(packed)) {
+    const size_t num_rows = bytes.size() / 8;
+    Routing routing{static_cast<int64_t>(num_rows) / top_k, top_k, std::vector<int32_t>(num_rows),
+                    std::vector<float>(num_rows)};
+    if (num_rows > 0) {
+      std::memcpy(routing.expert_idx.data(), bytes.data(), num_rows * 4);
+      std::memcpy(routing.weight.data(), bytes.data() + num_rows * 4, num_rows * 4);
+    }
+    all.push_back(std::move(routing));
+  }
+  return all;
+}
+
+void MoeLayerRunner::run(int layer, const GateParams& gate, const LinearWeight& router, const MoeWeights& weights,
+                         TensorView x, MutableTensorView out) {
+  const int64_t begin = now_ns();
+  const std::vector<Routing> routing = exchange(route(gate, router, x), gate.top_k);
+  MoeProblem problem;
+  problem.placement = place_experts(gate.num_experts, comm_.size());
+  problem.top_k = gate.top_k;
+  problem.load = count_rows(routing, gate.num_experts);
+  for (const Routing& r : routing) problem.tokens_per_rank.push_back(r.num_tokens);
+  problem.wire_dtype = ops_.compute_dtype();
+  plan_ = make_plan(problem, pipeline_);
+  const int64_t end = now_ns();
+  executor_.run(plan_, problem.placement, routing, weights, x, out);
+  record(layer, problem, begin, end);
+}
+
+void MoeLayerRunner::record(int layer, const MoeProblem& problem, int64_t gate_begin_ns, int64_t gate_end_ns) {
+  const std::vector<TimelineEvent>& events = executor_.timeline();
+  stats_.overlap += measure_overlap(events);
+  ++stats_.num_layers_run;
+  ++stats_.layers_by_stages[plan_.num_stages()];
+  for (const Stage& stage : plan_.stages) {
+    const auto r = static_cast<size_t>(comm_.rank());
+    if (stage.rows_per_rank[r] > 0) ++stats_.stages_by_kernel[std::string(to_string(stage.kernel[r]))];
+  }
+  if (static_cast<int>(stats_.load.size()) <= layer) stats_.load.resize(static_cast<size_t>(layer) + 1);
+  auto& load = stats_.load[static_cast<size_t>(layer)];
+  load.resize(problem.load.size());
+  for (size_t e = 0; e < load.size(); ++e) load[e] += problem.load[e];
+  if (trace_ == nullptr) return;
+  std::vector<TimelineEvent> traced = events;
+  for (TimelineEvent& event : traced) event.layer = layer;
+  traced.push_back({"gate", Lane::kCompute, layer, -1, gate_begin_ns, gate_end_ns});
+  trace_->add(comm_.rank(), traced);
+}
+
+}  // namespace eps

@@ -1,0 +1,174 @@
+#include "io/json.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "base/error.h"
+#include "base/utf8.h"
+#include "io/file.h"
+
+namespace eps {
+namespace {
+
+std::string line_and_column(std::string_view text, size_t offset) {
+  offset = std::min(offset, text.size());
+  size_t line = 1;
+  size_t line_begin = 0;
+  for (size_t i = 0; i < offset; ++i) {
+    if (text[i] == '\n') {
+      ++line;
+      line_begin = i + 1;
+    }
+  }
+  return fmt::format("line {}, column {}", line, offset - line_begin + 1);
+}
+
+[[noreturn]] void fail_at(const std::string& where, std::string_view text, size_t offset, const std::string& what,
+                          const std::string& wanted, const std::string& hint = {}) {
+  fail(ErrorKind::kInput, where, {fmt::format("{} at {}", what, line_and_column(text, offset)), "", wanted, hint});
+}
+
+// Walks the text for the parser and leaves behind how far it came, so that our own complaints have a position, too.
+class TrackingIterator {
+ public:
+  using iterator_category = std::input_iterator_tag;
+  using value_type = char;
+  using difference_type = std::ptrdiff_t;
+  using pointer = const char*;
+  using reference = const char&;
+
+  TrackingIterator(const char* at, const char** reached) : at_(at), reached_(reached) {}
+  const char& operator*() const { return *at_; }
+  TrackingIterator& operator++() {
+    *reached_ = ++at_;
+    return *this;
+  }
+  bool operator==(const TrackingIterator& other) const { return at_ == other.at_; }
+
+ private:
+  const char* at_;
+  const char** reached_;
+};
+
+// Builds the value while reading. The library's own builder lets a later duplicate key win and has no depth limit.
+class TreeBuilder : public nlohmann::json_sax<Json> {
+ public:
+  TreeBuilder(std::string_view text, const std::string& where, int max_depth)
+      : text_(text), where_(where), max_depth_(max_depth), reached_(text.data()) {}
+
+  TrackingIterator begin() { return {text_.data(), &reached_}; }
+  TrackingIterator end() { return {text_.data() + text_.size(), &reached_}; }
+  Json take() { return std::move(root_); }
+
+  bool null() override { return add(nullptr); }
+  bool boolean(bool v) override { return add(v); }
+  bool number_integer(number_integer_t v) override { return add(v); }
+  bool number_unsigned(number_unsigned_t v) override { return add(v); }
+  bool number_float(number_float_t v, const string_t&) override { return add(v); }
+  bool string(string_t& v) override { return add(std::move(v)); }
+  bool binary(binary_t&) override { return false; }  // not reachable from text
+  bool start_object(size_t) override { return open(Json::object()); }
+  bool start_array(size_t) override { return open(Json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+
+  bool key(string_t& name) override {
+    auto& members = stack_.back()->get_ref<Json::object_t&>();
+    const auto [it, inserted] = members.emplace(name, nullptr);
+    if (!inserted) {
+      fail_at(where_, text_, offset(), fmt::format("duplicate key \"{}\"", printable(name, 80)), "every key once");
+    }
+    slot_ = &it->second;
+    return true;
+  }
+
+  bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& error) override {
+    // Keeps the reason of "[json.exception.parse_error.101] parse error at line 1, column 2: <reason>".
+    std::string_view reason = error.what();
+    if (const size_t cut = reason.find("] "); cut != std::string_view::npos) reason.remove_prefix(cut + 2);
+    if (reason.starts_with("parse error at line ")) {
+      if (const size_t cut = reason.find(": "); cut != std::string_view::npos) reason.remove_prefix(cut + 2);
+    }
+    fail_at(where_, text_, position == 0 ? 0 : position - 1, fmt::format("not valid JSON ({})", reason), "");
+  }
+
+ private:
+  size_t offset() const {
+    const auto count = static_cast<size_t>(reached_ - text_.data());
+    return count == 0 ? 0 : count - 1;  // the byte read last
+  }
+
+  template <typename T>
+  bool add(T&& value) {
+    place(Json(std::forward<T>(value)));
+    return true;
+  }
+
+  bool open(Json&& container) {
+    if (std::ssize(stack_) >= max_depth_) {
+      fail_at(where_, text_, offset(), "nested too deeply", fmt::format("at most {} levels", max_depth_));
+    }
+    stack_.push_back(place(std::move(container)));
+    return true;
+  }
+
+  bool close() {
+    stack_.pop_back();
+    return true;
+  }
+
+  Json* place(Json&& value) {
+    if (stack_.empty()) {
+      root_ = std::move(value);
+      return &root_;
+    }
+    // Appending moves only finished siblings: nothing on the stack points into the list that grows.
+    if (auto* list = stack_.back()->get_ptr<Json::array_t*>()) return &list->emplace_back(std::move(value));
+    *slot_ = std::move(value);
+    return slot_;
+  }
+
+  std::string_view text_;
+  const std::string& where_;
+  int max_depth_;
+  const char* reached_;
+  Json root_;
+  std::vector<Json*> stack_;  // the containers that are still open, outermost first
+  Json* slot_ = nullptr;      // where the value of the key read last goes
+};
+
+}  // namespace
+
+Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits) {
+  if (text.size() > limits.max_bytes) {
+    fail(ErrorKind::kInput, where,
+         {"the JSON is too large", fmt::format("{} bytes", text.size()), fmt::format("at most {}", limits.max_bytes),
+          ""});
+  }
+  if (const size_t bad = utf8_find_invalid(text); bad != std::string_view::npos) {
+    fail_at(where, text, bad, "invalid UTF-8", "", "saving the file as UTF-8");
+  }
+  // The parser takes a NUL byte for the end of the text and would not see what comes after it.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    fail_at(where, text, nul, "not valid JSON (a NUL byte)", "");
+  }
+  TreeBuilder builder(text, where, limits.max_depth);
+  Json::sax_parse(builder.begin(), builder.end(), &builder);
+  return builder.take();
+}
+
+Json read_json_file(const std::string& path, const JsonLimits& limits) {
+  return parse_json(read_file(path, limits.max_bytes), path, limits);
+}
+
+std::string describe_json(const Json& value) {
+  if (value.is_object()) return "an object";
+  if (value.is_array()) return fmt::format("a list of {}", value.size());
+  if (value.is_string()) return fmt::format("\"{}\"", printable(value.get_ref<const std::string&>(), 60));
+  return value.dump();
+}
+
+}  // namespace eps

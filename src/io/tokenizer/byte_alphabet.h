@@ -1,0 +1,18 @@
+// The alphabet of byte-level BPE: each of the 256 bytes is written as one printable character (GPT-2's table).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace eps::tok {
+
+char32_t byte_to_char(unsigned char byte);
+// The byte that `c` stands for; -1 when it stands for none.
+int char_to_byte(char32_t c);
+
+std::string to_byte_alphabet(std::string_view bytes);
+// The bytes that `text` stands for; nothing when it holds a character outside the alphabet.
+std::optional<std::string> from_byte_alphabet(std::string_view text);
+
+}  // namespace eps::tok

@@ -1,0 +1,143 @@
+#include "io/tokenizer/normalizer.h"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+
+#include "base/utf8.h"
+#include "io/tokenizer/pattern.h"
+#include "io/tokenizer/unicode.h"
+
+namespace eps::tok {
+namespace {
+
+// Rewrites the text; how far its part from the start of the input reaches follows from rewriting that part alone. The
+// two can differ in the last character, which may have become one with what follows it: the part then ends within a
+// character, which is as good as at its end.
+template <typename Rewrite>
+void rewrite_piece(Piece& piece, Rewrite rewrite) {
+  size_t start = std::min(piece.start_bytes, piece.text.size());
+  while (start < piece.text.size() && (static_cast<unsigned char>(piece.text[start]) & 0xc0) == 0x80) ++start;
+  const size_t rewritten_start = rewrite(std::string_view(piece.text).substr(0, start)).size();
+  piece.text = rewrite(piece.text);
+  piece.start_bytes = std::min(rewritten_start, piece.text.size());
+}
+
+class UnicodeNormalizer : public Normalizer {
+ public:
+  explicit UnicodeNormalizer(UnicodeForm form) : form_(form) {}
+  void apply(Piece& piece, RegexScratch&) const override {
+    rewrite_piece(piece, [this](std::string_view text) { return normalize_unicode(text, form_); });
+  }
+
+ private:
+  UnicodeForm form_;
+};
+
+class LowercaseNormalizer : public Normalizer {
+ public:
+  void apply(Piece& piece, RegexScratch&) const override {
+    rewrite_piece(piece, [](std::string_view text) {
+      std::string out;
+      for (size_t i = 0; i < text.size(); i += utf8_sequence_length(text, i)) {
+        append_lowercase(out, utf8_decode(text, i));
+      }
+      return out;
+    });
+  }
+};
+
+class StripNormalizer : public Normalizer {
+ public:
+  StripNormalizer(bool left, bool right) : left_(left), right_(right) {}
+  void apply(Piece& piece, RegexScratch&) const override {
+    std::string_view text = piece.text;
+    if (left_) {
+      while (!text.empty() && is_whitespace(utf8_decode(text, 0))) text.remove_prefix(utf8_sequence_length(text, 0));
+    }
+    const size_t removed = piece.text.size() - text.size();
+    while (right_ && !text.empty()) {
+      size_t last = text.size() - 1;
+      while ((static_cast<unsigned char>(text[last]) & 0xc0) == 0x80) --last;
+      if (!is_whitespace(utf8_decode(text, last))) break;
+      text.remove_suffix(text.size() - last);
+    }
+    piece.start_bytes -= std::min(piece.start_bytes, removed);
+    piece.text = std::string(text);
+  }
+
+ private:
+  bool left_;
+  bool right_;
+};
+
+class PrependNormalizer : public Normalizer {
+ public:
+  explicit PrependNormalizer(std::string prefix) : prefix_(std::move(prefix)) {}
+  void apply(Piece& piece, RegexScratch&) const override { piece.prepend(prefix_); }
+
+ private:
+  std::string prefix_;
+};
+
+class ReplaceNormalizer : public Normalizer {
+ public:
+  ReplaceNormalizer(Pattern pattern, std::string content) : pattern_(std::move(pattern)), content_(std::move(content)) {}
+  void apply(Piece& piece, RegexScratch& scratch) const override {
+    if (piece.text.empty()) return;
+    std::vector<Span> spans;
+    pattern_.find_all(piece.text, scratch, spans);
+    std::string out;
+    size_t start_bytes = 0;
+    for (const Span& span : spans) {
+      if (span.is_match) {
+        out += content_;
+        // What is put in counts as coming from where the last byte of what it replaces did.
+        if (span.end == 0 ? piece.start_bytes > 0 : span.end - 1 < piece.start_bytes) start_bytes = out.size();
+      } else {
+        out.append(piece.text, span.begin, span.end - span.begin);
+        if (span.begin < piece.start_bytes) {
+          start_bytes = out.size() - (span.end - std::min(span.end, piece.start_bytes));
+        }
+      }
+    }
+    piece.start_bytes = start_bytes;
+    piece.text = std::move(out);
+  }
+
+ private:
+  Pattern pattern_;
+  std::string content_;
+};
+
+std::optional<UnicodeForm> unicode_form(std::string_view type) {
+  if (type == "NFC") return UnicodeForm::kNfc;
+  if (type == "NFD") return UnicodeForm::kNfd;
+  if (type == "NFKC") return UnicodeForm::kNfkc;
+  if (type == "NFKD") return UnicodeForm::kNfkd;
+  return std::nullopt;
+}
+
+}  // namespace
+
+void append_normalizers(const JsonObject& json, Normalizers& out) {
+  const auto type = json.get<std::string>("type");
+  if (type == "Sequence") {
+    for (const JsonObject& part : json.children("normalizers")) append_normalizers(part, out);
+  } else if (const auto form = unicode_form(type)) {
+    out.push_back(std::make_unique<UnicodeNormalizer>(*form));
+  } else if (type == "Lowercase") {
+    out.push_back(std::make_unique<LowercaseNormalizer>());
+  } else if (type == "Strip") {
+    out.push_back(std::make_unique<StripNormalizer>(json.get<bool>("strip_left"), json.get<bool>("strip_right")));
+  } else if (type == "Prepend") {
+    out.push_back(std::make_unique<PrependNormalizer>(json.get<std::string>("prepend")));
+  } else if (type == "Replace") {
+    out.push_back(
+        std::make_unique<ReplaceNormalizer>(Pattern::from_json(json, "pattern"), json.get<std::string>("content")));
+  } else {
+    json.reject("type", "a normalizer among NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, Sequence");
+  }
+}
+
+}  // namespace eps::tok

@@ -1,0 +1,29 @@
+// The "post_processor" part of tokenizer.json: the ids that go before and after those of a text.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "io/json.h"
+
+namespace eps::tok {
+
+// TemplateProcessing (its template for a single text), ByteLevel (which only moves offsets), and Sequence of these.
+class PostProcessor {
+ public:
+  PostProcessor() = default;
+  // Errors  kInput for other types, templates without exactly one sequence A, and ids outside [0, num_ids)
+  PostProcessor(const JsonObject& json, int32_t num_ids);
+
+  const std::vector<int32_t>& prefix() const { return prefix_; }
+  const std::vector<int32_t>& suffix() const { return suffix_; }
+
+ private:
+  void add(const JsonObject& json, int32_t num_ids);
+  void add_template(const JsonObject& json, int32_t num_ids);
+
+  std::vector<int32_t> prefix_;
+  std::vector<int32_t> suffix_;
+};
+
+}  // namespace eps::tok

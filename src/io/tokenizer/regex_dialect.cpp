@@ -1,0 +1,218 @@
+// From Oniguruma's regex syntax to PCRE2's: what differs is translated or refused, never passed on to mean something
+// else.
+#include <cctype>
+
+#include "base/error.h"
+#include "io/tokenizer/regex.h"
+
+namespace eps::tok {
+namespace {
+
+// Members of Oniguruma's Unicode \w: PCRE2's own lacks marks, connectors and circled letters, and takes in the numbers
+// of category No, of which \w has but the superscripts and fractions of Latin-1.
+constexpr std::string_view kWordMembers =
+    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\xb2\xb3\xb9\xbc-\xbe)"
+    R"(\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
+
+struct PosixClass {
+  std::string_view name;
+  std::string_view members;
+};
+constexpr PosixClass kPosixClasses[] = {
+    {"alpha", R"(\p{Alphabetic})"}, {"alnum", R"(\p{Alphabetic}\p{Nd})"}, {"digit", R"(\p{Nd})"},
+    {"lower", R"(\p{Lowercase})"},  {"upper", R"(\p{Uppercase})"},        {"punct", R"(\p{P}\p{S})"},
+    {"space", R"(\s)"},             {"blank", R"(\t\p{Zs})"},             {"cntrl", R"(\p{Cc})"},
+    {"xdigit", "0-9A-Fa-f"},        {"word", kWordMembers}};
+
+class Translator {
+ public:
+  Translator(std::string_view pattern, const std::string& where) : in_(pattern), where_(where) {}
+
+  std::string run() {
+    while (at_ < in_.size()) {
+      switch (in_[at_]) {
+        case '\\': escape(false); break;
+        case '[': char_class(); break;
+        case '(': group(); break;
+        case '{': interval(); break;
+        default: out_ += in_[at_++];
+      }
+    }
+    return std::move(out_);
+  }
+
+ private:
+  [[noreturn]] void refuse(std::string_view what) const {
+    fail(ErrorKind::kInput, where_, {fmt::format("the regex uses {}, which is not supported", what),
+                                     std::string(in_), {}, {}});
+  }
+  bool next_is(std::string_view text) const { return in_.substr(at_).starts_with(text); }
+
+  // A class of characters, as itself or as a member of the class being read.
+  void put_class(std::string_view members, bool negated, bool in_class) {
+    if (in_class && negated) refuse("a negated class inside brackets");
+    if (in_class) {
+      out_ += members;
+    } else {
+      out_ += fmt::format("[{}{}]", negated ? "^" : "", members);
+    }
+  }
+
+  void escape(bool in_class) {
+    if (at_ + 1 >= in_.size()) refuse("a trailing backslash");
+    const char c = in_[at_ + 1];
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0) {
+      out_ += in_.substr(at_, 2);
+      at_ += 2;
+      return;
+    }
+    at_ += 2;
+    switch (c) {
+      case 'w': return put_class(kWordMembers, false, in_class);
+      case 'W': return put_class(kWordMembers, true, in_class);
+      case 'h': return put_class("0-9A-Fa-f", false, in_class);
+      case 'H': return put_class("0-9A-Fa-f", true, in_class);
+      case 'v': out_ += R"(\x0b)"; return;
+      case 'u': return code_unit();
+      case 'd': case 'D': case 's': case 'S': case 'n': case 'r': case 't': case 'f': case 'a': case 'e':
+        out_ += {'\\', c};
+        return;
+      case 'p': case 'P':
+        if (at_ >= in_.size() || in_[at_] != '{') refuse("\\p without braces");
+        out_ += {'\\', c};
+        return property();
+      case 'x': return hex();
+      default: break;
+    }
+    if (in_class) refuse(fmt::format("\\{} inside brackets", c));
+    switch (c) {
+      case 'b': out_ += fmt::format("(?:(?<=[{0}])(?![{0}])|(?<![{0}])(?=[{0}]))", kWordMembers); return;
+      case 'B': out_ += fmt::format("(?:(?<=[{0}])(?=[{0}])|(?<![{0}])(?![{0}]))", kWordMembers); return;
+      case 'A': case 'z': case 'Z': case 'R': out_ += {'\\', c}; return;
+      default: refuse(fmt::format("\\{}", c));
+    }
+  }
+
+  // \p{...}: the braces are not an interval.
+  void property() {
+    const size_t end = in_.find('}', at_);
+    if (end == std::string_view::npos) refuse("an unclosed \\p{");
+    out_ += in_.substr(at_, end + 1 - at_);
+    at_ = end + 1;
+  }
+
+  void hex() {
+    if (next_is("{")) {
+      out_ += R"(\x)";
+      return property();
+    }
+    size_t digits = 0;
+    while (digits < 2 && at_ + digits < in_.size() && std::isxdigit(static_cast<unsigned char>(in_[at_ + digits]))) {
+      ++digits;
+    }
+    // Two digits of 80 and more name a byte to Oniguruma, a character to PCRE2.
+    if (digits == 0 || (digits == 2 && in_[at_] >= '8')) refuse("\\x with a byte outside ASCII");
+    out_ += fmt::format("\\x{{{}}}", in_.substr(at_, digits));
+    at_ += digits;
+  }
+
+  void code_unit() {
+    const std::string_view digits = in_.substr(at_, 4);
+    if (digits.size() != 4) refuse("\\u without four digits");
+    for (const char digit : digits) {
+      if (std::isxdigit(static_cast<unsigned char>(digit)) == 0) refuse("\\u without four digits");
+    }
+    out_ += fmt::format("\\x{{{}}}", digits);
+    at_ += 4;
+  }
+
+  void char_class() {
+    out_ += in_[at_++];
+    if (next_is("^")) out_ += in_[at_++];
+    if (next_is("]")) refuse("an empty class");
+    while (at_ < in_.size() && in_[at_] != ']') {
+      if (in_[at_] == '\\') {
+        escape(true);
+      } else if (next_is("[:")) {
+        posix_class();
+      } else if (in_[at_] == '[') {
+        refuse("a class inside a class");
+      } else if (next_is("&&")) {
+        refuse("an intersection of classes (&&)");
+      } else {
+        out_ += in_[at_++];
+      }
+    }
+    if (at_ >= in_.size()) refuse("an unclosed class");
+    out_ += in_[at_++];
+  }
+
+  void posix_class() {
+    const size_t end = in_.find(":]", at_ + 2);
+    if (end == std::string_view::npos) refuse("a class inside a class");
+    std::string_view name = in_.substr(at_ + 2, end - at_ - 2);
+    const bool negated = name.starts_with('^');
+    if (negated) name.remove_prefix(1);
+    at_ = end + 2;
+    for (const PosixClass& known : kPosixClasses) {
+      if (known.name == name) return put_class(known.members, negated, true);
+    }
+    refuse(fmt::format("[:{}:]", name));
+  }
+
+  void group() {
+    if (next_is("(*")) refuse("a verb (*...)");
+    if (!next_is("(?")) {
+      out_ += in_[at_++];
+      return;
+    }
+    for (const std::string_view plain : {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:", "(?-i:"}) {
+      if (next_is(plain)) {
+        out_ += plain;
+        at_ += plain.size();
+        return;
+      }
+    }
+    if (next_is("(?m:")) {  // Oniguruma's m is what PCRE2 calls s
+      out_ += "(?s:";
+      at_ += 4;
+    } else if (next_is("(?i)") && at_ == 0) {  // further in, the two disagree on how far it reaches
+      out_ += "(?i)";
+      at_ += 4;
+    } else {
+      refuse(fmt::format("the group {}", in_.substr(at_, 4)));
+    }
+  }
+
+  void interval() {
+    size_t end = at_ + 1;
+    bool comma = false;
+    while (end < in_.size() && (std::isdigit(static_cast<unsigned char>(in_[end])) != 0 || in_[end] == ',')) {
+      comma = comma || in_[end] == ',';
+      ++end;
+    }
+    if (end == at_ + 1 || end >= in_.size() || in_[end] != '}') {  // no interval: a literal brace in both
+      out_ += R"(\{)";
+      ++at_;
+      return;
+    }
+    const std::string_view body = in_.substr(at_ + 1, end - at_ - 1);
+    if (body == ",") refuse("the interval {,}");
+    const std::string_view after = in_.substr(end + 1, 1);
+    if (after == "+") refuse("an interval followed by +");
+    if (after == "?" && !comma) refuse("a fixed interval followed by ?");
+    out_ += fmt::format("{{{}{}}}", body.starts_with(',') ? "0" : "", body);
+    at_ = end + 1;
+  }
+
+  std::string_view in_;
+  const std::string& where_;
+  size_t at_ = 0;
+  std::string out_;
+};
+
+}  // namespace
+
+std::string onig_to_pcre2(std::string_view pattern, const std::string& where) { return Translator(pattern, where).run(); }
+
+}  // namespace eps::tok

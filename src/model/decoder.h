@@ -1,0 +1,64 @@
+// The transformer decoder of one rank, written once against ModelSpec.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "exec/moe_layer.h"
+#include "model/kv_cache.h"
+#include "model/model.h"
+
+namespace eps {
+
+enum class LogitRows : uint8_t { kNone, kLast, kAll };
+
+// New tokens of one sequence, which continue what its cache holds.
+struct SequenceChunk {
+  KvCache* cache = nullptr;
+  std::span<const int32_t> ids;
+  LogitRows logits = LogitRows::kLast;
+};
+
+// logits [vocab] after token `position` of the step's sequence `sequence`; valid during the call.
+using LogitSink = std::function<void(size_t sequence, int64_t position, std::span<const float> logits)>;
+
+class Decoder {
+ public:
+  // All references outlive the decoder; `trace` may be null.
+  Decoder(const Model& model, OpSet& ops, Communicator& comm, PipelineOption pipeline, TraceRecorder* trace);
+
+  // Runs one step. Every rank calls it once per step, a rank without sequences, too.
+  void forward(std::span<const SequenceChunk> chunks, const LogitSink& sink);
+
+  const MoeStats& stats() const { return moe_.stats(); }
+
+ private:
+  void attention(int layer, std::span<const SequenceChunk> chunks);
+  void feed_forward(int layer);
+  void dense_mlp(const MlpWeights& mlp, TensorView x, MutableTensorView out);
+  void project(const Linear& linear, TensorView x_compute, MutableTensorView out);
+  TensorView compute_copy(TensorView x, Buffer& memory);
+  void write_logits(std::span<const SequenceChunk> chunks, const LogitSink& sink);
+  void traced(int layer, const char* name, const std::function<void()>& body);
+
+  const Model& model_;
+  const ModelSpec& spec_;
+  OpSet& ops_;
+  Communicator& comm_;
+  TraceRecorder* trace_;
+  MoeLayerRunner moe_;
+  std::vector<MoeWeights> moe_weights_;  // by layer, as this rank sees them
+
+  int64_t num_tokens_ = 0;
+  std::vector<int32_t> positions_;
+  struct Memory {
+    Buffer hidden, normed, compute, q, q_low, kv, latent, attention_out, delta, gate_up, act, logits, last;
+  } memory_;
+  MutableTensorView hidden_;  // [T, H] f32, the residual stream
+  MutableTensorView normed_;  // [T, H] f32
+  MutableTensorView delta_;   // [T, H] f32, what a block adds
+};
+
+}  // namespace eps

@@ -1,0 +1,156 @@
+#include "model/model.h"
+
+#include <algorithm>
+
+namespace eps {
+namespace {
+
+class Loader {
+ public:
+  Loader(const ModelSpec& spec, const Family& family, WeightSource& source, const OpSet& ops,
+         const LoadProgress& progress)
+      : spec_(spec), family_(family), source_(source), ops_(ops), progress_(progress) {}
+
+  Norm norm(const std::string& name, int64_t width) {
+    Norm out;
+    out.width = width;
+    const TensorView stored = source_.get(name, {width});
+    float* values = out.memory.view(DType::kF32, {width}).as<float>();
+    for (int64_t i = 0; i < width; ++i) {
+      switch (stored.dtype()) {
+        case DType::kF32: values[i] = stored.as<const float>()[i]; break;
+        case DType::kBF16: values[i] = to_float(stored.as<const bf16>()[i]); break;
+        case DType::kF16: values[i] = to_float(stored.as<const f16>()[i]); break;
+        default: refuse_dtype(name, stored.dtype());
+      }
+    }
+    taken({name}, stored.num_bytes());
+    return out;
+  }
+
+  // The named [N_i, k] matrices stacked along N.
+  LinearPtr matrix(const std::vector<std::pair<std::string, int64_t>>& parts, int64_t k,
+                   Precision precision = Precision::kCompute) {
+    std::vector<TensorView> views;
+    std::vector<std::string> names;
+    uint64_t bytes = 0;
+    for (const auto& [name, n] : parts) {
+      views.push_back(weight(name, {n, k}));
+      names.push_back(name);
+      bytes += views.back().num_bytes();
+    }
+    LinearPtr out = ops_.pack_linear(views, precision);
+    taken(names, bytes);
+    return out;
+  }
+
+  Linear linear(const std::string& name, int64_t n, int64_t k, const std::string& bias_name, bool has_bias) {
+    Linear out;
+    out.weight = matrix({{name, n}}, k);
+    if (has_bias) out.bias = norm(bias_name, n);
+    return out;
+  }
+
+  MlpWeights mlp(const MlpNames& names, int64_t inner) {
+    return {matrix({{names.gate, inner}, {names.up, inner}}, spec_.hidden), matrix({{names.down, spec_.hidden}}, inner)};
+  }
+
+  AttentionWeights attention(const LayerNames& n) {
+    const AttentionSpec& a = spec_.attention;
+    const int64_t q_out = int64_t{a.mla.num_heads} * a.mla.q_dim();
+    AttentionWeights out;
+    if (a.q_lora_rank == 0) {
+      out.q = linear(n.q, q_out, spec_.hidden, {}, false);
+    } else {
+      out.q_a = linear(n.q_a, a.q_lora_rank, spec_.hidden, n.q_a_bias, a.bias);
+      out.q_a_norm = norm(n.q_a_norm, a.q_lora_rank);
+      out.q = linear(n.q_b, q_out, a.q_lora_rank, {}, false);
+    }
+    out.kv_a = linear(n.kv_a, a.mla.kv_lora_rank + a.mla.rope_dim, spec_.hidden, n.kv_a_bias, a.bias);
+    out.kv_a_norm = norm(n.kv_a_norm, a.mla.kv_lora_rank);
+    const TensorView kv_b =
+        weight(n.kv_b, {int64_t{a.mla.num_heads} * (a.mla.nope_dim + a.mla.v_dim), a.mla.kv_lora_rank});
+    out.kv_b = ops_.pack_mla(kv_b, a.mla);
+    taken({n.kv_b}, kv_b.num_bytes());
+    out.o = linear(n.o, spec_.hidden, int64_t{a.mla.num_heads} * a.mla.v_dim, n.o_bias, a.bias);
+    return out;
+  }
+
+  void moe(int layer, LayerWeights& out) {
+    const LayerNames n = family_.layer_names(layer);
+    out.router = matrix({{n.router, spec_.moe.gate.num_experts}}, spec_.hidden, Precision::kF32);
+    for (int e = 0; e < spec_.moe.gate.num_experts; ++e) {
+      out.experts.push_back(mlp(family_.expert_names(layer, e), spec_.moe.inner));
+    }
+    if (spec_.moe.shared_inner > 0) out.shared = mlp(n.shared, spec_.moe.shared_inner);
+  }
+
+  LayerWeights layer(int index) {
+    const LayerNames n = family_.layer_names(index);
+    const LayerSpec& shape = spec_.layers[static_cast<size_t>(index)];
+    LayerWeights out;
+    out.input_norm = norm(n.input_norm, spec_.hidden);
+    out.attention = attention(n);
+    out.post_attention_norm = norm(n.post_attention_norm, spec_.hidden);
+    if (shape.is_moe()) {
+      moe(index, out);
+    } else {
+      out.dense = mlp(n.dense, shape.dense_inner);
+    }
+    return out;
+  }
+
+  TensorView weight(const std::string& name, const Shape& shape) {
+    const TensorView view = source_.get(name, shape);
+    const DType d = view.dtype();
+    if (d != DType::kF32 && d != DType::kBF16 && d != DType::kF16) refuse_dtype(name, d);
+    return view;
+  }
+
+  void taken(const std::vector<std::string>& names, uint64_t bytes) {
+    for (const std::string& name : names) source_.release(name);
+    done_bytes_ += bytes;
+    if (progress_) progress_(done_bytes_);
+  }
+
+ private:
+  [[noreturn]] static void refuse_dtype(const std::string& name, DType dtype) {
+    fail(ErrorKind::kInput, name,
+         {.what = "cannot be a weight", .got = std::string(to_string(dtype)), .wanted = "f32, bf16 or f16", .hint = ""});
+  }
+
+  const ModelSpec& spec_;
+  const Family& family_;
+  WeightSource& source_;
+  const OpSet& ops_;
+  const LoadProgress& progress_;
+  uint64_t done_bytes_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Model> Model::load(const ModelSpec& spec, const Family& family, std::unique_ptr<WeightSource> source,
+                                   const OpSet& ops, const LoadProgress& progress) {
+  auto model = std::make_unique<Model>();
+  model->spec_ = spec;
+  model->source_ = std::move(source);
+  Loader loader(spec, family, *model->source_, ops, progress);
+  const GlobalNames names = family.global_names();
+  model->lm_head_ =
+      loader.matrix({{spec.tie_embeddings ? names.embedding : names.lm_head, spec.vocab_size}}, spec.hidden);
+  model->embedding_ = loader.weight(names.embedding, {spec.vocab_size, spec.hidden});
+  for (int i = 0; i < spec.num_layers(); ++i) model->layers_.push_back(loader.layer(i));
+  model->final_norm_ = loader.norm(names.final_norm, spec.hidden);
+  model->rope_ = make_rope_table(spec.attention.rope, spec.max_positions);
+  return model;
+}
+
+LayerWeights load_moe_layer(const ModelSpec& spec, const Family& family, WeightSource& source, const OpSet& ops,
+                            int layer) {
+  LayerWeights out;
+  const LoadProgress no_progress;
+  Loader(spec, family, source, ops, no_progress).moe(layer, out);
+  return out;
+}
+
+}  // namespace eps

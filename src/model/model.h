@@ -1,0 +1,87 @@
+// A model's weights, packed for an op set. Immutable after loading; all ranks of a process share one.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "model/family.h"
+#include "model/model_spec.h"
+#include "model/weight_source.h"
+#include "ops/op_set.h"
+
+namespace eps {
+
+using LinearPtr = std::unique_ptr<LinearWeight>;
+
+struct Norm {
+  Buffer memory;
+  int64_t width = 0;
+  TensorView view() const { return {memory.data(), DType::kF32, {width}}; }
+};
+
+// [out, in] with an optional bias [out]
+struct Linear {
+  LinearPtr weight;
+  Norm bias;  // width 0: none
+};
+
+struct AttentionWeights {
+  Linear q;  // hidden -> heads * q_dim, or q_lora_rank -> heads * q_dim
+  Linear q_a;
+  Norm q_a_norm;
+  Linear kv_a;
+  Norm kv_a_norm;
+  std::unique_ptr<MlaWeight> kv_b;
+  Linear o;
+};
+
+struct MlpWeights {
+  LinearPtr gate_up;  // [2I, H]
+  LinearPtr down;     // [H, I]
+};
+
+struct LayerWeights {
+  Norm input_norm;
+  Norm post_attention_norm;
+  AttentionWeights attention;
+  MlpWeights dense;                 // dense layers
+  LinearPtr router;                 // MoE layers, f32
+  std::vector<MlpWeights> experts;  // [num_experts]
+  MlpWeights shared;                // null members: none
+};
+
+// Called with the bytes taken from the source so far.
+using LoadProgress = std::function<void(uint64_t)>;
+
+class Model {
+ public:
+  // Packs every weight of `spec` from `source`, which is kept: the embedding is read from it row by row. A tensor's
+  // source memory is released as soon as it is packed, so that the peak stays near one copy of the checkpoint.
+  //
+  // Errors  kInput: a weight is missing or misshaped
+  static std::unique_ptr<Model> load(const ModelSpec& spec, const Family& family, std::unique_ptr<WeightSource> source,
+                                     const OpSet& ops, const LoadProgress& progress);
+
+  const ModelSpec& spec() const { return spec_; }
+  const TensorView& embedding() const { return embedding_; }
+  const std::vector<LayerWeights>& layers() const { return layers_; }
+  const Norm& final_norm() const { return final_norm_; }
+  const LinearWeight& lm_head() const { return *lm_head_; }
+  const RopeTable& rope() const { return rope_; }
+
+ private:
+  ModelSpec spec_;
+  std::unique_ptr<WeightSource> source_;
+  TensorView embedding_;  // [V, H] as stored
+  std::vector<LayerWeights> layers_;
+  Norm final_norm_;
+  LinearPtr lm_head_;
+  RopeTable rope_;
+};
+
+// One layer's MoE weights alone (for `bench layer`).
+LayerWeights load_moe_layer(const ModelSpec& spec, const Family& family, WeightSource& source, const OpSet& ops,
+                            int layer);
+
+}  // namespace eps

@@ -1,0 +1,105 @@
+#include "model/model_spec.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace eps {
+
+int ModelSpec::num_moe_layers() const {
+  return static_cast<int>(std::count_if(layers.begin(), layers.end(), [](const LayerSpec& l) { return l.is_moe(); }));
+}
+
+int ModelSpec::first_moe_layer() const {
+  const auto found = std::find_if(layers.begin(), layers.end(), [](const LayerSpec& l) { return l.is_moe(); });
+  return found == layers.end() ? -1 : static_cast<int>(found - layers.begin());
+}
+
+int64_t ModelSpec::attention_parameters() const {
+  const MlaParams& p = attention.mla;
+  const int64_t q_out = int64_t{p.num_heads} * p.q_dim();
+  const int64_t lora = attention.q_lora_rank;
+  int64_t n = lora == 0 ? hidden * q_out : hidden * lora + lora + lora * q_out;
+  n += hidden * (p.kv_lora_rank + p.rope_dim) + p.kv_lora_rank;
+  n += int64_t{p.num_heads} * (p.nope_dim + p.v_dim) * p.kv_lora_rank;
+  n += hidden * p.num_heads * p.v_dim;
+  if (attention.bias) n += (lora == 0 ? 0 : lora) + p.kv_lora_rank + p.rope_dim + hidden;
+  return n + 2 * hidden;
+}
+
+int64_t ModelSpec::expert_parameters() const { return 3 * hidden * moe.inner; }
+
+int64_t ModelSpec::total_parameters() const {
+  int64_t n = vocab_size * hidden * (tie_embeddings ? 1 : 2) + hidden;
+  for (const LayerSpec& layer : layers) {
+    n += attention_parameters();
+    n += layer.is_moe() ? moe.gate.num_experts * (expert_parameters() + hidden) + 3 * hidden * moe.shared_inner
+                        : 3 * hidden * layer.dense_inner;
+  }
+  return n;
+}
+
+int64_t ModelSpec::active_parameters() const {
+  const int64_t idle = moe.gate.num_experts - moe.gate.top_k;
+  return total_parameters() - num_moe_layers() * idle * expert_parameters();
+}
+
+namespace {
+
+// Inverse frequency of each rotated pair. Computed in f32 where the published code does, because at position 4000 a
+// last-bit difference in a frequency is a visible angle.
+// Source  YaRN (arXiv 2309.00071) §3.2, with the published implementations' floor, ceiling and clamps
+std::vector<float> inverse_frequencies(const RopeSpec& spec) {
+  const int half = spec.dim / 2;
+  std::vector<float> plain(static_cast<size_t>(half));
+  for (int i = 0; i < half; ++i) {
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(spec.dim);
+    plain[static_cast<size_t>(i)] = std::pow(static_cast<float>(spec.theta), exponent);
+  }
+  std::vector<float> out(plain.size());
+  if (!spec.yarn) {
+    for (size_t i = 0; i < out.size(); ++i) out[i] = 1.0F / plain[i];
+    return out;
+  }
+  const YarnSpec& yarn = *spec.yarn;
+  const auto correction_dim = [&](double rotations) {
+    return spec.dim * std::log(yarn.original_max_positions / (rotations * 2.0 * std::numbers::pi)) /
+           (2.0 * std::log(spec.theta));
+  };
+  double low = correction_dim(yarn.beta_fast);
+  double high = correction_dim(yarn.beta_slow);
+  if (yarn.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, spec.dim - 1.0);
+  if (low == high) high += 0.001;  // keeps the ramp finite
+  for (size_t i = 0; i < out.size(); ++i) {
+    const auto ramp = static_cast<float>((static_cast<double>(i) - low) / (high - low));
+    const float keep = 1.0F - std::clamp(ramp, 0.0F, 1.0F);
+    out[i] = 1.0F / (static_cast<float>(yarn.factor) * plain[i]) * (1.0F - keep) + 1.0F / plain[i] * keep;
+  }
+  return out;
+}
+
+}  // namespace
+
+RopeTable make_rope_table(const RopeSpec& spec, int64_t num_positions) {
+  const std::vector<float> frequency = inverse_frequencies(spec);
+  const auto scale = static_cast<float>(spec.yarn ? spec.yarn->attention_factor : 1.0);
+  RopeTable table;
+  table.rope_dim = spec.dim;
+  table.cos.reserve(static_cast<size_t>(num_positions) * frequency.size());
+  table.sin.reserve(static_cast<size_t>(num_positions) * frequency.size());
+  for (int64_t p = 0; p < num_positions; ++p) {
+    for (const float f : frequency) {
+      const float angle = f * static_cast<float>(p);
+      table.cos.push_back(std::cos(angle) * scale);
+      table.sin.push_back(std::sin(angle) * scale);
+    }
+  }
+  return table;
+}
+
+}  // namespace eps

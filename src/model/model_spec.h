@@ -1,0 +1,75 @@
+// What a decoder-only MoE transformer looks like, whatever family it is from. The decoder is written against this alone.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ops/op_params.h"
+
+namespace eps {
+
+struct YarnSpec {
+  double factor = 1.0;
+  double beta_fast = 32.0;
+  double beta_slow = 1.0;
+  double original_max_positions = 4096.0;
+  double attention_factor = 1.0;  // multiplies cos and sin
+  bool truncate = true;           // correction range rounded to whole dimensions
+};
+
+struct RopeSpec {
+  int dim = 0;
+  double theta = 10000.0;
+  std::optional<YarnSpec> yarn;  // none: plain rope
+};
+
+// Multi-head latent attention.
+struct AttentionSpec {
+  MlaParams mla;
+  int q_lora_rank = 0;  // 0: one full-rank query projection
+  bool bias = false;    // on the down projections and the output projection
+  float lora_norm_eps = 1e-6F;
+  RopeSpec rope;
+};
+
+struct MoeSpec {
+  GateParams gate;
+  int64_t inner = 0;         // of one expert
+  int64_t shared_inner = 0;  // of all shared experts together; 0: none
+};
+
+struct LayerSpec {
+  int64_t dense_inner = 0;  // > 0: a dense FFN of this size instead of the MoE
+  bool is_moe() const { return dense_inner == 0; }
+};
+
+struct ModelSpec {
+  std::string family;  // "deepseek_v2"
+  int64_t vocab_size = 0;
+  int64_t hidden = 0;
+  int64_t max_positions = 0;
+  float norm_eps = 1e-6F;
+  bool tie_embeddings = false;
+  AttentionSpec attention;
+  MoeSpec moe;
+  std::vector<LayerSpec> layers;
+  std::vector<int> bos_token_ids;
+  std::vector<int> eos_token_ids;
+
+  int num_layers() const { return static_cast<int>(layers.size()); }
+  int num_moe_layers() const;
+  int first_moe_layer() const;  // -1: none
+
+  // Parameters of the parts, by their shapes.
+  int64_t attention_parameters() const;  // one layer, norms included
+  int64_t expert_parameters() const;     // one routed expert
+  int64_t total_parameters() const;
+  int64_t active_parameters() const;  // that a token meets
+};
+
+// cos and sin for positions [0, num_positions).
+RopeTable make_rope_table(const RopeSpec& spec, int64_t num_positions);
+
+}  // namespace eps

@@ -1,0 +1,72 @@
+// A checkpoint opened on ranks, stepped directly: for tests that look at logits.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "engine/factory.h"
+#include "engine/model_folder.h"
+#include "engine/rank_group.h"
+
+namespace eps::test {
+
+struct RankSettings {
+  std::string device = "cpu";
+  std::string dtype = "f32";
+  int ep = 1;
+  std::string pipeline = "off";
+  int threads = 1;
+};
+
+// logits of one sequence: [position][vocab]
+using Logits = std::vector<std::vector<float>>;
+
+class ModelRanks {
+ public:
+  ModelRanks(const ModelFolder& folder, const RankSettings& settings) : folder_(folder) {
+    auto ops = make_op_sets(settings.device, settings.dtype, settings.ep, settings.threads);
+    model_ = Model::load(folder.spec, *folder.family, make_checkpoint_source(*folder.checkpoint), *ops.front(), {});
+    ranks_ = std::make_unique<RankGroup>(
+        *model_, std::move(ops), make_communicators(settings.ep, std::chrono::milliseconds(60000)),
+        RankGroupOptions{settings.ep, parse_pipeline_option(settings.pipeline), false});
+  }
+
+  // Sequence i lives on rank owner[i % owner.size()]. Each is fed in pieces of at most `chunk` tokens.
+  std::vector<Logits> run(const std::vector<std::vector<int32_t>>& sequences, const std::vector<int>& owner,
+                          size_t chunk = 1U << 30) {
+    std::vector<Logits> out(sequences.size());
+    std::vector<std::unique_ptr<KvCache>> caches;
+    size_t longest = 0;
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      out[i].resize(sequences[i].size());
+      caches.push_back(std::make_unique<KvCache>(folder_.spec, folder_.spec.max_positions));
+      longest = std::max(longest, sequences[i].size());
+    }
+    for (size_t begin = 0; begin < longest; begin += chunk) {
+      std::vector<PlacedChunk> chunks;
+      std::vector<size_t> index;
+      for (size_t i = 0; i < sequences.size(); ++i) {
+        if (begin >= sequences[i].size()) continue;
+        const auto ids = std::span(sequences[i]).subspan(begin, std::min(chunk, sequences[i].size() - begin));
+        chunks.push_back({owner[i % owner.size()], {caches[i].get(), ids, LogitRows::kAll}});
+        index.push_back(i);
+      }
+      ranks_->step(chunks, [&](size_t c, int64_t position, std::span<const float> logits) {
+        out[index[c]][static_cast<size_t>(position)].assign(logits.begin(), logits.end());
+      });
+    }
+    return out;
+  }
+
+  const RankGroup& ranks() const { return *ranks_; }
+
+ private:
+  const ModelFolder& folder_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<RankGroup> ranks_;
+};
+
+}  // namespace eps::test
