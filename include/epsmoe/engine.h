@@ -18,7 +18,7 @@
 namespace eps {
 
 struct EngineOptions {
-  std::string model;                  // a folder with config.json, safetensors and tokenizer.json; or a preset's name
+  std::string model = {};             // a folder with config.json, safetensors and tokenizer.json; or a preset's name
   bool dummy_weights = false;         // random weights; `model` then needs no weights, and may be a preset's name
   std::string device = "cpu";         // "cpu", or "reference": slow, obvious, for checking
   std::string dtype = "auto";         // compute: "auto", "f32", "bf16"
@@ -30,7 +30,7 @@ struct EngineOptions {
   bool record_trace = false;
   int64_t comm_timeout_ms = 300'000;  // a rank waiting longer for another one fails
   // Called while weights load, with bytes done and bytes in all.
-  std::function<void(uint64_t, uint64_t)> on_load_progress;
+  std::function<void(uint64_t, uint64_t)> on_load_progress = {};
 };
 
 struct SamplingOptions {
@@ -41,12 +41,12 @@ struct SamplingOptions {
 };
 
 struct GenerateRequest {
-  std::string prompt;
+  std::string prompt = {};
   int64_t max_tokens = 0;  // 0: the model's suggestion, or 256
   // What is not set here comes from the model's generation_config.json.
-  std::optional<double> temperature;
-  std::optional<int64_t> top_k;
-  std::optional<double> top_p;
+  std::optional<double> temperature = {};
+  std::optional<int64_t> top_k = {};
+  std::optional<double> top_p = {};
   uint64_t seed = 0;
   bool ignore_eos = false;
 };

@@ -16,9 +16,7 @@ std::string_view to_string(ErrorKind kind) {
   return "unknown";
 }
 
-int exit_code(ErrorKind kind) {
-  return kind == ErrorKind::kUsage || kind == ErrorKind::kInput ? 2 : 1;
-}
+int exit_code(ErrorKind kind) { return kind == ErrorKind::kUsage || kind == ErrorKind::kInput ? 2 : 1; }
 
 Error::Error(ErrorKind kind, std::string where, std::string message)
     : std::runtime_error(where.empty() ? message : where + ": " + message),

@@ -41,18 +41,17 @@ std::string both(const char* a_text, const char* b_text, const A& a, const B& b)
 }  // namespace eps
 
 // Always-on checks for promises inside the program. The comparison forms print both values.
-#define EPS_CHECK(condition, ...)                                                                    \
-  do {                                                                                               \
-    if (!(condition)) [[unlikely]]                                                                   \
-      ::eps::detail::check_failed(__FILE__, __LINE__, #condition, ::fmt::format("" __VA_ARGS__));    \
+#define EPS_CHECK(condition, ...)                                                                 \
+  do {                                                                                            \
+    if (!(condition)) [[unlikely]]                                                                \
+      ::eps::detail::check_failed(__FILE__, __LINE__, #condition, ::fmt::format("" __VA_ARGS__)); \
   } while (false)
-#define EPS_CHECK_OP_(a, op, b)                                                                      \
-  do {                                                                                               \
-    const auto& eps_a_ = (a);                                                                        \
-    const auto& eps_b_ = (b);                                                                        \
-    if (!(eps_a_ op eps_b_)) [[unlikely]]                                                            \
-      ::eps::detail::check_failed(__FILE__, __LINE__, #a " " #op " " #b,                             \
-                                  ::eps::detail::both(#a, #b, eps_a_, eps_b_));                      \
+#define EPS_CHECK_OP_(a, op, b)                                                                                        \
+  do {                                                                                                                 \
+    const auto& eps_a_ = (a);                                                                                          \
+    const auto& eps_b_ = (b);                                                                                          \
+    if (!(eps_a_ op eps_b_)) [[unlikely]]                                                                              \
+      ::eps::detail::check_failed(__FILE__, __LINE__, #a " " #op " " #b, ::eps::detail::both(#a, #b, eps_a_, eps_b_)); \
   } while (false)
 #define EPS_CHECK_EQ(a, b) EPS_CHECK_OP_(a, ==, b)
 #define EPS_CHECK_LE(a, b) EPS_CHECK_OP_(a, <=, b)

@@ -1,4 +1,5 @@
-// What the subcommands of `epsmoe` share. Each cli/<name>_command.cpp adds one subcommand; main.cpp runs the chosen one.
+// What the subcommands of `epsmoe` share. Each cli/<name>_command.cpp adds one subcommand; main.cpp runs the chosen
+// one.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -33,8 +33,9 @@ int run(bool json) {
   if (json) {
     Json list = Json::array();
     for (const auto& b : backends) list.push_back({{"name", b.name}, {"available", b.available}, {"detail", b.detail}});
-    const Json out = {{"version", EPSMOE_VERSION}, {"cpu", cpu.brand},          {"cores", cpu.usable_cores},
-                      {"isa", cpu.isa_list()},     {"memory_gb", memory_gb()},  {"l2_bytes", cpu.l2_bytes},
+    const Json out = {{"version", EPSMOE_VERSION}, {"cpu", cpu.brand},
+                      {"cores", cpu.usable_cores}, {"isa", cpu.isa_list()},
+                      {"memory_gb", memory_gb()},  {"l2_bytes", cpu.l2_bytes},
                       {"backends", list},          {"environment", environment()}};
     fmt::print("{}\n", out.dump());
     return 0;
@@ -51,7 +52,8 @@ int run(bool json) {
 }  // namespace
 
 void add_doctor_command(CLI::App& app, Chosen& chosen) {
-  CLI::App& command = *app.add_subcommand("doctor", "Show what this machine can do: instruction sets, backends, transports");
+  CLI::App& command =
+      *app.add_subcommand("doctor", "Show what this machine can do: instruction sets, backends, transports");
   const auto json = std::make_shared<bool>(false);
   command.add_flag("--json", *json, "One JSON object on stdout");
   command.callback([json, &chosen] { chosen.action = [json] { return run(*json); }; });

@@ -32,7 +32,8 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
                   "Stages that each MoE layer's experts are cut into, so that dispatch and combine run under compute: "
                   "auto, off, all (one expert a stage) or a number")
       ->capture_default_str();
-  group.add_option("--threads", options.threads, "Threads of each rank (0: usable cores / ranks)")->capture_default_str();
+  group.add_option("--threads", options.threads, "Threads of each rank (0: usable cores / ranks)")
+      ->capture_default_str();
   group
       .add_option("--max-num-batched-tokens", options.max_num_batched_tokens,
                   "Most tokens of one prefill step; longer prompts take several")

@@ -43,7 +43,8 @@ int64_t decoded_after_first(const GenerateResult& r) { return std::max<int64_t>(
 std::string list_counts(const EngineReport& report) {
   std::string out;
   for (const auto& [stages, layers] : report.moe_layers_by_stages) {
-    out += fmt::format("{}{} stage{} in {} layer runs", out.empty() ? "" : ", ", stages, stages == 1 ? "" : "s", layers);
+    out +=
+        fmt::format("{}{} stage{} in {} layer runs", out.empty() ? "" : ", ", stages, stages == 1 ? "" : "s", layers);
   }
   for (const auto& [kernel, count] : report.stages_by_kernel) out += fmt::format(", {} × {}", kernel, count);
   return out;
@@ -90,17 +91,19 @@ int run(GenerateFlags& flags) {
   if (flags.engine.record_trace) require_writable("--trace", flags.trace);
   flags.request.prompt = read_prompt(flags);
   const auto engine = open_engine(flags.engine);
-  if (!flags.json) fmt::print("{}", flags.request.prompt);
-  std::fflush(stdout);
-  const GenerateResult result = engine->generate(flags.request, [&flags](std::string_view text) {
-    if (!flags.json) {
-      std::fwrite(text.data(), 1, text.size(), stdout);
-      std::fflush(stdout);
-    }
+  bool begun = false;  // the prompt is repeated only once it was accepted
+  const auto write = [&](std::string_view text) {
+    if (flags.json) return;
+    if (!begun) fmt::print("{}", flags.request.prompt);
+    begun = true;
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  };
+  const GenerateResult result = engine->generate(flags.request, [&write](std::string_view text) {
+    write(text);
     return !interrupted();
   });
-  if (!flags.json) fmt::print("\n");
-  std::fflush(stdout);
+  if (!flags.json) write("\n");
   if (flags.engine.record_trace) write_file(flags.trace, engine->trace_json());
   const EngineReport report = engine->report();
   if (flags.json) {
@@ -130,8 +133,7 @@ void add_generate_command(CLI::App& app, Chosen& chosen) {
       ->type_name("FILE")
       ->excludes("--prompt");
   CLI::Option_group& sampling = *command.add_option_group("Sampling", "Defaults come from generation_config.json");
-  sampling.add_option("--max-tokens", flags->request.max_tokens, "Most tokens to generate")
-      ->check(CLI::PositiveNumber);
+  sampling.add_option("--max-tokens", flags->request.max_tokens, "Most tokens to generate")->check(CLI::PositiveNumber);
   sampling.add_option("--temperature", flags->request.temperature, "0 always takes the likeliest token");
   sampling.add_option("--top-k", flags->request.top_k, "Draw among the k likeliest tokens only (0: all)");
   sampling.add_option("--top-p", flags->request.top_p, "Draw among the likeliest tokens that reach this probability");

@@ -24,9 +24,12 @@ void add_environment(CLI::App& app) {
   for (CLI::App* child : app.get_subcommands({})) add_environment(*child);
 }
 
+std::vector<const CLI::App*> named_commands(const CLI::App& app, const std::string& name) {
+  return app.get_subcommands([&name](const CLI::App* command) { return command->get_name() == name; });
+}
+
 int run(int argc, char** argv) {
-  CLI::App app(
-      "epsmoe runs Mixture-of-Experts language models and hides their communication under their computation.");
+  CLI::App app("epsmoe runs Mixture-of-Experts language models and hides their communication under their computation.");
   app.name("epsmoe");
   app.set_version_flag("--version", EPSMOE_VERSION);
   app.set_config("--config", "", "Read flags from a TOML file, one [section] per subcommand");
@@ -40,15 +43,19 @@ int run(int argc, char** argv) {
   eps::cli::add_generate_command(app, chosen);
   eps::cli::add_perplexity_command(app, chosen);
   eps::cli::add_inspect_command(app, chosen);
-  //BENCH eps::cli::add_bench_command(app, chosen);
+  eps::cli::add_bench_command(app, chosen);
   eps::cli::add_doctor_command(app, chosen);
   add_environment(app);
+  if (argc > 1 && argv[1][0] != '-' && named_commands(app, argv[1]).empty()) {
+    fmt::print(stderr, "epsmoe: there is no command {}; try epsmoe --help\n", eps::printable(argv[1]));
+    return 2;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& e) {
     return app.exit(e);  // --help, --version
   } catch (const CLI::ParseError& e) {
-    const auto named = app.get_subcommands([&](const CLI::App* c) { return argc > 1 && c->get_name() == argv[1]; });
+    const auto named = argc > 1 ? named_commands(app, argv[1]) : std::vector<const CLI::App*>{};
     fmt::print(stderr, "epsmoe: {}; try epsmoe {}--help\n", eps::printable(e.what(), 400),
                named.empty() ? "" : named.front()->get_name() + " ");
     return 2;

@@ -15,7 +15,9 @@ void require_writable(const std::string& flag, const std::string& path) {
   const bool ok = std::ofstream(path, std::ios::app).good();
   if (!ok) {
     fail(ErrorKind::kUsage, flag,
-         {.what = "cannot write " + path, .got = std::strerror(errno == 0 ? EIO : errno), .wanted = "",
+         {.what = "cannot write " + path,
+          .got = std::strerror(errno == 0 ? EIO : errno),
+          .wanted = "",
           .hint = "a file in a folder that exists and is yours"});
   }
   if (!existed) std::filesystem::remove(path);

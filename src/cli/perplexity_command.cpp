@@ -31,9 +31,14 @@ int run(const PerplexityFlags& flags) {
   }
   const double rate = result.seconds > 0 ? static_cast<double>(result.num_tokens) / result.seconds : 0.0;
   if (flags.json) {
-    const Json out = {{"perplexity", result.perplexity}, {"nll", result.nll},   {"num_tokens", result.num_tokens},
-                      {"window", result.window},         {"tok_s", rate},       {"file", flags.file},
-                      {"complete", !interrupted()},      {"op_sets", engine->report().op_sets}};
+    const Json out = {{"perplexity", result.perplexity},
+                      {"nll", result.nll},
+                      {"num_tokens", result.num_tokens},
+                      {"window", result.window},
+                      {"tok_s", rate},
+                      {"file", flags.file},
+                      {"complete", !interrupted()},
+                      {"op_sets", engine->report().op_sets}};
     fmt::print("{}\n", out.dump());
   } else {
     fmt::print("perplexity {:.4f}\n", result.perplexity);

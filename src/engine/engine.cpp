@@ -122,7 +122,8 @@ class EngineImpl final : public Engine {
     require_tokenizer();
     const int32_t bos = bos_token(folder_);
     const std::vector<int32_t> ids = folder_.tokenizer->encode(text, false);
-    if (ids.empty()) fail(ErrorKind::kInput, "text", {.what = "is empty", .got = "", .wanted = "some text", .hint = ""});
+    if (ids.empty())
+      fail(ErrorKind::kInput, "text", {.what = "is empty", .got = "", .wanted = "some text", .hint = ""});
     PerplexityResult result;
     constexpr int64_t kDefaultWindow = 512;
     result.window = window > 0 ? window : std::min(kDefaultWindow, max_model_len_);
@@ -210,7 +211,9 @@ class EngineImpl final : public Engine {
   void require_tokenizer() const {
     if (folder_.tokenizer) return;
     fail(ErrorKind::kInput, options_.model,
-         {.what = "has no tokenizer.json, so it can read no text", .got = "", .wanted = "",
+         {.what = "has no tokenizer.json, so it can read no text",
+          .got = "",
+          .wanted = "",
           .hint = "a model folder with one"});
   }
 
@@ -246,9 +249,8 @@ class EngineImpl final : public Engine {
   std::vector<float> step_one(KvCache& cache, std::span<const int32_t> ids, LogitRows rows = LogitRows::kLast) {
     std::vector<float> out;
     const PlacedChunk chunk{0, {&cache, ids, rows}};
-    ranks_->step(std::span(&chunk, 1), [&out](size_t, int64_t, std::span<const float> logits) {
-      out.assign(logits.begin(), logits.end());
-    });
+    ranks_->step(std::span(&chunk, 1),
+                 [&out](size_t, int64_t, std::span<const float> logits) { out.assign(logits.begin(), logits.end()); });
     return out;
   }
 

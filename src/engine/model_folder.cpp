@@ -49,7 +49,9 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
   ModelFolder folder;
   if (model.empty()) {
     fail(ErrorKind::kUsage, "--model",
-         {.what = "no model named", .got = "", .wanted = "a folder, or with --load-format dummy a preset: " + preset_names(),
+         {.what = "no model named",
+          .got = "",
+          .wanted = "a folder, or with --load-format dummy a preset: " + preset_names(),
           .hint = "-m models/austen-moe"});
   }
   if (is_preset(model)) {
@@ -63,9 +65,11 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
   }
   if (!fs::exists(model)) {
     fail(ErrorKind::kInput, model,
-         {.what = "no such model folder", .got = "", .wanted = "",
-          .hint = "a folder with config.json and safetensors files, or --load-format dummy with one of " +
-                  preset_names()});
+         {.what = "no such model folder",
+          .got = "",
+          .wanted = "",
+          .hint =
+              "a folder with config.json and safetensors files, or --load-format dummy with one of " + preset_names()});
   }
   if (dummy) {
     const fs::path path = fs::path(model) / "config.json";
@@ -96,8 +100,9 @@ int32_t bos_token(const ModelFolder& folder) {
     if (id < 0 || id >= folder.spec.vocab_size) break;
     return id;
   }
-  fail(ErrorKind::kInput, folder.checkpoint ? folder.checkpoint->config_path() : "config.json",
-       {.what = "no usable begin-of-text token", .got = "", .wanted = "bos_token_id inside the vocabulary", .hint = ""});
+  fail(
+      ErrorKind::kInput, folder.checkpoint ? folder.checkpoint->config_path() : "config.json",
+      {.what = "no usable begin-of-text token", .got = "", .wanted = "bos_token_id inside the vocabulary", .hint = ""});
 }
 
 }  // namespace eps

@@ -76,7 +76,9 @@ RankGroup::RankGroup(const Model& model, std::vector<std::unique_ptr<OpSet>> ops
     make_plan(problem, options.pipeline);
   } else if (options.num_ranks > 1) {
     fail(ErrorKind::kUsage, "--ep",
-         {.what = "the model has no experts to spread", .got = std::to_string(options.num_ranks), .wanted = "1",
+         {.what = "the model has no experts to spread",
+          .got = std::to_string(options.num_ranks),
+          .wanted = "1",
           .hint = ""});
   }
   if (options.record_trace) trace_ = std::make_unique<TraceRecorder>();
@@ -98,7 +100,8 @@ void RankGroup::step(std::span<const PlacedChunk> chunks, const LogitSink& sink)
             index.push_back(i);
           }
           decoders_[static_cast<size_t>(rank)]->forward(
-              mine, [&](size_t i, int64_t position, std::span<const float> logits) { sink(index[i], position, logits); });
+              mine,
+              [&](size_t i, int64_t position, std::span<const float> logits) { sink(index[i], position, logits); });
         },
         [&](int rank, const char* what) {
           comms_[static_cast<size_t>(rank)]->abort(fmt::format("rank {}: {}", rank, what));

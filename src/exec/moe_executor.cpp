@@ -121,8 +121,8 @@ void MoeExecutor::gate_up(const StageLayout& stage, GemmKind kernel) {
   for (const ExpertRows& block : stage.experts) {
     const int64_t begin = block.begin - stage.row_begin;
     const int64_t end = block.end - stage.row_begin;
-    tasks.push_back({weights_->gate_up[static_cast<size_t>(block.expert)], x.rows(begin, end),
-                     gate_up_.rows(begin, end)});
+    tasks.push_back(
+        {weights_->gate_up[static_cast<size_t>(block.expert)], x.rows(begin, end), gate_up_.rows(begin, end)});
   }
   run_gemms(tasks, kernel);
 }
@@ -143,9 +143,10 @@ void MoeExecutor::down(const StageLayout& stage, GemmKind kernel) {
 }
 
 void MoeExecutor::reduce(const StageLayout& stage) {
-  ops_.scale_rows(rows_.rows(stage.row_begin, stage.row_end),
-                  std::span(layout_.row_weight).subspan(static_cast<size_t>(stage.row_begin),
-                                                        static_cast<size_t>(stage.row_end - stage.row_begin)));
+  ops_.scale_rows(
+      rows_.rows(stage.row_begin, stage.row_end),
+      std::span(layout_.row_weight)
+          .subspan(static_cast<size_t>(stage.row_begin), static_cast<size_t>(stage.row_end - stage.row_begin)));
   std::vector<RowPair> pairs;
   pairs.reserve(stage.adds.size());
   float* rows = rows_.as<float>();

@@ -14,9 +14,9 @@ namespace eps {
 struct MoeStats {
   OverlapStats overlap;
   int64_t num_layers_run = 0;
-  std::map<int, int64_t> layers_by_stages;            // how many layers ran with so many stages
-  std::map<std::string, int64_t> stages_by_kernel;    // how many stages ran "dense" and "grouped"
-  std::vector<std::vector<int64_t>> load;             // [layer][expert] rows over all ranks; empty: not a MoE layer
+  std::map<int, int64_t> layers_by_stages;          // how many layers ran with so many stages
+  std::map<std::string, int64_t> stages_by_kernel;  // how many stages ran "dense" and "grouped"
+  std::vector<std::vector<int64_t>> load;           // [layer][expert] rows over all ranks; empty: not a MoE layer
 };
 
 class MoeLayerRunner {

@@ -117,8 +117,7 @@ void Decoder::attention(int layer, std::span<const SequenceChunk> chunks) {
     sequences.push_back({begin, count, context, chunk.cache->latent(layer), chunk.cache->k_pe(layer)});
     begin += count;
   }
-  const MutableTensorView out =
-      memory_.attention_out.view(DType::kF32, {num_tokens_, int64_t{p.num_heads} * p.v_dim});
+  const MutableTensorView out = memory_.attention_out.view(DType::kF32, {num_tokens_, int64_t{p.num_heads} * p.v_dim});
   ops_.mla_attention(p, *w.kv_b, q, sequences, out);
   project(w.o, compute_copy(out, memory_.compute), delta_);
   ops_.add(hidden_, delta_);

@@ -52,7 +52,8 @@ class Loader {
   }
 
   MlpWeights mlp(const MlpNames& names, int64_t inner) {
-    return {matrix({{names.gate, inner}, {names.up, inner}}, spec_.hidden), matrix({{names.down, spec_.hidden}}, inner)};
+    return {matrix({{names.gate, inner}, {names.up, inner}}, spec_.hidden),
+            matrix({{names.down, spec_.hidden}}, inner)};
   }
 
   AttentionWeights attention(const LayerNames& n) {
@@ -115,8 +116,9 @@ class Loader {
 
  private:
   [[noreturn]] static void refuse_dtype(const std::string& name, DType dtype) {
-    fail(ErrorKind::kInput, name,
-         {.what = "cannot be a weight", .got = std::string(to_string(dtype)), .wanted = "f32, bf16 or f16", .hint = ""});
+    fail(
+        ErrorKind::kInput, name,
+        {.what = "cannot be a weight", .got = std::string(to_string(dtype)), .wanted = "f32, bf16 or f16", .hint = ""});
   }
 
   const ModelSpec& spec_;

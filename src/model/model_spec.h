@@ -1,4 +1,5 @@
-// What a decoder-only MoE transformer looks like, whatever family it is from. The decoder is written against this alone.
+// What a decoder-only MoE transformer looks like, whatever family it is from. The decoder is written against this
+// alone.
 #pragma once
 
 #include <cstdint>

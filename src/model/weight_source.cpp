@@ -1,6 +1,8 @@
 #include "model/weight_source.h"
 
-#include <functional>
+#include <algorithm>
+#include <array>
+#include <cmath>
 
 namespace eps {
 namespace {
@@ -34,6 +36,29 @@ class Stream {
   uint64_t state_ = 0xcbf29ce484222325ULL;
 };
 
+// Sums of four random bytes, each sum's weight by its value: bell-shaped, and eight bytes of a draw make two weights.
+class BellTable {
+ public:
+  BellTable() {
+    constexpr double kDeviation = 0.02;
+    constexpr double kByteVariance = (256.0 * 256.0 - 1.0) / 12.0;
+    const double scale = kDeviation / std::sqrt(4 * kByteVariance);
+    for (size_t sum = 0; sum < values_.size(); ++sum) {
+      values_[sum] = to_bf16(static_cast<float>((static_cast<double>(sum) - 4 * 127.5) * scale));
+    }
+  }
+  // The two weights of one draw.
+  std::array<bf16, 2> pair(uint64_t bits) const {
+    constexpr uint64_t kEvenBytes = 0x00ff00ff00ff00ffULL;
+    const uint64_t twos = (bits & kEvenBytes) + ((bits >> 8) & kEvenBytes);  // four sums of two, 16 bits each
+    const uint64_t fours = twos + (twos >> 16);                              // sums of four in bits 0..15 and 32..47
+    return {values_[fours & 0xffff], values_[(fours >> 32) & 0xffff]};
+  }
+
+ private:
+  std::array<bf16, 4 * 255 + 1> values_;
+};
+
 class DummySource final : public WeightSource {
  public:
   bool has(const std::string&) const override { return true; }
@@ -42,19 +67,16 @@ class DummySource final : public WeightSource {
     Buffer& buffer = buffers_[name];
     const MutableTensorView view = buffer.view(DType::kBF16, shape);
     bf16* out = view.as<bf16>();
+    const int64_t count = shape.numel();
+    if (shape.rank() == 1) {  // a norm
+      std::fill_n(out, count, to_bf16(1.0F));
+      return view;
+    }
     Stream stream(name);
-    const bool is_norm = shape.rank() == 1;
-    for (int64_t i = 0; i < shape.numel(); ++i) {
-      if (is_norm) {
-        out[i] = to_bf16(1.0F);
-        continue;
-      }
-      // The sum of four uniforms on 16 bits each: bell-shaped, from one draw. Variance of one is 1/12.
-      uint64_t bits = stream.next();
-      float sum = -2.0F;
-      for (int part = 0; part < 4; ++part, bits >>= 16) sum += static_cast<float>(bits & 0xffff) / 65536.0F;
-      constexpr float kDeviation = 0.02F / 0.57735F;
-      out[i] = to_bf16(sum * kDeviation);
+    for (int64_t i = 0; i < count; i += 2) {
+      const auto pair = bell_.pair(stream.next());
+      out[i] = pair[0];
+      if (i + 1 < count) out[i + 1] = pair[1];
     }
     return view;
   }
@@ -63,6 +85,7 @@ class DummySource final : public WeightSource {
   uint64_t total_bytes() const override { return 0; }
 
  private:
+  BellTable bell_;
   std::map<std::string, Buffer> buffers_;
 };
 

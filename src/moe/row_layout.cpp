@@ -182,10 +182,10 @@ class LayoutBuilder {
   RowLayout layout_;
   std::vector<Visit> visits_;
   ReductionSchedule schedule_;
-  std::vector<RowRef> row_of_;             // by position in the token's experts
-  std::vector<int64_t> next_row_;          // [num_experts]
-  std::vector<int64_t> taken_tokens_;      // [num_stages, num_ranks]
-  std::vector<int64_t> taken_partials_;    // [num_stages, num_ranks]
+  std::vector<RowRef> row_of_;           // by position in the token's experts
+  std::vector<int64_t> next_row_;        // [num_experts]
+  std::vector<int64_t> taken_tokens_;    // [num_stages, num_ranks]
+  std::vector<int64_t> taken_partials_;  // [num_stages, num_ranks]
 };
 
 }  // namespace

@@ -41,8 +41,8 @@ struct StageLayout {
   std::vector<Span64> recv_tokens;                // [num_ranks] places in the received-token buffer
   int64_t row_begin = 0;                          // the stage's rows are [row_begin, row_end), experts ascending
   int64_t row_end = 0;
-  std::vector<ExpertRows> experts;            // local experts of the stage that have rows
-  std::vector<RowAdd> adds;                   // of tokens whose last local expert is in this stage; all refs local rows
+  std::vector<ExpertRows> experts;  // local experts of the stage that have rows
+  std::vector<RowAdd> adds;         // of tokens whose last local expert is in this stage; all refs local rows
   std::vector<std::vector<int32_t>> return_rows;  // [num_ranks][…] rows that then travel to that home rank
   std::vector<Span64> recv_partials;              // [num_ranks] places in the returned-row buffer
 };
@@ -53,10 +53,10 @@ struct RowLayout {
   int64_t num_rows = 0;           // of all stages
   int64_t num_recv_partials = 0;  // rows other ranks return
   std::vector<StageLayout> stages;
-  std::vector<RowRef> row_token;   // [num_rows] the token a row is a copy of
-  std::vector<float> row_weight;   // [num_rows]
-  std::vector<RowAdd> home_adds;   // own tokens, in order; `remote` = returned row
-  std::vector<RowRef> token_sum;   // [num_tokens] where a token's routed sum ends up
+  std::vector<RowRef> row_token;  // [num_rows] the token a row is a copy of
+  std::vector<float> row_weight;  // [num_rows]
+  std::vector<RowAdd> home_adds;  // own tokens, in order; `remote` = returned row
+  std::vector<RowRef> token_sum;  // [num_tokens] where a token's routed sum ends up
 };
 
 // Lays out `rank`'s part.

@@ -47,8 +47,8 @@ class OpSet {
  public:
   virtual ~OpSet() = default;
 
-  virtual std::string description() const = 0;   // "cpu f32 avx2, 2 threads"
-  virtual DType compute_dtype() const = 0;        // of GEMM inputs and of dispatched rows
+  virtual std::string description() const = 0;  // "cpu f32 avx2, 2 threads"
+  virtual DType compute_dtype() const = 0;      // of GEMM inputs and of dispatched rows
 
   // --- weights ---
 

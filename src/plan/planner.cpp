@@ -126,8 +126,8 @@ std::vector<PlanOp> pipelined_ops(int num_stages, bool ranks) {
   // The shared experts need no one: they fill the wait for the first dispatch.
   std::vector<int> before_finish = {ops.add(OpKind::kShared, Lane::kCompute, -1, {})};
   for (int s = 0; s < num_stages; ++s) {
-    const int reduce = ops.add_expert_ffn(
-        s, ranks ? std::vector<int>{dispatch[static_cast<size_t>(s)]} : std::vector<int>{});
+    const int reduce =
+        ops.add_expert_ffn(s, ranks ? std::vector<int>{dispatch[static_cast<size_t>(s)]} : std::vector<int>{});
     before_finish.push_back(ranks ? ops.add(OpKind::kCombine, Lane::kCombine, s, {reduce}) : reduce);
   }
   ops.add(OpKind::kFinish, Lane::kCompute, -1, std::move(before_finish));

@@ -10,7 +10,7 @@ namespace eps {
 
 enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI64, kU8 };
 
-size_t size_of(DType dtype);            // bytes per element
+size_t size_of(DType dtype);              // bytes per element
 std::string_view to_string(DType dtype);  // "f32", "bf16", ...
 
 struct bf16 {

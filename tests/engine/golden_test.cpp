@@ -37,7 +37,7 @@ Golden read_golden(const fs::path& dir, int64_t vocab) {
     out.ids.emplace_back();
     for (int64_t i = 0; i < ids.numel(); ++i) {
       out.ids.back().push_back(ids.dtype() == DType::kI64 ? static_cast<int32_t>(ids.as<const int64_t>()[i])
-                                                         : ids.as<const int32_t>()[i]);
+                                                          : ids.as<const int32_t>()[i]);
     }
     const TensorView logits = file.view(*file.find("logits" + std::to_string(s)));
     const float* p = logits.as<const float>();
@@ -48,8 +48,8 @@ Golden read_golden(const fs::path& dir, int64_t vocab) {
 }
 
 // Both sides round f32 sums in their own order. The error of one layer's block relative to the residual stream is about
-// sqrt(K)·u (K the longest sum, u = 2^-24), and the blocks' errors add up; the factor 32 covers the norms, the softmax and
-// the amplification through them. For these models that is 1e-4 of the largest logit, the bar the project sets.
+// sqrt(K)·u (K the longest sum, u = 2^-24), and the blocks' errors add up; the factor 32 covers the norms, the softmax
+// and the amplification through them. For these models that is 1e-4 of the largest logit, the bar the project sets.
 double tolerance(const ModelSpec& spec) {
   const auto longest = static_cast<double>(
       std::max({spec.hidden, spec.moe.inner, int64_t{spec.attention.mla.num_heads} * spec.attention.mla.v_dim}));

@@ -113,18 +113,14 @@ std::vector<std::string> synthetic_names() {
 
 class Synthetic : public ::testing::TestWithParam<std::string> {};
 
-TEST_P(Synthetic, SameIds) {
-  compare(GetParam(), Tokenizer::from_file(join_path(kData, GetParam() + ".json")));
-}
+TEST_P(Synthetic, SameIds) { compare(GetParam(), Tokenizer::from_file(join_path(kData, GetParam() + ".json"))); }
 
 INSTANTIATE_TEST_SUITE_P(TokenizerGolden, Synthetic, ::testing::ValuesIn(synthetic_names()),
                          [](const auto& instance) { return instance.param; });
 
 TEST(TokenizerGolden, HasSyntheticTokenizers) { EXPECT_GE(synthetic_names().size(), 16U); }
 
-TEST(TokenizerGolden, DemoModel) {
-  compare("demo", Tokenizer::from_file(kRoot + "/models/austen-moe/tokenizer.json"));
-}
+TEST(TokenizerGolden, DemoModel) { compare("demo", Tokenizer::from_file(kRoot + "/models/austen-moe/tokenizer.json")); }
 
 class ThirdParty : public ::testing::TestWithParam<std::string> {};
 
@@ -138,8 +134,7 @@ TEST_P(ThirdParty, SameIds) {
   compare("third_party_" + GetParam(), Tokenizer::from_file(path));
 }
 
-INSTANTIATE_TEST_SUITE_P(TokenizerGolden, ThirdParty,
-                         ::testing::Values("deepseek", "mixtral", "qwen", "tekken"),
+INSTANTIATE_TEST_SUITE_P(TokenizerGolden, ThirdParty, ::testing::Values("deepseek", "mixtral", "qwen", "tekken"),
                          [](const auto& instance) { return instance.param; });
 
 }  // namespace

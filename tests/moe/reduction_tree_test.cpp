@@ -64,7 +64,8 @@ TEST(ReductionTree, RanksThatAreNodesReturnOneRowAToken) {
 
 TEST(ReductionTree, ATokenServedByOneRankReturnsOneRowWhereverTheTreeCuts) {
   ReductionSchedule schedule;
-  build_reduction(std::vector<int32_t>{8, 11, 12, 15}, 24, 8, schedule);  // rank 1 of 3 holds 8..15, the root cuts at 12
+  build_reduction(std::vector<int32_t>{8, 11, 12, 15}, 24, 8,
+                  schedule);  // rank 1 of 3 holds 8..15, the root cuts at 12
   EXPECT_EQ(schedule.partials[1], std::vector<int16_t>{0});
   EXPECT_TRUE(schedule.home_adds.empty());
 }

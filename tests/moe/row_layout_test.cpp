@@ -54,7 +54,9 @@ World random_world(std::mt19937& rng) {
 }
 
 // Plays the layer on symbolic values: a row's value is weight × f(token, expert); sums are doubles.
-double expert_value(int home, int64_t token, int32_t expert) { return home * 1e4 + static_cast<double>(token) * 50 + expert; }
+double expert_value(int home, int64_t token, int32_t expert) {
+  return home * 1e4 + static_cast<double>(token) * 50 + expert;
+}
 
 void check_world(const World& w) {
   const auto ranks = static_cast<size_t>(w.placement.num_ranks);

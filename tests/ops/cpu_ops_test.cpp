@@ -189,7 +189,8 @@ TEST_P(CpuOpsTest, GateAgreesWithTheReferenceIncludingTies) {
 TEST_P(CpuOpsTest, MlaExpandedAndAbsorbedMatchTheReference) {
   // kv_lora_rank decides which way is cheaper: both are taken over these shapes.
   for (const int lora : {4, 16, 96}) {
-    for (const auto& [context, queries] : std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {40, 40}, {70, 3}, {90, 1}}) {
+    for (const auto& [context, queries] :
+         std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {40, 40}, {70, 3}, {90, 1}}) {
       const MlaParams p{3, 16, 8, 12, lora, 0.2F};
       const auto kv_b = random_.normal(p.num_heads * (p.nope_dim + p.v_dim) * lora, 0.3F);
       const auto latent = random_.normal(context * lora);

@@ -73,8 +73,8 @@ class World {
   };
 
   Slot& slot(Channel channel, int src, int dst) {
-    return slots_[static_cast<size_t>(channel)][static_cast<size_t>(src) * static_cast<size_t>(size_) +
-                                                static_cast<size_t>(dst)];
+    return slots_[static_cast<size_t>(channel)]
+                 [static_cast<size_t>(src) * static_cast<size_t>(size_) + static_cast<size_t>(dst)];
   }
 
   void post(int rank, Channel channel, std::span<const ConstBytes> send) {
@@ -114,8 +114,8 @@ class World {
   void wait(std::unique_lock<std::mutex>& lock, int rank, int peer, Channel channel, std::string_view what,
             const Ready& ready) {
     if (!aborted_ && ready()) return;  // the message below is only built when there is a wait
-    wait(lock, rank,
-         fmt::format("rank {} {} ({})", peer, what, channel == Channel::kDispatch ? "dispatch" : "combine"), ready);
+    wait(lock, rank, fmt::format("rank {} {} ({})", peer, what, channel == Channel::kDispatch ? "dispatch" : "combine"),
+         ready);
   }
 
   void throw_if_aborted() const {

@@ -20,7 +20,7 @@ namespace eps::tok {
 
 struct AddedToken {
   std::string content;
-  std::string decoded;  // what decoding sees: normalized when the token is, so that the decoder can undo it
+  std::string decoded;       // what decoding sees: normalized when the token is, so that the decoder can undo it
   bool single_word = false;  // only between characters that are not part of a word
   bool lstrip = false;       // takes the whitespace before it along
   bool rstrip = false;

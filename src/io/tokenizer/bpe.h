@@ -71,12 +71,12 @@ class BpeModel {
   void merge(const std::vector<int32_t>& symbols, std::vector<int32_t>& ids) const;
 
   std::string where_;
-  std::deque<std::string> texts_;                       // owns what the two below point to
+  std::deque<std::string> texts_;  // owns what the two below point to
   std::unordered_map<std::string_view, int32_t> ids_;
   std::vector<std::optional<std::string_view>> tokens_;  // by id
   MergeTable merges_{0};
-  std::array<int32_t, 256> byte_ids_{};                  // of "<0x00>" to "<0xFF>"
-  std::array<int32_t, 0x800> short_character_ids_{};     // of the characters of one or two bytes in UTF-8
+  std::array<int32_t, 256> byte_ids_{};               // of "<0x00>" to "<0xFF>"
+  std::array<int32_t, 0x800> short_character_ids_{};  // of the characters of one or two bytes in UTF-8
   std::string unk_token_;
   bool has_unk_ = false;
   int32_t unk_id_ = kAbsent;

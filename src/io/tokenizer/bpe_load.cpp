@@ -64,8 +64,10 @@ void BpeModel::read_merges(const JsonObject& json) {
     const Json& merge = (*merges)[i];
     const auto refuse = [&] {
       fail(ErrorKind::kInput, where_,
-           {fmt::format("{}[{}] is not a merge", json.path_of("merges"), i), describe_json(merge),
-            "\"left right\" or [\"left\", \"right\"]", {}});
+           {fmt::format("{}[{}] is not a merge", json.path_of("merges"), i),
+            describe_json(merge),
+            "\"left right\" or [\"left\", \"right\"]",
+            {}});
     };
     if (merge.is_string()) {
       const auto& text = merge.get_ref<const std::string&>();
@@ -86,8 +88,10 @@ void BpeModel::add_merge(int32_t rank, const std::string& left, const std::strin
     const auto id = token_to_id(token);
     if (!id) {
       fail(ErrorKind::kInput, where_,
-           {fmt::format("the merge of \"{}\" and \"{}\" needs a token that the vocabulary lacks", left, right), token,
-            {}, {}});
+           {fmt::format("the merge of \"{}\" and \"{}\" needs a token that the vocabulary lacks", left, right),
+            token,
+            {},
+            {}});
     }
     return *id;
   };

@@ -33,8 +33,8 @@ class Decoder {
    private:
     struct State {
       bool seen_any = false;
-      std::string held;      // bytes that what follows may change
-      size_t stripped = 0;   // characters Strip has removed at the start
+      std::string held;     // bytes that what follows may change
+      size_t stripped = 0;  // characters Strip has removed at the start
       bool stripping = true;
     };
     void feed(size_t stage, std::string_view token, std::string& out);

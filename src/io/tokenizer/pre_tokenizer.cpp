@@ -122,7 +122,8 @@ class MetaspacePreTokenizer : public PreTokenizer {
     }
     std::vector<Span> spans;
     const char32_t mark = utf8_decode(options_.replacement, 0);
-    find_characters(piece.text, [mark](char32_t c) { return c == mark; }, spans);
+    find_characters(
+        piece.text, [mark](char32_t c) { return c == mark; }, spans);
     emit(piece, std::move(spans), SplitBehavior::kMergedWithNext, out);
   }
 
@@ -169,8 +170,8 @@ std::vector<Span> apply_behavior(std::vector<Span> spans, SplitBehavior behavior
   std::vector<Span> kept;
   bool match_before = false;
   for (const Span& span : spans) {
-    const bool merge = behavior == SplitBehavior::kContiguous ? span.is_match == match_before
-                                                              : span.is_match && !match_before;
+    const bool merge =
+        behavior == SplitBehavior::kContiguous ? span.is_match == match_before : span.is_match && !match_before;
     if (merge && !kept.empty()) {
       (backwards ? kept.back().begin : kept.back().end) = backwards ? span.begin : span.end;
     } else {

@@ -87,8 +87,7 @@ struct Regex::Impl {
   ~Impl() { pcre2_code_free(code); }
 };
 
-Regex::Regex(std::string_view pattern, std::string where)
-    : impl_(std::make_unique<Impl>(pattern, std::move(where))) {
+Regex::Regex(std::string_view pattern, std::string where) : impl_(std::make_unique<Impl>(pattern, std::move(where))) {
   const std::string translated = onig_to_pcre2(pattern, impl_->where);
   std::string buffer;
   // A pattern that names such a character has to see it.
@@ -99,9 +98,9 @@ Regex::Regex(std::string_view pattern, std::string where)
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);  // what '.', '^' and '$' go by; the build default varies
   int error = 0;
   PCRE2_SIZE offset = 0;
-  impl_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                              PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
-                              context.get());
+  impl_->code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset, context.get());
   if (impl_->code == nullptr) {
     fail(ErrorKind::kInput, impl_->where,
          {fmt::format("the regex does not compile ({})", error_text(error)), std::string(pattern), {}, {}});
@@ -122,8 +121,8 @@ void Regex::find_all(std::string_view text, RegexScratch& scratch, std::vector<S
   std::string buffer;
   const std::string_view subject = impl_->stand_ins ? substitute(text, buffer) : text;
   RegexScratch::Impl& memory = *scratch.impl_;
-  pcre2_set_match_limit(memory.context, static_cast<uint32_t>(std::clamp<size_t>(
-                                            subject.size() * kMatchLimitPerByte, kMinMatchLimit, UINT32_MAX)));
+  pcre2_set_match_limit(memory.context, static_cast<uint32_t>(std::clamp<size_t>(subject.size() * kMatchLimitPerByte,
+                                                                                 kMinMatchLimit, UINT32_MAX)));
   size_t covered = 0;
   size_t from = 0;
   bool matched_before = false;

@@ -8,21 +8,28 @@
 namespace eps::tok {
 namespace {
 
-// Members of Oniguruma's Unicode \w: PCRE2's own lacks marks, connectors and circled letters, and takes in the numbers
-// of category No, of which \w has but the superscripts and fractions of Latin-1.
-constexpr std::string_view kWordMembers =
-    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\xb2\xb3\xb9\xbc-\xbe)"
-    R"(\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
+// Oniguruma's Unicode \w inside brackets: PCRE2's own lacks marks, connectors and circled letters, and takes in all
+// numbers of category No. Outside of brackets (and for \b) six numbers of Latin-1 belong to it, too.
+constexpr std::string_view kWord =
+    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})"
+    R"(\xb2\xb3\xb9\xbc-\xbe)";
+constexpr std::string_view kWordInBrackets = kWord.substr(0, kWord.find(R"(\xb2)"));
 
 struct PosixClass {
   std::string_view name;
   std::string_view members;
 };
-constexpr PosixClass kPosixClasses[] = {
-    {"alpha", R"(\p{Alphabetic})"}, {"alnum", R"(\p{Alphabetic}\p{Nd})"}, {"digit", R"(\p{Nd})"},
-    {"lower", R"(\p{Lowercase})"},  {"upper", R"(\p{Uppercase})"},        {"punct", R"(\p{P}\p{S})"},
-    {"space", R"(\s)"},             {"blank", R"(\t\p{Zs})"},             {"cntrl", R"(\p{Cc})"},
-    {"xdigit", "0-9A-Fa-f"},        {"word", kWordMembers}};
+constexpr PosixClass kPosixClasses[] = {{"alpha", R"(\p{Alphabetic})"},
+                                        {"alnum", R"(\p{Alphabetic}\p{Nd})"},
+                                        {"digit", R"(\p{Nd})"},
+                                        {"lower", R"(\p{Lowercase})"},
+                                        {"upper", R"(\p{Uppercase})"},
+                                        {"punct", R"(\p{P}\p{S})"},
+                                        {"space", R"(\s)"},
+                                        {"blank", R"(\t\p{Zs})"},
+                                        {"cntrl", R"(\p{Cc})"},
+                                        {"xdigit", "0-9A-Fa-f"},
+                                        {"word", kWordInBrackets}};
 
 class Translator {
  public:
@@ -43,8 +50,8 @@ class Translator {
 
  private:
   [[noreturn]] void refuse(std::string_view what) const {
-    fail(ErrorKind::kInput, where_, {fmt::format("the regex uses {}, which is not supported", what),
-                                     std::string(in_), {}, {}});
+    fail(ErrorKind::kInput, where_,
+         {fmt::format("the regex uses {}, which is not supported", what), std::string(in_), {}, {}});
   }
   bool next_is(std::string_view text) const { return in_.substr(at_).starts_with(text); }
 
@@ -68,43 +75,62 @@ class Translator {
     }
     at_ += 2;
     switch (c) {
-      case 'w': return put_class(kWordMembers, false, in_class);
-      case 'W': return put_class(kWordMembers, true, in_class);
+      case 'w': return put_class(in_class ? kWordInBrackets : kWord, false, in_class);
+      case 'W': return put_class(kWord, true, in_class);
       case 'h': return put_class("0-9A-Fa-f", false, in_class);
       case 'H': return put_class("0-9A-Fa-f", true, in_class);
       case 'v': out_ += R"(\x0b)"; return;
       case 'u': return code_unit();
-      case 'd': case 'D': case 's': case 'S': case 'n': case 'r': case 't': case 'f': case 'a': case 'e':
-        out_ += {'\\', c};
-        return;
-      case 'p': case 'P':
-        if (at_ >= in_.size() || in_[at_] != '{') refuse("\\p without braces");
-        out_ += {'\\', c};
-        return property();
+      case 'd':
+      case 'D':
+      case 's':
+      case 'S':
+      case 'n':
+      case 'r':
+      case 't':
+      case 'f':
+      case 'a':
+      case 'e': out_ += {'\\', c}; return;
+      case 'p':
+      case 'P': out_ += {'\\', c}; return property();
       case 'x': return hex();
       default: break;
     }
     if (in_class) refuse(fmt::format("\\{} inside brackets", c));
     switch (c) {
-      case 'b': out_ += fmt::format("(?:(?<=[{0}])(?![{0}])|(?<![{0}])(?=[{0}]))", kWordMembers); return;
-      case 'B': out_ += fmt::format("(?:(?<=[{0}])(?=[{0}])|(?<![{0}])(?![{0}]))", kWordMembers); return;
-      case 'A': case 'z': case 'Z': case 'R': out_ += {'\\', c}; return;
+      case 'b': out_ += fmt::format("(?:(?<=[{0}])(?![{0}])|(?<![{0}])(?=[{0}]))", kWord); return;
+      case 'B': out_ += fmt::format("(?:(?<=[{0}])(?=[{0}])|(?<![{0}])(?![{0}]))", kWord); return;
+      case 'A':
+      case 'z':
+      case 'Z':
+      case 'R': out_ += {'\\', c}; return;
       default: refuse(fmt::format("\\{}", c));
     }
   }
 
-  // \p{...}: the braces are not an interval.
+  // Copies {...}, which is no interval here, with `prefix` put before what is inside.
+  void braces(std::string_view prefix) {
+    const size_t end = in_.find('}', at_);
+    if (!next_is("{") || end == std::string_view::npos) refuse("\\p or \\x without braces around the name");
+    out_ += fmt::format("{{{}{}", prefix, in_.substr(at_ + 1, end - at_));
+    at_ = end + 1;
+  }
+
+  // A script's name means the characters of the script; to PCRE2, without "sc:", those of other scripts it uses, too.
   void property() {
     const size_t end = in_.find('}', at_);
-    if (end == std::string_view::npos) refuse("an unclosed \\p{");
-    out_ += in_.substr(at_, end + 1 - at_);
-    at_ = end + 1;
+    const size_t first = at_ + (in_.substr(at_).starts_with("{^") ? 2 : 1);
+    const bool category = end != std::string_view::npos && end - first <= 2;
+    const std::string_view name = end == std::string_view::npos ? "" : in_.substr(first, end - first);
+    const bool binary = name == "Any" || name == "Alphabetic" || name == "Lowercase" || name == "Uppercase";
+    if (first == at_ + 2 && !category && !binary) refuse("a negated script \\p{^...}");
+    braces(category || binary ? "" : "sc:");
   }
 
   void hex() {
     if (next_is("{")) {
       out_ += R"(\x)";
-      return property();
+      return braces("");
     }
     size_t digits = 0;
     while (digits < 2 && at_ + digits < in_.size() && std::isxdigit(static_cast<unsigned char>(in_[at_ + digits]))) {
@@ -213,6 +239,8 @@ class Translator {
 
 }  // namespace
 
-std::string onig_to_pcre2(std::string_view pattern, const std::string& where) { return Translator(pattern, where).run(); }
+std::string onig_to_pcre2(std::string_view pattern, const std::string& where) {
+  return Translator(pattern, where).run();
+}
 
 }  // namespace eps::tok

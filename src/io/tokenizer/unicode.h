@@ -19,7 +19,7 @@ enum class UnicodeForm { kNfc, kNfd, kNfkc, kNfkd };
 // Cost  linear but for runs of combining marks, which are sorted (n log n)
 std::string normalize_unicode(std::string_view text, UnicodeForm form);
 
-// A character that any PCRE2 since 10.30 puts into the same classes (\p{..}, \s) as `c` belongs to, with the same
+// A character that any PCRE2 since 10.35 puts into the same classes (\p{..}, \s) as `c` belongs to, with the same
 // length in UTF-8; `c` itself for nearly all characters. Regexes run over text in which these stand in, because a
 // PCRE2 older than a character would call it unassigned.
 char32_t regex_stand_in(char32_t c);

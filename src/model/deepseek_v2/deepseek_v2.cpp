@@ -38,10 +38,10 @@ Rope read_rope(const JsonObject& config, int rope_dim) {
   if (type == "default") return rope;
   if (type != "yarn") parameters->reject(type_key, "default or yarn");
   YarnSpec yarn;
-  yarn.original_max_positions = parameters->get_or<double>("original_max_position_embeddings",
-                                                           config.get<double>("max_position_embeddings"));
-  yarn.factor = parameters->get_or<double>(
-      "factor", config.get<double>("max_position_embeddings") / yarn.original_max_positions);
+  yarn.original_max_positions =
+      parameters->get_or<double>("original_max_position_embeddings", config.get<double>("max_position_embeddings"));
+  yarn.factor =
+      parameters->get_or<double>("factor", config.get<double>("max_position_embeddings") / yarn.original_max_positions);
   if (yarn.original_max_positions < 1.0) parameters->reject("original_max_position_embeddings", "1 or more");
   if (yarn.factor <= 0.0) parameters->reject("factor", "a number above 0");
   yarn.beta_fast = parameters->get_or<double>("beta_fast", 32.0);
@@ -65,8 +65,8 @@ AttentionSpec read_attention(const JsonObject& config) {
   AttentionSpec a;
   a.mla.num_heads = dimension(config, "num_attention_heads");
   if (const auto kv_heads = config.optional<int64_t>("num_key_value_heads"); kv_heads && *kv_heads != a.mla.num_heads) {
-    config.reject("num_key_value_heads", fmt::format("{}, as num_attention_heads (latent attention shares no heads)",
-                                                     a.mla.num_heads));
+    config.reject("num_key_value_heads",
+                  fmt::format("{}, as num_attention_heads (latent attention shares no heads)", a.mla.num_heads));
   }
   a.mla.nope_dim = dimension(config, "qk_nope_head_dim");
   a.mla.rope_dim = dimension(config, "qk_rope_head_dim");
@@ -119,8 +119,8 @@ ModelSpec read_config(const JsonObject& config) {
   }
   spec.attention = read_attention(config);
   const int64_t num_layers = config.positive_int("num_hidden_layers", 1 << 12);
-  const int64_t first_moe = config.has("n_routed_experts") ? config.get_or<int64_t>("first_k_dense_replace", 0)
-                                                           : num_layers;
+  const int64_t first_moe =
+      config.has("n_routed_experts") ? config.get_or<int64_t>("first_k_dense_replace", 0) : num_layers;
   if (first_moe < 0) config.reject("first_k_dense_replace", "0 or more");
   if (first_moe < num_layers) {
     spec.moe.gate = read_gate(config);

@@ -60,8 +60,8 @@ std::unique_ptr<CpuMlaWeight> pack_cpu_mla(const TensorView& kv_b, const MlaPara
   return out;
 }
 
-void CpuMla::run(const MlaParams& p, const CpuMlaWeight& weight, const float* q,
-                 std::span<const MlaSequence> sequences, float* out) {
+void CpuMla::run(const MlaParams& p, const CpuMlaWeight& weight, const float* q, std::span<const MlaSequence> sequences,
+                 float* out) {
   std::vector<const MlaSequence*> absorbed;
   for (const MlaSequence& seq : sequences) {
     if (seq.q_count == 0) continue;

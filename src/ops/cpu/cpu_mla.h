@@ -30,8 +30,8 @@ class CpuMla {
       : vec_(vec), f32_engine_(f32_engine), pool_(pool) {}
 
   // See OpSet::mla_attention.
-  void run(const MlaParams& params, const CpuMlaWeight& weight, const float* q,
-           std::span<const MlaSequence> sequences, float* out);
+  void run(const MlaParams& params, const CpuMlaWeight& weight, const float* q, std::span<const MlaSequence> sequences,
+           float* out);
 
  private:
   void run_expanded(const MlaParams& params, const CpuMlaWeight& weight, const float* q, const MlaSequence& seq,

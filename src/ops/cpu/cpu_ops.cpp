@@ -56,11 +56,11 @@ class CpuOps final : public OpSet {
       float* y = out.as<float>() + static_cast<int64_t>(i) * width;
       switch (table.dtype()) {
         case DType::kF32: std::copy_n(row.as<const float>(), width, y); break;
-        case DType::kBF16: std::transform(row.as<const bf16>(), row.as<const bf16>() + width, y,
-                                          [](bf16 v) { return to_float(v); });
+        case DType::kBF16:
+          std::transform(row.as<const bf16>(), row.as<const bf16>() + width, y, [](bf16 v) { return to_float(v); });
           break;
-        case DType::kF16: std::transform(row.as<const f16>(), row.as<const f16>() + width, y,
-                                         [](f16 v) { return to_float(v); });
+        case DType::kF16:
+          std::transform(row.as<const f16>(), row.as<const f16>() + width, y, [](f16 v) { return to_float(v); });
           break;
         default: EPS_CHECK(false, "embedding of {}", to_string(table.dtype()));
       }
@@ -86,24 +86,22 @@ class CpuOps final : public OpSet {
       EPS_CHECK_EQ(task.y.dim(1), weight.out_features());
       EPS_CHECK_EQ(task.x.dim(0), task.y.dim(0));
       EPS_CHECK(task.x.dtype() == weight.input_dtype(), "x is {}", to_string(task.x.dtype()));
-      gemms.push_back({weight.packed.get(), task.x.data(), task.x.dim(1), task.y.as<float>(), task.y.dim(1),
-                       task.x.dim(0)});
+      gemms.push_back(
+          {weight.packed.get(), task.x.data(), task.x.dim(1), task.y.as<float>(), task.y.dim(1), task.x.dim(0)});
     }
     run_gemms(gemms, pool_);
   }
 
   void to_compute(TensorView x, MutableTensorView out) override {
     const int64_t width = x.dim(1);
-    for_rows(x.dim(0), width, [&](int64_t t) {
-      store_compute(x.as<const float>() + t * width, out, t * width, width);
-    });
+    for_rows(x.dim(0), width,
+             [&](int64_t t) { store_compute(x.as<const float>() + t * width, out, t * width, width); });
   }
 
   void add(MutableTensorView x, TensorView y) override {
     const int64_t width = x.dim(1);
-    for_rows(x.dim(0), width, [&](int64_t t) {
-      vec_.add(x.as<float>() + t * width, y.as<const float>() + t * width, width);
-    });
+    for_rows(x.dim(0), width,
+             [&](int64_t t) { vec_.add(x.as<float>() + t * width, y.as<const float>() + t * width, width); });
   }
 
   void add_bias(MutableTensorView x, TensorView bias) override {
@@ -174,9 +172,8 @@ class CpuOps final : public OpSet {
 
   void scale_rows(MutableTensorView rows, std::span<const float> weight) override {
     const int64_t width = rows.dim(1);
-    for_rows(rows.dim(0), width, [&](int64_t i) {
-      vec_.scale(rows.as<float>() + i * width, weight[static_cast<size_t>(i)], width);
-    });
+    for_rows(rows.dim(0), width,
+             [&](int64_t i) { vec_.scale(rows.as<float>() + i * width, weight[static_cast<size_t>(i)], width); });
   }
 
   void add_rows(std::span<const RowPair> pairs, int64_t width) override {

@@ -40,7 +40,6 @@ std::vector<GemmPiece> cut_gemms(std::span<const GemmTask> tasks, int num_thread
     const int64_t rows = divide_up(task.m, row_blocks);
     const double columns_wanted = target / cost_of(rows, 1, task.weight->in_features());
     int64_t columns = columns_wanted < static_cast<double>(n) ? static_cast<int64_t>(columns_wanted) : n;
-    if (rows > grain.few_rows) columns = std::max(columns, grain.min_wide);
     // Slices of about equal width, each a multiple of the grain.
     const int64_t slices = divide_up(n, std::clamp<int64_t>(columns, 1, n));
     columns = divide_up(divide_up(n, slices), grain.columns) * grain.columns;
@@ -52,7 +51,8 @@ std::vector<GemmPiece> cut_gemms(std::span<const GemmTask> tasks, int num_thread
   }
   if (num_threads > 1) {
     const auto cost = [&](const GemmPiece& p) {
-      return cost_of(p.row_end - p.row_begin, p.n_end - p.n_begin, tasks[static_cast<size_t>(p.task)].weight->in_features());
+      return cost_of(p.row_end - p.row_begin, p.n_end - p.n_begin,
+                     tasks[static_cast<size_t>(p.task)].weight->in_features());
     };
     std::stable_sort(pieces.begin(), pieces.end(),
                      [&](const GemmPiece& a, const GemmPiece& b) { return cost(a) > cost(b); });

@@ -57,7 +57,8 @@ struct OneDnnBaseline::Impl {
 };
 
 OneDnnBaseline::OneDnnBaseline(DType dtype, const TensorView& weights, int num_threads) {
-  EPS_CHECK(dtype == DType::kF32 || dtype == DType::kBF16, "the baseline computes in f32 or bf16, not {}", to_string(dtype));
+  EPS_CHECK(dtype == DType::kF32 || dtype == DType::kBF16, "the baseline computes in f32 or bf16, not {}",
+            to_string(dtype));
   EPS_CHECK(weights.dtype() == dtype, "weights are {}, wanted {}", to_string(weights.dtype()), to_string(dtype));
   EPS_CHECK_EQ(weights.shape().rank(), 2);
   const OmpThreads threads(num_threads);
@@ -80,9 +81,8 @@ void OneDnnBaseline::run(int64_t m, const void* x, float* y) {
   Impl::Product& product = impl_->product(m);
   product.x.set_data_handle(const_cast<void*>(x));
   product.y.set_data_handle(y);
-  product.matmul.execute(impl_->stream, {{DNNL_ARG_SRC, product.x},
-                                         {DNNL_ARG_WEIGHTS, product.weights},
-                                         {DNNL_ARG_DST, product.y}});
+  product.matmul.execute(impl_->stream,
+                         {{DNNL_ARG_SRC, product.x}, {DNNL_ARG_WEIGHTS, product.weights}, {DNNL_ARG_DST, product.y}});
   impl_->stream.wait();
 }
 

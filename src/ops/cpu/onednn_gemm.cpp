@@ -18,8 +18,9 @@ namespace {
 
 using dnnl::memory;
 
-constexpr int64_t kMaxRows = 256;  // enough rows to hide the weights' way from memory; keeps the set of primitives small
-constexpr int64_t kRowStep = 16;   // rows of an AMX tile: fewer rows cost as much
+constexpr int64_t kMaxRows =
+    256;                          // enough rows to hide the weights' way from memory; keeps the set of primitives small
+constexpr int64_t kRowStep = 16;  // rows of an AMX tile: fewer rows cost as much
 // Slices of N, so that threads can share a product: multiples of 64 (oneDNN's widest column block) near 512, whose bf16
 // weights for K = 2048 fill a 2 MiB L2.
 constexpr int64_t kSliceColumns = 512;
@@ -178,7 +179,7 @@ class OneDnnLinear final : public PackedLinear {
 
   size_t num_bytes() const override { return num_bytes_; }
   DType input_dtype() const override { return DType::kBF16; }
-  Grain grain() const override { return {kSliceColumns, kSliceColumns, kMaxRows, kMaxRows}; }
+  Grain grain() const override { return {kSliceColumns, kMaxRows}; }
 
   void run_block(const void* x, int64_t ldx, float* y, int64_t ldy, int64_t m, int64_t n_begin,
                  int64_t n_end) const override {
@@ -258,11 +259,11 @@ class OneDnnLinear final : public PackedLinear {
       scratchpad.reserve(primitive.scratchpad.get_size());
       dnnl::stream stream(engine);
       // oneDNN's handles are not const, though it only reads x and the weights.
-      primitive.matmul.execute(
-          stream, {{DNNL_ARG_SRC, memory(primitive.x, engine, const_cast<bf16*>(x))},
-                   {DNNL_ARG_WEIGHTS, memory(primitive.w, engine, slice.weights.data())},
-                   {DNNL_ARG_DST, memory(primitive.y, engine, y)},
-                   {DNNL_ARG_SCRATCHPAD, memory(primitive.scratchpad, engine, scratchpad.data())}});
+      primitive.matmul.execute(stream,
+                               {{DNNL_ARG_SRC, memory(primitive.x, engine, const_cast<bf16*>(x))},
+                                {DNNL_ARG_WEIGHTS, memory(primitive.w, engine, slice.weights.data())},
+                                {DNNL_ARG_DST, memory(primitive.y, engine, y)},
+                                {DNNL_ARG_SCRATCHPAD, memory(primitive.scratchpad, engine, scratchpad.data())}});
       stream.wait();
       return 0;
     });

@@ -54,10 +54,8 @@ class PackedLinear {
 
   // How an engine wants a product cut; run_gemms cuts accordingly.
   struct Grain {
-    int64_t columns;   // slices of N begin at multiples of this
-    int64_t min_wide;  // fewest columns of a slice worth its overhead, above few_rows rows
-    int64_t rows;      // most rows of a block
-    int64_t few_rows;
+    int64_t columns;  // slices of N begin at multiples of this
+    int64_t rows;     // most rows of a block
   };
   virtual Grain grain() const = 0;
 
@@ -83,7 +81,7 @@ struct GemmTask {
   const PackedLinear* weight = nullptr;
   const void* x = nullptr;  // [m, K] of weight->input_dtype(), rows ldx elements apart
   int64_t ldx = 0;
-  float* y = nullptr;       // [m, N], rows ldy elements apart; what lies between rows is left alone
+  float* y = nullptr;  // [m, N], rows ldy elements apart; what lies between rows is left alone
   int64_t ldy = 0;
   int64_t m = 0;
 };

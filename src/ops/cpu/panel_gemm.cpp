@@ -2,27 +2,29 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "base/error.h"
 
 namespace eps {
 namespace {
 
-// Row-major [N, K] rows go into column `column` of [panel][k][panel_width].
+// Row-major [N, K] rows go into columns from `column` on of [panel][k][panel_lane].
 template <typename To, typename From>
 void pack_rows(const From* from, int64_t rows, int64_t k, int64_t column, int64_t width, To* to) {
-  // A few rows at a time: 16 of them share each cache line that is written.
+  // k is the outer loop within a panel: the rows of a panel share each cache line that is written.
   for (int64_t row = 0; row < rows;) {
-    const int64_t lane = (column + row) % width;
-    const int64_t count = std::min(rows - row, width - lane);
-    To* panel = to + (column + row) / width * width * k + lane;
+    const int64_t begin = (column + row) % width;
+    const int64_t count = std::min(rows - row, width - begin);
+    To* panel = to + (column + row) / width * width * k;
     const From* source = from + row * k;
     for (int64_t i = 0; i < k; ++i) {
       for (int64_t r = 0; r < count; ++r) {
+        To& target = panel[i * width + panel_lane(DTypeOf<To>::value, begin + r, width)];
         if constexpr (std::is_same_v<To, From>) {
-          panel[i * width + r] = source[r * k + i];
+          target = source[r * k + i];
         } else {
-          panel[i * width + r] = to_float(source[r * k + i]);
+          target = to_float(source[r * k + i]);
         }
       }
     }
@@ -72,19 +74,15 @@ class PanelLinear final : public PackedLinear {
   DType input_dtype() const override { return DType::kF32; }
 
   Grain grain() const override {
-    // Few rows run 4, 3 or 2 panels at once: slices of 12 leave no rest. For many rows each slice copies x anew, which
-    // 24 panels of arithmetic make cheap (1 %).
-    return {12 * kernels_.panel_width, 24 * kernels_.panel_width, kernels_.rows_per_block, 2 * kernels_.tile_rows};
+    // Few rows run 4, 3 or 2 panels at once: slices of 12 leave no rest.
+    return {12 * kernels_.panel_width, kernels_.rows_per_block};
   }
 
   void run_block(const void* x, int64_t ldx, float* y, int64_t ldy, int64_t m, int64_t n_begin,
                  int64_t n_end) const override {
-    // Kept by each thread between calls: a decoding step runs hundreds of blocks.
-    thread_local Buffer scratch;
-    scratch.reserve(static_cast<size_t>(kernels_.scratch_floats) * sizeof(float));
     const int64_t width = kernels_.panel_width;
     kernels_.run({panels_.data(), dtype_, out_features(), in_features(), n_begin / width, (n_end + width - 1) / width,
-                  static_cast<const float*>(x), ldx, y, ldy, m, reinterpret_cast<float*>(scratch.data())});
+                  static_cast<const float*>(x), ldx, y, ldy, m});
   }
 
  private:
@@ -100,7 +98,9 @@ class PanelLinear final : public PackedLinear {
 
 const PanelKernels& panel_kernels(std::string_view isa) {
   if (isa == "portable") return panel_kernels_portable();
-  const PanelKernels* kernels = isa == "avx512" ? panel_kernels_avx512() : isa == "avx2" ? panel_kernels_avx2() : nullptr;
+  const PanelKernels* kernels = isa == "avx512" ? panel_kernels_avx512()
+                                : isa == "avx2" ? panel_kernels_avx2()
+                                                : nullptr;
   EPS_CHECK(kernels != nullptr, "no panel kernels for '{}' in this build", isa);
   return *kernels;
 }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string_view>
 
 #include "ops/cpu/packed_linear.h"
 #include "tensor/dtype.h"
@@ -17,29 +18,34 @@ namespace eps {
 
 // One piece of y = x * W^T: rows [0, m) of x against panels [panel_begin, panel_end).
 struct PanelBlock {
-  const void* panels;  // [num_panels, K, panel_width] of `dtype`: panel p holds columns p * panel_width + (0..width - 1)
+  const void* panels;  // [num_panels, K, panel_width] of `dtype`, 64-byte aligned, columns in panel_lane order
   DType dtype;
-  int64_t n;           // columns of the whole weight; the last panel is padded with zeros beyond it
+  int64_t n;  // columns of the whole weight; the last panel is padded with zeros beyond it
   int64_t k;
   int64_t panel_begin;
   int64_t panel_end;
-  const float* x;      // [m, K], rows ldx apart
+  const float* x;  // [m, K], rows ldx apart
   int64_t ldx;
-  float* y;            // [m, n], rows ldy apart; only columns of the panels asked for are written
+  float* y;  // [m, n], rows ldy apart; only columns of the panels asked for are written
   int64_t ldy;
   int64_t m;
-  float* scratch;      // PanelKernels::scratch_floats, 64-byte aligned
 };
 
 // The kernels of one instruction set.
 struct PanelKernels {
   const char* isa;         // "avx512", "avx2", "portable"
-  int64_t panel_width;     // columns of a panel
-  int64_t rows_per_block;  // rows that fit the L2 cache together with their weights: split larger m into these
-  int64_t tile_rows;       // rows the register tile holds
-  int64_t scratch_floats;
+  int64_t panel_width;     // columns of a panel: two vectors
+  int64_t rows_per_block;  // rows of x worth keeping near while the weights pass: split larger m into these
   void (*run)(const PanelBlock& block);
 };
+
+// Where column `column` of a panel stands among the panel's `width` elements of one k. The two vectors of bf16 are
+// interleaved: then a 32-bit lane holds one element of each, and widening both is one shift and one mask.
+constexpr int64_t panel_lane(DType dtype, int64_t column, int64_t width) {
+  if (dtype != DType::kBF16) return column;
+  const int64_t half = width / 2;
+  return column < half ? 2 * column : 2 * (column - half) + 1;
+}
 
 const PanelKernels& panel_kernels_portable();
 // Null where the program was not built for the instruction set. Whether this CPU has it is the caller's question.

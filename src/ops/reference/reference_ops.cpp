@@ -167,9 +167,8 @@ class ReferenceOps final : public OpSet {
         std::vector<float> kv(static_cast<size_t>(seq.context * head_rows));
         for (int64_t c = 0; c < seq.context; ++c) {
           for (int64_t i = 0; i < head_rows; ++i) {
-            kv[static_cast<size_t>(c * head_rows + i)] = static_cast<float>(
-                dot(seq.latent + c * p.kv_lora_rank, kv_b.data() + (h * head_rows + i) * p.kv_lora_rank,
-                    p.kv_lora_rank));
+            kv[static_cast<size_t>(c * head_rows + i)] = static_cast<float>(dot(
+                seq.latent + c * p.kv_lora_rank, kv_b.data() + (h * head_rows + i) * p.kv_lora_rank, p.kv_lora_rank));
           }
         }
         for (int64_t i = 0; i < seq.q_count; ++i) {
@@ -178,10 +177,9 @@ class ReferenceOps final : public OpSet {
           const int64_t visible = seq.context - seq.q_count + i + 1;
           std::vector<double> score(static_cast<size_t>(visible));
           for (int64_t c = 0; c < visible; ++c) {
-            score[static_cast<size_t>(c)] =
-                (dot(qh, kv.data() + c * head_rows, p.nope_dim) +
-                 dot(qh + p.nope_dim, seq.k_pe + c * p.rope_dim, p.rope_dim)) *
-                static_cast<double>(p.softmax_scale);
+            score[static_cast<size_t>(c)] = (dot(qh, kv.data() + c * head_rows, p.nope_dim) +
+                                             dot(qh + p.nope_dim, seq.k_pe + c * p.rope_dim, p.rope_dim)) *
+                                            static_cast<double>(p.softmax_scale);
           }
           softmax(score);
           for (int64_t v = 0; v < p.v_dim; ++v) {
@@ -197,7 +195,8 @@ class ReferenceOps final : public OpSet {
     }
   }
 
-  void gate(const GateParams& p, TensorView logits, MutableTensorView topk_idx, MutableTensorView topk_weight) override {
+  void gate(const GateParams& p, TensorView logits, MutableTensorView topk_idx,
+            MutableTensorView topk_weight) override {
     const int experts_per_group = p.num_experts / p.num_groups;
     for (int64_t t = 0; t < logits.dim(0); ++t) {
       const float* row = logits.as<const float>() + t * p.num_experts;
@@ -223,8 +222,8 @@ class ReferenceOps final : public OpSet {
         const int e = order[static_cast<size_t>(i)];
         const double s = score[static_cast<size_t>(e)];
         topk_idx.as<int32_t>()[t * p.top_k + i] = e;
-        topk_weight.as<float>()[t * p.top_k + i] = static_cast<float>(
-            normalize ? s / (sum + 1e-20) : s * static_cast<double>(p.routed_scaling_factor));
+        topk_weight.as<float>()[t * p.top_k + i] =
+            static_cast<float>(normalize ? s / (sum + 1e-20) : s * static_cast<double>(p.routed_scaling_factor));
       }
     }
   }

@@ -1,0 +1,33 @@
+#!/bin/bash
+# Installs what is missing, builds epsmoe and lets the bundled model write: two expert-parallel ranks on this CPU, their
+# communication hidden under computation. Arguments go on to `epsmoe generate`, e.g. ./run.sh -p "Mr. Darcy" --ep 4
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+"$root/tools/setup.sh" run
+"$root/tools/build.sh" cpu-release epsmoe_cli
+
+given() {  # whether one of the flags named before -- is among the arguments after it
+  local flags=() flag
+  while [[ $1 != -- ]]; do flags+=("$1"); shift; done
+  shift
+  for argument; do
+    for flag in "${flags[@]}"; do
+      case $flag in
+        --*) [[ $argument == "$flag" || $argument == "$flag="* ]] && return 0 ;;
+        *) [[ $argument == "$flag"* ]] && return 0 ;;  # -mDIR is -m DIR
+      esac
+    done
+  done
+  return 1
+}
+
+# Only what the user did not say himself gets a default.
+defaults=()
+given -m --model -- "$@" || defaults+=(-m "$root/models/austen-moe")
+given -p --prompt -f --file -- "$@" ||
+  defaults+=(-p "It was a truth which no one in the neighbourhood could deny, that Miss Elliot had")
+given --ep -- "$@" || defaults+=(--ep 2)
+given --eps-pipeline -- "$@" || defaults+=(--eps-pipeline auto)
+
+exec "$root/build/cpu-release/bin/epsmoe" generate "${defaults[@]}" "$@"

@@ -1,0 +1,130 @@
+// epsmoe bench: sweep (a model's speed) and layer (one MoE layer against its baseline).
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <memory>
+
+#include "cli/bench_layer.h"
+#include "cli/bench_sweep.h"
+#include "cli/command.h"
+
+namespace eps::cli {
+namespace {
+
+void print_out(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+bool keep_going() { return !interrupted(); }
+
+// A flag that means nothing to a command would be accepted and ignored.
+void remove_flag(CLI::App& command, const std::string& name) {
+  for (CLI::App* group : command.get_subcommands({})) {
+    if (CLI::Option* option = group->get_option_no_throw(name)) group->remove_option(option);
+  }
+}
+
+void add_sweep(CLI::App& bench, Chosen& chosen) {
+  CLI::App& command =
+      *bench.add_subcommand("sweep", "Tokens per second of prompts and of decoding, as llama-bench does");
+  const auto options = std::make_shared<SweepOptions>();
+  const auto format = std::make_shared<std::string>("md");
+  add_engine_flags(command, options->engine);
+  CLI::Option_group& tests = *command.add_option_group("Tests", "Comma lists; each value is a test of its own");
+  tests.add_option("-p,--n-prompt", options->prompts, "Prompt lengths in tokens (pp512); 0: none")
+      ->delimiter(',')
+      ->capture_default_str();
+  tests
+      .add_option("-n,--n-gen", options->generated,
+                  "Tokens to decode one by one, from an empty context (tg128); 0: none")
+      ->delimiter(',')
+      ->capture_default_str();
+  tests.add_option("-r,--repetitions", options->repetitions, "Repetitions of each test, after one that is not counted")
+      ->capture_default_str();
+  command
+      .add_option("-o,--output", *format,
+                  "md: a table; csv; json: one array; jsonl: an object a line. Fields are named as llama-bench's")
+      ->type_name("FORMAT")
+      ->capture_default_str();
+  command.footer(
+      "t/s is the mean over the repetitions ± their standard deviation. Tokens are random, and so are the experts "
+      "they\n"
+      "go to. Results go to stdout a test at a time, progress to stderr. Ctrl-C ends after the repetition that runs.\n"
+      "Examples:\n"
+      "  epsmoe bench sweep -m models/austen-moe -p 128,256 -n 64\n"
+      "  epsmoe bench sweep -m models/austen-moe --ep 2 --eps-pipeline 4 -o jsonl >> bench/results/sweep.jsonl\n"
+      "  epsmoe bench sweep -m deepseek-v2-lite --load-format dummy -p 512 -n 16 -r 3");
+  command.callback([options, format, &chosen] {
+    chosen.action = [options, format] {
+      options->format = parse_sweep_format(*format);
+      check_sweep(*options);
+      const auto engine = open_engine(options->engine);
+      return run_sweep(*options, *engine, print_out, keep_going) ? 0 : kInterruptedExit;
+    };
+  });
+}
+
+int run_layer(const LayerBenchOptions& options, bool json) {
+  const LayerBenchResult result = run_layer_bench(
+      options, [](std::string_view line) { fmt::print(stderr, "{}\n", line); }, keep_going);
+  if (!result.us.empty()) {
+    print_out(json ? format_layer_json(options, result) + "\n" : format_layer_text(options, result));
+  }
+  return interrupted() ? kInterruptedExit : 0;
+}
+
+void add_layer(CLI::App& bench, Chosen& chosen) {
+  CLI::App& command =
+      *bench.add_subcommand("layer", "One MoE layer by its plan, against its GEMMs called one by one on oneDNN");
+  const auto options = std::make_shared<LayerBenchOptions>();
+  const auto json = std::make_shared<bool>(false);
+  add_engine_flags(command, options->engine);
+  for (const char* name : {"--max-num-batched-tokens", "--max-model-len"}) remove_flag(command, name);
+  CLI::Option_group& work = *command.add_option_group("Layer and load");
+  work.add_option("--preset", options->preset,
+                  "A model's shape without its files, with dummy weights: deepseek-v2-lite, deepseek-v2");
+  work.add_option("--tokens", options->tokens, "Tokens of each rank")->capture_default_str();
+  work.add_option("--skew", options->skew,
+                  "How popular the experts are: uniform, or dirichlet:ALPHA (0.3: a few are busy and many idle)")
+      ->capture_default_str();
+  work.add_option("--seed", options->seed, "The same seed gives the same tokens and routing")->capture_default_str();
+  work.add_option("--num-experts", options->num_experts,
+                  "Take fewer experts than the model has, where memory is short; dummy weights only (0: all)")
+      ->capture_default_str();
+  CLI::Option_group& measuring = *command.add_option_group("Measuring");
+  measuring
+      .add_option("-r,--repetitions", options->repetitions, "Repetitions of each arm, after one that is not counted")
+      ->capture_default_str();
+  measuring
+      .add_option("--limit-size", options->limit_size,
+                  "Edge of the square oneDNN product whose best rate is the limit (0: 2048, and 4096 on fast machines)")
+      ->capture_default_str();
+  command.add_flag("--json", *json, "One JSON object on one line of stdout");
+  command.footer(
+      "Both arms multiply the same weights and rows, in turns. Ours is the whole layer after the gate: dispatch, "
+      "expert\n"
+      "and shared GEMMs, activation, weighting, combine. The baseline is its GEMM calls alone, with weights packed\n"
+      "beforehand and all the threads that our ranks have together: ratio above 1 means that the whole layer takes "
+      "less\n"
+      "time than they do. Our output is first compared with the baseline's; a wrong layer is not timed (exit 1).\n"
+      "Weights are held three times while packing: deepseek-v2-lite takes some 7 GB in f32, 5 GB in bf16.\n"
+      "Examples:\n"
+      "  epsmoe bench layer --preset deepseek-v2-lite --tokens 2048\n"
+      "  epsmoe bench layer --preset deepseek-v2-lite --ep 2 --eps-pipeline 4 --skew dirichlet:0.3 --json\n"
+      "  epsmoe bench layer -m models/austen-moe --tokens 512");
+  command.callback(
+      [options, json, &chosen] { chosen.action = [options, json] { return run_layer(*options, *json); }; });
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app, Chosen& chosen) {
+  CLI::App& command = *app.add_subcommand("bench", "Measure: a model (sweep) or one MoE layer (layer)");
+  command.require_subcommand(1);
+  command.footer("`epsmoe bench sweep --help` and `epsmoe bench layer --help` explain the two.");
+  add_sweep(command, chosen);
+  add_layer(command, chosen);
+}
+
+}  // namespace eps::cli

@@ -1,0 +1,128 @@
+// How `bench sweep` shows its results.
+#include <cmath>
+#include <utility>
+
+#include "base/cpu_features.h"
+#include "base/error.h"
+#include "cli/bench_stats.h"
+#include "cli/bench_sweep.h"
+#include "cli/table.h"
+#include "epsmoe/version.h"
+#include "io/json.h"
+
+namespace eps::cli {
+namespace {
+
+// Widths as llama-bench has them, where it has the column.
+const std::vector<TableColumn>& columns() {
+  static const std::vector<TableColumn> all = {
+      {"model", 30, false}, {"size", 10, true},    {"params", 10, true}, {"backend", 16, false}, {"threads", 7, true},
+      {"ep", 4, true},      {"pipeline", 8, true}, {"test", 15, true},   {"t/s", 20, true},
+  };
+  return all;
+}
+
+std::string scaled(double value, double step, const std::vector<const char*>& units) {
+  size_t unit = 0;
+  for (; value >= step && unit + 1 < units.size(); ++unit) value /= step;
+  return fmt::format("{:.2f} {}", value, units[unit]);
+}
+
+std::string backend_of(const std::string& op_set) { return op_set.substr(0, op_set.find(',')); }
+
+// One object in llama-bench's words, where it has one for the thing.
+nlohmann::ordered_json to_json(const SweepOptions& options, const SweepModel& model, const SweepResult& r) {
+  const EngineOptions& e = options.engine;
+  std::vector<double> ns(r.samples_ns.begin(), r.samples_ns.end());
+  const MeanDeviation time = mean_deviation(ns);
+  const MeanDeviation rate = mean_deviation(r.tokens_per_second());
+  return {{"version", EPSMOE_VERSION},
+          {"cpu_info", cpu_features().brand},
+          {"backends", e.device},
+          {"op_set", model.op_set},
+          {"model_filename", e.model},
+          {"model_type", model.name},
+          {"model_size", model.num_bytes},
+          {"model_n_params", model.num_parameters},
+          {"dummy_weights", model.dummy_weights},
+          {"n_batch", e.max_num_batched_tokens},
+          {"n_threads", model.threads},
+          {"ep", e.ep},
+          {"eps_pipeline", e.eps_pipeline},
+          {"n_prompt", r.test.num_prompt},
+          {"n_gen", r.test.num_generated},
+          {"test_time", r.test_time},
+          {"avg_ns", std::llround(time.mean)},
+          {"stddev_ns", std::llround(time.deviation)},
+          {"avg_ts", rate.mean},
+          {"stddev_ts", rate.deviation},
+          {"samples_ns", r.samples_ns},
+          {"samples_ts", r.tokens_per_second()}};
+}
+
+// The fields of the JSON object but the lists of samples.
+std::vector<std::pair<std::string, std::string>> scalars(const nlohmann::ordered_json& object) {
+  std::vector<std::pair<std::string, std::string>> out;
+  for (const auto& [key, value] : object.items()) {
+    if (value.is_array()) continue;
+    out.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
+  }
+  return out;
+}
+
+}  // namespace
+
+SweepFormat parse_sweep_format(const std::string& text) {
+  if (text == "md") return SweepFormat::kMarkdown;
+  if (text == "csv") return SweepFormat::kCsv;
+  if (text == "json") return SweepFormat::kJson;
+  if (text == "jsonl") return SweepFormat::kJsonLines;
+  fail(ErrorKind::kUsage, "-o",
+       {.what = "unknown format", .got = text, .wanted = "md, csv, json or jsonl", .hint = ""});
+}
+
+std::string SweepPrinter::header() const {
+  switch (options_.format) {
+    case SweepFormat::kMarkdown: return markdown_header(columns());
+    case SweepFormat::kJson: return "[";
+    case SweepFormat::kJsonLines: return "";
+    case SweepFormat::kCsv: break;
+  }
+  std::vector<std::string> names;
+  for (auto& [key, value] : scalars(to_json(options_, model_, {{1, 0}, "", {1}}))) names.push_back(key);
+  return csv_row(names);
+}
+
+std::string SweepPrinter::row(const SweepResult& result) {
+  const bool first = std::exchange(first_, false);
+  switch (options_.format) {
+    case SweepFormat::kJson: return (first ? "\n" : ",\n") + to_json(options_, model_, result).dump(2);
+    case SweepFormat::kJsonLines: return to_json(options_, model_, result).dump() + "\n";
+    case SweepFormat::kCsv: {
+      std::vector<std::string> values;
+      for (auto& [key, value] : scalars(to_json(options_, model_, result))) values.push_back(value);
+      return csv_row(values);
+    }
+    case SweepFormat::kMarkdown: break;
+  }
+  const MeanDeviation rate = mean_deviation(result.tokens_per_second());
+  const std::vector<std::string> cells = {
+      model_.name + (model_.dummy_weights ? " (dummy weights)" : ""),
+      scaled(static_cast<double>(model_.num_bytes), 1024, {"B", "KiB", "MiB", "GiB"}),
+      scaled(static_cast<double>(model_.num_parameters), 1000, {"", "K", "M", "B"}),
+      backend_of(model_.op_set),
+      std::to_string(model_.threads),
+      std::to_string(options_.engine.ep),
+      options_.engine.eps_pipeline,
+      result.test.name(),
+      fmt::format("{:.2f} ± {:.2f}", rate.mean, rate.deviation)};
+  return markdown_row(columns(), cells);
+}
+
+std::string SweepPrinter::footer() const {
+  if (options_.format == SweepFormat::kJson) return first_ ? "]\n" : "\n]\n";
+  if (options_.format == SweepFormat::kMarkdown) return fmt::format("\nepsmoe {}\n", EPSMOE_VERSION);
+  return "";
+}
+
+}  // namespace eps::cli

@@ -1,0 +1,51 @@
+#include "cli/table.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/error.h"
+
+namespace eps::cli {
+namespace {
+
+int column_width(const TableColumn& column) { return std::max(column.width, static_cast<int>(column.title.size())); }
+
+std::string replace_all(const std::string& text, char what, const std::string& with) {
+  std::string out;
+  for (const char c : text) c == what ? out += with : out += c;
+  return out;
+}
+
+}  // namespace
+
+std::string markdown_row(std::span<const TableColumn> columns, std::span<const std::string> cells) {
+  EPS_CHECK_EQ(columns.size(), cells.size());
+  std::string out = "|";
+  for (size_t i = 0; i < cells.size(); ++i) {
+    const int width = column_width(columns[i]);
+    const std::string cell = replace_all(cells[i], '|', "\\|");
+    out += columns[i].numeric ? fmt::format(" {:>{}} |", cell, width) : fmt::format(" {:<{}} |", cell, width);
+  }
+  return out + "\n";
+}
+
+std::string markdown_header(std::span<const TableColumn> columns) {
+  std::vector<std::string> titles;
+  std::string rule = "|";
+  for (const TableColumn& column : columns) {
+    titles.push_back(column.title);
+    const auto width = static_cast<size_t>(column_width(column));
+    rule += column.numeric ? " " + std::string(width - 1, '-') + ": |" : " " + std::string(width, '-') + " |";
+  }
+  return markdown_row(columns, titles) + rule + "\n";
+}
+
+std::string csv_row(std::span<const std::string> cells) {
+  std::string out;
+  for (const std::string& cell : cells) {
+    out += (out.empty() ? "\"" : ",\"") + replace_all(cell, '"', "\"\"") + "\"";
+  }
+  return out + "\n";
+}
+
+}  // namespace eps::cli

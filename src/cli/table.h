@@ -1,0 +1,23 @@
+// Result tables as Markdown and CSV, a line at a time, so that a long run shows its rows as they come.
+#pragma once
+
+#include <span>
+#include <string>
+
+namespace eps::cli {
+
+struct TableColumn {
+  std::string title;
+  int width = 0;         // least width in Markdown; longer cells push the line wider
+  bool numeric = false;  // aligned right
+};
+
+// Title line and rule, each with its line end.
+std::string markdown_header(std::span<const TableColumn> columns);
+// Edge  | in a cell is escaped
+std::string markdown_row(std::span<const TableColumn> columns, std::span<const std::string> cells);
+
+// Every cell quoted, as llama-bench does; quotes doubled (RFC 4180).
+std::string csv_row(std::span<const std::string> cells);
+
+}  // namespace eps::cli

@@ -1,0 +1,162 @@
+// The program itself: exit codes, one-line errors, help, output formats. Runs build/…/bin/epsmoe.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+
+#include "io/file.h"
+#include "io/json.h"
+
+namespace eps {
+namespace {
+
+namespace fs = std::filesystem;
+const std::string kModel = std::string(EPSMOE_SOURCE_DIR) + "/models/austen-moe";
+
+struct Result {
+  int exit_code;
+  std::string out;
+  std::string err;
+};
+
+class CommandLine : public ::testing::Test {
+ protected:
+  CommandLine() : dir_(fs::temp_directory_path() / ("epsmoe_cli_" + std::to_string(getpid()))) {
+    fs::create_directories(dir_);
+  }
+  ~CommandLine() override { fs::remove_all(dir_); }
+
+  std::string path(const std::string& name) const { return (dir_ / name).string(); }
+
+  // `arguments` go through the shell, with stdin from /dev/null unless they say otherwise.
+  Result run(const std::string& arguments, const std::string& prefix = "") {
+    const std::string command = prefix + " " EPSMOE_PROGRAM " " + arguments + " >" + path("out") + " 2>" + path("err") +
+                                (arguments.find('<') == std::string::npos ? " </dev/null" : "");
+    const int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(path("out"), 1 << 24),
+            read_file(path("err"), 1 << 24)};
+  }
+
+  void expect_refused(const std::string& arguments, const std::string& fragment) {
+    const Result r = run(arguments);
+    EXPECT_EQ(r.exit_code, 2) << arguments << "\n" << r.err;
+    EXPECT_TRUE(r.out.empty()) << arguments;
+    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << arguments << "\n" << r.err;
+    EXPECT_TRUE(r.err.starts_with("epsmoe: ")) << r.err;
+    EXPECT_NE(r.err.find(fragment), std::string::npos) << arguments << "\n" << r.err;
+  }
+
+  fs::path dir_;
+};
+
+TEST_F(CommandLine, HelpTeachesEveryCommand) {
+  const Result top = run("--help");
+  EXPECT_EQ(top.exit_code, 0);
+  for (const std::string command : {"generate", "perplexity", "inspect", "bench", "doctor"}) {
+    EXPECT_NE(top.out.find(command), std::string::npos);
+    const Result r = run(command + " --help");
+    EXPECT_EQ(r.exit_code, 0) << command;
+    EXPECT_GT(r.out.size(), 150U) << command;
+  }
+  EXPECT_EQ(run("--version").out, "0.1.0\n");
+}
+
+TEST_F(CommandLine, WrongUsageIsOneLineAndExitCode2) {
+  const std::string generate = "generate -m " + kModel + " ";
+  expect_refused("", "subcommand");
+  expect_refused("fly", "fly");
+  expect_refused(generate + "-p x --warp 9", "--warp");
+  expect_refused(generate + "-p x --ep 3", "wanted one of 1, 2, 4, 8, 16, 32");
+  expect_refused(generate + "-p x --ep two", "--ep");
+  expect_refused(generate + "-p x --eps-pipeline fast", "--eps-pipeline");
+  expect_refused(generate + "-p x --device cuda", "no CUDA backend");
+  expect_refused(generate + "-p x --max-tokens 0", "--max-tokens");
+  expect_refused(generate + "-p x --temperature -1", "--temperature");
+  expect_refused(generate + "-p x --load-format gguf", "--load-format");
+  expect_refused(generate + "-p ''", "is empty");
+  expect_refused(generate, "prompt: is empty");  // nothing on standard input
+  expect_refused(generate + "-p \"$(printf 'caf\\351')\"", "UTF-8");
+  expect_refused(generate + "-f /nowhere", "/nowhere");
+  expect_refused(generate + "-p x -f y", "--file");
+  expect_refused(generate + "-p x --trace /nowhere/trace.json", "--trace");
+  expect_refused("generate -m /nowhere -p x", "no such model folder");
+  expect_refused("generate -m deepseek-v2-lite -p x", "--load-format dummy");
+  expect_refused("generate -p x", "no model named");
+  expect_refused("perplexity -m " + kModel, "--file");
+  expect_refused("perplexity -m " + kModel + " -f " + kModel, "");
+  expect_refused("inspect -m deepseek-v9", "deepseek-v9");
+  std::ofstream(path("long")) << std::string(60000, 'a') + " truth";
+  expect_refused(generate + "-f " + path("long"), "at most 1023");
+}
+
+TEST_F(CommandLine, GenerateStreamsTextAndSummarises) {
+  const Result r = run("generate -m " + kModel +
+                       " -p 'It is a truth' --ep 2 --eps-pipeline 2 --max-tokens 12 --trace " + path("trace.json"));
+  EXPECT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_TRUE(r.out.starts_with("It is a truth")) << r.out;
+  EXPECT_GT(r.out.size(), 30U);
+  for (const char* word : {"prompt", "tok/s prefill", "tok/s decode", "first token", "2 stages", "overlap", "trace"}) {
+    EXPECT_NE(r.err.find(word), std::string::npos) << word << "\n" << r.err;
+  }
+  EXPECT_GT(read_json_file(path("trace.json"))["traceEvents"].size(), 100U);
+  // The same from standard input, from the environment, and as JSON.
+  std::ofstream(path("prompt")) << "It is a truth";
+  const Result piped = run("generate -m " + kModel + " --ep 2 --max-tokens 12 <" + path("prompt"));
+  EXPECT_EQ(piped.out, r.out);
+  const Result json = run("generate -m " + kModel + " -f " + path("prompt") + " --max-tokens 12 --json",
+                          "EPSMOE_EP=2 EPSMOE_EPS_PIPELINE=all");
+  ASSERT_EQ(json.exit_code, 0) << json.err;
+  const Json object = parse_json(json.out, "output");
+  EXPECT_EQ("It is a truth" + object["text"].get<std::string>() + "\n", r.out);
+  EXPECT_TRUE(object["moe_layers_by_stages"].contains("16"));
+}
+
+TEST_F(CommandLine, ConfigFileSetsFlagsAndTheCommandLineWins) {
+  std::ofstream(path("run.toml")) << "[generate]\nmodel = \"" << kModel << "\"\nmax-tokens = 3\nep = 4\n";
+  const Result r = run("--config " + path("run.toml") + " generate -p 'My dear' --ep 2 --json");
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const Json object = parse_json(r.out, "output");
+  EXPECT_EQ(object["generated_tokens"], 3);
+  EXPECT_EQ(object["op_sets"].size(), 2U);
+}
+
+TEST_F(CommandLine, InspectAndDoctorSpeakJson) {
+  const Json model = parse_json(run("inspect -m " + kModel + " --json").out, "output");
+  EXPECT_EQ(model["num_experts"], 32);
+  EXPECT_EQ(model["memory_per_rank"].size(), 6U);
+  EXPECT_EQ(run("inspect -m deepseek-v2").exit_code, 0);
+  const Json doctor = parse_json(run("doctor --json").out, "output");
+  EXPECT_TRUE(doctor["backends"][0]["available"].get<bool>());
+  EXPECT_NE(run("doctor").out.find("cpu"), std::string::npos);
+}
+
+TEST_F(CommandLine, CtrlCFinishesTheStepAndSaysSo) {
+  const pid_t child = fork();
+  if (child == 0) {
+    std::freopen(path("out").c_str(), "w", stdout);
+    std::freopen(path("err").c_str(), "w", stderr);
+    execl(EPSMOE_PROGRAM, "epsmoe", "generate", "-m", kModel.c_str(), "-p", "It is a truth", "--ep", "2",
+          "--max-tokens", "1000", "--ignore-eos", static_cast<char*>(nullptr));
+    _exit(99);
+  }
+  // As soon as text flows, interrupt.
+  for (int i = 0; i < 600 && (!fs::exists(path("out")) || fs::file_size(path("out")) < 30); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  kill(child, SIGINT);
+  int status = 0;
+  waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 130);
+  EXPECT_NE(read_file(path("err"), 1 << 20).find("(interrupted)"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace eps

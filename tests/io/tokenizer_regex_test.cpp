@@ -1,0 +1,278 @@
+#include "io/tokenizer/regex.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/utf8.h"
+#include "io/tokenizer/pre_tokenizer.h"
+#include "io/tokenizer/unicode.h"
+
+namespace eps::tok {
+namespace {
+
+std::vector<std::string> matches(std::string_view pattern, std::string_view text) {
+  const Regex regex(pattern, "test");
+  RegexScratch scratch;
+  std::vector<Span> spans;
+  regex.find_all(text, scratch, spans);
+  std::vector<std::string> found;
+  size_t covered = 0;
+  for (const Span& span : spans) {
+    EXPECT_EQ(span.begin, covered);
+    covered = span.end;
+    if (span.is_match) found.emplace_back(text.substr(span.begin, span.end - span.begin));
+  }
+  EXPECT_EQ(covered, text.size());
+  return found;
+}
+
+using Strings = std::vector<std::string>;
+
+std::string all_characters() {
+  std::string text;
+  for (char32_t c = 0; c < 0x110000; ++c) {
+    if (c < 0xd800 || c > 0xdfff) utf8_append(text, c);
+  }
+  return text;
+}
+
+// Number of characters and a hash over them, as in make_tokenizer_golden.py.
+struct Members {
+  size_t count = 0;
+  uint64_t hash = 0xcbf29ce484222325ULL;
+  void add(char32_t c) {
+    ++count;
+    for (int shift = 0; shift < 32; shift += 8) hash = (hash ^ ((c >> shift) & 0xff)) * 0x100000001b3ULL;
+  }
+};
+
+struct ClassCase {
+  std::string_view pattern;
+  size_t count;
+  uint64_t hash;
+};
+
+// What Oniguruma, with the tables of Unicode 16, finds among all characters one by one.
+constexpr ClassCase kClasses[] = {
+    {R"(\s)", 25, 0x07db14e6e1f1a2f5ULL},
+    {R"(\S)", 1112039, 0x4f6d9c0065445325ULL},
+    {R"(\d)", 760, 0x42d158e6fb1eebdfULL},
+    {R"(\D)", 1111304, 0xb7939202ec55aa97ULL},
+    {R"(\w)", 144671, 0x84911bebd359ca4cULL},
+    {R"(\W)", 967393, 0x7a09922937fe4ebcULL},
+    {R"([\w])", 144665, 0xe7b565f5d3a103ffULL},
+    {R"(\h)", 22, 0xaf15325b68b38cf4ULL},
+    {R"(\p{L})", 141028, 0xf41bf72239455b4fULL},
+    {R"(\p{Lu})", 1858, 0xfd342e13a57e5d04ULL},
+    {R"(\p{Ll})", 2258, 0x927bffdf46d7c43dULL},
+    {R"(\p{Lm})", 404, 0x027a0171682e7278ULL},
+    {R"(\p{Lo})", 136477, 0x0de7f357b9ab953aULL},
+    {R"(\p{M})", 2501, 0xd996d5f3b9390f58ULL},
+    {R"(\p{N})", 1911, 0xd15586ee8a145a41ULL},
+    {R"(\p{P})", 855, 0x823c3c98638cc712ULL},
+    {R"(\p{S})", 8514, 0x005984794dd2aed8ULL},
+    {R"(\p{Han})", 99030, 0xc64be76eb86e54d8ULL},
+    {R"(\P{L})", 971036, 0x0a60284c079630ebULL},
+    {R"([^\s\p{L}\p{N}])", 969100, 0x7ee90ea310c9a2d7ULL},
+    {R"([[:punct:]])", 9369, 0x0538cba54c442863ULL},
+    {R"([[:space:]])", 25, 0x07db14e6e1f1a2f5ULL},
+    {R"([[:blank:]])", 18, 0x11858f25fe2c96adULL},
+    {R"([[:cntrl:]])", 65, 0x21bb5dad90e006faULL},
+    {R"([[:digit:]])", 760, 0x42d158e6fb1eebdfULL},
+    {R"([[:xdigit:]])", 22, 0xaf15325b68b38cf4ULL},
+    {R"([[:word:]])", 144665, 0xe7b565f5d3a103ffULL},
+    {R"(.)", 1112063, 0x6490445b0fe3fb2fULL},
+};
+
+TEST(Regex, ClassesHoldTheCharactersOfUnicode16) {
+  const std::string text = all_characters();
+  RegexScratch scratch;
+  for (const ClassCase& c : kClasses) {
+    std::vector<Span> spans;
+    Regex(c.pattern, "test").find_all(text, scratch, spans);
+    Members members;
+    for (const Span& span : spans) {
+      if (span.is_match) members.add(utf8_decode(text, span.begin));
+    }
+    EXPECT_EQ(members.count, c.count) << c.pattern;
+    EXPECT_EQ(members.hash, c.hash) << c.pattern;
+  }
+}
+
+struct PropertyCase {
+  const char* name;
+  bool (*has)(char32_t);
+  size_t count;
+  uint64_t hash;
+};
+
+constexpr PropertyCase kProperties[] = {
+    {"numeric", is_numeric, 1924, 0xa1b06be6929373bbULL},
+    {"whitespace", is_whitespace, 25, 0x07db14e6e1f1a2f5ULL},
+    {"punctuation", is_punctuation, 726, 0x44cc3f6f89dbdb6fULL},
+    {"word", is_word, 144667, 0x156e6c7c1c2c0c26ULL},
+};
+
+TEST(Unicode, PropertiesAreThoseOfTheReference) {
+  for (const PropertyCase& c : kProperties) {
+    Members members;
+    for (char32_t code = 0; code < 0x110000; ++code) {
+      if ((code < 0xd800 || code > 0xdfff) && c.has(code)) members.add(code);
+    }
+    EXPECT_EQ(members.count, c.count) << c.name;
+    EXPECT_EQ(members.hash, c.hash) << c.name;
+  }
+}
+
+struct MappingCase {
+  const char* name;
+  std::string (*map)(char32_t);
+  uint64_t hash;
+};
+
+template <UnicodeForm kForm>
+std::string normalized(char32_t c) {
+  std::string text;
+  utf8_append(text, c);
+  return normalize_unicode(text, kForm);
+}
+
+std::string lowercase(char32_t c) {
+  std::string text;
+  append_lowercase(text, c);
+  return text;
+}
+
+constexpr MappingCase kMappings[] = {
+    {"NFC", normalized<UnicodeForm::kNfc>, 0x23fc43766d7c2eb9ULL},
+    {"NFD", normalized<UnicodeForm::kNfd>, 0x2d165bb5391680a1ULL},
+    {"NFKC", normalized<UnicodeForm::kNfkc>, 0x9d5b951dbc60f581ULL},
+    {"NFKD", normalized<UnicodeForm::kNfkd>, 0x46e757dfeea21caeULL},
+    {"lowercase", lowercase, 0xdcd1e661348268ccULL},
+};
+
+TEST(Unicode, MappingsAreThoseOfTheReference) {
+  for (const MappingCase& c : kMappings) {
+    uint64_t hash = 0xcbf29ce484222325ULL;
+    for (char32_t code = 0; code < 0x110000; ++code) {
+      if (code >= 0xd800 && code <= 0xdfff) continue;
+      for (const char byte : c.map(code)) hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001b3ULL;
+    }
+    EXPECT_EQ(hash, c.hash) << c.name;
+  }
+}
+
+TEST(Unicode, LongRunsOfMarksAreSortedInReasonableTime) {
+  std::string text = "a";
+  for (int i = 0; i < 100000; ++i) text += i % 2 == 0 ? "\u0301" : "\u0323";  // alternating combining classes
+  const std::string sorted = normalize_unicode(text, UnicodeForm::kNfd);
+  EXPECT_EQ(sorted.size(), text.size());
+  EXPECT_TRUE(sorted.starts_with("a\u0323\u0323"));
+  EXPECT_TRUE(sorted.ends_with("\u0301\u0301"));
+}
+
+TEST(Regex, EmptyMatchesSplitButNeverLoop) {
+  EXPECT_EQ(matches("x*", "axxb"), (Strings{"", "xx", ""}));
+  EXPECT_EQ(matches("(?:)", "éa"), (Strings{"", "", ""}));
+  EXPECT_EQ(matches("a|$", "ba"), (Strings{"a"}));
+  EXPECT_EQ(matches("a", ""), Strings{});
+}
+
+TEST(Regex, TranslatesWhatOnigurumaReadsDifferently) {
+  EXPECT_EQ(matches(R"(\h+)", "xyz0aFg \t"), (Strings{"0aF"}));
+  EXPECT_EQ(matches(R"(\H)", "0 a"), (Strings{" "}));
+  EXPECT_EQ(matches(R"(\v)", "a\vb\nc"), (Strings{"\v"}));
+  EXPECT_EQ(matches(R"(\u00e9|\x41|\x{42})", "éAB"), (Strings{"é", "A", "B"}));
+  EXPECT_EQ(matches("^a", "a\na"), (Strings{"a", "a"}));
+  EXPECT_EQ(matches("a$", "a\na"), (Strings{"a", "a"}));
+  EXPECT_EQ(matches("a.", "a\nab"), (Strings{"ab"}));
+  EXPECT_EQ(matches("(?m:a.)", "a\nab"), (Strings{"a\n", "ab"}));
+  EXPECT_EQ(matches("a{,2}b", "aaab"), (Strings{"aab"}));
+  EXPECT_EQ(matches("a{x}", "a{x}"), (Strings{"a{x}"}));
+  EXPECT_EQ(matches(R"(\b\w+\b)", "e\u0301a-²x"), (Strings{"e\u0301a", "²x"}));
+  EXPECT_EQ(matches(R"([\w-]+)", "a²-b"), (Strings{"a", "-b"}));
+  EXPECT_EQ(matches(R"(a\Bb)", "ab"), (Strings{"ab"}));
+  EXPECT_EQ(matches("(?i:'s|'ll)", "'S 'lL '\u017f"), (Strings{"'S", "'lL", "'\u017f"}));
+  EXPECT_EQ(matches("[[:digit:][:upper:]]+", "aB1\u0661c"), (Strings{"B1\u0661"}));
+}
+
+TEST(Regex, RefusesWhatItCannotTranslate) {
+  for (const std::string_view pattern : {"[a&&b]",
+                                         "[a[bc]]",
+                                         "a{2}+",
+                                         "a{1,2}+",
+                                         "a{2}?",
+                                         "(?x: a)",
+                                         "(?~a)",
+                                         "a(?i)b|c",
+                                         "(*UTF)a",
+                                         "[]a]",
+                                         "[^]",
+                                         "[a",
+                                         R"([\W])",
+                                         R"([\b])",
+                                         R"(\Qa\E)",
+                                         R"(\xff)",
+                                         R"(\u12)",
+                                         R"(\K)",
+                                         R"(\G)",
+                                         R"(\pL)",
+                                         R"(\p{L)",
+                                         R"(\X)",
+                                         "a\\",
+                                         "(",
+                                         "a**+++(",
+                                         R"(\p{Nonsense})",
+                                         R"([[:print:]])",
+                                         R"(\g<1>)",
+                                         R"((?<n>a)\k<n>)",
+                                         "[[:alpha"}) {
+    try {
+      const Regex regex(pattern, "file.json: field");
+      ADD_FAILURE() << pattern;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kInput) << pattern;
+      EXPECT_EQ(error.where(), "file.json: field") << pattern;
+    }
+  }
+}
+
+TEST(Regex, GivesUpOnExponentialPatterns) {
+  const Regex regex("(?:a|aa)+$", "test");
+  RegexScratch scratch;
+  std::vector<Span> spans;
+  EXPECT_THROW(regex.find_all(std::string(64, 'a') + "c", scratch, spans), Error);
+  spans.clear();
+  regex.find_all("aaa", scratch, spans);  // the scratch is still good
+  EXPECT_EQ(spans.size(), 1U);
+}
+
+TEST(Regex, MegabytesOfWhitespaceAreNoProblem) {
+  const std::string text = std::string(4 << 20, ' ') + "x";
+  EXPECT_EQ(matches(R"(\s*[\r\n]+|\s+(?!\S)|\s+)", text).size(), 2U);
+}
+
+std::string join(const std::vector<Span>& spans, std::string_view text) {
+  std::string out;
+  for (const Span& span : spans) out += fmt::format("[{}]", text.substr(span.begin, span.end - span.begin));
+  return out;
+}
+
+TEST(SplitBehavior, TreatsMatchesAsNamed) {
+  const std::string_view text = "the-final--countdown";
+  RegexScratch scratch;
+  std::vector<Span> spans;
+  Regex("-", "test").find_all(text, scratch, spans);
+  const auto split = [&](SplitBehavior behavior) { return join(apply_behavior(spans, behavior), text); };
+  EXPECT_EQ(split(SplitBehavior::kRemoved), "[the][final][countdown]");
+  EXPECT_EQ(split(SplitBehavior::kIsolated), "[the][-][final][-][-][countdown]");
+  EXPECT_EQ(split(SplitBehavior::kMergedWithPrevious), "[the-][final-][-][countdown]");
+  EXPECT_EQ(split(SplitBehavior::kMergedWithNext), "[the][-final][-][-countdown]");
+  EXPECT_EQ(split(SplitBehavior::kContiguous), "[the][-][final][--][countdown]");
+}
+
+}  // namespace
+}  // namespace eps::tok

@@ -1,0 +1,54 @@
+#include "model/model_spec.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "model/family.h"
+#include "model/kv_cache.h"
+
+namespace eps {
+namespace {
+
+TEST(ModelSpec, PresetsHaveThePublishedSizes) {
+  // The model cards: V2 236 B parameters, 21 B active; V2-Lite 15.7 B, 2.4 B active (without embeddings).
+  const ModelSpec v2 = preset_spec("deepseek-v2");
+  EXPECT_NEAR(static_cast<double>(v2.total_parameters()), 236e9, 1e9);
+  EXPECT_NEAR(static_cast<double>(v2.active_parameters()), 21.4e9, 0.5e9);
+  const ModelSpec lite = preset_spec("deepseek-v2-lite");
+  EXPECT_NEAR(static_cast<double>(lite.total_parameters()), 15.7e9, 0.05e9);
+  EXPECT_NEAR(static_cast<double>(lite.active_parameters()), 2.66e9, 0.05e9);
+  EXPECT_EQ(lite.num_moe_layers(), 26);
+  EXPECT_EQ(lite.first_moe_layer(), 1);
+  EXPECT_THROW(preset_spec("deepseek-v9"), Error);
+}
+
+TEST(ModelSpec, PlainRopeTurnsByPositionOverTheta) {
+  const RopeTable table = make_rope_table({.dim = 4, .theta = 100.0, .yarn = std::nullopt}, 3);
+  ASSERT_EQ(table.cos.size(), 6U);
+  EXPECT_FLOAT_EQ(table.cos[2], std::cos(1.0F));
+  EXPECT_FLOAT_EQ(table.sin[5], std::sin(0.2F));  // position 2, second pair: 2 / 100^(2/4)
+}
+
+TEST(ModelSpec, YarnKeepsFastPairsAndStretchesSlowOnes) {
+  RopeSpec spec{.dim = 64, .theta = 10000.0, .yarn = YarnSpec{}};
+  spec.yarn->factor = 40.0;
+  const RopeTable yarn = make_rope_table(spec, 2);
+  const RopeTable plain = make_rope_table({.dim = 64, .theta = 10000.0, .yarn = std::nullopt}, 2);
+  EXPECT_EQ(yarn.sin[32], plain.sin[32]);                  // the fastest pair at position 1
+  EXPECT_NEAR(yarn.sin[63], plain.sin[63] / 40.0F, 1e-9);  // the slowest
+}
+
+TEST(KvCache, GrowsAndRefusesWhatDoesNotFit) {
+  const ModelSpec lite = preset_spec("deepseek-v2-lite");
+  KvCache cache(lite, 10);
+  cache.extend(4);
+  cache.latent(3)[0] = 7.0F;
+  cache.extend(6);
+  EXPECT_EQ(cache.latent(3)[0], 7.0F);
+  EXPECT_EQ(cache.num_tokens(), 10);
+  EXPECT_THROW(cache.extend(1), Error);
+  EXPECT_EQ(cache.num_tokens(), 10);
+}
+
+}  // namespace
+}  // namespace eps
