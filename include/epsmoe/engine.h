@@ -28,6 +28,7 @@ struct EngineOptions {
   int64_t max_num_batched_tokens = 2048;  // of one prefill step
   int64_t max_model_len = 0;              // context; 0: what the model was made for
   bool record_trace = false;
+  std::string emulate_link = {};      // "1GB/s,20us": pace the ranks' transport to this; empty: as fast as it goes
   int64_t comm_timeout_ms = 300'000;  // a rank waiting longer for another one fails
   // Called while weights load, with bytes done and bytes in all.
   std::function<void(uint64_t, uint64_t)> on_load_progress = {};

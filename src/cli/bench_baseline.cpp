@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "base/error.h"
+#include "engine/factory.h"
 
 namespace eps::cli {
 namespace {
@@ -88,10 +89,10 @@ LayerBaseline::Mlp LayerBaseline::make_mlp(const MlpNames& names, int64_t inner,
   const MutableTensorView stacked = memory.view(compute_, {2 * inner, hidden_});
   convert_rows(source.get(names.gate, {inner, hidden_}), stacked.rows(0, inner), mlp.gate_up_rows);
   convert_rows(source.get(names.up, {inner, hidden_}), stacked.rows(inner, 2 * inner), mlp.gate_up_rows);
-  mlp.gate_up = make_bench_gemm(stacked, num_threads_);
+  mlp.gate_up = make_gemm_baseline(stacked, num_threads_);
   const MutableTensorView down = memory.view(compute_, {hidden_, inner});
   convert_rows(source.get(names.down, {hidden_, inner}), down, mlp.down_rows);
-  mlp.down = make_bench_gemm(down, num_threads_);
+  mlp.down = make_gemm_baseline(down, num_threads_);
   for (const std::string& name : {names.gate, names.up, names.down}) source.release(name);
   return mlp;
 }

@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "cli/bench_gemm.h"
 #include "model/family.h"
 #include "model/weight_source.h"
 #include "moe/routing.h"
+#include "ops/gemm_baseline.h"
 
 namespace eps::cli {
 
@@ -57,8 +57,8 @@ class LayerBaseline {
  private:
   // An expert, or the shared experts, with the rows it works on: [begin, begin + tokens.size()) of the buffers.
   struct Mlp {
-    std::unique_ptr<BenchGemm> gate_up;  // [2I, H]
-    std::unique_ptr<BenchGemm> down;     // [H, I]
+    std::unique_ptr<GemmBaseline> gate_up;  // [2I, H]
+    std::unique_ptr<GemmBaseline> down;     // [H, I]
     RowSizes gate_up_rows;
     RowSizes down_rows;
     int64_t inner = 0;

@@ -102,13 +102,12 @@ void add_layer(CLI::App& bench, Chosen& chosen) {
       ->capture_default_str();
   command.add_flag("--json", *json, "One JSON object on one line of stdout");
   command.footer(
-      "Both arms multiply the same weights and rows, in turns. Ours is the whole layer after the gate: dispatch, "
-      "expert\n"
-      "and shared GEMMs, activation, weighting, combine. The baseline is its GEMM calls alone, with weights packed\n"
-      "beforehand and all the threads that our ranks have together: ratio above 1 means that the whole layer takes "
-      "less\n"
-      "time than they do. Our output is first compared with the baseline's; a wrong layer is not timed (exit 1).\n"
-      "Weights are held three times while packing: deepseek-v2-lite takes some 7 GB in f32, 5 GB in bf16.\n"
+      "Both arms multiply the same weights and rows, in turns. Ours is the whole layer after the gate: dispatch,\n"
+      "expert and shared GEMMs, activation, weighting, combine. The baseline is its GEMM calls alone, with weights\n"
+      "packed beforehand and all the threads that our ranks have together: a ratio above 1 means that the whole layer\n"
+      "takes less time than they do. Our output is first compared with the baseline's; a wrong layer is not timed\n"
+      "(exit 1).\n"
+      "Both arms hold the weights, packed their own way: deepseek-v2-lite takes 7 GB where they compute in f32.\n"
       "Examples:\n"
       "  epsmoe bench layer --preset deepseek-v2-lite --tokens 2048\n"
       "  epsmoe bench layer --preset deepseek-v2-lite --ep 2 --eps-pipeline 4 --skew dirichlet:0.3 --json\n"

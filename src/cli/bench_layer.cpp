@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "cli/bench_baseline.h"
+#include "cli/bench_limit.h"
 #include "cli/bench_ranks.h"
 #include "cli/bench_routing.h"
 #include "engine/factory.h"
@@ -201,8 +202,8 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   const Plan plan = make_plan(problem, pipeline);
   describe(source, plan, problem, result);
 
-  const double gigabytes = static_cast<double>(spec.expert_parameters()) * gate.num_experts * 2e-9;
-  note(fmt::format("packing {} experts, {:.2f} GB in bf16", gate.num_experts, gigabytes));
+  const double megabytes = static_cast<double>(spec.expert_parameters()) * gate.num_experts * 2e-6;
+  note(fmt::format("packing {} experts, {:.1f} MB in bf16", gate.num_experts, megabytes));
   KeepingSource kept(*source.weights);
   const LayerWeights layer = load_moe_layer(spec, *source.family, kept, *ops.front(), result.layer);
   note("packing them for oneDNN");

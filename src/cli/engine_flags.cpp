@@ -32,6 +32,10 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
                   "Stages that each MoE layer's experts are cut into, so that dispatch and combine run under compute: "
                   "auto, off, all (one expert a stage) or a number")
       ->capture_default_str();
+  group
+      .add_option("--emulate-link", options.emulate_link,
+                  "Slow the ranks' transport down to a link, to see what it would cost: 1GB/s,20us")
+      ->type_name("LINK");
   group.add_option("--threads", options.threads, "Threads of each rank (0: usable cores / ranks)")
       ->capture_default_str();
   group

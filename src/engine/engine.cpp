@@ -57,7 +57,8 @@ class EngineImpl final : public Engine {
     model_ = Model::load(folder_.spec, *folder_.family, std::move(source), *ops.front(), [&](uint64_t done) {
       if (options_.on_load_progress) options_.on_load_progress(done, total);
     });
-    auto comms = make_communicators(options.ep, std::chrono::milliseconds(options.comm_timeout_ms));
+    auto comms =
+        make_communicators(options.ep, std::chrono::milliseconds(options.comm_timeout_ms), options.emulate_link);
     ranks_ = std::make_unique<RankGroup>(*model_, std::move(ops), std::move(comms), group);
   }
 

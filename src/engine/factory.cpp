@@ -4,8 +4,10 @@
 
 #include "base/cpu_features.h"
 #include "base/error.h"
+#include "comm/emulated_link.h"
 #include "comm/inproc/inproc.h"
 #include "ops/cpu/cpu_ops.h"
+#include "ops/cpu/onednn_baseline.h"
 #include "ops/reference/reference_ops.h"
 
 namespace eps {
@@ -18,6 +20,16 @@ std::optional<DType> parse_dtype(const std::string& dtype) {
   fail(ErrorKind::kUsage, "--dtype",
        {.what = "unknown compute dtype", .got = dtype, .wanted = "auto, f32 or bf16", .hint = ""});
 }
+
+class OneDnnGemm final : public GemmBaseline {
+ public:
+  OneDnnGemm(const TensorView& weights, int num_threads) : product_(weights.dtype(), weights, num_threads) {}
+  void run(int64_t m, const void* x, float* y) override { product_.run(m, x, y); }
+  std::string implementation(int64_t m) override { return product_.implementation(m); }
+
+ private:
+  OneDnnBaseline product_;
+};
 
 }  // namespace
 
@@ -44,11 +56,21 @@ std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, cons
   return out;
 }
 
-std::vector<std::unique_ptr<Communicator>> make_communicators(int num_ranks, std::chrono::milliseconds timeout) {
-  return make_inproc_communicators(num_ranks, timeout);
+std::vector<std::unique_ptr<Communicator>> make_communicators(int num_ranks, std::chrono::milliseconds timeout,
+                                                              const std::string& emulate_link) {
+  auto comms = make_inproc_communicators(num_ranks, timeout);
+  if (!emulate_link.empty()) {
+    const LinkSpec link = parse_link_spec(emulate_link);
+    for (auto& comm : comms) comm = make_emulated_link(std::move(comm), link);
+  }
+  return comms;
 }
 
 int default_threads_per_rank(int num_ranks) { return std::max(1, cpu_features().usable_cores / num_ranks); }
+
+std::unique_ptr<GemmBaseline> make_gemm_baseline(const TensorView& weights, int num_threads) {
+  return std::make_unique<OneDnnGemm>(weights, num_threads);
+}
 
 std::vector<BackendReport> report_backends() {
   std::vector<BackendReport> out;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "ops/gemm_baseline.h"
 #include "ops/op_set.h"
 
 namespace eps {
@@ -16,10 +17,16 @@ namespace eps {
 std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, const std::string& dtype, int num_ranks,
                                                  int threads_per_rank);
 
-std::vector<std::unique_ptr<Communicator>> make_communicators(int num_ranks, std::chrono::milliseconds timeout);
+// `emulate_link`: empty, or a link to slow the transport down to (comm/emulated_link.h).
+std::vector<std::unique_ptr<Communicator>> make_communicators(int num_ranks, std::chrono::milliseconds timeout,
+                                                              const std::string& emulate_link = {});
 
 // Threads a rank gets when the user named none.
 int default_threads_per_rank(int num_ranks);
+
+// One weight [n, k], f32 or bf16, which is also the type of x, as oneDNN multiplies it; copied. `num_threads` share
+// each product.
+std::unique_ptr<GemmBaseline> make_gemm_baseline(const TensorView& weights, int num_threads);
 
 // What `doctor` prints about backends: a name, whether it works here, and why or why not.
 struct BackendReport {

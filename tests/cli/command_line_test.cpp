@@ -76,6 +76,7 @@ TEST_F(CommandLine, WrongUsageIsOneLineAndExitCode2) {
   expect_refused(generate + "-p x --ep 3", "wanted one of 1, 2, 4, 8, 16, 32");
   expect_refused(generate + "-p x --ep two", "--ep");
   expect_refused(generate + "-p x --eps-pipeline fast", "--eps-pipeline");
+  expect_refused(generate + "-p x --ep 2 --emulate-link fast", "1GB/s,20us");
   expect_refused(generate + "-p x --device cuda", "no CUDA backend");
   expect_refused(generate + "-p x --max-tokens 0", "--max-tokens");
   expect_refused(generate + "-p x --temperature -1", "--temperature");

@@ -7,13 +7,17 @@
 #include <thread>
 
 #include "base/error.h"
+#include "comm/emulated_link.h"
 #include "comm/inproc/inproc.h"
 
 namespace eps::test {
 
-inline void on_ranks(int num_ranks, const std::function<void(Communicator&)>& body,
-                     std::chrono::milliseconds timeout = std::chrono::milliseconds(30000)) {
-  auto comms = make_inproc_communicators(num_ranks, timeout);
+// `link`: what to slow the transport down to; null: nothing.
+inline void on_ranks(int num_ranks, const std::function<void(Communicator&)>& body, const LinkSpec* link = nullptr) {
+  auto comms = make_inproc_communicators(num_ranks, std::chrono::milliseconds(30000));
+  if (link != nullptr) {
+    for (auto& comm : comms) comm = make_emulated_link(std::move(comm), *link);
+  }
   std::mutex mutex;
   std::exception_ptr first;
   std::vector<std::thread> threads;

@@ -1,22 +1,12 @@
-#include "cli/bench_gemm.h"
+#include "cli/bench_limit.h"
 
 #include <random>
 
 #include "base/clock.h"
-#include "ops/cpu/onednn_baseline.h"
+#include "engine/factory.h"
 
 namespace eps::cli {
 namespace {
-
-class OneDnnGemm final : public BenchGemm {
- public:
-  OneDnnGemm(const TensorView& weights, int num_threads) : product_(weights.dtype(), weights, num_threads) {}
-  void run(int64_t m, const void* x, float* y) override { product_.run(m, x, y); }
-  std::string implementation(int64_t m) override { return product_.implementation(m); }
-
- private:
-  OneDnnBaseline product_;
-};
 
 constexpr int64_t kSquareSize = 2048;
 constexpr int64_t kLargeSquareSize = 4096;
@@ -38,10 +28,6 @@ void fill_random(MutableTensorView out) {
 
 }  // namespace
 
-std::unique_ptr<BenchGemm> make_bench_gemm(const TensorView& weights, int num_threads) {
-  return std::make_unique<OneDnnGemm>(weights, num_threads);
-}
-
 GemmLimit::GemmLimit(DType dtype, int num_threads, int64_t size) : dtype_(dtype), num_threads_(num_threads) {
   add(size > 0 ? size : kSquareSize);
   time(squares_.front());
@@ -56,7 +42,7 @@ void GemmLimit::add(int64_t size) {
   const MutableTensorView x = square.x.view(dtype_, {size, size});
   fill_random(x);
   square.y.view(DType::kF32, {size, size});
-  square.gemm = make_bench_gemm(x, num_threads_);
+  square.gemm = make_gemm_baseline(x, num_threads_);
   squares_.push_back(std::move(square));
 }
 

@@ -1,4 +1,4 @@
-// The baseline of benchmarks: one product at a time through oneDNN, as a careful user would call it.
+// The limit that benchmarks give rates in percent of.
 #pragma once
 
 #include <cstdint>
@@ -6,25 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "ops/gemm_baseline.h"
 #include "tensor/tensor.h"
 
 namespace eps::cli {
 
-// y [m, n] f32 = x [m, k] · Wᵀ with weights W packed beforehand.
-// Threads one caller at a time
-// Cost    the first run of an m makes its primitive
-class BenchGemm {
- public:
-  virtual ~BenchGemm() = default;
-  virtual void run(int64_t m, const void* x, float* y) = 0;
-  // oneDNN's name for what m rows run on, e.g. "brg:avx512_core_amx_bf16".
-  virtual std::string implementation(int64_t m) = 0;
-};
-
-// `weights` [n, k], f32 or bf16, which is also the type of x; copied. `num_threads` share each product.
-std::unique_ptr<BenchGemm> make_bench_gemm(const TensorView& weights, int num_threads);
-
-// The limit that rates are given in percent of: the best rate seen of square oneDNN products.
+// The best rate seen of square oneDNN products.
 class GemmLimit {
  public:
   // `size` 0: 2048, and 4096 too where 2048 is over in so short a time that starting the threads shows.
@@ -39,7 +26,7 @@ class GemmLimit {
  private:
   struct Square {
     int64_t size;
-    std::unique_ptr<BenchGemm> gemm;
+    std::unique_ptr<GemmBaseline> gemm;
     Buffer x, y;
   };
   void add(int64_t size);

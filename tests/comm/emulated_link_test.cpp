@@ -1,0 +1,56 @@
+#include "comm/emulated_link.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
+
+#include "base/error.h"
+#include "comm/inproc/inproc.h"
+
+namespace eps {
+namespace {
+
+TEST(EmulatedLink, ReadsBandwidthAndLatency) {
+  EXPECT_DOUBLE_EQ(parse_link_spec("1GB/s,20us").bytes_per_second, 1e9);
+  EXPECT_DOUBLE_EQ(parse_link_spec("1GB/s,20us").latency_seconds, 20e-6);
+  EXPECT_DOUBLE_EQ(parse_link_spec("2.5MB/s").bytes_per_second, 2.5e6);
+  EXPECT_DOUBLE_EQ(parse_link_spec("3kB/s,1.5ms").latency_seconds, 1.5e-3);
+  for (const char* bad : {"", "1", "1GB", "GB/s", "-1GB/s", "0GB/s", "1GB/s,", "1GB/s,20", "1GB/s,-2us", "nanGB/s"}) {
+    EXPECT_THROW(parse_link_spec(bad), Error) << bad;
+  }
+}
+
+// Two ranks exchange `num_bytes` on each channel at once; returns the seconds until both are done.
+double exchange_seconds(const LinkSpec& spec, size_t num_bytes) {
+  auto comms = make_inproc_communicators(2, std::chrono::milliseconds(20000));
+  for (auto& comm : comms) comm = make_emulated_link(std::move(comm), spec);
+  const auto begin = std::chrono::steady_clock::now();
+  std::vector<std::thread> threads;
+  for (auto& comm : comms) {
+    for (const Channel channel : {Channel::kDispatch, Channel::kCombine}) {
+      threads.emplace_back([&comm, channel, num_bytes] {
+        std::vector<std::byte> out(num_bytes);
+        std::vector<std::byte> in(num_bytes);
+        std::vector<ConstBytes> send(2);
+        std::vector<MutableBytes> recv(2);
+        send[static_cast<size_t>(1 - comm->rank())] = out;
+        recv[static_cast<size_t>(1 - comm->rank())] = in;
+        comm->all_to_all(channel, send, recv);
+      });
+    }
+  }
+  for (auto& thread : threads) thread.join();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+TEST(EmulatedLink, BothChannelsShareTheBandwidthAndTheLatencyAddsOnce) {
+  // 2 × 1 MB at 50 MB/s is 40 ms, plus 5 ms. Never sooner; later only as far as the machine is busy.
+  const double took = exchange_seconds({50e6, 5e-3}, 1'000'000);
+  EXPECT_GE(took, 0.045);
+  EXPECT_LT(took, 0.5);
+  EXPECT_LT(exchange_seconds({50e6, 1.0}, 0), 0.5);  // nothing to carry, nothing to wait for
+}
+
+}  // namespace
+}  // namespace eps
