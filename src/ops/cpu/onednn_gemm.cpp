@@ -19,8 +19,10 @@ namespace {
 using dnnl::memory;
 
 constexpr int64_t kMaxRows =
-    256;                          // enough rows to hide the weights' way from memory; keeps the set of primitives small
-constexpr int64_t kRowStep = 16;  // rows of an AMX tile: fewer rows cost as much
+    256;  // enough rows to hide the weights' way from memory; keeps the set of primitives small
+// Rows are padded to a multiple of this: below 16 oneDNN 2.6 takes other kernels, whose sums differ in the last bit
+// (seen at one row against two), and a row must not depend on how many come with it.
+constexpr int64_t kRowStep = 16;
 // Slices of N, so that threads can share a product: multiples of 64 (oneDNN's widest column block) near 512, whose bf16
 // weights for K = 2048 fill a 2 MiB L2.
 constexpr int64_t kSliceColumns = 512;
@@ -289,10 +291,7 @@ std::unique_ptr<PackedLinear> pack_onednn(std::span<const TensorView> parts, std
 int64_t onednn_row_bucket(int64_t m) {
   EPS_CHECK_GT(m, 0);
   EPS_CHECK_LE(m, kMaxRows);
-  if (m > kRowStep / 2) return (m + kRowStep - 1) / kRowStep * kRowStep;
-  int64_t bucket = 1;
-  while (bucket < m) bucket *= 2;
-  return bucket;
+  return (m + kRowStep - 1) / kRowStep * kRowStep;
 }
 
 std::vector<std::string> onednn_implementations(const OneDnnContext& context) { return context.implementations(); }

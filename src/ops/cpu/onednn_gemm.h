@@ -23,7 +23,7 @@ std::shared_ptr<OneDnnContext> make_onednn_context();
 std::unique_ptr<PackedLinear> pack_onednn(std::span<const TensorView> parts, std::shared_ptr<OneDnnContext> context);
 
 // Rows a product of m rows is computed with: oneDNN is fast only for numbers of rows it was told beforehand, so there
-// is one primitive for each of 1, 2, 4, 8 and the multiples of 16 up to 256, and the rows between are zeros.
+// is one primitive for each multiple of 16 up to 256, and the rows between are zeros.
 int64_t onednn_row_bucket(int64_t m);
 
 // Names of the oneDNN implementations in use, e.g. "brg:avx512_core_amx_bf16", without repeats.

@@ -1,6 +1,7 @@
 #include "ops/cpu/packed_linear.h"
 
 #include "base/error.h"
+#include "ops/cpu/amx_gemm.h"
 #include "ops/cpu/onednn_gemm.h"
 #include "ops/cpu/panel_gemm.h"
 
@@ -22,12 +23,21 @@ CpuEngineChoice choose_panels(const CpuFeatures& features, std::string why) {
   return choice;
 }
 
-CpuEngineChoice choose_onednn(std::string isa, std::string why) {
+CpuEngineChoice choose_amx(std::string why) {
+  CpuEngineChoice choice;
+  choice.engine = CpuEngine::kAmx;
+  choice.compute = DType::kBF16;
+  choice.isa = "amx_bf16";
+  choice.reason = "bf16 in AMX tiles: " + std::move(why);
+  return choice;
+}
+
+CpuEngineChoice choose_onednn(std::string why) {
   CpuEngineChoice choice;
   choice.engine = CpuEngine::kOneDnn;
   choice.compute = DType::kBF16;
-  choice.isa = std::move(isa);
-  choice.reason = fmt::format("bf16 on {} through oneDNN: {}", choice.isa, why);
+  choice.isa = "avx512_bf16";
+  choice.reason = "bf16 on avx512_bf16 through oneDNN: " + std::move(why);
   choice.onednn = make_onednn_context();
   return choice;
 }
@@ -39,9 +49,9 @@ CpuEngineChoice choose_cpu_engine(std::optional<DType> wanted_compute) {
 }
 
 CpuEngineChoice choose_cpu_engine(std::optional<DType> wanted_compute, const CpuFeatures& features) {
-  const bool amx = features.has_amx_bf16();
+  const bool amx = features.has_amx_bf16() && has_amx_kernels();
   if (!wanted_compute) {
-    if (amx) return choose_onednn("amx_bf16", "the CPU multiplies bf16 in AMX tiles");
+    if (amx) return choose_amx("the CPU has them");
     return choose_panels(features, features.avx512_bf16 ? "no AMX, and f32 is as fast and more exact without it"
                                                         : "the CPU has no bf16 instructions");
   }
@@ -50,8 +60,8 @@ CpuEngineChoice choose_cpu_engine(std::optional<DType> wanted_compute, const Cpu
     fail(ErrorKind::kUsage, "compute dtype",
          {"cannot compute in this dtype", std::string(to_string(*wanted_compute)), "f32 or bf16", ""});
   }
-  if (amx) return choose_onednn("amx_bf16", "as asked");
-  if (features.avx512_bf16 && features.has_avx512_kernels()) return choose_onednn("avx512_bf16", "as asked");
+  if (amx) return choose_amx("as asked");
+  if (features.avx512_bf16 && features.has_avx512_kernels()) return choose_onednn("as asked");
   fail(ErrorKind::kUsage, "compute dtype",
        {"this CPU has no bf16 instructions", fmt::format("{} ({})", features.brand, features.isa_list()),
         "amx_bf16 or avx512_bf16", "f32, which also reads bf16 weights"});
@@ -68,6 +78,7 @@ std::unique_ptr<PackedLinear> pack_linear(std::span<const TensorView> parts, con
               "weights are f32, bf16 or f16, not {}", to_string(part.dtype()));
   }
   if (choice.engine == CpuEngine::kPanel) return pack_panels(parts, panel_kernels(choice.isa));
+  if (choice.engine == CpuEngine::kAmx) return pack_amx(parts);
   EPS_CHECK(choice.onednn != nullptr, "the choice has no oneDNN context; use choose_cpu_engine");
   return pack_onednn(parts, choice.onednn);
 }

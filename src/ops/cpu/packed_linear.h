@@ -22,12 +22,13 @@ class OneDnnContext;
 
 enum class CpuEngine {
   kPanel,   // our f32 kernels over weights in their stored dtype
-  kOneDnn,  // oneDNN: bf16 x bf16, accumulated in f32, for CPUs with bf16 instructions
+  kAmx,     // our bf16 kernels, accumulated in f32, for CPUs with AMX tiles
+  kOneDnn,  // oneDNN: bf16 x bf16, accumulated in f32, for CPUs with bf16 instructions but no tiles
 };
 
 struct CpuEngineChoice {
   CpuEngine engine = CpuEngine::kPanel;
-  DType compute = DType::kF32;  // dtype of x: f32 for kPanel, bf16 for kOneDnn
+  DType compute = DType::kF32;  // dtype of x: f32 for kPanel, else bf16
   std::string isa;              // "portable", "avx2", "avx512", "avx512_bf16", "amx_bf16"
   std::string reason;           // one line for `doctor`
   // Shared: every weight packed with this choice uses the same primitives, and may outlive the choice. kOneDnn only.

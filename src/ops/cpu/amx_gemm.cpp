@@ -1,0 +1,307 @@
+#include "ops/cpu/amx_gemm.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+#include "ops/cpu/convert.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define EPS_AMX __attribute__((target("amx-tile,amx-bf16,avx512f")))
+#endif
+
+namespace eps {
+
+#if defined(__x86_64__)
+
+namespace {
+
+// A tile register: 16 rows of 64 bytes. Two tiles of x (32 rows) times two of the weights (32 columns) keep four
+// accumulators, so each tile loaded serves two products: loads take half the time of the products they feed.
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kStep = 32;             // k of one tile: 32 bf16 = 64 bytes
+constexpr int64_t kPanel = 32;            // columns
+constexpr int64_t kRowTile = 32;          // rows
+constexpr int64_t kStepBytes = 2 * 1024;  // two weight tiles
+constexpr int64_t kTileFloats = kRowTile * kPanel;
+// A panel's block of K (32 KB of weights) stays in the L1 cache while the row tiles pass over it.
+constexpr int64_t kStepsPerBlock = 16;
+// Rows that pass over the weights together: 256 rows of K = 2048 are half an L2 cache of 2 MB.
+constexpr int64_t kRowsPerBlock = 256;
+// Columns that threads may share a product by.
+constexpr int64_t kSliceColumns = 4 * kPanel;
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct alignas(64) TileConfig {
+  uint8_t palette = 1;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {};
+};
+
+// Tiles 0..3 accumulate (top left, top right, bottom left, bottom right), 4 and 5 hold x, 6 and 7 the weights.
+EPS_AMX void configure_tiles(int64_t rows) {
+  const auto top = static_cast<uint8_t>(std::min(rows, kTileRows));
+  const auto bottom = static_cast<uint8_t>(std::max<int64_t>(rows - kTileRows, 1));
+  TileConfig config;
+  config.rows[0] = config.rows[1] = config.rows[4] = top;
+  config.rows[2] = config.rows[3] = config.rows[5] = bottom;
+  config.rows[6] = config.rows[7] = kTileRows;
+  // GCC 12's intrinsic names only the first bytes as read: without this the rows above are never stored.
+  asm volatile("" : : "r"(&config) : "memory");
+  _tile_loadconfig(&config);
+}
+
+struct TileTask {
+  const bf16* x;     // first row, at the first k of the block
+  int64_t ldx;       // elements
+  const bf16* tail;  // [32, 32] the columns of x after the whole steps, zero padded; null: none
+  const std::byte* weights;
+  int64_t steps;  // whole ones
+  float* y;
+  int64_t ldy;
+  bool accumulate;  // continue the chain in y
+};
+
+template <bool kTwo>
+EPS_AMX inline void multiply_step(const void* x, int64_t stride, const std::byte* weights) {
+  const auto* top = static_cast<const std::byte*>(x);
+  _tile_loadd(4, top, stride);
+  _tile_loadd(6, weights, 64);
+  _tile_loadd(7, weights + 1024, 64);
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_dpbf16ps(1, 4, 7);
+  if constexpr (kTwo) {
+    _tile_loadd(5, top + kTileRows * stride, stride);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+}
+
+template <bool kTwo>
+EPS_AMX void run_tile(const TileTask& task) {
+  // The tile loads below are opaque to the compiler: what was written to memory before must be there.
+  asm volatile("" ::: "memory");
+  float* bottom = task.y + kTileRows * task.ldy;
+  const int64_t y_stride = task.ldy * static_cast<int64_t>(sizeof(float));
+  if (task.accumulate) {
+    _tile_loadd(0, task.y, y_stride);
+    _tile_loadd(1, task.y + kTileRows, y_stride);
+    if constexpr (kTwo) {
+      _tile_loadd(2, bottom, y_stride);
+      _tile_loadd(3, bottom + kTileRows, y_stride);
+    }
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    if constexpr (kTwo) {
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+  }
+  const bf16* x = task.x;
+  const std::byte* weights = task.weights;
+  for (int64_t s = 0; s < task.steps; ++s, x += kStep, weights += kStepBytes) {
+    multiply_step<kTwo>(x, task.ldx * static_cast<int64_t>(sizeof(bf16)), weights);
+  }
+  if (task.tail != nullptr) multiply_step<kTwo>(task.tail, kStep * static_cast<int64_t>(sizeof(bf16)), weights);
+  _tile_stored(0, task.y, y_stride);
+  _tile_stored(1, task.y + kTileRows, y_stride);
+  if constexpr (kTwo) {
+    _tile_stored(2, bottom, y_stride);
+    _tile_stored(3, bottom + kTileRows, y_stride);
+  }
+}
+
+EPS_AMX void release_tiles() { _tile_release(); }
+
+struct Product {
+  const std::byte* panels;
+  int64_t n, k;
+  const bf16* x;
+  int64_t ldx;
+  float* y;
+  int64_t ldy, m;
+
+  int64_t whole_steps() const { return k / kStep; }
+  int64_t num_steps() const { return divide_up(k, kStep); }
+};
+
+// Kept by each thread between calls, so that a product allocates nothing.
+struct Scratch {
+  Buffer rows;  // x of the last row tile, zero padded to 32 rows and whole steps
+};
+
+class Runner {
+ public:
+  Runner(const Product& p, Scratch& scratch) : p_(p), two_(p.m > kTileRows) {
+    // Few rows: tiles of exactly that many. More: whole tiles, and the rest of the rows as a padded copy, since
+    // changing the tiles' shape in between would cost more than it saves.
+    full_rows_ = p.m <= kRowTile ? 0 : p.m / kRowTile * kRowTile;
+    rest_rows_ = p.m - full_rows_;
+    configure_tiles(p.m <= kRowTile ? p.m : kRowTile);
+    if (full_rows_ > 0 && rest_rows_ > 0) copy_rest(scratch);
+  }
+  ~Runner() { release_tiles(); }
+  Runner(const Runner&) = delete;
+  Runner& operator=(const Runner&) = delete;
+
+  void run_panel(int64_t panel) {
+    const int64_t columns = std::min(kPanel, p_.n - panel * kPanel);
+    const bool whole = columns == kPanel;
+    const int64_t steps_per_block = whole && full_rows_ > 0 ? kStepsPerBlock : p_.num_steps();
+    for (int64_t step = 0; step < p_.num_steps(); step += steps_per_block) {
+      const int64_t end = std::min(p_.num_steps(), step + steps_per_block);
+      for (int64_t row = 0; row < full_rows_; row += kRowTile) {
+        if (whole) {
+          run_rows(panel, row, step, end, p_.y + row * p_.ldy + panel * kPanel, p_.ldy);
+        } else {
+          run_rows(panel, row, step, end, staged_, kPanel);
+          copy_out(row, kRowTile, panel, columns);
+        }
+      }
+      if (rest_rows_ > 0) run_rest(panel, step, end);
+    }
+    if (rest_rows_ > 0) copy_out(full_rows_, rest_rows_, panel, columns, rest_);
+  }
+
+ private:
+  const std::byte* weights(int64_t panel, int64_t step) const {
+    return p_.panels + (panel * p_.num_steps() + step) * kStepBytes;
+  }
+
+  void copy_rest(Scratch& scratch) {
+    const int64_t width = p_.num_steps() * kStep;
+    rest_x_ = scratch.rows.view(DType::kBF16, {kRowTile, width}).as<bf16>();
+    std::memset(static_cast<void*>(rest_x_), 0, static_cast<size_t>(kRowTile * width) * sizeof(bf16));
+    for (int64_t r = 0; r < rest_rows_; ++r) {
+      std::memcpy(rest_x_ + r * width, p_.x + (full_rows_ + r) * p_.ldx, static_cast<size_t>(p_.k) * sizeof(bf16));
+    }
+  }
+
+  // Rows straight from x. The step that K does not fill goes through a padded copy: what lies beyond K in memory is
+  // another row, and times a zero weight an infinity there would not vanish.
+  void run_rows(int64_t panel, int64_t row, int64_t step, int64_t end, float* y, int64_t ldy) {
+    TileTask task{
+        p_.x + row * p_.ldx + step * kStep, p_.ldx, nullptr, weights(panel, step), end - step, y, ldy, step > 0};
+    if (end > p_.whole_steps()) {
+      const int64_t left = p_.k - p_.whole_steps() * kStep;
+      std::memset(static_cast<void*>(tail_), 0, sizeof(tail_));
+      for (int64_t r = 0; r < std::min(kRowTile, p_.m - row); ++r) {
+        std::memcpy(tail_ + r * kStep, p_.x + (row + r) * p_.ldx + p_.whole_steps() * kStep,
+                    static_cast<size_t>(left) * sizeof(bf16));
+      }
+      task.tail = tail_;
+      --task.steps;
+    }
+    run(task);
+  }
+
+  void run_rest(int64_t panel, int64_t step, int64_t end) {
+    if (full_rows_ == 0) {
+      run_rows(panel, 0, step, end, rest_, kPanel);
+      return;
+    }
+    const int64_t width = p_.num_steps() * kStep;
+    run({rest_x_ + step * kStep, width, nullptr, weights(panel, step), end - step, rest_, kPanel, step > 0});
+  }
+
+  void run(const TileTask& task) const { two_ ? run_tile<true>(task) : run_tile<false>(task); }
+
+  void copy_out(int64_t row, int64_t rows, int64_t panel, int64_t columns, const float* from) {
+    for (int64_t r = 0; r < rows; ++r) {
+      std::memcpy(p_.y + (row + r) * p_.ldy + panel * kPanel, from + r * kPanel,
+                  static_cast<size_t>(columns) * sizeof(float));
+    }
+  }
+  void copy_out(int64_t row, int64_t rows, int64_t panel, int64_t columns) {
+    copy_out(row, rows, panel, columns, staged_);
+  }
+
+  Product p_;
+  bool two_;  // more than 16 rows a tile pair
+  int64_t full_rows_ = 0;
+  int64_t rest_rows_ = 0;
+  bf16* rest_x_ = nullptr;
+  alignas(64) float staged_[kTileFloats] = {};  // a partial panel's rows
+  alignas(64) float rest_[kTileFloats] = {};    // the rest rows' chain across blocks of K
+  alignas(64) bf16 tail_[kRowTile * kStep] = {};
+};
+
+class AmxLinear final : public PackedLinear {
+ public:
+  AmxLinear(std::span<const TensorView> parts, int64_t n) : PackedLinear(n, parts[0].dim(1)) {
+    num_steps_ = divide_up(in_features(), kStep);
+    num_bytes_ = static_cast<size_t>(divide_up(n, kPanel) * num_steps_ * kStepBytes);
+    panels_.reserve(num_bytes_);
+    if (n % kPanel != 0 || in_features() % kStep != 0) std::memset(panels_.data(), 0, num_bytes_);
+    int64_t column = 0;
+    for (const TensorView& part : parts) {
+      if (part.dtype() == DType::kBF16) pack_rows(part.as<const bf16>(), part.dim(0), column);
+      if (part.dtype() == DType::kF32) pack_rows(part.as<const float>(), part.dim(0), column);
+      if (part.dtype() == DType::kF16) pack_rows(part.as<const f16>(), part.dim(0), column);
+      column += part.dim(0);
+    }
+  }
+
+  size_t num_bytes() const override { return num_bytes_; }
+  DType input_dtype() const override { return DType::kBF16; }
+  Grain grain() const override { return {kSliceColumns, kRowsPerBlock}; }
+
+  void run_block(const void* x, int64_t ldx, float* y, int64_t ldy, int64_t m, int64_t n_begin,
+                 int64_t n_end) const override {
+    static thread_local Scratch scratch;
+    Runner runner({panels_.data(), out_features(), in_features(), static_cast<const bf16*>(x), ldx, y, ldy, m},
+                  scratch);
+    for (int64_t panel = n_begin / kPanel; panel < divide_up(n_end, kPanel); ++panel) runner.run_panel(panel);
+  }
+
+ private:
+  static bf16 as_bf16(bf16 v) { return v; }
+  static bf16 as_bf16(float v) { return to_bf16(v); }
+  static bf16 as_bf16(f16 v) { return to_bf16(to_float(v)); }
+
+  // Element (column, k) stands in tile (column / 16, k / 32) at row (k % 32) / 2, column % 16, half k % 2.
+  template <typename From>
+  void pack_rows(const From* from, int64_t rows, int64_t column) {
+    auto* to = reinterpret_cast<bf16*>(panels_.data());
+    const int64_t k = in_features();
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t c = column + r;
+      bf16* panel = to + c / kPanel * num_steps_ * (kStepBytes / 2) + c % kPanel / kTileRows * 512 + c % kTileRows * 2;
+      for (int64_t i = 0; i < k; ++i) {
+        panel[i / kStep * (kStepBytes / 2) + i % kStep / 2 * 32 + i % 2] = as_bf16(from[r * k + i]);
+      }
+    }
+  }
+
+  int64_t num_steps_;
+  size_t num_bytes_;
+  Buffer panels_;
+};
+
+}  // namespace
+
+bool has_amx_kernels() { return true; }
+
+std::unique_ptr<PackedLinear> pack_amx(std::span<const TensorView> parts) {
+  int64_t n = 0;
+  for (const TensorView& part : parts) n += part.dim(0);
+  return std::make_unique<AmxLinear>(parts, n);
+}
+
+#else
+
+bool has_amx_kernels() { return false; }
+
+std::unique_ptr<PackedLinear> pack_amx(std::span<const TensorView>) {
+  EPS_CHECK(false, "this build has no AMX kernels");
+  return nullptr;
+}
+
+#endif
+
+}  // namespace eps
