@@ -211,8 +211,9 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   const int all_threads = engine.ep * result.threads;
   LayerBaseline baseline(spec, *source.family, result.layer, kept, compute, all_threads, [](int) {});
   GemmLimit limit(compute, all_threads, options.limit_size);
-  LayerRanks ranks(layer, placement, std::move(ops),
-                   make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms)));
+  LayerRanks ranks(
+      layer, placement, std::move(ops),
+      make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms), engine.emulate_link));
 
   note("checking our output against the baseline's");
   Buffer memory;
