@@ -28,6 +28,6 @@ given -m --model -- "$@" || defaults+=(-m "$root/models/austen-moe")
 given -p --prompt -f --file -- "$@" ||
   defaults+=(-p "It was a truth which no one in the neighbourhood could deny, that Miss Elliot had")
 given --ep -- "$@" || defaults+=(--ep 2)
-given --eps-pipeline -- "$@" || defaults+=(--eps-pipeline auto)
+given --eps-pipeline -- "$@" || defaults+=(--eps-pipeline 2)
 
 exec "$root/build/cpu-release/bin/epsmoe" generate "${defaults[@]}" "$@"
