@@ -158,8 +158,7 @@ void LayerBaseline::run_mlp(Mlp& mlp, TensorView x) {
 //
 //   gate, up   d = kTwoSums |x| |W|, one standard deviation of each element
 //   act        |silu'| <= 1.1 and |silu(g)| <= |g|, so the vector's error has the norm d (1.1 |up| + |gate|); exp and
-//   what
-//              follows it take 16 f32 roundings on both sides together; in bf16 each side rounds act once more
+//              what follows it take 16 f32 roundings on both sides together; in bf16 each side rounds act once more
 //   down       that error meets weights of random sign, of the size |W| / sqrt(I) each; or, where one element of act
 //              outweighs all others, its own weight, at most the largest. And down's own sum: kTwoSums |act| |W|
 //   adding up  the experts of a token: as many roundings of something smaller; as much again is plenty

@@ -37,6 +37,7 @@ class KeepingSource final : public WeightSource {
     kept_.erase(name);
     inner_.release(name);
   }
+  std::vector<std::string> unused() const override { return inner_.unused(); }
   uint64_t total_bytes() const override { return inner_.total_bytes(); }
   void set_last_user() { is_last_user_ = true; }
 
@@ -106,6 +107,12 @@ void check_ranges(const LayerBenchOptions& options) {
   at_least("--threads", options.engine.threads, 0);
   at_least("--num-experts", options.num_experts, 0);
   at_least("--limit-size", options.limit_size, 0);
+  constexpr int64_t kMost = 1 << 20;  // beyond it memory runs out before the first repetition
+  if (options.tokens > kMost) refuse("--tokens", "out of range", std::to_string(options.tokens), "at most 1048576");
+  constexpr int64_t kMostSize = 1 << 15;
+  if (options.limit_size > kMostSize) {
+    refuse("--limit-size", "out of range", std::to_string(options.limit_size), "at most 32768");
+  }
 }
 
 // What is between the brackets of "cpu f32 (avx2), 2 threads"; nothing where an op set uses no special instructions.

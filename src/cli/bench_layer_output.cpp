@@ -81,6 +81,7 @@ std::string format_layer_json(const LayerBenchOptions& options, const LayerBench
       {"ep", options.engine.ep},
       {"threads", r.threads},
       {"eps_pipeline", options.engine.eps_pipeline},
+      {"emulate_link", options.engine.emulate_link},
       {"policy", r.policy},
       {"num_stages", r.num_stages},
       {"kernel", r.kernel},
@@ -109,7 +110,7 @@ std::string format_layer_json(const LayerBenchOptions& options, const LayerBench
       {"communication_us", r.communication_us / static_cast<double>(r.us.size())},
       {"worst_error", r.worst_error},
   };
-  return out.dump();
+  return dump_json(out);
 }
 
 }  // namespace eps::cli

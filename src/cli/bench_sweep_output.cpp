@@ -49,6 +49,7 @@ nlohmann::ordered_json to_json(const SweepOptions& options, const SweepModel& mo
           {"n_threads", model.threads},
           {"ep", e.ep},
           {"eps_pipeline", e.eps_pipeline},
+          {"emulate_link", e.emulate_link},
           {"n_prompt", r.test.num_prompt},
           {"n_gen", r.test.num_generated},
           {"test_time", r.test_time},
@@ -65,7 +66,7 @@ std::vector<std::pair<std::string, std::string>> scalars(const nlohmann::ordered
   std::vector<std::pair<std::string, std::string>> out;
   for (const auto& [key, value] : object.items()) {
     if (value.is_array()) continue;
-    out.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
+    out.emplace_back(key, value.is_string() ? value.get<std::string>() : dump_json(value));
   }
   return out;
 }
@@ -96,8 +97,8 @@ std::string SweepPrinter::header() const {
 std::string SweepPrinter::row(const SweepResult& result) {
   const bool first = std::exchange(first_, false);
   switch (options_.format) {
-    case SweepFormat::kJson: return (first ? "\n" : ",\n") + to_json(options_, model_, result).dump(2);
-    case SweepFormat::kJsonLines: return to_json(options_, model_, result).dump() + "\n";
+    case SweepFormat::kJson: return (first ? "\n" : ",\n") + dump_json(to_json(options_, model_, result), 2);
+    case SweepFormat::kJsonLines: return dump_json(to_json(options_, model_, result)) + "\n";
     case SweepFormat::kCsv: {
       std::vector<std::string> values;
       for (auto& [key, value] : scalars(to_json(options_, model_, result))) values.push_back(value);

@@ -35,6 +35,9 @@ void add_engine_flags(CLI::App& command, EngineOptions& options);
 // Opens the engine, with a progress bar on stderr when it takes longer than a second.
 std::unique_ptr<Engine> open_engine(EngineOptions options);
 
+// Accepts whole numbers from `least` on (and, for seeds, up to 2^64 - 1), and says so otherwise.
+CLI::Validator whole_number_from(uint64_t least);
+
 void add_generate_command(CLI::App& app, Chosen& chosen);
 void add_perplexity_command(CLI::App& app, Chosen& chosen);
 void add_inspect_command(CLI::App& app, Chosen& chosen);

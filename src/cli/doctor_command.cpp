@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "base/cpu_features.h"
+#include "base/error.h"
 #include "cli/command.h"
 #include "engine/factory.h"
 #include "epsmoe/version.h"
@@ -37,7 +38,7 @@ int run(bool json) {
                       {"cores", cpu.usable_cores}, {"isa", cpu.isa_list()},
                       {"memory_gb", memory_gb()},  {"l2_bytes", cpu.l2_bytes},
                       {"backends", list},          {"environment", environment()}};
-    fmt::print("{}\n", out.dump());
+    fmt::print("{}\n", dump_json(out));
     return 0;
   }
   fmt::print("epsmoe {}\n", EPSMOE_VERSION);
@@ -45,15 +46,14 @@ int run(bool json) {
              cpu.usable_cores == 1 ? "" : "s", memory_gb());
   fmt::print("isa       {}\n", cpu.isa_list().empty() ? "none that the kernels use" : cpu.isa_list());
   for (const auto& b : backends) fmt::print("{}  {:<10} {}\n", b.available ? "on " : "off", b.name, b.detail);
-  for (const std::string& entry : environment()) fmt::print("env       {}\n", entry);
+  for (const std::string& entry : environment()) fmt::print("env       {}\n", printable(entry));
   return 0;
 }
 
 }  // namespace
 
 void add_doctor_command(CLI::App& app, Chosen& chosen) {
-  CLI::App& command =
-      *app.add_subcommand("doctor", "Show what this machine can do: instruction sets, backends, transports");
+  CLI::App& command = *app.add_subcommand("doctor", "Show what this machine can do: instruction sets and backends");
   const auto json = std::make_shared<bool>(false);
   command.add_flag("--json", *json, "One JSON object on stdout");
   command.callback([json, &chosen] { chosen.action = [json] { return run(*json); }; });

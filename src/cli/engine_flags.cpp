@@ -1,4 +1,9 @@
 // The flags that every command which runs a model has.
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "base/error.h"
 #include "cli/command.h"
 #include "cli/progress.h"
 
@@ -40,10 +45,21 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       ->capture_default_str();
   group
       .add_option("--max-num-batched-tokens", options.max_num_batched_tokens,
-                  "Most tokens of one prefill step; longer prompts take several")
+                  "Most tokens of one prefill step; longer prompts take several. (perplexity: at least one window)")
       ->capture_default_str();
   group.add_option("--max-model-len", options.max_model_len, "Context in tokens (0: what the model was made for)")
       ->capture_default_str();
+}
+
+CLI::Validator whole_number_from(uint64_t least) {
+  return CLI::Validator(
+      [least](std::string& text) {
+        uint64_t value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        const bool ok = error == std::errc() && end == text.data() + text.size() && value >= least;
+        return ok ? std::string() : fmt::format("got {}, wanted a whole number from {}", printable(text), least);
+      },
+      "");
 }
 
 std::unique_ptr<Engine> open_engine(EngineOptions options) {

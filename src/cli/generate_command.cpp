@@ -107,7 +107,7 @@ int run(GenerateFlags& flags) {
   if (flags.engine.record_trace) write_file(flags.trace, engine->trace_json());
   const EngineReport report = engine->report();
   if (flags.json) {
-    fmt::print("{}\n", to_json(flags, result, report).dump());
+    fmt::print("{}\n", dump_json(to_json(flags, result, report)));
   } else {
     print_summary(flags, result, report);
   }
@@ -133,11 +133,14 @@ void add_generate_command(CLI::App& app, Chosen& chosen) {
       ->type_name("FILE")
       ->excludes("--prompt");
   CLI::Option_group& sampling = *command.add_option_group("Sampling", "Defaults come from generation_config.json");
-  sampling.add_option("--max-tokens", flags->request.max_tokens, "Most tokens to generate")->check(CLI::PositiveNumber);
+  sampling.add_option("--max-tokens", flags->request.max_tokens, "Most tokens to generate")
+      ->check(whole_number_from(1));
   sampling.add_option("--temperature", flags->request.temperature, "0 always takes the likeliest token");
   sampling.add_option("--top-k", flags->request.top_k, "Draw among the k likeliest tokens only (0: all)");
   sampling.add_option("--top-p", flags->request.top_p, "Draw among the likeliest tokens that reach this probability");
-  sampling.add_option("--seed", flags->request.seed, "The same seed gives the same text")->capture_default_str();
+  sampling.add_option("--seed", flags->request.seed, "The same seed gives the same text")
+      ->check(whole_number_from(0))
+      ->capture_default_str();
   sampling.add_flag("--ignore-eos", flags->request.ignore_eos, "Go on after an end-of-text token");
   command.add_option("--trace", flags->trace, "Write a Chrome/Perfetto trace, one track per rank and lane")
       ->type_name("FILE");

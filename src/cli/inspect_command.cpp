@@ -122,7 +122,7 @@ void add_inspect_command(CLI::App& app, Chosen& chosen) {
     chosen.action = [flags] {
       const ModelFolder folder = open_model_folder(flags->model, is_preset(flags->model));
       if (flags->json) {
-        fmt::print("{}\n", to_json(folder, flags->model).dump());
+        fmt::print("{}\n", dump_json(to_json(folder, flags->model)));
       } else {
         print_text(folder, flags->model);
       }

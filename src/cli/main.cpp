@@ -11,12 +11,13 @@
 
 namespace {
 
-// Every flag --some-flag can also come from the variable EPSMOE_SOME_FLAG; the command line wins.
+// Every flag --some-flag (but the input texts) can also come from the variable EPSMOE_SOME_FLAG; the command line wins.
 void add_environment(CLI::App& app) {
   for (CLI::Option* option : app.get_options()) {
     if (option->get_lnames().empty()) continue;
     const std::string& name = option->get_lnames().front();
-    if (name == "help" || name == "version" || name == "config") continue;
+    // Not the input texts: EPSMOE_FILE would mean the prompt to one command and the text to score to another.
+    if (name == "help" || name == "version" || name == "config" || name == "prompt" || name == "file") continue;
     std::string variable = "EPSMOE_";
     for (const char c : name) variable += c == '-' ? '_' : static_cast<char>(std::toupper(c));
     option->envname(variable);
@@ -32,11 +33,12 @@ int run(int argc, char** argv) {
   CLI::App app("epsmoe runs Mixture-of-Experts language models and hides their communication under their computation.");
   app.name("epsmoe");
   app.set_version_flag("--version", EPSMOE_VERSION);
-  app.set_config("--config", "", "Read flags from a TOML file, one [section] per subcommand");
+  app.set_config("--config", "", "Read flags from a TOML file, one [section] per command; stands before the command");
+  app.allow_config_extras(CLI::config_extras_mode::error);
   app.require_subcommand(1);
   app.fallthrough(false);
   app.footer(
-      "Every flag can also be set as EPSMOE_<FLAG> (EPSMOE_EP=2) or in the --config file; the command line wins.\n"
+      "Flags can also be set as EPSMOE_<FLAG> (EPSMOE_EP=2) or in the --config file; the command line wins.\n"
       "Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted.\n"
       "`epsmoe COMMAND --help` explains a command.");
   eps::cli::Chosen chosen;
@@ -60,7 +62,12 @@ int run(int argc, char** argv) {
                named.empty() ? "" : named.front()->get_name() + " ");
     return 2;
   }
-  return chosen.action();
+  const int code = chosen.action();
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    fmt::print(stderr, "epsmoe: standard output could not be written in full\n");
+    return 1;
+  }
+  return code;
 }
 
 }  // namespace

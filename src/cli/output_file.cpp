@@ -10,7 +10,8 @@
 namespace eps::cli {
 
 void require_writable(const std::string& flag, const std::string& path) {
-  const bool existed = std::filesystem::exists(path);
+  std::error_code ignored;
+  const bool is_new = std::filesystem::symlink_status(path, ignored).type() == std::filesystem::file_type::not_found;
   errno = 0;
   const bool ok = std::ofstream(path, std::ios::app).good();
   if (!ok) {
@@ -20,7 +21,7 @@ void require_writable(const std::string& flag, const std::string& path) {
           .wanted = "",
           .hint = "a file in a folder that exists and is yours"});
   }
-  if (!existed) std::filesystem::remove(path);
+  if (is_new) std::filesystem::remove(path, ignored);
 }
 
 void write_file(const std::string& path, std::string_view contents) {

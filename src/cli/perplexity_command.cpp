@@ -39,7 +39,7 @@ int run(const PerplexityFlags& flags) {
                       {"file", flags.file},
                       {"complete", !interrupted()},
                       {"op_sets", engine->report().op_sets}};
-    fmt::print("{}\n", out.dump());
+    fmt::print("{}\n", dump_json(out));
   } else {
     fmt::print("perplexity {:.4f}\n", result.perplexity);
     fmt::print(stderr, "{} tokens in windows of {}, {:.1f} tok/s{}\n", result.num_tokens, result.window, rate,
@@ -56,7 +56,7 @@ void add_perplexity_command(CLI::App& app, Chosen& chosen) {
   add_engine_flags(command, flags->engine);
   command.add_option("-f,--file", flags->file, "UTF-8 text to score")->type_name("FILE")->required();
   command.add_option("--window", flags->window, "Tokens scored together, after the begin-of-text token (0: 512)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(whole_number_from(0))
       ->capture_default_str();
   command.add_flag("--json", flags->json, "One JSON object on stdout");
   command.footer("Example:\n  epsmoe perplexity -m models/austen-moe -f models/austen-moe/heldout.txt --ep 2");

@@ -15,6 +15,16 @@ namespace {
 
 double seconds_since(int64_t begin_ns) { return static_cast<double>(now_ns() - begin_ns) * 1e-9; }
 
+// Weights or settings that are not numbers must not come out as a text or a score.
+void require_numbers(std::span<const float> logits) {
+  if (std::all_of(logits.begin(), logits.end(), [](float v) { return std::isfinite(v); })) return;
+  fail(ErrorKind::kInput, "model",
+       {.what = "its logits are not numbers",
+        .got = "NaN or infinity",
+        .wanted = "",
+        .hint = "epsmoe inspect, and the checkpoint's files again"});
+}
+
 // -log softmax(logits)[id], in double.
 double negative_log_likelihood(std::span<const float> logits, int32_t id) {
   const double top = *std::max_element(logits.begin(), logits.end());
@@ -30,17 +40,33 @@ void require_positive(const char* flag, int64_t value) {
   }
 }
 
+void require_not_negative(const char* flag, int64_t value) {
+  if (value < 0) {
+    fail(ErrorKind::kUsage, flag,
+         {.what = "out of range", .got = std::to_string(value), .wanted = "0 or more", .hint = ""});
+  }
+}
+
 class EngineImpl final : public Engine {
  public:
   explicit EngineImpl(const EngineOptions& options)
       : options_(options), folder_(open_model_folder(options.model, options.dummy_weights)) {
     require_positive("--ep", options.ep);
+    require_not_negative("--threads", options.threads);
+    require_not_negative("--max-model-len", options.max_model_len);
     require_positive("--max-num-batched-tokens", options.max_num_batched_tokens);
     RankGroupOptions group;
     group.num_ranks = options.ep;
     group.pipeline = parse_pipeline_option(options.eps_pipeline);
     group.record_trace = options.record_trace;
-    if (folder_.spec.first_moe_layer() >= 0) place_experts(folder_.spec.moe.gate.num_experts, options.ep);
+    // What the command line got wrong is said before the weights are read.
+    if (folder_.spec.first_moe_layer() >= 0) {
+      place_experts(folder_.spec.moe.gate.num_experts, options.ep);
+    } else {
+      place_experts(1, options.ep);
+    }
+    auto comms =
+        make_communicators(options.ep, std::chrono::milliseconds(options.comm_timeout_ms), options.emulate_link);
     max_model_len_ = options.max_model_len > 0 ? options.max_model_len : folder_.spec.max_positions;
     if (max_model_len_ > folder_.spec.max_positions) {
       fail(ErrorKind::kUsage, "--max-model-len",
@@ -57,8 +83,6 @@ class EngineImpl final : public Engine {
     model_ = Model::load(folder_.spec, *folder_.family, std::move(source), *ops.front(), [&](uint64_t done) {
       if (options_.on_load_progress) options_.on_load_progress(done, total);
     });
-    auto comms =
-        make_communicators(options.ep, std::chrono::milliseconds(options.comm_timeout_ms), options.emulate_link);
     ranks_ = std::make_unique<RankGroup>(*model_, std::move(ops), std::move(comms), group);
   }
 
@@ -139,7 +163,8 @@ class EngineImpl final : public Engine {
     const int64_t total = std::ssize(ids);
     const int64_t num_windows = (total + result.window - 1) / result.window;
     // Windows of one step: about the batch budget, and a whole round of ranks so that none idles.
-    const int64_t per_rank = std::max<int64_t>(1, options_.max_num_batched_tokens / result.window);
+    const int64_t per_rank =
+        std::min(num_windows, std::max<int64_t>(1, options_.max_num_batched_tokens / result.window));
     const int64_t per_step = per_rank * options_.ep;
     for (int64_t first = 0; first < num_windows; first += per_step) {
       if (keep_going && !keep_going(result.num_tokens, total)) break;
@@ -250,8 +275,10 @@ class EngineImpl final : public Engine {
   std::vector<float> step_one(KvCache& cache, std::span<const int32_t> ids, LogitRows rows = LogitRows::kLast) {
     std::vector<float> out;
     const PlacedChunk chunk{0, {&cache, ids, rows}};
-    ranks_->step(std::span(&chunk, 1),
-                 [&out](size_t, int64_t, std::span<const float> logits) { out.assign(logits.begin(), logits.end()); });
+    ranks_->step(std::span(&chunk, 1), [&out](size_t, int64_t, std::span<const float> logits) {
+      require_numbers(logits);
+      out.assign(logits.begin(), logits.end());
+    });
     return out;
   }
 
@@ -278,6 +305,7 @@ class EngineImpl final : public Engine {
     }
     ranks_->step(chunks, [&windows](size_t i, int64_t position, std::span<const float> logits) {
       Window& w = windows[i];
+      require_numbers(logits);
       w.nll += negative_log_likelihood(logits, w.labels[static_cast<size_t>(position)]);
     });
     for (const Window& w : windows) {

@@ -60,6 +60,10 @@ std::vector<std::unique_ptr<Communicator>> make_communicators(int num_ranks, std
                                                               const std::string& emulate_link) {
   auto comms = make_inproc_communicators(num_ranks, timeout);
   if (!emulate_link.empty()) {
+    if (num_ranks == 1) {
+      fail(ErrorKind::kUsage, "--emulate-link",
+           {.what = "one rank has no link", .got = emulate_link, .wanted = "", .hint = "--ep 2"});
+    }
     const LinkSpec link = parse_link_spec(emulate_link);
     for (auto& comm : comms) comm = make_emulated_link(std::move(comm), link);
   }

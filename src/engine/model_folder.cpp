@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "io/file.h"
 
 namespace eps {
 namespace {
@@ -33,7 +34,7 @@ void open_tokenizer(ModelFolder& folder, const std::string& dir) {
           .hint = "the tokenizer.json that belongs to this checkpoint"});
   }
   const fs::path config_path = fs::path(dir) / "tokenizer_config.json";
-  if (!fs::exists(config_path)) return;
+  if (!file_exists(config_path.string())) return;
   const Json config = read_json_file(config_path.string());
   folder.add_bos = JsonObject(config, config_path.string()).get_or<bool>("add_bos_token", false);
 }
@@ -42,7 +43,7 @@ void open_tokenizer(ModelFolder& folder, const std::string& dir) {
 
 bool is_preset(const std::string& model) {
   const bool known = std::any_of(presets().begin(), presets().end(), [&](const Preset& p) { return p.name == model; });
-  return known && !fs::exists(model);
+  return known && !file_exists(model);
 }
 
 ModelFolder open_model_folder(const std::string& model, bool dummy) {
@@ -63,7 +64,7 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
     folder.family = &find_preset_family(model);
     return folder;
   }
-  if (!fs::exists(model)) {
+  if (!file_exists(model)) {
     fail(ErrorKind::kInput, model,
          {.what = "no such model folder",
           .got = "",
@@ -78,7 +79,7 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
     folder.checkpoint = std::make_unique<Checkpoint>(Checkpoint::open(model));
     read_spec(folder, folder.checkpoint->config(), folder.checkpoint->config_path());
   }
-  if (!dummy || fs::exists(fs::path(model) / "tokenizer.json")) open_tokenizer(folder, model);
+  if (file_exists(join_path(model, "tokenizer.json"))) open_tokenizer(folder, model);
   folder.generation = read_generation_config(model);
   return folder;
 }

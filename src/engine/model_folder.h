@@ -16,7 +16,7 @@ struct ModelFolder {
   std::unique_ptr<Checkpoint> checkpoint;  // null for presets and dummy weights
   ModelSpec spec;
   const Family* family = nullptr;
-  std::optional<Tokenizer> tokenizer;  // none for presets
+  std::optional<Tokenizer> tokenizer;  // none where there is no tokenizer.json
   GenerationConfig generation;
   bool add_bos = false;  // tokenizer_config.json's add_bos_token
 };

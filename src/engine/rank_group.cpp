@@ -1,16 +1,29 @@
 #include "engine/rank_group.h"
 
 #include <numeric>
+#include <system_error>
 
 #include "base/error.h"
 
 namespace eps {
 
 RankThreads::RankThreads(int num_ranks) : errors_(static_cast<size_t>(num_ranks)) {
-  for (int rank = 0; rank < num_ranks; ++rank) threads_.emplace_back([this, rank] { loop(rank); });
+  try {
+    for (int rank = 0; rank < num_ranks; ++rank) threads_.emplace_back([this, rank] { loop(rank); });
+  } catch (const std::system_error& e) {
+    const size_t started = threads_.size();
+    stop();
+    fail(ErrorKind::kResource, "threads",
+         {.what = fmt::format("cannot start rank {} of {}", started, num_ranks),
+          .got = e.what(),
+          .wanted = "",
+          .hint = "a smaller --ep"});
+  }
 }
 
-RankThreads::~RankThreads() {
+RankThreads::~RankThreads() { stop(); }
+
+void RankThreads::stop() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;

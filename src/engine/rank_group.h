@@ -28,6 +28,7 @@ class RankThreads {
 
  private:
   void loop(int rank);
+  void stop();
 
   std::mutex mutex_;
   std::condition_variable changed_;

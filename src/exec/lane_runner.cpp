@@ -1,6 +1,9 @@
 #include "exec/lane_runner.h"
 
+#include <system_error>
+
 #include "base/clock.h"
+#include "base/error.h"
 
 namespace eps {
 
@@ -94,8 +97,13 @@ void LaneRunner::timed(const Run& run, size_t i) {
 }
 
 void LaneRunner::start_threads() {
-  for (int lane = 1; lane < kNumLanes; ++lane) {
-    threads_.emplace_back([this, lane] { lane_thread(static_cast<Lane>(lane)); });
+  try {
+    for (int lane = 1; lane < kNumLanes; ++lane) {
+      threads_.emplace_back([this, lane] { lane_thread(static_cast<Lane>(lane)); });
+    }
+  } catch (const std::system_error& e) {
+    fail(ErrorKind::kResource, "threads",
+         {.what = "cannot start a communication lane", .got = e.what(), .wanted = "", .hint = "--eps-pipeline off"});
   }
 }
 

@@ -21,8 +21,8 @@ Routing MoeLayerRunner::route(const GateParams& gate, const LinearWeight& router
   return routing;
 }
 
-// Every rank ends up with every rank's routing: 8 bytes per row, next to 4·H for the row itself. From it all ranks
-// derive the same plan and the size of every message.
+// Every rank ends up with every rank's routing: 8 bytes per row, next to 2·H or 4·H for the row itself. From it all
+// ranks derive the same plan and the size of every message.
 std::vector<Routing> MoeLayerRunner::exchange(const Routing& mine, int top_k) {
   const size_t idx_bytes = mine.expert_idx.size() * sizeof(int32_t);
   std::vector<std::byte> packed(2 * idx_bytes);

@@ -129,6 +129,21 @@ class Loader {
   uint64_t done_bytes_ = 0;
 };
 
+// A weight that the configuration has no place for means that the two do not belong together, and the text would be
+// wrong without a word. Known exceptions: a stored copy of a tied output matrix, and rotary frequencies that old
+// versions of transformers saved.
+void refuse_unused(const ModelSpec& spec, const GlobalNames& names, const WeightSource& source) {
+  for (const std::string& name : source.unused()) {
+    if (spec.tie_embeddings && name == names.lm_head) continue;
+    if (name.ends_with("rotary_emb.inv_freq")) continue;
+    fail(ErrorKind::kInput, name,
+         {.what = "the checkpoint has a weight that config.json leaves no place for",
+          .got = "",
+          .wanted = "",
+          .hint = "the config.json that belongs to these weights"});
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<Model> Model::load(const ModelSpec& spec, const Family& family, std::unique_ptr<WeightSource> source,
@@ -143,6 +158,7 @@ std::unique_ptr<Model> Model::load(const ModelSpec& spec, const Family& family, 
   model->embedding_ = loader.weight(names.embedding, {spec.vocab_size, spec.hidden});
   for (int i = 0; i < spec.num_layers(); ++i) model->layers_.push_back(loader.layer(i));
   model->final_norm_ = loader.norm(names.final_norm, spec.hidden);
+  refuse_unused(spec, names, *model->source_);
   model->rope_ = make_rope_table(spec.attention.rope, spec.max_positions);
   return model;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <set>
 
 namespace eps {
 namespace {
@@ -11,12 +12,23 @@ class CheckpointSource final : public WeightSource {
  public:
   explicit CheckpointSource(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
   bool has(const std::string& name) const override { return checkpoint_.has(name); }
-  TensorView get(const std::string& name, const Shape& shape) override { return checkpoint_.tensor(name, shape); }
+  TensorView get(const std::string& name, const Shape& shape) override {
+    used_.insert(name);
+    return checkpoint_.tensor(name, shape);
+  }
+  std::vector<std::string> unused() const override {
+    std::vector<std::string> out;
+    for (std::string& name : checkpoint_.names()) {
+      if (!used_.contains(name)) out.push_back(std::move(name));
+    }
+    return out;
+  }
   void release(const std::string& name) override { checkpoint_.release(name); }
   uint64_t total_bytes() const override { return checkpoint_.total_bytes(); }
 
  private:
   const Checkpoint& checkpoint_;
+  std::set<std::string> used_;
 };
 
 // splitmix64: a different, repeatable stream for every name.
@@ -82,6 +94,7 @@ class DummySource final : public WeightSource {
   }
 
   void release(const std::string& name) override { buffers_.erase(name); }
+  std::vector<std::string> unused() const override { return {}; }
   uint64_t total_bytes() const override { return 0; }
 
  private:

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "io/checkpoint.h"
 #include "tensor/tensor.h"
@@ -18,6 +19,8 @@ class WeightSource {
   // Errors  kInput: missing or misshaped
   virtual TensorView get(const std::string& name, const Shape& shape) = 0;
   virtual void release(const std::string& name) = 0;
+  // Weights there are that nobody has asked for.
+  virtual std::vector<std::string> unused() const = 0;
   // What all weights take; 0 when unknown.
   virtual uint64_t total_bytes() const = 0;
 };

@@ -63,6 +63,7 @@ TEST(BenchLayer, JsonHasEveryField) {
   for (const char* field : {"bench",
                             "version",
                             "test_time",
+                            "emulate_link",
                             "cpu",
                             "model",
                             "layer",

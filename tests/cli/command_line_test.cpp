@@ -82,6 +82,9 @@ TEST_F(CommandLine, WrongUsageIsOneLineAndExitCode2) {
   expect_refused(generate + "-p x --device cuda", "no CUDA backend");
   expect_refused(generate + "-p x --max-tokens 0", "--max-tokens");
   expect_refused(generate + "-p x --temperature -1", "--temperature");
+  expect_refused(generate + "-p x --seed -1", "whole number from 0");
+  expect_refused(generate + "-p x --threads -3", "--threads");
+  expect_refused(generate + "-p x --emulate-link 1GB/s", "one rank has no link");
   expect_refused(generate + "-p x --load-format gguf", "--load-format");
   expect_refused(generate + "-p ''", "is empty");
   expect_refused(generate, "prompt: is empty");  // nothing on standard input
@@ -128,6 +131,20 @@ TEST_F(CommandLine, ConfigFileSetsFlagsAndTheCommandLineWins) {
   const Json object = parse_json(r.out, "output");
   EXPECT_EQ(object["generated_tokens"], 3);
   EXPECT_EQ(object["op_sets"].size(), 2U);
+}
+
+TEST_F(CommandLine, ConfigFilesWithWhatNoCommandKnowsAreRefused) {
+  for (const char* text : {"[generate]\nfoo = 3\n", "[generat]\nep = 2\n", "ep = 2\n"}) {
+    std::ofstream(path("bad.toml")) << text;
+    const Result r = run("--config " + path("bad.toml") + " generate -m " + kModel + " -p x --max-tokens 1");
+    EXPECT_EQ(r.exit_code, 2) << text << r.out << r.err;
+  }
+}
+
+TEST_F(CommandLine, OutputThatIsLostIsAFailure) {
+  const int status = std::system((std::string(EPSMOE_PROGRAM) + " doctor >/dev/full 2>" + path("err")).c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+  EXPECT_NE(read_file(path("err"), 1 << 20).find("standard output"), std::string::npos);
 }
 
 TEST_F(CommandLine, InspectAndDoctorSpeakJson) {

@@ -100,6 +100,15 @@ class BrokenModel {
     text.replace(at, from.size(), to);
     std::ofstream(path(name)) << text;
   }
+  std::function<void()> generating() const {
+    return [this] {
+      EngineOptions options;
+      options.model = dir_.string();
+      GenerateRequest request;
+      request.prompt = "It is";
+      Engine::open(options)->generate(request, [](std::string_view) { return true; });
+    };
+  }
   std::function<void()> opening() const {
     return [this] {
       EngineOptions options;
@@ -125,6 +134,9 @@ TEST(EngineErrors, BrokenFolders) {
       {"config.json", "\"silu\"", "\"gelu\"", "hidden_act"},
       {"config.json", "\"vocab_size\": 4096", "\"vocab_size\": 4000", "more tokens than the model"},
       {"config.json", "{", "", "config.json"},
+      {"config.json", "\"num_hidden_layers\": 7", "\"num_hidden_layers\": 6", "leaves no place for"},
+      {"config.json", "\"n_shared_experts\": 2", "\"n_shared_experts\": 0", "leaves no place for"},
+      {"config.json", "\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": -1", "rms_norm_eps"},
       {"tokenizer.json", "{", "[", "tokenizer.json"},
       {"model.safetensors.index.json", "model.layers.3.mlp.experts.7.up_proj.weight",
        "model.layers.3.mlp.experts.77.up_proj.weight", "experts.7"},
@@ -137,7 +149,7 @@ TEST(EngineErrors, BrokenFolders) {
   {
     BrokenModel model;
     fs::remove(model.path("tokenizer.json"));
-    expect_error(model.opening(), ErrorKind::kInput, "tokenizer.json");
+    expect_error(model.generating(), ErrorKind::kInput, "has no tokenizer.json");
   }
   {
     BrokenModel model;

@@ -73,6 +73,8 @@ double relative_error(const std::vector<test::Logits>& got, const std::vector<te
   return worst / top;
 }
 
+TEST(GoldenFiles, AreAllThere) { EXPECT_EQ(golden_names().size(), 19U); }
+
 class GoldenTest : public ::testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenTest, ::testing::ValuesIn(golden_names()),
                          [](const auto& test) { return test.param; });

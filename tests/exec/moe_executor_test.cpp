@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <thread>
 
 #include "comm/emulated_link.h"
 #include "ops/cpu/cpu_ops.h"
@@ -192,29 +193,38 @@ TEST(MoeExecutor, AFailingRankStopsTheOthersWithItsReason) {
   problem.tokens_per_rank = {5, 5};
   const Plan plan = make_plan(problem, {PipelineOption::Mode::kFixed, 2});
   const std::vector<Routing> routing = {slice(layer.routing, 0, 5), slice(layer.routing, 5, 10)};
-  try {
-    test::on_ranks(2, [&](Communicator& comm) {
-      const auto ops = make_reference_ops();
-      const auto pack = [&](const std::vector<float>& w, int64_t n, int64_t k) {
-        const TensorView view(w.data(), DType::kF32, {n, k});
-        return ops->pack_linear(std::span(&view, 1), Precision::kCompute);
-      };
-      const auto up = pack(layer.gate_up[0], 2 * kInner, kHidden);
-      const auto down = pack(layer.down[0], kHidden, kInner);
-      // Rank 1's gate_up has the wrong width: its first GEMM throws while rank 0 waits for its rows.
-      const auto wrong = pack(layer.down[0], kHidden, kInner);
-      MoeWeights weights;
-      weights.gate_up.assign(4, comm.rank() == 1 ? wrong.get() : up.get());
-      weights.down.assign(4, down.get());
-      std::vector<float> y(5 * kHidden);
-      MoeExecutor executor(*ops, comm);
+  auto comms = make_inproc_communicators(2, std::chrono::milliseconds(30000));
+  std::vector<std::string> errors(2);
+  std::vector<ErrorKind> kinds(2);
+  const auto run_rank = [&](size_t rank) {
+    const auto ops = make_reference_ops();
+    const auto pack = [&](const std::vector<float>& w, int64_t n, int64_t k) {
+      const TensorView view(w.data(), DType::kF32, {n, k});
+      return ops->pack_linear(std::span(&view, 1), Precision::kCompute);
+    };
+    const auto up = pack(layer.gate_up[0], 2 * kInner, kHidden);
+    const auto down = pack(layer.down[0], kHidden, kInner);
+    // Rank 1's gate_up has the wrong width: its first GEMM throws while rank 0 waits for its rows.
+    const auto wrong = pack(layer.down[0], kHidden, kInner);
+    MoeWeights weights;
+    weights.gate_up.assign(4, rank == 1 ? wrong.get() : up.get());
+    weights.down.assign(4, down.get());
+    std::vector<float> y(5 * kHidden);
+    MoeExecutor executor(*ops, *comms[rank]);
+    try {
       executor.run(plan, problem.placement, routing, weights, {layer.x.data(), DType::kF32, {5, kHidden}},
                    {y.data(), DType::kF32, {5, kHidden}});
-    });
-    FAIL();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), ErrorKind::kInternal) << e.what();
-  }
+    } catch (const Error& e) {
+      errors[rank] = e.what();
+      kinds[rank] = e.kind();
+    }
+  };
+  std::thread other(run_rank, 1);
+  run_rank(0);
+  other.join();
+  EXPECT_EQ(kinds[1], ErrorKind::kInternal) << errors[1];
+  EXPECT_EQ(kinds[0], ErrorKind::kAborted) << errors[0];
+  EXPECT_NE(errors[0].find("rank 1: "), std::string::npos) << errors[0];
 }
 
 }  // namespace

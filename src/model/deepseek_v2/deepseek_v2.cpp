@@ -46,6 +46,8 @@ Rope read_rope(const JsonObject& config, int rope_dim) {
   if (yarn.factor <= 0.0) parameters->reject("factor", "a number above 0");
   yarn.beta_fast = parameters->get_or<double>("beta_fast", 32.0);
   yarn.beta_slow = parameters->get_or<double>("beta_slow", 1.0);
+  if (yarn.beta_fast <= 0.0) parameters->reject("beta_fast", "a number above 0");
+  if (yarn.beta_slow <= 0.0) parameters->reject("beta_slow", "a number above 0");
   yarn.truncate = parameters->get_or<bool>("truncate", true);
   const double mscale = parameters->get_or<double>("mscale", 0.0);
   const double mscale_all_dim = parameters->get_or<double>("mscale_all_dim", 0.0);
@@ -110,6 +112,7 @@ ModelSpec read_config(const JsonObject& config) {
   spec.hidden = config.positive_int("hidden_size", kMaxDimension);
   spec.max_positions = config.positive_int("max_position_embeddings", kMaxDimension);
   spec.norm_eps = config.get_or<float>("rms_norm_eps", 1e-6F);
+  if (!(spec.norm_eps >= 0.0F)) config.reject("rms_norm_eps", "0 or more");
   spec.tie_embeddings = config.get_or<bool>("tie_word_embeddings", false);
   if (config.get_or<std::string>("hidden_act", "silu") != "silu") config.reject("hidden_act", "silu");
   if (config.get_or<bool>("mlp_bias", false)) config.reject("mlp_bias", "false");
