@@ -48,6 +48,7 @@ def fields(data):
 
 
 def byte_alphabet():
+    """GPT-2's printable character for each byte."""
     plain = [*range(0x21, 0x7f), *range(0xa1, 0xad), *range(0xae, 0x100)]
     table, extra = {}, 0
     for byte in range(256):

@@ -19,6 +19,7 @@ import struct
 import tokenizers
 from tokenizers import Tokenizer
 
+from convert_tokenizer import byte_alphabet
 from tokenizer_golden_strings import make_strings
 
 OUT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "tokenizer"
@@ -96,19 +97,6 @@ def train_merges(words, alphabet, count):
             merged[tuple(out)] = merged.get(tuple(out), 0) + n
         counts = merged
     return merges
-
-
-def byte_alphabet():
-    """GPT-2's printable character for each byte."""
-    plain = [*range(0x21, 0x7f), *range(0xa1, 0xad), *range(0xae, 0x100)]
-    table, extra = {}, 0
-    for byte in range(256):
-        if byte in plain:
-            table[byte] = chr(byte)
-        else:
-            table[byte] = chr(0x100 + extra)
-            extra += 1
-    return table
 
 
 def vocabulary(first, merges):

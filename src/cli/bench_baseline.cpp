@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "engine/factory.h"
+#include "tensor/widen.h"
 
 namespace eps::cli {
 namespace {
@@ -36,17 +37,6 @@ double norm_of(const float* values, int64_t n) {
   return std::sqrt(square);
 }
 
-void widen(const TensorView& from, float* out) {
-  const auto each = [&](const auto* values) {
-    for (int64_t i = 0; i < from.numel(); ++i) out[i] = to_float(values[i]);
-  };
-  switch (from.dtype()) {
-    case DType::kBF16: return each(from.as<const bf16>());
-    case DType::kF16: return each(from.as<const f16>());
-    default: std::copy_n(from.as<const float>(), from.numel(), out);
-  }
-}
-
 void narrow(const float* from, int64_t n, MutableTensorView out, int64_t offset) {
   if (out.dtype() == DType::kF32) {
     std::copy_n(from, n, out.as<float>() + offset);
@@ -61,7 +51,7 @@ void convert_rows(const TensorView& from, MutableTensorView out, RowSizes& sizes
   const int64_t width = from.dim(1);
   std::vector<float> row(static_cast<size_t>(width));
   for (int64_t r = 0; r < from.dim(0); ++r) {
-    widen(from.rows(r, r + 1), row.data());
+    widen_to_f32(from.rows(r, r + 1), row.data());
     sizes.norm = std::max(sizes.norm, norm_of(row.data(), width));
     float largest = 0;
     for (const float v : row) largest = std::max(largest, std::abs(v));

@@ -33,38 +33,26 @@ double negative_log_likelihood(std::span<const float> logits, int32_t id) {
   return top + std::log(sum) - static_cast<double>(logits[static_cast<size_t>(id)]);
 }
 
-void require_positive(const char* flag, int64_t value) {
-  if (value < 1) {
-    fail(ErrorKind::kUsage, flag,
-         {.what = "out of range", .got = std::to_string(value), .wanted = "1 or more", .hint = ""});
-  }
-}
-
-void require_not_negative(const char* flag, int64_t value) {
-  if (value < 0) {
-    fail(ErrorKind::kUsage, flag,
-         {.what = "out of range", .got = std::to_string(value), .wanted = "0 or more", .hint = ""});
-  }
+void require_at_least(int64_t least, const char* flag, int64_t value) {
+  if (value >= least) return;
+  fail(ErrorKind::kUsage, flag,
+       {.what = "out of range", .got = std::to_string(value), .wanted = fmt::format("{} or more", least), .hint = ""});
 }
 
 class EngineImpl final : public Engine {
  public:
   explicit EngineImpl(const EngineOptions& options)
       : options_(options), folder_(open_model_folder(options.model, options.dummy_weights)) {
-    require_positive("--ep", options.ep);
-    require_not_negative("--threads", options.threads);
-    require_not_negative("--max-model-len", options.max_model_len);
-    require_positive("--max-num-batched-tokens", options.max_num_batched_tokens);
+    require_at_least(1, "--ep", options.ep);
+    require_at_least(0, "--threads", options.threads);
+    require_at_least(0, "--max-model-len", options.max_model_len);
+    require_at_least(1, "--max-num-batched-tokens", options.max_num_batched_tokens);
     RankGroupOptions group;
     group.num_ranks = options.ep;
     group.pipeline = parse_pipeline_option(options.eps_pipeline);
     group.record_trace = options.record_trace;
     // What the command line got wrong is said before the weights are read.
-    if (folder_.spec.first_moe_layer() >= 0) {
-      place_experts(folder_.spec.moe.gate.num_experts, options.ep);
-    } else {
-      place_experts(1, options.ep);
-    }
+    check_rank_options(folder_.spec, group);
     auto comms =
         make_communicators(options.ep, std::chrono::milliseconds(options.comm_timeout_ms), options.emulate_link);
     max_model_len_ = options.max_model_len > 0 ? options.max_model_len : folder_.spec.max_positions;
@@ -104,7 +92,7 @@ class EngineImpl final : public Engine {
             .wanted = fmt::format("at most {}", max_model_len_ - 1),
             .hint = "a shorter prompt"});
     }
-    if (request.max_tokens < 0) require_positive("--max-tokens", request.max_tokens);
+    if (request.max_tokens < 0) require_at_least(1, "--max-tokens", request.max_tokens);
     int64_t max_tokens = request.max_tokens > 0 ? request.max_tokens : folder_.generation.max_new_tokens.value_or(256);
     max_tokens = std::min(max_tokens, max_model_len_ - prompt_len);
 

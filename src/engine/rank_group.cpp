@@ -75,15 +75,11 @@ void RankThreads::run(const std::function<void(int)>& body, const std::function<
   if (first) std::rethrow_exception(first);
 }
 
-RankGroup::RankGroup(const Model& model, std::vector<std::unique_ptr<OpSet>> ops,
-                     std::vector<std::unique_ptr<Communicator>> comms, const RankGroupOptions& options)
-    : ops_(std::move(ops)), comms_(std::move(comms)), threads_(options.num_ranks) {
-  EPS_CHECK_EQ(ops_.size(), static_cast<size_t>(options.num_ranks));
-  EPS_CHECK_EQ(comms_.size(), static_cast<size_t>(options.num_ranks));
-  if (model.spec().first_moe_layer() >= 0) {
-    // Asks the planner once, so that an impossible setting fails here and not in the middle of a text.
+void check_rank_options(const ModelSpec& spec, const RankGroupOptions& options) {
+  if (spec.first_moe_layer() >= 0) {
+    // Asks the planner once, so that an impossible setting fails now and not in the middle of a text.
     MoeProblem problem;
-    problem.placement = place_experts(model.spec().moe.gate.num_experts, options.num_ranks);
+    problem.placement = place_experts(spec.moe.gate.num_experts, options.num_ranks);
     problem.load.assign(static_cast<size_t>(problem.placement.num_experts), 0);
     problem.tokens_per_rank.assign(static_cast<size_t>(options.num_ranks), 0);
     make_plan(problem, options.pipeline);
@@ -94,6 +90,14 @@ RankGroup::RankGroup(const Model& model, std::vector<std::unique_ptr<OpSet>> ops
           .wanted = "1",
           .hint = ""});
   }
+}
+
+RankGroup::RankGroup(const Model& model, std::vector<std::unique_ptr<OpSet>> ops,
+                     std::vector<std::unique_ptr<Communicator>> comms, const RankGroupOptions& options)
+    : ops_(std::move(ops)), comms_(std::move(comms)), threads_(options.num_ranks) {
+  EPS_CHECK_EQ(ops_.size(), static_cast<size_t>(options.num_ranks));
+  EPS_CHECK_EQ(comms_.size(), static_cast<size_t>(options.num_ranks));
+  check_rank_options(model.spec(), options);
   if (options.record_trace) trace_ = std::make_unique<TraceRecorder>();
   for (size_t r = 0; r < ops_.size(); ++r) {
     decoders_.push_back(std::make_unique<Decoder>(model, *ops_[r], *comms_[r], options.pipeline, trace_.get()));

@@ -47,6 +47,10 @@ struct RankGroupOptions {
   bool record_trace = false;
 };
 
+// Whether a model of this shape can run with these options: asked before weights are read, and again by RankGroup.
+// Errors  kUsage when the ranks do not divide the experts or hold too few for the stages asked for
+void check_rank_options(const ModelSpec& spec, const RankGroupOptions& options);
+
 // A chunk and the rank that owns its sequence.
 struct PlacedChunk {
   int rank = 0;
@@ -56,7 +60,7 @@ struct PlacedChunk {
 class RankGroup {
  public:
   // `model` outlives the group; op sets and communicators: one per rank.
-  // Errors  kUsage when the ranks do not divide the experts or hold too few for the stages asked for
+  // Errors  as check_rank_options
   RankGroup(const Model& model, std::vector<std::unique_ptr<OpSet>> ops,
             std::vector<std::unique_ptr<Communicator>> comms, const RankGroupOptions& options);
 

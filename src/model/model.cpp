@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tensor/widen.h"
+
 namespace eps {
 namespace {
 
@@ -14,16 +16,8 @@ class Loader {
   Norm norm(const std::string& name, int64_t width) {
     Norm out;
     out.width = width;
-    const TensorView stored = source_.get(name, {width});
-    float* values = out.memory.view(DType::kF32, {width}).as<float>();
-    for (int64_t i = 0; i < width; ++i) {
-      switch (stored.dtype()) {
-        case DType::kF32: values[i] = stored.as<const float>()[i]; break;
-        case DType::kBF16: values[i] = to_float(stored.as<const bf16>()[i]); break;
-        case DType::kF16: values[i] = to_float(stored.as<const f16>()[i]); break;
-        default: refuse_dtype(name, stored.dtype());
-      }
-    }
+    const TensorView stored = weight(name, {width});
+    widen_to_f32(stored, out.memory.view(DType::kF32, {width}).as<float>());
     taken({name}, stored.num_bytes());
     return out;
   }

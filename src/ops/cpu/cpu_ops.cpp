@@ -8,6 +8,7 @@
 #include "ops/cpu/cpu_gate.h"
 #include "ops/cpu/cpu_mla.h"
 #include "ops/cpu/vector_ops.h"
+#include "tensor/widen.h"
 
 namespace eps {
 namespace {
@@ -52,18 +53,7 @@ class CpuOps final : public OpSet {
     const int64_t width = table.dim(1);
     for (size_t i = 0; i < ids.size(); ++i) {
       EPS_CHECK(ids[i] >= 0 && ids[i] < table.dim(0), "token id {}", ids[i]);
-      const TensorView row = table.rows(ids[i], ids[i] + 1);
-      float* y = out.as<float>() + static_cast<int64_t>(i) * width;
-      switch (table.dtype()) {
-        case DType::kF32: std::copy_n(row.as<const float>(), width, y); break;
-        case DType::kBF16:
-          std::transform(row.as<const bf16>(), row.as<const bf16>() + width, y, [](bf16 v) { return to_float(v); });
-          break;
-        case DType::kF16:
-          std::transform(row.as<const f16>(), row.as<const f16>() + width, y, [](f16 v) { return to_float(v); });
-          break;
-        default: EPS_CHECK(false, "embedding of {}", to_string(table.dtype()));
-      }
+      widen_to_f32(table.rows(ids[i], ids[i] + 1), out.as<float>() + static_cast<int64_t>(i) * width);
     }
   }
 

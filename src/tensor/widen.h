@@ -1,0 +1,11 @@
+// Stored floating-point numbers as f32.
+#pragma once
+
+#include "tensor/tensor.h"
+
+namespace eps {
+
+// Writes all elements of `from` (f32, bf16 or f16), exactly.  Errors  kInternal for other dtypes
+void widen_to_f32(const TensorView& from, float* to);
+
+}  // namespace eps
