@@ -1,4 +1,5 @@
-// A plan: which ops one MoE layer runs, in what order, on which lane, with which kernel. A plain value.
+// A plan: which ops one MoE layer runs, in what order, on which lane, with which kernel, and what that was predicted
+// to take. A plain value.
 //
 // Every rank runs the same ops. What differs by rank (how many rows, which tokens) follows from the stages and the
 // routing, which all ranks hold; so ranks agree on a plan without asking each other.
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "gemm/gemm_kind.h"
+#include "moe/token_part.h"
 #include "plan/problem.h"
 
 namespace eps {
@@ -19,38 +21,119 @@ inline constexpr int kNumLanes = 3;
 std::string_view to_string(Lane lane);
 
 enum class OpKind : uint8_t {
+  kEnter,     // tp+ep: reduce-scatter of attention's partial sums; tp+tp: all-reduce
   kDispatch,  // tokens a stage is the first to need travel to the ranks of its experts
-  kShared,    // shared experts on the rank's own tokens
+  kShared,    // shared experts on (a part of) the rank's own tokens
   kGateUp,    // rows of the stage gathered, then gate and up projections
   kSiluMul,   // silu(gate) * up
   kDown,      // down projection
   kReduce,    // weighting, and the adds of tokens whose last expert on this rank was in this stage
   kCombine,   // those tokens' partial sums travel home
   kFinish,    // partial sums + shared experts -> layer output
+  kLeave,     // tp+ep: all-gather of the outputs; tp+tp: all-reduce
 };
 std::string_view to_string(OpKind kind);
+
+// A share of the rank's own tokens, in thousandths: [begin, end).
+struct TokenShare {
+  int begin = 0;
+  int end = 1000;
+  bool operator==(const TokenShare&) const = default;
+};
 
 struct PlanOp {
   OpKind kind = OpKind::kFinish;
   Lane lane = Lane::kCompute;
   int stage = -1;         // -1: not part of a stage
   std::vector<int> deps;  // indices of earlier ops in Plan::ops
+  TokenShare share = {};  // kShared only
   bool operator==(const PlanOp&) const = default;
 };
 
 struct Stage {
-  std::vector<int32_t> experts;        // of every rank, ascending
-  std::vector<int64_t> rows_per_rank;  // [num_ranks]
-  std::vector<GemmKind> kernel;        // [num_ranks]
+  std::vector<int32_t> experts;  // of every rank, ascending
+  TokenPart part = TokenPart::kAll;
+  std::vector<int64_t> rows_per_rank;     // [num_ranks]
+  std::vector<GemmKind> gate_up_kernel;   // [num_ranks]
+  std::vector<GemmKind> down_kernel;      // [num_ranks]
   bool operator==(const Stage&) const = default;
 };
 
+enum class Policy : uint8_t {
+  kSerial,      // one stage, one op after the other
+  kEps,         // stages by expert, communication under compute
+  kMicrobatch,  // two halves of the tokens, each through all experts: weights are read twice
+  kTp,          // every expert split over the ranks: strategy tp+tp
+};
+std::string_view to_string(Policy policy);
+
+// SMs that communication occupies and that GEMMs may use; {0, 0} where there are none or nothing is limited.
+struct SmBudget {
+  int comm = 0;
+  int gemm = 0;
+  bool operator==(const SmBudget&) const = default;
+};
+
+enum class Verdict : uint8_t {
+  kChosen,
+  kSlower,        // than the chosen one
+  kTooBig,        // does not fit in memory
+  kNotAsked,      // the caller wanted another one
+  kCannotRun,     // the executor (or the profile) cannot do it
+};
+
+// One way to run the layer that the planner looked at.
+struct Candidate {
+  Policy policy = Policy::kSerial;
+  Strategy strategy = Strategy::kDpEp;
+  int num_stages = 1;        // by expert; token parts not counted
+  bool local_first = false;  // the first stage's local rows run while its remote ones travel
+  bool split_shared = false; // a part of the shared experts runs after the last stage
+  Wire wire;
+  SmBudget sms;
+  double makespan_us = 0;
+  double bound_us = 0;    // max(compute, communication): what perfect overlap would take
+  double compute_us = 0;  // busy time of the compute lane, as it runs alone
+  double comm_us = 0;     // of the communication lanes
+  double memory_gb = 0;   // of one rank, where it was reckoned
+  Verdict verdict = Verdict::kSlower;
+  bool operator==(const Candidate&) const = default;
+};
+
+struct OpTime {
+  double begin_us = 0;
+  double end_us = 0;
+  bool operator==(const OpTime&) const = default;
+};
+
+// The paper's own reckoning, beside ours (paper §scheduler).
+struct PaperView {
+  double eps0 = 0;           // N·S(m/N)/S(m) - 1 at our N: what cutting costs communication
+  double eps1 = 0;           // N·G(m/N, E/N)/G(m, E) - 1: what it costs GEMMs
+  double overhead_us = 0;    // k: what one more stage costs
+  double best_stages = 1;    // N* = sqrt(min(comm, compute) / k)
+  bool operator==(const PaperView&) const = default;
+};
+
 struct Plan {
-  std::string policy;  // "serial" or "eps"
+  static constexpr int kVersion = 1;
+
+  Policy policy = Policy::kSerial;
+  Strategy strategy = Strategy::kDpEp;
   std::string reason;  // why this policy and number of stages
-  DType wire_dtype = DType::kF32;
+  Wire wire;
+  SmBudget sms;
   std::vector<Stage> stages;
   std::vector<PlanOp> ops;  // a lane runs its ops in this order
+
+  // Predictions, for the slowest rank of each op.
+  std::vector<OpTime> predicted;  // [ops]
+  double makespan_us = 0;
+  double bound_us = 0;
+  int64_t bytes_dispatch = 0;  // on the wire, over all ranks; exact
+  int64_t bytes_combine = 0;
+  PaperView paper;
+  std::vector<Candidate> candidates;  // everything that was looked at, the chosen one included
 
   int num_stages() const { return static_cast<int>(stages.size()); }
   bool operator==(const Plan&) const = default;
@@ -59,8 +142,9 @@ struct Plan {
 // True when no two ops may run at the same time, so that one thread can run the plan without waiting.
 bool is_chain(const Plan& plan);
 
-// Broken promises of `plan`, one line each; empty when it is sound: every expert in exactly one stage, dependencies
-// point backwards, dispatch before gate_up before silu_mul before down before reduce before combine, finish last.
+// Broken promises of `plan`, one line each; empty when it is sound: every row in exactly one stage, dependencies point
+// backwards, dispatch before gate_up before silu_mul before down before reduce before combine, finish last, the shared
+// experts on every token once.
 std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& problem);
 
 }  // namespace eps

@@ -1,20 +1,54 @@
-// Problem -> plan. Pure: same input, same plan; no device, no clock, no randomness.
+// Problem + profile -> plan. Pure: same input, same plan; no device, no clock, no randomness.
 #pragma once
 
+#include <memory>
+#include <vector>
+
 #include "plan/plan.h"
+#include "plan/profile.h"
 
 namespace eps {
 
-// Makes the plan for one MoE layer.
+// What the planner may choose from.
+struct PlanLimits {
+  // Policies `auto` may take besides serial and eps. Engines list what they can run.
+  bool microbatch = true;
+  bool tp = false;
+  bool local_first = true;
+  std::vector<int> comm_sms = {};  // allowed; empty: every point of the profile's links
+};
+
+// Plans layers of one shape for one profile; making one turns the profile's curves into tables, planning then takes
+// microseconds.
 //
-//   off    policy `serial`: one stage, one op after the other
-//   N      policy `eps` with N stages; all = one expert per rank and stage
-//   auto   a fixed rule (see planner.cpp) until profiles choose
+//   off         policy `serial`: one stage, one op after the other
+//   N           policy `eps` with N stages by expert; all = one expert per rank and stage
+//   microbatch  policy `microbatch`
+//   auto        the smallest predicted makespan; between equals, fewer stages
 //
-// Stages balance every rank's rows: each rank deals its experts, heaviest first, to the stage with the fewest rows.
+// Stages balance every rank's rows: each rank deals its experts, heaviest first, to the stage with the fewest rows;
+// they are ordered by Johnson's rule for dispatch → compute → combine.
 //
-// Errors  kUsage when there are fewer experts on a rank than stages asked for
-// Source  EPS-MoE §4.3; balancing and first-need dispatch are ours
-Plan make_plan(const MoeProblem& problem, const PipelineOption& option);
+// Errors  kUsage when the profile lacks what the shape needs; from plan(): fewer experts on a rank than stages asked
+//         for, a problem of another shape
+// Source  EPS-MoE §4.3; balancing, ordering and first-need dispatch are ours
+class Planner {
+ public:
+  Planner(HardwareProfile profile, const MoeShape& shape, PlanLimits limits = {});
+  ~Planner();
+  Planner(Planner&&) noexcept;
+  Planner& operator=(Planner&&) noexcept;
+
+  Plan plan(const MoeProblem& problem, const PipelineOption& option) const;
+
+  const HardwareProfile& profile() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// A candidate's place beside the chosen one, in one line: "chosen", "+12.3 µs: ...".
+std::string reason_of(const Candidate& candidate, const Candidate& chosen);
 
 }  // namespace eps

@@ -8,26 +8,65 @@
 #include <vector>
 
 #include "moe/placement.h"
+#include "moe/routing_summary.h"
 #include "tensor/dtype.h"
 
 namespace eps {
 
-struct MoeProblem {
-  ExpertPlacement placement;
+// Sizes of one MoE layer.
+struct MoeShape {
+  int64_t hidden = 0;
+  int64_t inner = 0;         // of one expert
+  int64_t shared_inner = 0;  // of all shared experts together; 0: none
   int top_k = 0;
+  DType weight_dtype = DType::kBF16;  // whose GEMM times of the profile count
+  DType act_dtype = DType::kBF16;     // of activations in memory
+  bool operator==(const MoeShape&) const = default;
+};
+
+// How attention and experts are split over the ranks.
+enum class Strategy : uint8_t {
+  kDpEp,  // every rank has its own tokens and its own experts
+  kTpEp,  // attention is split by heads, so a reduce-scatter comes before dispatch and an all-gather after combine
+  kTpTp,  // attention and every expert are split; all ranks have all tokens; two all-reduces
+};
+std::string_view to_string(Strategy strategy);  // "dp+ep", ...
+// Errors  kUsage
+Strategy parse_strategy(std::string_view text);
+
+// Types that rows travel in.
+struct Wire {
+  DType dispatch = DType::kBF16;
+  DType combine = DType::kBF16;
+  bool operator==(const Wire&) const = default;
+};
+
+// Bytes of one row of `hidden` elements on the wire; fp8 carries an f32 scale for every 128 elements.
+int64_t wire_row_bytes(DType dtype, int64_t hidden);
+
+struct MoeProblem {
+  MoeShape shape;
+  Strategy strategy = Strategy::kDpEp;
+  ExpertPlacement placement;
   std::vector<int64_t> load;             // [num_experts] rows of each expert over all ranks
   std::vector<int64_t> tokens_per_rank;  // [num_ranks]
-  DType wire_dtype = DType::kF32;        // of dispatched rows; partial sums always return as f32
+  RoutingSummary routing;
+  Wire wire;                  // what rows travel in
+  std::vector<Wire> may_use;  // other wires that the planner may choose instead
+  bool operator==(const MoeProblem&) const = default;
 };
+
+// Errors  kInternal when sizes disagree; kUsage when a count is negative or beyond 2^31 - 1 rows a rank
+void check_problem(const MoeProblem& problem);
 
 // How many stages to cut the experts into: the value of --eps-pipeline.
 struct PipelineOption {
-  enum class Mode : uint8_t { kOff, kAuto, kFixed, kAll };
+  enum class Mode : uint8_t { kOff, kAuto, kFixed, kAll, kMicrobatch };
   Mode mode = Mode::kAuto;
   int num_stages = 1;  // kFixed only
 };
 
-// "off", "auto", "all" or a positive number. Errors: kUsage
+// "off", "auto", "all", "microbatch" or a positive number. Errors: kUsage
 PipelineOption parse_pipeline_option(std::string_view text);
 std::string to_string(const PipelineOption& option);
 

@@ -9,7 +9,8 @@ size_t size_of(DType dtype) {
     case DType::kBF16:
     case DType::kF16: return 2;
     case DType::kI64: return 8;
-    case DType::kU8: return 1;
+    case DType::kU8:
+    case DType::kF8E4M3: return 1;
   }
   return 0;
 }
@@ -22,8 +23,17 @@ std::string_view to_string(DType dtype) {
     case DType::kI32: return "i32";
     case DType::kI64: return "i64";
     case DType::kU8: return "u8";
+    case DType::kF8E4M3: return "fp8";
   }
   return "?";
+}
+
+std::optional<DType> parse_dtype(std::string_view name) {
+  for (const DType dtype :
+       {DType::kF32, DType::kBF16, DType::kF16, DType::kI32, DType::kI64, DType::kU8, DType::kF8E4M3}) {
+    if (name == to_string(dtype)) return dtype;
+  }
+  return std::nullopt;
 }
 
 // By bits, not by _Float16: clang 14, which builds the fuzzers, lacks that type on x86.

@@ -4,14 +4,18 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 namespace eps {
 
-enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI64, kU8 };
+// kF8E4M3 is a wire and weight type that plans reckon with; nothing computes in it yet.
+enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI64, kU8, kF8E4M3 };
 
 size_t size_of(DType dtype);              // bytes per element
-std::string_view to_string(DType dtype);  // "f32", "bf16", ...
+std::string_view to_string(DType dtype);  // "f32", "bf16", "fp8", ...
+// The dtype of that name, or none.
+std::optional<DType> parse_dtype(std::string_view name);
 
 struct bf16 {
   uint16_t bits;

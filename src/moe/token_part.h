@@ -1,0 +1,31 @@
+// Which of the tokens that want a stage's experts the stage works on.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace eps {
+
+enum class TokenPart : uint8_t {
+  kAll,
+  kLocal,       // tokens of the experts' own rank: they need no dispatch
+  kRemote,      // tokens of other ranks
+  kFirstHalf,   // the first half of every rank's tokens, rounded up
+  kSecondHalf,  // the rest
+};
+
+std::string_view to_string(TokenPart part);
+
+// Whether `part` holds token `token` of the `num_tokens` tokens of rank `home`, for experts on rank `expert_rank`.
+constexpr bool holds(TokenPart part, int64_t token, int64_t num_tokens, int home, int expert_rank) {
+  switch (part) {
+    case TokenPart::kAll: return true;
+    case TokenPart::kLocal: return home == expert_rank;
+    case TokenPart::kRemote: return home != expert_rank;
+    case TokenPart::kFirstHalf: return token < (num_tokens + 1) / 2;
+    case TokenPart::kSecondHalf: return token >= (num_tokens + 1) / 2;
+  }
+  return false;
+}
+
+}  // namespace eps

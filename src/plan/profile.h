@@ -1,0 +1,111 @@
+// What the hardware can do: a plain value, measured (`epsmoe tune`) or put together from published figures.
+//
+// All times are microseconds on one rank, alone on its device. Rates are decimal: 1 GB/s = 1e9 bytes a second.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "gemm/gemm_kind.h"
+#include "tensor/dtype.h"
+
+namespace eps {
+
+// A piecewise linear curve through points of ascending x. Outside it: flat below; above, through the last two points
+// for times and flat for factors (the users say which).
+struct CurvePoint {
+  double x = 0;
+  double y = 0;
+  bool operator==(const CurvePoint&) const = default;
+};
+using Curve = std::vector<CurvePoint>;
+
+// y = x · w^T for one expert's weight w [n, k].
+struct GemmShapeCurve {
+  int64_t n = 0;
+  int64_t k = 0;
+  Curve us_of_rows;  // µs that one group of x rows adds to a call; from 1 row on
+  bool operator==(const GemmShapeCurve&) const = default;
+};
+
+// One kind of GEMM kernel for one weight type. A stage whose experts have m_1 … m_g rows takes
+//   dense    Σ (call_us + us(m_i)), over the experts that have rows
+//   grouped  call_us + group_factor(g) · Σ us(m_i)
+// each times sm_factor(SMs it may use). Shapes that were not measured take the nearest measured one's, by n·k.
+struct GemmProfile {
+  GemmKind kind = GemmKind::kDense;
+  DType weight_dtype = DType::kBF16;
+  double call_us = 0;
+  std::vector<GemmShapeCurve> shapes;
+  Curve group_factor;       // of the number of groups with rows; empty: 1
+  Curve sm_factor;          // of SMs, at least 1; empty: the kernel cannot be limited, or there are no SMs
+  bool operator==(const GemmProfile&) const = default;
+};
+
+// Ops whose time is what they read and write: fixed_us + bytes / rate.
+struct OpCost {
+  double fixed_us = 0;
+  double gbps = 0;
+  bool operator==(const OpCost&) const = default;
+};
+
+// One way to move rows, which occupies `sms` SMs while it runs (0: copy engines, or no SMs at all).
+struct LinkPoint {
+  int sms = 0;
+  double gbps = 0;      // each way, of one rank
+  double alpha_us = 0;  // of one all-to-all, however small
+  bool operator==(const LinkPoint&) const = default;
+};
+
+// How compute and communication slow each other down when they run at the same time: 0.1 = takes 10 % longer.
+struct Contention {
+  double compute = 0;           // compute, while a message moves and compute stays within its SM budget
+  double comm = 0;              // the message
+  double uncapped_compute = 0;  // the same for kernels that use every SM
+  double uncapped_comm = 0;
+  bool operator==(const Contention&) const = default;
+};
+
+struct HardwareProfile {
+  static constexpr int kVersion = 1;
+
+  std::string name;    // "h800"
+  std::string device;  // "NVIDIA H800 SXM", "cpu f32 (avx2), 1 thread": what it holds for
+  std::string origin;  // "measured" or "published figures"
+  std::string made;    // when, by which version: for people
+  // Where each number is from, by its key ("links", "gemms.grouped.bf16"): for people.
+  std::map<std::string, std::string> sources;
+
+  int num_sms = 0;         // 0: not a GPU
+  int ranks_per_node = 1;  // ranks that `links` join; beyond them `inter_links`
+  double memory_gb = 0;    // of one rank
+  double memory_gbps = 0;
+
+  std::vector<GemmProfile> gemms;      // at most one for each kind and weight type
+  std::vector<LinkPoint> links;        // ascending SMs; empty: one rank only
+  std::vector<LinkPoint> inter_links;  // between nodes; empty: as `links`
+  Contention contention;
+  double handoff_us = 0;          // from the end of an op on one lane to the start of one that waits on another
+  std::map<std::string, OpCost> ops;  // "gather", "silu_mul", "reduce", "finish", "pack", "norm", "quantize", "other"
+  double attention_tflops = 0;    // rate of the scores and values of attention, causal halves left out
+
+  bool operator==(const HardwareProfile&) const = default;
+};
+
+// y at x. `extend`: continue the last segment above the last point; otherwise flat.
+double curve_at(const Curve& curve, double x, bool extend);
+
+// Broken promises, one line each; empty when sound: positive finite rates, ascending curves, a GEMM of each kind, …
+std::vector<std::string> find_profile_faults(const HardwareProfile& profile);
+
+// The profile's kernel of that kind and weight type.  Errors  kUsage, naming what the profile has
+const GemmProfile& find_gemm(const HardwareProfile& profile, GemmKind kind, DType weight_dtype);
+
+// The time that an op costing `cost` takes for `bytes`.
+inline double time_us(const OpCost& cost, double bytes) {
+  return cost.fixed_us + (cost.gbps > 0 ? bytes * 1e-3 / cost.gbps : 0.0);
+}
+
+}  // namespace eps

@@ -1,0 +1,26 @@
+// Profiles as JSON files, and where they are found.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "plan/profile.h"
+
+namespace eps {
+
+// Errors  kInput: `where`, the key, what it holds and what was wanted; another version
+HardwareProfile parse_profile(std::string_view json, const std::string& where);
+std::string to_json(const HardwareProfile& profile);
+
+// Profiles that are part of the program: "h800", "h200" (published figures), "cpu" (measured on one machine).
+struct BundledProfile {
+  std::string_view name;
+  std::string_view json;
+};
+std::span<const BundledProfile> bundled_profiles();
+
+// A bundled profile's value.  Errors  kUsage, listing the names there are
+HardwareProfile bundled_profile(std::string_view name);
+
+}  // namespace eps

@@ -1,0 +1,52 @@
+// Problems made from a model's shape and a number of tokens: what `plan`, `simulate` and the paper's tables start from.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "moe/routing.h"
+#include "plan/problem.h"
+#include "sim/model_shape.h"
+
+namespace eps {
+
+// How popular the experts are.
+struct Skew {
+  double alpha = 0;  // 0: all alike; else popularity is one draw of a Dirichlet distribution: smaller is more skewed
+};
+
+// "uniform" or "dirichlet:ALPHA".  Errors  kUsage
+Skew parse_skew(const std::string& text);
+
+struct RoutingParams {
+  int num_ranks = 1;
+  int64_t tokens_per_rank = 0;
+  int num_experts = 0;
+  int top_k = 0;
+  int num_groups = 1;
+  int topk_group = 1;  // every token's experts lie in so many groups, its best ones
+  Skew skew;
+  uint64_t seed = 1;
+};
+
+// A routing for each rank; every token takes `top_k` different experts, drawn by popularity, with weights that sum to
+// 1. The same parameters give the same routing.
+std::vector<Routing> random_routing(const RoutingParams& params);
+
+struct WorkloadOptions {
+  int num_ranks = 1;
+  int64_t tokens_per_rank = 0;
+  Skew skew;
+  uint64_t seed = 1;
+  Wire wire;
+  std::vector<Wire> may_use;
+};
+
+// The problem of one MoE layer.
+//
+// Errors  kUsage: ranks that do not divide the experts (dp+ep, tp+ep) or an expert's inner size and the heads (tp+tp,
+//         tp+ep), tokens out of range; each naming the flag
+MoeProblem make_problem(const ModelShape& shape, Strategy strategy, const WorkloadOptions& options);
+
+}  // namespace eps
