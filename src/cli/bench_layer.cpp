@@ -14,6 +14,7 @@
 #include "cli/bench_routing.h"
 #include "engine/factory.h"
 #include "engine/model_folder.h"
+#include "plan/builtin_profile.h"
 #include "plan/planner.h"
 
 namespace eps::cli {
@@ -125,22 +126,13 @@ std::string isa_of(const std::string& op_set) {
 std::string kernels_of(const Plan& plan) {
   std::set<std::string_view> kinds;
   for (const Stage& stage : plan.stages) {
-    for (size_t r = 0; r < stage.kernel.size(); ++r) {
-      if (stage.rows_per_rank[r] > 0) kinds.insert(to_string(stage.kernel[r]));
+    for (size_t r = 0; r < stage.rows_per_rank.size(); ++r) {
+      if (stage.rows_per_rank[r] == 0) continue;
+      kinds.insert(to_string(stage.gate_up_kernel[r]));
+      kinds.insert(to_string(stage.down_kernel[r]));
     }
   }
   return fmt::format("{}", fmt::join(kinds, "+"));
-}
-
-MoeProblem make_problem(const ModelSpec& spec, const ExpertPlacement& placement, std::span<const Routing> routing,
-                        DType wire_dtype) {
-  MoeProblem problem;
-  problem.placement = placement;
-  problem.top_k = spec.moe.gate.top_k;
-  problem.load = count_rows(routing, placement.num_experts);
-  for (const Routing& r : routing) problem.tokens_per_rank.push_back(r.num_tokens);
-  problem.wire_dtype = wire_dtype;
-  return problem;
 }
 
 void describe(const LayerSource& source, const Plan& plan, const MoeProblem& problem, LayerBenchResult& result) {
@@ -152,7 +144,7 @@ void describe(const LayerSource& source, const Plan& plan, const MoeProblem& pro
   result.shared_inner = moe.shared_inner;
   result.num_experts = moe.gate.num_experts;
   result.top_k = moe.gate.top_k;
-  result.policy = plan.policy;
+  result.policy = to_string(plan.policy);
   result.reason = plan.reason;
   result.num_stages = plan.num_stages();
   result.kernel = kernels_of(plan);
@@ -205,8 +197,9 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   result.dtype = to_string(compute);
 
   const auto routing = random_routing(engine.ep, options.tokens, gate.num_experts, gate.top_k, skew, options.seed);
-  const MoeProblem problem = make_problem(spec, placement, routing, compute);
-  const Plan plan = make_plan(problem, pipeline);
+  const MoeShape shape = moe_shape(spec, compute);
+  const MoeProblem problem = make_problem(shape, placement, routing);
+  const Plan plan = Planner(builtin_cpu_profile(result.threads), shape).plan(problem, pipeline);
   describe(source, plan, problem, result);
 
   const double megabytes = static_cast<double>(spec.expert_parameters()) * gate.num_experts * 2e-6;
@@ -225,9 +218,9 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   note("checking our output against the baseline's");
   Buffer memory;
   Buffer out_memory;
-  const Shape shape{engine.ep * options.tokens, spec.hidden};
-  const MutableTensorView x = memory.view(DType::kF32, shape);
-  const MutableTensorView out = out_memory.view(DType::kF32, shape);
+  const Shape x_shape{engine.ep * options.tokens, spec.hidden};
+  const MutableTensorView x = memory.view(DType::kF32, x_shape);
+  const MutableTensorView out = out_memory.view(DType::kF32, x_shape);
   std::mt19937_64 rng(options.seed);
   std::normal_distribution<float> normal;
   std::generate_n(x.as<float>(), x.numel(), [&] { return normal(rng); });

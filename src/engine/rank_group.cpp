@@ -77,12 +77,7 @@ void RankThreads::run(const std::function<void(int)>& body, const std::function<
 
 void check_rank_options(const ModelSpec& spec, const RankGroupOptions& options) {
   if (spec.first_moe_layer() >= 0) {
-    // Asks the planner once, so that an impossible setting fails now and not in the middle of a text.
-    MoeProblem problem;
-    problem.placement = place_experts(spec.moe.gate.num_experts, options.num_ranks);
-    problem.load.assign(static_cast<size_t>(problem.placement.num_experts), 0);
-    problem.tokens_per_rank.assign(static_cast<size_t>(options.num_ranks), 0);
-    make_plan(problem, options.pipeline);
+    check_stages(options.pipeline, place_experts(spec.moe.gate.num_experts, options.num_ranks));
   } else if (options.num_ranks > 1) {
     fail(ErrorKind::kUsage, "--ep",
          {.what = "the model has no experts to spread",
@@ -99,8 +94,10 @@ RankGroup::RankGroup(const Model& model, std::vector<std::unique_ptr<OpSet>> ops
   EPS_CHECK_EQ(comms_.size(), static_cast<size_t>(options.num_ranks));
   check_rank_options(model.spec(), options);
   if (options.record_trace) trace_ = std::make_unique<TraceRecorder>();
+  planner_ = std::make_unique<const Planner>(options.profile, moe_shape(model.spec(), ops_.front()->compute_dtype()));
   for (size_t r = 0; r < ops_.size(); ++r) {
-    decoders_.push_back(std::make_unique<Decoder>(model, *ops_[r], *comms_[r], options.pipeline, trace_.get()));
+    decoders_.push_back(
+        std::make_unique<Decoder>(model, *ops_[r], *comms_[r], *planner_, options.pipeline, trace_.get()));
   }
 }
 

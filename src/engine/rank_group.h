@@ -11,6 +11,7 @@
 
 #include "exec/trace.h"
 #include "model/decoder.h"
+#include "plan/builtin_profile.h"
 
 namespace eps {
 
@@ -44,6 +45,7 @@ class RankThreads {
 struct RankGroupOptions {
   int num_ranks = 1;
   PipelineOption pipeline;
+  HardwareProfile profile = builtin_cpu_profile(1);  // what plans are made for
   bool record_trace = false;
 };
 
@@ -78,6 +80,7 @@ class RankGroup {
   std::vector<std::unique_ptr<OpSet>> ops_;
   std::vector<std::unique_ptr<Communicator>> comms_;
   std::unique_ptr<TraceRecorder> trace_;
+  std::unique_ptr<const Planner> planner_;
   std::vector<std::unique_ptr<Decoder>> decoders_;
   RankThreads threads_;
   std::string broken_;

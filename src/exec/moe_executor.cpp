@@ -42,32 +42,33 @@ void MoeExecutor::run(const Plan& plan, const ExpertPlacement& placement, std::s
   weights_ = &weights;
   x_ = x;
   out_ = out;
-  std::vector<int> stage_of_expert(static_cast<size_t>(placement.num_experts), -1);
+  StageMap stages(placement.num_experts, plan.num_stages());
   for (int s = 0; s < plan.num_stages(); ++s) {
-    for (const int32_t e : plan.stages[static_cast<size_t>(s)].experts) stage_of_expert[static_cast<size_t>(e)] = s;
+    const Stage& stage = plan.stages[static_cast<size_t>(s)];
+    stages.add(s, stage.experts, stage.part);
   }
-  layout_ = lay_out_rows(routing, placement, stage_of_expert, plan.num_stages(), comm_.rank());
+  layout_ = lay_out_rows(routing, placement, stages, comm_.rank());
   EPS_CHECK_EQ(layout_.num_tokens, x.dim(0));
   hidden_ = x.dim(1);
   inner_ = weights.down[static_cast<size_t>(placement.first_expert(comm_.rank()))]->in_features();
   prepare();
-  const auto kernel_of = [&](const PlanOp& op) {
-    return plan.stages[static_cast<size_t>(op.stage)].kernel[static_cast<size_t>(comm_.rank())];
-  };
+  EPS_CHECK(plan.strategy == Strategy::kDpEp, "{} plans cannot be run yet, only planned", to_string(plan.strategy));
+  const auto rank = static_cast<size_t>(comm_.rank());
   lanes_.run(
       plan,
       [&](int i) {
         const PlanOp& op = plan.ops[static_cast<size_t>(i)];
         if (op.stage < 0) {
-          op.kind == OpKind::kShared ? shared() : finish();
+          op.kind == OpKind::kShared ? shared(op.share) : finish();
           return;
         }
         const StageLayout& stage = layout_.stages[static_cast<size_t>(op.stage)];
+        const Stage& planned = plan.stages[static_cast<size_t>(op.stage)];
         switch (op.kind) {
           case OpKind::kDispatch: return dispatch(stage);
-          case OpKind::kGateUp: return gate_up(stage, kernel_of(op));
+          case OpKind::kGateUp: return gate_up(stage, planned.gate_up_kernel[rank]);
           case OpKind::kSiluMul: return silu_mul(stage);
-          case OpKind::kDown: return down(stage, kernel_of(op));
+          case OpKind::kDown: return down(stage, planned.down_kernel[rank]);
           case OpKind::kReduce: return reduce(stage);
           case OpKind::kCombine: return combine(stage);
           default: EPS_CHECK(false, "{} in a stage", to_string(op.kind));
@@ -161,15 +162,17 @@ void MoeExecutor::combine(const StageLayout& stage) {
                 memory_.send_partials);
 }
 
-void MoeExecutor::shared() {
-  if (weights_->shared_down == nullptr) return;
+void MoeExecutor::shared(TokenShare share) {
+  const int64_t begin = layout_.num_tokens * share.begin / 1000;
+  const int64_t end = layout_.num_tokens * share.end / 1000;
+  if (weights_->shared_down == nullptr || begin == end) return;
   const int64_t inner = weights_->shared_down->in_features();
-  const MutableTensorView gate_up = memory_.shared_gate_up.view(DType::kF32, {layout_.num_tokens, 2 * inner});
-  const MutableTensorView act = memory_.shared_act.view(ops_.compute_dtype(), {layout_.num_tokens, inner});
-  const LinearTask up_task{weights_->shared_gate_up, x_compute_, gate_up};
+  const MutableTensorView gate_up = memory_.shared_gate_up.view(DType::kF32, {end - begin, 2 * inner});
+  const MutableTensorView act = memory_.shared_act.view(ops_.compute_dtype(), {end - begin, inner});
+  const LinearTask up_task{weights_->shared_gate_up, x_compute_.rows(begin, end), gate_up};
   ops_.linear(std::span(&up_task, 1));
   ops_.silu_mul(gate_up, act);
-  const LinearTask down_task{weights_->shared_down, act, shared_out_};
+  const LinearTask down_task{weights_->shared_down, act, shared_out_.rows(begin, end)};
   ops_.linear(std::span(&down_task, 1));
 }
 

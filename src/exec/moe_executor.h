@@ -43,7 +43,7 @@ class MoeExecutor {
   void down(const StageLayout& stage, GemmKind kernel);
   void reduce(const StageLayout& stage);
   void combine(const StageLayout& stage);
-  void shared();
+  void shared(TokenShare share);
   void finish();
   void run_gemms(std::span<const LinearTask> tasks, GemmKind kernel);
   std::byte* row_source(int64_t row) const;

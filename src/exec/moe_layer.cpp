@@ -1,5 +1,6 @@
 #include "exec/moe_layer.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "base/clock.h"
@@ -48,31 +49,34 @@ void MoeLayerRunner::run(int layer, const GateParams& gate, const LinearWeight& 
                          TensorView x, MutableTensorView out) {
   const int64_t begin = now_ns();
   const std::vector<Routing> routing = exchange(route(gate, router, x), gate.top_k);
-  MoeProblem problem;
-  problem.placement = place_experts(gate.num_experts, comm_.size());
-  problem.top_k = gate.top_k;
-  problem.load = count_rows(routing, gate.num_experts);
-  for (const Routing& r : routing) problem.tokens_per_rank.push_back(r.num_tokens);
-  problem.wire_dtype = ops_.compute_dtype();
-  plan_ = make_plan(problem, pipeline_);
+  const MoeProblem problem = make_problem(shape_, place_experts(gate.num_experts, comm_.size()), routing);
+  const Plan& plan = plans_.plan(problem);
   const int64_t end = now_ns();
-  executor_.run(plan_, problem.placement, routing, weights, x, out);
-  record(layer, problem, begin, end);
+  executor_.run(plan, problem.placement, routing, weights, x, out);
+  record(layer, plan, problem, begin, end);
 }
 
-void MoeLayerRunner::record(int layer, const MoeProblem& problem, int64_t gate_begin_ns, int64_t gate_end_ns) {
+void MoeLayerRunner::record(int layer, const Plan& plan, const MoeProblem& problem, int64_t gate_begin_ns,
+                            int64_t gate_end_ns) {
   const std::vector<TimelineEvent>& events = executor_.timeline();
   stats_.overlap += measure_overlap(events);
   ++stats_.num_layers_run;
-  ++stats_.layers_by_stages[plan_.num_stages()];
-  for (const Stage& stage : plan_.stages) {
+  ++stats_.layers_by_stages[plan.num_stages()];
+  for (const Stage& stage : plan.stages) {
     const auto r = static_cast<size_t>(comm_.rank());
-    if (stage.rows_per_rank[r] > 0) ++stats_.stages_by_kernel[std::string(to_string(stage.kernel[r]))];
+    if (stage.rows_per_rank[r] == 0) continue;
+    ++stats_.stages_by_kernel[std::string(to_string(stage.gate_up_kernel[r]))];
+    ++stats_.stages_by_kernel[std::string(to_string(stage.down_kernel[r]))];
   }
   if (static_cast<int>(stats_.load.size()) <= layer) stats_.load.resize(static_cast<size_t>(layer) + 1);
   auto& load = stats_.load[static_cast<size_t>(layer)];
   load.resize(problem.load.size());
   for (size_t e = 0; e < load.size(); ++e) load[e] += problem.load[e];
+  const double measured_us = static_cast<double>(now_ns() - gate_end_ns) * 1e-3;
+  stats_.promised_us += plan.makespan_us;
+  stats_.measured_us += measured_us;
+  stats_.error_us += std::abs(plan.makespan_us - measured_us);
+  stats_.plans_made = plans_.num_misses();
   if (trace_ == nullptr) return;
   std::vector<TimelineEvent> traced = events;
   for (TimelineEvent& event : traced) event.layer = layer;

@@ -6,7 +6,7 @@
 
 #include "exec/moe_executor.h"
 #include "exec/trace.h"
-#include "plan/planner.h"
+#include "plan/plan_cache.h"
 
 namespace eps {
 
@@ -15,35 +15,43 @@ struct MoeStats {
   OverlapStats overlap;
   int64_t num_layers_run = 0;
   std::map<int, int64_t> layers_by_stages;          // how many layers ran with so many stages
-  std::map<std::string, int64_t> stages_by_kernel;  // how many stages ran "dense" and "grouped"
+  std::map<std::string, int64_t> stages_by_kernel;  // how many projections of stages ran "dense" and "grouped"
+  double promised_us = 0;                           // predicted time of all plans run
+  double measured_us = 0;                           // what they took
+  double error_us = 0;                              // Σ |predicted - measured|, layer by layer
+  int64_t plans_made = 0;                           // the other layers found theirs in the cache
   std::vector<std::vector<int64_t>> load;           // [layer][expert] rows over all ranks; empty: not a MoE layer
 };
 
 class MoeLayerRunner {
  public:
-  // `trace` may be null; both references outlive the runner.
-  MoeLayerRunner(OpSet& ops, Communicator& comm, PipelineOption pipeline, TraceRecorder* trace)
-      : ops_(ops), comm_(comm), pipeline_(pipeline), trace_(trace), executor_(ops, comm) {}
+  // `trace` may be null; everything referred to outlives the runner. The planner's shape is that of every layer.
+  MoeLayerRunner(OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline, TraceRecorder* trace)
+      : ops_(ops),
+        comm_(comm),
+        trace_(trace),
+        executor_(ops, comm),
+        plans_(planner, pipeline),
+        shape_(planner.shape()) {}
 
   // out [T, H] = MoE(x [T, H]). Every rank calls it for the same layer.
   void run(int layer, const GateParams& gate, const LinearWeight& router, const MoeWeights& weights, TensorView x,
            MutableTensorView out);
 
   const MoeStats& stats() const { return stats_; }
-  const Plan& last_plan() const { return plan_; }
 
  private:
   Routing route(const GateParams& gate, const LinearWeight& router, TensorView x);
   std::vector<Routing> exchange(const Routing& mine, int top_k);
-  void record(int layer, const MoeProblem& problem, int64_t gate_begin_ns, int64_t gate_end_ns);
+  void record(int layer, const Plan& plan, const MoeProblem& problem, int64_t gate_begin_ns, int64_t gate_end_ns);
 
   OpSet& ops_;
   Communicator& comm_;
-  PipelineOption pipeline_;
   TraceRecorder* trace_;
   MoeExecutor executor_;
+  PlanCache plans_;
+  MoeShape shape_;
   MoeStats stats_;
-  Plan plan_;
   Buffer logits_, topk_idx_, topk_weight_;
 };
 

@@ -8,13 +8,14 @@
 
 namespace eps {
 
-Decoder::Decoder(const Model& model, OpSet& ops, Communicator& comm, PipelineOption pipeline, TraceRecorder* trace)
+Decoder::Decoder(const Model& model, OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
+                 TraceRecorder* trace)
     : model_(model),
       spec_(model.spec()),
       ops_(ops),
       comm_(comm),
       trace_(trace),
-      moe_(ops, comm, pipeline, trace),
+      moe_(ops, comm, planner, pipeline, trace),
       moe_weights_(model.layers().size()) {
   if (spec_.first_moe_layer() < 0) return;
   const ExpertPlacement placement = place_experts(spec_.moe.gate.num_experts, comm.size());

@@ -27,7 +27,8 @@ using LogitSink = std::function<void(size_t sequence, int64_t position, std::spa
 class Decoder {
  public:
   // All references outlive the decoder; `trace` may be null.
-  Decoder(const Model& model, OpSet& ops, Communicator& comm, PipelineOption pipeline, TraceRecorder* trace);
+  Decoder(const Model& model, OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
+          TraceRecorder* trace);
 
   // Runs one step. Every rank calls it once per step, a rank without sequences, too.
   void forward(std::span<const SequenceChunk> chunks, const LogitSink& sink);

@@ -85,6 +85,10 @@ std::vector<float> inverse_frequencies(const RopeSpec& spec) {
 
 }  // namespace
 
+MoeShape moe_shape(const ModelSpec& spec, DType compute) {
+  return {spec.hidden, spec.moe.inner, spec.moe.shared_inner, spec.moe.gate.top_k, compute, compute};
+}
+
 RopeTable make_rope_table(const RopeSpec& spec, int64_t num_positions) {
   const std::vector<float> frequency = inverse_frequencies(spec);
   const auto scale = static_cast<float>(spec.yarn ? spec.yarn->attention_factor : 1.0);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ops/op_params.h"
+#include "plan/problem.h"
 
 namespace eps {
 
@@ -69,6 +70,9 @@ struct ModelSpec {
   int64_t total_parameters() const;
   int64_t active_parameters() const;  // that a token meets
 };
+
+// The MoE layers' sizes for planning. `compute`: what GEMMs and activations are in.
+MoeShape moe_shape(const ModelSpec& spec, DType compute);
 
 // cos and sin for positions [0, num_positions).
 RopeTable make_rope_table(const RopeSpec& spec, int64_t num_positions);

@@ -15,15 +15,14 @@ struct Visit {
 
 class LayoutBuilder {
  public:
-  LayoutBuilder(std::span<const Routing> routing, const ExpertPlacement& placement,
-                std::span<const int> stage_of_expert, int num_stages, int rank)
+  LayoutBuilder(std::span<const Routing> routing, const ExpertPlacement& placement, const StageMap& stages, int rank)
       : routing_(routing),
         placement_(placement),
-        stage_of_expert_(stage_of_expert),
+        stage_map_(stages),
         rank_(rank),
         num_ranks_(static_cast<size_t>(placement.num_ranks)),
         visits_(num_ranks_) {
-    layout_.stages.resize(static_cast<size_t>(num_stages));
+    layout_.stages.resize(static_cast<size_t>(stages.num_stages()));
     for (StageLayout& stage : layout_.stages) {
       stage.send_tokens.resize(num_ranks_);
       stage.recv_tokens.resize(num_ranks_);
@@ -40,8 +39,21 @@ class LayoutBuilder {
   }
 
  private:
-  int stage_of(int32_t expert) const { return stage_of_expert_[static_cast<size_t>(expert)]; }
   StageLayout& stage(int s) { return layout_.stages[static_cast<size_t>(s)]; }
+
+  // The token that the functions below are about.
+  void set_token(size_t home, int64_t token) {
+    home_ = static_cast<int>(home);
+    second_half_ = holds(TokenPart::kSecondHalf, token, routing_[home].num_tokens, 0, 0);
+  }
+  int stage_of(int32_t expert) const {
+    return stage_map_.stage_of(expert, placement_.rank_of(expert) == home_, second_half_);
+  }
+  // Place in arrays by stage and local expert.
+  size_t local_index(int stage, int32_t expert) const {
+    return static_cast<size_t>(stage) * static_cast<size_t>(placement_.experts_per_rank()) +
+           static_cast<size_t>(expert - placement_.first_expert(rank_));
+  }
 
   void find_visits(std::span<const int32_t> experts) {
     std::fill(visits_.begin(), visits_.end(), Visit{});
@@ -55,11 +67,12 @@ class LayoutBuilder {
 
   // First pass: sizes of everything, then their places.
   void count() {
-    std::vector<int64_t> load(static_cast<size_t>(placement_.num_experts), 0);
+    std::vector<int64_t> load(layout_.stages.size() * static_cast<size_t>(placement_.experts_per_rank()), 0);
     for (size_t home = 0; home < num_ranks_; ++home) {
       const Routing& routing = routing_[home];
       for (int64_t t = 0; t < routing.num_tokens; ++t) {
         const auto experts = routing.experts_of(t);
+        set_token(home, t);
         find_visits(experts);
         const Visit mine = visits_[static_cast<size_t>(rank_)];
         if (static_cast<int>(home) == rank_) {
@@ -69,7 +82,7 @@ class LayoutBuilder {
         }
         if (mine.first < 0) continue;
         for (const int32_t e : experts) {
-          if (placement_.rank_of(e) == rank_) ++load[static_cast<size_t>(e)];
+          if (placement_.rank_of(e) == rank_) ++load[local_index(stage_of(e), e)];
         }
       }
     }
@@ -91,9 +104,9 @@ class LayoutBuilder {
       stage.row_begin = layout_.num_rows;
       const int first = placement_.first_expert(rank_);
       for (int e = first; e < first + placement_.experts_per_rank(); ++e) {
-        if (stage_of(e) != static_cast<int>(s)) continue;
-        const int64_t rows = load[static_cast<size_t>(e)];
-        next_row_[static_cast<size_t>(e)] = layout_.num_rows;
+        const size_t at = local_index(static_cast<int>(s), e);
+        const int64_t rows = load[at];
+        next_row_[at] = layout_.num_rows;
         if (rows > 0) stage.experts.push_back({e, layout_.num_rows, layout_.num_rows + rows});
         layout_.num_rows += rows;
       }
@@ -121,6 +134,7 @@ class LayoutBuilder {
       const Routing& routing = routing_[home];
       for (int64_t t = 0; t < routing.num_tokens; ++t) {
         const auto experts = routing.experts_of(t);
+        set_token(home, t);
         find_visits(experts);
         const bool own = static_cast<int>(home) == rank_;
         const Visit mine = visits_[static_cast<size_t>(rank_)];
@@ -142,7 +156,7 @@ class LayoutBuilder {
     }
     for (size_t i = 0; i < experts.size(); ++i) {
       if (placement_.rank_of(experts[i]) != rank_) continue;
-      const int64_t row = next_row_[static_cast<size_t>(experts[i])]++;
+      const int64_t row = next_row_[local_index(stage_of(experts[i]), experts[i])]++;
       layout_.row_token[static_cast<size_t>(row)] = source;
       layout_.row_weight[static_cast<size_t>(row)] = weights[i];
       row_of_[i] = {static_cast<int32_t>(row), false};
@@ -176,26 +190,45 @@ class LayoutBuilder {
 
   std::span<const Routing> routing_;
   const ExpertPlacement& placement_;
-  std::span<const int> stage_of_expert_;
+  const StageMap& stage_map_;
   int rank_;
   size_t num_ranks_;
   RowLayout layout_;
   std::vector<Visit> visits_;
   ReductionSchedule schedule_;
-  std::vector<RowRef> row_of_;           // by position in the token's experts
-  std::vector<int64_t> next_row_;        // [num_experts]
+  std::vector<RowRef> row_of_;  // by position in the token's experts
+  int home_ = 0;
+  bool second_half_ = false;
+  std::vector<int64_t> next_row_;        // [num_stages, experts_per_rank]
   std::vector<int64_t> taken_tokens_;    // [num_stages, num_ranks]
   std::vector<int64_t> taken_partials_;  // [num_stages, num_ranks]
 };
 
 }  // namespace
 
-RowLayout lay_out_rows(std::span<const Routing> routing, const ExpertPlacement& placement,
-                       std::span<const int> stage_of_expert, int num_stages, int rank) {
+void StageMap::add(int stage, std::span<const int32_t> experts, TokenPart part) {
+  for (const int32_t e : experts) {
+    for (int at = 0; at < 4; ++at) {
+      const bool local = (at & 2) != 0;
+      const int token = at & 1;  // one of two tokens: the first half, or the second
+      if (holds(part, token, 2, local ? 0 : 1, 0)) stage_[static_cast<size_t>(e) * 4 + static_cast<size_t>(at)] = stage;
+    }
+  }
+}
+
+void StageMap::check() const {
+  for (size_t i = 0; i < stage_.size(); ++i) {
+    EPS_CHECK(stage_[i] >= 0 && stage_[i] < num_stages_, "rows of expert {} are in no stage", i / 4);
+  }
+}
+
+RowLayout lay_out_rows(std::span<const Routing> routing, const ExpertPlacement& placement, const StageMap& stages,
+                       int rank) {
   EPS_CHECK_EQ(routing.size(), static_cast<size_t>(placement.num_ranks));
-  EPS_CHECK_EQ(stage_of_expert.size(), static_cast<size_t>(placement.num_experts));
+  EPS_CHECK_EQ(stages.num_experts(), placement.num_experts);
+  stages.check();
   for (const Routing& r : routing) EPS_CHECK(r.num_tokens == 0 || r.top_k > 0);
-  return LayoutBuilder(routing, placement, stage_of_expert, num_stages, rank).build();
+  return LayoutBuilder(routing, placement, stages, rank).build();
 }
 
 }  // namespace eps

@@ -9,6 +9,7 @@
 #include "moe/placement.h"
 #include "moe/reduction_tree.h"
 #include "moe/routing.h"
+#include "moe/token_part.h"
 
 namespace eps {
 
@@ -59,12 +60,34 @@ struct RowLayout {
   std::vector<RowRef> token_sum;  // [num_tokens] where a token's routed sum ends up
 };
 
+// Which stage works on a row. Made from a list of stages: the experts of each and the part of the tokens it takes.
+class StageMap {
+ public:
+  StageMap(int num_experts, int num_stages)
+      : num_stages_(num_stages), stage_(static_cast<size_t>(num_experts) * 4, -1) {}
+
+  // Stage `stage` takes `part` of the rows of `experts`.
+  void add(int stage, std::span<const int32_t> experts, TokenPart part);
+
+  int num_stages() const { return num_stages_; }
+  int num_experts() const { return static_cast<int>(stage_.size() / 4); }
+  // Errors  kInternal when no stage takes a row
+  void check() const;
+  int stage_of(int32_t expert, bool local, bool second_half) const {
+    return stage_[static_cast<size_t>(expert) * 4 + (local ? 2 : 0) + (second_half ? 1 : 0)];
+  }
+
+ private:
+  int num_stages_;
+  std::vector<int> stage_;  // [num_experts, local, second half]
+};
+
 // Lays out `rank`'s part.
 //
-// Shapes  routing [num_ranks]; stage_of_expert [num_experts], each in [0, num_stages)
-// Order   rows of one expert: by (home rank, token). Messages: by token, and by tree position within a token.
+// Shapes  routing [num_ranks]
+// Order   rows of one expert and stage: by (home rank, token). Messages: by token, and by tree position within a token.
 // Source  EPS-MoE §4.3; dispatch at first need and combine at last completion: design rules
-RowLayout lay_out_rows(std::span<const Routing> routing, const ExpertPlacement& placement,
-                       std::span<const int> stage_of_expert, int num_stages, int rank);
+RowLayout lay_out_rows(std::span<const Routing> routing, const ExpertPlacement& placement, const StageMap& stages,
+                       int rank);
 
 }  // namespace eps

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 namespace eps {
 
@@ -17,6 +18,7 @@ std::string_view to_string(Lane lane) {
 
 std::string_view to_string(OpKind kind) {
   switch (kind) {
+    case OpKind::kEnter: return "enter";
     case OpKind::kDispatch: return "dispatch";
     case OpKind::kShared: return "shared";
     case OpKind::kGateUp: return "gate_up";
@@ -25,8 +27,25 @@ std::string_view to_string(OpKind kind) {
     case OpKind::kReduce: return "reduce";
     case OpKind::kCombine: return "combine";
     case OpKind::kFinish: return "finish";
+    case OpKind::kLeave: return "leave";
   }
   return "?";
+}
+
+std::string_view to_string(Policy policy) {
+  switch (policy) {
+    case Policy::kSerial: return "serial";
+    case Policy::kEps: return "eps";
+    case Policy::kMicrobatch: return "microbatch";
+    case Policy::kTp: return "tp";
+  }
+  return "?";
+}
+
+int Plan::num_expert_stages() const {
+  if (policy != Policy::kEps) return 1;
+  return static_cast<int>(
+      std::count_if(stages.begin(), stages.end(), [](const Stage& stage) { return stage.part != TokenPart::kLocal; }));
 }
 
 bool is_chain(const Plan& plan) {
@@ -40,23 +59,47 @@ bool is_chain(const Plan& plan) {
 
 namespace {
 
+constexpr int kNumParts = 5;
+
+// Which parts of its rows each expert's stages cover: the set must be all of them, once.
 void check_stages(const Plan& plan, const MoeProblem& problem, std::vector<std::string>& faults) {
-  std::vector<int> times(static_cast<size_t>(problem.placement.num_experts), 0);
+  const auto num_experts = static_cast<size_t>(problem.placement.num_experts);
+  std::vector<std::array<int, kNumParts>> times(num_experts, std::array<int, kNumParts>{});
   for (const Stage& stage : plan.stages) {
-    std::vector<int64_t> rows(static_cast<size_t>(problem.placement.num_ranks), 0);
     for (const int32_t e : stage.experts) {
       if (e < 0 || e >= problem.placement.num_experts) {
         faults.push_back(fmt::format("stage holds expert {}", e));
         continue;
       }
-      ++times[static_cast<size_t>(e)];
-      rows[static_cast<size_t>(problem.placement.rank_of(e))] += problem.load[static_cast<size_t>(e)];
+      ++times[static_cast<size_t>(e)][static_cast<size_t>(stage.part)];
     }
-    if (rows != stage.rows_per_rank) faults.push_back("a stage's rows differ from its experts' load");
+    const auto ranks = static_cast<size_t>(problem.placement.num_ranks);
+    if (stage.rows_per_rank != count_stage_rows(plan, stage, problem)) {
+      faults.push_back("a stage's rows differ from its experts' load");
+    }
+    if (stage.gate_up_kernel.size() != ranks || stage.down_kernel.size() != ranks) {
+      faults.push_back("a stage does not name a kernel for every rank");
+    }
   }
-  for (size_t e = 0; e < times.size(); ++e) {
-    if (times[e] != 1) faults.push_back(fmt::format("expert {} is in {} stages", e, times[e]));
+  const std::array<int, kNumParts> whole = {1, 0, 0, 0, 0};
+  const std::array<int, kNumParts> by_place = {0, 1, 1, 0, 0};
+  const std::array<int, kNumParts> by_half = {0, 0, 0, 1, 1};
+  for (size_t e = 0; e < num_experts; ++e) {
+    if (times[e] == whole || times[e] == by_place || times[e] == by_half) continue;
+    faults.push_back(fmt::format("rows of expert {} are not in stages once", e));
   }
+}
+
+// The shared experts see every token once.
+void check_shared(const Plan& plan, const MoeProblem& problem, std::vector<std::string>& faults) {
+  int done = 0;
+  for (const PlanOp& op : plan.ops) {
+    if (op.kind != OpKind::kShared) continue;
+    if (op.share.begin != done || op.share.end <= op.share.begin)
+      faults.push_back("shared experts skip or repeat tokens");
+    done = op.share.end;
+  }
+  if (done != (problem.shape.shared_inner > 0 ? 1000 : 0)) faults.push_back("shared experts do not see every token");
 }
 
 // reaches[i][j]: op i cannot start before op j has ended, through dependencies or its lane's order.
@@ -82,6 +125,21 @@ std::vector<std::vector<bool>> order_of(const Plan& plan) {
 
 }  // namespace
 
+std::vector<int64_t> count_stage_rows(const Plan& plan, const Stage& stage, const MoeProblem& problem) {
+  std::vector<int64_t> rows(static_cast<size_t>(problem.placement.num_ranks), 0);
+  for (const int32_t e : stage.experts) {
+    if (e < 0 || e >= problem.placement.num_experts) continue;
+    const auto at = static_cast<size_t>(e);
+    const int64_t count = rows_in_part(problem.load[at], problem.routing.local_load[at], stage.part);
+    if (plan.policy == Policy::kTp) {
+      for (int64_t& r : rows) r += count;
+    } else {
+      rows[static_cast<size_t>(problem.placement.rank_of(e))] += count;
+    }
+  }
+  return rows;
+}
+
 std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& problem) {
   std::vector<std::string> faults;
   check_stages(plan, problem, faults);
@@ -103,13 +161,15 @@ std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& pr
     }
   };
   const int finish = find(OpKind::kFinish, -1);
-  const bool ranks = problem.placement.num_ranks > 1;
+  const bool ranks = problem.placement.num_ranks > 1 && plan.policy != Policy::kTp;
+  const auto is_local = [&plan](int s) { return plan.stages[static_cast<size_t>(s)].part == TokenPart::kLocal; };
   for (int s = 0; s < plan.num_stages(); ++s) {
     const int gate_up = find(OpKind::kGateUp, s);
     const int reduce = find(OpKind::kReduce, s);
-    if (ranks) {
+    if (ranks && !is_local(s)) {
       // Every earlier stage's dispatch too: dispatch at first need means later stages reuse its rows.
       for (int earlier = 0; earlier <= s; ++earlier) {
+        if (is_local(earlier)) continue;
         want_order(find(OpKind::kDispatch, earlier), gate_up, fmt::format("stage {} computes before its rows came", s));
       }
       want_order(reduce, find(OpKind::kCombine, s), fmt::format("stage {} returns sums before they are made", s));
@@ -120,8 +180,13 @@ std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& pr
     want_order(find(OpKind::kDown, s), reduce, fmt::format("stage {}: reduce before down", s));
     want_order(reduce, finish, fmt::format("finish does not wait for reduce {}", s));
   }
-  if (const int shared = find(OpKind::kShared, -1); shared >= 0) {
-    want_order(shared, finish, "finish does not wait for the shared experts");
+  check_shared(plan, problem, faults);
+  for (size_t i = 0; i < plan.ops.size(); ++i) {
+    if (plan.ops[i].kind == OpKind::kShared) want_order(static_cast<int>(i), finish, "finish does not wait for shared");
+  }
+  if (plan.strategy != Strategy::kDpEp && problem.placement.num_ranks > 1) {
+    want_order(find(OpKind::kEnter, -1), finish, "the layer begins before its tokens are there");
+    want_order(finish, find(OpKind::kLeave, -1), "results leave before they are made");
   }
   return faults;
 }

@@ -53,9 +53,9 @@ struct PlanOp {
 struct Stage {
   std::vector<int32_t> experts;  // of every rank, ascending
   TokenPart part = TokenPart::kAll;
-  std::vector<int64_t> rows_per_rank;     // [num_ranks]
-  std::vector<GemmKind> gate_up_kernel;   // [num_ranks]
-  std::vector<GemmKind> down_kernel;      // [num_ranks]
+  std::vector<int64_t> rows_per_rank;    // [num_ranks]
+  std::vector<GemmKind> gate_up_kernel;  // [num_ranks]
+  std::vector<GemmKind> down_kernel;     // [num_ranks]
   bool operator==(const Stage&) const = default;
 };
 
@@ -76,25 +76,26 @@ struct SmBudget {
 
 enum class Verdict : uint8_t {
   kChosen,
-  kSlower,        // than the chosen one
-  kTooBig,        // does not fit in memory
-  kNotAsked,      // the caller wanted another one
-  kCannotRun,     // the executor (or the profile) cannot do it
+  kSlower,     // than the chosen one
+  kTooBig,     // does not fit in memory
+  kNotAsked,   // the caller wanted another one
+  kCannotRun,  // the executor (or the profile) cannot do it
 };
 
 // One way to run the layer that the planner looked at.
 struct Candidate {
   Policy policy = Policy::kSerial;
   Strategy strategy = Strategy::kDpEp;
-  int num_stages = 1;        // by expert; token parts not counted
-  bool local_first = false;  // the first stage's local rows run while its remote ones travel
-  bool split_shared = false; // a part of the shared experts runs after the last stage
+  int num_stages = 1;         // by expert; token parts not counted
+  bool local_first = false;   // the first stage's local rows run while its remote ones travel
+  bool split_shared = false;  // a part of the shared experts runs after the last stage
   Wire wire;
   SmBudget sms;
   double makespan_us = 0;
   double bound_us = 0;    // max(compute, communication): what perfect overlap would take
   double compute_us = 0;  // busy time of the compute lane, as it runs alone
   double comm_us = 0;     // of the communication lanes
+  double grouped_us = 0;  // of the experts' GEMMs if all were grouped: the paper's G
   double memory_gb = 0;   // of one rank, where it was reckoned
   Verdict verdict = Verdict::kSlower;
   bool operator==(const Candidate&) const = default;
@@ -108,10 +109,10 @@ struct OpTime {
 
 // The paper's own reckoning, beside ours (paper §scheduler).
 struct PaperView {
-  double eps0 = 0;           // N·S(m/N)/S(m) - 1 at our N: what cutting costs communication
-  double eps1 = 0;           // N·G(m/N, E/N)/G(m, E) - 1: what it costs GEMMs
-  double overhead_us = 0;    // k: what one more stage costs
-  double best_stages = 1;    // N* = sqrt(min(comm, compute) / k)
+  double eps0 = 0;         // N·S(m/N)/S(m) - 1 at our N: what cutting costs communication
+  double eps1 = 0;         // N·G(m/N, E/N)/G(m, E) - 1: what it costs GEMMs
+  double overhead_us = 0;  // k: what one more stage costs
+  double best_stages = 1;  // N* = sqrt(min(comm, compute) / k)
   bool operator==(const PaperView&) const = default;
 };
 
@@ -132,12 +133,17 @@ struct Plan {
   double bound_us = 0;
   int64_t bytes_dispatch = 0;  // on the wire, over all ranks; exact
   int64_t bytes_combine = 0;
-  PaperView paper;
+  PaperView paper;                    // filled by those who show it (Planner::paper_view)
   std::vector<Candidate> candidates;  // everything that was looked at, the chosen one included
 
   int num_stages() const { return static_cast<int>(stages.size()); }
+  // Into how many stages the experts are cut: parts of the tokens do not count.
+  int num_expert_stages() const;
   bool operator==(const Plan&) const = default;
 };
+
+// Rows of `stage` on every rank. Halves are reckoned even; the routing knows better.
+std::vector<int64_t> count_stage_rows(const Plan& plan, const Stage& stage, const MoeProblem& problem);
 
 // True when no two ops may run at the same time, so that one thread can run the plan without waiting.
 bool is_chain(const Plan& plan);

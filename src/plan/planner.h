@@ -27,7 +27,7 @@ struct PlanLimits {
 //   auto        the smallest predicted makespan; between equals, fewer stages
 //
 // Stages balance every rank's rows: each rank deals its experts, heaviest first, to the stage with the fewest rows;
-// they are ordered by Johnson's rule for dispatch → compute → combine.
+// small stages come first and last, where nothing hides their messages.
 //
 // Errors  kUsage when the profile lacks what the shape needs; from plan(): fewer experts on a rank than stages asked
 //         for, a problem of another shape
@@ -41,12 +41,25 @@ class Planner {
 
   Plan plan(const MoeProblem& problem, const PipelineOption& option) const;
 
+  // When every op of `plan` runs on every rank, by the same costs: the slowest rank of one op need not be that of the
+  // next, so this mostly ends before makespan_us.
+  //
+  // Shapes  returns [ops, num_ranks]
+  std::vector<OpTime> simulate(const Plan& plan, const MoeProblem& problem) const;
+
+  // ε0, ε1 and N* beside a plan of ours. Not part of planning, which has no time for it.
+  PaperView paper_view(const MoeProblem& problem, const Plan& plan) const;
+
   const HardwareProfile& profile() const;
+  const MoeShape& shape() const;
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// Errors  kUsage naming --eps-pipeline: more stages than a rank has experts
+void check_stages(const PipelineOption& option, const ExpertPlacement& placement);
 
 // A candidate's place beside the chosen one, in one line: "chosen", "+12.3 µs: ...".
 std::string reason_of(const Candidate& candidate, const Candidate& chosen);

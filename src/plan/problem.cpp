@@ -1,22 +1,94 @@
 #include "plan/problem.h"
 
 #include <charconv>
+#include <limits>
 
 #include "base/error.h"
 
 namespace eps {
+namespace {
+
+constexpr int64_t kElementsPerScale = 128;
+
+void check_count(int64_t count, const char* what) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  if (count >= 0 && count <= kMost) return;
+  fail(ErrorKind::kUsage, "problem",
+       {.what = std::string(what) + " out of range",
+        .got = std::to_string(count),
+        .wanted = fmt::format("0 to {}", kMost),
+        .hint = "fewer tokens"});
+}
+
+}  // namespace
+
+std::string_view to_string(Strategy strategy) {
+  switch (strategy) {
+    case Strategy::kDpEp: return "dp+ep";
+    case Strategy::kTpEp: return "tp+ep";
+    case Strategy::kTpTp: return "tp+tp";
+  }
+  return "?";
+}
+
+Strategy parse_strategy(std::string_view text) {
+  for (const Strategy s : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
+    if (text == to_string(s)) return s;
+  }
+  fail(ErrorKind::kUsage, "--strategy",
+       {.what = "unknown strategy", .got = std::string(text), .wanted = "dp+ep, tp+ep or tp+tp", .hint = ""});
+}
+
+int64_t wire_row_bytes(DType dtype, int64_t hidden) {
+  const auto bytes = static_cast<int64_t>(size_of(dtype)) * hidden;
+  if (dtype != DType::kF8E4M3) return bytes;
+  return bytes + 4 * ((hidden + kElementsPerScale - 1) / kElementsPerScale);
+}
+
+MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement, std::span<const Routing> routing) {
+  MoeProblem problem;
+  problem.shape = shape;
+  problem.placement = placement;
+  problem.load = count_rows(routing, placement.num_experts);
+  for (const Routing& r : routing) problem.tokens_per_rank.push_back(r.num_tokens);
+  problem.routing = summarize_routing(routing, placement);
+  problem.wire = {shape.act_dtype, DType::kF32};
+  return problem;
+}
+
+void check_problem(const MoeProblem& problem) {
+  const auto ranks = static_cast<size_t>(problem.placement.num_ranks);
+  const auto experts = static_cast<size_t>(problem.placement.num_experts);
+  EPS_CHECK_EQ(problem.load.size(), experts);
+  EPS_CHECK_EQ(problem.tokens_per_rank.size(), ranks);
+  EPS_CHECK_EQ(problem.routing.tokens_between.size(), ranks * ranks);
+  EPS_CHECK_EQ(problem.routing.partials_between.size(), ranks * ranks);
+  EPS_CHECK_EQ(problem.routing.local_load.size(), experts);
+  EPS_CHECK_EQ(problem.routing.visits.size() % ranks, size_t{0});
+  for (const int64_t rows : problem.load) check_count(rows, "rows of an expert");
+  for (const int64_t tokens : problem.tokens_per_rank) check_count(tokens, "tokens of a rank");
+  for (int rank = 0; rank < problem.placement.num_ranks; ++rank) {
+    int64_t rows = 0;
+    const auto first = static_cast<size_t>(problem.placement.first_expert(rank));
+    for (size_t e = first; e < first + static_cast<size_t>(problem.placement.experts_per_rank()); ++e) {
+      rows += problem.load[e];
+    }
+    check_count(rows, "rows of a rank");
+  }
+}
 
 PipelineOption parse_pipeline_option(std::string_view text) {
   if (text == "off") return {PipelineOption::Mode::kOff, 1};
   if (text == "auto") return {PipelineOption::Mode::kAuto, 1};
   if (text == "all") return {PipelineOption::Mode::kAll, 1};
+  if (text == "microbatch") return {PipelineOption::Mode::kMicrobatch, 1};
   int stages = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), stages);
   if (error != std::errc() || end != text.data() + text.size() || stages < 1) {
     fail(ErrorKind::kUsage, "--eps-pipeline",
          {.what = "not a pipeline setting",
           .got = std::string(text),
-          .wanted = "auto, off, all or a number of stages from 1",
+          .wanted = "auto, off, all, microbatch or a number of stages from 1",
           .hint = ""});
   }
   return {PipelineOption::Mode::kFixed, stages};
@@ -27,6 +99,7 @@ std::string to_string(const PipelineOption& option) {
     case PipelineOption::Mode::kOff: return "off";
     case PipelineOption::Mode::kAuto: return "auto";
     case PipelineOption::Mode::kAll: return "all";
+    case PipelineOption::Mode::kMicrobatch: return "microbatch";
     case PipelineOption::Mode::kFixed: return std::to_string(option.num_stages);
   }
   return "?";

@@ -2,12 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "moe/placement.h"
+#include "moe/routing.h"
 #include "moe/routing_summary.h"
 #include "tensor/dtype.h"
 
@@ -55,6 +56,11 @@ struct MoeProblem {
   std::vector<Wire> may_use;  // other wires that the planner may choose instead
   bool operator==(const MoeProblem&) const = default;
 };
+
+// The dp+ep problem of a routing, with rows travelling in the shape's act_dtype and returning in f32.
+//
+// Shapes  routing [num_ranks]
+MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement, std::span<const Routing> routing);
 
 // Errors  kInternal when sizes disagree; kUsage when a count is negative or beyond 2^31 - 1 rows a rank
 void check_problem(const MoeProblem& problem);

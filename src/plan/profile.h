@@ -39,8 +39,8 @@ struct GemmProfile {
   DType weight_dtype = DType::kBF16;
   double call_us = 0;
   std::vector<GemmShapeCurve> shapes;
-  Curve group_factor;       // of the number of groups with rows; empty: 1
-  Curve sm_factor;          // of SMs, at least 1; empty: the kernel cannot be limited, or there are no SMs
+  Curve group_factor;  // of the number of groups with rows; empty: 1
+  Curve sm_factor;     // of SMs, at least 1; empty: the kernel cannot be limited, or there are no SMs
   bool operator==(const GemmProfile&) const = default;
 };
 
@@ -87,9 +87,9 @@ struct HardwareProfile {
   std::vector<LinkPoint> links;        // ascending SMs; empty: one rank only
   std::vector<LinkPoint> inter_links;  // between nodes; empty: as `links`
   Contention contention;
-  double handoff_us = 0;          // from the end of an op on one lane to the start of one that waits on another
+  double handoff_us = 0;              // from the end of an op on one lane to the start of one that waits on another
   std::map<std::string, OpCost> ops;  // "gather", "silu_mul", "reduce", "finish", "pack", "norm", "quantize", "other"
-  double attention_tflops = 0;    // rate of the scores and values of attention, causal halves left out
+  double attention_tflops = 0;        // rate of the scores and values of attention, causal halves left out
 
   bool operator==(const HardwareProfile&) const = default;
 };

@@ -16,6 +16,7 @@
 #include "cli/command.h"
 #include "engine/factory.h"
 #include "engine/model_folder.h"
+#include "plan/builtin_profile.h"
 #include "plan/planner.h"
 
 namespace eps::cli {
@@ -204,13 +205,11 @@ OutputCheck compare_arms(int64_t hidden, int64_t inner, const std::vector<Routin
   std::vector<float> out(x.size());
   const TensorView x_view(x.data(), DType::kF32, {tokens, hidden});
   baseline.prepare(x_view, theirs);
-  MoeProblem problem;
-  problem.placement = place_experts(4, 1);
-  problem.load = count_rows(ours, 4);
-  problem.tokens_per_rank = {tokens};
+  const MoeShape shape = moe_shape(folder.spec, DType::kF32);
+  const MoeProblem problem = make_problem(shape, place_experts(4, 1), ours);
+  const Plan plan = Planner(builtin_cpu_profile(1), shape).plan(problem, {PipelineOption::Mode::kOff, 1});
   LayerRanks ranks(layer, problem.placement, std::move(ops), make_communicators(1, std::chrono::milliseconds(1000)));
-  ranks.run(make_plan(problem, {PipelineOption::Mode::kOff, 1}), ours, x_view,
-            {out.data(), DType::kF32, {tokens, hidden}});
+  ranks.run(plan, ours, x_view, {out.data(), DType::kF32, {tokens, hidden}});
   return baseline.check({out.data(), DType::kF32, {tokens, hidden}});
 }
 

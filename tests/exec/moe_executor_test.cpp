@@ -9,6 +9,7 @@
 #include "comm/emulated_link.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/reference/reference_ops.h"
+#include "plan/builtin_profile.h"
 #include "plan/planner.h"
 #include "support/ranks.h"
 #include "support/tolerance.h"
@@ -81,17 +82,15 @@ std::vector<float> run_layer(const Layer& layer, const std::vector<int64_t>& cut
                              bool reference, int threads, OverlapStats* overlap = nullptr,
                              const LinkSpec* link = nullptr) {
   const int ranks = static_cast<int>(cuts.size()) - 1;
-  MoeProblem problem;
-  problem.placement = place_experts(layer.num_experts, ranks);
-  problem.top_k = layer.top_k;
-  problem.load = count_rows(std::span(&layer.routing, 1), layer.num_experts);
   std::vector<Routing> routing;
   for (int r = 0; r < ranks; ++r) {
     const auto i = static_cast<size_t>(r);
     routing.push_back(slice(layer.routing, cuts[i], cuts[i + 1]));
-    problem.tokens_per_rank.push_back(cuts[i + 1] - cuts[i]);
   }
-  const Plan plan = make_plan(problem, option);
+  const MoeShape moe{kHidden, kInner, layer.has_shared ? 16 : 0, layer.top_k, DType::kF32, DType::kF32};
+  const MoeProblem problem = make_problem(moe, place_experts(layer.num_experts, ranks), routing);
+  const Plan plan = Planner(builtin_cpu_profile(1), moe).plan(problem, option);
+  EXPECT_EQ(find_plan_faults(plan, problem), std::vector<std::string>{});
   std::vector<float> out(layer.x.size(), -1e30F);
   test::on_ranks(
       ranks,
@@ -129,7 +128,8 @@ std::vector<float> run_layer(const Layer& layer, const std::vector<int64_t>& cut
 }
 
 std::vector<PipelineOption> all_options(int experts_per_rank) {
-  std::vector<PipelineOption> options = {{PipelineOption::Mode::kOff, 1}, {PipelineOption::Mode::kAll, 1}};
+  std::vector<PipelineOption> options = {
+      {PipelineOption::Mode::kOff, 1}, {PipelineOption::Mode::kAll, 1}, {PipelineOption::Mode::kMicrobatch, 1}};
   for (const int n : {2, 3}) {
     if (n <= experts_per_rank) options.push_back({PipelineOption::Mode::kFixed, n});
   }
@@ -187,12 +187,10 @@ TEST(MoeExecutor, APipelinedPlanOverlapsCommunicationAndASerialOneDoesNot) {
 
 TEST(MoeExecutor, AFailingRankStopsTheOthersWithItsReason) {
   const Layer layer = make_layer(4, 2, 10, Load::kRandom, false);
-  MoeProblem problem;
-  problem.placement = place_experts(4, 2);
-  problem.load = count_rows(std::span(&layer.routing, 1), 4);
-  problem.tokens_per_rank = {5, 5};
-  const Plan plan = make_plan(problem, {PipelineOption::Mode::kFixed, 2});
   const std::vector<Routing> routing = {slice(layer.routing, 0, 5), slice(layer.routing, 5, 10)};
+  const MoeShape moe{kHidden, kInner, 0, 2, DType::kF32, DType::kF32};
+  const MoeProblem problem = make_problem(moe, place_experts(4, 2), routing);
+  const Plan plan = Planner(builtin_cpu_profile(1), moe).plan(problem, {PipelineOption::Mode::kFixed, 2});
   auto comms = make_inproc_communicators(2, std::chrono::milliseconds(30000));
   std::vector<std::string> errors(2);
   std::vector<ErrorKind> kinds(2);

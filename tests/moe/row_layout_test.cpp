@@ -13,8 +13,8 @@ namespace {
 
 struct World {
   ExpertPlacement placement;
-  int num_stages;
-  std::vector<int> stage_of_expert;
+  std::vector<std::vector<int32_t>> stages;  // experts of each
+  std::vector<TokenPart> parts;
   std::vector<Routing> routing;
   std::vector<RowLayout> layouts;
 };
@@ -25,9 +25,19 @@ World random_world(std::mt19937& rng) {
   const int ranks = draw(1, 5);
   const int per_rank = draw(1, 6);
   w.placement = place_experts(ranks * per_rank, ranks);
-  w.num_stages = draw(1, per_rank);
+  const int num_stages = draw(1, per_rank);
+  w.stages.resize(static_cast<size_t>(num_stages));
   for (int e = 0; e < w.placement.num_experts; ++e) {
-    w.stage_of_expert.push_back((e % per_rank) < w.num_stages ? e % per_rank : draw(0, w.num_stages - 1));
+    const int s = (e % per_rank) < num_stages ? e % per_rank : draw(0, num_stages - 1);
+    w.stages[static_cast<size_t>(s)].push_back(e);
+  }
+  w.parts.assign(w.stages.size(), TokenPart::kAll);
+  // Any stage may come in two parts, one after the other, as the policies do with the first (local, remote) or all.
+  if (const int split = draw(0, 2); split > 0) {
+    const auto at = static_cast<std::ptrdiff_t>(draw(0, num_stages - 1));
+    w.parts[static_cast<size_t>(at)] = split == 1 ? TokenPart::kLocal : TokenPart::kFirstHalf;
+    w.parts.insert(w.parts.begin() + at + 1, split == 1 ? TokenPart::kRemote : TokenPart::kSecondHalf);
+    w.stages.insert(w.stages.begin() + at + 1, std::vector<int32_t>(w.stages[static_cast<size_t>(at)]));
   }
   const int k = draw(1, std::min(6, w.placement.num_experts));
   const bool skewed = draw(0, 1) == 1;
@@ -47,9 +57,9 @@ World random_world(std::mt19937& rng) {
     normalize_routing(routing, w.placement.num_experts);
     w.routing.push_back(routing);
   }
-  for (int r = 0; r < ranks; ++r) {
-    w.layouts.push_back(lay_out_rows(w.routing, w.placement, w.stage_of_expert, w.num_stages, r));
-  }
+  StageMap map(w.placement.num_experts, static_cast<int>(w.stages.size()));
+  for (size_t s = 0; s < w.stages.size(); ++s) map.add(static_cast<int>(s), w.stages[s], w.parts[s]);
+  for (int r = 0; r < ranks; ++r) w.layouts.push_back(lay_out_rows(w.routing, w.placement, map, r));
   return w;
 }
 
@@ -69,7 +79,7 @@ void check_world(const World& w) {
     returned[r].resize(static_cast<size_t>(w.layouts[r].num_recv_partials), 1e300);
   }
   std::set<std::tuple<size_t, size_t, int32_t>> crossings;
-  for (int s = 0; s < w.num_stages; ++s) {
+  for (int s = 0; s < static_cast<int>(w.stages.size()); ++s) {
     const auto si = static_cast<size_t>(s);
     for (size_t src = 0; src < ranks; ++src) {
       for (size_t dst = 0; dst < ranks; ++dst) {
@@ -86,13 +96,15 @@ void check_world(const World& w) {
       const RowLayout& layout = w.layouts[r];
       const StageLayout& stage = layout.stages[si];
       for (const ExpertRows& block : stage.experts) {
-        EXPECT_EQ(w.stage_of_expert[static_cast<size_t>(block.expert)], s);
+        EXPECT_TRUE(std::ranges::binary_search(w.stages[si], block.expert));
         EXPECT_EQ(w.placement.rank_of(block.expert), static_cast<int>(r));
         for (int64_t row = block.begin; row < block.end; ++row) {
           const RowRef ref = layout.row_token[static_cast<size_t>(row)];
           const auto [home, token] = ref.remote ? received[r][static_cast<size_t>(ref.index)]
                                                 : std::pair<int, int64_t>{static_cast<int>(r), ref.index};
           ASSERT_GE(home, 0) << "a row is computed before its token came";
+          const int64_t of_home = w.routing[static_cast<size_t>(home)].num_tokens;
+          EXPECT_TRUE(holds(w.parts[si], token, of_home, home, static_cast<int>(r))) << to_string(w.parts[si]);
           rows[r][static_cast<size_t>(row)] =
               layout.row_weight[static_cast<size_t>(row)] * expert_value(home, token, block.expert);
         }
@@ -134,19 +146,32 @@ TEST(RowLayout, EveryRowIsDispatchedComputedAndReturnedExactlyOnce) {
 TEST(RowLayout, RowsOfAnExpertKeepTokenOrder) {
   const ExpertPlacement placement = place_experts(2, 2);
   const std::vector<Routing> routing = {{3, 1, {0, 1, 0}, {1, 1, 1}}, {2, 1, {0, 0}, {1, 1}}};
-  const std::vector<int> stages = {0, 0};
-  const RowLayout layout = lay_out_rows(routing, placement, stages, 1, 0);
+  StageMap stages(2, 1);
+  stages.add(0, std::vector<int32_t>{0, 1}, TokenPart::kAll);
+  const RowLayout layout = lay_out_rows(routing, placement, stages, 0);
   ASSERT_EQ(layout.num_rows, 4);
   const std::vector<RowRef> want = {{0, false}, {2, false}, {0, true}, {1, true}};
   EXPECT_EQ(layout.row_token, want);
   EXPECT_EQ(layout.stages[0].send_tokens[1], std::vector<int32_t>{1});
 }
 
+TEST(StageMap, RowsInNoStageAreFound) {
+  StageMap stages(2, 2);
+  stages.add(0, std::vector<int32_t>{0, 1}, TokenPart::kLocal);
+  EXPECT_THROW(stages.check(), Error);
+  stages.add(1, std::vector<int32_t>{0, 1}, TokenPart::kRemote);
+  stages.check();
+  EXPECT_EQ(stages.stage_of(1, true, false), 0);
+  EXPECT_EQ(stages.stage_of(1, false, true), 1);
+}
+
 TEST(RowLayout, NoTokensAnywhere) {
   const ExpertPlacement placement = place_experts(4, 2);
   const std::vector<Routing> routing(2);
-  const std::vector<int> stages = {0, 1, 0, 1};
-  const RowLayout layout = lay_out_rows(routing, placement, stages, 2, 1);
+  StageMap stages(4, 2);
+  stages.add(0, std::vector<int32_t>{0, 2}, TokenPart::kAll);
+  stages.add(1, std::vector<int32_t>{1, 3}, TokenPart::kAll);
+  const RowLayout layout = lay_out_rows(routing, placement, stages, 1);
   EXPECT_EQ(layout.num_rows + layout.num_recv_tokens + layout.num_recv_partials, 0);
 }
 

@@ -31,7 +31,7 @@ class ModelRanks {
     model_ = Model::load(folder.spec, *folder.family, make_checkpoint_source(*folder.checkpoint), *ops.front(), {});
     ranks_ = std::make_unique<RankGroup>(
         *model_, std::move(ops), make_communicators(settings.ep, std::chrono::milliseconds(60000)),
-        RankGroupOptions{settings.ep, parse_pipeline_option(settings.pipeline), false});
+        RankGroupOptions{.num_ranks = settings.ep, .pipeline = parse_pipeline_option(settings.pipeline)});
   }
 
   // Sequence i lives on rank owner[i % owner.size()]. Each is fed in pieces of at most `chunk` tokens.

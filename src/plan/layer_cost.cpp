@@ -1,0 +1,167 @@
+#include "plan/layer_cost.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+
+namespace eps {
+namespace {
+
+constexpr int kOctaves = 26;  // 2^5 … 2^31 rows
+
+double octave_rows(int step) { return std::ldexp(16.0 + step % 16, step / 16 + 1); }
+
+const GemmShapeCurve& nearest_shape(const GemmProfile& gemm, int64_t n, int64_t k) {
+  const GemmShapeCurve* best = nullptr;
+  double least = std::numeric_limits<double>::infinity();
+  for (const GemmShapeCurve& shape : gemm.shapes) {
+    const double distance = std::abs(std::log(static_cast<double>(shape.n) / static_cast<double>(n))) +
+                            std::abs(std::log(static_cast<double>(shape.k) / static_cast<double>(k)));
+    if (distance < least) {
+      least = distance;
+      best = &shape;
+    }
+  }
+  EPS_CHECK(best != nullptr, "a GEMM profile without shapes");
+  return *best;
+}
+
+OpCost find_op(const HardwareProfile& profile, const char* name) {
+  const auto it = profile.ops.find(name);
+  return it == profile.ops.end() ? OpCost{} : it->second;
+}
+
+}  // namespace
+
+RowTable::RowTable(const GemmProfile& gemm, int64_t n, int64_t k) {
+  const GemmShapeCurve& shape = nearest_shape(gemm, n, k);
+  const double scale =
+      static_cast<double>(n) * static_cast<double>(k) / (static_cast<double>(shape.n) * static_cast<double>(shape.k));
+  us_.reserve(kExact + kOctaves * 16 + 1);
+  us_.push_back(0);
+  for (int rows = 1; rows < kExact; ++rows) us_.push_back(scale * curve_at(shape.us_of_rows, rows, true));
+  for (int step = 0; step <= kOctaves * 16; ++step) {
+    us_.push_back(scale * curve_at(shape.us_of_rows, octave_rows(step), true));
+  }
+}
+
+LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp)
+    : profile_(&profile),
+      shape_(shape),
+      act_bytes_(static_cast<double>(size_of(shape.act_dtype))),
+      dense_(&find_gemm(profile, GemmKind::kDense, shape.weight_dtype)),
+      grouped_(&find_gemm(profile, GemmKind::kGrouped, shape.weight_dtype)),
+      gather_(find_op(profile, "gather")),
+      silu_mul_(find_op(profile, "silu_mul")),
+      reduce_(find_op(profile, "reduce")),
+      finish_(find_op(profile, "finish")),
+      pack_(find_op(profile, "pack")),
+      quantize_(find_op(profile, "quantize")) {
+  shape_.inner = std::max<int64_t>(1, shape.inner / tp);
+  shape_.shared_inner = shape.shared_inner / tp;
+  gate_up_ = {RowTable(*dense_, 2 * shape_.inner, shape_.hidden), RowTable(*grouped_, 2 * shape_.inner, shape_.hidden)};
+  down_ = {RowTable(*dense_, shape_.hidden, shape_.inner), RowTable(*grouped_, shape_.hidden, shape_.inner)};
+  if (shape_.shared_inner > 0) {
+    shared_gate_up_ = RowTable(*dense_, 2 * shape_.shared_inner, shape_.hidden);
+    shared_down_ = RowTable(*dense_, shape_.hidden, shape_.shared_inner);
+  }
+  // The fastest way between nodes: there are no SMs to save that a node's own link would not need, too.
+  for (const LinkPoint& link : profile.inter_links) {
+    if (link.gbps > far_link_.gbps) far_link_ = link;
+  }
+  constexpr int kMostGroups = 512;
+  for (int g = 0; g <= kMostGroups; ++g) {
+    group_factor_.push_back(grouped_->group_factor.empty() ? 1.0 : curve_at(grouped_->group_factor, g, false));
+  }
+}
+
+ClockRates LayerCost::rates(bool limited) const {
+  const Contention& c = profile_->contention;
+  return limited ? ClockRates{1 / (1 + c.compute), 1 / (1 + c.comm)}
+                 : ClockRates{1 / (1 + c.uncapped_compute), 1 / (1 + c.uncapped_comm)};
+}
+
+ClockRates mix_rates(const SmFactors& factors, double dense, double grouped) {
+  const ClockRates& d = factors.dense_rates;
+  const ClockRates& g = factors.grouped_rates;
+  const double part = dense + grouped > 0 ? dense / (dense + grouped) : 0.5;
+  // Slowdowns add up over time, so it is they that are averaged.
+  const auto mix = [part](double a, double b) { return 1 / (part / a + (1 - part) / b); };
+  return {mix(d.compute_beside_comm, g.compute_beside_comm), mix(d.comm_beside_compute, g.comm_beside_compute)};
+}
+
+SmFactors LayerCost::sm_factors(int sms) const {
+  const auto factor = [sms](const GemmProfile& gemm) {
+    return sms == 0 || gemm.sm_factor.empty() ? 1.0 : curve_at(gemm.sm_factor, sms, false);
+  };
+  // A kernel that cannot be limited takes every SM whatever the budget says.
+  const auto limited = [&](const GemmProfile& gemm) {
+    return profile_->num_sms == 0 || (sms > 0 && sms < profile_->num_sms && !gemm.sm_factor.empty());
+  };
+  return {factor(*dense_), factor(*grouped_), rates(limited(*dense_)), rates(limited(*grouped_))};
+}
+
+double LayerCost::gemm_us(GemmKind kind, const StageGemm& gemm, const SmFactors& factors) const {
+  if (gemm.groups == 0) return 0;
+  if (kind == GemmKind::kDense) return factors.dense * (gemm.groups * dense_->call_us + gemm.dense_us);
+  const auto groups = std::min(static_cast<size_t>(gemm.groups), group_factor_.size() - 1);
+  return factors.grouped * (grouped_->call_us + group_factor_[groups] * gemm.grouped_us);
+}
+
+GemmKind LayerCost::better_kernel(const StageGemm& gemm, const SmFactors& factors) const {
+  return gemm_us(GemmKind::kDense, gemm, factors) <= gemm_us(GemmKind::kGrouped, gemm, factors) ? GemmKind::kDense
+                                                                                                : GemmKind::kGrouped;
+}
+
+double LayerCost::least_group_factor() const { return *std::min_element(group_factor_.begin(), group_factor_.end()); }
+
+double LayerCost::gather_us(int64_t rows) const {
+  return rows == 0 ? 0 : time_us(gather_, 2.0 * static_cast<double>(rows * shape_.hidden) * act_bytes_);
+}
+
+double LayerCost::silu_mul_us(int64_t rows) const {
+  return rows == 0 ? 0 : time_us(silu_mul_, 3.0 * static_cast<double>(rows * shape_.inner) * act_bytes_);
+}
+
+double LayerCost::reduce_us(int64_t rows) const {
+  return rows == 0 ? 0 : time_us(reduce_, 3.0 * static_cast<double>(rows * shape_.hidden) * act_bytes_);
+}
+
+double LayerCost::finish_us(int64_t tokens) const {
+  return tokens == 0 ? 0 : time_us(finish_, 3.0 * static_cast<double>(tokens * shape_.hidden) * act_bytes_);
+}
+
+double LayerCost::shared_us(int64_t tokens, const SmFactors& factors) const {
+  if (shape_.shared_inner == 0 || tokens == 0) return 0;
+  const double gemms = 2 * dense_->call_us + shared_gate_up_(tokens) + shared_down_(tokens);
+  const double silu = time_us(silu_mul_, 3.0 * static_cast<double>(tokens * shape_.shared_inner) * act_bytes_);
+  return factors.dense * gemms + silu;
+}
+
+double LayerCost::pack_us(double rows, DType wire) const {
+  if (rows <= 0) return 0;
+  if (wire == DType::kF8E4M3) {
+    return time_us(quantize_, 2.0 * rows * static_cast<double>(shape_.hidden) * act_bytes_);
+  }
+  return time_us(pack_, 2.0 * rows * static_cast<double>(wire_row_bytes(wire, shape_.hidden)));
+}
+
+double LayerCost::message_us(const LinkPoint& link, double near_bytes, double far_bytes) const {
+  const LinkPoint& far = far_link_.gbps > 0 ? far_link_ : link;
+  const double near_us = near_bytes <= 0 ? 0 : link.alpha_us + near_bytes * 1e-3 / link.gbps;
+  const double far_us = far_bytes <= 0 ? 0 : far.alpha_us + far_bytes * 1e-3 / far.gbps;
+  return std::max(near_us, far_us);
+}
+
+double LayerCost::scatter_us(const LinkPoint& link, int64_t tokens, int num_ranks, DType wire) const {
+  if (num_ranks == 1 || tokens == 0) return 0;
+  const double bytes = static_cast<double>(tokens) * static_cast<double>(wire_row_bytes(wire, shape_.hidden));
+  const double each = bytes / num_ranks * (num_ranks - 1);
+  // A ring over several nodes runs at the pace of its slowest step.
+  const bool far = num_ranks > profile_->ranks_per_node && far_link_.gbps > 0;
+  return link.alpha_us + each * 1e-3 / (far ? std::min(link.gbps, far_link_.gbps) : link.gbps);
+}
+
+}  // namespace eps

@@ -1,0 +1,104 @@
+// The profile's curves, turned into what one layer's ops take. Private to planning and simulating.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "plan/profile.h"
+#include "plan/virtual_clock.h"
+
+namespace eps {
+
+// µs by rows, read in a few nanoseconds: exact points at 0 … 32 rows and 16 an octave above, straight in between.
+class RowTable {
+ public:
+  RowTable() = default;
+  RowTable(const GemmProfile& gemm, int64_t n, int64_t k);
+
+  // Edge  0 rows take no time
+  double operator()(int64_t rows) const {
+    if (rows < kExact) return us_[static_cast<size_t>(rows)];
+    const int octave = 63 - __builtin_clzll(static_cast<uint64_t>(rows));  // 5 and up
+    const int shift = octave - 4;
+    const auto at = static_cast<size_t>(kExact + (octave - 5) * 16 + ((rows >> shift) & 15));
+    const double part =
+        static_cast<double>(rows & ((int64_t{1} << shift) - 1)) / static_cast<double>(int64_t{1} << shift);
+    return us_[at] + part * (us_[at + 1] - us_[at]);
+  }
+
+ private:
+  static constexpr int kExact = 32;
+  std::vector<double> us_;
+};
+
+// One projection of the experts in both kernels.
+struct ProjectionTables {
+  RowTable dense, grouped;
+};
+
+// Row times of all experts of one projection, by kernel, as one stage adds them up.
+struct StageGemm {
+  double dense_us = 0;
+  double grouped_us = 0;
+  int groups = 0;  // experts with rows
+};
+
+// Time factors of the kernels under an SM budget, and how a kernel gets on with a message beside it.
+struct SmFactors {
+  double dense = 1;
+  double grouped = 1;
+  ClockRates dense_rates, grouped_rates;
+};
+
+// Rates of a stretch of compute that spends `dense` and `grouped` µs in the two kernels.
+ClockRates mix_rates(const SmFactors& factors, double dense, double grouped);
+
+// Costs of one layer of `shape`; expert and shared inner sizes divided by `tp`.
+class LayerCost {
+ public:
+  LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp);
+
+  const ProjectionTables& gate_up() const { return gate_up_; }
+  const ProjectionTables& down() const { return down_; }
+
+  // What a budget of `sms` SMs (0: all) does to the kernels.
+  SmFactors sm_factors(int sms) const;
+  // A stage's projection in one kernel, and in the better one.
+  double gemm_us(GemmKind kind, const StageGemm& gemm, const SmFactors& factors) const;
+  GemmKind better_kernel(const StageGemm& gemm, const SmFactors& factors) const;
+
+  double least_group_factor() const;
+
+  double gather_us(int64_t rows) const;
+  double silu_mul_us(int64_t rows) const;
+  double reduce_us(int64_t rows) const;
+  double finish_us(int64_t tokens) const;
+  double shared_us(int64_t tokens, const SmFactors& factors) const;  // all three steps; 0 without shared experts
+  double handoff_us() const { return profile_->handoff_us; }
+  // What the sending rank does to rows before they travel.
+  double pack_us(double rows, DType wire) const;
+  // One message of a rank: the larger of what it sends and receives, within the node and beyond.
+  double message_us(const LinkPoint& link, double near_bytes, double far_bytes) const;
+  // Ring volumes: reduce-scatter or all-gather of `tokens` rows over `num_ranks`, each rank ending with its share.
+  double scatter_us(const LinkPoint& link, int64_t tokens, int num_ranks, DType wire) const;
+
+  const MoeShape& shape() const { return shape_; }
+  const HardwareProfile& profile() const { return *profile_; }
+
+ private:
+  ClockRates rates(bool limited) const;
+
+  const HardwareProfile* profile_;
+  MoeShape shape_;
+  double act_bytes_;
+  const GemmProfile* dense_;
+  const GemmProfile* grouped_;
+  ProjectionTables gate_up_, down_;
+  RowTable shared_gate_up_, shared_down_;
+  OpCost gather_, silu_mul_, reduce_, finish_, pack_, quantize_;
+  LinkPoint far_link_;                // gbps 0: none
+  std::vector<double> group_factor_;  // by number of groups
+};
+
+}  // namespace eps

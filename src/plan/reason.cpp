@@ -1,0 +1,44 @@
+// Why a candidate was not chosen, in words.
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "plan/planner.h"
+
+namespace eps {
+namespace {
+
+struct Part {
+  const char* what;
+  double more_us;
+};
+
+// What the candidate has more of than the chosen one: compute, or communication that nothing hides.
+std::string explain_slower(const Candidate& c, const Candidate& chosen) {
+  const auto exposed = [](const Candidate& of) { return of.makespan_us - of.compute_us; };
+  const Part compute{"compute", c.compute_us - chosen.compute_us};
+  const Part waiting{"waiting for messages", exposed(c) - exposed(chosen)};
+  const double behind = c.makespan_us - chosen.makespan_us;
+  if (behind <= 1e-9 * chosen.makespan_us) return "as fast, not simpler";
+  std::string out = fmt::format("+{:.1f} µs", behind);
+  for (const Part& part : {waiting, compute}) {
+    if (std::abs(part.more_us) < 0.05) continue;
+    out += fmt::format("{} {:+.1f} {}", out.find(':') == std::string::npos ? ":" : ",", part.more_us, part.what);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string reason_of(const Candidate& candidate, const Candidate& chosen) {
+  switch (candidate.verdict) {
+    case Verdict::kChosen: return "chosen";
+    case Verdict::kSlower: return explain_slower(candidate, chosen);
+    case Verdict::kTooBig: return fmt::format("does not fit: {:.1f} GB a rank", candidate.memory_gb);
+    case Verdict::kNotAsked: return "not asked for";
+    case Verdict::kCannotRun: return "can be planned, not run";
+  }
+  return "?";
+}
+
+}  // namespace eps

@@ -1,0 +1,37 @@
+// Deals every rank's experts to stages, so that a rank's stages have about the same rows.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "moe/placement.h"
+
+namespace eps {
+
+class StageDealer {
+ public:
+  // Keeps references: both outlive the dealer.
+  StageDealer(const ExpertPlacement& placement, std::span<const int64_t> load);
+
+  // stage_of[e] for every expert: a rank's experts, heaviest first, each to the stage with the fewest rows so far (then
+  // the fewest experts, then the first).
+  //
+  // Shapes  stage_of [num_experts]
+  // Edge    num_stages up to the experts of a rank: no stage stays empty
+  // Cost    O(num_experts · log num_stages)
+  void deal(int num_stages, std::span<int> stage_of);
+
+ private:
+  const ExpertPlacement& placement_;
+  std::span<const int64_t> load_;
+  std::vector<int32_t> by_load_;  // each rank's experts, heaviest first
+  struct Bin {
+    int64_t rows;
+    int held;
+    int stage;
+  };
+  std::vector<Bin> heap_;
+};
+
+}  // namespace eps

@@ -1,0 +1,57 @@
+// How a layer's messages spread over its stages. Totals are exact; which stage a token is first needed in is an
+// expectation, because it depends on the whole routing and not on its summary.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "plan/problem.h"
+
+namespace eps {
+
+// Rows of one message on one rank. near: within the node, far: beyond; the larger of sent and received (links carry
+// both ways at once).
+struct MessageRows {
+  double near_rows = 0;
+  double far_rows = 0;
+  double sent_rows = 0;
+};
+
+class TrafficModel {
+ public:
+  TrafficModel(const MoeProblem& problem, int ranks_per_node);
+
+  // Splits dispatch and combine over stages.
+  //
+  // Shapes  rows [num_stages, num_ranks] rows of every stage, in the order the stages run; dispatch, combine: the same
+  // Source  a token with j of a rank's E experts misses a set holding the share f of the rows with probability
+  //         ∏ (1 - f - i/E) / (1 - i/E), i < j: drawing without replacement, experts weighted by their rows
+  void split(std::span<const double> rows, int num_stages, std::span<MessageRows> dispatch,
+             std::span<MessageRows> combine) const;
+  // The same in equal parts: stages that are parts of the tokens.
+  void split_evenly(int num_stages, std::span<MessageRows> dispatch, std::span<MessageRows> combine) const;
+
+  // Over all ranks, dispatched and returned.
+  int64_t dispatch_rows() const { return dispatch_rows_; }
+  int64_t combine_rows() const { return combine_rows_; }
+
+ private:
+  // Share of the tokens visiting `rank` with no expert in a set that holds the share `f` of its rows.
+  double missing(size_t rank, double f) const;
+  // Messages of one stage, when its part of what rank d gets is dispatch_part[d], and of what it returns
+  // combine_part[d].
+  void fill(std::span<const double> dispatch_part, std::span<const double> combine_part, MessageRows* dispatch,
+            MessageRows* combine) const;
+  bool is_near(size_t a, size_t b) const { return a / node_ == b / node_; }
+
+  const MoeProblem& problem_;
+  size_t num_ranks_;
+  size_t node_;
+  size_t width_;
+  double experts_;
+  std::vector<double> visits_by_count_;  // [num_ranks, width] as shares of all visits of the rank
+  int64_t dispatch_rows_ = 0;
+  int64_t combine_rows_ = 0;
+};
+
+}  // namespace eps
