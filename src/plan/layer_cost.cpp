@@ -53,6 +53,8 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
       act_bytes_(static_cast<double>(size_of(shape.act_dtype))),
       dense_(&find_gemm(profile, GemmKind::kDense, shape.weight_dtype)),
       grouped_(&find_gemm(profile, GemmKind::kGrouped, shape.weight_dtype)),
+      dense_call_us_(dense_->call_us),
+      grouped_call_us_(grouped_->call_us),
       gather_(find_op(profile, "gather")),
       silu_mul_(find_op(profile, "silu_mul")),
       reduce_(find_op(profile, "reduce")),
@@ -71,6 +73,8 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
   for (const LinkPoint& link : profile.inter_links) {
     if (link.gbps > far_link_.gbps) far_link_ = link;
   }
+  row_ops_fixed_us_ = gather_.fixed_us + silu_mul_.fixed_us + reduce_.fixed_us;
+  row_ops_us_per_row_ = gather_us(1) + silu_mul_us(1) + reduce_us(1) - row_ops_fixed_us_;
   constexpr int kMostGroups = 512;
   for (int g = 0; g <= kMostGroups; ++g) {
     group_factor_.push_back(grouped_->group_factor.empty() ? 1.0 : curve_at(grouped_->group_factor, g, false));
@@ -103,16 +107,13 @@ SmFactors LayerCost::sm_factors(int sms) const {
   return {factor(*dense_), factor(*grouped_), rates(limited(*dense_)), rates(limited(*grouped_))};
 }
 
-double LayerCost::gemm_us(GemmKind kind, const StageGemm& gemm, const SmFactors& factors) const {
-  if (gemm.groups == 0) return 0;
-  if (kind == GemmKind::kDense) return factors.dense * (gemm.groups * dense_->call_us + gemm.dense_us);
-  const auto groups = std::min(static_cast<size_t>(gemm.groups), group_factor_.size() - 1);
-  return factors.grouped * (grouped_->call_us + group_factor_[groups] * gemm.grouped_us);
-}
-
 GemmKind LayerCost::better_kernel(const StageGemm& gemm, const SmFactors& factors) const {
   return gemm_us(GemmKind::kDense, gemm, factors) <= gemm_us(GemmKind::kGrouped, gemm, factors) ? GemmKind::kDense
                                                                                                 : GemmKind::kGrouped;
+}
+
+double LayerCost::stage_overhead_us() const {
+  return row_ops_fixed_us_ + 2 * std::min(dense_call_us_, grouped_call_us_);
 }
 
 double LayerCost::least_group_factor() const { return *std::min_element(group_factor_.begin(), group_factor_.end()); }

@@ -1,6 +1,7 @@
 // The profile's curves, turned into what one layer's ops take. Private to planning and simulating.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -65,7 +66,12 @@ class LayerCost {
   // What a budget of `sms` SMs (0: all) does to the kernels.
   SmFactors sm_factors(int sms) const;
   // A stage's projection in one kernel, and in the better one.
-  double gemm_us(GemmKind kind, const StageGemm& gemm, const SmFactors& factors) const;
+  double gemm_us(GemmKind kind, const StageGemm& gemm, const SmFactors& factors) const {
+    if (gemm.groups == 0) return 0;
+    if (kind == GemmKind::kDense) return factors.dense * (gemm.groups * dense_call_us_ + gemm.dense_us);
+    const auto groups = std::min(static_cast<size_t>(gemm.groups), group_factor_.size() - 1);
+    return factors.grouped * (grouped_call_us_ + group_factor_[groups] * gemm.grouped_us);
+  }
   GemmKind better_kernel(const StageGemm& gemm, const SmFactors& factors) const;
 
   double least_group_factor() const;
@@ -73,6 +79,12 @@ class LayerCost {
   double gather_us(int64_t rows) const;
   double silu_mul_us(int64_t rows) const;
   double reduce_us(int64_t rows) const;
+  // The three of them: everything a stage does besides its GEMMs.
+  double row_ops_us(int64_t rows) const {
+    return rows == 0 ? 0 : row_ops_fixed_us_ + static_cast<double>(rows) * row_ops_us_per_row_;
+  }
+  // Least cost of one more stage on a rank: its row ops and two calls.
+  double stage_overhead_us() const;
   double finish_us(int64_t tokens) const;
   double shared_us(int64_t tokens, const SmFactors& factors) const;  // all three steps; 0 without shared experts
   double handoff_us() const { return profile_->handoff_us; }
@@ -94,6 +106,8 @@ class LayerCost {
   double act_bytes_;
   const GemmProfile* dense_;
   const GemmProfile* grouped_;
+  double dense_call_us_, grouped_call_us_;
+  double row_ops_fixed_us_ = 0, row_ops_us_per_row_ = 0;
   ProjectionTables gate_up_, down_;
   RowTable shared_gate_up_, shared_down_;
   OpCost gather_, silu_mul_, reduce_, finish_, pack_, quantize_;

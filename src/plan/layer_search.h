@@ -1,11 +1,10 @@
 // Looks at the ways to run one layer and keeps the best. Private to the planner.
 #pragma once
 
-#include <optional>
 #include <vector>
 
-#include "plan/layer_cost.h"
 #include "plan/planner.h"
+#include "plan/rank_stage.h"
 #include "plan/stage_dealer.h"
 #include "plan/traffic.h"
 
@@ -15,9 +14,17 @@ namespace eps {
 struct Choice {
   Candidate candidate;
   LinkPoint link;
-  int gemm_sms = 0;           // 0: all
-  std::vector<int> stage_of;  // [num_experts] in the order the stages run; eps only
-  int first_share = 1000;     // thousandths of the tokens that the shared experts see before the first stage
+  int gemm_sms = 0;        // 0: all
+  int first_share = 1000;  // thousandths of the tokens that the shared experts see before the first stage
+};
+
+// The stages of a choice, in the order they run.
+struct ChosenStages {
+  std::vector<int> stage_of;     // [num_experts] before parts
+  std::vector<TokenPart> parts;  // [num_stages]
+  std::vector<int> experts_of;   // [num_stages] the value in stage_of of each stage's experts
+  std::vector<RankStage> sums;   // [num_stages, num_ranks]
+  Pipeline pipeline;             // of the slowest rank
 };
 
 class LayerSearch {
@@ -30,35 +37,39 @@ class LayerSearch {
   void try_microbatch();
 
   const Choice& best() const { return best_; }
+  ChosenStages stages_of(const Choice& choice);
   std::vector<Candidate> take_candidates() { return std::move(candidates_); }
+  const TrafficModel& traffic() const { return traffic_; }
 
  private:
-  // One stage on one rank; of every token part, and of its own tokens alone.
-  struct RankStage {
-    StageGemm gate_up, down;
-    int64_t rows = 0;
+  // A set of SMs for messages and one for GEMMs.
+  struct Budget {
+    LinkPoint link;
+    int gemm_sms;  // 0: all
+    SmFactors factors;
   };
-  struct ComputeCost {
-    double us = 0;
-    double grouped_us = 0;
-    ClockRates rates;
-  };
-  struct ExpertTimes {
-    double gate_up_dense, gate_up_grouped, down_dense, down_grouped;
+  // The larger of every rank's messages of a stage.
+  struct StageMessages {
+    MessageRows dispatch, combine;
   };
 
-  ExpertTimes times_of(int64_t rows) const;
-  static void add(RankStage& stage, int64_t rows, const ExpertTimes& times);
-  void sum_stages(std::span<const int> stage_of, int num_stages);
-  void order_stages(std::span<int> stage_of, int num_stages);
-  ComputeCost compute_cost(const RankStage* ranks, const SmFactors& factors) const;
-  double message_us(const MessageRows* rows, const LinkPoint& link, DType wire) const;
-  double entry_us(const LinkPoint& link, DType wire) const;
-  double lower_bound(int num_stages) const;
-  void try_budgets(Candidate candidate, std::span<const int> stage_of);
-  void try_variants(Candidate candidate, const LinkPoint& link, int gemm_sms, std::span<const int> stage_of);
-  void keep(const Candidate& candidate, const LinkPoint& link, int gemm_sms, std::span<const int> stage_of,
-            int first_share);
+  void list_budgets();
+  double lower_bound(int num_stages, const Budget& budget) const;
+  bool can_win(double bound) const { return !has_best_ || bound < best_us_; }
+  void split(Policy policy, int num_stages);
+  void sum_stages(int num_stages);
+  void sum_halves();
+  void order_stages(int num_stages);
+  void sum_local();
+  void find_messages(Policy policy, int num_stages);
+  PipelineStage pipeline_stage(const RankStage* ranks, const SmFactors& factors, double* all_grouped_us) const;
+  double message_us(const MessageRows& rows, const LinkPoint& link, DType wire) const;
+  double collective_us(const LinkPoint& link, DType wire) const;
+  void fill_pipeline(Candidate& candidate, const Budget& budget);
+  void add_local_stage(Candidate& candidate, const Budget& budget);
+  void set_shared(Candidate& candidate, const SmFactors& factors, int first_share);
+  void try_budgets(Candidate candidate);
+  void keep(const Candidate& candidate, const Budget& budget, int first_share);
 
   const LayerCost& cost_;
   const MoeProblem& problem_;
@@ -66,28 +77,34 @@ class LayerSearch {
   TrafficModel traffic_;
   StageDealer dealer_;
   size_t num_ranks_;
-  int64_t most_tokens_ = 0;       // of a rank
-  bool alone_;                    // one rank: no messages
-  std::vector<LinkPoint> links_;  // that may be used
+  size_t experts_each_;
+  int64_t most_tokens_ = 0;  // of a rank
+  int64_t all_tokens_ = 0;
+  bool alone_;  // one rank: no messages
+  double handoff_us_;
+  std::vector<Budget> budgets_;
   std::vector<Wire> wires_;
-  std::vector<ExpertTimes> expert_times_;   // [num_experts]
-  std::vector<ExpertTimes> half_times_[2];  // filled when needed
-  double least_compute_us_ = 0;             // of the slowest rank, whatever the stages
-  double stage_overhead_us_ = 0;            // least cost of one more
+  std::vector<ExpertTimes> expert_times_;  // [num_experts]
+  double least_gemms_us_ = 0;              // of the slowest rank, whatever the stages; without calls
+  double least_others_us_ = 0;
   double best_us_ = 0;
   bool has_best_ = false;
   Choice best_;
   std::vector<Candidate> candidates_;
 
   // Of the split that is looked at.
-  int num_stages_ = 0;
-  std::vector<RankStage> stages_;  // [num_stages, num_ranks]
-  std::vector<RankStage> local_;   // [num_ranks] of stage 0, own tokens; empty: not looked at
-  std::vector<RankStage> remote_;
-  std::vector<double> rows_;  // [num_stages, num_ranks]
-  std::vector<MessageRows> dispatch_, combine_;
   std::vector<int> stage_of_;
+  std::vector<RankStage> stages_;  // [num_stages, num_ranks]
+  bool has_local_ = false;
+  std::vector<RankStage> local_;   // [num_ranks] stage 0, own tokens alone
+  std::vector<RankStage> remote_;  // [num_ranks] … and the others
+  std::vector<MessageRows> dispatch_, combine_;
+  std::vector<StageMessages> messages_;  // [num_stages]
   Pipeline pipeline_;
+  double stages_us_ = 0;  // compute of the stages and finish
+  std::vector<double> rows_;
+  std::vector<RankStage> ordered_;
+  std::vector<std::pair<int64_t, int>> by_rows_;
 };
 
 }  // namespace eps

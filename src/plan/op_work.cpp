@@ -9,10 +9,47 @@
 namespace eps {
 namespace {
 
-struct RankStage {
-  StageGemm gate_up, down;
-  int64_t rows = 0;
+// Compute ops of one stage on one rank; handing over is part of the first.
+struct StageWork {
+  double gate_up = 0, silu_mul = 0, down = 0, reduce = 0;
+  ClockRates rates;
 };
+
+StageWork stage_work(const LayerCost& cost, const RankStage& sums, GemmKind gate_up, GemmKind down,
+                     const SmFactors& factors) {
+  StageWork out;
+  const double gate_up_us = cost.gemm_us(gate_up, sums.gate_up(), factors);
+  out.gate_up = cost.gather_us(sums.rows) + gate_up_us;
+  out.silu_mul = cost.silu_mul_us(sums.rows);
+  out.down = cost.gemm_us(down, sums.down(), factors);
+  out.reduce = cost.reduce_us(sums.rows);
+  double dense = 0;
+  double grouped = 0;
+  (gate_up == GemmKind::kDense ? dense : grouped) += gate_up_us;
+  (down == GemmKind::kDense ? dense : grouped) += out.down;
+  out.rates = mix_rates(factors, dense, grouped);
+  return out;
+}
+
+double work_of(const StageWork& stage, OpKind kind) {
+  switch (kind) {
+    case OpKind::kGateUp: return stage.gate_up;
+    case OpKind::kSiluMul: return stage.silu_mul;
+    case OpKind::kDown: return stage.down;
+    case OpKind::kReduce: return stage.reduce;
+    default: EPS_CHECK(false, "{} is no compute of a stage", to_string(kind));
+  }
+  return 0;
+}
+
+// The collectives around the layer hand over once, which their own latency includes.
+bool waits_for_other_lane(const Plan& plan, const PlanOp& op) {
+  if (op.kind == OpKind::kLeave) return false;
+  return std::any_of(op.deps.begin(), op.deps.end(), [&](int d) {
+    const PlanOp& before = plan.ops[static_cast<size_t>(d)];
+    return before.lane != op.lane && before.kind != OpKind::kEnter;
+  });
+}
 
 class WorkReckoner {
  public:
@@ -34,7 +71,8 @@ class WorkReckoner {
       for (size_t r = 0; r < num_ranks_; ++r) {
         const double us = op_us(op, r);
         const bool idle_message = op.lane != Lane::kCompute && us == 0;
-        work.us.push_back(us + (waits_for_other_lane(op) && !idle_message ? cost_.handoff_us() : 0.0));
+        const bool handed = num_ranks_ > 1 && !idle_message && waits_for_other_lane(plan_, op);
+        work.us.push_back(us + (handed ? cost_.handoff_us() : 0.0));
         work.rates.push_back(op_rates(op, r));
       }
     }
@@ -67,13 +105,7 @@ class WorkReckoner {
         for (size_t r = 0; r < num_ranks_; ++r) {
           if (!is_tp() && static_cast<size_t>(problem_.placement.rank_of(e)) != r) continue;
           RankStage& stage = stages_[s * num_ranks_ + r];
-          stage.rows += rows;
-          stage.gate_up.dense_us += cost_.gate_up().dense(rows);
-          stage.gate_up.grouped_us += cost_.gate_up().grouped(rows);
-          stage.down.dense_us += cost_.down().dense(rows);
-          stage.down.grouped_us += cost_.down().grouped(rows);
-          ++stage.gate_up.groups;
-          ++stage.down.groups;
+          stage.add(rows, expert_times(cost_, rows));
         }
       }
     }
@@ -98,15 +130,6 @@ class WorkReckoner {
     traffic.split(rows, num_stages, dispatch_, combine_);
   }
 
-  // The collectives around the layer hand over once, which their own latency includes.
-  bool waits_for_other_lane(const PlanOp& op) const {
-    if (num_ranks_ == 1 || op.kind == OpKind::kLeave) return false;
-    return std::any_of(op.deps.begin(), op.deps.end(), [&](int d) {
-      const PlanOp& before = plan_.ops[static_cast<size_t>(d)];
-      return before.lane != op.lane && before.kind != OpKind::kEnter;
-    });
-  }
-
   int64_t tokens_of(size_t rank) const {
     const auto& tokens = problem_.tokens_per_rank;
     return is_tp() ? std::accumulate(tokens.begin(), tokens.end(), int64_t{0}) : tokens[rank];
@@ -120,20 +143,15 @@ class WorkReckoner {
 
   double op_us(const PlanOp& op, size_t rank) const {
     if (op.stage < 0) return outer_us(op, rank);
-    const size_t at = static_cast<size_t>(op.stage) * num_ranks_ + rank;
+    if (op.kind == OpKind::kDispatch) return message(dispatch_, op, rank, plan_.wire.dispatch);
+    if (op.kind == OpKind::kCombine) return message(combine_, op, rank, plan_.wire.combine);
+    return work_of(work_on(op, rank), op.kind);
+  }
+
+  StageWork work_on(const PlanOp& op, size_t rank) const {
     const Stage& stage = plan_.stages[static_cast<size_t>(op.stage)];
-    const RankStage& sums = stages_[at];
-    switch (op.kind) {
-      case OpKind::kDispatch: return message(dispatch_, op, rank, plan_.wire.dispatch);
-      case OpKind::kGateUp:
-        return cost_.gather_us(sums.rows) + cost_.gemm_us(stage.gate_up_kernel[rank], sums.gate_up, factors_);
-      case OpKind::kSiluMul: return cost_.silu_mul_us(sums.rows);
-      case OpKind::kDown: return cost_.gemm_us(stage.down_kernel[rank], sums.down, factors_);
-      case OpKind::kReduce: return cost_.reduce_us(sums.rows);
-      case OpKind::kCombine: return message(combine_, op, rank, plan_.wire.combine);
-      default: EPS_CHECK(false, "{} in a stage", to_string(op.kind));
-    }
-    return 0;
+    return stage_work(cost_, stages_[static_cast<size_t>(op.stage) * num_ranks_ + rank], stage.gate_up_kernel[rank],
+                      stage.down_kernel[rank], factors_);
   }
 
   double outer_us(const PlanOp& op, size_t rank) const {
@@ -158,16 +176,7 @@ class WorkReckoner {
     if (op.lane != Lane::kCompute) return {};
     if (op.kind == OpKind::kShared) return factors_.dense_rates;
     if (op.stage < 0) return {};
-    const RankStage& sums = stages_[static_cast<size_t>(op.stage) * num_ranks_ + rank];
-    const Stage& stage = plan_.stages[static_cast<size_t>(op.stage)];
-    double dense = 0;
-    double grouped = 0;
-    const auto add = [&](GemmKind kind, const StageGemm& gemm) {
-      (kind == GemmKind::kDense ? dense : grouped) += cost_.gemm_us(kind, gemm, factors_);
-    };
-    add(stage.gate_up_kernel[rank], sums.gate_up);
-    add(stage.down_kernel[rank], sums.down);
-    return mix_rates(factors_, dense, grouped);
+    return work_on(op, rank).rates;
   }
 
   const Plan& plan_;
@@ -186,35 +195,53 @@ ClockWork reckon_work(const Plan& plan, const MoeProblem& problem, const LayerCo
   return WorkReckoner(plan, problem, cost).run();
 }
 
-ClockWork slowest_rank(const Plan& plan, const ClockWork& work) {
-  const auto num_ranks = static_cast<size_t>(work.num_ranks);
-  std::vector<size_t> slowest(plan.stages.size(), 0);
-  std::vector<double> longest(plan.stages.size(), -1.0);
-  for (size_t r = 0; r < num_ranks; ++r) {
-    std::vector<double> busy(plan.stages.size(), 0.0);
-    for (size_t i = 0; i < plan.ops.size(); ++i) {
-      const PlanOp& op = plan.ops[i];
-      if (op.stage >= 0 && op.lane == Lane::kCompute) busy[static_cast<size_t>(op.stage)] += work.us[i * num_ranks + r];
+ClockWork slowest_rank_work(const Plan& plan, const ChosenStages& chosen, const MoeProblem& problem,
+                            const LayerCost& cost) {
+  const auto num_ranks = static_cast<size_t>(problem.placement.num_ranks);
+  const Pipeline& pipeline = chosen.pipeline;
+  const int limit = plan.sms.gemm > 0 && plan.sms.gemm < cost.profile().num_sms ? plan.sms.gemm : 0;
+  const SmFactors factors = cost.sm_factors(limit);
+  std::vector<StageWork> stages;
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    size_t slowest = 0;
+    double longest = 0;
+    for (size_t r = 0; r < num_ranks; ++r) {
+      const double us = stage_cost(cost, chosen.sums[s * num_ranks + r], factors).us;
+      if (us <= longest) continue;
+      longest = us;
+      slowest = r;
     }
-    for (size_t s = 0; s < busy.size(); ++s) {
-      if (busy[s] > longest[s]) {
-        longest[s] = busy[s];
-        slowest[s] = r;
-      }
-    }
+    const Stage& stage = plan.stages[s];
+    stages.push_back(stage_work(cost, chosen.sums[s * num_ranks + slowest], stage.gate_up_kernel[slowest],
+                                stage.down_kernel[slowest], factors));
   }
   ClockWork out;
-  for (size_t i = 0; i < plan.ops.size(); ++i) {
-    const PlanOp& op = plan.ops[i];
-    size_t at = i * num_ranks;
-    if (op.stage >= 0 && op.lane == Lane::kCompute) {
-      at += slowest[static_cast<size_t>(op.stage)];
-    } else {
-      const auto begin = work.us.begin() + static_cast<std::ptrdiff_t>(at);
-      at = static_cast<size_t>(std::max_element(begin, begin + work.num_ranks) - work.us.begin());
+  out.us.reserve(plan.ops.size());
+  out.rates.reserve(plan.ops.size());
+  const double handoff = num_ranks > 1 ? cost.handoff_us() : 0;
+  for (const PlanOp& op : plan.ops) {
+    const auto s = static_cast<size_t>(std::max(0, op.stage));
+    double us = 0;
+    ClockRates rates;
+    switch (op.kind) {
+      case OpKind::kEnter: us = pipeline.enter_us; break;
+      case OpKind::kLeave: us = pipeline.leave_us; break;
+      case OpKind::kDispatch: us = pipeline.stages[s].dispatch_us; break;
+      case OpKind::kCombine: us = pipeline.stages[s].combine_us; break;
+      case OpKind::kShared:
+        us = op.share.begin == 0 ? pipeline.first_us : pipeline.last_us;
+        rates = factors.dense_rates;
+        break;
+      case OpKind::kFinish: us = pipeline.finish_us - handoff; break;
+      default:
+        us = work_of(stages[s], op.kind);
+        rates = stages[s].rates;
+        break;
     }
-    out.us.push_back(work.us[at]);
-    out.rates.push_back(work.rates[at]);
+    // The pipeline's messages include their hand-over.
+    if (op.lane == Lane::kCompute && waits_for_other_lane(plan, op)) us += handoff;
+    out.us.push_back(us);
+    out.rates.push_back(rates);
   }
   return out;
 }

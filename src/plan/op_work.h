@@ -1,7 +1,7 @@
 // What every op of a plan takes on every rank. Private to planning and simulating.
 #pragma once
 
-#include "plan/layer_cost.h"
+#include "plan/layer_search.h"
 #include "plan/plan.h"
 
 namespace eps {
@@ -11,7 +11,10 @@ namespace eps {
 ClockWork reckon_work(const Plan& plan, const MoeProblem& problem, const LayerCost& cost);
 
 // The same for one imaginary rank that is everywhere as slow as the slowest: for each stage the rank whose compute
-// takes longest, for each message the longest. What planning minimises.
-ClockWork slowest_rank(const Plan& plan, const ClockWork& work);
+// takes longest, for each message the longest of each of its parts. What planning minimises.
+//
+// Shapes  us, rates [ops]
+ClockWork slowest_rank_work(const Plan& plan, const ChosenStages& chosen, const MoeProblem& problem,
+                            const LayerCost& cost);
 
 }  // namespace eps

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "base/error.h"
 #include "plan/layer_search.h"
@@ -28,65 +27,28 @@ void search(LayerSearch& search, const MoeProblem& problem, const PlanLimits& li
   if (limits.microbatch) search.try_microbatch();
 }
 
-std::vector<Stage> make_stages(const Choice& choice) {
-  std::vector<Stage> stages;
-  const auto with_experts_of = [&](int s, TokenPart part) {
-    Stage stage;
-    stage.part = part;
-    for (size_t e = 0; e < choice.stage_of.size(); ++e) {
-      if (choice.stage_of[e] == s) stage.experts.push_back(static_cast<int32_t>(e));
+std::vector<Stage> make_stages(const ChosenStages& chosen, const LayerCost& cost, const SmFactors& factors) {
+  const size_t num_stages = chosen.parts.size();
+  const size_t num_ranks = chosen.sums.size() / num_stages;
+  std::vector<Stage> stages(num_stages);
+  for (size_t s = 0; s < num_stages; ++s) {
+    Stage& stage = stages[s];
+    stage.part = chosen.parts[s];
+    stage.experts.reserve(chosen.stage_of.size() / num_stages + num_ranks);
+    stage.rows_per_rank.reserve(num_ranks);
+    stage.gate_up_kernel.reserve(num_ranks);
+    stage.down_kernel.reserve(num_ranks);
+    for (size_t e = 0; e < chosen.stage_of.size(); ++e) {
+      if (chosen.stage_of[e] == chosen.experts_of[s]) stage.experts.push_back(static_cast<int32_t>(e));
     }
-    stages.push_back(std::move(stage));
-  };
-  if (choice.candidate.policy == Policy::kMicrobatch) {
-    with_experts_of(0, TokenPart::kFirstHalf);
-    with_experts_of(0, TokenPart::kSecondHalf);
-    return stages;
-  }
-  for (int s = 0; s < choice.candidate.num_stages; ++s) {
-    const bool split = s == 0 && choice.candidate.local_first;
-    if (split) with_experts_of(s, TokenPart::kLocal);
-    with_experts_of(s, split ? TokenPart::kRemote : TokenPart::kAll);
+    for (size_t r = 0; r < num_ranks; ++r) {
+      const RankStage& sums = chosen.sums[s * num_ranks + r];
+      stage.rows_per_rank.push_back(sums.rows);
+      stage.gate_up_kernel.push_back(cost.better_kernel(sums.gate_up(), factors));
+      stage.down_kernel.push_back(cost.better_kernel(sums.down(), factors));
+    }
   }
   return stages;
-}
-
-// Rows and the better kernels, per rank.
-void fill_stages(Plan& plan, const MoeProblem& problem, const LayerCost& cost, const SmFactors& factors) {
-  const auto num_ranks = static_cast<size_t>(problem.placement.num_ranks);
-  std::vector<StageGemm> gate_up(num_ranks);
-  std::vector<StageGemm> down(num_ranks);
-  for (Stage& stage : plan.stages) {
-    std::fill(gate_up.begin(), gate_up.end(), StageGemm{});
-    std::fill(down.begin(), down.end(), StageGemm{});
-    for (const int32_t e : stage.experts) {
-      const auto at = static_cast<size_t>(e);
-      const int64_t rows = rows_in_part(problem.load[at], problem.routing.local_load[at], stage.part);
-      if (rows == 0) continue;
-      const auto add = [&](size_t r) {
-        gate_up[r].dense_us += cost.gate_up().dense(rows);
-        gate_up[r].grouped_us += cost.gate_up().grouped(rows);
-        down[r].dense_us += cost.down().dense(rows);
-        down[r].grouped_us += cost.down().grouped(rows);
-        ++gate_up[r].groups;
-        ++down[r].groups;
-      };
-      if (plan.policy != Policy::kTp) {
-        add(static_cast<size_t>(problem.placement.rank_of(e)));
-      } else {
-        for (size_t r = 0; r < num_ranks; ++r) add(r);
-      }
-    }
-    stage.rows_per_rank = count_stage_rows(plan, stage, problem);
-    for (size_t r = 0; r < num_ranks; ++r) {
-      stage.gate_up_kernel.push_back(cost.better_kernel(gate_up[r], factors));
-      stage.down_kernel.push_back(cost.better_kernel(down[r], factors));
-    }
-  }
-}
-
-void predict(Plan& plan, const MoeProblem& problem, const LayerCost& cost) {
-  plan.predicted = run_virtual_clock(plan, slowest_rank(plan, reckon_work(plan, problem, cost)));
 }
 
 // The paper's ε and N*, from two candidates of the same kind: `one` stage and `many`.
@@ -140,16 +102,14 @@ Plan Planner::Impl::plan_ep(const MoeProblem& problem, const PipelineOption& opt
   plan.sms = chosen.sms;
   plan.makespan_us = chosen.makespan_us;
   plan.bound_us = chosen.bound_us;
-  plan.stages = make_stages(best);
-  fill_stages(plan, problem, cost, cost.sm_factors(best.gemm_sms));
-  const OpShape ops{problem.placement.num_ranks > 1,
-                    problem.strategy == Strategy::kTpEp && problem.placement.num_ranks > 1, shape.shared_inner > 0,
-                    best.first_share};
+  const ChosenStages stages = looked.stages_of(best);
+  plan.stages = make_stages(stages, cost, cost.sm_factors(best.gemm_sms));
+  const bool ranks = problem.placement.num_ranks > 1;
+  const OpShape ops{ranks, ranks && problem.strategy == Strategy::kTpEp, shape.shared_inner > 0, best.first_share};
   plan.ops = chosen.policy == Policy::kSerial ? serial_ops(ops) : pipelined_ops(plan.stages, ops);
-  const TrafficModel traffic(problem, profile.ranks_per_node);
-  plan.bytes_dispatch = traffic.dispatch_rows() * wire_row_bytes(plan.wire.dispatch, shape.hidden);
-  plan.bytes_combine = traffic.combine_rows() * wire_row_bytes(plan.wire.combine, shape.hidden);
-  predict(plan, problem, cost);
+  plan.bytes_dispatch = looked.traffic().dispatch_rows() * wire_row_bytes(plan.wire.dispatch, shape.hidden);
+  plan.bytes_combine = looked.traffic().combine_rows() * wire_row_bytes(plan.wire.combine, shape.hidden);
+  plan.predicted = run_virtual_clock(plan, slowest_rank_work(plan, stages, problem, cost));
   plan.candidates = looked.take_candidates();
   for (Candidate& c : plan.candidates) {
     if (c == chosen) c.verdict = Verdict::kChosen;
@@ -164,20 +124,29 @@ Plan Planner::Impl::plan_tp(const MoeProblem& problem) const {
   plan.policy = Policy::kTp;
   plan.strategy = Strategy::kTpTp;
   plan.wire = problem.wire;
-  Stage all;
-  all.experts.resize(problem.load.size());
-  std::iota(all.experts.begin(), all.experts.end(), 0);
-  plan.stages.push_back(std::move(all));
   // Nothing runs beside the all-reduces: the fastest link, and every SM for GEMMs.
   const LinkPoint* link = nullptr;
   for (const LinkPoint& l : profile.links) {
     if (link == nullptr || l.gbps > link->gbps) link = &l;
   }
   plan.sms = {link == nullptr ? 0 : link->sms, profile.num_sms};
-  fill_stages(plan, problem, split, split.sm_factors(0));
+  // Every rank has every expert's rows, so the sums are the same on all.
+  RankStage sums;
+  for (const int64_t rows : problem.load) sums.add(rows, expert_times(split, rows));
+  ChosenStages all;
+  all.stage_of.assign(problem.load.size(), 0);
+  all.parts = {TokenPart::kAll};
+  all.experts_of = {0};
+  all.sums.assign(static_cast<size_t>(num_ranks), sums);
+  plan.stages = make_stages(all, split, split.sm_factors(0));
   OpShape ops{false, num_ranks > 1, shape.shared_inner > 0, 1000};
   plan.ops = serial_ops(ops);
-  const ClockWork work = slowest_rank(plan, reckon_work(plan, problem, split));
+  const ClockWork every_rank = reckon_work(plan, problem, split);
+  ClockWork work;  // the same on every rank: that of the first
+  for (size_t i = 0; i < plan.ops.size(); ++i) {
+    work.us.push_back(every_rank.us[i * static_cast<size_t>(num_ranks)]);
+    work.rates.push_back(every_rank.rates[i * static_cast<size_t>(num_ranks)]);
+  }
   plan.predicted = run_virtual_clock(plan, work);
   plan.makespan_us = end_of(plan.predicted);
   Candidate chosen;

@@ -2,6 +2,7 @@
 // expectation, because it depends on the whole routing and not on its summary.
 #pragma once
 
+#include <algorithm>
 #include <span>
 #include <vector>
 
@@ -16,6 +17,10 @@ struct MessageRows {
   double far_rows = 0;
   double sent_rows = 0;
 };
+
+inline MessageRows larger(const MessageRows& a, const MessageRows& b) {
+  return {std::max(a.near_rows, b.near_rows), std::max(a.far_rows, b.far_rows), std::max(a.sent_rows, b.sent_rows)};
+}
 
 class TrafficModel {
  public:
@@ -42,14 +47,26 @@ class TrafficModel {
   // combine_part[d].
   void fill(std::span<const double> dispatch_part, std::span<const double> combine_part, MessageRows* dispatch,
             MessageRows* combine) const;
-  bool is_near(size_t a, size_t b) const { return a / node_ == b / node_; }
 
-  const MoeProblem& problem_;
+  // Tokens or partial sums between ranks [home, expert's], without the diagonal, and their sums over homes.
+  struct Flows {
+    std::vector<double> rows;
+    std::vector<double> to_rank;
+  };
+  struct Place {
+    Flows tokens, partials;
+  };
+  void add_flow(Flows& flows, size_t home, size_t rank, int64_t rows) const;
+  void fill_place(const Place& place, std::span<const double> dispatch_part, std::span<const double> combine_part,
+                  MessageRows* dispatch, MessageRows* combine, double MessageRows::*larger) const;
+
   size_t num_ranks_;
-  size_t node_;
   size_t width_;
   double experts_;
   std::vector<double> visits_by_count_;  // [num_ranks, width] as shares of all visits of the rank
+  std::vector<double> left_;             // [width] 1 / (share of the experts not drawn yet)
+  Place near_, far_;
+  bool any_far_ = false;
   int64_t dispatch_rows_ = 0;
   int64_t combine_rows_ = 0;
 };

@@ -1,0 +1,57 @@
+// What one stage's experts add up to on one rank. Private to planning and simulating.
+#pragma once
+
+#include <cstdint>
+
+#include "plan/layer_cost.h"
+
+namespace eps {
+
+// One expert's rows in both projections and kernels, µs without the cost of a call.
+struct ExpertTimes {
+  double gate_up_dense = 0, gate_up_grouped = 0, down_dense = 0, down_grouped = 0;
+};
+
+inline ExpertTimes expert_times(const LayerCost& cost, int64_t rows) {
+  return {cost.gate_up().dense(rows), cost.gate_up().grouped(rows), cost.down().dense(rows), cost.down().grouped(rows)};
+}
+
+struct RankStage {
+  int64_t rows = 0;
+  int groups = 0;  // experts with rows
+  ExpertTimes times;
+
+  void add(int64_t expert_rows, const ExpertTimes& expert) {
+    rows += expert_rows;
+    groups += expert_rows > 0 ? 1 : 0;
+    times.gate_up_dense += expert.gate_up_dense;
+    times.gate_up_grouped += expert.gate_up_grouped;
+    times.down_dense += expert.down_dense;
+    times.down_grouped += expert.down_grouped;
+  }
+  StageGemm gate_up() const { return {times.gate_up_dense, times.gate_up_grouped, groups}; }
+  StageGemm down() const { return {times.down_dense, times.down_grouped, groups}; }
+};
+
+// A rank's compute for a stage, each projection in its better kernel.
+struct StageCost {
+  double us = 0;
+  double dense_us = 0;        // part of it in dense GEMMs
+  double grouped_us = 0;      // … in grouped ones
+  double all_grouped_us = 0;  // of both projections if both were grouped
+};
+
+inline StageCost stage_cost(const LayerCost& cost, const RankStage& stage, const SmFactors& factors) {
+  StageCost out;
+  if (stage.rows == 0) return out;
+  for (const StageGemm& gemm : {stage.gate_up(), stage.down()}) {
+    const double dense = cost.gemm_us(GemmKind::kDense, gemm, factors);
+    const double grouped = cost.gemm_us(GemmKind::kGrouped, gemm, factors);
+    (dense <= grouped ? out.dense_us : out.grouped_us) += dense <= grouped ? dense : grouped;
+    out.all_grouped_us += grouped;
+  }
+  out.us = out.dense_us + out.grouped_us + cost.row_ops_us(stage.rows);
+  return out;
+}
+
+}  // namespace eps
