@@ -41,17 +41,23 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
   for (size_t r = 0; r < num_ranks_; ++r) {
     double gemms = 0;
     int64_t rows = 0;
+    int busy = 0;
     for (size_t e = r * experts_each_; e < (r + 1) * experts_each_; ++e) {
       expert_times_.push_back(expert_times(cost, problem.load[e]));
       gemms += least_gemms(expert_times_.back(), group_factor);
       rows += problem.load[e];
+      busy += problem.load[e] > 0 ? 1 : 0;
     }
+    if (traffic_.has_visits(r)) comm_stages_ = std::max(comm_stages_, busy);
     if (gemms <= least_gemms_us_) continue;
     least_gemms_us_ = gemms;
     least_others_us_ = cost.row_ops_us(rows);
+    least_busy_ = busy;
   }
   least_others_us_ += cost.finish_us(most_tokens_) + cost.shared_us(most_tokens_, cost.sm_factors(0));
   candidates_.reserve(128);
+  split(Policy::kSerial, 1);
+  all_messages_ = messages_.front();
 }
 
 void LayerSearch::list_budgets() {
@@ -71,12 +77,25 @@ void LayerSearch::list_budgets() {
   }
 }
 
-// What no plan with that many stages can beat: the slowest rank's rows at the best rates, and its calls.
-double LayerSearch::lower_bound(int num_stages, const Budget& budget) const {
+// The messages' bytes, and as often as every stage surely has one, what a message costs however small.
+double LayerSearch::least_comm_us(int num_stages, const Budget& budget, const Wire& wire) const {
+  if (alone_) return 0;
+  const int64_t hidden = problem_.shape.hidden;
+  const double once = message_us(all_messages_.dispatch, budget.link, wire.dispatch,
+                                 static_cast<double>(wire_row_bytes(wire.dispatch, hidden))) +
+                      message_us(all_messages_.combine, budget.link, wire.combine,
+                                 static_cast<double>(wire_row_bytes(wire.combine, hidden)));
+  // Ranks beyond the node have other latencies; which message they are in is not known here.
+  const double again = traffic_.any_far() || num_stages > comm_stages_ ? 0 : 2 * budget.link.alpha_us;
+  return once + (num_stages - 1) * again;
+}
+
+// What no plan with that many stages can beat: the busiest rank's rows at their best rates with its calls, or the
+// messages.
+double LayerSearch::lower_bound(int num_stages, const Budget& budget, const Wire& wire) const {
   const double factor = std::min(budget.factors.dense, budget.factors.grouped);
-  // A rank with fewer busy experts than stages has stages that cost it nothing.
-  const bool every_stage_counts = static_cast<size_t>(num_stages) <= experts_each_;
-  return least_others_us_ + factor * least_gemms_us_ + (every_stage_counts ? (num_stages - 1) * handoff_us_ : 0.0);
+  const double calls = num_stages <= least_busy_ ? (num_stages - 1) * (cost_.stage_overhead_us() + handoff_us_) : 0.0;
+  return std::max(least_others_us_ + factor * least_gemms_us_ + calls, least_comm_us(num_stages, budget, wire));
 }
 
 void LayerSearch::sum_stages(int num_stages) {
@@ -123,6 +142,16 @@ void LayerSearch::split(Policy policy, int num_stages) {
     std::fill(stage_of_.begin(), stage_of_.end(), 0);
     policy == Policy::kMicrobatch ? sum_halves() : sum_stages(1);
   }
+  costs_.clear();
+  grouped_us_ = 0;
+  for (size_t i = 0; i < stages_.size(); i += num_ranks_) {
+    double most_grouped = 0;
+    for (size_t r = 0; r < num_ranks_; ++r) {
+      costs_.push_back(stage_cost(cost_, stages_[i + r]));
+      most_grouped = std::max(most_grouped, costs_.back().gate_up_grouped_us + costs_.back().down_grouped_us);
+    }
+    grouped_us_ += most_grouped;
+  }
   find_messages(policy, num_stages);
 }
 
@@ -148,6 +177,10 @@ void LayerSearch::sum_local() {
     local_[e / experts_each_].add(own, expert_times(cost_, own));
     remote_[e / experts_each_].add(others, expert_times(cost_, others));
   }
+  local_costs_.clear();
+  remote_costs_.clear();
+  for (const RankStage& stage : local_) local_costs_.push_back(stage_cost(cost_, stage));
+  for (const RankStage& stage : remote_) remote_costs_.push_back(stage_cost(cost_, stage));
 }
 
 void LayerSearch::find_messages(Policy policy, int num_stages) {
@@ -170,20 +203,18 @@ void LayerSearch::find_messages(Policy policy, int num_stages) {
 }
 
 // The slowest rank's compute.
-PipelineStage LayerSearch::pipeline_stage(const RankStage* ranks, const SmFactors& factors,
-                                          double* all_grouped_us) const {
-  StageCost worst;
+PipelineStage LayerSearch::pipeline_stage(const StageCost* ranks, const SmFactors& factors) const {
+  StageCost::Best worst;
   for (size_t r = 0; r < num_ranks_; ++r) {
-    const StageCost c = stage_cost(cost_, ranks[r], factors);
-    if (c.us > worst.us) worst = c;
+    const StageCost::Best best = ranks[r].best(factors);
+    if (best.us > worst.us) worst = best;
   }
-  *all_grouped_us += worst.all_grouped_us;
   return {0, worst.us + handoff_us_, 0, mix_rates(factors, worst.dense_us, worst.grouped_us)};
 }
 
-double LayerSearch::message_us(const MessageRows& rows, const LinkPoint& link, DType wire) const {
-  const auto bytes = static_cast<double>(wire_row_bytes(wire, problem_.shape.hidden));
-  return cost_.pack_us(rows.sent_rows, wire) + cost_.message_us(link, rows.near_rows * bytes, rows.far_rows * bytes);
+double LayerSearch::message_us(const MessageRows& rows, const LinkPoint& link, DType wire, double row_bytes) const {
+  return cost_.pack_us(rows.sent_rows, wire) +
+         cost_.message_us(link, rows.near_rows * row_bytes, rows.far_rows * row_bytes);
 }
 
 double LayerSearch::collective_us(const LinkPoint& link, DType wire) const {
@@ -207,12 +238,15 @@ void LayerSearch::fill_pipeline(Candidate& c, const Budget& budget) {
   p.enter_us = p.leave_us = collective_us(budget.link, c.wire.combine);
   p.finish_us = cost_.finish_us(most_tokens_) + handoff_us_;
   c.comm_us = p.enter_us + p.leave_us;
-  c.grouped_us = 0;
+  c.grouped_us = grouped_us_ * budget.factors.grouped;
   stages_us_ = p.finish_us;
+  const int64_t hidden = problem_.shape.hidden;
+  const auto out_bytes = static_cast<double>(wire_row_bytes(c.wire.dispatch, hidden));
+  const auto back_bytes = static_cast<double>(wire_row_bytes(c.wire.combine, hidden));
   for (size_t s = 0; s < messages_.size(); ++s) {
-    PipelineStage stage = pipeline_stage(&stages_[s * num_ranks_], budget.factors, &c.grouped_us);
-    stage.dispatch_us = message_us(messages_[s].dispatch, budget.link, c.wire.dispatch);
-    stage.combine_us = message_us(messages_[s].combine, budget.link, c.wire.combine);
+    PipelineStage stage = pipeline_stage(&costs_[s * num_ranks_], budget.factors);
+    stage.dispatch_us = message_us(messages_[s].dispatch, budget.link, c.wire.dispatch, out_bytes);
+    stage.combine_us = message_us(messages_[s].combine, budget.link, c.wire.combine, back_bytes);
     if (stage.combine_us > 0) stage.combine_us += handoff_us_;
     stages_us_ += stage.compute_us;
     c.comm_us += stage.dispatch_us + stage.combine_us;
@@ -232,10 +266,9 @@ void LayerSearch::set_shared(Candidate& c, const SmFactors& factors, int first_s
 // Cuts the first stage in two: its local rows, which need no message, then the others.
 void LayerSearch::add_local_stage(Candidate& c, const Budget& budget) {
   sum_local();
-  double unused = 0;
-  PipelineStage local = pipeline_stage(local_.data(), budget.factors, &unused);
+  PipelineStage local = pipeline_stage(local_costs_.data(), budget.factors);
   local.compute_us -= handoff_us_;
-  const PipelineStage remote = pipeline_stage(remote_.data(), budget.factors, &unused);
+  const PipelineStage remote = pipeline_stage(remote_costs_.data(), budget.factors);
   PipelineStage& first = pipeline_.stages.front();
   stages_us_ += local.compute_us + remote.compute_us - first.compute_us;
   first.compute_us = remote.compute_us;
@@ -265,9 +298,12 @@ void LayerSearch::try_serial() {
 }
 
 bool LayerSearch::try_eps(int num_stages) {
-  double least = budgets_.empty() ? 0 : lower_bound(num_stages, budgets_.front());
-  for (const Budget& b : budgets_) least = std::min(least, lower_bound(num_stages, b));
-  if (!can_win(least)) return false;
+  // No bound falls as stages are added (short of the busy experts), so more of them cannot win either.
+  bool some = false;
+  for (const Budget& b : budgets_) {
+    for (const Wire& wire : wires_) some = some || can_win(lower_bound(num_stages, b, wire));
+  }
+  if (!some) return num_stages == 1;
   split(Policy::kEps, num_stages);
   Candidate c;
   c.policy = Policy::kEps;
@@ -287,9 +323,9 @@ void LayerSearch::try_microbatch() {
 void LayerSearch::try_budgets(Candidate candidate) {
   candidate.strategy = problem_.strategy;
   for (const Budget& budget : budgets_) {
-    if (!can_win(lower_bound(candidate.num_stages, budget))) continue;
     candidate.sms = {budget.link.sms, budget.gemm_sms > 0 ? budget.gemm_sms : cost_.profile().num_sms};
     for (const Wire& wire : wires_) {
+      if (!can_win(lower_bound(candidate.policy == Policy::kEps ? candidate.num_stages : 1, budget, wire))) continue;
       Candidate c = candidate;
       c.wire = wire;
       fill_pipeline(c, budget);

@@ -54,7 +54,8 @@ class LayerSearch {
   };
 
   void list_budgets();
-  double lower_bound(int num_stages, const Budget& budget) const;
+  double lower_bound(int num_stages, const Budget& budget, const Wire& wire) const;
+  double least_comm_us(int num_stages, const Budget& budget, const Wire& wire) const;
   bool can_win(double bound) const { return !has_best_ || bound < best_us_; }
   void split(Policy policy, int num_stages);
   void sum_stages(int num_stages);
@@ -62,8 +63,8 @@ class LayerSearch {
   void order_stages(int num_stages);
   void sum_local();
   void find_messages(Policy policy, int num_stages);
-  PipelineStage pipeline_stage(const RankStage* ranks, const SmFactors& factors, double* all_grouped_us) const;
-  double message_us(const MessageRows& rows, const LinkPoint& link, DType wire) const;
+  PipelineStage pipeline_stage(const StageCost* ranks, const SmFactors& factors) const;
+  double message_us(const MessageRows& rows, const LinkPoint& link, DType wire, double row_bytes) const;
   double collective_us(const LinkPoint& link, DType wire) const;
   void fill_pipeline(Candidate& candidate, const Budget& budget);
   void add_local_stage(Candidate& candidate, const Budget& budget);
@@ -85,23 +86,30 @@ class LayerSearch {
   std::vector<Budget> budgets_;
   std::vector<Wire> wires_;
   std::vector<ExpertTimes> expert_times_;  // [num_experts]
-  double least_gemms_us_ = 0;              // of the slowest rank, whatever the stages; without calls
-  double least_others_us_ = 0;
+  // Of the rank with most GEMM time, whatever the stages.
+  double least_gemms_us_ = 0;   // without calls
+  double least_others_us_ = 0;  // row ops as if in one stage, shared experts, finish
+  int least_busy_ = 0;          // its experts with rows
+  int comm_stages_ = 0;         // stages up to which every one has messages
+  StageMessages all_messages_;  // of one stage with everything
   double best_us_ = 0;
   bool has_best_ = false;
   Choice best_;
   std::vector<Candidate> candidates_;
 
   // Of the split that is looked at.
+  std::vector<StageCost> costs_;  // [num_stages, num_ranks]
   std::vector<int> stage_of_;
   std::vector<RankStage> stages_;  // [num_stages, num_ranks]
   bool has_local_ = false;
   std::vector<RankStage> local_;   // [num_ranks] stage 0, own tokens alone
   std::vector<RankStage> remote_;  // [num_ranks] … and the others
+  std::vector<StageCost> local_costs_, remote_costs_;
   std::vector<MessageRows> dispatch_, combine_;
   std::vector<StageMessages> messages_;  // [num_stages]
   Pipeline pipeline_;
-  double stages_us_ = 0;  // compute of the stages and finish
+  double stages_us_ = 0;   // compute of the stages and finish
+  double grouped_us_ = 0;  // of all stages' GEMMs, were all grouped
   std::vector<double> rows_;
   std::vector<RankStage> ordered_;
   std::vector<std::pair<int64_t, int>> by_rows_;

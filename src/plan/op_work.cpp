@@ -206,7 +206,7 @@ ClockWork slowest_rank_work(const Plan& plan, const ChosenStages& chosen, const 
     size_t slowest = 0;
     double longest = 0;
     for (size_t r = 0; r < num_ranks; ++r) {
-      const double us = stage_cost(cost, chosen.sums[s * num_ranks + r], factors).us;
+      const double us = stage_cost(cost, chosen.sums[s * num_ranks + r]).best(factors).us;
       if (us <= longest) continue;
       longest = us;
       slowest = r;

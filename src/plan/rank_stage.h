@@ -33,25 +33,35 @@ struct RankStage {
   StageGemm down() const { return {times.down_dense, times.down_grouped, groups}; }
 };
 
-// A rank's compute for a stage, each projection in its better kernel.
+// A rank's compute for a stage in each kernel at every SM: what does not depend on the budget.
 struct StageCost {
-  double us = 0;
-  double dense_us = 0;        // part of it in dense GEMMs
-  double grouped_us = 0;      // … in grouped ones
-  double all_grouped_us = 0;  // of both projections if both were grouped
+  double gate_up_dense_us = 0, gate_up_grouped_us = 0, down_dense_us = 0, down_grouped_us = 0;
+  double others_us = 0;  // gather, silu_mul, reduce
+
+  // Each projection in its better kernel under a budget.
+  struct Best {
+    double us = 0;
+    double dense_us = 0;    // part of it in dense GEMMs
+    double grouped_us = 0;  // … in grouped ones
+  };
+  Best best(const SmFactors& factors) const {
+    Best out;
+    const auto add = [&out](double dense, double grouped) {
+      out.us += std::min(dense, grouped);
+      (dense <= grouped ? out.dense_us : out.grouped_us) += std::min(dense, grouped);
+    };
+    add(factors.dense * gate_up_dense_us, factors.grouped * gate_up_grouped_us);
+    add(factors.dense * down_dense_us, factors.grouped * down_grouped_us);
+    out.us += others_us;
+    return out;
+  }
 };
 
-inline StageCost stage_cost(const LayerCost& cost, const RankStage& stage, const SmFactors& factors) {
-  StageCost out;
-  if (stage.rows == 0) return out;
-  for (const StageGemm& gemm : {stage.gate_up(), stage.down()}) {
-    const double dense = cost.gemm_us(GemmKind::kDense, gemm, factors);
-    const double grouped = cost.gemm_us(GemmKind::kGrouped, gemm, factors);
-    (dense <= grouped ? out.dense_us : out.grouped_us) += dense <= grouped ? dense : grouped;
-    out.all_grouped_us += grouped;
-  }
-  out.us = out.dense_us + out.grouped_us + cost.row_ops_us(stage.rows);
-  return out;
+inline StageCost stage_cost(const LayerCost& cost, const RankStage& stage) {
+  const SmFactors all;
+  return {cost.gemm_us(GemmKind::kDense, stage.gate_up(), all), cost.gemm_us(GemmKind::kGrouped, stage.gate_up(), all),
+          cost.gemm_us(GemmKind::kDense, stage.down(), all), cost.gemm_us(GemmKind::kGrouped, stage.down(), all),
+          cost.row_ops_us(stage.rows)};
 }
 
 }  // namespace eps

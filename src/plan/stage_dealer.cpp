@@ -2,9 +2,16 @@
 
 #include <algorithm>
 #include <numeric>
-#include <tuple>
+
+#include "base/error.h"
 
 namespace eps {
+namespace {
+
+// Of the stage's index and of its number of experts; the rows have the rest, more than 2^31 times as many experts need.
+constexpr int kBits = 12;
+
+}  // namespace
 
 StageDealer::StageDealer(const ExpertPlacement& placement, std::span<const int64_t> load)
     : placement_(placement), load_(load), by_load_(load.size()) {
@@ -23,27 +30,23 @@ void StageDealer::deal(int num_stages, std::span<int> stage_of) {
     std::fill(stage_of.begin(), stage_of.end(), 0);
     return;
   }
-  const auto less = [](const Bin& a, const Bin& b) {
-    return std::tie(a.rows, a.held, a.stage) < std::tie(b.rows, b.held, b.stage);
-  };
+  EPS_CHECK_LT(placement_.experts_per_rank(), 1 << kBits);
   const auto n = static_cast<size_t>(num_stages);
   for (int rank = 0; rank < placement_.num_ranks; ++rank) {
-    heap_.clear();
-    for (int s = 0; s < num_stages; ++s) heap_.push_back({0, 0, s});  // ascending, so it is a heap already
+    heap_.resize(n);
+    for (size_t s = 0; s < n; ++s) heap_[s] = s;  // ascending, so it is a heap already
     const int first = placement_.first_expert(rank);
     for (int i = first; i < first + placement_.experts_per_rank(); ++i) {
       const auto e = static_cast<size_t>(by_load_[static_cast<size_t>(i)]);
-      Bin bin = heap_[0];
-      stage_of[e] = bin.stage;
-      bin.rows += load_[e];
-      ++bin.held;
+      const uint64_t bin = heap_[0] + (static_cast<uint64_t>(load_[e]) << (2 * kBits)) + (uint64_t{1} << kBits);
+      stage_of[e] = static_cast<int>(bin & ((uint64_t{1} << kBits) - 1));
       // Sift down: the smallest bin grew, everything else is where it was.
       size_t at = 0;
       while (true) {
         size_t child = 2 * at + 1;
         if (child >= n) break;
-        if (child + 1 < n && less(heap_[child + 1], heap_[child])) ++child;
-        if (!less(heap_[child], bin)) break;
+        child += child + 1 < n && heap_[child + 1] < heap_[child] ? 1 : 0;
+        if (heap_[child] >= bin) break;
         heap_[at] = heap_[child];
         at = child;
       }

@@ -26,12 +26,7 @@ class StageDealer {
   const ExpertPlacement& placement_;
   std::span<const int64_t> load_;
   std::vector<int32_t> by_load_;  // each rank's experts, heaviest first
-  struct Bin {
-    int64_t rows;
-    int held;
-    int stage;
-  };
-  std::vector<Bin> heap_;
+  std::vector<uint64_t> heap_;    // a stage's rows, experts and index in one number, the smallest on top
 };
 
 }  // namespace eps

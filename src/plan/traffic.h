@@ -36,6 +36,10 @@ class TrafficModel {
   // The same in equal parts: stages that are parts of the tokens.
   void split_evenly(int num_stages, std::span<MessageRows> dispatch, std::span<MessageRows> combine) const;
 
+  // Whether tokens of other ranks come to `rank`, and whether any travel beyond the node.
+  bool has_visits(size_t rank) const { return near_.tokens.to_rank[rank] + far_.tokens.to_rank[rank] > 0; }
+  bool any_far() const { return any_far_; }
+
   // Over all ranks, dispatched and returned.
   int64_t dispatch_rows() const { return dispatch_rows_; }
   int64_t combine_rows() const { return combine_rows_; }
