@@ -29,7 +29,7 @@ const std::vector<Unit>& units() {
       {"ops", {"base", "tensor"}},
       {"comm", {"base", "tensor"}},
       {"io", {"base", "tensor"}},
-      {"plan", {"base", "tensor", "moe", "gemm"}},
+      {"plan", {"base", "tensor", "moe", "gemm", "io"}},
       {"exec", {"base", "tensor", "moe", "gemm", "ops", "comm", "plan"}},
       {"model", {"base", "tensor", "moe", "gemm", "ops", "comm", "plan", "exec", "io"}},
       {"engine", {"base", "tensor", "moe", "gemm", "ops", "comm", "plan", "exec", "io", "model"}},

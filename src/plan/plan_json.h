@@ -1,0 +1,39 @@
+// Problems and plans as JSON: to keep, to compare and to hand to other programs. What is written reads back as an
+// equal value, to the last bit of every number.
+//
+// A plan is one object:
+//   version                         Plan::kVersion
+//   policy, strategy, reason
+//   num_stages                      stages by expert; longer than that is `stages` only where stages are of a token
+//   part makespan_us, bound_us, bytes_dispatch, bytes_combine overlap      {communication_us, hidden_us} follows from
+//   ops wire         {dispatch, combine}         sms  {comm, gemm} paper        {eps0, eps1, overhead_us, best_stages}
+//   stages[]     {experts[], part, rows[rank], gate_up_kernel, down_kernel}
+//                a kernel is "dense" or "grouped" where all ranks take the same one, else a list with one for each rank
+//   ops[]        {kind, lane, stage, deps[], share[2] (of the tokens, in thousandths; absent: all), begin_us, end_us}
+//                the times are absent where none were predicted
+//   candidates[] {policy, strategy, num_stages, wire, sms, local_first, split_shared, makespan_us, bound_us,
+//   compute_us,
+//                comm_us, memory_gb, verdict, reason (follows from the others)}
+//   about        what the plan is for: anything, for people; not read back
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "plan/json_words.h"
+#include "plan/plan.h"
+
+namespace eps {
+
+// One line each, without its end.  Errors  kInternal when a number is not finite
+std::string to_json(const MoeProblem& problem);
+std::string to_json(const Plan& plan, const OrderedJson& about = {});
+
+// Errors  kInput: `where`, the key, what it holds and what was wanted; unknown keys; another version
+MoeProblem parse_problem(std::string_view json, const std::string& where);
+Plan parse_plan(std::string_view json, const std::string& where);
+
+// Stages by expert: the chosen candidate's count, or that of the stages when there is no such candidate.
+int num_expert_stages(const Plan& plan);
+
+}  // namespace eps
