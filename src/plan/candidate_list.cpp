@@ -36,6 +36,11 @@ std::vector<Candidate> best_variants(const std::vector<Candidate>& candidates) {
   return out;
 }
 
+const Candidate* find_chosen(const std::vector<Candidate>& candidates) {
+  const auto chosen = std::ranges::find(candidates, Verdict::kChosen, &Candidate::verdict);
+  return chosen == candidates.end() ? nullptr : &*chosen;
+}
+
 std::string short_name(const Candidate& candidate) {
   const std::string_view policy = to_string(candidate.policy);
   if (candidate.policy != Policy::kEps) return std::string(policy);

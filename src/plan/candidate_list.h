@@ -15,6 +15,9 @@ std::vector<Candidate> best_variants(const std::vector<Candidate>& candidates);
 // All of them in that order.
 std::vector<Candidate> sorted_candidates(std::vector<Candidate> candidates);
 
+// The candidate that became the plan, or null.
+const Candidate* find_chosen(const std::vector<Candidate>& candidates);
+
 // "eps, 4 stages", "microbatch", "tp".
 std::string short_name(const Candidate& candidate);
 

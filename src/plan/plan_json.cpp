@@ -6,16 +6,12 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "plan/candidate_list.h"
 #include "plan/overlap.h"
 #include "plan/planner.h"
 
 namespace eps {
 namespace {
-
-const Candidate* find_chosen(const Plan& plan) {
-  const auto chosen = std::ranges::find(plan.candidates, Verdict::kChosen, &Candidate::verdict);
-  return chosen == plan.candidates.end() ? nullptr : &*chosen;
-}
 
 // JSON has no infinity; writing null for it would read back as something else.
 double finite(double value) {
@@ -136,7 +132,7 @@ void read_ops(const JsonObject& object, Plan& plan) {
 }  // namespace
 
 int num_expert_stages(const Plan& plan) {
-  const Candidate* chosen = find_chosen(plan);
+  const Candidate* chosen = find_chosen(plan.candidates);
   return chosen == nullptr ? plan.num_stages() : chosen->num_stages;
 }
 
@@ -150,7 +146,7 @@ std::string to_json(const Plan& plan, const OrderedJson& about) {
     ops.push_back(op_json(plan.ops[i], timed ? &plan.predicted[i] : nullptr));
   }
   OrderedJson candidates = OrderedJson::array();
-  const Candidate* chosen = find_chosen(plan);
+  const Candidate* chosen = find_chosen(plan.candidates);
   for (const Candidate& c : plan.candidates) candidates.push_back(candidate_json(c, chosen));
   const PlanOverlap overlap = predicted_overlap(plan);
   OrderedJson out = {{"version", Plan::kVersion},

@@ -175,6 +175,11 @@ void draw_legend(SvgWriter& svg, const Plan& plan, double y) {
   svg.text(kMargin, y + 22, "shades", {.size = 11.5, .color = kSoftInk});
 }
 
+std::string why_of(const Candidate& candidate, const Plan& plan) {
+  const Candidate* chosen = find_chosen(plan.candidates);
+  return chosen == nullptr ? std::string() : reason_of(candidate, *chosen);
+}
+
 // Returns the lower edge.
 double draw_candidates(SvgWriter& svg, const Plan& plan, double top) {
   std::vector<Candidate> shown = best_variants(plan.candidates);
@@ -208,7 +213,7 @@ double draw_candidates(SvgWriter& svg, const Plan& plan, double top) {
       svg.text(kTimeRight, baseline, time_text(c.makespan_us),
                {.size = 12, .color = ink, .anchor = Anchor::kEnd, .bold = chosen});
     }
-    svg.text(kTextLeft, baseline, cut_to_width(reason_of(c, shown.front()), 12, kWidth - kMargin - kTextLeft),
+    svg.text(kTextLeft, baseline, cut_to_width(why_of(c, plan), 12, kWidth - kMargin - kTextLeft),
              {.size = 12, .color = ink, .bold = chosen});
     y += kBarStep;
   }
