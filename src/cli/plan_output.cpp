@@ -45,7 +45,7 @@ std::string format_head(const PlanReport& r) {
       load.front(), load[load.size() / 2], load.back(), r.profile.name, r.profile.device, r.profile.origin,
       r.link.empty() ? "" : ", links replaced by " + r.link);
   const Plan& plan = r.plan;
-  const int n = num_expert_stages(plan);
+  const int n = plan.num_expert_stages();
   out += fmt::format("plan     {}, {} stage{}, {}: {}", to_string(plan.policy), n, n == 1 ? "" : "s",
                      to_string(plan.strategy), time_text(plan.makespan_us));
   if (plan.bound_us > 0) {
@@ -138,8 +138,8 @@ std::string format_paper(const PlanReport& r) {
   const PaperView& paper = r.plan.paper;
   if (r.plan.policy == Policy::kTp || r.num_ranks() == 1) return "";
   return fmt::format("\nthe paper's view: ε0 {:.3f}, ε1 {:.3f} at N = {}; a stage costs {}; N* = {:.1f}, ours is {}\n",
-                     paper.eps0, paper.eps1, num_expert_stages(r.plan), time_text(paper.overhead_us), paper.best_stages,
-                     num_expert_stages(r.plan));
+                     paper.eps0, paper.eps1, r.plan.num_expert_stages(), time_text(paper.overhead_us), paper.best_stages,
+                     r.plan.num_expert_stages());
 }
 
 OrderedJson strategies_json(const PlanReport& r) {

@@ -100,7 +100,7 @@ OrderedJson candidate_json(const Candidate& c, const Candidate* chosen) {
 }
 
 Candidate read_candidate(const JsonObject& object) {
-  refuse_unknown_keys(object, {"policy", "strategy", "num_stages", "makespan_us", "bound_us", "compute_us", "comm_us",
+  refuse_unknown_keys(object, {"policy", "strategy", "num_stages", "makespan_us", "bound_us", "compute_us", "comm_us", "grouped_us",
                                "memory_gb", "wire", "sms", "local_first", "split_shared", "verdict", "reason"});
   Candidate c;
   c.policy = read_policy(object, "policy");
@@ -110,6 +110,7 @@ Candidate read_candidate(const JsonObject& object) {
   c.bound_us = object.get<double>("bound_us");
   c.compute_us = object.get<double>("compute_us");
   c.comm_us = object.get<double>("comm_us");
+  c.grouped_us = object.get<double>("grouped_us");
   c.memory_gb = object.get<double>("memory_gb");
   c.wire = read_wire(object.child("wire"));
   c.sms = read_sms(object.child("sms"));
@@ -131,11 +132,6 @@ void read_ops(const JsonObject& object, Plan& plan) {
 
 }  // namespace
 
-int num_expert_stages(const Plan& plan) {
-  const Candidate* chosen = find_chosen(plan.candidates);
-  return chosen == nullptr ? plan.num_stages() : chosen->num_stages;
-}
-
 std::string to_json(const Plan& plan, const OrderedJson& about) {
   const bool timed = !plan.predicted.empty();
   if (timed) EPS_CHECK_EQ(plan.predicted.size(), plan.ops.size());
@@ -152,7 +148,7 @@ std::string to_json(const Plan& plan, const OrderedJson& about) {
   OrderedJson out = {{"version", Plan::kVersion},
                      {"policy", to_string(plan.policy)},
                      {"strategy", to_string(plan.strategy)},
-                     {"num_stages", num_expert_stages(plan)},
+                     {"num_stages", plan.num_expert_stages()},
                      {"reason", plan.reason},
                      {"makespan_us", finite(plan.makespan_us)},
                      {"bound_us", finite(plan.bound_us)},
@@ -190,7 +186,7 @@ Plan parse_plan(std::string_view json, const std::string& where) {
   for (const JsonObject& stage : object.children("stages")) plan.stages.push_back(read_stage(stage));
   read_ops(object, plan);
   for (const JsonObject& c : object.children("candidates")) plan.candidates.push_back(read_candidate(c));
-  const int num_stages = num_expert_stages(plan);
+  const int num_stages = plan.num_expert_stages();
   if (object.get<int>("num_stages") != num_stages) {
     object.reject("num_stages", fmt::format("{}, as the chosen candidate or the stages have it", num_stages));
   }

@@ -13,7 +13,7 @@
 //                the times are absent where none were predicted
 //   candidates[] {policy, strategy, num_stages, wire, sms, local_first, split_shared, makespan_us, bound_us,
 //   compute_us,
-//                comm_us, memory_gb, verdict, reason (follows from the others)}
+//                comm_us, grouped_us, memory_gb, verdict, reason (follows from the others)}
 //   about        what the plan is for: anything, for people; not read back
 #pragma once
 
@@ -32,8 +32,5 @@ std::string to_json(const Plan& plan, const OrderedJson& about = {});
 // Errors  kInput: `where`, the key, what it holds and what was wanted; unknown keys; another version
 MoeProblem parse_problem(std::string_view json, const std::string& where);
 Plan parse_plan(std::string_view json, const std::string& where);
-
-// Stages by expert: the chosen candidate's count, or that of the stages when there is no such candidate.
-int num_expert_stages(const Plan& plan);
 
 }  // namespace eps

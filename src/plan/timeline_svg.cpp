@@ -8,7 +8,6 @@
 
 #include "plan/candidate_list.h"
 #include "plan/overlap.h"
-#include "plan/plan_json.h"
 #include "plan/planner.h"
 #include "plan/svg.h"
 #include "plan/time_axis.h"
@@ -82,7 +81,7 @@ double lane_top(Lane lane) { return kLanesTop + kLaneStep * static_cast<double>(
 
 void draw_titles(SvgWriter& svg, const Plan& plan, std::string_view subject) {
   svg.text(kMargin, 38, cut_to_width(subject, 19, kWidth - 2 * kMargin), {.size = 19, .color = kInk, .bold = true});
-  const int n = num_expert_stages(plan);
+  const int n = plan.num_expert_stages();
   const PlanOverlap overlap = predicted_overlap(plan);
   std::string line = fmt::format("{}, {}, N = {}:  {}; perfect overlap would take {} ({:.0f} %)",
                                  to_string(plan.policy), to_string(plan.strategy), n, time_text(plan.makespan_us),

@@ -65,7 +65,7 @@ TEST(PlanJson, StagesByTokenPartAreNotCountedAsStagesByExpert) {
   for (Candidate& c : plan.candidates) {
     if (c.verdict == Verdict::kChosen) c.num_stages = 2;
   }
-  EXPECT_EQ(num_expert_stages(plan), 2);
+  EXPECT_EQ(plan.num_expert_stages(), 2);
   EXPECT_EQ(parse_json(to_json(plan), "plan")["num_stages"], 2);
   EXPECT_EQ(parse_plan(to_json(plan), "plan"), plan);
 }

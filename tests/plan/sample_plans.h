@@ -116,6 +116,7 @@ inline Plan random_plan(std::mt19937& rng) {
                                .bound_us = real(),
                                .compute_us = real(),
                                .comm_us = real() / 7,
+                               .grouped_us = real(),
                                .memory_gb = real(),
                                .verdict = i == 0 ? Verdict::kChosen : static_cast<Verdict>(draw(1, 4))});
   }
