@@ -31,16 +31,16 @@ struct AttentionShape {
 struct ModelShape {
   std::string name;
   int num_layers = 0;
-  int num_dense_layers = 0;   // of them without experts, with an FFN of dense_inner instead
+  int num_dense_layers = 0;  // of them without experts, with an FFN of dense_inner instead
   int64_t dense_inner = 0;
-  int64_t residual_inner = 0; // a dense FFN beside the experts of every MoE layer (Arctic); 0: none
+  int64_t residual_inner = 0;  // a dense FFN beside the experts of every MoE layer (Arctic); 0: none
   int64_t hidden = 0;
   int64_t vocab_size = 0;
   bool tie_embeddings = false;
   AttentionShape attention;
   MoeShape moe;
   int num_experts = 0;
-  int num_groups = 1;   // experts in groups, of which a token uses at most topk_group
+  int num_groups = 1;  // experts in groups, of which a token uses at most topk_group
   int topk_group = 1;
   bool operator==(const ModelShape&) const = default;
 
@@ -56,8 +56,8 @@ std::vector<std::string_view> shape_preset_names();
 ModelShape shape_preset(std::string_view name);
 
 // Weights, KV cache for `cached_tokens` tokens a rank and the working memory of one MoE layer, in GB of one rank.
-// Attention is split over the ranks where the strategy has tensor-parallel attention and whole on each otherwise; experts
-// are always split.
+// Attention is split over the ranks where the strategy has tensor-parallel attention and whole on each otherwise;
+// experts are always split.
 double memory_gb_per_rank(const ModelShape& shape, Strategy strategy, int num_ranks, int64_t tokens_per_rank);
 
 }  // namespace eps
