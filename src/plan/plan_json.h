@@ -2,19 +2,20 @@
 // equal value, to the last bit of every number.
 //
 // A plan is one object:
-//   version                         Plan::kVersion
-//   policy, strategy, reason
-//   num_stages                      stages by expert; longer than that is `stages` only where stages are of a token
-//   part makespan_us, bound_us, bytes_dispatch, bytes_combine overlap      {communication_us, hidden_us} follows from
-//   ops wire         {dispatch, combine}         sms  {comm, gemm} paper        {eps0, eps1, overhead_us, best_stages}
-//   stages[]     {experts[], part, rows[rank], gate_up_kernel, down_kernel}
-//                a kernel is "dense" or "grouped" where all ranks take the same one, else a list with one for each rank
-//   ops[]        {kind, lane, stage, deps[], share[2] (of the tokens, in thousandths; absent: all), begin_us, end_us}
-//                the times are absent where none were predicted
-//   candidates[] {policy, strategy, num_stages, wire, sms, local_first, split_shared, makespan_us, bound_us,
-//   compute_us,
-//                comm_us, grouped_us, memory_gb, verdict, reason (follows from the others)}
-//   about        what the plan is for: anything, for people; not read back
+//   version         Plan::kVersion
+//   policy, strategy, reason, makespan_us, bound_us, bytes_dispatch, bytes_combine: as in Plan
+//   num_stages      stages by expert, Plan::num_expert_stages(); stages[] is longer where tokens are cut, too: a first
+//                   stage of local rows, or halves
+//   overlap         {communication_us, hidden_us}; follows from ops[]
+//   wire            {dispatch, combine}
+//   sms             {comm, gemm}
+//   paper           {eps0, eps1, overhead_us, best_stages}
+//   stages[]        {experts[], part, rows[] by rank, gate_up_kernel, down_kernel}; a kernel is "dense" or "grouped"
+//                   where all ranks take the same one, else a list by rank
+//   ops[]           {kind, lane, stage, deps[], share, begin_us, end_us}; share: [begin, end] of the tokens, absent
+//                   for all of them; the times are absent where none were predicted
+//   candidates[]    as in Candidate, and a reason, which follows from the rest
+//   about           what the plan is for: anything, for people; not read back
 #pragma once
 
 #include <string>

@@ -60,13 +60,13 @@ TEST(PlanJson, HasTheFieldsThatOthersReadAtTheTop) {
   EXPECT_FALSE(json["ops"][0].contains("share"));
 }
 
-TEST(PlanJson, StagesByTokenPartAreNotCountedAsStagesByExpert) {
+TEST(PlanJson, StagesOfLocalTokensAreNotCountedAsStagesByExpert) {
   Plan plan = sample_plan();
-  for (Candidate& c : plan.candidates) {
-    if (c.verdict == Verdict::kChosen) c.num_stages = 2;
-  }
-  EXPECT_EQ(plan.num_expert_stages(), 2);
-  EXPECT_EQ(parse_json(to_json(plan), "plan")["num_stages"], 2);
+  plan.stages[0].part = TokenPart::kLocal;
+  plan.stages[1].part = TokenPart::kRemote;
+  const Json json = parse_json(to_json(plan), "plan");
+  EXPECT_EQ(json["num_stages"], 2);
+  EXPECT_EQ(json["stages"].size(), 3U);
   EXPECT_EQ(parse_plan(to_json(plan), "plan"), plan);
 }
 
