@@ -32,6 +32,9 @@ inline constexpr uint64_t kMaxTextBytes = uint64_t{256} << 20;
 // --eps-pipeline, --threads, --max-num-batched-tokens, --max-model-len. `options` outlives the app.
 void add_engine_flags(CLI::App& command, EngineOptions& options);
 
+// The memory of this machine; 0 where the system does not say.
+double machine_memory_gb();
+
 // Opens the engine, with a progress bar on stderr when it takes longer than a second.
 std::unique_ptr<Engine> open_engine(EngineOptions options);
 
@@ -45,5 +48,6 @@ void add_plan_command(CLI::App& app, Chosen& chosen);
 void add_doctor_command(CLI::App& app, Chosen& chosen);
 void add_simulate_command(CLI::App& app, Chosen& chosen);
 void add_bench_command(CLI::App& app, Chosen& chosen);  // bench sweep | layer
+void add_tune_command(CLI::App& app, Chosen& chosen);
 
 }  // namespace eps::cli

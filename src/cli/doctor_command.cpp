@@ -12,13 +12,14 @@
 #include "io/json.h"
 
 namespace eps::cli {
-namespace {
 
-double memory_gb() {
+double machine_memory_gb() {
   const auto pages = sysconf(_SC_PHYS_PAGES);
   const auto page = sysconf(_SC_PAGE_SIZE);
   return pages > 0 && page > 0 ? static_cast<double>(pages) * static_cast<double>(page) * 1e-9 : 0.0;
 }
+
+namespace {
 
 std::vector<std::string> environment() {
   std::vector<std::string> out;
@@ -34,16 +35,20 @@ int run(bool json) {
   if (json) {
     Json list = Json::array();
     for (const auto& b : backends) list.push_back({{"name", b.name}, {"available", b.available}, {"detail", b.detail}});
-    const Json out = {{"version", EPSMOE_VERSION}, {"cpu", cpu.brand},
-                      {"cores", cpu.usable_cores}, {"isa", cpu.isa_list()},
-                      {"memory_gb", memory_gb()},  {"l2_bytes", cpu.l2_bytes},
-                      {"backends", list},          {"environment", environment()}};
+    const Json out = {{"version", EPSMOE_VERSION},
+                      {"cpu", cpu.brand},
+                      {"cores", cpu.usable_cores},
+                      {"isa", cpu.isa_list()},
+                      {"memory_gb", machine_memory_gb()},
+                      {"l2_bytes", cpu.l2_bytes},
+                      {"backends", list},
+                      {"environment", environment()}};
     fmt::print("{}\n", dump_json(out));
     return 0;
   }
   fmt::print("epsmoe {}\n", EPSMOE_VERSION);
   fmt::print("cpu       {}, {} usable core{}, {:.1f} GB memory\n", cpu.brand, cpu.usable_cores,
-             cpu.usable_cores == 1 ? "" : "s", memory_gb());
+             cpu.usable_cores == 1 ? "" : "s", machine_memory_gb());
   fmt::print("isa       {}\n", cpu.isa_list().empty() ? "none that the kernels use" : cpu.isa_list());
   for (const auto& b : backends) fmt::print("{}  {:<10} {}\n", b.available ? "on " : "off", b.name, b.detail);
   for (const std::string& entry : environment()) fmt::print("env       {}\n", printable(entry));

@@ -48,6 +48,7 @@ int run(int argc, char** argv) {
   eps::cli::add_plan_command(app, chosen);
   eps::cli::add_simulate_command(app, chosen);
   eps::cli::add_bench_command(app, chosen);
+  eps::cli::add_tune_command(app, chosen);
   eps::cli::add_doctor_command(app, chosen);
   add_environment(app);
   if (argc > 1 && argv[1][0] != '-' && named_commands(app, argv[1]).empty()) {

@@ -6,13 +6,11 @@
 #include "base/error.h"
 #include "comm/emulated_link.h"
 #include "engine/model_folder.h"
+#include "engine/profile_lookup.h"
 #include "io/file.h"
-#include "plan/profile_store.h"
 
 namespace eps::cli {
 namespace {
-
-constexpr uint64_t kMaxProfileBytes = uint64_t{16} << 20;
 
 ModelShape shape_of_model(const std::string& model) {
   const std::vector<std::string_view> presets = shape_preset_names();
@@ -45,18 +43,7 @@ ModelShape open_shape(const std::string& model, const std::string& weight_dtype)
 }
 
 HardwareProfile open_profile(const std::string& name, const std::string& link) {
-  const auto bundled = bundled_profiles();
-  const bool is_bundled = std::ranges::find(bundled, name, &BundledProfile::name) != bundled.end();
-  if (!is_bundled && !file_exists(name)) {
-    std::string names;
-    for (const BundledProfile& b : bundled) names += fmt::format("{}{}", names.empty() ? "" : ", ", b.name);
-    fail(ErrorKind::kUsage, "--profile",
-         {.what = "neither a file nor a profile of this program",
-          .got = name,
-          .wanted = "one of " + names,
-          .hint = "epsmoe tune, which writes a file"});
-  }
-  HardwareProfile profile = is_bundled ? bundled_profile(name) : parse_profile(read_file(name, kMaxProfileBytes), name);
+  HardwareProfile profile = load_profile(name);
   if (!link.empty()) {
     const LinkSpec spec = parse_link_spec(link, "--link");
     profile.links = {{.sms = 0, .gbps = spec.bytes_per_second * 1e-9, .alpha_us = spec.latency_seconds * 1e6}};

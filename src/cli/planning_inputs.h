@@ -13,9 +13,8 @@ namespace eps::cli {
 // Errors  kUsage / kInput, listing the presets
 ModelShape open_shape(const std::string& model, const std::string& weight_dtype);
 
-// A profile that is part of the program, or one in a file; with its links replaced by `link` ("50GB/s,10us") unless
-// that is empty.
-// Errors  kUsage, listing the names there are / kInput, naming the file
+// load_profile's (engine/profile_lookup.h), with its links replaced by `link` ("50GB/s,10us") unless that is empty.
+// Errors  as load_profile; kUsage naming --link
 HardwareProfile open_profile(const std::string& name, const std::string& link);
 
 // "bf16"; "fp8": dispatch in fp8, combine, which is summed, in bf16; "auto": bf16, but fp8 where that is faster.

@@ -11,6 +11,7 @@
 #include <string>
 #include <thread>
 
+#include "engine/profile_lookup.h"
 #include "io/file.h"
 #include "io/json.h"
 
@@ -61,7 +62,7 @@ class CommandLine : public ::testing::Test {
 TEST_F(CommandLine, HelpTeachesEveryCommand) {
   const Result top = run("--help");
   EXPECT_EQ(top.exit_code, 0);
-  for (const std::string command : {"generate", "perplexity", "inspect", "simulate", "bench", "doctor"}) {
+  for (const std::string command : {"generate", "perplexity", "inspect", "plan", "simulate", "bench", "tune", "doctor"}) {
     EXPECT_NE(top.out.find(command), std::string::npos);
     const Result r = run(command + " --help");
     EXPECT_EQ(r.exit_code, 0) << command;
@@ -158,6 +159,30 @@ TEST_F(CommandLine, InspectAndDoctorSpeakJson) {
   const Json doctor = parse_json(run("doctor --json").out, "output");
   EXPECT_TRUE(doctor["backends"][0]["available"].get<bool>());
   EXPECT_NE(run("doctor").out.find("cpu"), std::string::npos);
+}
+
+TEST_F(CommandLine, TuneWritesAProfileThatReadsBack) {
+  const Result r = run("tune --quick --ep 1 --threads 1 --shape 32,64 -m " + kModel + " --out " + path("box.json"));
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const HardwareProfile profile = load_profile(path("box.json"));
+  EXPECT_EQ(profile.name, "box");
+  EXPECT_EQ(profile.origin, "measured");
+  EXPECT_EQ(find_gemm(profile, GemmKind::kGrouped, DType::kBF16).shapes[0].n, 32);
+  for (const char* word : {"32 x 64", "GFLOP/s", "attention", "--profile "}) {
+    EXPECT_NE(r.out.find(word), std::string::npos) << word << "\n" << r.out;
+  }
+}
+
+TEST_F(CommandLine, TuneRefusesWhatItCannotMeasure) {
+  expect_refused("tune --device cuda", "no CUDA backend");
+  expect_refused("tune --device reference", "slow on purpose");
+  expect_refused("tune --ep 0", "--ep");
+  expect_refused("tune --shape 32", "wanted n,k");
+  expect_refused("tune --shape 32,0", "wanted n,k");
+  expect_refused("tune --shape 32,64x", "wanted n,k");
+  expect_refused("tune --weight-dtype fp8", "--weight-dtype");
+  expect_refused("tune -m /nowhere", "no such model folder");
+  expect_refused("tune --out /nowhere/profile.json", "--out");
 }
 
 TEST_F(CommandLine, CtrlCFinishesTheStepAndSaysSo) {

@@ -1,0 +1,57 @@
+#include "engine/profile_lookup.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <set>
+#include <system_error>
+
+#include "base/error.h"
+#include "io/file.h"
+#include "plan/profile_store.h"
+
+namespace eps {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kMaxProfileBytes = 16 << 20;  // they have some kilobytes
+
+HardwareProfile read_profile(const std::string& path) { return parse_profile(read_file(path, kMaxProfileBytes), path); }
+
+std::set<std::string> known_names(const std::string& dir) {
+  std::set<std::string> names;
+  for (const BundledProfile& profile : bundled_profiles()) names.emplace(profile.name);
+  std::error_code error;  // a folder that can not be read has no names to offer
+  if (dir.empty()) return names;
+  for (fs::directory_iterator it(dir, error), end; !error && it != end; it.increment(error)) {
+    if (it->path().extension() == ".json") names.insert(it->path().stem().string());
+  }
+  return names;
+}
+
+}  // namespace
+
+std::string profile_dir() {
+  const char* value = std::getenv(kProfileDirVariable);
+  return value == nullptr ? "" : value;
+}
+
+HardwareProfile load_profile(const std::string& name_or_path) {
+  if (name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".json")) return read_profile(name_or_path);
+  const std::string dir = profile_dir();
+  if (!dir.empty() && !name_or_path.empty()) {
+    const std::string path = join_path(dir, name_or_path + ".json");
+    if (file_exists(path)) return read_profile(path);
+  }
+  const auto bundled = bundled_profiles();
+  const auto it = std::ranges::find(bundled, name_or_path, &BundledProfile::name);
+  if (it != bundled.end()) return bundled_profile(it->name);
+  fail(ErrorKind::kUsage, "--profile",
+       {.what = "no such profile",
+        .got = name_or_path,
+        .wanted = fmt::format("one of {}, or a file", fmt::join(known_names(dir), ", ")),
+        .hint = "epsmoe tune, which makes one of this machine"});
+}
+
+}  // namespace eps

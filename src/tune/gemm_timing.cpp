@@ -1,0 +1,118 @@
+#include "tune/gemm_timing.h"
+
+#include <algorithm>
+#include <map>
+
+#include "tune/fill.h"
+#include "tune/fit.h"
+
+namespace eps {
+namespace {
+
+// Several times the last-level cache share of a core, so that big weights come from memory; small models' stay cached,
+// as they do when such a model runs.
+constexpr size_t kWeightBytes = size_t{96} << 20;
+constexpr int kMostWeights = 16;
+// A call this long is bound by arithmetic: from here on its time is straight in rows.
+constexpr double kLongCallUs = 80000;
+// Groups per grouped call while their rows are few.
+constexpr int kGroups = 4;
+constexpr int64_t kFactorRows = 16;  // where sharing the cores between groups matters most
+
+std::vector<int64_t> row_counts(const TuneOptions& options) {
+  std::vector<int64_t> rows;
+  for (int64_t m = 1; m <= options.max_rows; m *= options.quick ? 4 : 2) rows.push_back(m);
+  return rows;
+}
+
+// A product so small that what it takes is the call.
+double measure_call(OpSet& ops, Sampler& sampler, DType weight_dtype) {
+  GemmBench bench(ops, {16, 16}, weight_dtype, 1);
+  return sampler.time_us([&] { bench.run(1, 1); });
+}
+
+// µs that a group of x rows adds to calls of `groups_of(x)` groups.
+template <typename GroupsOf>
+Curve measure_curve(GemmBench& bench, Sampler& sampler, const TuneOptions& options, double call_us,
+                    const GroupsOf& groups_of) {
+  Curve curve;
+  for (const int64_t rows : row_counts(options)) {
+    const int groups = groups_of(rows);
+    const double us = sampler.time_us([&] { bench.run(rows, groups); });
+    // The smallest products take hardly longer than a call, and noise must not make them free.
+    curve.push_back({static_cast<double>(rows), std::max(us - call_us, 0.05 * us) / groups});
+    if (us > kLongCallUs) break;
+  }
+  return without_falls(curve);
+}
+
+Curve median_factors(std::map<int, std::vector<double>>& factors) {
+  Curve curve;
+  for (auto& [groups, values] : factors) {
+    std::ranges::nth_element(values, values.begin() + std::ssize(values) / 2);
+    curve.push_back({static_cast<double>(groups), values[values.size() / 2]});
+  }
+  return curve;
+}
+
+}  // namespace
+
+GemmBench::GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows) : ops_(ops) {
+  Buffer source_memory;
+  const MutableTensorView source = source_memory.view(weight_dtype, {shape.n, shape.k});
+  fill_values(source);
+  const size_t wanted = kWeightBytes / std::max<size_t>(1, source.num_bytes());
+  const size_t count = std::clamp<size_t>(wanted, 2, kMostWeights);
+  const TensorView part = source;
+  for (size_t i = 0; i < count; ++i) weights_.push_back(ops.pack_linear(std::span(&part, 1), Precision::kCompute));
+  x_ = x_memory_.view(weights_.front()->input_dtype(), {max_rows, shape.k});
+  fill_values(x_);
+  y_ = y_memory_.view(DType::kF32, {max_rows, shape.n});
+}
+
+void GemmBench::run(int64_t rows, int groups) {
+  std::vector<LinearTask> tasks;
+  for (int g = 0; g < groups; ++g) {
+    tasks.push_back({weights_[next_].get(), x_.rows(g * rows, (g + 1) * rows), y_.rows(g * rows, (g + 1) * rows)});
+    next_ = (next_ + 1) % weights_.size();
+  }
+  ops_.linear(tasks);
+}
+
+std::vector<GemmProfile> measure_gemms(OpSet& ops, Sampler& sampler, const TuneOptions& options, DType weight_dtype,
+                                       const std::function<void(const std::string&)>& begin_step) {
+  const auto step = [&](GemmKind kind, const GemmShape& shape) {
+    begin_step(fmt::format("{} {} GEMM {} x {}", to_string(kind), to_string(weight_dtype), shape.n, shape.k));
+  };
+  const double call_us = measure_call(ops, sampler, weight_dtype);
+  GemmProfile dense{GemmKind::kDense, weight_dtype, call_us, {}, {}, {}};
+  GemmProfile grouped{GemmKind::kGrouped, weight_dtype, call_us, {}, {}, {}};
+  std::map<int, std::vector<double>> factors;
+  for (const GemmShape& shape : options.expert_shapes) {
+    step(GemmKind::kDense, shape);
+    GemmBench bench(ops, shape, weight_dtype, std::max(2 * options.max_rows, kFactorRows * kMostWeights));
+    const Curve alone = measure_curve(bench, sampler, options, call_us, [](int64_t) { return 1; });
+    dense.shapes.push_back({shape.n, shape.k, alone});
+    step(GemmKind::kGrouped, shape);
+    const auto groups_of = [&](int64_t rows) {
+      return rows * kGroups <= options.max_rows && bench.num_weights() >= kGroups ? kGroups : 2;
+    };
+    const Curve curve = measure_curve(bench, sampler, options, call_us, groups_of);
+    grouped.shapes.push_back({shape.n, shape.k, curve});
+    const double one = curve_at(curve, static_cast<double>(kFactorRows), true);
+    for (int g = 1; g <= bench.num_weights(); g *= 2) {
+      const double us = sampler.time_us([&] { bench.run(kFactorRows, g); });
+      factors[g].push_back(std::max(us - call_us, 0.05 * us) / (g * one));
+    }
+  }
+  grouped.group_factor = median_factors(factors);
+  for (const GemmShape& shape : options.shared_shapes) {
+    step(GemmKind::kDense, shape);
+    GemmBench bench(ops, shape, weight_dtype, options.max_rows);
+    dense.shapes.push_back(
+        {shape.n, shape.k, measure_curve(bench, sampler, options, call_us, [](int64_t) { return 1; })});
+  }
+  return {dense, grouped};
+}
+
+}  // namespace eps

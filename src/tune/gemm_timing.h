@@ -1,0 +1,37 @@
+// Times GEMMs of a profile: dense and grouped calls over rows, shapes and numbers of groups.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tune/sampler.h"
+#include "tune/tune.h"
+
+namespace eps {
+
+// Weights of one shape, and memory to multiply them with. More weights than a cache holds where a model has so many,
+// used in turn: a layer meets each expert's weights once.
+class GemmBench {
+ public:
+  GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows);
+
+  // One call with `groups` different weights of `rows` rows each.
+  void run(int64_t rows, int groups);
+  int num_weights() const { return static_cast<int>(weights_.size()); }
+
+ private:
+  OpSet& ops_;
+  std::vector<std::unique_ptr<LinearWeight>> weights_;
+  size_t next_ = 0;
+  Buffer x_memory_;
+  Buffer y_memory_;
+  MutableTensorView x_;  // [max_rows, k] compute dtype
+  MutableTensorView y_;  // [max_rows, n] f32
+};
+
+// `begin_step` is called before each shape and kind: twice for expert shapes, once for shared ones.
+std::vector<GemmProfile> measure_gemms(OpSet& ops, Sampler& sampler, const TuneOptions& options, DType weight_dtype,
+                                       const std::function<void(const std::string&)>& begin_step);
+
+}  // namespace eps

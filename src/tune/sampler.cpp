@@ -1,0 +1,67 @@
+#include "tune/sampler.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+namespace eps {
+namespace {
+
+// Ranks leave a barrier some 50 µs apart, and a clock reading costs 30 ns: a sample takes long enough for both to be
+// small, and short enough to be over before the scheduler has something else to run.
+constexpr double kSampleUs = 2000;
+// Calls longer than this are their own warm-up.
+constexpr double kLongUs = 20000;
+constexpr int kSamples = 7;
+constexpr int kLongSamples = 4;
+constexpr int kQuickSamples = 3;
+constexpr int kQuickLongSamples = 2;
+
+}  // namespace
+
+double Sampler::time_us(const std::function<void()>& body) {
+  double once = largest(timed_us(body, 1));
+  if (once < kLongUs) once = largest(timed_us(body, 1));
+  const int calls = static_cast<int>(std::clamp(kSampleUs / std::max(once, 0.01), 1.0, 1e5));
+  const bool is_long = once >= kLongUs;
+  const int samples = quick_ ? (is_long ? kQuickLongSamples : kQuickSamples) : is_long ? kLongSamples : kSamples;
+  std::vector<double> mine;
+  for (int i = 0; i < samples; ++i) mine.push_back(timed_us(body, calls) / calls);
+  return median(mine);
+}
+
+double Sampler::timed_us(const std::function<void()>& body, int calls) {
+  comm_.barrier();
+  const int64_t begin = now_ns();
+  for (int i = 0; i < calls; ++i) body();
+  return static_cast<double>(now_ns() - begin) * 1e-3;
+}
+
+double Sampler::median(const std::vector<double>& mine) {
+  std::vector<double> all = gather(mine);
+  std::ranges::sort(all);
+  const size_t middle = all.size() / 2;
+  return all.size() % 2 == 1 ? all[middle] : (all[middle - 1] + all[middle]) / 2;
+}
+
+double Sampler::largest(double mine) { return std::ranges::max(gather({mine})); }
+
+// Every rank also says whether it goes on, so that all stop at the same place and none waits for another.
+std::vector<double> Sampler::gather(const std::vector<double>& mine) {
+  std::vector<double> message = {!keep_going_ || keep_going_() ? 1.0 : 0.0};
+  message.insert(message.end(), mine.begin(), mine.end());
+  std::vector<double> all;
+  bool go_on = true;
+  for (const std::vector<std::byte>& bytes : comm_.all_gather(std::as_bytes(std::span(message)))) {
+    std::vector<double> values(bytes.size() / sizeof(double));
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    go_on = go_on && values.front() != 0;
+    all.insert(all.end(), values.begin() + 1, values.end());
+  }
+  if (!go_on) throw Error(ErrorKind::kAborted, "tune", "interrupted");
+  return all;
+}
+
+}  // namespace eps

@@ -1,0 +1,39 @@
+// Times what all ranks do at the same time, and agrees on the result.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "comm/communicator.h"
+
+namespace eps {
+
+class Sampler {
+ public:
+  // `keep_going` may be null. `comm` outlives the object.
+  Sampler(Communicator& comm, bool quick, std::function<bool()> keep_going)
+      : comm_(comm), quick_(quick), keep_going_(std::move(keep_going)) {}
+
+  // µs of one call of `body`, which every rank calls equally often: the median of all ranks' samples, a sample being
+  // as many calls as take a millisecond or more. Every rank calls this in the same order and gets the same answer.
+  //
+  // Errors  kAborted on all ranks when keep_going said no on one
+  double time_us(const std::function<void()>& body);
+
+  // The median and the largest of all ranks' values.  Errors  as time_us
+  double median(const std::vector<double>& mine);
+  double largest(double mine);
+
+  Communicator& comm() { return comm_; }
+  bool quick() const { return quick_; }
+
+ private:
+  double timed_us(const std::function<void()>& body, int calls);
+  std::vector<double> gather(const std::vector<double>& mine);
+
+  Communicator& comm_;
+  bool quick_;
+  std::function<bool()> keep_going_;
+};
+
+}  // namespace eps
