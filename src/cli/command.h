@@ -44,7 +44,9 @@ CLI::Validator whole_number_from(uint64_t least);
 void add_generate_command(CLI::App& app, Chosen& chosen);
 void add_perplexity_command(CLI::App& app, Chosen& chosen);
 void add_inspect_command(CLI::App& app, Chosen& chosen);
+void add_plan_command(CLI::App& app, Chosen& chosen);
 void add_doctor_command(CLI::App& app, Chosen& chosen);
+void add_simulate_command(CLI::App& app, Chosen& chosen);
 void add_bench_command(CLI::App& app, Chosen& chosen);  // bench sweep | layer
 void add_tune_command(CLI::App& app, Chosen& chosen);
 

@@ -1,5 +1,5 @@
-// Collects timelines of all ranks and writes them as Chrome trace JSON (chrome://tracing, Perfetto): pid = rank,
-// tid = lane.
+// Collects timelines of all ranks and writes them as Chrome trace JSON (chrome://tracing, Perfetto): a process for each
+// rank (its pid is the rank) and, below it, one for what its plans promised; a thread for each lane.
 #pragma once
 
 #include <cstdint>
@@ -18,14 +18,19 @@ class TraceRecorder {
 
   // Threads  any
   void add(int rank, const std::vector<TimelineEvent>& events);
+  // What the rank's plan said would happen (exec/promise.h), on the same clock.
+  void add_promised(int rank, const std::vector<TimelineEvent>& events);
   std::string to_json() const;
   int64_t num_dropped() const;
 
  private:
   struct Event {
     int rank;
+    bool promised;
     TimelineEvent event;
   };
+  void add(int rank, bool promised, const std::vector<TimelineEvent>& events);
+
   mutable std::mutex mutex_;
   size_t max_events_;
   std::vector<Event> events_;

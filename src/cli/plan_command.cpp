@@ -1,0 +1,233 @@
+// epsmoe plan: how one MoE layer would run on hardware that need not be here, and why so.
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/output_file.h"
+#include "cli/plan_report.h"
+#include "cli/planning_inputs.h"
+#include "exec/promise.h"
+#include "exec/trace.h"
+#include "plan/planner.h"
+#include "plan/timeline_svg.h"
+#include "sim/strategy.h"
+
+namespace eps::cli {
+namespace {
+
+struct PlanFlags {
+  std::string model;
+  std::string profile;
+  std::string link;
+  std::string weight_dtype = "auto";
+  std::string strategy = "auto";
+  std::string policy = "auto";
+  std::string pipeline = "auto";
+  std::string wire = "bf16";
+  std::string skew = "uniform";
+  WorkloadOptions work;
+  std::string svg;
+  std::string trace;
+  bool all = false;
+  bool json = false;
+};
+
+[[noreturn]] void refuse(const std::string& flag, const std::string& what, const std::string& got,
+                         const std::string& wanted) {
+  fail(ErrorKind::kUsage, flag, {.what = what, .got = got, .wanted = wanted, .hint = ""});
+}
+
+// --policy and --eps-pipeline say the same thing twice; where they disagree, one of them was meant for something else.
+PipelineOption pipeline_of(const PlanFlags& flags) {
+  using Mode = PipelineOption::Mode;
+  const PipelineOption asked = parse_pipeline_option(flags.pipeline);
+  const auto only = [&](std::initializer_list<Mode> modes, PipelineOption option, const std::string& wanted) {
+    if (std::ranges::find(modes, asked.mode) == modes.end()) {
+      refuse("--eps-pipeline", "does not go with --policy " + flags.policy, flags.pipeline, wanted);
+    }
+    return option;
+  };
+  if (flags.policy == "auto") return asked;
+  if (flags.policy == "eps") return only({Mode::kAuto, Mode::kAll, Mode::kFixed}, asked, "auto, all or a number");
+  if (flags.policy == "serial") return only({Mode::kAuto, Mode::kOff}, {Mode::kOff, 1}, "auto or off");
+  if (flags.policy == "tp") return only({Mode::kAuto, Mode::kOff}, {Mode::kOff, 1}, "auto or off");
+  if (flags.policy == "microbatch") {
+    return only({Mode::kAuto, Mode::kMicrobatch}, {Mode::kMicrobatch, 1}, "auto or microbatch");
+  }
+  refuse("--policy", "unknown policy", flags.policy, "auto, serial, eps, microbatch or tp");
+}
+
+// Whether the flags leave room for `strategy`: policy tp is strategy tp+tp, and all others are not.
+bool goes_with_policy(Strategy strategy, const PlanFlags& flags) {
+  if (flags.policy == "auto") return flags.pipeline == "auto" || strategy != Strategy::kTpTp;
+  return (flags.policy == "tp") == (strategy == Strategy::kTpTp);
+}
+
+// The strategy whose whole prefill, of one sequence a rank, is the fastest of those that fit: a layer alone does not
+// see what attention costs.
+Strategy choose_strategy_for(const PlanFlags& flags, const PipelineOption& pipeline, PlanReport& report) {
+  PrefillOptions options;
+  options.num_ranks = flags.work.num_ranks;
+  options.pipeline = pipeline;
+  options.batch = {.batch = flags.work.num_ranks, .sequence_length = flags.work.tokens_per_rank};
+  options.wire = flags.work.wire;
+  options.may_use = flags.work.may_use;
+  options.skew = flags.work.skew;
+  options.seed = flags.work.seed;
+  const StrategyChoice choice = choose_strategy(report.shape, report.profile, options);
+  const StrategyCandidate* best = nullptr;
+  for (const StrategyCandidate& c : choice.candidates) {
+    report.strategies.push_back({c.strategy, c.verdict, c.result.ttft_us, c.result.memory_gb, c.why_not});
+    if (c.verdict == Verdict::kCannotRun || !goes_with_policy(c.strategy, flags)) continue;
+    const auto rank = [](const StrategyCandidate& s) {
+      return std::pair(s.verdict == Verdict::kTooBig, s.result.ttft_us);
+    };
+    if (best == nullptr || rank(c) < rank(*best)) best = &c;
+  }
+  if (best == nullptr) {
+    refuse("--strategy", "nothing that goes with --policy " + flags.policy + " can run", "auto",
+           choice.candidates.front().why_not);
+  }
+  report.strategy_reason = "by the time of a whole prefill: " + choice.reason;
+  return best->strategy;
+}
+
+Strategy strategy_of(const PlanFlags& flags, const PipelineOption& pipeline, PlanReport& report) {
+  if (flags.strategy == "auto") {
+    return flags.policy == "tp" ? Strategy::kTpTp : choose_strategy_for(flags, pipeline, report);
+  }
+  const Strategy strategy = parse_strategy(flags.strategy);
+  if (!goes_with_policy(strategy, flags)) {
+    refuse("--strategy", fmt::format("does not go with --policy {} --eps-pipeline {}", flags.policy, flags.pipeline),
+           flags.strategy, flags.policy == "tp" ? "tp+tp" : "dp+ep or tp+ep");
+  }
+  return strategy;
+}
+
+// Policy eps with as many stages as suit it, also where another policy is faster.
+Plan plan_eps(const Planner& planner, const MoeProblem& problem) {
+  Plan plan = planner.plan(problem, {});
+  if (plan.policy == Policy::kEps) return plan;
+  int num_stages = std::min(2, problem.placement.experts_per_rank());
+  double least_us = std::numeric_limits<double>::infinity();
+  for (const Candidate& c : plan.candidates) {
+    if (c.policy != Policy::kEps || c.verdict == Verdict::kCannotRun || c.makespan_us >= least_us) continue;
+    num_stages = c.num_stages;
+    least_us = c.makespan_us;
+  }
+  return planner.plan(problem, {PipelineOption::Mode::kFixed, num_stages});
+}
+
+void write_trace(const std::string& path, const Planner& planner, const PlanReport& report) {
+  TraceRecorder trace;
+  const auto num_ranks = static_cast<size_t>(report.num_ranks());
+  const std::vector<OpTime> times = planner.simulate(report.plan, report.problem);
+  std::vector<OpTime> of_rank(report.plan.ops.size());
+  for (size_t rank = 0; rank < num_ranks; ++rank) {
+    for (size_t i = 0; i < of_rank.size(); ++i) of_rank[i] = times[i * num_ranks + rank];
+    trace.add_promised(static_cast<int>(rank), promised_events(report.plan, of_rank, -1, 0));
+  }
+  write_file(path, trace.to_json());
+}
+
+int terminal_width() {
+  constexpr int kDefault = 80;
+  winsize size{};
+  if (isatty(STDOUT_FILENO) != 1 || ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return kDefault;
+  return std::clamp<int>(size.ws_col, 60, 160);
+}
+
+int run(PlanFlags& flags) {
+  if (!flags.svg.empty()) require_writable("--svg", flags.svg);
+  if (!flags.trace.empty()) require_writable("--trace", flags.trace);
+  const PipelineOption pipeline = pipeline_of(flags);
+  flags.work.skew = parse_skew(flags.skew);
+  set_wire(flags.work, flags.wire);
+  PlanReport report;
+  report.shape = open_shape(flags.model, flags.weight_dtype);
+  report.profile = open_profile(flags.profile, flags.link);
+  report.skew = flags.skew;
+  report.seed = flags.work.seed;
+  report.link = flags.link;
+  const Strategy strategy = strategy_of(flags, pipeline, report);
+  report.problem = make_problem(report.shape, strategy, flags.work);
+  const Planner planner(report.profile, report.shape.moe);
+  const bool suits_eps = flags.policy == "eps" && pipeline.mode == PipelineOption::Mode::kAuto;
+  report.plan = suits_eps ? plan_eps(planner, report.problem) : planner.plan(report.problem, pipeline);
+  report.plan.paper = planner.paper_view(report.problem, report.plan);
+  if (!flags.svg.empty()) write_file(flags.svg, timeline_svg(report.plan, subject_of(report)));
+  if (!flags.trace.empty()) write_trace(flags.trace, planner, report);
+  const std::string text =
+      flags.json ? format_plan_json(report) + "\n" : format_plan_text(report, flags.all, terminal_width());
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  if (!flags.svg.empty()) fmt::print(stderr, "svg        {}\n", flags.svg);
+  if (!flags.trace.empty()) fmt::print(stderr, "trace      {} (open in ui.perfetto.dev)\n", flags.trace);
+  return 0;
+}
+
+void add_flags(CLI::App& command, PlanFlags& flags) {
+  CLI::Option_group& what = *command.add_option_group("What to plan");
+  what.add_option("-m,--model", flags.model, "A preset such as deepseek-v2, or a folder with a config.json")
+      ->required();
+  what.add_option("--ep", flags.work.num_ranks, "Ranks; must divide the experts")->required();
+  what.add_option("--tokens", flags.work.tokens_per_rank, "Tokens of each rank")->required();
+  what.add_option("--skew", flags.skew,
+                  "How popular the experts are: uniform, or dirichlet:ALPHA (0.3: a few are busy and many idle)")
+      ->capture_default_str();
+  what.add_option("--seed", flags.work.seed, "The same seed gives the same routing")
+      ->check(whole_number_from(0))
+      ->capture_default_str();
+  what.add_option("--weight-dtype", flags.weight_dtype,
+                  "Type of the expert weights: auto (the model's), f32, bf16, fp8")
+      ->capture_default_str();
+  CLI::Option_group& where = *command.add_option_group("On what hardware");
+  where.add_option("--profile", flags.profile, "A profile of this program (h800, h200, cpu) or a file of epsmoe tune")
+      ->type_name("NAME|FILE")
+      ->required();
+  where
+      .add_option("--link", flags.link,
+                  "Replace the profile's links by one that occupies no SMs: bandwidth of a rank each way, latency")
+      ->type_name("50GB/s,10us");
+  CLI::Option_group& how = *command.add_option_group("How", "auto takes what is predicted to be fastest");
+  how.add_option("--strategy", flags.strategy,
+                 "How attention+experts are split: auto (by a whole prefill), dp+ep, tp+ep or tp+tp")
+      ->capture_default_str();
+  how.add_option("--policy", flags.policy, "auto, serial, eps, microbatch or tp")->capture_default_str();
+  how.add_option("--eps-pipeline", flags.pipeline, "Stages by expert: auto, off, all, microbatch or a number")
+      ->capture_default_str();
+  how.add_option("--wire", flags.wire, "What rows travel in: bf16, fp8 (dispatch only) or auto")->capture_default_str();
+  CLI::Option_group& output = *command.add_option_group("Output");
+  output.add_flag("--all", flags.all, "List every candidate that was looked at");
+  output.add_flag("--json", flags.json, "The plan as one JSON object on one line of stdout");
+  output.add_option("--svg", flags.svg, "Write the predicted timeline and the candidates as a picture")
+      ->type_name("FILE");
+  output.add_option("--trace", flags.trace, "Write the predicted timeline of every rank as a Chrome/Perfetto trace")
+      ->type_name("FILE");
+}
+
+}  // namespace
+
+void add_plan_command(CLI::App& app, Chosen& chosen) {
+  CLI::App& command = *app.add_subcommand("plan", "Show how an MoE layer would run, how long it would take, and why");
+  const auto flags = std::make_shared<PlanFlags>();
+  add_flags(command, *flags);
+  command.footer(
+      "Nothing runs: a plan follows from the model's sizes, the rows of each expert and the profile alone.\n"
+      "A stage is a set of experts of every rank. While one stage computes, the next one's tokens arrive (dispatch)\n"
+      "and the last one's results leave (combine); more stages hide more, but each costs launches and smaller GEMMs.\n"
+      "The bound is max(compute, communication): what perfect overlap would take. In the timeline a digit is a stage,\n"
+      "S the shared experts, a dot idle time. The paper's view is EPS-MoE's own choice of N, to compare.\n"
+      "Examples:\n"
+      "  epsmoe plan -m deepseek-v2 --ep 8 --profile h800 --tokens 8192\n"
+      "  epsmoe plan -m deepseek-v2 --ep 8 --profile h800 --tokens 8192 --skew dirichlet:0.3 --svg plan.svg\n"
+      "  epsmoe plan -m mixtral-8x7b --ep 8 --profile h200 --tokens 4096 --policy eps --eps-pipeline 1 --all\n"
+      "  epsmoe plan -m deepseek-v2-lite --ep 4 --profile h800 --tokens 1024 --link 25GB/s,15us --wire auto --json");
+  command.callback([flags, &chosen] { chosen.action = [flags] { return run(*flags); }; });
+}
+
+}  // namespace eps::cli

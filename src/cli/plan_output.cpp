@@ -1,0 +1,185 @@
+// How `epsmoe plan` shows its result.
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "base/error.h"
+#include "cli/plan_report.h"
+#include "cli/table.h"
+#include "plan/candidate_list.h"
+#include "plan/plan_json.h"
+#include "plan/planner.h"
+#include "plan/time_axis.h"
+#include "plan/timeline_text.h"
+
+namespace eps::cli {
+namespace {
+
+constexpr size_t kMaxCandidates = 14;
+constexpr size_t kMaxStageLines = 24;
+constexpr size_t kMaxExpertsChars = 40;
+// Candidates further behind the chosen one than this say little: --all shows them, too.
+constexpr double kFarBehind = 1.5;
+
+std::string percent(double part, double whole) { return whole > 0 ? fmt::format("{:.1f}", 100 * part / whole) : "-"; }
+
+std::string bytes_text(int64_t bytes) {
+  auto value = static_cast<double>(bytes);
+  for (const char* unit : {"B", "kB", "MB", "GB"}) {
+    if (value < 1000) return fmt::format("{:.{}f} {}", value, unit[0] == 'B' ? 0 : 2, unit);
+    value /= 1000;
+  }
+  return fmt::format("{:.2f} TB", value);
+}
+
+std::string format_head(const PlanReport& r) {
+  const MoeShape& moe = r.shape.moe;
+  std::vector<int64_t> load = r.problem.load;
+  std::ranges::sort(load);
+  std::string out = fmt::format(
+      "{}, one MoE layer: {} experts of {} x {}, top-{}, shared {}; {} weights\n"
+      "{} rank{} x {} tokens, {}: {} / {} / {} rows an expert (least / median / most)\n"
+      "profile {}: {} ({}){}\n\n",
+      r.shape.name, r.shape.num_experts, moe.hidden, moe.inner, moe.top_k, moe.shared_inner,
+      to_string(moe.weight_dtype), r.num_ranks(), r.num_ranks() == 1 ? "" : "s", r.tokens_per_rank(), r.skew,
+      load.front(), load[load.size() / 2], load.back(), r.profile.name, r.profile.device, r.profile.origin,
+      r.link.empty() ? "" : ", links replaced by " + r.link);
+  const Plan& plan = r.plan;
+  const int n = plan.num_expert_stages();
+  out += fmt::format("plan     {}, {} stage{}, {}: {}", to_string(plan.policy), n, n == 1 ? "" : "s",
+                     to_string(plan.strategy), time_text(plan.makespan_us));
+  if (plan.bound_us > 0) {
+    out += fmt::format("; perfect overlap would take {} ({} %)", time_text(plan.bound_us),
+                       percent(plan.bound_us, plan.makespan_us));
+  }
+  out += fmt::format("\nbecause  {}\n", plan.reason);
+  if (!r.strategy_reason.empty()) out += fmt::format("strategy {}\n", r.strategy_reason);
+  out += fmt::format("wire     {}; dispatch {}, combine {} over all ranks\n", wire_text(plan.wire),
+                     bytes_text(plan.bytes_dispatch), bytes_text(plan.bytes_combine));
+  if (plan.sms != SmBudget{}) out += fmt::format("SMs      {}\n", sms_text(plan.sms));
+  return out;
+}
+
+std::string format_candidates(const Plan& plan, bool all) {
+  std::vector<Candidate> shown = all ? sorted_candidates(plan.candidates) : best_variants(plan.candidates);
+  if (shown.empty()) return "";
+  if (!all) {
+    // The best of each policy stays, however far behind.
+    std::array<bool, 4> seen = {};
+    std::erase_if(shown, [&](const Candidate& c) {
+      const bool first = !std::exchange(seen[static_cast<size_t>(c.policy)], true);
+      return !first && c.makespan_us > kFarBehind * plan.makespan_us;
+    });
+    if (shown.size() > kMaxCandidates) shown.resize(kMaxCandidates);
+  }
+  const std::vector<TableColumn> columns = {
+      {"policy", 10, false}, {"strategy", 8, false},     {"N", 3, true},           {"SMs", 18, false},
+      {"wire", 8, false},    {"predicted µs", 12, true}, {"% of bound", 10, true}, {"why not", 7, false}};
+  std::string out = "\n" + markdown_header(columns);
+  const Candidate* chosen = find_chosen(plan.candidates);
+  for (const Candidate& c : shown) {
+    const std::vector<std::string> cells = {std::string(to_string(c.policy)),
+                                            std::string(to_string(c.strategy)),
+                                            std::to_string(c.num_stages),
+                                            sms_text(c.sms),
+                                            wire_text(c.wire),
+                                            fmt::format("{:.1f}", c.makespan_us),
+                                            percent(c.bound_us, c.makespan_us),
+                                            chosen == nullptr ? std::string() : reason_of(c, *chosen)};
+    out += markdown_row(columns, cells);
+  }
+  if (const size_t hidden = plan.candidates.size() - shown.size(); hidden > 0) {
+    out += fmt::format("{} of {} candidates{}\n", shown.size(), plan.candidates.size(),
+                       all ? "" : ", the best of each kind; --all shows the others");
+  }
+  return out;
+}
+
+std::string experts_text(const std::vector<int32_t>& experts) {
+  std::string out;
+  for (size_t i = 0; i < experts.size(); ++i) {
+    const std::string next = fmt::format("{}{}", i == 0 ? "" : " ", experts[i]);
+    if (out.size() + next.size() > kMaxExpertsChars) return fmt::format("{} … ({})", out, experts.size());
+    out += next;
+  }
+  return out;
+}
+
+std::string kernels_text(const std::vector<GemmKind>& kernels) {
+  const auto grouped = std::ranges::count(kernels, GemmKind::kGrouped);
+  const auto all = std::ssize(kernels);
+  if (grouped == all) return "grouped";
+  return grouped == 0 ? "dense" : fmt::format("grouped on {} of {}", grouped, all);
+}
+
+std::string format_stages(const Plan& plan) {
+  const bool has_parts = std::ranges::any_of(plan.stages, [](const Stage& s) { return s.part != TokenPart::kAll; });
+  std::vector<TableColumn> columns = {{"stage", 5, true},
+                                      {"experts", 24, false},
+                                      {"rows of a rank", 14, false},
+                                      {"gate_up", 8, false},
+                                      {"down", 8, false}};
+  if (has_parts) columns.push_back({"tokens", 11, false});
+  std::string out = "\n" + markdown_header(columns);
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    if (s == kMaxStageLines) return out + fmt::format("… {} stages in all\n", plan.stages.size());
+    const Stage& stage = plan.stages[s];
+    const auto [least, most] = std::ranges::minmax(stage.rows_per_rank);
+    std::vector<std::string> cells = {std::to_string(s), experts_text(stage.experts),
+                                      least == most ? std::to_string(least) : fmt::format("{} to {}", least, most),
+                                      kernels_text(stage.gate_up_kernel), kernels_text(stage.down_kernel)};
+    if (has_parts) cells.emplace_back(to_string(stage.part));
+    out += markdown_row(columns, cells);
+  }
+  return out;
+}
+
+std::string format_paper(const PlanReport& r) {
+  const PaperView& paper = r.plan.paper;
+  if (r.plan.policy == Policy::kTp || r.num_ranks() == 1) return "";
+  return fmt::format("\nthe paper's view: ε0 {:.3f}, ε1 {:.3f} at N = {}; a stage costs {}; N* = {:.1f}, ours is {}\n",
+                     paper.eps0, paper.eps1, r.plan.num_expert_stages(), time_text(paper.overhead_us), paper.best_stages,
+                     r.plan.num_expert_stages());
+}
+
+OrderedJson strategies_json(const PlanReport& r) {
+  OrderedJson out = OrderedJson::array();
+  for (const StrategyRow& row : r.strategies) {
+    out.push_back({{"strategy", to_string(row.strategy)},
+                   {"verdict", word_of(row.verdict)},
+                   {"prefill_us", row.prefill_us},
+                   {"memory_gb", row.memory_gb},
+                   {"why_not", row.why_not}});
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string subject_of(const PlanReport& report) {
+  return fmt::format("{}, ep {}, {} tokens a rank, {}", report.shape.name, report.num_ranks(), report.tokens_per_rank(),
+                     report.profile.name);
+}
+
+std::string format_plan_text(const PlanReport& report, bool all, int width) {
+  return format_head(report) + format_candidates(report.plan, all) + format_stages(report.plan) + format_paper(report) +
+         "\n" + timeline_text(report.plan, width);
+}
+
+std::string format_plan_json(const PlanReport& report) {
+  OrderedJson about = {{"model", report.shape.name},
+                       {"ep", report.num_ranks()},
+                       {"tokens_per_rank", report.tokens_per_rank()},
+                       {"skew", report.skew},
+                       {"seed", report.seed},
+                       {"weight_dtype", to_string(report.shape.moe.weight_dtype)},
+                       {"profile", report.profile.name},
+                       {"device", report.profile.device},
+                       {"profile_origin", report.profile.origin}};
+  if (!report.link.empty()) about["link"] = report.link;
+  if (!report.strategy_reason.empty()) about["strategy_reason"] = report.strategy_reason;
+  if (!report.strategies.empty()) about["strategies"] = strategies_json(report);
+  return to_json(report.plan, about);
+}
+
+}  // namespace eps::cli

@@ -1,0 +1,45 @@
+// What `epsmoe plan` found out, and how it shows it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "plan/plan.h"
+#include "plan/profile.h"
+#include "sim/model_shape.h"
+
+namespace eps::cli {
+
+// One way to split attention and experts over the ranks: the whole prefill by `epsmoe simulate`'s reckoning.
+struct StrategyRow {
+  Strategy strategy = Strategy::kDpEp;
+  Verdict verdict = Verdict::kSlower;
+  double prefill_us = 0;
+  double memory_gb = 0;  // of one rank
+  std::string why_not;   // kCannotRun: the reason
+};
+
+struct PlanReport {
+  ModelShape shape;
+  HardwareProfile profile;
+  MoeProblem problem;
+  Plan plan;
+  std::string skew;
+  uint64_t seed = 1;
+  std::string link;                     // as given; empty: the profile's
+  std::vector<StrategyRow> strategies;  // empty when the strategy was given
+  std::string strategy_reason;
+
+  int num_ranks() const { return problem.placement.num_ranks; }
+  int64_t tokens_per_rank() const { return problem.tokens_per_rank.front(); }
+};
+
+// "deepseek-v2, ep 8, 8192 tokens a rank, h800".
+std::string subject_of(const PlanReport& report);
+
+// `all`: every candidate that was looked at, not just the best of each kind. `width`: columns of the timeline.
+std::string format_plan_text(const PlanReport& report, bool all, int width);
+// The plan's JSON (plan/plan_json.h), with the rest of the report as "about".
+std::string format_plan_json(const PlanReport& report);
+
+}  // namespace eps::cli

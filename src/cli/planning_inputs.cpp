@@ -1,0 +1,70 @@
+#include "cli/planning_inputs.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/error.h"
+#include "comm/emulated_link.h"
+#include "engine/model_folder.h"
+#include "engine/profile_lookup.h"
+#include "io/file.h"
+
+namespace eps::cli {
+namespace {
+
+ModelShape shape_of_model(const std::string& model) {
+  const std::vector<std::string_view> presets = shape_preset_names();
+  const bool is_known = std::ranges::find(presets, std::string_view(model)) != presets.end();
+  // A folder wins over a preset of the same name, as it does where models run.
+  if (is_known && !file_exists(model)) return shape_preset(model);
+  if (!file_exists(model)) {
+    fail(ErrorKind::kUsage, "--model",
+         {.what = "neither a folder nor a preset",
+          .got = model,
+          .wanted = fmt::format("one of {}", fmt::join(presets, ", ")),
+          .hint = "a folder with a config.json"});
+  }
+  return shape_of(open_model_folder(model, true).spec,
+                  std::filesystem::weakly_canonical(std::filesystem::path(model)).filename().string());
+}
+
+}  // namespace
+
+ModelShape open_shape(const std::string& model, const std::string& weight_dtype) {
+  ModelShape shape = shape_of_model(model);
+  if (weight_dtype == "auto") return shape;
+  const std::optional<DType> dtype = parse_dtype(weight_dtype);
+  if (!dtype || (dtype != DType::kBF16 && dtype != DType::kF8E4M3 && dtype != DType::kF32)) {
+    fail(ErrorKind::kUsage, "--weight-dtype",
+         {.what = "unknown weight type", .got = weight_dtype, .wanted = "auto, f32, bf16 or fp8", .hint = ""});
+  }
+  shape.moe.weight_dtype = *dtype;
+  return shape;
+}
+
+HardwareProfile open_profile(const std::string& name, const std::string& link) {
+  HardwareProfile profile = load_profile(name);
+  if (!link.empty()) {
+    const LinkSpec spec = parse_link_spec(link, "--link");
+    profile.links = {{.sms = 0, .gbps = spec.bytes_per_second * 1e-9, .alpha_us = spec.latency_seconds * 1e6}};
+    profile.inter_links.clear();
+  }
+  return profile;
+}
+
+void set_wire(WorkloadOptions& options, const std::string& wire) {
+  constexpr Wire kBf16 = {DType::kBF16, DType::kBF16};
+  // Partial sums lose more than activations do, and there is one of them for each rank: they stay bf16.
+  constexpr Wire kFp8 = {DType::kF8E4M3, DType::kBF16};
+  if (wire == "bf16" || wire == "auto") {
+    options.wire = kBf16;
+    if (wire == "auto") options.may_use = {kFp8};
+  } else if (wire == "fp8") {
+    options.wire = kFp8;
+  } else {
+    fail(ErrorKind::kUsage, "--wire",
+         {.what = "unknown wire type", .got = wire, .wanted = "bf16, fp8 or auto", .hint = ""});
+  }
+}
+
+}  // namespace eps::cli

@@ -1,0 +1,24 @@
+// What commands that plan without running take: a model's shape, a profile, a load; from their flags' texts.
+#pragma once
+
+#include <string>
+
+#include "plan/profile.h"
+#include "sim/model_shape.h"
+#include "sim/workload.h"
+
+namespace eps::cli {
+
+// A preset's shape, or that of a folder with a config.json; with the weight type "auto" (bf16), "bf16" or "fp8".
+// Errors  kUsage / kInput, listing the presets
+ModelShape open_shape(const std::string& model, const std::string& weight_dtype);
+
+// load_profile's (engine/profile_lookup.h), with its links replaced by `link` ("50GB/s,10us") unless that is empty.
+// Errors  as load_profile; kUsage naming --link
+HardwareProfile open_profile(const std::string& name, const std::string& link);
+
+// "bf16"; "fp8": dispatch in fp8, combine, which is summed, in bf16; "auto": bf16, but fp8 where that is faster.
+// Errors  kUsage
+void set_wire(WorkloadOptions& options, const std::string& wire);
+
+}  // namespace eps::cli

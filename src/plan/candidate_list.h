@@ -1,0 +1,30 @@
+// Which of a plan's candidates people want to see, and what to call them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "plan/plan.h"
+
+namespace eps {
+
+// One candidate of each policy, strategy and number of stages, the fastest of those that can run (of its wires, SMs and
+// orders); the chosen one first, then by makespan; those that were ruled out last.
+std::vector<Candidate> best_variants(const std::vector<Candidate>& candidates);
+
+// All of them in that order.
+std::vector<Candidate> sorted_candidates(std::vector<Candidate> candidates);
+
+// The candidate that became the plan, or null.
+const Candidate* find_chosen(const std::vector<Candidate>& candidates);
+
+// "eps, 4 stages", "microbatch", "tp".
+std::string short_name(const Candidate& candidate);
+
+// "bf16", or "fp8/bf16" where dispatch and combine differ.
+std::string wire_text(const Wire& wire);
+
+// "20 comm + 112 gemm", "-" where nothing is limited.
+std::string sms_text(const SmBudget& sms);
+
+}  // namespace eps

@@ -1,0 +1,148 @@
+#include "plan/json_words.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/error.h"
+
+namespace eps {
+namespace {
+
+constexpr std::array kKernels = {GemmKind::kDense, GemmKind::kGrouped};
+
+// The words of an enumeration are those that its to_string gives: one list less to keep in step.
+template <typename T, size_t N, typename ToWord>
+T read_word(const JsonObject& object, std::string_view key, const std::array<T, N>& values, ToWord to_word) {
+  const auto word = object.get<std::string>(key);
+  std::string wanted;
+  for (const T value : values) {
+    if (word == to_word(value)) return value;
+    wanted += fmt::format("{}{}", wanted.empty() ? "one of " : ", ", to_word(value));
+  }
+  object.reject(key, wanted);
+}
+
+template <typename T, size_t N>
+T read_word(const JsonObject& object, std::string_view key, const std::array<T, N>& values) {
+  return read_word(object, key, values, [](T value) { return to_string(value); });
+}
+
+}  // namespace
+
+std::string_view word_of(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::kChosen: return "chosen";
+    case Verdict::kSlower: return "slower";
+    case Verdict::kTooBig: return "too_big";
+    case Verdict::kNotAsked: return "not_asked";
+    case Verdict::kCannotRun: return "cannot_run";
+  }
+  return "?";
+}
+
+DType read_dtype(const JsonObject& object, std::string_view key) {
+  const std::optional<DType> dtype = parse_dtype(object.get<std::string>(key));
+  if (!dtype) object.reject(key, "a dtype such as bf16 or fp8");
+  return *dtype;
+}
+
+Strategy read_strategy(const JsonObject& object, std::string_view key) {
+  return read_word(object, key, std::array{Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp});
+}
+
+Policy read_policy(const JsonObject& object, std::string_view key) {
+  return read_word(object, key, std::array{Policy::kSerial, Policy::kEps, Policy::kMicrobatch, Policy::kTp});
+}
+
+Lane read_lane(const JsonObject& object, std::string_view key) {
+  return read_word(object, key, std::array{Lane::kCompute, Lane::kDispatch, Lane::kCombine});
+}
+
+OpKind read_op_kind(const JsonObject& object, std::string_view key) {
+  return read_word(object, key,
+                   std::array{OpKind::kEnter, OpKind::kDispatch, OpKind::kShared, OpKind::kGateUp, OpKind::kSiluMul,
+                              OpKind::kDown, OpKind::kReduce, OpKind::kCombine, OpKind::kFinish, OpKind::kLeave});
+}
+
+TokenPart read_token_part(const JsonObject& object, std::string_view key) {
+  return read_word(object, key,
+                   std::array{TokenPart::kAll, TokenPart::kLocal, TokenPart::kRemote, TokenPart::kFirstHalf,
+                              TokenPart::kSecondHalf});
+}
+
+Verdict read_verdict(const JsonObject& object, std::string_view key) {
+  return read_word(
+      object, key,
+      std::array{Verdict::kChosen, Verdict::kSlower, Verdict::kTooBig, Verdict::kNotAsked, Verdict::kCannotRun},
+      word_of);
+}
+
+OrderedJson kernels_json(const std::vector<GemmKind>& kernels, size_t num_ranks) {
+  const bool agree = std::ranges::all_of(kernels, [&](GemmKind kind) { return kind == kernels.front(); });
+  if (agree && !kernels.empty() && kernels.size() == num_ranks) return to_string(kernels.front());
+  OrderedJson out = OrderedJson::array();
+  for (const GemmKind kind : kernels) out.push_back(to_string(kind));
+  return out;
+}
+
+std::vector<GemmKind> read_kernels(const JsonObject& object, std::string_view key, size_t num_ranks) {
+  const Json* value = object.find(key);
+  if (value != nullptr && value->is_string()) {
+    return std::vector<GemmKind>(num_ranks, read_word(object, key, kKernels));
+  }
+  std::vector<GemmKind> out;
+  for (const std::string& word : object.get<std::vector<std::string>>(key)) {
+    const auto kind = std::ranges::find(kKernels, word, [](GemmKind k) { return to_string(k); });
+    if (kind == kKernels.end()) object.reject(key, "dense or grouped, one for all ranks or a list of one for each");
+    out.push_back(*kind);
+  }
+  return out;
+}
+
+OrderedJson wire_json(const Wire& wire) {
+  return {{"dispatch", to_string(wire.dispatch)}, {"combine", to_string(wire.combine)}};
+}
+
+Wire read_wire(const JsonObject& object) {
+  refuse_unknown_keys(object, {"dispatch", "combine"});
+  return {read_dtype(object, "dispatch"), read_dtype(object, "combine")};
+}
+
+void refuse_unknown_keys(const JsonObject& object, std::initializer_list<std::string_view> known) {
+  for (const auto& [key, value] : object.value().items()) {
+    if (std::ranges::find(known, std::string_view(key)) != known.end()) continue;
+    fail(ErrorKind::kInput, object.where(),
+         {.what = fmt::format("unknown key \"{}\"", object.path_of(key)),
+          .got = describe_json(value),
+          .wanted = "",
+          .hint = "a file of this version of epsmoe"});
+  }
+}
+
+void require_version(const JsonObject& object, int version) {
+  if (object.get<int64_t>("version") != version) object.reject("version", std::to_string(version));
+}
+
+std::vector<int64_t> read_counts(const JsonObject& object, std::string_view key) {
+  auto counts = object.get<std::vector<int64_t>>(key);
+  for (const int64_t count : counts) {
+    if (count < 0 || count > kMaxCount) {
+      fail(ErrorKind::kInput, object.where(),
+           {.what = fmt::format("key \"{}\"", object.path_of(key)),
+            .got = fmt::format("{} in the list", count),
+            .wanted = "counts from 0 to 2^53",
+            .hint = ""});
+    }
+  }
+  return counts;
+}
+
+std::vector<int64_t> read_counts(const JsonObject& object, std::string_view key, size_t size, std::string_view what) {
+  auto counts = read_counts(object, key);
+  if (counts.size() != size) object.reject(key, fmt::format("a list of {}: one for each {}", size, what));
+  return counts;
+}
+
+}  // namespace eps

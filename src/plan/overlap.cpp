@@ -1,0 +1,41 @@
+#include "plan/overlap.h"
+
+#include <algorithm>
+
+namespace eps {
+namespace {
+
+// The times at which one of the ops that `wanted` accepts runs: ascending, not touching each other.
+template <typename Wanted>
+std::vector<OpTime> busy_times(const Plan& plan, Wanted wanted) {
+  std::vector<OpTime> times;
+  for (size_t i = 0; i < plan.predicted.size(); ++i) {
+    if (wanted(plan.ops[i].lane)) times.push_back(plan.predicted[i]);
+  }
+  std::ranges::sort(times, {}, &OpTime::begin_us);
+  std::vector<OpTime> merged;
+  for (const OpTime& time : times) {
+    if (!merged.empty() && time.begin_us <= merged.back().end_us) {
+      merged.back().end_us = std::max(merged.back().end_us, time.end_us);
+    } else {
+      merged.push_back(time);
+    }
+  }
+  return merged;
+}
+
+}  // namespace
+
+PlanOverlap predicted_overlap(const Plan& plan) {
+  const auto compute = busy_times(plan, [](Lane lane) { return lane == Lane::kCompute; });
+  PlanOverlap overlap;
+  for (const OpTime& comm : busy_times(plan, [](Lane lane) { return lane != Lane::kCompute; })) {
+    overlap.communication_us += comm.end_us - comm.begin_us;
+    for (const OpTime& work : compute) {
+      overlap.hidden_us += std::max(0.0, std::min(comm.end_us, work.end_us) - std::max(comm.begin_us, work.begin_us));
+    }
+  }
+  return overlap;
+}
+
+}  // namespace eps

@@ -1,0 +1,37 @@
+// Problems and plans as JSON: to keep, to compare and to hand to other programs. What is written reads back as an
+// equal value, to the last bit of every number.
+//
+// A plan is one object:
+//   version         Plan::kVersion
+//   policy, strategy, reason, makespan_us, bound_us, bytes_dispatch, bytes_combine: as in Plan
+//   num_stages      stages by expert, Plan::num_expert_stages(); stages[] is longer where tokens are cut, too: a first
+//                   stage of local rows, or halves
+//   overlap         {communication_us, hidden_us}; follows from ops[]
+//   wire            {dispatch, combine}
+//   sms             {comm, gemm}
+//   paper           {eps0, eps1, overhead_us, best_stages}
+//   stages[]        {experts[], part, rows[] by rank, gate_up_kernel, down_kernel}; a kernel is "dense" or "grouped"
+//                   where all ranks take the same one, else a list by rank
+//   ops[]           {kind, lane, stage, deps[], share, begin_us, end_us}; share: [begin, end] of the tokens, absent
+//                   for all of them; the times are absent where none were predicted
+//   candidates[]    as in Candidate, and a reason, which follows from the rest
+//   about           what the plan is for: anything, for people; not read back
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "plan/json_words.h"
+#include "plan/plan.h"
+
+namespace eps {
+
+// One line each, without its end.  Errors  kInternal when a number is not finite
+std::string to_json(const MoeProblem& problem);
+std::string to_json(const Plan& plan, const OrderedJson& about = {});
+
+// Errors  kInput: `where`, the key, what it holds and what was wanted; unknown keys; another version
+MoeProblem parse_problem(std::string_view json, const std::string& where);
+Plan parse_plan(std::string_view json, const std::string& where);
+
+}  // namespace eps
