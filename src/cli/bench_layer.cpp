@@ -11,11 +11,11 @@
 #include "cli/bench_baseline.h"
 #include "cli/bench_limit.h"
 #include "cli/bench_ranks.h"
-#include "cli/bench_routing.h"
 #include "engine/factory.h"
 #include "engine/model_folder.h"
 #include "plan/builtin_profile.h"
 #include "plan/planner.h"
+#include "sim/workload.h"
 
 namespace eps::cli {
 namespace {
@@ -70,6 +70,7 @@ void set_num_experts(ModelSpec& spec, int num_experts, bool dummy) {
     refuse("--num-experts", "out of range", std::to_string(num_experts),
            fmt::format("{} (top-k) to {} (the model's)", gate.top_k, gate.num_experts));
   }
+  if (num_experts != gate.num_experts) gate.method = TopkMethod::kGreedy;  // a part of the experts has no groups
   gate.num_experts = num_experts;
 }
 
@@ -196,7 +197,15 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   result.isa = isa_of(result.op_set);
   result.dtype = to_string(compute);
 
-  const auto routing = random_routing(engine.ep, options.tokens, gate.num_experts, gate.top_k, skew, options.seed);
+  const bool grouped = gate.method == TopkMethod::kGroupLimitedGreedy;
+  const auto routing = random_routing({.num_ranks = engine.ep,
+                                       .tokens_per_rank = options.tokens,
+                                       .num_experts = gate.num_experts,
+                                       .top_k = gate.top_k,
+                                       .num_groups = grouped ? gate.num_groups : 1,
+                                       .topk_group = grouped ? gate.topk_group : 1,
+                                       .skew = skew,
+                                       .seed = options.seed});
   const MoeShape shape = moe_shape(spec, compute);
   const MoeProblem problem = make_problem(shape, placement, routing);
   const Plan plan = Planner(builtin_cpu_profile(result.threads), shape).plan(problem, pipeline);

@@ -26,7 +26,7 @@ struct RoutingParams {
   int top_k = 0;
   int num_groups = 1;
   int topk_group = 1;  // every token's experts lie in so many groups, its best ones
-  Skew skew;
+  Skew skew = {};
   uint64_t seed = 1;
 };
 
@@ -37,10 +37,10 @@ std::vector<Routing> random_routing(const RoutingParams& params);
 struct WorkloadOptions {
   int num_ranks = 1;
   int64_t tokens_per_rank = 0;
-  Skew skew;
+  Skew skew = {};
   uint64_t seed = 1;
-  Wire wire;
-  std::vector<Wire> may_use;
+  Wire wire = {};
+  std::vector<Wire> may_use = {};
 };
 
 // The problem of one MoE layer.

@@ -5,19 +5,17 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <random>
-#include <set>
 
 #include "base/error.h"
 #include "cli/bench_baseline.h"
 #include "cli/bench_ranks.h"
-#include "cli/bench_routing.h"
 #include "cli/command.h"
 #include "engine/factory.h"
 #include "engine/model_folder.h"
 #include "plan/builtin_profile.h"
 #include "plan/planner.h"
+#include "sim/workload.h"
 
 namespace eps::cli {
 namespace {
@@ -215,7 +213,7 @@ OutputCheck compare_arms(int64_t hidden, int64_t inner, const std::vector<Routin
 
 TEST(BenchBaseline, TellsAWrongLayerFromARoundedOneAtAnySize) {
   for (const int64_t size : {8, 64, 512}) {
-    const auto right = random_routing(1, 7, 4, 2, {}, 3);
+    const auto right = random_routing({.tokens_per_rank = 7, .num_experts = 4, .top_k = 2, .seed = 3});
     const OutputCheck same = compare_arms(size, size / 2, right, right);
     EXPECT_TRUE(same.ok()) << size << ": " << same.worst;
     // One weight of one token a hundredth too large.
@@ -232,44 +230,14 @@ TEST(BenchBaseline, NotANumberIsWrong) {
   const auto source = make_dummy_source();
   LayerBaseline baseline(folder.spec, *folder.family, 0, *source, DType::kF32, 1, [](int) {});
   const std::vector<float> x(32, 0.0F);
-  baseline.prepare({x.data(), DType::kF32, {1, 32}}, random_routing(1, 1, 4, 2, {}, 3));
+  baseline.prepare({x.data(), DType::kF32, {1, 32}},
+                   random_routing({.tokens_per_rank = 1, .num_experts = 4, .top_k = 2, .seed = 3}));
   std::vector<float> y(32, 0.0F);
   EXPECT_TRUE(baseline.check({y.data(), DType::kF32, {1, 32}}).ok()) << "nothing in, nothing out";
   y[7] = std::nanf("");
   const OutputCheck check = baseline.check({y.data(), DType::kF32, {1, 32}});
   EXPECT_FALSE(check.ok());
   EXPECT_EQ(check.column, 7);
-}
-
-TEST(BenchRouting, EveryTokenTakesDifferentExpertsWithWeightsThatSumToOne) {
-  for (const char* skew : {"uniform", "dirichlet:0.001", "dirichlet:0.3", "dirichlet:1000000"}) {
-    const auto ranks = random_routing(3, 40, 16, 6, parse_skew(skew), 11);
-    ASSERT_EQ(ranks.size(), 3U);
-    for (const Routing& r : ranks) {
-      for (int64_t t = 0; t < 40; ++t) {
-        const auto experts = r.experts_of(t);
-        EXPECT_EQ(std::set<int32_t>(experts.begin(), experts.end()).size(), 6U);
-        const auto weights = r.weights_of(t);
-        EXPECT_NEAR(std::accumulate(weights.begin(), weights.end(), 0.0), 1.0, 1e-6);
-      }
-    }
-    EXPECT_EQ(ranks[1].expert_idx, random_routing(3, 40, 16, 6, parse_skew(skew), 11)[1].expert_idx);
-  }
-}
-
-TEST(BenchRouting, ASmallerAlphaIsMoreSkewed) {
-  const auto most = [](const char* skew) {
-    double sum = 0;
-    for (uint64_t seed = 0; seed < 10; ++seed) {
-      const auto load = count_rows(random_routing(1, 200, 32, 2, parse_skew(skew), seed), 32);
-      sum += static_cast<double>(*std::max_element(load.begin(), load.end())) / 10;
-    }
-    return sum;
-  };
-  const double even = most("uniform");
-  EXPECT_LT(even, 30) << "of 400 rows on 32 experts";
-  EXPECT_GT(most("dirichlet:0.3"), 2 * even);
-  EXPECT_GT(most("dirichlet:0.01"), 170) << "one expert in nearly every token's two";
 }
 
 }  // namespace

@@ -1,0 +1,149 @@
+#include "sim/workload.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/error.h"
+#include "sim/routing_draw.h"
+
+namespace eps {
+namespace {
+
+constexpr int64_t kMaxTokensPerRank = int64_t{1} << 20;
+// Tokens of all ranks that are drawn before they are counted: bounds the memory, 48 bytes a token with top-6.
+constexpr int64_t kTokensAtOnce = int64_t{1} << 19;
+// Summaries have an entry a pair of ranks.
+constexpr int kMaxRanks = 1024;
+
+void check_ranges(const ModelShape& shape, const WorkloadOptions& options) {
+  if (shape.num_experts < 1 || shape.num_moe_layers() < 1) {
+    fail(ErrorKind::kUsage, "--model",
+         {.what = "has no experts", .got = shape.name, .wanted = "a Mixture-of-Experts model", .hint = ""});
+  }
+  if (options.num_ranks < 1 || options.num_ranks > kMaxRanks) {
+    fail(ErrorKind::kUsage, "--ep",
+         {.what = "number of ranks",
+          .got = std::to_string(options.num_ranks),
+          .wanted = fmt::format("1 to {}", kMaxRanks),
+          .hint = ""});
+  }
+  if (options.tokens_per_rank < 1 || options.tokens_per_rank > kMaxTokensPerRank) {
+    fail(ErrorKind::kUsage, "--tokens",
+         {.what = "tokens of each rank",
+          .got = std::to_string(options.tokens_per_rank),
+          .wanted = fmt::format("1 to {}", kMaxTokensPerRank),
+          .hint = "a smaller batch, or more ranks"});
+  }
+}
+
+void require_divides(int num_ranks, int64_t size, std::string_view what, const ModelShape& shape, Strategy strategy) {
+  if (size % num_ranks == 0) return;
+  fail(ErrorKind::kUsage, "--ep",
+       {.what = fmt::format("{} splits the {} {} of {} evenly", to_string(strategy), size, what, shape.name),
+        .got = std::to_string(num_ranks),
+        .wanted = fmt::format("a divisor of {}", size),
+        .hint = strategy == Strategy::kTpEp ? "--strategy dp+ep" : ""});
+}
+
+// Of what tensor parallelism cuts. Key-value heads are not: ranks beyond their number share copies.
+void check_split(const ModelShape& shape, Strategy strategy, int num_ranks) {
+  if (strategy == Strategy::kDpEp) return;
+  require_divides(num_ranks, shape.attention.num_heads, "attention heads", shape, strategy);
+  if (!shape.attention.latent && shape.attention.num_kv_heads % num_ranks != 0 &&
+      num_ranks % shape.attention.num_kv_heads != 0) {
+    require_divides(num_ranks, shape.attention.num_kv_heads, "key-value heads", shape, strategy);
+  }
+  if (shape.num_dense_layers > 0) require_divides(num_ranks, shape.dense_inner, "dense FFN columns", shape, strategy);
+  if (strategy != Strategy::kTpTp) return;
+  require_divides(num_ranks, shape.moe.inner, "columns of an expert", shape, strategy);
+  require_divides(num_ranks, shape.moe.shared_inner, "shared experts' columns", shape, strategy);
+  require_divides(num_ranks, shape.residual_inner, "residual FFN columns", shape, strategy);
+}
+
+void add(std::vector<int64_t>& total, const std::vector<int64_t>& part) {
+  if (total.empty()) {
+    total = part;
+    return;
+  }
+  EPS_CHECK_EQ(total.size(), part.size());
+  for (size_t i = 0; i < part.size(); ++i) total[i] += part[i];
+}
+
+void add(RoutingSummary& total, const RoutingSummary& part) {
+  add(total.tokens_between, part.tokens_between);
+  add(total.partials_between, part.partials_between);
+  add(total.visits, part.visits);
+  add(total.local_load, part.local_load);
+}
+
+// Nothing travels by expert, and all rows are everywhere.
+RoutingSummary summary_without_dispatch(const MoeProblem& problem) {
+  const auto ranks = static_cast<size_t>(problem.placement.num_ranks);
+  RoutingSummary summary;
+  summary.tokens_between.assign(ranks * ranks, 0);
+  summary.partials_between.assign(ranks * ranks, 0);
+  summary.visits.assign(ranks * (static_cast<size_t>(problem.shape.top_k) + 1), 0);
+  summary.local_load = problem.load;
+  return summary;
+}
+
+}  // namespace
+
+Skew parse_skew(const std::string& text) {
+  if (text == "uniform") return {};
+  const std::string_view prefix = "dirichlet:";
+  if (text.starts_with(prefix)) {
+    double alpha = 0;
+    const char* const end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data() + prefix.size(), end, alpha);
+    if (error == std::errc() && stop == end && alpha >= 1e-3 && alpha <= 1e6) return {alpha};
+  }
+  fail(ErrorKind::kUsage, "--skew",
+       {.what = "unknown skew",
+        .got = text,
+        .wanted = "uniform, or dirichlet:ALPHA with ALPHA from 0.001 (one expert gets most) to 1000000 (even)",
+        .hint = "dirichlet:0.3"});
+}
+
+std::vector<Routing> random_routing(const RoutingParams& params) {
+  RoutingDraw draw(params);
+  std::vector<Routing> out;
+  for (int rank = 0; rank < params.num_ranks; ++rank) out.push_back(draw.next(rank, params.tokens_per_rank));
+  return out;
+}
+
+MoeProblem make_problem(const ModelShape& shape, Strategy strategy, const WorkloadOptions& options) {
+  check_ranges(shape, options);
+  check_split(shape, strategy, options.num_ranks);
+  MoeProblem problem;
+  problem.shape = shape.moe;
+  problem.strategy = strategy;
+  problem.placement = strategy == Strategy::kTpTp ? ExpertPlacement{shape.num_experts, options.num_ranks}
+                                                  : place_experts(shape.num_experts, options.num_ranks);
+  problem.tokens_per_rank.assign(static_cast<size_t>(options.num_ranks), options.tokens_per_rank);
+  problem.wire = options.wire;
+  problem.may_use = options.may_use;
+
+  RoutingDraw draw({.num_ranks = options.num_ranks,
+                    .tokens_per_rank = options.tokens_per_rank,
+                    .num_experts = shape.num_experts,
+                    .top_k = shape.moe.top_k,
+                    .num_groups = shape.num_groups,
+                    .topk_group = shape.topk_group,
+                    .skew = options.skew,
+                    .seed = options.seed});
+  const int64_t stretch = std::max<int64_t>(1, kTokensAtOnce / options.num_ranks);
+  for (int64_t begin = 0; begin < options.tokens_per_rank; begin += stretch) {
+    std::vector<Routing> routing;
+    for (int rank = 0; rank < options.num_ranks; ++rank) {
+      routing.push_back(draw.next_experts(rank, std::min(stretch, options.tokens_per_rank - begin)));
+    }
+    add(problem.load, count_rows(routing, shape.num_experts));
+    if (strategy != Strategy::kTpTp) add(problem.routing, summarize_routing(routing, problem.placement));
+  }
+  if (strategy == Strategy::kTpTp) problem.routing = summary_without_dispatch(problem);
+  check_problem(problem);
+  return problem;
+}
+
+}  // namespace eps
