@@ -1,0 +1,61 @@
+#include "sim/comparison.h"
+
+#include <optional>
+
+#include "base/error.h"
+
+namespace eps {
+namespace {
+
+std::vector<Policy> policies_of(Strategy strategy, int num_ranks) {
+  if (strategy == Strategy::kTpTp) return {Policy::kTp};
+  if (num_ranks == 1) return {Policy::kSerial};  // nothing to overlap with
+  return {Policy::kSerial, Policy::kMicrobatch, Policy::kEps};
+}
+
+PipelineOption option_of(Policy policy) {
+  switch (policy) {
+    case Policy::kSerial:
+    case Policy::kTp: return {PipelineOption::Mode::kOff, 1};
+    case Policy::kMicrobatch: return {PipelineOption::Mode::kMicrobatch, 1};
+    case Policy::kEps: return {PipelineOption::Mode::kAuto, 1};
+  }
+  return {};
+}
+
+}  // namespace
+
+std::vector<PrefillRow> compare_prefill(const ModelShape& shape, const HardwareProfile& profile, PrefillOptions options,
+                                        std::span<const Strategy> strategies) {
+  std::vector<PrefillRow> rows;
+  std::optional<Error> first_error;
+  bool any_runs = false;
+  options.limits.microbatch = false;  // it has a row of its own
+  std::vector<MoeProblem> problems;   // what all policies of a strategy plan
+  for (const Strategy strategy : strategies) {
+    // Expert parallelism sees the same loads whether attention is split by heads or by sequences, and drawing them is
+    // most of the work. By sequences is the one that asks nothing more of the sizes.
+    const bool same_loads = options.strategy == Strategy::kTpEp && strategy == Strategy::kDpEp;
+    if (!same_loads) problems.clear();
+    for (MoeProblem& problem : problems) problem.strategy = strategy;
+    options.strategy = strategy;
+    for (const Policy policy : policies_of(strategy, options.num_ranks)) {
+      PrefillRow row{strategy, policy, "", {}};
+      options.pipeline = option_of(policy);
+      try {
+        if (problems.empty()) problems = prefill_problems(shape, options);
+        row.result = simulate_prefill(shape, profile, options, problems);
+        any_runs = true;
+      } catch (const Error& error) {
+        if (error.kind() != ErrorKind::kUsage) throw;
+        if (!first_error) first_error = error;
+        row.why_not = error.what();
+      }
+      rows.push_back(std::move(row));
+    }
+  }
+  if (!any_runs && first_error) throw *first_error;
+  return rows;
+}
+
+}  // namespace eps

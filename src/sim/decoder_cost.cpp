@@ -1,0 +1,127 @@
+#include "sim/decoder_cost.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace eps {
+namespace {
+
+int64_t divided_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+OpCost find_op(const HardwareProfile& profile, const char* name) {
+  const auto it = profile.ops.find(name);
+  return it == profile.ops.end() ? OpCost{} : it->second;
+}
+
+// Head and gate are not quantised, but a profile that measured one weight type only has to do for them, too.
+const GemmProfile& dense_gemm(const HardwareProfile& profile, DType wanted, DType fallback) {
+  const bool has = std::ranges::any_of(profile.gemms, [wanted](const GemmProfile& gemm) {
+    return gemm.kind == GemmKind::kDense && gemm.weight_dtype == wanted;
+  });
+  return find_gemm(profile, GemmKind::kDense, has ? wanted : fallback);
+}
+
+}  // namespace
+
+DecoderCost::DecoderCost(const ModelShape& shape, const HardwareProfile& profile, Strategy strategy, int num_ranks)
+    : shape_(shape),
+      profile_(profile),
+      heads_split_(strategy != Strategy::kDpEp),
+      experts_split_(strategy == Strategy::kTpTp),
+      num_ranks_(num_ranks),
+      linear_(find_gemm(profile, GemmKind::kDense, shape.moe.weight_dtype)),
+      plain_(dense_gemm(profile, shape.moe.act_dtype, shape.moe.weight_dtype)),
+      layer_(profile, shape.moe, 1) {
+  if (profile.attention_tflops <= 0) {
+    fail(ErrorKind::kUsage, "--profile",
+         {.what = fmt::format("profile {} does not say how fast attention is", profile.name),
+          .got = fmt::format("attention_tflops {:g}", profile.attention_tflops),
+          .wanted = "more than 0",
+          .hint = ""});
+  }
+}
+
+int64_t DecoderCost::seen_tokens(const PrefillBatch& batch) const {
+  return heads_split_ ? batch.tokens() : own_tokens(batch);
+}
+
+int64_t DecoderCost::own_tokens(const PrefillBatch& batch) const {
+  // Attention by sequence gives whole ones to each rank; a reduce-scatter cuts anywhere.
+  return heads_split_ ? divided_up(batch.tokens(), num_ranks_)
+                      : divided_up(batch.batch, num_ranks_) * batch.sequence_length;
+}
+
+int64_t DecoderCost::moe_tokens(const PrefillBatch& batch) const {
+  return experts_split_ ? seen_tokens(batch) : own_tokens(batch);
+}
+
+double DecoderCost::gemm_us(const GemmProfile& gemm, int64_t n, int64_t k, int64_t rows) const {
+  if (rows == 0 || n == 0) return 0;
+  return gemm.call_us + RowTable(gemm, n, k)(rows);
+}
+
+double DecoderCost::embedding_us(const PrefillBatch& batch) const {
+  const auto bytes = 2.0 * static_cast<double>(seen_tokens(batch) * shape_.hidden) *
+                     static_cast<double>(size_of(shape_.moe.act_dtype));
+  return time_us(find_op(profile_, "gather"), bytes);
+}
+
+double DecoderCost::projections_us(const PrefillBatch& batch) const {
+  double us = 0;
+  for (const Projection& whole : attention_projections(shape_.attention, shape_.hidden)) {
+    const Projection p = heads_split_ ? part_of(whole, shape_.attention, num_ranks_) : whole;
+    us += gemm_us(linear_, p.n, p.k, seen_tokens(batch));
+  }
+  return us;
+}
+
+double DecoderCost::scores_us(const PrefillBatch& batch) const {
+  const auto s = static_cast<double>(batch.sequence_length);
+  const AttentionShape& a = shape_.attention;
+  const double sequences = static_cast<double>(seen_tokens(batch)) / s;
+  const double heads = static_cast<double>(a.num_heads) / (heads_split_ ? num_ranks_ : 1);
+  const double pairs = s * (s + 1) / 2;
+  // A multiplication and an addition for each element of the key and of the value.
+  const double flops = 2.0 * (a.qk_dim + a.v_dim) * pairs * heads * sequences;
+  return flops * 1e-6 / profile_.attention_tflops;
+}
+
+double DecoderCost::norm_us(int64_t tokens) const {
+  const auto bytes =
+      4.0 * static_cast<double>(tokens * shape_.hidden) * static_cast<double>(size_of(shape_.moe.act_dtype));
+  return time_us(find_op(profile_, "norm"), bytes);
+}
+
+double DecoderCost::gate_us(int64_t tokens) const { return gemm_us(plain_, shape_.num_experts, shape_.hidden, tokens); }
+
+double DecoderCost::ffn_us(int64_t inner, int64_t tokens) const {
+  if (inner == 0 || tokens == 0) return 0;
+  const auto silu_bytes =
+      3.0 * static_cast<double>(tokens * inner) * static_cast<double>(size_of(shape_.moe.act_dtype));
+  return gemm_us(linear_, 2 * inner, shape_.hidden, tokens) + time_us(find_op(profile_, "silu_mul"), silu_bytes) +
+         gemm_us(linear_, shape_.hidden, inner, tokens);
+}
+
+double DecoderCost::dense_ffn_us(const PrefillBatch& batch) const {
+  return ffn_us(shape_.dense_inner / (heads_split_ ? num_ranks_ : 1), seen_tokens(batch));
+}
+
+double DecoderCost::residual_ffn_us(const PrefillBatch& batch) const {
+  return ffn_us(shape_.residual_inner / (experts_split_ ? num_ranks_ : 1), moe_tokens(batch));
+}
+
+double DecoderCost::lm_head_us(const PrefillBatch& batch) const {
+  const int64_t rows = heads_split_ ? batch.batch : divided_up(batch.batch, num_ranks_);
+  return gemm_us(plain_, heads_split_ ? divided_up(shape_.vocab_size, num_ranks_) : shape_.vocab_size, shape_.hidden,
+                 rows);
+}
+
+double DecoderCost::all_reduce_us(const PrefillBatch& batch) const {
+  if (!heads_split_ || num_ranks_ == 1 || profile_.links.empty()) return 0;
+  // Nothing runs beside it: the fastest link.
+  const LinkPoint& link = *std::ranges::max_element(profile_.links, {}, &LinkPoint::gbps);
+  return 2 * layer_.scatter_us(link, batch.tokens(), num_ranks_, shape_.moe.act_dtype);
+}
+
+}  // namespace eps

@@ -1,0 +1,66 @@
+// What a decoder's parts other than the routed experts take on one rank.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "plan/layer_cost.h"
+#include "plan/profile.h"
+#include "sim/model_shape.h"
+#include "sim/projections.h"
+
+namespace eps {
+
+// Prompts that are prefilled together: `batch` sequences over all ranks.
+struct PrefillBatch {
+  int64_t batch = 0;
+  int64_t sequence_length = 0;
+  int64_t tokens() const { return batch * sequence_length; }
+};
+
+// Times of one rank, in µs. Ranks are alike: with data-parallel attention each has its own whole sequences, with
+// tensor-parallel attention each has its heads of all sequences.
+//
+// Errors  kUsage when the profile lacks what the shape needs
+class DecoderCost {
+ public:
+  DecoderCost(const ModelShape& shape, const HardwareProfile& profile, Strategy strategy, int num_ranks);
+
+  double embedding_us(const PrefillBatch& batch) const;  // its all-reduce is not included
+  // Queries, keys, values and output.
+  double projections_us(const PrefillBatch& batch) const;
+  // Every query with the keys up to its own position: sequence · (sequence + 1) / 2 pairs a head.
+  double scores_us(const PrefillBatch& batch) const;
+  // The residual stream and a block's output are read, both their sum and its normalised copy written.
+  double norm_us(int64_t tokens) const;
+  double gate_us(int64_t tokens) const;
+  double dense_ffn_us(const PrefillBatch& batch) const;
+  double residual_ffn_us(const PrefillBatch& batch) const;
+  // Of the last token of each sequence.
+  double lm_head_us(const PrefillBatch& batch) const;
+  // Partial sums of all tokens over all ranks: ring volume 2 · bytes / ranks · (ranks - 1). 0 without tensor
+  // parallelism.
+  double all_reduce_us(const PrefillBatch& batch) const;
+
+  // Tokens that attention on a rank works on, and those whose MoE layer starts on it.
+  int64_t seen_tokens(const PrefillBatch& batch) const;
+  int64_t own_tokens(const PrefillBatch& batch) const;
+  // Those that the gate and the norm before it see.
+  int64_t moe_tokens(const PrefillBatch& batch) const;
+
+ private:
+  double gemm_us(const GemmProfile& gemm, int64_t n, int64_t k, int64_t rows) const;
+  double ffn_us(int64_t inner, int64_t tokens) const;
+
+  const ModelShape& shape_;
+  const HardwareProfile& profile_;
+  bool heads_split_;
+  bool experts_split_;
+  int num_ranks_;
+  const GemmProfile& linear_;  // of weights in the model's weight type
+  const GemmProfile& plain_;   // of those that keep the activations' type: head and gate
+  LayerCost layer_;
+};
+
+}  // namespace eps

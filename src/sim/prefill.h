@@ -1,0 +1,83 @@
+// The prefill of a whole model against a clock: planned MoE layers, and everything between them by the profile's
+// curves.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "plan/planner.h"
+#include "plan/profile.h"
+#include "sim/decoder_cost.h"
+#include "sim/model_shape.h"
+#include "sim/workload.h"
+
+namespace eps {
+
+struct PrefillOptions {
+  int num_ranks = 1;
+  Strategy strategy = Strategy::kDpEp;
+  PipelineOption pipeline = {};
+  PlanLimits limits = {};
+  PrefillBatch batch = {};
+  Wire wire = {};
+  std::vector<Wire> may_use = {};
+  Skew skew = {};
+  uint64_t seed = 1;
+  int num_loads = 1;  // different loads; MoE layers take them in turn
+};
+
+// Busy time of a rank by part, in µs. Parts follow each other, so their sum is the time of the prefill.
+struct PrefillParts {
+  double embedding_us = 0;
+  double norms_us = 0;
+  double projections_us = 0;
+  double scores_us = 0;
+  double collectives_us = 0;  // all-reduces outside MoE layers
+  double gate_us = 0;
+  double moe_us = 0;        // planned layers, with the collectives around them
+  double dense_ffn_us = 0;  // of dense layers, and beside the experts
+  double lm_head_us = 0;
+
+  double attention_us() const { return projections_us + scores_us; }
+  double total_us() const {
+    return embedding_us + norms_us + projections_us + scores_us + collectives_us + gate_us + moe_us + dense_ffn_us +
+           lm_head_us;
+  }
+  bool operator==(const PrefillParts&) const = default;
+};
+
+// The plan for one of the loads.
+struct PlannedLoad {
+  int num_layers = 0;  // that have it
+  double layer_us = 0;
+  Candidate chosen;
+  std::string reason;
+  bool operator==(const PlannedLoad&) const = default;
+};
+
+struct PrefillResult {
+  Strategy strategy = Strategy::kDpEp;
+  PrefillParts parts;
+  double ttft_us = 0;       // until every sequence has its first token
+  double tokens_per_s = 0;  // over all ranks
+  double moe_layer_us = 0;  // mean
+  double memory_gb = 0;     // of one rank
+  bool fits = true;         // also where the profile does not say how much memory there is
+  std::vector<PlannedLoad> loads;
+  bool operator==(const PrefillResult&) const = default;
+};
+
+// The MoE problems of a prefill, one a load. Those of dp+ep and tp+ep differ in their strategy alone.
+//
+// Errors  kUsage, naming the flag: --batch that does not give each rank the same number of sequences (dp+ep), sizes out
+//         of range, and those of make_problem
+std::vector<MoeProblem> prefill_problems(const ModelShape& shape, const PrefillOptions& options);
+
+PrefillResult simulate_prefill(const ModelShape& shape, const HardwareProfile& profile, const PrefillOptions& options,
+                               std::span<const MoeProblem> problems);
+// With problems made from `options`.
+PrefillResult simulate_prefill(const ModelShape& shape, const HardwareProfile& profile, const PrefillOptions& options);
+
+}  // namespace eps

@@ -1,0 +1,80 @@
+#include "sim/strategy.h"
+
+#include <optional>
+
+#include "base/error.h"
+
+namespace eps {
+namespace {
+
+std::string describe(const StrategyChoice& choice, const HardwareProfile& profile) {
+  const std::string paper = fmt::format("the paper's rule says {}", to_string(choice.paper));
+  if (choice.chosen < 0) return fmt::format("nothing that runs fits in {:g} GB; {}", profile.memory_gb, paper);
+  const StrategyCandidate& best = choice.candidates[static_cast<size_t>(choice.chosen)];
+  std::string out = fmt::format("{}: {:.1f} ms", to_string(best.strategy), best.result.ttft_us * 1e-3);
+  for (const StrategyCandidate& c : choice.candidates) {
+    if (c.verdict == Verdict::kSlower) {
+      out += fmt::format(", {} {:.1f} ms", to_string(c.strategy), c.result.ttft_us * 1e-3);
+    } else if (c.verdict == Verdict::kTooBig) {
+      out += fmt::format(", {} needs {:.0f} GB of {:g}", to_string(c.strategy), c.result.memory_gb, profile.memory_gb);
+    } else if (c.verdict == Verdict::kCannotRun) {
+      out += fmt::format(", {} cannot run", to_string(c.strategy));
+    }
+  }
+  return out + "; " + paper;
+}
+
+}  // namespace
+
+Strategy paper_strategy(const AttentionShape& attention) {
+  return attention.latent ? Strategy::kDpEp : Strategy::kTpEp;
+}
+
+StrategyChoice choose_strategy(const ModelShape& shape, const HardwareProfile& profile, PrefillOptions options) {
+  StrategyChoice choice;
+  choice.paper = paper_strategy(shape.attention);
+  std::optional<Error> first_error;
+  const PipelineOption asked = options.pipeline;
+  for (const Strategy strategy : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
+    StrategyCandidate candidate;
+    candidate.strategy = options.strategy = strategy;
+    // Without a dispatch by expert there is nothing to cut into stages.
+    options.pipeline = strategy == Strategy::kTpTp ? PipelineOption{PipelineOption::Mode::kOff, 1} : asked;
+    try {
+      candidate.result = simulate_prefill(shape, profile, options);
+      candidate.verdict = candidate.result.fits ? Verdict::kSlower : Verdict::kTooBig;
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kUsage) throw;
+      if (!first_error) first_error = error;
+      candidate.verdict = Verdict::kCannotRun;
+      candidate.why_not = error.what();
+    }
+    choice.candidates.push_back(std::move(candidate));
+  }
+  bool any_runs = false;
+  for (size_t i = 0; i < choice.candidates.size(); ++i) {
+    const StrategyCandidate& c = choice.candidates[i];
+    any_runs |= c.verdict != Verdict::kCannotRun;
+    if (c.verdict != Verdict::kSlower) continue;
+    if (choice.chosen < 0 || c.result.ttft_us < choice.candidates[static_cast<size_t>(choice.chosen)].result.ttft_us) {
+      choice.chosen = static_cast<int>(i);
+    }
+  }
+  if (!any_runs) throw *first_error;
+  if (choice.chosen >= 0) choice.candidates[static_cast<size_t>(choice.chosen)].verdict = Verdict::kChosen;
+  choice.reason = describe(choice, profile);
+  return choice;
+}
+
+double volume_dp_ep(double bytes, int num_ranks, double ranks_per_token) {
+  const double ranks = num_ranks;
+  return ranks_per_token * bytes / (ranks * ranks) * (ranks - 1);
+}
+
+double volume_tp_ep(double bytes, int num_ranks, double ranks_per_token) {
+  return bytes / num_ranks * (num_ranks - 1) + volume_dp_ep(bytes, num_ranks, ranks_per_token);
+}
+
+double volume_tp_tp(double bytes, int num_ranks) { return 2 * bytes / num_ranks * (num_ranks - 1); }
+
+}  // namespace eps

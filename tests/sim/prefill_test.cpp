@@ -1,0 +1,198 @@
+#include "sim/prefill.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "sim/comparison.h"
+#include "sim/gpu_profile.h"
+
+namespace eps {
+namespace {
+
+constexpr Wire kFp8Wire = {DType::kF8E4M3, DType::kBF16};
+
+PrefillOptions options_of(int num_ranks, Strategy strategy, PrefillBatch batch) {
+  PrefillOptions options;
+  options.num_ranks = num_ranks;
+  options.strategy = strategy;
+  options.batch = batch;
+  return options;
+}
+
+ModelShape fp8_shape(std::string_view name) {
+  ModelShape shape = shape_preset(name);
+  shape.moe.weight_dtype = DType::kF8E4M3;
+  return shape;
+}
+
+TEST(DecoderCost, IsWhatTheSizesSay) {
+  const ModelShape mixtral = shape_preset("mixtral-8x7b");
+  const HardwareProfile profile = gpu_profile();
+  const PrefillBatch batch{4, 2048};
+  const DecoderCost dp(mixtral, profile, Strategy::kDpEp, 4);
+  const DecoderCost tp(mixtral, profile, Strategy::kTpTp, 4);
+  EXPECT_EQ(dp.seen_tokens(batch), 2048);
+  EXPECT_EQ(tp.seen_tokens(batch), 8192);
+  EXPECT_EQ(DecoderCost(mixtral, profile, Strategy::kTpEp, 4).moe_tokens(batch), 2048);
+  // 32 heads, 2·(128 + 128) FLOPs a pair of positions, half of them and the diagonal.
+  const double flops = 32 * 512.0 * (2048.0 * 2049 / 2);
+  EXPECT_NEAR(dp.scores_us(batch), flops * 1e-6 / 400, 1e-6);
+  EXPECT_NEAR(tp.scores_us(batch), flops * 1e-6 / 400, 1e-6) << "four sequences, a quarter of the heads";
+  // Query and output of 4096 x 4096, keys and values of 4096 x 1024 together twice: at 700 TFLOP/s, and three calls.
+  const double projections = 2.0 * 2048 * (2.0 * 4096 * 4096 + 2.0 * 4096 * 1024);
+  EXPECT_NEAR(dp.projections_us(batch), projections * 1e-6 / 700 + 15, 1);
+  EXPECT_NEAR(tp.projections_us(batch), projections * 1e-6 / 700 + 15, 1);
+  // 2 (P / D) (D - 1) bytes at 160 GB/s, and twice the latency.
+  EXPECT_NEAR(tp.all_reduce_us(batch), 2 * (8192 * 4096 * 2.0 / 4) * 3 * 1e-3 / 160 + 40, 1e-3);
+  EXPECT_EQ(dp.all_reduce_us(batch), 0);
+  EXPECT_NEAR(dp.norm_us(100), 3 + 4 * 100 * 4096 * 2 * 1e-3 / 2500, 1e-9);
+}
+
+TEST(DecoderCost, LatentProjectionsAreNotSplitByHeads) {
+  const ModelShape v2 = shape_preset("deepseek-v2");
+  const HardwareProfile profile = gpu_profile();
+  const PrefillBatch batch{8, 4096};
+  const DecoderCost dp(v2, profile, Strategy::kDpEp, 8);
+  const DecoderCost tp(v2, profile, Strategy::kTpEp, 8);
+  // Eight times the tokens through the whole down projections: what the paper's rule is about.
+  EXPECT_GT(tp.projections_us(batch), 1.4 * dp.projections_us(batch));
+}
+
+TEST(Prefill, PartsAddUp) {
+  for (const std::string_view name : {"deepseek-v2", "arctic", "mixtral-8x7b"}) {
+    for (const Strategy strategy : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
+      const ModelShape shape = fp8_shape(name);
+      const auto options = options_of(8, strategy, {8, 1024});
+      const PrefillResult r = simulate_prefill(shape, gpu_profile(), options);
+      EXPECT_GT(r.ttft_us, 0);
+      EXPECT_DOUBLE_EQ(r.ttft_us, r.parts.total_us());
+      EXPECT_NEAR(r.tokens_per_s * r.ttft_us * 1e-6, 8192, 1e-6);
+      EXPECT_GT(r.parts.moe_us, 0.2 * r.ttft_us) << name;
+      EXPECT_EQ(r.parts.dense_ffn_us > 0, name != "mixtral-8x7b") << name;
+      EXPECT_EQ(r.parts.collectives_us > 0, strategy != Strategy::kDpEp) << name;
+      ASSERT_EQ(r.loads.size(), 1U);
+      EXPECT_EQ(r.loads[0].num_layers, shape.num_moe_layers());
+      EXPECT_NEAR(r.moe_layer_us, r.loads[0].chosen.makespan_us, 0.1 * r.moe_layer_us);
+      EXPECT_EQ(r, simulate_prefill(shape, gpu_profile(), options));
+    }
+  }
+}
+
+TEST(Prefill, MoreRanksAreFasterAndHoldLess) {
+  const ModelShape qwen = shape_preset("qwen3-30b-a3b");
+  for (const Strategy strategy : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
+    PrefillResult last = simulate_prefill(qwen, gpu_profile(), options_of(1, strategy, {8, 4096}));
+    for (const int ranks : {2, 4, 8}) {
+      const PrefillResult r = simulate_prefill(qwen, gpu_profile(), options_of(ranks, strategy, {8, 4096}));
+      EXPECT_LT(r.ttft_us, last.ttft_us) << to_string(strategy) << " " << ranks;
+      EXPECT_LT(r.memory_gb, last.memory_gb);
+      last = r;
+    }
+  }
+}
+
+TEST(Prefill, ASmallerWireIsNoSlower) {
+  const ModelShape v2 = fp8_shape("deepseek-v2");
+  for (const auto mode : {PipelineOption::Mode::kOff, PipelineOption::Mode::kAuto}) {
+    auto options = options_of(8, Strategy::kDpEp, {16, 4096});
+    options.pipeline = {mode, 1};
+    const double bf16 = simulate_prefill(v2, gpu_profile(), options).ttft_us;
+    options.wire = kFp8Wire;
+    EXPECT_LE(simulate_prefill(v2, gpu_profile(), options).ttft_us, bf16);
+    options.wire = {};
+    options.may_use = {kFp8Wire};
+    EXPECT_LE(simulate_prefill(v2, gpu_profile(), options).ttft_us, bf16);
+  }
+}
+
+TEST(Prefill, LayersTakeDifferentLoadsInTurn) {
+  const ModelShape v2 = fp8_shape("deepseek-v2");
+  auto options = options_of(8, Strategy::kDpEp, {8, 1024});
+  options.skew = {0.5};
+  options.num_loads = 4;
+  const PrefillResult r = simulate_prefill(v2, gpu_profile(), options);
+  ASSERT_EQ(r.loads.size(), 4U);
+  EXPECT_EQ(r.loads[0].num_layers + r.loads[1].num_layers + r.loads[2].num_layers + r.loads[3].num_layers, 59);
+  EXPECT_NE(r.loads[0].chosen.makespan_us, r.loads[1].chosen.makespan_us);
+  options.skew = {};
+  EXPECT_GT(r.ttft_us, simulate_prefill(v2, gpu_profile(), options).ttft_us) << "the busiest rank sets the pace";
+  options.num_loads = 1000;
+  EXPECT_EQ(simulate_prefill(v2, gpu_profile(), options).loads.size(), 59U) << "no more than layers";
+}
+
+TEST(Prefill, WhatFitsIsDecidedByTheProfilesMemory) {
+  const auto options = options_of(8, Strategy::kDpEp, {8, 1024});
+  EXPECT_FALSE(simulate_prefill(shape_preset("deepseek-v2"), gpu_profile(), options).fits);
+  EXPECT_TRUE(simulate_prefill(fp8_shape("deepseek-v2"), gpu_profile(), options).fits);
+  HardwareProfile unknown = gpu_profile();
+  unknown.memory_gb = 0;
+  EXPECT_TRUE(simulate_prefill(shape_preset("deepseek-v2"), unknown, options).fits);
+}
+
+TEST(Prefill, WrongSizesNameTheFlag) {
+  const ModelShape v2 = shape_preset("deepseek-v2");
+  const auto refused = [&v2](const PrefillOptions& options, const std::string& flag) {
+    try {
+      simulate_prefill(v2, gpu_profile(), options);
+      ADD_FAILURE() << flag;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::kUsage) << e.what();
+      EXPECT_EQ(e.where(), flag) << e.what();
+    }
+  };
+  refused(options_of(8, Strategy::kDpEp, {12, 1024}), "--batch");
+  refused(options_of(8, Strategy::kTpEp, {0, 1024}), "--batch");
+  refused(options_of(8, Strategy::kTpEp, {1, 0}), "--seq-len");
+  refused(options_of(8, Strategy::kTpEp, {1, int64_t{1} << 40}), "--seq-len");
+  refused(options_of(8, Strategy::kTpEp, {int64_t{1} << 62, 1 << 20}), "--batch");
+  refused(options_of(8, Strategy::kTpEp, {1 << 20, 1 << 10}), "--batch");
+  refused(options_of(7, Strategy::kTpEp, {7, 1024}), "--ep");
+  refused(options_of(0, Strategy::kTpEp, {7, 1024}), "--ep");
+}
+
+const std::vector<Strategy> kAll = {Strategy::kTpTp, Strategy::kTpEp, Strategy::kDpEp};
+
+TEST(Comparison, OverlapPaysWhereCommunicationIsDear) {
+  PrefillOptions options = options_of(8, Strategy::kDpEp, {16, 4096});
+  const auto rows = compare_prefill(fp8_shape("deepseek-v2"), gpu_profile(), options, kAll);
+  ASSERT_EQ(rows.size(), 7U);
+  EXPECT_EQ(rows[0].policy, Policy::kTp);
+  EXPECT_EQ(rows[0].result.loads[0].chosen.policy, Policy::kTp);
+  for (const size_t first : {1U, 4U}) {
+    EXPECT_EQ(rows[first].policy, Policy::kSerial);
+    EXPECT_EQ(rows[first + 1].policy, Policy::kMicrobatch);
+    EXPECT_EQ(rows[first + 1].result.loads[0].chosen.policy, Policy::kMicrobatch);
+    EXPECT_EQ(rows[first + 2].policy, Policy::kEps);
+    EXPECT_LT(rows[first + 2].result.ttft_us, 0.95 * rows[first].result.ttft_us);
+    EXPECT_LT(rows[first].result.ttft_us, rows[0].result.ttft_us) << "expert parallelism beats tensor parallelism";
+  }
+}
+
+TEST(Comparison, PoliciesAreAlikeWhereCommunicationIsFree) {
+  HardwareProfile profile = gpu_profile();
+  profile.links = {{0, 1e9, 0}};
+  profile.contention = {};
+  profile.handoff_us = 0;
+  profile.ops["pack"] = {};
+  for (GemmProfile& gemm : profile.gemms) gemm.call_us = 0;
+  PrefillOptions options = options_of(4, Strategy::kDpEp, {16, 4096});
+  const auto rows = compare_prefill(shape_preset("mixtral-8x7b"), profile, options, kAll);
+  for (size_t i = 1; i < rows.size(); ++i) {
+    EXPECT_NEAR(rows[i].result.ttft_us / rows[1].result.ttft_us, 1.0, 0.03)
+        << to_string(rows[i].strategy) << " " << to_string(rows[i].policy);
+  }
+  // All tokens on all ranks: more to normalise, gather and add up, but the same GEMMs.
+  EXPECT_NEAR(rows[0].result.ttft_us / rows[1].result.ttft_us, 1.1, 0.05);
+}
+
+TEST(Comparison, StrategiesThatCannotRunSayWhy) {
+  PrefillOptions options = options_of(16, Strategy::kDpEp, {16, 128});
+  const auto rows = compare_prefill(shape_preset("mixtral-8x7b"), gpu_profile(), options, kAll);
+  EXPECT_EQ(rows[0].why_not, "");
+  for (size_t i = 1; i < rows.size(); ++i) EXPECT_NE(rows[i].why_not.find("8 experts"), std::string::npos);
+  options.num_ranks = 5;
+  EXPECT_THROW(compare_prefill(shape_preset("mixtral-8x7b"), gpu_profile(), options, kAll), Error);
+}
+
+}  // namespace
+}  // namespace eps
