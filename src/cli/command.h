@@ -42,6 +42,7 @@ void add_generate_command(CLI::App& app, Chosen& chosen);
 void add_perplexity_command(CLI::App& app, Chosen& chosen);
 void add_inspect_command(CLI::App& app, Chosen& chosen);
 void add_doctor_command(CLI::App& app, Chosen& chosen);
+void add_simulate_command(CLI::App& app, Chosen& chosen);
 void add_bench_command(CLI::App& app, Chosen& chosen);  // bench sweep | layer
 
 }  // namespace eps::cli

@@ -45,6 +45,7 @@ int run(int argc, char** argv) {
   eps::cli::add_generate_command(app, chosen);
   eps::cli::add_perplexity_command(app, chosen);
   eps::cli::add_inspect_command(app, chosen);
+  eps::cli::add_simulate_command(app, chosen);
   eps::cli::add_bench_command(app, chosen);
   eps::cli::add_doctor_command(app, chosen);
   add_environment(app);

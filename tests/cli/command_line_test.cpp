@@ -61,7 +61,7 @@ class CommandLine : public ::testing::Test {
 TEST_F(CommandLine, HelpTeachesEveryCommand) {
   const Result top = run("--help");
   EXPECT_EQ(top.exit_code, 0);
-  for (const std::string command : {"generate", "perplexity", "inspect", "bench", "doctor"}) {
+  for (const std::string command : {"generate", "perplexity", "inspect", "simulate", "bench", "doctor"}) {
     EXPECT_NE(top.out.find(command), std::string::npos);
     const Result r = run(command + " --help");
     EXPECT_EQ(r.exit_code, 0) << command;
@@ -98,6 +98,9 @@ TEST_F(CommandLine, WrongUsageIsOneLineAndExitCode2) {
   expect_refused("perplexity -m " + kModel, "--file");
   expect_refused("perplexity -m " + kModel + " -f " + kModel, "");
   expect_refused("inspect -m deepseek-v9", "deepseek-v9");
+  expect_refused("simulate -m deepseek-v9", "deepseek-v2-lite");
+  expect_refused("simulate -m dbrx --ep 99999999999999", "--ep");
+  expect_refused("simulate -m dbrx --profile abacus", "abacus");
   std::ofstream(path("long")) << std::string(60000, 'a') + " truth";
   expect_refused(generate + "-f " + path("long"), "at most 1023");
 }

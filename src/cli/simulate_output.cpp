@@ -1,0 +1,163 @@
+#include "cli/simulate_output.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cli/table.h"
+#include "epsmoe/version.h"
+#include "io/json.h"
+#include "sim/strategy.h"
+
+namespace eps::cli {
+namespace {
+
+// "5", or "4-6" where loads differ.
+std::string stages_text(const PrefillResult& result) {
+  const auto [least, most] =
+      std::ranges::minmax(result.loads, {}, [](const PlannedLoad& load) { return load.chosen.num_stages; });
+  return least.chosen.num_stages == most.chosen.num_stages
+             ? std::to_string(least.chosen.num_stages)
+             : fmt::format("{}-{}", least.chosen.num_stages, most.chosen.num_stages);
+}
+
+std::string wire_text(const Wire& wire) {
+  return wire.dispatch == wire.combine ? std::string(to_string(wire.dispatch))
+                                       : fmt::format("{}/{}", to_string(wire.dispatch), to_string(wire.combine));
+}
+
+double speedup(const SimulateReport& report, const PrefillRow& row) {
+  return report.rows[static_cast<size_t>(report.baseline)].result.ttft_us / row.result.ttft_us;
+}
+
+Json parts_json(const PrefillParts& p) {
+  return {{"embedding", p.embedding_us},
+          {"norms", p.norms_us},
+          {"projections", p.projections_us},
+          {"scores", p.scores_us},
+          {"collectives", p.collectives_us},
+          {"gate", p.gate_us},
+          {"moe", p.moe_us},
+          {"dense_ffn", p.dense_ffn_us},
+          {"lm_head", p.lm_head_us}};
+}
+
+Json loads_json(const PrefillResult& result) {
+  Json out = Json::array();
+  for (const PlannedLoad& load : result.loads) {
+    const Candidate& c = load.chosen;
+    out.push_back({{"layers", load.num_layers},
+                   {"policy", to_string(c.policy)},
+                   {"num_stages", c.num_stages},
+                   {"wire", wire_text(c.wire)},
+                   {"comm_sms", c.sms.comm},
+                   {"gemm_sms", c.sms.gemm},
+                   {"layer_us", load.layer_us},
+                   {"bound_us", c.bound_us},
+                   {"reason", load.reason}});
+  }
+  return out;
+}
+
+std::string choice_text(const SimulateReport& report) {
+  std::string out;
+  if (report.fastest >= 0) {
+    const PrefillRow& best = report.rows[static_cast<size_t>(report.fastest)];
+    out = fmt::format("fastest that fits  {} {}, {:.2f} times the first row's speed\n", to_string(best.strategy),
+                      to_string(best.policy), speedup(report, best));
+  } else {
+    out = fmt::format("fastest that fits  none: {:g} GB a rank are too few\n", report.profile.memory_gb);
+  }
+  if (!report.choice.empty()) return out + "strategy           " + report.choice + "\n";
+  return out + fmt::format("the paper's rule   {} for {} attention\n",
+                           to_string(paper_strategy(report.shape.attention)),
+                           report.shape.attention.latent ? "latent" : "grouped-query");
+}
+
+}  // namespace
+
+void mark_fastest(SimulateReport& report) {
+  report.baseline = report.fastest = -1;
+  for (size_t i = 0; i < report.rows.size(); ++i) {
+    const PrefillRow& row = report.rows[i];
+    if (!row.why_not.empty()) continue;
+    if (report.baseline < 0) report.baseline = static_cast<int>(i);
+    if (!row.result.fits) continue;
+    if (report.fastest < 0 || row.result.ttft_us < report.rows[static_cast<size_t>(report.fastest)].result.ttft_us) {
+      report.fastest = static_cast<int>(i);
+    }
+  }
+}
+
+std::string format_simulate_text(const SimulateReport& report) {
+  const PrefillOptions& o = report.options;
+  std::string out = fmt::format(
+      "{}: {:.1f} B parameters, {} weights; {} rank{} of {} ({}, {})\n"
+      "{} sequence{} of {} tokens, skew {}, wire {}\n\n",
+      report.shape.name, static_cast<double>(report.shape.total_parameters()) * 1e-9,
+      to_string(report.shape.moe.weight_dtype), o.num_ranks, o.num_ranks == 1 ? "" : "s", report.profile.name,
+      report.profile.device, report.profile.origin, o.batch.batch, o.batch.batch == 1 ? "" : "s",
+      o.batch.sequence_length, report.skew, report.wire);
+  const std::vector<TableColumn> columns = {{"strategy", 8, false},      {"policy", 10, false},  {"stages", 6, true},
+                                            {"prefill tok/s", 13, true}, {"TTFT ms", 9, true},   {"MoE %", 5, true},
+                                            {"speedup", 7, true},        {"GB a rank", 9, true}, {"fits", 4, false}};
+  out += markdown_header(columns);
+  std::string notes;
+  for (const PrefillRow& row : report.rows) {
+    const PrefillResult& r = row.result;
+    std::vector<std::string> cells = {std::string(to_string(row.strategy)), std::string(to_string(row.policy))};
+    if (!row.why_not.empty()) {
+      cells.insert(cells.end(), {"", "", "", "", "", "", "-"});
+      const std::string note = fmt::format("{} cannot run: {}\n", to_string(row.strategy), row.why_not);
+      if (notes.find(note) == std::string::npos) notes += note;
+    } else {
+      cells.insert(
+          cells.end(),
+          {stages_text(r), fmt::format("{:.0f}", r.tokens_per_s), fmt::format("{:.2f}", r.ttft_us * 1e-3),
+           fmt::format("{:.0f}", 100 * r.parts.moe_us / r.ttft_us), fmt::format("{:.3f}", speedup(report, row)),
+           fmt::format("{:.1f}", r.memory_gb), r.fits ? "yes" : "no"});
+    }
+    out += markdown_row(columns, cells);
+  }
+  return out + "\n" + notes + choice_text(report);
+}
+
+std::string format_simulate_json(const SimulateReport& report) {
+  const PrefillOptions& o = report.options;
+  std::string out;
+  for (size_t i = 0; i < report.rows.size(); ++i) {
+    const PrefillRow& row = report.rows[i];
+    Json line = {{"command", "simulate"},
+                 {"version", EPSMOE_VERSION},
+                 {"model", report.shape.name},
+                 {"profile", report.profile.name},
+                 {"ep", o.num_ranks},
+                 {"batch", o.batch.batch},
+                 {"seq_len", o.batch.sequence_length},
+                 {"skew", report.skew},
+                 {"seed", o.seed},
+                 {"weight_dtype", to_string(report.shape.moe.weight_dtype)},
+                 {"wire", report.wire},
+                 {"strategy", to_string(row.strategy)},
+                 {"policy", to_string(row.policy)},
+                 {"paper_strategy", to_string(paper_strategy(report.shape.attention))}};
+    if (row.why_not.empty()) {
+      const PrefillResult& r = row.result;
+      line.update({{"tokens_per_s", r.tokens_per_s},
+                   {"ttft_ms", r.ttft_us * 1e-3},
+                   {"moe_share", r.parts.moe_us / r.ttft_us},
+                   {"speedup", speedup(report, row)},
+                   {"memory_gb", r.memory_gb},
+                   {"fits", r.fits},
+                   {"fastest", static_cast<int>(i) == report.fastest},
+                   {"parts_us", parts_json(r.parts)},
+                   {"loads", loads_json(r)}});
+    } else {
+      line["why_not"] = row.why_not;
+    }
+    out += dump_json(line) + "\n";
+  }
+  return out;
+}
+
+}  // namespace eps::cli
