@@ -23,7 +23,8 @@ struct EngineOptions {
   std::string device = "cpu";         // "cpu", or "reference": slow, obvious, for checking
   std::string dtype = "auto";         // compute: "auto", "f32", "bf16"
   int ep = 1;                         // expert-parallel ranks; must divide the experts
-  std::string eps_pipeline = "auto";  // "auto", "off", "all" or a number of stages
+  std::string eps_pipeline = "auto";  // "auto", "off", "all", "microbatch" or a number of stages
+  std::string profile = {};           // what plans reckon with: a name or a file; empty: the best there is
   int threads = 0;                    // per rank; 0: the usable cores divided by the ranks
   int64_t max_num_batched_tokens = 2048;  // of one prefill step
   int64_t max_model_len = 0;              // context; 0: what the model was made for
@@ -80,6 +81,12 @@ struct EngineReport {
   std::map<std::string, int64_t> stages_by_kernel;  // on all ranks
   double communication_seconds = 0;                 // dispatch and combine, summed over ranks
   double hidden_communication_seconds = 0;          // part of it under compute
+  std::string profile;                              // that plans were made with
+  std::string profile_note;                         // why not a better one; empty: there is none
+  double promised_seconds = 0;                      // what the plans of all MoE layers said they would take, on rank 0
+  double measured_seconds = 0;                      // what they took
+  double error_seconds = 0;                         // the distance of the two, summed layer by layer
+  int64_t plans_made = 0;                           // the other layers found theirs in the cache
   std::vector<std::vector<int64_t>> load;           // [layer][expert] rows; empty for layers without experts
 };
 

@@ -13,7 +13,7 @@
 #include "cli/bench_ranks.h"
 #include "engine/factory.h"
 #include "engine/model_folder.h"
-#include "plan/builtin_profile.h"
+#include "engine/profile_choice.h"
 #include "plan/planner.h"
 #include "sim/workload.h"
 
@@ -54,6 +54,7 @@ struct LayerSource {
   const Family* family = nullptr;
   std::unique_ptr<Checkpoint> checkpoint;
   std::unique_ptr<WeightSource> weights;
+  DType stored = DType::kBF16;
 };
 
 [[noreturn]] void refuse(const std::string& flag, const std::string& what, const std::string& got,
@@ -90,6 +91,7 @@ LayerSource open_source(const LayerBenchOptions& options) {
     out.spec = folder.spec;
     out.family = folder.family;
     if (!dummy) out.checkpoint = std::make_unique<Checkpoint>(Checkpoint::open(engine.model));
+    if (!is_preset(engine.model)) out.stored = stored_dtype(folder);
   }
   if (out.spec.first_moe_layer() < 0) {
     fail(ErrorKind::kInput, out.name, {.what = "has no MoE layer", .got = "", .wanted = "", .hint = "another model"});
@@ -97,6 +99,12 @@ LayerSource open_source(const LayerBenchOptions& options) {
   set_num_experts(out.spec, options.num_experts, dummy);
   out.weights = out.checkpoint ? make_checkpoint_source(*out.checkpoint) : make_dummy_source();
   return out;
+}
+
+HardwareProfile profile_for(const EngineOptions& engine, const LayerBenchResult& result, DType stored) {
+  const auto link =
+      engine.emulate_link.empty() ? std::nullopt : std::optional<LinkSpec>(parse_link_spec(engine.emulate_link));
+  return choose_profile({engine.profile, result.op_set, result.threads, stored, link}).profile;
 }
 
 void check_ranges(const LayerBenchOptions& options) {
@@ -206,9 +214,9 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
                                        .topk_group = grouped ? gate.topk_group : 1,
                                        .skew = skew,
                                        .seed = options.seed});
-  const MoeShape shape = moe_shape(spec, compute);
+  const MoeShape shape = moe_shape(spec, source.stored, compute);
   const MoeProblem problem = make_problem(shape, placement, routing);
-  const Plan plan = Planner(builtin_cpu_profile(result.threads), shape).plan(problem, pipeline);
+  const Plan plan = Planner(profile_for(engine, result, source.stored), shape).plan(problem, pipeline);
   describe(source, plan, problem, result);
 
   const double megabytes = static_cast<double>(spec.expert_parameters()) * gate.num_experts * 2e-6;

@@ -33,10 +33,17 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
   group.add_option("--ep", options.ep, "Expert-parallel ranks; must divide the experts. Each is a thread here")
       ->capture_default_str();
   group
-      .add_option("--eps-pipeline", options.eps_pipeline,
-                  "Stages that each MoE layer's experts are cut into, so that dispatch and combine run under compute: "
-                  "auto, off, all (one expert a stage) or a number")
+      .add_option(
+          "--eps-pipeline", options.eps_pipeline,
+          "Stages that each MoE layer's experts are cut into, so that dispatch and combine run under compute: "
+          "auto (by the profile), off, all (one expert a stage), microbatch (two halves of the tokens instead) or "
+          "a number")
       ->capture_default_str();
+  group
+      .add_option("--profile", options.profile,
+                  "Measured profile to plan with: a name or a file from `epsmoe tune` (default: the one of this device "
+                  "in $EPSMOE_PROFILE_DIR or among the bundled ones, else a rough model)")
+      ->type_name("NAME");
   group
       .add_option("--emulate-link", options.emulate_link,
                   "Slow the ranks' transport down to a link, to see what it would cost: 1GB/s,20us")

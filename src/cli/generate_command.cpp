@@ -63,6 +63,17 @@ void print_summary(const GenerateFlags& flags, const GenerateResult& r, const En
                100 * report.hidden_communication_seconds / report.communication_seconds,
                1e3 * report.communication_seconds);
   }
+  if (report.measured_seconds > 0) {
+    fmt::print(
+        stderr,
+        "plans      {:.1f} ms promised, {:.1f} ms measured in MoE layers ({:+.0f} %; a layer is off by {:.0f} %), "
+        "profile {}, {} made\n",
+        1e3 * report.promised_seconds, 1e3 * report.measured_seconds,
+        100 * (report.promised_seconds / report.measured_seconds - 1),
+        100 * report.error_seconds / report.measured_seconds, report.profile, report.plans_made);
+  }
+  if (!report.profile_note.empty())
+    fmt::print(stderr, "profile    {}: `epsmoe tune` measures this machine\n", report.profile_note);
   if (!flags.trace.empty()) fmt::print(stderr, "trace      {} (open in ui.perfetto.dev)\n", flags.trace);
 }
 
@@ -78,7 +89,12 @@ Json to_json(const GenerateFlags& flags, const GenerateResult& r, const EngineRe
               {"op_sets", report.op_sets},
               {"stages_by_kernel", report.stages_by_kernel},
               {"communication_s", report.communication_seconds},
-              {"hidden_communication_s", report.hidden_communication_seconds}};
+              {"hidden_communication_s", report.hidden_communication_seconds},
+              {"profile", report.profile},
+              {"promised_moe_s", report.promised_seconds},
+              {"measured_moe_s", report.measured_seconds},
+              {"prediction_error_s", report.error_seconds},
+              {"plans_made", report.plans_made}};
   for (const auto& [stages, layers] : report.moe_layers_by_stages) {
     out["moe_layers_by_stages"][std::to_string(stages)] = layers;
   }

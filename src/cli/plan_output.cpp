@@ -138,8 +138,8 @@ std::string format_paper(const PlanReport& r) {
   const PaperView& paper = r.plan.paper;
   if (r.plan.policy == Policy::kTp || r.num_ranks() == 1) return "";
   return fmt::format("\nthe paper's view: ε0 {:.3f}, ε1 {:.3f} at N = {}; a stage costs {}; N* = {:.1f}, ours is {}\n",
-                     paper.eps0, paper.eps1, r.plan.num_expert_stages(), time_text(paper.overhead_us), paper.best_stages,
-                     r.plan.num_expert_stages());
+                     paper.eps0, paper.eps1, r.plan.num_expert_stages(), time_text(paper.overhead_us),
+                     paper.best_stages, r.plan.num_expert_stages());
 }
 
 OrderedJson strategies_json(const PlanReport& r) {

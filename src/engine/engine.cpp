@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "engine/factory.h"
 #include "engine/model_folder.h"
+#include "engine/profile_choice.h"
 #include "engine/rank_group.h"
 #include "engine/sampler.h"
 
@@ -66,12 +67,19 @@ class EngineImpl final : public Engine {
     folder_.spec.max_positions = max_model_len_;  // the rope table need not reach further
     const int threads = options.threads > 0 ? options.threads : default_threads_per_rank(options.ep);
     auto ops = make_op_sets(options.device, options.dtype, options.ep, threads);
+    group.weight_dtype = stored_dtype(folder_);
+    ChosenProfile profile = choose_profile(
+        {options.profile, ops.front()->description(), threads, group.weight_dtype,
+         options.emulate_link.empty() ? std::nullopt : std::optional(parse_link_spec(options.emulate_link))});
+    group.profile = std::move(profile.profile);
+    profile_note_ = std::move(profile.note);
     auto source = folder_.checkpoint ? make_checkpoint_source(*folder_.checkpoint) : make_dummy_source();
     const uint64_t total = source->total_bytes();
     model_ = Model::load(folder_.spec, *folder_.family, std::move(source), *ops.front(), [&](uint64_t done) {
       if (options_.on_load_progress) options_.on_load_progress(done, total);
     });
     ranks_ = std::make_unique<RankGroup>(*model_, std::move(ops), std::move(comms), group);
+    profile_name_ = group.profile.name;
   }
 
   GenerateResult generate(const GenerateRequest& request, const TextCallback& on_text) override {
@@ -204,6 +212,13 @@ class EngineImpl final : public Engine {
     }
     out.moe_layers_by_stages = ranks_->stats(0).layers_by_stages;  // the same on every rank, as is the load
     out.load = ranks_->stats(0).load;
+    const MoeStats& first = ranks_->stats(0);
+    out.profile = profile_name_;
+    out.profile_note = profile_note_;
+    out.promised_seconds = first.promised_us * 1e-6;
+    out.measured_seconds = first.measured_us * 1e-6;
+    out.error_seconds = first.error_us * 1e-6;
+    out.plans_made = first.plans_made;
     out.communication_seconds = static_cast<double>(overlap.communication_ns) * 1e-9;
     out.hidden_communication_seconds = static_cast<double>(overlap.hidden_ns) * 1e-9;
     return out;
@@ -307,6 +322,7 @@ class EngineImpl final : public Engine {
   int64_t max_model_len_ = 0;
   std::unique_ptr<Model> model_;
   std::unique_ptr<RankGroup> ranks_;
+  std::string profile_name_, profile_note_;
 };
 
 }  // namespace

@@ -84,6 +84,19 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
   return folder;
 }
 
+DType stored_dtype(const ModelFolder& folder) {
+  DType most = DType::kBF16;
+  uint64_t bytes = 0;
+  if (!folder.checkpoint) return most;
+  for (const auto& [name, totals] : folder.checkpoint->dtype_totals()) {
+    const std::optional<DType> dtype = parse_dtype(name);
+    if (!dtype || totals.num_bytes <= bytes) continue;
+    most = *dtype;
+    bytes = totals.num_bytes;
+  }
+  return most;
+}
+
 std::vector<int32_t> encode_prompt(const ModelFolder& folder, std::string_view text) {
   EPS_CHECK(folder.tokenizer.has_value());
   std::vector<int32_t> ids = folder.tokenizer->encode(text, true);

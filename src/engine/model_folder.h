@@ -25,6 +25,9 @@ struct ModelFolder {
 // Errors  kInput / kUsage, naming the file
 ModelFolder open_model_folder(const std::string& model, bool dummy);
 
+// What most of the checkpoint's bytes are in; bf16 where there are none.
+DType stored_dtype(const ModelFolder& folder);
+
 // Encodes with the special tokens the model was trained with.
 std::vector<int32_t> encode_prompt(const ModelFolder& folder, std::string_view text);
 

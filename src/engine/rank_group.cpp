@@ -94,7 +94,8 @@ RankGroup::RankGroup(const Model& model, std::vector<std::unique_ptr<OpSet>> ops
   EPS_CHECK_EQ(comms_.size(), static_cast<size_t>(options.num_ranks));
   check_rank_options(model.spec(), options);
   if (options.record_trace) trace_ = std::make_unique<TraceRecorder>();
-  planner_ = std::make_unique<const Planner>(options.profile, moe_shape(model.spec(), ops_.front()->compute_dtype()));
+  planner_ = std::make_unique<const Planner>(
+      options.profile, moe_shape(model.spec(), options.weight_dtype, ops_.front()->compute_dtype()));
   for (size_t r = 0; r < ops_.size(); ++r) {
     decoders_.push_back(
         std::make_unique<Decoder>(model, *ops_[r], *comms_[r], *planner_, options.pipeline, trace_.get()));

@@ -46,6 +46,7 @@ struct RankGroupOptions {
   int num_ranks = 1;
   PipelineOption pipeline;
   HardwareProfile profile = builtin_cpu_profile(1);  // what plans are made for
+  DType weight_dtype = DType::kBF16;                 // of the experts as stored
   bool record_trace = false;
 };
 

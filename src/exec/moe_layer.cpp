@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/clock.h"
+#include "exec/promise.h"
 
 namespace eps {
 
@@ -82,6 +83,7 @@ void MoeLayerRunner::record(int layer, const Plan& plan, const MoeProblem& probl
   for (TimelineEvent& event : traced) event.layer = layer;
   traced.push_back({"gate", Lane::kCompute, layer, -1, gate_begin_ns, gate_end_ns});
   trace_->add(comm_.rank(), traced);
+  trace_->add_promised(comm_.rank(), promised_events(plan, layer, gate_end_ns));
 }
 
 }  // namespace eps

@@ -85,8 +85,8 @@ std::vector<float> inverse_frequencies(const RopeSpec& spec) {
 
 }  // namespace
 
-MoeShape moe_shape(const ModelSpec& spec, DType compute) {
-  return {spec.hidden, spec.moe.inner, spec.moe.shared_inner, spec.moe.gate.top_k, compute, compute};
+MoeShape moe_shape(const ModelSpec& spec, DType weights, DType activations) {
+  return {spec.hidden, spec.moe.inner, spec.moe.shared_inner, spec.moe.gate.top_k, weights, activations};
 }
 
 RopeTable make_rope_table(const RopeSpec& spec, int64_t num_positions) {

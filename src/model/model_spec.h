@@ -71,8 +71,8 @@ struct ModelSpec {
   int64_t active_parameters() const;  // that a token meets
 };
 
-// The MoE layers' sizes for planning. `compute`: what GEMMs and activations are in.
-MoeShape moe_shape(const ModelSpec& spec, DType compute);
+// The MoE layers' sizes for planning: weights as they are stored, activations as they are computed with.
+MoeShape moe_shape(const ModelSpec& spec, DType weights, DType activations);
 
 // cos and sin for positions [0, num_positions).
 RopeTable make_rope_table(const RopeSpec& spec, int64_t num_positions);

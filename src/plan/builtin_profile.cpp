@@ -5,9 +5,8 @@
 namespace eps {
 namespace {
 
-// One thread's sustained rates: f32 on AVX2, bf16 on AMX; weights streamed from memory below some rows.
+// One thread's sustained rates: f32 arithmetic on AVX2, and weights streamed from memory while rows are few.
 constexpr double kF32Gflops = 45;
-constexpr double kBf16Gflops = 300;
 constexpr double kStreamGbps = 8;
 
 GemmProfile gemm_of(GemmKind kind, DType dtype, double gflops, double gbps) {
@@ -39,7 +38,8 @@ HardwareProfile builtin_cpu_profile(int threads) {
   profile.ranks_per_node = 1 << 20;
   for (const GemmKind kind : {GemmKind::kDense, GemmKind::kGrouped}) {
     profile.gemms.push_back(gemm_of(kind, DType::kF32, kF32Gflops * n, kStreamGbps * n));
-    profile.gemms.push_back(gemm_of(kind, DType::kBF16, kBf16Gflops * n, kStreamGbps * n));
+    profile.gemms.push_back(gemm_of(kind, DType::kF16, kF32Gflops * n, kStreamGbps * n));
+    profile.gemms.push_back(gemm_of(kind, DType::kBF16, kF32Gflops * n, kStreamGbps * n));
   }
   profile.links = {{0, 4, 20}};
   profile.handoff_us = 20;  // waking a sleeping thread

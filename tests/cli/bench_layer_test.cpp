@@ -203,7 +203,7 @@ OutputCheck compare_arms(int64_t hidden, int64_t inner, const std::vector<Routin
   std::vector<float> out(x.size());
   const TensorView x_view(x.data(), DType::kF32, {tokens, hidden});
   baseline.prepare(x_view, theirs);
-  const MoeShape shape = moe_shape(folder.spec, DType::kF32);
+  const MoeShape shape = moe_shape(folder.spec, DType::kBF16, DType::kF32);
   const MoeProblem problem = make_problem(shape, place_experts(4, 1), ours);
   const Plan plan = Planner(builtin_cpu_profile(1), shape).plan(problem, {PipelineOption::Mode::kOff, 1});
   LayerRanks ranks(layer, problem.placement, std::move(ops), make_communicators(1, std::chrono::milliseconds(1000)));

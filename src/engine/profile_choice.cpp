@@ -1,0 +1,69 @@
+#include "engine/profile_choice.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "engine/profile_lookup.h"
+#include "plan/builtin_profile.h"
+
+namespace eps {
+namespace {
+
+bool has_gemms(const HardwareProfile& profile, DType dtype) {
+  return std::ranges::any_of(profile.gemms, [dtype](const GemmProfile& g) { return g.weight_dtype == dtype; });
+}
+
+// Why `profile` is not for this op set; empty when it is. Profiles name the op set first: "cpu f32 (avx2), 1 thread;
+// …".
+std::string why_not(const HardwareProfile& profile, const ProfileQuery& query) {
+  if (!profile.device.starts_with(query.device)) {
+    return fmt::format("profile {} is of {}, this is {}", profile.name, printable(profile.device, 80), query.device);
+  }
+  if (!has_gemms(profile, query.weight_dtype)) {
+    return fmt::format("profile {} has no {} weights", profile.name, to_string(query.weight_dtype));
+  }
+  return "";
+}
+
+// What the link's time is made of that an emulated one replaces: bytes and latency. Packing stays, and so does the
+// in-process hand-over of a message, which the emulated one includes.
+void emulate(HardwareProfile& profile, const LinkSpec& spec) {
+  const LinkPoint own = profile.links.empty() ? LinkPoint{0, 10, 20} : profile.links.front();
+  const double gbps = spec.bytes_per_second * 1e-9;
+  // While an emulated message waits it costs no core, so what it takes from compute shrinks with the time it copies.
+  const double busy = std::min(1.0, gbps / own.gbps);
+  profile.contention.compute *= busy;
+  profile.contention.comm *= busy;
+  profile.links = {{0, std::min(gbps, own.gbps), own.alpha_us + spec.latency_seconds * 1e6}};
+  profile.inter_links.clear();
+}
+
+ChosenProfile find_profile(const ProfileQuery& query) {
+  if (!query.requested.empty()) {
+    ChosenProfile chosen{load_profile(query.requested), ""};
+    find_gemm(chosen.profile, GemmKind::kGrouped, query.weight_dtype);  // throws when it is not there
+    chosen.note = why_not(chosen.profile, query);
+    return chosen;
+  }
+  std::string note;
+  try {
+    ChosenProfile chosen{load_profile("cpu"), ""};
+    note = why_not(chosen.profile, query);
+    if (note.empty()) return chosen;
+  } catch (const Error& e) {
+    note = e.what();  // a broken file in the user's folder: say so and go on
+  }
+  return {builtin_cpu_profile(query.threads), note};
+}
+
+}  // namespace
+
+ChosenProfile choose_profile(const ProfileQuery& query) {
+  ChosenProfile chosen = find_profile(query);
+  if (query.emulated_link) emulate(chosen.profile, *query.emulated_link);
+  return chosen;
+}
+
+}  // namespace eps
