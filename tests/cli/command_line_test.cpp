@@ -62,7 +62,8 @@ class CommandLine : public ::testing::Test {
 TEST_F(CommandLine, HelpTeachesEveryCommand) {
   const Result top = run("--help");
   EXPECT_EQ(top.exit_code, 0);
-  for (const std::string command : {"generate", "perplexity", "inspect", "plan", "simulate", "bench", "tune", "doctor"}) {
+  for (const std::string command :
+       {"generate", "perplexity", "inspect", "plan", "simulate", "bench", "tune", "doctor"}) {
     EXPECT_NE(top.out.find(command), std::string::npos);
     const Result r = run(command + " --help");
     EXPECT_EQ(r.exit_code, 0) << command;
