@@ -1,10 +1,12 @@
-// epsmoe bench: sweep (a model's speed) and layer (one MoE layer against its baseline).
+// epsmoe bench: sweep (a model's speed), layer (one MoE layer against its baseline), overlap (the same cut in every
+// way).
 #include <fmt/format.h>
 
 #include <cstdio>
 #include <memory>
 
 #include "cli/bench_layer.h"
+#include "cli/bench_overlap.h"
 #include "cli/bench_sweep.h"
 #include "cli/command.h"
 
@@ -116,14 +118,58 @@ void add_layer(CLI::App& bench, Chosen& chosen) {
       [options, json, &chosen] { chosen.action = [options, json] { return run_layer(*options, *json); }; });
 }
 
+int run_overlap(const OverlapBenchOptions& options, bool json) {
+  const OverlapBenchResult result = run_overlap_bench(
+      options, [](std::string_view line) { fmt::print(stderr, "{}\n", line); }, keep_going);
+  if (!result.arms.front().us.empty() && !interrupted()) {
+    print_out(json ? format_overlap_json(options, result) : format_overlap_text(options, result));
+  }
+  return interrupted() ? kInterruptedExit : 0;
+}
+
+void add_overlap(CLI::App& bench, Chosen& chosen) {
+  CLI::App& command = *bench.add_subcommand(
+      "overlap", "One MoE layer cut into every number of stages: what plans promise, and what is measured");
+  const auto options = std::make_shared<OverlapBenchOptions>();
+  options->engine.ep = 2;
+  const auto json = std::make_shared<bool>(false);
+  add_engine_flags(command, options->engine);
+  for (const char* name : {"--max-num-batched-tokens", "--max-model-len", "--eps-pipeline"}) remove_flag(command, name);
+  CLI::Option_group& work = *command.add_option_group("Layer and load");
+  work.add_option("--preset", options->preset,
+                  "A model's shape without its files, with dummy weights: deepseek-v2-lite, deepseek-v2");
+  work.add_option("--tokens", options->tokens, "Tokens of each rank")->capture_default_str();
+  work.add_option("--skew", options->skew, "How popular the experts are: uniform, or dirichlet:ALPHA")
+      ->capture_default_str();
+  work.add_option("--seed", options->seed, "The same seed gives the same tokens and routing")->capture_default_str();
+  work.add_option("--num-experts", options->num_experts, "Take fewer experts than the model has; dummy weights only")
+      ->capture_default_str();
+  work.add_option("--most-stages", options->most_stages, "Largest number of stages to try (0: one expert a stage)")
+      ->capture_default_str();
+  command
+      .add_option("-r,--repetitions", options->repetitions, "Repetitions of each arm, after one that is not counted")
+      ->capture_default_str();
+  command.add_flag("--json", *json, "One JSON object for each arm, a line each");
+  command.footer(
+      "Arms run in turn, so that whatever else the machine does hits all of them. `of hidable` is the part of the\n"
+      "shorter of compute and communication that ran at the same time as the other.\n"
+      "Examples:\n"
+      "  epsmoe bench overlap --preset deepseek-v2-lite --num-experts 16 --tokens 256 --emulate-link 50MB/s,50us\n"
+      "  epsmoe bench overlap -m models/austen-moe --tokens 1024 --emulate-link 200MB/s,20us");
+  command.callback(
+      [options, json, &chosen] { chosen.action = [options, json] { return run_overlap(*options, *json); }; });
+}
+
 }  // namespace
 
 void add_bench_command(CLI::App& app, Chosen& chosen) {
-  CLI::App& command = *app.add_subcommand("bench", "Measure: a model (sweep) or one MoE layer (layer)");
+  CLI::App& command =
+      *app.add_subcommand("bench", "Measure: a model (sweep), one MoE layer (layer), or what its stages buy (overlap)");
   command.require_subcommand(1);
-  command.footer("`epsmoe bench sweep --help` and `epsmoe bench layer --help` explain the two.");
+  command.footer("`epsmoe bench sweep --help` explains the first, and so on.");
   add_sweep(command, chosen);
   add_layer(command, chosen);
+  add_overlap(command, chosen);
 }
 
 }  // namespace eps::cli

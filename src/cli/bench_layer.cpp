@@ -11,9 +11,8 @@
 #include "cli/bench_baseline.h"
 #include "cli/bench_limit.h"
 #include "cli/bench_ranks.h"
+#include "cli/bench_source.h"
 #include "engine/factory.h"
-#include "engine/model_folder.h"
-#include "engine/profile_choice.h"
 #include "plan/planner.h"
 #include "sim/workload.h"
 
@@ -48,63 +47,9 @@ class KeepingSource final : public WeightSource {
   bool is_last_user_ = false;
 };
 
-struct LayerSource {
-  std::string name;
-  ModelSpec spec;
-  const Family* family = nullptr;
-  std::unique_ptr<Checkpoint> checkpoint;
-  std::unique_ptr<WeightSource> weights;
-  DType stored = DType::kBF16;
-};
-
 [[noreturn]] void refuse(const std::string& flag, const std::string& what, const std::string& got,
-                         const std::string& wanted, const std::string& hint = "") {
-  fail(ErrorKind::kUsage, flag, {.what = what, .got = got, .wanted = wanted, .hint = hint});
-}
-
-void set_num_experts(ModelSpec& spec, int num_experts, bool dummy) {
-  if (num_experts == 0) return;
-  GateParams& gate = spec.moe.gate;
-  if (!dummy)
-    refuse("--num-experts", "a model with weights has its own number of experts", "", "", "--load-format dummy");
-  if (num_experts < gate.top_k || num_experts > gate.num_experts) {
-    refuse("--num-experts", "out of range", std::to_string(num_experts),
-           fmt::format("{} (top-k) to {} (the model's)", gate.top_k, gate.num_experts));
-  }
-  if (num_experts != gate.num_experts) gate.method = TopkMethod::kGreedy;  // a part of the experts has no groups
-  gate.num_experts = num_experts;
-}
-
-LayerSource open_source(const LayerBenchOptions& options) {
-  LayerSource out;
-  const EngineOptions& engine = options.engine;
-  const bool dummy = engine.dummy_weights || !options.preset.empty();
-  if (!options.preset.empty()) {
-    if (!engine.model.empty()) refuse("--preset", "given together with --model", engine.model, "one of the two");
-    out.name = options.preset;
-    out.spec = preset_spec(options.preset);
-    out.family = &find_preset_family(options.preset);
-  } else {
-    // A layer needs no tokenizer, so the folder is opened as for dummy weights, and its checkpoint apart.
-    const ModelFolder folder = open_model_folder(engine.model, dummy || !is_preset(engine.model));
-    out.name = engine.model;
-    out.spec = folder.spec;
-    out.family = folder.family;
-    if (!dummy) out.checkpoint = std::make_unique<Checkpoint>(Checkpoint::open(engine.model));
-    if (!is_preset(engine.model)) out.stored = stored_dtype(folder);
-  }
-  if (out.spec.first_moe_layer() < 0) {
-    fail(ErrorKind::kInput, out.name, {.what = "has no MoE layer", .got = "", .wanted = "", .hint = "another model"});
-  }
-  set_num_experts(out.spec, options.num_experts, dummy);
-  out.weights = out.checkpoint ? make_checkpoint_source(*out.checkpoint) : make_dummy_source();
-  return out;
-}
-
-HardwareProfile profile_for(const EngineOptions& engine, const LayerBenchResult& result, DType stored) {
-  const auto link =
-      engine.emulate_link.empty() ? std::nullopt : std::optional<LinkSpec>(parse_link_spec(engine.emulate_link));
-  return choose_profile({engine.profile, result.op_set, result.threads, stored, link}).profile;
+                         const std::string& wanted) {
+  fail(ErrorKind::kUsage, flag, {.what = what, .got = got, .wanted = wanted, .hint = ""});
 }
 
 void check_ranges(const LayerBenchOptions& options) {
@@ -192,7 +137,7 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   const EngineOptions& engine = options.engine;
   const PipelineOption pipeline = parse_pipeline_option(engine.eps_pipeline);
   const Skew skew = parse_skew(options.skew);
-  LayerSource source = open_source(options);
+  const LayerSource source = open_layer_source({engine, options.preset, options.num_experts});
   const ModelSpec& spec = source.spec;
   const GateParams& gate = spec.moe.gate;
   const ExpertPlacement placement = place_experts(gate.num_experts, engine.ep);
@@ -205,18 +150,11 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   result.isa = isa_of(result.op_set);
   result.dtype = to_string(compute);
 
-  const bool grouped = gate.method == TopkMethod::kGroupLimitedGreedy;
-  const auto routing = random_routing({.num_ranks = engine.ep,
-                                       .tokens_per_rank = options.tokens,
-                                       .num_experts = gate.num_experts,
-                                       .top_k = gate.top_k,
-                                       .num_groups = grouped ? gate.num_groups : 1,
-                                       .topk_group = grouped ? gate.topk_group : 1,
-                                       .skew = skew,
-                                       .seed = options.seed});
+  const auto routing = draw_routing(source, engine.ep, options.tokens, skew, options.seed);
   const MoeShape shape = moe_shape(spec, source.stored, compute);
   const MoeProblem problem = make_problem(shape, placement, routing);
-  const Plan plan = Planner(profile_for(engine, result, source.stored), shape).plan(problem, pipeline);
+  const Plan plan =
+      Planner(profile_of(engine, result.op_set, result.threads, source.stored), shape).plan(problem, pipeline);
   describe(source, plan, problem, result);
 
   const double megabytes = static_cast<double>(spec.expert_parameters()) * gate.num_experts * 2e-6;

@@ -7,6 +7,7 @@ namespace eps {
 OverlapStats& OverlapStats::operator+=(const OverlapStats& other) {
   communication_ns += other.communication_ns;
   hidden_ns += other.hidden_ns;
+  compute_ns += other.compute_ns;
   return *this;
 }
 
@@ -30,6 +31,9 @@ OverlapStats measure_overlap(const std::vector<TimelineEvent>& events) {
     }
   }
   OverlapStats stats;
+  for (const TimelineEvent& e : events) {
+    if (e.lane == Lane::kCompute) stats.compute_ns += e.end_ns - e.begin_ns;
+  }
   for (const auto& [begin, end] : merged) {
     stats.communication_ns += end - begin;
     for (const TimelineEvent& e : events) {

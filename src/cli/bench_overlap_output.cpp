@@ -1,0 +1,90 @@
+// How `bench overlap` shows its result.
+#include <algorithm>
+
+#include "cli/bench_overlap.h"
+#include "cli/bench_stats.h"
+#include "cli/table.h"
+#include "epsmoe/version.h"
+#include "io/json.h"
+
+namespace eps::cli {
+namespace {
+
+double promised_us(const OverlapArm& arm) { return arm.plan.makespan_us; }
+
+// Of one rank and repetition.
+double per_run_ms(int64_t ns, const OverlapBenchOptions& options, const OverlapArm& arm) {
+  return static_cast<double>(ns) * 1e-6 / (static_cast<double>(options.engine.ep) * static_cast<double>(arm.us.size()));
+}
+
+// The fastest arm but auto's, which is measured apart although it is one of them.
+const OverlapArm& best_arm(const OverlapBenchResult& r) {
+  return *std::min_element(r.arms.begin(), r.arms.end() - 1, [](const OverlapArm& a, const OverlapArm& b) {
+    return spread(a.us).median < spread(b.us).median;
+  });
+}
+
+}  // namespace
+
+std::string format_overlap_text(const OverlapBenchOptions& options, const OverlapBenchResult& r) {
+  std::string out =
+      fmt::format("{}: {} ranks x {}; {} tokens a rank, {}; link {}; profile {}\n\n", r.model, options.engine.ep,
+                  r.op_set, options.tokens, options.skew,
+                  options.engine.emulate_link.empty() ? "in process" : options.engine.emulate_link, r.profile);
+  const std::vector<TableColumn> columns = {
+      {"pipeline", 10, false}, {"stages", 6, true},    {"promised ms", 11, true}, {"measured ms", 11, true},
+      {"p10", 8, true},        {"p90", 8, true},       {"ratio", 6, true},        {"compute ms", 10, true},
+      {"comm ms", 8, true},    {"hidden ms", 9, true}, {"of hidable", 10, true}};
+  out += markdown_header(columns);
+  for (const OverlapArm& arm : r.arms) {
+    const Spread s = spread(arm.us);
+    const std::vector<std::string> cells = {
+        arm.pipeline,
+        std::to_string(arm.plan.num_stages()),
+        fmt::format("{:.3f}", promised_us(arm) * 1e-3),
+        fmt::format("{:.3f}", s.median * 1e-3),
+        fmt::format("{:.3f}", s.p10 * 1e-3),
+        fmt::format("{:.3f}", s.p90 * 1e-3),
+        fmt::format("{:.3f}", s.median / promised_us(arm)),
+        fmt::format("{:.3f}", per_run_ms(arm.overlap.compute_ns, options, arm)),
+        fmt::format("{:.3f}", per_run_ms(arm.overlap.communication_ns, options, arm)),
+        fmt::format("{:.3f}", per_run_ms(arm.overlap.hidden_ns, options, arm)),
+        fmt::format("{:.0f} %", 100 * arm.hidden())};
+    out += markdown_row(columns, cells);
+  }
+  const OverlapArm& best = best_arm(r);
+  const OverlapArm& chosen = r.arms.back();
+  out += fmt::format("\nbest     {}: {:.3f} ms\nauto     {}: {:.3f} ms, {:+.1f} % from the best; {}\n", best.pipeline,
+                     spread(best.us).median * 1e-3, to_string(chosen.plan.policy), spread(chosen.us).median * 1e-3,
+                     100 * (spread(chosen.us).median / spread(best.us).median - 1), chosen.plan.reason);
+  return out;
+}
+
+std::string format_overlap_json(const OverlapBenchOptions& options, const OverlapBenchResult& r) {
+  std::string out;
+  for (const OverlapArm& arm : r.arms) {
+    const Spread s = spread(arm.us);
+    const Json line = {{"bench", "overlap"},
+                       {"version", EPSMOE_VERSION},
+                       {"model", r.model},
+                       {"op_set", r.op_set},
+                       {"profile", r.profile},
+                       {"ep", options.engine.ep},
+                       {"tokens", options.tokens},
+                       {"skew", options.skew},
+                       {"link", options.engine.emulate_link},
+                       {"pipeline", arm.pipeline},
+                       {"policy", to_string(arm.plan.policy)},
+                       {"num_stages", arm.plan.num_stages()},
+                       {"promised_us", promised_us(arm)},
+                       {"us", {{"p10", s.p10}, {"median", s.median}, {"p90", s.p90}}},
+                       {"compute_us", 1e3 * per_run_ms(arm.overlap.compute_ns, options, arm)},
+                       {"communication_us", 1e3 * per_run_ms(arm.overlap.communication_ns, options, arm)},
+                       {"hidden_us", 1e3 * per_run_ms(arm.overlap.hidden_ns, options, arm)},
+                       {"hidden_of_hidable", arm.hidden()}};
+    out += dump_json(line) + "\n";
+  }
+  return out;
+}
+
+}  // namespace eps::cli
