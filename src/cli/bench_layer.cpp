@@ -155,7 +155,7 @@ void describe(const LayerSource& source, const Plan& plan, const MoeProblem& pro
   result.top_k = moe.gate.top_k;
   result.policy = to_string(plan.policy);
   result.reason = plan.reason;
-  result.num_stages = plan.num_stages();
+  result.num_stages = plan.num_expert_stages();
   result.kernel = kernels_of(plan);
   std::vector<double> rows(problem.load.begin(), problem.load.end());
   result.median_rows = spread(rows).median;

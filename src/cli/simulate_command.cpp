@@ -1,15 +1,11 @@
 // epsmoe simulate: the prefill of a whole model by a profile, in every strategy and policy.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <memory>
 
-#include "base/error.h"
 #include "cli/command.h"
+#include "cli/planning_inputs.h"
 #include "cli/simulate_output.h"
-#include "engine/model_folder.h"
-#include "io/file.h"
-#include "plan/profile_store.h"
 #include "sim/strategy.h"
 
 namespace eps::cli {
@@ -18,6 +14,7 @@ namespace {
 struct SimulateFlags {
   std::string model;
   std::string profile = "h800";
+  std::string link;
   int ep = 8;
   int64_t batch = 16;
   int64_t sequence_length = 4096;
@@ -26,43 +23,9 @@ struct SimulateFlags {
   uint64_t seed = 1;
   int loads = 4;
   std::string wire = "bf16";
-  std::string weight_dtype = "bf16";
+  std::string weight_dtype = "auto";
   bool json = false;
 };
-
-ModelShape read_shape(const std::string& model) {
-  const auto names = shape_preset_names();
-  if (!file_exists(model)) {
-    if (std::ranges::find(names, model) != names.end()) return shape_preset(model);
-    fail(ErrorKind::kUsage, "--model",
-         {.what = "neither a preset nor a model folder",
-          .got = model,
-          .wanted = fmt::format("a folder with config.json, or one of {}", fmt::join(names, ", ")),
-          .hint = ""});
-  }
-  return shape_of(open_model_folder(model, true).spec, model);
-}
-
-void set_wire(const std::string& text, PrefillOptions& options) {
-  // Tokens may travel in 8 bits, sums of expert outputs do not: their errors would add up over the layers.
-  const Wire fp8 = {DType::kF8E4M3, DType::kBF16};
-  if (text == "bf16") return;
-  if (text == "fp8") {
-    options.wire = fp8;
-  } else if (text == "auto") {
-    options.may_use = {fp8};
-  } else {
-    fail(ErrorKind::kUsage, "--wire",
-         {.what = "unknown wire type", .got = text, .wanted = "bf16, fp8 or auto", .hint = ""});
-  }
-}
-
-DType read_weight_dtype(const std::string& text) {
-  if (text == "bf16") return DType::kBF16;
-  if (text == "fp8") return DType::kF8E4M3;
-  fail(ErrorKind::kUsage, "--weight-dtype",
-       {.what = "unknown weight type", .got = text, .wanted = "bf16 or fp8", .hint = ""});
-}
 
 // The baseline comes first, so that every table has it.
 std::vector<Strategy> strategies_to_show(const std::string& text, SimulateReport& report) {
@@ -79,9 +42,8 @@ std::vector<Strategy> strategies_to_show(const std::string& text, SimulateReport
 
 int run_simulate(const SimulateFlags& flags) {
   SimulateReport report;
-  report.shape = read_shape(flags.model);
-  report.shape.moe.weight_dtype = read_weight_dtype(flags.weight_dtype);
-  report.profile = load_profile(flags.profile);
+  report.shape = open_shape(flags.model, flags.weight_dtype);
+  report.profile = open_profile(flags.profile, flags.link);
   report.wire = flags.wire;
   report.skew = flags.skew;
   PrefillOptions& options = report.options;
@@ -90,7 +52,10 @@ int run_simulate(const SimulateFlags& flags) {
   options.skew = parse_skew(flags.skew);
   options.seed = flags.seed;
   options.num_loads = flags.loads;
-  set_wire(flags.wire, options);
+  WorkloadOptions wire;
+  set_wire(wire, flags.wire);
+  options.wire = wire.wire;
+  options.may_use = wire.may_use;
   const std::vector<Strategy> strategies = strategies_to_show(flags.strategy, report);
   report.rows = compare_prefill(report.shape, report.profile, options, strategies);
   mark_fastest(report);
@@ -106,11 +71,17 @@ void add_simulate_command(CLI::App& app, Chosen& chosen) {
   const auto flags = std::make_shared<SimulateFlags>();
   CLI::Option_group& what = *command.add_option_group("Model and hardware");
   what.add_option("-m,--model", flags->model,
-                  fmt::format("A model folder, or a preset: {}", fmt::join(shape_preset_names(), ", ")))
+                  fmt::format("A folder with a config.json, or a preset: {}", fmt::join(shape_preset_names(), ", ")))
       ->required();
-  what.add_option("--profile", flags->profile, "What the hardware can do: a bundled profile's name, or a file")
+  what.add_option("--weight-dtype", flags->weight_dtype,
+                  "Type of all linear layers' weights: auto (the model's), f32, bf16, fp8")
       ->capture_default_str();
-  what.add_option("--weight-dtype", flags->weight_dtype, "Of linear layers: bf16 or fp8")->capture_default_str();
+  what.add_option("--profile", flags->profile, "A profile of this program (h800, h200, cpu) or a file of epsmoe tune")
+      ->type_name("NAME|FILE")
+      ->capture_default_str();
+  what.add_option("--link", flags->link,
+                  "Replace the profile's links by one that occupies no SMs: bandwidth of a rank each way, latency")
+      ->type_name("50GB/s,10us");
   CLI::Option_group& work = *command.add_option_group("Ranks and load");
   work.add_option("--ep", flags->ep, "Ranks; attention and experts are split over the same ones")
       ->capture_default_str();
@@ -119,7 +90,9 @@ void add_simulate_command(CLI::App& app, Chosen& chosen) {
   work.add_option("--skew", flags->skew,
                   "How popular the experts are: uniform, or dirichlet:ALPHA (0.3: a few are busy and many idle)")
       ->capture_default_str();
-  work.add_option("--seed", flags->seed, "The same seed gives the same routing")->capture_default_str();
+  work.add_option("--seed", flags->seed, "The same seed gives the same routing")
+      ->check(whole_number_from(0))
+      ->capture_default_str();
   work.add_option("--loads", flags->loads, "Different routings that the layers take in turn")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();

@@ -103,6 +103,7 @@ TEST(Simulate, RefusesWhatMakesNoSenseNamingTheFlag) {
   expect_refused("-m dbrx --strategy ep", "--strategy", "dp+ep, tp+ep or tp+tp");
   expect_refused("-m dbrx --wire fp4", "--wire", "bf16, fp8 or auto");
   expect_refused("-m dbrx --weight-dtype int4", "--weight-dtype", "bf16 or fp8");
+  expect_refused("-m dbrx --link fast", "--link", "");
   expect_refused("-m dbrx --skew zipf", "--skew", "dirichlet:ALPHA");
   expect_refused("-m dbrx --ep 3", "--ep", "3");
   expect_refused("-m dbrx --ep 0", "--ep", "1 to 1024");
