@@ -25,7 +25,7 @@ namespace {
 struct TuneFlags {
   std::string device = "cpu";
   std::string dtype = "auto";
-  std::vector<std::string> weight_dtypes = {"bf16"};
+  std::vector<std::string> weight_dtypes = {"bf16", "f32"};
   std::vector<std::string> models;
   std::vector<std::string> shapes;
   std::string out;
@@ -163,7 +163,7 @@ int run(const TuneFlags& flags) {
 
 void add_tune_command(CLI::App& app, Chosen& chosen) {
   CLI::App& command =
-      *app.add_subcommand("tune", "Measure a profile of this machine: what plans are made from (about 40 s)");
+      *app.add_subcommand("tune", "Measure a profile of this machine: what plans are made from (about 30 s)");
   const auto flags = std::make_shared<TuneFlags>();
   command.add_option("--device", flags->device, "What to measure: cpu")->capture_default_str();
   command.add_option("--dtype", flags->dtype, "Compute type: auto (bf16 where the CPU has AMX, else f32), f32, bf16")

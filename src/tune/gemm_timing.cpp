@@ -15,6 +15,7 @@ constexpr size_t kWeightBytes = size_t{96} << 20;
 constexpr int kMostWeights = 16;
 // A call this long is bound by arithmetic: from here on its time is straight in rows.
 constexpr double kLongCallUs = 80000;
+constexpr double kQuickLongCallUs = 20000;
 // Groups per grouped call while their rows are few.
 constexpr int kGroups = 4;
 constexpr int64_t kFactorRows = 16;  // where sharing the cores between groups matters most
@@ -41,7 +42,7 @@ Curve measure_curve(GemmBench& bench, Sampler& sampler, const TuneOptions& optio
     const double us = sampler.time_us([&] { bench.run(rows, groups); });
     // The smallest products take hardly longer than a call, and noise must not make them free.
     curve.push_back({static_cast<double>(rows), std::max(us - call_us, 0.05 * us) / groups});
-    if (us > kLongCallUs) break;
+    if (us > (options.quick ? kQuickLongCallUs : kLongCallUs)) break;
   }
   return without_falls(curve);
 }

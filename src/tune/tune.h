@@ -49,7 +49,7 @@ struct TuneOptions {
 //
 // Returns  the same profile on every rank, without faults
 // Errors   kAborted on all ranks when keep_going said no on one
-// Cost     20 s for two models on a 2-core machine, quick 5 s
+// Cost     25 s for two models, two ranks and two weight types on a 2-core machine, quick 8 s
 HardwareProfile measure_profile(OpSet& ops, Communicator& comm, const TuneOptions& options);
 
 // Steps that on_step will count.

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "plan/builtin_profile.h"
 #include "plan/profile_store.h"
 
 namespace eps {
@@ -61,6 +62,10 @@ TEST(Profile, SurvivesItsFileBitForBit) {
   EXPECT_EQ(parse_profile(json, "file"), profile);
   EXPECT_EQ(to_json(parse_profile(json, "file")), json);
   EXPECT_NE(json.find("\n  \"links\": [{\"sms\":"), std::string::npos) << "what is short stays on a line:\n" << json;
+}
+
+TEST(Profile, TheRoughGuessIsSound) {
+  EXPECT_EQ(find_profile_faults(builtin_cpu_profile(2)), std::vector<std::string>{});
 }
 
 TEST(Profile, FindsTheGemmOrSaysWhatThereIs) {
