@@ -148,6 +148,11 @@ int run(PlanFlags& flags) {
   const PipelineOption pipeline = pipeline_of(flags);
   flags.work.skew = parse_skew(flags.skew);
   set_wire(flags.work, flags.wire);
+  // Before a strategy is chosen: that simulates prefills, whose flags have other names.
+  if (flags.work.tokens_per_rank < 1 || flags.work.tokens_per_rank > kMaxTokensPerRank) {
+    refuse("--tokens", "tokens of each rank", std::to_string(flags.work.tokens_per_rank),
+           fmt::format("1 to {}", kMaxTokensPerRank));
+  }
   PlanReport report;
   report.shape = open_shape(flags.model, flags.weight_dtype);
   report.profile = open_profile(flags.profile, flags.link);

@@ -1,7 +1,5 @@
 // How `epsmoe plan` shows its result.
 #include <algorithm>
-#include <array>
-#include <utility>
 
 #include "base/error.h"
 #include "cli/plan_report.h"
@@ -15,11 +13,9 @@
 namespace eps::cli {
 namespace {
 
-constexpr size_t kMaxCandidates = 14;
+constexpr size_t kMaxCandidates = 10;
 constexpr size_t kMaxStageLines = 24;
-constexpr size_t kMaxExpertsChars = 40;
-// Candidates further behind the chosen one than this say little: --all shows them, too.
-constexpr double kFarBehind = 1.5;
+constexpr size_t kMaxExpertsChars = 32;
 
 std::string percent(double part, double whole) { return whole > 0 ? fmt::format("{:.1f}", 100 * part / whole) : "-"; }
 
@@ -61,17 +57,9 @@ std::string format_head(const PlanReport& r) {
 }
 
 std::string format_candidates(const Plan& plan, bool all) {
-  std::vector<Candidate> shown = all ? sorted_candidates(plan.candidates) : best_variants(plan.candidates);
+  const std::vector<Candidate> shown =
+      all ? sorted_candidates(plan.candidates) : notable_candidates(plan.candidates, kMaxCandidates);
   if (shown.empty()) return "";
-  if (!all) {
-    // The best of each policy stays, however far behind.
-    std::array<bool, 4> seen = {};
-    std::erase_if(shown, [&](const Candidate& c) {
-      const bool first = !std::exchange(seen[static_cast<size_t>(c.policy)], true);
-      return !first && c.makespan_us > kFarBehind * plan.makespan_us;
-    });
-    if (shown.size() > kMaxCandidates) shown.resize(kMaxCandidates);
-  }
   const std::vector<TableColumn> columns = {
       {"policy", 10, false}, {"strategy", 8, false},     {"N", 3, true},           {"SMs", 18, false},
       {"wire", 8, false},    {"predicted µs", 12, true}, {"% of bound", 10, true}, {"why not", 7, false}};
@@ -89,8 +77,8 @@ std::string format_candidates(const Plan& plan, bool all) {
     out += markdown_row(columns, cells);
   }
   if (const size_t hidden = plan.candidates.size() - shown.size(); hidden > 0) {
-    out += fmt::format("{} of {} candidates{}\n", shown.size(), plan.candidates.size(),
-                       all ? "" : ", the best of each kind; --all shows the others");
+    out += fmt::format("{} of {} candidates, the best of each kind; --all shows the others\n", shown.size(),
+                       plan.candidates.size());
   }
   return out;
 }
@@ -115,7 +103,7 @@ std::string kernels_text(const std::vector<GemmKind>& kernels) {
 std::string format_stages(const Plan& plan) {
   const bool has_parts = std::ranges::any_of(plan.stages, [](const Stage& s) { return s.part != TokenPart::kAll; });
   std::vector<TableColumn> columns = {{"stage", 5, true},
-                                      {"experts", 24, false},
+                                      {"experts", 39, false},
                                       {"rows of a rank", 14, false},
                                       {"gate_up", 8, false},
                                       {"down", 8, false}};

@@ -9,7 +9,7 @@
 
 namespace eps::cli {
 
-// A preset's shape, or that of a folder with a config.json; with the weight type "auto" (bf16), "bf16" or "fp8".
+// A preset's shape, or that of a folder with a config.json; weights "auto" (the model's type), "f32", "bf16" or "fp8".
 // Errors  kUsage / kInput, listing the presets
 ModelShape open_shape(const std::string& model, const std::string& weight_dtype);
 

@@ -36,6 +36,26 @@ std::vector<Candidate> best_variants(const std::vector<Candidate>& candidates) {
   return out;
 }
 
+std::vector<Candidate> notable_candidates(const std::vector<Candidate>& candidates, size_t limit) {
+  std::vector<Candidate> all = best_variants(candidates);
+  const auto is_first_of_policy = [&all](size_t i) {
+    return std::ranges::none_of(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(i),
+                                [&](const Candidate& c) { return c.policy == all[i].policy; });
+  };
+  size_t num_first = 0;
+  for (size_t i = 0; i < all.size(); ++i) num_first += is_first_of_policy(i) ? 1 : 0;
+  size_t num_others = limit > num_first ? limit - num_first : 0;
+  std::vector<Candidate> out;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (!is_first_of_policy(i)) {
+      if (num_others == 0) continue;
+      --num_others;
+    }
+    out.push_back(all[i]);
+  }
+  return out;
+}
+
 const Candidate* find_chosen(const std::vector<Candidate>& candidates) {
   const auto chosen = std::ranges::find(candidates, Verdict::kChosen, &Candidate::verdict);
   return chosen == candidates.end() ? nullptr : &*chosen;

@@ -12,6 +12,9 @@ namespace eps {
 // orders); the chosen one first, then by makespan; those that were ruled out last.
 std::vector<Candidate> best_variants(const std::vector<Candidate>& candidates);
 
+// At most `limit` of those (4 or more), the fastest of each policy always among them: it is what people compare with.
+std::vector<Candidate> notable_candidates(const std::vector<Candidate>& candidates, size_t limit);
+
 // All of them in that order.
 std::vector<Candidate> sorted_candidates(std::vector<Candidate> candidates);
 

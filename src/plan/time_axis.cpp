@@ -46,7 +46,7 @@ TimeAxis make_time_axis(double span_us, int max_ticks) {
 std::string time_text(double us) {
   const Unit unit = unit_for(us);
   const double value = us / unit.us;
-  const int decimals = value < 10 ? 2 : value < 1000 ? 1 : 0;
+  const int decimals = value < 100 ? 2 : value < 1000 ? 1 : 0;
   return fmt::format("{:.{}f} {}", value, decimals, unit.name);
 }
 

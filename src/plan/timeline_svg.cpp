@@ -181,9 +181,8 @@ std::string why_of(const Candidate& candidate, const Plan& plan) {
 
 // Returns the lower edge.
 double draw_candidates(SvgWriter& svg, const Plan& plan, double top) {
-  std::vector<Candidate> shown = best_variants(plan.candidates);
+  const std::vector<Candidate> shown = notable_candidates(plan.candidates, kMaxBars);
   if (shown.empty()) return top;
-  if (shown.size() > kMaxBars) shown.resize(kMaxBars);
   double longest_us = 0;
   for (const Candidate& c : shown) longest_us = std::max({longest_us, c.makespan_us, c.bound_us});
   constexpr double kBarLeft = 212;

@@ -9,7 +9,6 @@
 namespace eps {
 namespace {
 
-constexpr int64_t kMaxTokensPerRank = int64_t{1} << 20;
 // Tokens of all ranks that are drawn before they are counted: bounds the memory, 48 bytes a token with top-6.
 constexpr int64_t kTokensAtOnce = int64_t{1} << 19;
 // Summaries have an entry a pair of ranks.

@@ -34,6 +34,9 @@ struct RoutingParams {
 // 1. The same parameters give the same routing.
 std::vector<Routing> random_routing(const RoutingParams& params);
 
+// Far more than a batch has.
+inline constexpr int64_t kMaxTokensPerRank = int64_t{1} << 20;
+
 struct WorkloadOptions {
   int num_ranks = 1;
   int64_t tokens_per_rank = 0;

@@ -100,6 +100,9 @@ TEST_F(CommandLine, WrongUsageIsOneLineAndExitCode2) {
   expect_refused("perplexity -m " + kModel, "--file");
   expect_refused("perplexity -m " + kModel + " -f " + kModel, "");
   expect_refused("inspect -m deepseek-v9", "deepseek-v9");
+  expect_refused("plan -m deepseek-v9 --ep 8 --profile h800 --tokens 64", "deepseek-v2-lite");
+  expect_refused("plan -m deepseek-v2 --ep 8 --profile h800 --tokens 0", "--tokens");
+  expect_refused("plan -m deepseek-v2 --ep 8 --profile h800", "--tokens");
   expect_refused("simulate -m deepseek-v9", "deepseek-v2-lite");
   expect_refused("simulate -m dbrx --ep 99999999999999", "--ep");
   expect_refused("simulate -m dbrx --profile abacus", "abacus");
@@ -117,6 +120,7 @@ TEST_F(CommandLine, GenerateStreamsTextAndSummarises) {
     EXPECT_NE(r.err.find(word), std::string::npos) << word << "\n" << r.err;
   }
   EXPECT_GT(read_json_file(path("trace.json"))["traceEvents"].size(), 100U);
+  EXPECT_NE(read_file(path("trace.json"), 1 << 24).find("rank 1 promised"), std::string::npos);
   // The same from standard input, from the environment, and as JSON.
   std::ofstream(path("prompt")) << "It is a truth";
   const Result piped = run("generate -m " + kModel + " --ep 2 --max-tokens 12 <" + path("prompt"));
@@ -150,6 +154,14 @@ TEST_F(CommandLine, OutputThatIsLostIsAFailure) {
   const int status = std::system((std::string(EPSMOE_PROGRAM) + " doctor >/dev/full 2>" + path("err")).c_str());
   EXPECT_EQ(WEXITSTATUS(status), 1);
   EXPECT_NE(read_file(path("err"), 1 << 20).find("standard output"), std::string::npos);
+}
+
+TEST_F(CommandLine, PlanIsOneLineOfJson) {
+  const Result r = run("plan --json -m deepseek-v2 --ep 8 --profile h800 --tokens 8192 --svg " + path("plan.svg"));
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_EQ(std::count(r.out.begin(), r.out.end(), '\n'), 1);
+  EXPECT_EQ(parse_json(r.out, "output")["about"]["model"], "deepseek-v2");
+  EXPECT_TRUE(read_file(path("plan.svg"), 1 << 24).ends_with("</svg>\n"));
 }
 
 TEST_F(CommandLine, InspectAndDoctorSpeakJson) {

@@ -80,7 +80,7 @@ TEST(TimelineSvg, ShowsEveryStageOpAndCandidate) {
   for (const std::string text :
        {">deepseek-v2, ep 2<", ">compute<", ">dispatch<", ">combine<", ">stage 0<", ">1<", ">2<", ">gate_up 0<",
         ">dispatch 2<", ">finish<", ">eps, 3 stages, dp+ep<", ">serial, dp+ep<", ">microbatch, dp+ep<", ">bound<",
-        "N = 3", "<title>combine 1: 60.0 µs to 68.0 µs (8.00 µs)</title>"}) {
+        "N = 3", "<title>combine 1: 60.00 µs to 68.00 µs (8.00 µs)</title>"}) {
     EXPECT_NE(svg.find(text), std::string::npos) << text;
   }
   // A stage has the same hue in all lanes; two stages never.
@@ -113,6 +113,10 @@ TEST(CandidateList, BestVariantOfEachKindTheChosenFirst) {
   EXPECT_EQ(short_name(best[1]), "eps, 2 stages");
   EXPECT_EQ(short_name(best[2]), "serial");
   EXPECT_EQ(short_name(best[3]), "microbatch");  // cannot run: last
+  const auto few = notable_candidates(sample_plan().candidates, 3);
+  ASSERT_EQ(few.size(), 3U);  // no second eps, but every policy
+  EXPECT_EQ(short_name(few[1]), "serial");
+  EXPECT_EQ(notable_candidates(sample_plan().candidates, 9), best);
   EXPECT_EQ(sorted_candidates(sample_plan().candidates).size(), 5U);
   EXPECT_EQ(wire_text({DType::kF8E4M3, DType::kBF16}), "fp8/bf16");
 }

@@ -32,7 +32,7 @@ TEST(TimelineText, DrawsLanesAxisLegendAndOverlap) {
             "          +---------+---------+---------+---------+--------+\n"
             "          0         20        40        60        80  100 µs\n"
             "          0-2 stages, S shared experts, F finish, . idle\n"
-            "communication 54.0 µs, of it hidden 46.0 µs (85 %)\n");
+            "communication 54.00 µs, of it hidden 46.00 µs (85 %)\n");
 }
 
 TEST(TimelineText, EveryOpIsVisibleHoweverShort) {
@@ -128,7 +128,7 @@ TEST(TimeAxis, TicksAreRoundAndWithinTheSpan) {
   EXPECT_EQ(make_time_axis(0, 6).ticks.size(), 1U);
   EXPECT_EQ(time_text(0.834), "0.83 µs");
   EXPECT_EQ(time_text(1234.5), "1234 µs");
-  EXPECT_EQ(time_text(12345), "12.3 ms");
+  EXPECT_EQ(time_text(12346), "12.35 ms");
 }
 
 }  // namespace
