@@ -130,6 +130,12 @@ HardwareProfile measure(TuneOptions options, std::vector<std::unique_ptr<OpSet>>
   return profile;
 }
 
+// In the folder of profiles under the device's name, by which engines look there on their own.
+std::string default_path(const std::string& device) {
+  const std::string dir = profile_dir();
+  return dir.empty() ? "profile-" + device + ".json" : (std::filesystem::path(dir) / (device + ".json")).string();
+}
+
 int run(const TuneFlags& flags) {
   if (flags.device == "reference") {
     fail(ErrorKind::kUsage, "--device",
@@ -138,9 +144,7 @@ int run(const TuneFlags& flags) {
   const int threads = flags.threads > 0 ? flags.threads : default_threads_per_rank(flags.ep);
   auto ops = make_op_sets(flags.device, flags.dtype, flags.ep, threads);
   const TuneOptions options = make_options(flags, threads);
-  const std::string path = flags.out.empty()
-                               ? (std::filesystem::path(profile_dir()) / ("profile-" + flags.device + ".json")).string()
-                               : flags.out;
+  const std::string path = flags.out.empty() ? default_path(flags.device) : flags.out;
   require_writable("--out", path);
   HardwareProfile profile;
   try {
@@ -190,7 +194,8 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command.add_flag("--quick", flags->quick, "Fewer points and samples: about 10 s");
   command.add_option("-o,--out", flags->out,
-                     "File to write (default: profile-DEVICE.json, in $EPSMOE_PROFILE_DIR or the current folder)");
+                     "File to write (default: DEVICE.json in $EPSMOE_PROFILE_DIR, where engines find it, else "
+                     "profile-DEVICE.json here)");
   command.footer(
       "Leave the machine alone meanwhile: what else runs on it is measured, too.\n"
       "Examples:\n"

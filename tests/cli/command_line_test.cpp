@@ -181,6 +181,9 @@ TEST_F(CommandLine, TuneWritesAProfileThatReadsBack) {
   EXPECT_EQ(profile.name, "box");
   EXPECT_EQ(profile.origin, "measured");
   EXPECT_EQ(find_gemm(profile, GemmKind::kGrouped, DType::kBF16).shapes[0].n, 32);
+  const std::string dir = "EPSMOE_PROFILE_DIR=" + dir_.string();
+  EXPECT_EQ(run("tune --quick --ep 1 --threads 1 --shape 32,64 -m " + kModel, dir).exit_code, 0);
+  EXPECT_EQ(load_profile(path("cpu.json")).name, "cpu");
   for (const char* word : {"32 x 64", "GFLOP/s", "attention", "--profile "}) {
     EXPECT_NE(r.out.find(word), std::string::npos) << word << "\n" << r.out;
   }
