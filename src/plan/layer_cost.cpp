@@ -11,8 +11,6 @@ namespace {
 
 constexpr int kOctaves = 26;  // 2^5 … 2^31 rows
 
-double octave_rows(int step) { return std::ldexp(16.0 + step % 16, step / 16 + 1); }
-
 const GemmShapeCurve& nearest_shape(const GemmProfile& gemm, int64_t n, int64_t k) {
   const GemmShapeCurve* best = nullptr;
   double least = std::numeric_limits<double>::infinity();
@@ -43,7 +41,7 @@ RowTable::RowTable(const GemmProfile& gemm, int64_t n, int64_t k) {
   us_.push_back(0);
   for (int rows = 1; rows < kExact; ++rows) us_.push_back(scale * curve_at(shape.us_of_rows, rows, true));
   for (int step = 0; step <= kOctaves * 16; ++step) {
-    us_.push_back(scale * curve_at(shape.us_of_rows, octave_rows(step), true));
+    us_.push_back(scale * curve_at(shape.us_of_rows, static_cast<double>(knot(step)), true));
   }
 }
 
@@ -139,6 +137,18 @@ double LayerCost::shared_us(int64_t tokens, const SmFactors& factors) const {
   const double gemms = 2 * dense_->call_us + shared_gate_up_(tokens) + shared_down_(tokens);
   const double silu = time_us(silu_mul_, 3.0 * static_cast<double>(tokens * shape_.shared_inner) * act_bytes_);
   return factors.dense * gemms + silu;
+}
+
+double LayerCost::least_shared_us(int64_t tokens) const {
+  if (shape_.shared_inner == 0 || tokens == 0) return 0;
+  const auto part = [this](int64_t rows) { return shared_gate_up_(rows) + shared_down_(rows); };
+  double least = part(tokens);
+  // The sum of two piecewise linear curves is least at a point of one of them.
+  for (int step = 0; RowTable::knot(step) < tokens; ++step) {
+    const int64_t rows = RowTable::knot(step);
+    least = std::min(least, part(rows) + part(tokens - rows));
+  }
+  return 2 * dense_call_us_ + least;
 }
 
 double LayerCost::pack_us(double rows, DType wire) const {

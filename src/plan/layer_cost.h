@@ -17,6 +17,9 @@ class RowTable {
   RowTable() = default;
   RowTable(const GemmProfile& gemm, int64_t n, int64_t k);
 
+  // Rows of the points the table is straight between, from 32 on.
+  static int64_t knot(int step) { return (int64_t{16} + step % 16) << (step / 16 + 1); }
+
   // Edge  0 rows take no time
   double operator()(int64_t rows) const {
     if (rows < kExact) return us_[static_cast<size_t>(rows)];
@@ -87,6 +90,8 @@ class LayerCost {
   double stage_overhead_us() const;
   double finish_us(int64_t tokens) const;
   double shared_us(int64_t tokens, const SmFactors& factors) const;  // all three steps; 0 without shared experts
+  // The least they take when the tokens are cut in two: measured curves need not favour the whole.
+  double least_shared_us(int64_t tokens) const;
   double handoff_us() const { return profile_->handoff_us; }
   // What the sending rank does to rows before they travel.
   double pack_us(double rows, DType wire) const;

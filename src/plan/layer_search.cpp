@@ -10,6 +10,15 @@ namespace {
 // Two makespans closer than this are the same: the simpler plan wins.
 constexpr double kSame = 1e-9;
 
+// The least time that `compute` and `comm` µs of work can take together, however they overlap, when each slows the
+// other down: x µs at the same time save (sum of both rates - 1) · x.
+double least_span(double compute, double comm, const SmFactors& factors) {
+  const double c = std::max(factors.dense_rates.compute_beside_comm, factors.grouped_rates.compute_beside_comm);
+  const double m = std::max(factors.dense_rates.comm_beside_compute, factors.grouped_rates.comm_beside_compute);
+  const double saved = std::max(0.0, c + m - 1);
+  return compute + comm - std::min(compute / c, comm / m) * saved;
+}
+
 // A rank's share in the lower bound: its experts' rows in the better kernel, calls left out.
 double least_gemms(const ExpertTimes& t, double group_factor) {
   return std::min(t.gate_up_dense, group_factor * t.gate_up_grouped) +
@@ -54,26 +63,32 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
     least_others_us_ = cost.row_ops_us(rows);
     least_busy_ = busy;
   }
-  least_others_us_ += cost.finish_us(most_tokens_) + cost.shared_us(most_tokens_, cost.sm_factors(0));
+  least_others_us_ += cost.finish_us(most_tokens_);
   candidates_.reserve(128);
-  split(Policy::kSerial, 1);
+  split(Policy::kSerial, 1, false);
   all_messages_ = messages_.front();
 }
 
 void LayerSearch::list_budgets() {
   const int num_sms = cost_.profile().num_sms;
+  const double shared = cost_.least_shared_us(most_tokens_);
+  const auto add = [&](const LinkPoint& link, int gemm_sms) {
+    const SmFactors factors = cost_.sm_factors(gemm_sms);
+    budgets_.push_back({link, gemm_sms, factors, factors.dense * shared});
+  };
   const LinkPoint* fastest = nullptr;
-  for (const LinkPoint& link : cost_.profile().links) {
+  for (const LinkPoint& link : cost_.profile().links) {  // by ascending SMs
     const auto& sms = limits_.comm_sms;
     if (!sms.empty() && std::find(sms.begin(), sms.end(), link.sms) == sms.end()) continue;
-    const int rest = link.sms > 0 && link.sms < num_sms ? num_sms - link.sms : 0;
-    budgets_.push_back({link, rest, cost_.sm_factors(rest)});
+    // More SMs that move nothing faster only take them from the GEMMs.
+    if (fastest != nullptr && link.gbps <= fastest->gbps && link.alpha_us >= fastest->alpha_us) continue;
+    add(link, link.sms > 0 && link.sms < num_sms ? num_sms - link.sms : 0);
     if (fastest == nullptr || link.gbps > fastest->gbps) fastest = &link;
   }
   if (fastest == nullptr) {
-    budgets_.push_back({{}, 0, cost_.sm_factors(0)});  // one rank
+    add({}, 0);  // one rank
   } else if (fastest->sms > 0) {
-    budgets_.push_back({*fastest, 0, cost_.sm_factors(0)});  // unlimited GEMMs, which get in the messages' way
+    add(*fastest, 0);  // unlimited GEMMs, which get in the messages' way
   }
 }
 
@@ -95,7 +110,37 @@ double LayerSearch::least_comm_us(int num_stages, const Budget& budget, const Wi
 double LayerSearch::lower_bound(int num_stages, const Budget& budget, const Wire& wire) const {
   const double factor = std::min(budget.factors.dense, budget.factors.grouped);
   const double calls = num_stages <= least_busy_ ? (num_stages - 1) * (cost_.stage_overhead_us() + handoff_us_) : 0.0;
-  return std::max(least_others_us_ + factor * least_gemms_us_ + calls, least_comm_us(num_stages, budget, wire));
+  return least_span(budget.least_shared_us + least_others_us_ + factor * least_gemms_us_ + calls, least_comm_us(num_stages, budget, wire),
+                    budget.factors);
+}
+
+int LayerSearch::likely_stages() const {
+  if (alone_) return 1;
+  const Budget& budget = budgets_.front();
+  const double hidable = std::min(lower_bound(1, budget, wires_.front()), least_comm_us(1, budget, wires_.front()));
+  const double stage = cost_.stage_overhead_us() + 2 * budget.link.alpha_us + 2 * handoff_us_;
+  return stage > 0 ? static_cast<int>(std::lround(std::min(1e6, std::sqrt(hidable / stage)))) : 1;
+}
+
+bool LayerSearch::any_can_win(int num_stages) const {
+  for (const Budget& budget : budgets_) {
+    for (const Wire& wire : wires_) {
+      if (can_win(lower_bound(num_stages, budget, wire))) return true;
+    }
+  }
+  return false;
+}
+
+// The same with the compute of the stages as they were dealt, which is most of the truth.
+bool LayerSearch::any_stages_can_win(int num_stages) const {
+  for (const Budget& budget : budgets_) {
+    double compute = budget.least_shared_us + cost_.finish_us(most_tokens_) + handoff_us_;
+    for (size_t i = 0; i < costs_.size(); i += num_ranks_) compute += pipeline_stage(&costs_[i], budget.factors).compute_us;
+    for (const Wire& wire : wires_) {
+      if (can_win(least_span(compute, least_comm_us(num_stages, budget, wire), budget.factors))) return true;
+    }
+  }
+  return false;
 }
 
 void LayerSearch::sum_stages(int num_stages) {
@@ -119,29 +164,39 @@ void LayerSearch::order_stages(int num_stages) {
   }
   std::sort(by_rows_.begin(), by_rows_.end());
   ordered_.resize(stages_.size());
+  ordered_costs_.resize(stages_.size());
   for (size_t i = 0; i < n; ++i) {
     const size_t to = i % 2 == 0 ? i / 2 : n - 1 - i / 2;
     const auto from = static_cast<size_t>(by_rows_[i].second);
     std::copy_n(&stages_[from * num_ranks_], num_ranks_, &ordered_[to * num_ranks_]);
+    std::copy_n(&costs_[from * num_ranks_], num_ranks_, &ordered_costs_[to * num_ranks_]);
     by_rows_[i].first = static_cast<int64_t>(to);
   }
   stages_.swap(ordered_);
+  costs_.swap(ordered_costs_);
   // Back to the stages' own order, to look places up by stage.
   std::sort(by_rows_.begin(), by_rows_.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   for (int& s : stage_of_) s = static_cast<int>(by_rows_[static_cast<size_t>(s)].first);
 }
 
-// Sets stage_of_, stages_ and messages_.
-void LayerSearch::split(Policy policy, int num_stages) {
+// Sets stage_of_, stages_, costs_ and messages_. False, and messages_ not set, when the stages cannot win.
+bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) {
   has_local_ = false;
   if (policy == Policy::kEps) {
     dealer_.deal(num_stages, stage_of_);
     sum_stages(num_stages);
-    if (num_stages > 1) order_stages(num_stages);
   } else {
     std::fill(stage_of_.begin(), stage_of_.end(), 0);
     policy == Policy::kMicrobatch ? sum_halves() : sum_stages(1);
   }
+  find_costs();
+  if (only_if_it_can_win && !any_stages_can_win(num_stages)) return false;
+  if (policy == Policy::kEps && num_stages > 1) order_stages(num_stages);
+  find_messages(policy, num_stages);
+  return true;
+}
+
+void LayerSearch::find_costs() {
   costs_.clear();
   grouped_us_ = 0;
   for (size_t i = 0; i < stages_.size(); i += num_ranks_) {
@@ -152,7 +207,6 @@ void LayerSearch::split(Policy policy, int num_stages) {
     }
     grouped_us_ += most_grouped;
   }
-  find_messages(policy, num_stages);
 }
 
 void LayerSearch::sum_halves() {
@@ -224,7 +278,9 @@ double LayerSearch::collective_us(const LinkPoint& link, DType wire) const {
 
 void LayerSearch::keep(const Candidate& candidate, const Budget& budget, int first_share) {
   candidates_.push_back(candidate);
-  if (has_best_ && !(candidate.makespan_us < best_us_ * (1 - kSame))) return;
+  const bool same = has_best_ && std::abs(candidate.makespan_us - best_us_) <= kSame * best_us_;
+  if (same && candidate.num_stages >= best_.candidate.num_stages) return;
+  if (has_best_ && !same && candidate.makespan_us > best_us_) return;
   has_best_ = true;
   best_us_ = candidate.makespan_us;
   best_ = {candidate, budget.link, budget.gemm_sms, first_share};
@@ -278,7 +334,7 @@ void LayerSearch::add_local_stage(Candidate& c, const Budget& budget) {
 }
 
 void LayerSearch::try_serial() {
-  split(Policy::kSerial, 1);
+  split(Policy::kSerial, 1, false);
   // Nothing runs beside a message, so the fastest link is free to use.
   const Budget* fastest = &budgets_.front();
   for (const Budget& b : budgets_) {
@@ -299,12 +355,8 @@ void LayerSearch::try_serial() {
 
 bool LayerSearch::try_eps(int num_stages) {
   // No bound falls as stages are added (short of the busy experts), so more of them cannot win either.
-  bool some = false;
-  for (const Budget& b : budgets_) {
-    for (const Wire& wire : wires_) some = some || can_win(lower_bound(num_stages, b, wire));
-  }
-  if (!some) return num_stages == 1;
-  split(Policy::kEps, num_stages);
+  if (!any_can_win(num_stages)) return false;
+  if (!split(Policy::kEps, num_stages, has_best_)) return true;
   Candidate c;
   c.policy = Policy::kEps;
   c.num_stages = num_stages;
@@ -313,7 +365,7 @@ bool LayerSearch::try_eps(int num_stages) {
 }
 
 void LayerSearch::try_microbatch() {
-  split(Policy::kMicrobatch, 2);
+  if (!split(Policy::kMicrobatch, 2, has_best_)) return;
   Candidate c;
   c.policy = Policy::kMicrobatch;
   c.num_stages = 2;
@@ -325,12 +377,15 @@ void LayerSearch::try_budgets(Candidate candidate) {
   for (const Budget& budget : budgets_) {
     candidate.sms = {budget.link.sms, budget.gemm_sms > 0 ? budget.gemm_sms : cost_.profile().num_sms};
     for (const Wire& wire : wires_) {
-      if (!can_win(lower_bound(candidate.policy == Policy::kEps ? candidate.num_stages : 1, budget, wire))) continue;
+      const bool eps = candidate.policy == Policy::kEps;
+      if (eps && !can_win(lower_bound(candidate.num_stages, budget, wire))) continue;
       Candidate c = candidate;
       c.wire = wire;
       fill_pipeline(c, budget);
       set_shared(c, budget.factors, 1000);
-      c.makespan_us = can_win(c.bound_us) ? pipeline_makespan(pipeline_) : c.bound_us;
+      const double least_compute = stages_us_ + budget.least_shared_us;
+      if (!can_win(least_span(least_compute, c.comm_us, budget.factors))) continue;
+      c.makespan_us = pipeline_makespan(pipeline_);
       keep(c, budget, 1000);
       const double shared = pipeline_.first_us;
       const double wait = pipeline_.stages.front().dispatch_us;
@@ -341,7 +396,7 @@ void LayerSearch::try_budgets(Candidate candidate) {
         if (share >= 1000 || !can_win(c.bound_us)) continue;
         c.makespan_us = pipeline_makespan(pipeline_);
         keep(c, budget, share);
-      } else if (limits_.local_first && !alone_ && candidate.policy == Policy::kEps && wait > 0) {
+      } else if (limits_.local_first && !alone_ && eps && wait > 0) {
         // Nothing left to fill the wait with but the rows that are here already.
         add_local_stage(c, budget);
         set_shared(c, budget.factors, 1000);
@@ -356,7 +411,7 @@ void LayerSearch::try_budgets(Candidate candidate) {
 ChosenStages LayerSearch::stages_of(const Choice& choice) {
   Candidate c = choice.candidate;
   const Budget budget{choice.link, choice.gemm_sms, cost_.sm_factors(choice.gemm_sms)};
-  split(c.policy, c.num_stages);
+  split(c.policy, c.num_stages, false);
   fill_pipeline(c, budget);
   ChosenStages out;
   for (int s = 0; s < static_cast<int>(messages_.size()); ++s) {

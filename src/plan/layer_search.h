@@ -35,6 +35,8 @@ class LayerSearch {
   // Every way to run `num_stages` stages by expert. False when no larger number can be faster than the best so far.
   bool try_eps(int num_stages);
   void try_microbatch();
+  // The paper's N*, from bounds alone.
+  int likely_stages() const;
 
   const Choice& best() const { return best_; }
   ChosenStages stages_of(const Choice& choice);
@@ -47,6 +49,7 @@ class LayerSearch {
     LinkPoint link;
     int gemm_sms;  // 0: all
     SmFactors factors;
+    double least_shared_us = 0;  // of the shared experts, however they are cut
   };
   // The larger of every rank's messages of a stage.
   struct StageMessages {
@@ -55,9 +58,12 @@ class LayerSearch {
 
   void list_budgets();
   double lower_bound(int num_stages, const Budget& budget, const Wire& wire) const;
+  bool any_can_win(int num_stages) const;
+  bool any_stages_can_win(int num_stages) const;
   double least_comm_us(int num_stages, const Budget& budget, const Wire& wire) const;
   bool can_win(double bound) const { return !has_best_ || bound < best_us_; }
-  void split(Policy policy, int num_stages);
+  bool split(Policy policy, int num_stages, bool only_if_it_can_win);
+  void find_costs();
   void sum_stages(int num_stages);
   void sum_halves();
   void order_stages(int num_stages);
@@ -112,6 +118,7 @@ class LayerSearch {
   double grouped_us_ = 0;  // of all stages' GEMMs, were all grouped
   std::vector<double> rows_;
   std::vector<RankStage> ordered_;
+  std::vector<StageCost> ordered_costs_;
   std::vector<std::pair<int64_t, int>> by_rows_;
 };
 

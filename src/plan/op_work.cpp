@@ -115,7 +115,7 @@ class WorkReckoner {
     dispatch_.assign(stages_.size(), {});
     combine_.assign(stages_.size(), {});
     if (is_tp()) return;
-    const TrafficModel traffic(problem_, cost_.profile().ranks_per_node);
+    TrafficModel traffic(problem_, cost_.profile().ranks_per_node);
     const auto num_stages = static_cast<int>(plan_.stages.size());
     if (plan_.policy == Policy::kMicrobatch) return traffic.split_evenly(num_stages, dispatch_, combine_);
     // Rows count for the stage whose dispatch brings their tokens: that of the remote part, where a stage has two.

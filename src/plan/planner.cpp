@@ -22,7 +22,11 @@ void search(LayerSearch& search, const MoeProblem& problem, const PlanLimits& li
   }
   search.try_serial();
   if (problem.placement.num_ranks == 1) return;  // nothing to hide
-  for (int n = 1; n <= experts && search.try_eps(n); ++n) {
+  // A likely number first: the better the best so far, the more of the others need no more than a look.
+  const int likely = std::clamp(search.likely_stages(), 1, experts);
+  search.try_eps(likely);
+  for (int n = 1; n <= experts; ++n) {
+    if (n != likely && !search.try_eps(n)) break;
   }
   if (limits.microbatch) search.try_microbatch();
 }

@@ -1,6 +1,7 @@
 #include "plan/stage_dealer.h"
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "base/error.h"
@@ -10,6 +11,7 @@ namespace {
 
 // Of the stage's index and of its number of experts; the rows have the rest, more than 2^31 times as many experts need.
 constexpr int kBits = 12;
+constexpr uint64_t kIndexMask = (uint64_t{1} << kBits) - 1;
 
 }  // namespace
 
@@ -32,25 +34,28 @@ void StageDealer::deal(int num_stages, std::span<int> stage_of) {
   }
   EPS_CHECK_LT(placement_.experts_per_rank(), 1 << kBits);
   const auto n = static_cast<size_t>(num_stages);
+  bins_.resize(n);
+  place_.resize(n);
   for (int rank = 0; rank < placement_.num_ranks; ++rank) {
-    heap_.resize(n);
-    for (size_t s = 0; s < n; ++s) heap_[s] = s;  // ascending, so it is a heap already
     const int first = placement_.first_expert(rank);
-    for (int i = first; i < first + placement_.experts_per_rank(); ++i) {
+    const int end = first + placement_.experts_per_rank();
+    for (size_t s = 0; s < n; ++s) bins_[s] = s;
+    for (int i = first; i < end; ++i) {
       const auto e = static_cast<size_t>(by_load_[static_cast<size_t>(i)]);
-      const uint64_t bin = heap_[0] + (static_cast<uint64_t>(load_[e]) << (2 * kBits)) + (uint64_t{1} << kBits);
-      stage_of[e] = static_cast<int>(bin & ((uint64_t{1} << kBits) - 1));
-      // Sift down: the smallest bin grew, everything else is where it was.
-      size_t at = 0;
-      while (true) {
-        size_t child = 2 * at + 1;
-        if (child >= n) break;
-        child += child + 1 < n && heap_[child + 1] < heap_[child] ? 1 : 0;
-        if (heap_[child] >= bin) break;
-        heap_[at] = heap_[child];
-        at = child;
-      }
-      heap_[at] = bin;
+      // A bin's index is part of its number, so the least number says which bin it is: no branch to mispredict.
+      uint64_t least = bins_[0];
+      for (size_t s = 1; s < n; ++s) least = std::min(least, bins_[s]);
+      const uint64_t stage = least & kIndexMask;
+      bins_[stage] = least + (static_cast<uint64_t>(load_[e]) << (2 * kBits)) + (uint64_t{1} << kBits);
+      stage_of[e] = static_cast<int>(stage);
+    }
+    // The rank's largest stage becomes stage 0, and so on: large stages meet large ones of other ranks, and no rank waits
+    // for another's.
+    std::sort(bins_.begin(), bins_.end(), std::greater<>());
+    for (size_t s = 0; s < n; ++s) place_[bins_[s] & kIndexMask] = static_cast<int>(s);
+    for (int e = first; e < end; ++e) {
+      int& stage = stage_of[static_cast<size_t>(e)];
+      stage = place_[static_cast<size_t>(stage)];
     }
   }
 }

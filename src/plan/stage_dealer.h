@@ -15,18 +15,19 @@ class StageDealer {
   StageDealer(const ExpertPlacement& placement, std::span<const int64_t> load);
 
   // stage_of[e] for every expert: a rank's experts, heaviest first, each to the stage with the fewest rows so far (then
-  // the fewest experts, then the first).
+  // the fewest experts, then the first). Stages are then numbered by their rows, the largest first, on every rank.
   //
   // Shapes  stage_of [num_experts]
   // Edge    num_stages up to the experts of a rank: no stage stays empty
-  // Cost    O(num_experts · log num_stages)
+  // Cost    O(num_experts · num_stages)
   void deal(int num_stages, std::span<int> stage_of);
 
  private:
   const ExpertPlacement& placement_;
   std::span<const int64_t> load_;
   std::vector<int32_t> by_load_;  // each rank's experts, heaviest first
-  std::vector<uint64_t> heap_;    // a stage's rows, experts and index in one number, the smallest on top
+  std::vector<uint64_t> bins_;    // a stage's rows, experts and index in one number
+  std::vector<int> place_;        // [num_stages] of a bin's index
 };
 
 }  // namespace eps

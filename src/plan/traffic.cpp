@@ -8,7 +8,9 @@ TrafficModel::TrafficModel(const MoeProblem& problem, int ranks_per_node)
     : num_ranks_(static_cast<size_t>(problem.placement.num_ranks)),
       width_(problem.routing.visits.size() / num_ranks_),
       experts_(problem.placement.experts_per_rank()),
-      visits_by_count_(problem.routing.visits.begin(), problem.routing.visits.end()) {
+      share_of_count_(problem.routing.visits.size(), 0.0),
+      sent_(num_ranks_),
+      returned_(num_ranks_) {
   const auto node = static_cast<size_t>(std::max(1, ranks_per_node));
   any_far_ = num_ranks_ > node;
   for (Place* place : {&near_, &far_}) {
@@ -23,8 +25,10 @@ TrafficModel::TrafficModel(const MoeProblem& problem, int ranks_per_node)
   }
   for (size_t r = 0; r < num_ranks_; ++r) {
     double all = 0;
-    for (size_t j = 0; j < width_; ++j) all += visits_by_count_[r * width_ + j];
-    for (size_t j = 0; j < width_ && all > 0; ++j) visits_by_count_[r * width_ + j] /= all;
+    for (size_t j = 0; j < width_; ++j) all += static_cast<double>(problem.routing.visits[r * width_ + j]);
+    for (size_t j = 0; j < width_ && all > 0; ++j) {
+      share_of_count_[j * num_ranks_ + r] = static_cast<double>(problem.routing.visits[r * width_ + j]) / all;
+    }
     for (size_t home = 0; home < num_ranks_; ++home) {
       if (home == r) continue;
       Place& place = home / node == r / node ? near_ : far_;
@@ -39,82 +43,95 @@ TrafficModel::TrafficModel(const MoeProblem& problem, int ranks_per_node)
 }
 
 void TrafficModel::add_flow(Flows& flows, size_t home, size_t rank, int64_t rows) const {
-  flows.rows[home * num_ranks_ + rank] = static_cast<double>(rows);
+  flows.rows[rank * num_ranks_ + home] = static_cast<double>(rows);
   flows.to_rank[rank] += static_cast<double>(rows);
 }
 
-double TrafficModel::missing(size_t rank, double f) const {
-  double sum = 0;
-  double miss = 1;
-  const double* share = visits_by_count_.data() + rank * width_;
+// out[r] = share of the tokens visiting rank r with no expert in a set that holds the share 1 - rest[r] of its rows.
+void TrafficModel::find_missing(std::span<double> rest, std::span<double> miss, std::span<double> out) const {
   const double step = 1 / experts_;
-  double rest = 1 - f;
-  for (size_t j = 1; j < width_ && rest > 0; ++j, rest -= step) {
-    miss *= rest * left_[j - 1];
-    sum += share[j] * miss;
+  std::fill(miss.begin(), miss.end(), 1.0);
+  std::fill(out.begin(), out.end(), 0.0);
+  for (size_t j = 1; j < width_; ++j) {
+    const double* share = &share_of_count_[j * num_ranks_];
+    const double left = left_[j - 1];
+    for (size_t r = 0; r < num_ranks_; ++r) {  // ranks innermost: four at a time
+      miss[r] *= std::max(0.0, rest[r]) * left;
+      out[r] += share[r] * miss[r];
+      rest[r] -= step;
+    }
   }
-  return sum;
 }
 
 void TrafficModel::fill_place(const Place& place, std::span<const double> dispatch_part,
                               std::span<const double> combine_part, MessageRows* dispatch, MessageRows* combine,
-                              double MessageRows::*larger) const {
-  for (size_t r = 0; r < num_ranks_; ++r) {
-    const double* tokens = &place.tokens.rows[r * num_ranks_];
-    const double* partials = &place.partials.rows[r * num_ranks_];
-    double sent = 0;
-    double returned = 0;
-    for (size_t o = 0; o < num_ranks_; ++o) {
-      sent += tokens[o] * dispatch_part[o];
-      returned += partials[o] * combine_part[o];
+                              double MessageRows::*larger) {
+  std::fill(sent_.begin(), sent_.end(), 0.0);
+  std::fill(returned_.begin(), returned_.end(), 0.0);
+  for (size_t o = 0; o < num_ranks_; ++o) {
+    const double* tokens = &place.tokens.rows[o * num_ranks_];
+    const double* partials = &place.partials.rows[o * num_ranks_];
+    const double out = dispatch_part[o];
+    const double back = combine_part[o];
+    for (size_t r = 0; r < num_ranks_; ++r) {
+      sent_[r] += tokens[r] * out;
+      returned_[r] += partials[r] * back;
     }
+  }
+  for (size_t r = 0; r < num_ranks_; ++r) {
     const double sends_back = place.partials.to_rank[r] * combine_part[r];
-    dispatch[r].*larger = std::max(sent, place.tokens.to_rank[r] * dispatch_part[r]);
-    dispatch[r].sent_rows += sent;
-    combine[r].*larger = std::max(returned, sends_back);
+    dispatch[r].*larger = std::max(sent_[r], place.tokens.to_rank[r] * dispatch_part[r]);
+    dispatch[r].sent_rows += sent_[r];
+    combine[r].*larger = std::max(returned_[r], sends_back);
     combine[r].sent_rows += sends_back;
   }
 }
 
 void TrafficModel::fill(std::span<const double> dispatch_part, std::span<const double> combine_part,
-                        MessageRows* dispatch, MessageRows* combine) const {
+                        MessageRows* dispatch, MessageRows* combine) {
   fill_place(near_, dispatch_part, combine_part, dispatch, combine, &MessageRows::near_rows);
   if (any_far_) fill_place(far_, dispatch_part, combine_part, dispatch, combine, &MessageRows::far_rows);
 }
 
 void TrafficModel::split(std::span<const double> rows, int num_stages, std::span<MessageRows> dispatch,
-                         std::span<MessageRows> combine) const {
-  struct Progress {
-    double all = 0, done = 0, unseen = 1, unfinished = 1;
-  };
-  std::vector<Progress> progress(num_ranks_);
-  std::vector<double> first(num_ranks_);
-  std::vector<double> last(num_ranks_);
+                         std::span<MessageRows> combine) {
   const auto stages = static_cast<size_t>(num_stages);
+  const size_t n = num_ranks_;
+  // By rank: rows in all and so far, and the shares of the visiting tokens that have not been seen, or are not complete.
+  std::vector<double> memory(10 * n, 0.0);
+  const auto array = [&](size_t i) { return std::span<double>(&memory[i * n], n); };
+  const auto all = array(0), done = array(1), unseen = array(2), unfinished = array(3), first = array(4),
+             last = array(5), rest = array(6), miss = array(7), missing = array(8), present = array(9);
+  std::fill(unseen.begin(), unseen.end(), 1.0);
+  std::fill(unfinished.begin(), unfinished.end(), 1.0);
   for (size_t s = 0; s < stages; ++s) {
-    for (size_t r = 0; r < num_ranks_; ++r) progress[r].all += rows[s * num_ranks_ + r];
+    for (size_t r = 0; r < n; ++r) all[r] += rows[s * n + r];
   }
   for (size_t s = 0; s < stages; ++s) {
-    for (size_t r = 0; r < num_ranks_; ++r) {
-      Progress& p = progress[r];
-      first[r] = last[r] = 0;
-      if (rows[s * num_ranks_ + r] == 0) continue;  // exactly nothing: a message of 1e-16 rows would cost its latency
-      p.done += rows[s * num_ranks_ + r];
-      const bool is_last = p.done == p.all;
-      const double f = p.done / p.all;
-      const double unseen = is_last ? 0 : missing(r, f);
-      // A token is complete when nothing of it is among the stages still to come: the share 1 - f of the rows.
-      const double unfinished = is_last ? 0 : 1 - missing(r, 1 - f);
-      first[r] = p.unseen - unseen;
-      last[r] = p.unfinished - unfinished;
-      p.unseen = unseen;
-      p.unfinished = unfinished;
+    for (size_t r = 0; r < n; ++r) {
+      done[r] += rows[s * n + r];
+      rest[r] = all[r] > 0 ? 1 - done[r] / all[r] : 0.0;
     }
-    fill(first, last, &dispatch[s * num_ranks_], &combine[s * num_ranks_]);
+    find_missing(rest, miss, missing);
+    // A token is complete when nothing of it is among the stages still to come: a set with the other rows.
+    for (size_t r = 0; r < n; ++r) rest[r] = all[r] > 0 ? done[r] / all[r] : 1.0;
+    find_missing(rest, miss, present);
+    for (size_t r = 0; r < n; ++r) {
+      first[r] = last[r] = 0;
+      if (rows[s * n + r] == 0) continue;  // exactly nothing: a message of 1e-16 rows would cost its latency
+      const bool is_last = done[r] == all[r];
+      const double now_unseen = is_last ? 0 : missing[r];
+      const double now_unfinished = is_last ? 0 : 1 - present[r];
+      first[r] = unseen[r] - now_unseen;
+      last[r] = unfinished[r] - now_unfinished;
+      unseen[r] = now_unseen;
+      unfinished[r] = now_unfinished;
+    }
+    fill(first, last, &dispatch[s * n], &combine[s * n]);
   }
 }
 
-void TrafficModel::split_evenly(int num_stages, std::span<MessageRows> dispatch, std::span<MessageRows> combine) const {
+void TrafficModel::split_evenly(int num_stages, std::span<MessageRows> dispatch, std::span<MessageRows> combine) {
   const std::vector<double> part(num_ranks_, 1.0 / num_stages);
   for (size_t s = 0; s < static_cast<size_t>(num_stages); ++s) {
     fill(part, part, &dispatch[s * num_ranks_], &combine[s * num_ranks_]);

@@ -32,9 +32,9 @@ class TrafficModel {
   // Source  a token with j of a rank's E experts misses a set holding the share f of the rows with probability
   //         ∏ (1 - f - i/E) / (1 - i/E), i < j: drawing without replacement, experts weighted by their rows
   void split(std::span<const double> rows, int num_stages, std::span<MessageRows> dispatch,
-             std::span<MessageRows> combine) const;
+             std::span<MessageRows> combine);
   // The same in equal parts: stages that are parts of the tokens.
-  void split_evenly(int num_stages, std::span<MessageRows> dispatch, std::span<MessageRows> combine) const;
+  void split_evenly(int num_stages, std::span<MessageRows> dispatch, std::span<MessageRows> combine);
 
   // Whether tokens of other ranks come to `rank`, and whether any travel beyond the node.
   bool has_visits(size_t rank) const { return near_.tokens.to_rank[rank] + far_.tokens.to_rank[rank] > 0; }
@@ -45,14 +45,13 @@ class TrafficModel {
   int64_t combine_rows() const { return combine_rows_; }
 
  private:
-  // Share of the tokens visiting `rank` with no expert in a set that holds the share `f` of its rows.
-  double missing(size_t rank, double f) const;
+  void find_missing(std::span<double> rest, std::span<double> miss, std::span<double> out) const;
   // Messages of one stage, when its part of what rank d gets is dispatch_part[d], and of what it returns
   // combine_part[d].
   void fill(std::span<const double> dispatch_part, std::span<const double> combine_part, MessageRows* dispatch,
-            MessageRows* combine) const;
+            MessageRows* combine);
 
-  // Tokens or partial sums between ranks [home, expert's], without the diagonal, and their sums over homes.
+  // Tokens or partial sums between ranks [expert's, home], without the diagonal, and their sums over homes.
   struct Flows {
     std::vector<double> rows;
     std::vector<double> to_rank;
@@ -62,15 +61,16 @@ class TrafficModel {
   };
   void add_flow(Flows& flows, size_t home, size_t rank, int64_t rows) const;
   void fill_place(const Place& place, std::span<const double> dispatch_part, std::span<const double> combine_part,
-                  MessageRows* dispatch, MessageRows* combine, double MessageRows::*larger) const;
+                  MessageRows* dispatch, MessageRows* combine, double MessageRows::*larger);
 
   size_t num_ranks_;
   size_t width_;
   double experts_;
-  std::vector<double> visits_by_count_;  // [num_ranks, width] as shares of all visits of the rank
+  std::vector<double> share_of_count_;  // [width, num_ranks] of a rank's visits, those with so many experts
   std::vector<double> left_;             // [width] 1 / (share of the experts not drawn yet)
   Place near_, far_;
   bool any_far_ = false;
+  std::vector<double> sent_, returned_;  // [num_ranks] scratch
   int64_t dispatch_rows_ = 0;
   int64_t combine_rows_ = 0;
 };
