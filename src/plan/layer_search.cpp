@@ -57,6 +57,7 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
       rows += problem.load[e];
       busy += problem.load[e] > 0 ? 1 : 0;
     }
+    if (traffic_.near_visits(r) > traffic_.near_visits(most_visited_)) most_visited_ = r;
     if (traffic_.has_visits(r)) comm_stages_ = std::max(comm_stages_, busy);
     if (gemms <= least_gemms_us_) continue;
     least_gemms_us_ = gemms;
@@ -123,6 +124,7 @@ int LayerSearch::likely_stages() const {
 }
 
 bool LayerSearch::any_can_win(int num_stages) const {
+  if (limits_.explain) return true;
   for (const Budget& budget : budgets_) {
     for (const Wire& wire : wires_) {
       if (can_win(lower_bound(num_stages, budget, wire))) return true;
@@ -131,16 +133,46 @@ bool LayerSearch::any_can_win(int num_stages) const {
   return false;
 }
 
-// The same with the compute of the stages as they were dealt, which is most of the truth.
-bool LayerSearch::any_stages_can_win(int num_stages) const {
+// The same with the stages as they were dealt: their compute, and what of the first dispatch and the last combine no
+// stage can hide.
+bool LayerSearch::any_stages_can_win(Policy policy, int num_stages) const {
+  double least_share = 1;
+  if (policy == Policy::kEps && traffic_.has_visits(most_visited_)) {
+    double all = 0;
+    for (size_t i = most_visited_; i < stages_.size(); i += num_ranks_) all += static_cast<double>(stages_[i].rows);
+    for (size_t i = most_visited_; i < stages_.size(); i += num_ranks_) {
+      least_share = std::min(least_share, static_cast<double>(stages_[i].rows) / all);
+    }
+  } else {
+    least_share = 0;
+  }
+  // What the first stage needs first is what the last one completes: neither has less than the smallest stage would.
+  const double first = traffic_.first_need(most_visited_, least_share);
   for (const Budget& budget : budgets_) {
-    double compute = budget.least_shared_us + cost_.finish_us(most_tokens_) + handoff_us_;
-    for (size_t i = 0; i < costs_.size(); i += num_ranks_) compute += pipeline_stage(&costs_[i], budget.factors).compute_us;
+    double stages = cost_.finish_us(most_tokens_) + handoff_us_;
+    double longest = 0;
+    for (size_t i = 0; i < costs_.size(); i += num_ranks_) {
+      const double us = pipeline_stage(&costs_[i], budget.factors).compute_us;
+      stages += us;
+      longest = std::max(longest, us);
+    }
     for (const Wire& wire : wires_) {
-      if (can_win(least_span(compute, least_comm_us(num_stages, budget, wire), budget.factors))) return true;
+      const double comm = least_comm_us(num_stages, budget, wire);
+      const double spanned = least_span(stages + budget.least_shared_us, comm, budget.factors);
+      const double ends = 2 * first * visited_us(budget, wire);
+      // The first stage's local rows may run while its dispatch does, where the shared experts leave time for it.
+      const double local = limits_.local_first && ends / 2 > budget.least_shared_us ? longest : 0;
+      if (can_win(std::max(spanned, stages + ends - local))) return true;
     }
   }
   return false;
+}
+
+// The smaller of what the most visited rank receives and returns, on the link alone.
+double LayerSearch::visited_us(const Budget& budget, const Wire& wire) const {
+  const int64_t bytes = std::min(wire_row_bytes(wire.dispatch, problem_.shape.hidden),
+                                 wire_row_bytes(wire.combine, problem_.shape.hidden));
+  return traffic_.near_visits(most_visited_) * static_cast<double>(bytes) * 1e-3 / budget.link.gbps;
 }
 
 void LayerSearch::sum_stages(int num_stages) {
@@ -182,6 +214,7 @@ void LayerSearch::order_stages(int num_stages) {
 // Sets stage_of_, stages_, costs_ and messages_. False, and messages_ not set, when the stages cannot win.
 bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) {
   has_local_ = false;
+  split_ = {policy, num_stages};
   if (policy == Policy::kEps) {
     dealer_.deal(num_stages, stage_of_);
     sum_stages(num_stages);
@@ -190,7 +223,7 @@ bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) 
     policy == Policy::kMicrobatch ? sum_halves() : sum_stages(1);
   }
   find_costs();
-  if (only_if_it_can_win && !any_stages_can_win(num_stages)) return false;
+  if (only_if_it_can_win && !limits_.explain && !any_stages_can_win(policy, num_stages)) return false;
   if (policy == Policy::kEps && num_stages > 1) order_stages(num_stages);
   find_messages(policy, num_stages);
   return true;
@@ -334,7 +367,7 @@ void LayerSearch::add_local_stage(Candidate& c, const Budget& budget) {
 }
 
 void LayerSearch::try_serial() {
-  split(Policy::kSerial, 1, false);
+  if (split_ != std::pair(Policy::kSerial, 1)) split(Policy::kSerial, 1, false);
   // Nothing runs beside a message, so the fastest link is free to use.
   const Budget* fastest = &budgets_.front();
   for (const Budget& b : budgets_) {
@@ -378,13 +411,13 @@ void LayerSearch::try_budgets(Candidate candidate) {
     candidate.sms = {budget.link.sms, budget.gemm_sms > 0 ? budget.gemm_sms : cost_.profile().num_sms};
     for (const Wire& wire : wires_) {
       const bool eps = candidate.policy == Policy::kEps;
-      if (eps && !can_win(lower_bound(candidate.num_stages, budget, wire))) continue;
+      if (eps && !limits_.explain && !can_win(lower_bound(candidate.num_stages, budget, wire))) continue;
       Candidate c = candidate;
       c.wire = wire;
       fill_pipeline(c, budget);
       set_shared(c, budget.factors, 1000);
       const double least_compute = stages_us_ + budget.least_shared_us;
-      if (!can_win(least_span(least_compute, c.comm_us, budget.factors))) continue;
+      if (!limits_.explain && !can_win(least_span(least_compute, c.comm_us, budget.factors))) continue;
       c.makespan_us = pipeline_makespan(pipeline_);
       keep(c, budget, 1000);
       const double shared = pipeline_.first_us;
@@ -393,14 +426,13 @@ void LayerSearch::try_budgets(Candidate candidate) {
         // As much of the shared experts as the first rows take to come; the rest while the last sums travel.
         const int share = std::max(1, static_cast<int>(std::ceil(1000 * wait / shared)));
         set_shared(c, budget.factors, std::min(share, 1000));
-        if (share >= 1000 || !can_win(c.bound_us)) continue;
+        if (share >= 1000) continue;
         c.makespan_us = pipeline_makespan(pipeline_);
         keep(c, budget, share);
       } else if (limits_.local_first && !alone_ && eps && wait > 0) {
         // Nothing left to fill the wait with but the rows that are here already.
         add_local_stage(c, budget);
         set_shared(c, budget.factors, 1000);
-        if (!can_win(c.bound_us)) continue;
         c.makespan_us = pipeline_makespan(pipeline_);
         keep(c, budget, 1000);
       }

@@ -59,7 +59,8 @@ class LayerSearch {
   void list_budgets();
   double lower_bound(int num_stages, const Budget& budget, const Wire& wire) const;
   bool any_can_win(int num_stages) const;
-  bool any_stages_can_win(int num_stages) const;
+  bool any_stages_can_win(Policy policy, int num_stages) const;
+  double visited_us(const Budget& budget, const Wire& wire) const;
   double least_comm_us(int num_stages, const Budget& budget, const Wire& wire) const;
   bool can_win(double bound) const { return !has_best_ || bound < best_us_; }
   bool split(Policy policy, int num_stages, bool only_if_it_can_win);
@@ -96,6 +97,7 @@ class LayerSearch {
   double least_gemms_us_ = 0;   // without calls
   double least_others_us_ = 0;  // row ops as if in one stage, shared experts, finish
   int least_busy_ = 0;          // its experts with rows
+  size_t most_visited_ = 0;     // rank with most tokens from its node
   int comm_stages_ = 0;         // stages up to which every one has messages
   StageMessages all_messages_;  // of one stage with everything
   double best_us_ = 0;
@@ -104,6 +106,7 @@ class LayerSearch {
   std::vector<Candidate> candidates_;
 
   // Of the split that is looked at.
+  std::pair<Policy, int> split_;  // policy and number of stages
   std::vector<StageCost> costs_;  // [num_stages, num_ranks]
   std::vector<int> stage_of_;
   std::vector<RankStage> stages_;  // [num_stages, num_ranks]

@@ -24,9 +24,8 @@ void search(LayerSearch& search, const MoeProblem& problem, const PlanLimits& li
   if (problem.placement.num_ranks == 1) return;  // nothing to hide
   // A likely number first: the better the best so far, the more of the others need no more than a look.
   const int likely = std::clamp(search.likely_stages(), 1, experts);
-  search.try_eps(likely);
-  for (int n = 1; n <= experts; ++n) {
-    if (n != likely && !search.try_eps(n)) break;
+  for (int n = likely; n >= 1; --n) search.try_eps(n);
+  for (int n = likely + 1; n <= experts && search.try_eps(n); ++n) {
   }
   if (limits.microbatch) search.try_microbatch();
 }

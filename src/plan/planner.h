@@ -15,6 +15,9 @@ struct PlanLimits {
   bool microbatch = true;
   bool tp = false;
   bool local_first = true;
+  // Reckon every candidate, also those that cannot win by a bound: for people who ask why. Takes longer, the choice is
+  // the same.
+  bool explain = false;
   std::vector<int> comm_sms = {};  // allowed; empty: every point of the profile's links
 };
 

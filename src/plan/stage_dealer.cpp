@@ -1,6 +1,7 @@
 #include "plan/stage_dealer.h"
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <numeric>
 
@@ -12,6 +13,17 @@ namespace {
 // Of the stage's index and of its number of experts; the rows have the rest, more than 2^31 times as many experts need.
 constexpr int kBits = 12;
 constexpr uint64_t kIndexMask = (uint64_t{1} << kBits) - 1;
+constexpr uint64_t kNoBin = ~uint64_t{0};
+
+// A bin's index is part of its number, so the least number says which bin it is: no branch to mispredict, and four
+// chains of comparisons at once. The size is a multiple of four.
+uint64_t least_of(const uint64_t* bins, size_t size) {
+  std::array<uint64_t, 4> least = {bins[0], bins[1], bins[2], bins[3]};
+  for (size_t i = 4; i < size; i += 4) {
+    for (size_t k = 0; k < 4; ++k) least[k] = std::min(least[k], bins[i + k]);
+  }
+  return std::min(std::min(least[0], least[1]), std::min(least[2], least[3]));
+}
 
 }  // namespace
 
@@ -34,29 +46,29 @@ void StageDealer::deal(int num_stages, std::span<int> stage_of) {
   }
   EPS_CHECK_LT(placement_.experts_per_rank(), 1 << kBits);
   const auto n = static_cast<size_t>(num_stages);
-  bins_.resize(n);
+  const size_t padded = (n + 3) / 4 * 4;
+  const auto num_ranks = static_cast<size_t>(placement_.num_ranks);
+  const auto each = static_cast<size_t>(placement_.experts_per_rank());
+  bins_.assign(num_ranks * padded, kNoBin);
+  for (size_t r = 0; r < num_ranks; ++r) std::iota(&bins_[r * padded], &bins_[r * padded] + n, uint64_t{0});
+  // Ranks innermost: one rank's experts wait for each other, those of different ranks do not.
+  for (size_t i = 0; i < each; ++i) {
+    for (size_t r = 0; r < num_ranks; ++r) {
+      const auto e = static_cast<size_t>(by_load_[r * each + i]);
+      uint64_t* bins = &bins_[r * padded];
+      const uint64_t least = least_of(bins, padded);
+      bins[least & kIndexMask] = least + (static_cast<uint64_t>(load_[e]) << (2 * kBits)) + (uint64_t{1} << kBits);
+      stage_of[e] = static_cast<int>(least & kIndexMask);
+    }
+  }
+  // The rank's largest stage becomes stage 0, and so on: large stages meet large ones of other ranks, and no rank waits
+  // for another's.
   place_.resize(n);
-  for (int rank = 0; rank < placement_.num_ranks; ++rank) {
-    const int first = placement_.first_expert(rank);
-    const int end = first + placement_.experts_per_rank();
-    for (size_t s = 0; s < n; ++s) bins_[s] = s;
-    for (int i = first; i < end; ++i) {
-      const auto e = static_cast<size_t>(by_load_[static_cast<size_t>(i)]);
-      // A bin's index is part of its number, so the least number says which bin it is: no branch to mispredict.
-      uint64_t least = bins_[0];
-      for (size_t s = 1; s < n; ++s) least = std::min(least, bins_[s]);
-      const uint64_t stage = least & kIndexMask;
-      bins_[stage] = least + (static_cast<uint64_t>(load_[e]) << (2 * kBits)) + (uint64_t{1} << kBits);
-      stage_of[e] = static_cast<int>(stage);
-    }
-    // The rank's largest stage becomes stage 0, and so on: large stages meet large ones of other ranks, and no rank waits
-    // for another's.
-    std::sort(bins_.begin(), bins_.end(), std::greater<>());
-    for (size_t s = 0; s < n; ++s) place_[bins_[s] & kIndexMask] = static_cast<int>(s);
-    for (int e = first; e < end; ++e) {
-      int& stage = stage_of[static_cast<size_t>(e)];
-      stage = place_[static_cast<size_t>(stage)];
-    }
+  for (size_t r = 0; r < num_ranks; ++r) {
+    uint64_t* bins = &bins_[r * padded];
+    std::sort(bins, bins + n, std::greater<>());
+    for (size_t s = 0; s < n; ++s) place_[bins[s] & kIndexMask] = static_cast<int>(s);
+    for (size_t e = r * each; e < (r + 1) * each; ++e) stage_of[e] = place_[static_cast<size_t>(stage_of[e])];
   }
 }
 

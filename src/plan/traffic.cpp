@@ -63,6 +63,20 @@ void TrafficModel::find_missing(std::span<double> rest, std::span<double> miss, 
   }
 }
 
+double TrafficModel::first_need(size_t rank, double f) const {
+  double rest = 1 - f;
+  double miss = 1;
+  double missing = 0;
+  double visits = 0;
+  for (size_t j = 1; j < width_; ++j, rest -= 1 / experts_) {
+    const double share = share_of_count_[j * num_ranks_ + rank];
+    miss *= std::max(0.0, rest) * left_[j - 1];
+    missing += share * miss;
+    visits += share;
+  }
+  return visits - missing;
+}
+
 void TrafficModel::fill_place(const Place& place, std::span<const double> dispatch_part,
                               std::span<const double> combine_part, MessageRows* dispatch, MessageRows* combine,
                               double MessageRows::*larger) {
@@ -98,8 +112,8 @@ void TrafficModel::split(std::span<const double> rows, int num_stages, std::span
   const auto stages = static_cast<size_t>(num_stages);
   const size_t n = num_ranks_;
   // By rank: rows in all and so far, and the shares of the visiting tokens that have not been seen, or are not complete.
-  std::vector<double> memory(10 * n, 0.0);
-  const auto array = [&](size_t i) { return std::span<double>(&memory[i * n], n); };
+  scratch_.assign(10 * n, 0.0);
+  const auto array = [&](size_t i) { return std::span<double>(&scratch_[i * n], n); };
   const auto all = array(0), done = array(1), unseen = array(2), unfinished = array(3), first = array(4),
              last = array(5), rest = array(6), miss = array(7), missing = array(8), present = array(9);
   std::fill(unseen.begin(), unseen.end(), 1.0);

@@ -38,6 +38,9 @@ class TrafficModel {
 
   // Whether tokens of other ranks come to `rank`, and whether any travel beyond the node.
   bool has_visits(size_t rank) const { return near_.tokens.to_rank[rank] + far_.tokens.to_rank[rank] > 0; }
+  // Share of the tokens visiting `rank` that a stage holding the share `f` of its rows is the first to need.
+  double first_need(size_t rank, double f) const;
+  double near_visits(size_t rank) const { return std::min(near_.tokens.to_rank[rank], near_.partials.to_rank[rank]); }
   bool any_far() const { return any_far_; }
 
   // Over all ranks, dispatched and returned.
@@ -70,6 +73,7 @@ class TrafficModel {
   std::vector<double> left_;             // [width] 1 / (share of the experts not drawn yet)
   Place near_, far_;
   bool any_far_ = false;
+  std::vector<double> scratch_;
   std::vector<double> sent_, returned_;  // [num_ranks] scratch
   int64_t dispatch_rows_ = 0;
   int64_t combine_rows_ = 0;
