@@ -1,4 +1,5 @@
-// How long planning takes: one DeepSeek-V2 layer of 20 local experts on 8 ranks, a new load every time, and found again.
+// How long planning takes: one DeepSeek-V2 layer of 20 local experts on 8 ranks, a new load every time, and found
+// again.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>

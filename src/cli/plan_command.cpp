@@ -123,6 +123,21 @@ Plan plan_eps(const Planner& planner, const MoeProblem& problem) {
   return planner.plan(problem, {PipelineOption::Mode::kFixed, num_stages});
 }
 
+// The best candidate of each strategy that was not chosen, and why it was not.
+void add_other_strategies(const PipelineOption& pipeline, const Planner& planner, const PlanFlags& flags,
+                          PlanReport& report) {
+  for (const StrategyRow& other : report.strategies) {
+    if (other.strategy == report.plan.strategy || other.verdict == Verdict::kCannotRun) continue;
+    const Plan plan = planner.plan(make_problem(report.shape, other.strategy, flags.work), pipeline);
+    for (Candidate c : plan.candidates) {
+      if (c.verdict != Verdict::kChosen) continue;
+      c.verdict = other.verdict == Verdict::kTooBig ? Verdict::kTooBig : Verdict::kSlowerModel;
+      c.memory_gb = other.memory_gb;
+      report.plan.candidates.push_back(c);
+    }
+  }
+}
+
 void write_trace(const std::string& path, const Planner& planner, const PlanReport& report) {
   TraceRecorder trace;
   const auto num_ranks = static_cast<size_t>(report.num_ranks());
@@ -161,9 +176,12 @@ int run(PlanFlags& flags) {
   report.link = flags.link;
   const Strategy strategy = strategy_of(flags, pipeline, report);
   report.problem = make_problem(report.shape, strategy, flags.work);
-  const Planner planner(report.profile, report.shape.moe);
+  PlanLimits limits;
+  limits.explain = true;
+  const Planner planner(report.profile, report.shape.moe, limits);
   const bool suits_eps = flags.policy == "eps" && pipeline.mode == PipelineOption::Mode::kAuto;
   report.plan = suits_eps ? plan_eps(planner, report.problem) : planner.plan(report.problem, pipeline);
+  add_other_strategies(pipeline, planner, flags, report);
   report.plan.paper = planner.paper_view(report.problem, report.plan);
   if (!flags.svg.empty()) write_file(flags.svg, timeline_svg(report.plan, subject_of(report)));
   if (!flags.trace.empty()) write_trace(flags.trace, planner, report);

@@ -61,14 +61,16 @@ std::string format_candidates(const Plan& plan, bool all) {
       all ? sorted_candidates(plan.candidates) : notable_candidates(plan.candidates, kMaxCandidates);
   if (shown.empty()) return "";
   const std::vector<TableColumn> columns = {
-      {"policy", 10, false}, {"strategy", 8, false},     {"N", 3, true},           {"SMs", 18, false},
-      {"wire", 8, false},    {"predicted µs", 12, true}, {"% of bound", 10, true}, {"why not", 7, false}};
+      {"policy", 10, false},      {"strategy", 8, false},   {"N", 3, true},
+      {"kernels", 7, false},      {"SMs", 18, false},       {"wire", 8, false},
+      {"predicted µs", 12, true}, {"% of bound", 10, true}, {"why not", 7, false}};
   std::string out = "\n" + markdown_header(columns);
   const Candidate* chosen = find_chosen(plan.candidates);
   for (const Candidate& c : shown) {
     const std::vector<std::string> cells = {std::string(to_string(c.policy)),
                                             std::string(to_string(c.strategy)),
                                             std::to_string(c.num_stages),
+                                            kernels_text(c),
                                             sms_text(c.sms),
                                             wire_text(c.wire),
                                             fmt::format("{:.1f}", c.makespan_us),

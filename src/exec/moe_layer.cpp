@@ -62,7 +62,7 @@ void MoeLayerRunner::record(int layer, const Plan& plan, const MoeProblem& probl
   const std::vector<TimelineEvent>& events = executor_.timeline();
   stats_.overlap += measure_overlap(events);
   ++stats_.num_layers_run;
-  ++stats_.layers_by_stages[plan.num_stages()];
+  ++stats_.layers_by_stages[plan.num_expert_stages()];
   for (const Stage& stage : plan.stages) {
     const auto r = static_cast<size_t>(comm_.rank());
     if (stage.rows_per_rank[r] == 0) continue;

@@ -8,7 +8,9 @@
 namespace eps {
 namespace {
 
-bool can_run(const Candidate& c) { return c.verdict != Verdict::kTooBig && c.verdict != Verdict::kCannotRun; }
+bool can_run(const Candidate& c) {
+  return c.verdict != Verdict::kTooBig && c.verdict != Verdict::kCannotRun && c.verdict != Verdict::kSlowerModel;
+}
 
 bool comes_before(const Candidate& a, const Candidate& b) {
   const auto rank = [](const Candidate& c) {
@@ -39,8 +41,9 @@ std::vector<Candidate> best_variants(const std::vector<Candidate>& candidates) {
 std::vector<Candidate> notable_candidates(const std::vector<Candidate>& candidates, size_t limit) {
   std::vector<Candidate> all = best_variants(candidates);
   const auto is_first_of_policy = [&all](size_t i) {
-    return std::ranges::none_of(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(i),
-                                [&](const Candidate& c) { return c.policy == all[i].policy; });
+    return std::ranges::none_of(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(i), [&](const Candidate& c) {
+      return c.policy == all[i].policy && c.strategy == all[i].strategy;
+    });
   };
   size_t num_first = 0;
   for (size_t i = 0; i < all.size(); ++i) num_first += is_first_of_policy(i) ? 1 : 0;
@@ -70,6 +73,11 @@ std::string short_name(const Candidate& candidate) {
 std::string wire_text(const Wire& wire) {
   if (wire.dispatch == wire.combine) return std::string(to_string(wire.dispatch));
   return fmt::format("{}/{}", to_string(wire.dispatch), to_string(wire.combine));
+}
+
+std::string kernels_text(const Candidate& candidate) {
+  if (candidate.uses_dense && candidate.uses_grouped) return "both";
+  return candidate.uses_dense ? "dense" : candidate.uses_grouped ? "grouped" : "-";
 }
 
 std::string sms_text(const SmBudget& sms) {

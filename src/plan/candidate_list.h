@@ -12,7 +12,8 @@ namespace eps {
 // orders); the chosen one first, then by makespan; those that were ruled out last.
 std::vector<Candidate> best_variants(const std::vector<Candidate>& candidates);
 
-// At most `limit` of those (4 or more), the fastest of each policy always among them: it is what people compare with.
+// At most `limit` of those, or more where there are more policies and strategies: the fastest of each is always among
+// them, because it is what people compare with.
 std::vector<Candidate> notable_candidates(const std::vector<Candidate>& candidates, size_t limit);
 
 // All of them in that order.
@@ -26,6 +27,9 @@ std::string short_name(const Candidate& candidate);
 
 // "bf16", or "fp8/bf16" where dispatch and combine differ.
 std::string wire_text(const Wire& wire);
+
+// "dense", "grouped" or "both": what the slowest ranks' stages run.
+std::string kernels_text(const Candidate& candidate);
 
 // "20 comm + 112 gemm", "-" where nothing is limited.
 std::string sms_text(const SmBudget& sms);

@@ -37,6 +37,7 @@ std::string_view word_of(Verdict verdict) {
     case Verdict::kSlower: return "slower";
     case Verdict::kTooBig: return "too_big";
     case Verdict::kNotAsked: return "not_asked";
+    case Verdict::kSlowerModel: return "slower_model";
     case Verdict::kCannotRun: return "cannot_run";
   }
   return "?";
@@ -73,10 +74,10 @@ TokenPart read_token_part(const JsonObject& object, std::string_view key) {
 }
 
 Verdict read_verdict(const JsonObject& object, std::string_view key) {
-  return read_word(
-      object, key,
-      std::array{Verdict::kChosen, Verdict::kSlower, Verdict::kTooBig, Verdict::kNotAsked, Verdict::kCannotRun},
-      word_of);
+  return read_word(object, key,
+                   std::array{Verdict::kChosen, Verdict::kSlower, Verdict::kTooBig, Verdict::kNotAsked,
+                              Verdict::kSlowerModel, Verdict::kCannotRun},
+                   word_of);
 }
 
 OrderedJson kernels_json(const std::vector<GemmKind>& kernels, size_t num_ranks) {

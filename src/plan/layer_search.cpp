@@ -111,8 +111,8 @@ double LayerSearch::least_comm_us(int num_stages, const Budget& budget, const Wi
 double LayerSearch::lower_bound(int num_stages, const Budget& budget, const Wire& wire) const {
   const double factor = std::min(budget.factors.dense, budget.factors.grouped);
   const double calls = num_stages <= least_busy_ ? (num_stages - 1) * (cost_.stage_overhead_us() + handoff_us_) : 0.0;
-  return least_span(budget.least_shared_us + least_others_us_ + factor * least_gemms_us_ + calls, least_comm_us(num_stages, budget, wire),
-                    budget.factors);
+  return least_span(budget.least_shared_us + least_others_us_ + factor * least_gemms_us_ + calls,
+                    least_comm_us(num_stages, budget, wire), budget.factors);
 }
 
 int LayerSearch::likely_stages() const {
@@ -289,13 +289,18 @@ void LayerSearch::find_messages(Policy policy, int num_stages) {
   }
 }
 
-// The slowest rank's compute.
-PipelineStage LayerSearch::pipeline_stage(const StageCost* ranks, const SmFactors& factors) const {
+StageCost::Best LayerSearch::slowest(const StageCost* ranks, const SmFactors& factors) const {
   StageCost::Best worst;
   for (size_t r = 0; r < num_ranks_; ++r) {
     const StageCost::Best best = ranks[r].best(factors);
     if (best.us > worst.us) worst = best;
   }
+  return worst;
+}
+
+// The slowest rank's compute.
+PipelineStage LayerSearch::pipeline_stage(const StageCost* ranks, const SmFactors& factors) const {
+  const StageCost::Best worst = slowest(ranks, factors);
   return {0, worst.us + handoff_us_, 0, mix_rates(factors, worst.dense_us, worst.grouped_us)};
 }
 
@@ -332,7 +337,11 @@ void LayerSearch::fill_pipeline(Candidate& c, const Budget& budget) {
   const int64_t hidden = problem_.shape.hidden;
   const auto out_bytes = static_cast<double>(wire_row_bytes(c.wire.dispatch, hidden));
   const auto back_bytes = static_cast<double>(wire_row_bytes(c.wire.combine, hidden));
+  c.uses_dense = c.uses_grouped = false;
   for (size_t s = 0; s < messages_.size(); ++s) {
+    const StageCost::Best worst = slowest(&costs_[s * num_ranks_], budget.factors);
+    c.uses_dense |= worst.dense_us > 0;
+    c.uses_grouped |= worst.grouped_us > 0;
     PipelineStage stage = pipeline_stage(&costs_[s * num_ranks_], budget.factors);
     stage.dispatch_us = message_us(messages_[s].dispatch, budget.link, c.wire.dispatch, out_bytes);
     stage.combine_us = message_us(messages_[s].combine, budget.link, c.wire.combine, back_bytes);

@@ -70,6 +70,7 @@ class LayerSearch {
   void order_stages(int num_stages);
   void sum_local();
   void find_messages(Policy policy, int num_stages);
+  StageCost::Best slowest(const StageCost* ranks, const SmFactors& factors) const;
   PipelineStage pipeline_stage(const StageCost* ranks, const SmFactors& factors) const;
   double message_us(const MessageRows& rows, const LinkPoint& link, DType wire, double row_bytes) const;
   double collective_us(const LinkPoint& link, DType wire) const;

@@ -76,10 +76,11 @@ struct SmBudget {
 
 enum class Verdict : uint8_t {
   kChosen,
-  kSlower,     // than the chosen one
-  kTooBig,     // does not fit in memory
-  kNotAsked,   // the caller wanted another one
-  kCannotRun,  // the executor (or the profile) cannot do it
+  kSlower,       // than the chosen one
+  kTooBig,       // does not fit in memory
+  kNotAsked,     // the caller wanted another one
+  kSlowerModel,  // another strategy, whose whole prefill takes longer
+  kCannotRun,    // the executor (or the profile) cannot do it
 };
 
 // One way to run the layer that the planner looked at.
@@ -91,6 +92,8 @@ struct Candidate {
   bool split_shared = false;  // a part of the shared experts runs after the last stage
   Wire wire;
   SmBudget sms;
+  bool uses_dense = false;    // some stage of the slowest rank runs dense GEMMs
+  bool uses_grouped = false;  // … grouped ones
   double makespan_us = 0;
   double bound_us = 0;    // max(compute, communication): what perfect overlap would take
   double compute_us = 0;  // busy time of the compute lane, as it runs alone

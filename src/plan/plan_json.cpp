@@ -101,6 +101,8 @@ OrderedJson candidate_json(const Candidate& c, const Candidate* chosen) {
           {"memory_gb", finite(c.memory_gb)},
           {"wire", wire_json(c.wire)},
           {"sms", sms_json(c.sms)},
+          {"uses_dense", c.uses_dense},
+          {"uses_grouped", c.uses_grouped},
           {"local_first", c.local_first},
           {"split_shared", c.split_shared},
           {"verdict", word_of(c.verdict)},
@@ -108,9 +110,9 @@ OrderedJson candidate_json(const Candidate& c, const Candidate* chosen) {
 }
 
 Candidate read_candidate(const JsonObject& object) {
-  refuse_unknown_keys(
-      object, {"policy", "strategy", "num_stages", "makespan_us", "bound_us", "compute_us", "comm_us", "grouped_us",
-               "memory_gb", "wire", "sms", "local_first", "split_shared", "verdict", "reason"});
+  refuse_unknown_keys(object, {"policy", "strategy", "num_stages", "makespan_us", "bound_us", "compute_us", "comm_us",
+                               "grouped_us", "memory_gb", "wire", "sms", "uses_dense", "uses_grouped", "local_first",
+                               "split_shared", "verdict", "reason"});
   Candidate c;
   c.policy = read_policy(object, "policy");
   c.strategy = read_strategy(object, "strategy");
@@ -123,6 +125,8 @@ Candidate read_candidate(const JsonObject& object) {
   c.memory_gb = object.get<double>("memory_gb");
   c.wire = read_wire(object.child("wire"));
   c.sms = read_sms(object.child("sms"));
+  c.uses_dense = object.get<bool>("uses_dense");
+  c.uses_grouped = object.get<bool>("uses_grouped");
   c.local_first = object.get<bool>("local_first");
   c.split_shared = object.get<bool>("split_shared");
   c.verdict = read_verdict(object, "verdict");

@@ -161,6 +161,9 @@ Plan Planner::Impl::plan_tp(const MoeProblem& problem) const {
   for (size_t i = 0; i < plan.ops.size(); ++i) {
     (plan.ops[i].lane == Lane::kCompute ? chosen.compute_us : chosen.comm_us) += work.us[i];
   }
+  for (const GemmKind kind : {plan.stages[0].gate_up_kernel[0], plan.stages[0].down_kernel[0]}) {
+    (kind == GemmKind::kDense ? chosen.uses_dense : chosen.uses_grouped) = true;
+  }
   chosen.bound_us = plan.bound_us = std::max(chosen.compute_us, chosen.comm_us);
   chosen.verdict = Verdict::kChosen;
   plan.reason = "every rank works on a part of every expert; two all-reduces, nothing to hide them";

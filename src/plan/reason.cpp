@@ -36,6 +36,7 @@ std::string reason_of(const Candidate& candidate, const Candidate& chosen) {
     case Verdict::kSlower: return explain_slower(candidate, chosen);
     case Verdict::kTooBig: return fmt::format("does not fit: {:.1f} GB a rank", candidate.memory_gb);
     case Verdict::kNotAsked: return "not asked for";
+    case Verdict::kSlowerModel: return "the whole prefill takes longer, attention included";
     case Verdict::kCannotRun: return "can be planned, not run";
   }
   return "?";

@@ -111,7 +111,8 @@ void TrafficModel::split(std::span<const double> rows, int num_stages, std::span
                          std::span<MessageRows> combine) {
   const auto stages = static_cast<size_t>(num_stages);
   const size_t n = num_ranks_;
-  // By rank: rows in all and so far, and the shares of the visiting tokens that have not been seen, or are not complete.
+  // By rank: rows in all and so far, and the shares of the visiting tokens that have not been seen, or are not
+  // complete.
   scratch_.assign(10 * n, 0.0);
   const auto array = [&](size_t i) { return std::span<double>(&scratch_[i * n], n); };
   const auto all = array(0), done = array(1), unseen = array(2), unfinished = array(3), first = array(4),

@@ -70,7 +70,7 @@ class TrafficModel {
   size_t width_;
   double experts_;
   std::vector<double> share_of_count_;  // [width, num_ranks] of a rank's visits, those with so many experts
-  std::vector<double> left_;             // [width] 1 / (share of the experts not drawn yet)
+  std::vector<double> left_;            // [width] 1 / (share of the experts not drawn yet)
   Place near_, far_;
   bool any_far_ = false;
   std::vector<double> scratch_;

@@ -1,0 +1,94 @@
+#include "plan/plan_cache.h"
+
+#include <gtest/gtest.h>
+
+#include "support/problems.h"
+
+namespace eps {
+namespace {
+
+using test::LoadKind;
+using test::random_layer;
+
+Planner make_planner(int top_k) {
+  MoeShape shape = test::kMadeUpShape;
+  shape.top_k = top_k;
+  return Planner(test::made_up_profile(), shape);
+}
+
+TEST(PlanCache, TheSameLoadIsPlannedOnce) {
+  std::mt19937 rng(1);
+  const auto layer = random_layer(rng, 32, 4, 3, 500, LoadKind::kEven);
+  const Planner planner = make_planner(3);
+  PlanCache cache(planner, {});
+  const Plan first = cache.plan(layer.problem);
+  EXPECT_EQ(cache.plan(layer.problem), first);
+  EXPECT_EQ(cache.num_misses(), 1);
+  EXPECT_EQ(cache.num_hits(), 1);
+}
+
+TEST(PlanCache, WhatCameBeforeDoesNotMatter) {
+  std::mt19937 rng(2);
+  const Planner planner = make_planner(2);
+  PlanCache warm(planner, {});
+  for (int trial = 0; trial < 200; ++trial) {
+    const int tokens = trial % 3 == 0 ? 4 : 300;
+    const auto layer = random_layer(rng, 16, 4, 2, tokens, static_cast<LoadKind>(trial % 4));
+    PlanCache cold(planner, {});
+    EXPECT_EQ(warm.plan(layer.problem), cold.plan(layer.problem));
+  }
+  EXPECT_GT(warm.num_hits(), 0);
+}
+
+TEST(PlanCache, PlansOfBucketsAreSoundForTheRealLoad) {
+  std::mt19937 rng(3);
+  const Planner planner = make_planner(4);
+  PlanCache cache(planner, {});
+  for (int trial = 0; trial < 100; ++trial) {
+    const auto layer = random_layer(rng, 24, 4, 4, 200, static_cast<LoadKind>(trial % 4));
+    Plan plan = cache.plan(layer.problem);
+    // Rows are the bucket's; everything else has to hold for the layer that runs.
+    for (Stage& stage : plan.stages) stage.rows_per_rank = count_stage_rows(plan, stage, layer.problem);
+    EXPECT_EQ(find_plan_faults(plan, layer.problem), std::vector<std::string>{});
+  }
+}
+
+TEST(PlanCache, RowsOfABucketAreCloseToTheReal) {
+  std::mt19937 rng(4);
+  LoadBucket bucket;
+  for (const int tokens : {100, 1000, 5000}) {
+    const auto layer = random_layer(rng, 16, 4, 4, tokens, LoadKind::kEven);
+    find_bucket(layer.problem, bucket);
+    const MoeProblem stands_for = bucket.problem(layer.problem);
+    for (size_t e = 0; e < layer.problem.load.size(); ++e) {
+      const auto real = static_cast<double>(layer.problem.load[e]);
+      if (real < 64) continue;
+      EXPECT_NEAR(static_cast<double>(stands_for.load[e]), real, real / 8 + 1);
+    }
+  }
+}
+
+TEST(PlanCache, DecodingTokensShareAPlanWhateverTheirExperts) {
+  std::mt19937 rng(5);
+  const Planner planner = make_planner(3);
+  PlanCache cache(planner, {});
+  for (int trial = 0; trial < 50; ++trial) {
+    auto layer = random_layer(rng, 64, 1, 3, 1, LoadKind::kEven);
+    if (layer.problem.tokens_per_rank[0] == 0) continue;
+    cache.plan(layer.problem);
+  }
+  EXPECT_EQ(cache.num_misses(), 1);
+}
+
+TEST(PlanCache, ForgetsAllAtOnceWhenFull) {
+  std::mt19937 rng(6);
+  const Planner planner = make_planner(1);
+  PlanCache cache(planner, {}, 4);
+  for (int trial = 0; trial < 20; ++trial) {
+    cache.plan(random_layer(rng, 8, 2, 1, 100 * (trial + 1), LoadKind::kEven).problem);
+  }
+  EXPECT_GT(cache.num_misses(), 4);
+}
+
+}  // namespace
+}  // namespace eps
