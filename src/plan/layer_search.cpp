@@ -66,13 +66,17 @@ void LayerSearch::list_budgets() {
   for (const LinkPoint& link : cost_.profile().links) {
     const auto& sms = limits_.comm_sms;
     if (!sms.empty() && std::find(sms.begin(), sms.end(), link.sms) == sms.end()) continue;
+    for (const int gemm : limits_.gemm_sms) {
+      const int capped = gemm < num_sms ? gemm : 0;
+      budgets_.push_back({link, capped, cost_.sm_factors(capped, link.sms)});
+    }
     const int rest = link.sms > 0 && link.sms < num_sms ? num_sms - link.sms : 0;
-    budgets_.push_back({link, rest, cost_.sm_factors(rest)});
+    if (limits_.gemm_sms.empty()) budgets_.push_back({link, rest, cost_.sm_factors(rest, link.sms)});
     if (fastest == nullptr || link.gbps > fastest->gbps) fastest = &link;
   }
   if (fastest == nullptr) {
     budgets_.push_back({{}, 0, cost_.sm_factors(0)});  // one rank
-  } else if (fastest->sms > 0) {
+  } else if (fastest->sms > 0 && limits_.gemm_sms.empty()) {
     budgets_.push_back({*fastest, 0, cost_.sm_factors(0)});  // unlimited GEMMs, which get in the messages' way
   }
 }
@@ -355,7 +359,7 @@ void LayerSearch::try_budgets(Candidate candidate) {
 
 ChosenStages LayerSearch::stages_of(const Choice& choice) {
   Candidate c = choice.candidate;
-  const Budget budget{choice.link, choice.gemm_sms, cost_.sm_factors(choice.gemm_sms)};
+  const Budget budget{choice.link, choice.gemm_sms, cost_.sm_factors(choice.gemm_sms, choice.link.sms)};
   split(c.policy, c.num_stages);
   fill_pipeline(c, budget);
   ChosenStages out;
