@@ -45,8 +45,9 @@ RowTable::RowTable(const GemmProfile& gemm, int64_t n, int64_t k) {
   }
 }
 
-LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp)
+LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp, std::optional<GemmKind> only)
     : profile_(&profile),
+      only_(only),
       shape_(shape),
       act_bytes_(static_cast<double>(size_of(shape.act_dtype))),
       dense_(&find_gemm(profile, GemmKind::kDense, shape.weight_dtype)),
@@ -79,10 +80,13 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
   }
 }
 
-ClockRates LayerCost::rates(bool limited) const {
+// missing: 0 = messages have the SMs they want, 1 = none.
+ClockRates LayerCost::rates(double missing) const {
   const Contention& c = profile_->contention;
-  return limited ? ClockRates{1 / (1 + c.compute), 1 / (1 + c.comm)}
-                 : ClockRates{1 / (1 + c.uncapped_compute), 1 / (1 + c.uncapped_comm)};
+  const auto rate = [missing](double capped, double uncapped) {
+    return 1 / (1 + capped + missing * (uncapped - capped));
+  };
+  return {rate(c.compute, c.uncapped_compute), rate(c.comm, c.uncapped_comm)};
 }
 
 ClockRates mix_rates(const SmFactors& factors, double dense, double grouped) {
@@ -94,20 +98,24 @@ ClockRates mix_rates(const SmFactors& factors, double dense, double grouped) {
   return {mix(d.compute_beside_comm, g.compute_beside_comm), mix(d.comm_beside_compute, g.comm_beside_compute)};
 }
 
-SmFactors LayerCost::sm_factors(int sms) const {
+SmFactors LayerCost::sm_factors(int sms, int comm_sms) const {
   const auto factor = [sms](const GemmProfile& gemm) {
     return sms == 0 || gemm.sm_factor.empty() ? 1.0 : curve_at(gemm.sm_factor, sms, false);
   };
   // A kernel that cannot be limited takes every SM whatever the budget says.
-  const auto limited = [&](const GemmProfile& gemm) {
-    return profile_->num_sms == 0 || (sms > 0 && sms < profile_->num_sms && !gemm.sm_factor.empty());
+  const auto missing = [&](const GemmProfile& gemm) {
+    const int num_sms = profile_->num_sms;
+    if (num_sms == 0) return 0.0;
+    if (sms == 0 || sms >= num_sms || gemm.sm_factor.empty()) return 1.0;
+    return comm_sms == 0 ? 0.0 : std::clamp(static_cast<double>(sms + comm_sms - num_sms) / comm_sms, 0.0, 1.0);
   };
-  return {factor(*dense_), factor(*grouped_), rates(limited(*dense_)), rates(limited(*grouped_))};
+  return {factor(*dense_), factor(*grouped_), rates(missing(*dense_)), rates(missing(*grouped_)), only_};
 }
 
 GemmKind LayerCost::better_kernel(const StageGemm& gemm, const SmFactors& factors) const {
-  return gemm_us(GemmKind::kDense, gemm, factors) <= gemm_us(GemmKind::kGrouped, gemm, factors) ? GemmKind::kDense
-                                                                                                : GemmKind::kGrouped;
+  const bool dense =
+      factors.prefers_dense(gemm_us(GemmKind::kDense, gemm, factors), gemm_us(GemmKind::kGrouped, gemm, factors));
+  return dense ? GemmKind::kDense : GemmKind::kGrouped;
 }
 
 double LayerCost::stage_overhead_us() const {

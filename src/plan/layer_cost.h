@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -53,21 +54,28 @@ struct SmFactors {
   double dense = 1;
   double grouped = 1;
   ClockRates dense_rates, grouped_rates;
+  std::optional<GemmKind> only;  // the one kernel experts may take
+
+  // Whether experts run dense when the two kernels take so long.
+  bool prefers_dense(double dense_us, double grouped_us) const {
+    return only ? *only == GemmKind::kDense : dense_us <= grouped_us;
+  }
 };
 
 // Rates of a stretch of compute that spends `dense` and `grouped` µs in the two kernels.
 ClockRates mix_rates(const SmFactors& factors, double dense, double grouped);
 
-// Costs of one layer of `shape`; expert and shared inner sizes divided by `tp`.
+// Costs of one layer of `shape`; expert and shared inner sizes divided by `tp`, experts in the kernel `only` if given.
 class LayerCost {
  public:
-  LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp);
+  LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp, std::optional<GemmKind> only = {});
 
   const ProjectionTables& gate_up() const { return gate_up_; }
   const ProjectionTables& down() const { return down_; }
 
-  // What a budget of `sms` SMs (0: all) does to the kernels.
-  SmFactors sm_factors(int sms) const;
+  // What a budget of `sms` SMs (0: all) does to the kernels beside messages that take `comm_sms`. Where the two do not
+  // fit together, they disturb each other by the share of the messages' SMs that is missing.
+  SmFactors sm_factors(int sms, int comm_sms = 0) const;
   // A stage's projection in one kernel, and in the better one.
   double gemm_us(GemmKind kind, const StageGemm& gemm, const SmFactors& factors) const {
     if (gemm.groups == 0) return 0;
@@ -104,9 +112,10 @@ class LayerCost {
   const HardwareProfile& profile() const { return *profile_; }
 
  private:
-  ClockRates rates(bool limited) const;
+  ClockRates rates(double missing) const;
 
   const HardwareProfile* profile_;
+  std::optional<GemmKind> only_;
   MoeShape shape_;
   double act_bytes_;
   const GemmProfile* dense_;

@@ -74,7 +74,7 @@ void LayerSearch::list_budgets() {
   const int num_sms = cost_.profile().num_sms;
   const double shared = cost_.least_shared_us(most_tokens_);
   const auto add = [&](const LinkPoint& link, int gemm_sms) {
-    const SmFactors factors = cost_.sm_factors(gemm_sms);
+    const SmFactors factors = cost_.sm_factors(gemm_sms, link.sms);
     budgets_.push_back({link, gemm_sms, factors, factors.dense * shared});
   };
   const LinkPoint* fastest = nullptr;
@@ -82,13 +82,15 @@ void LayerSearch::list_budgets() {
     const auto& sms = limits_.comm_sms;
     if (!sms.empty() && std::find(sms.begin(), sms.end(), link.sms) == sms.end()) continue;
     // More SMs that move nothing faster only take them from the GEMMs.
-    if (fastest != nullptr && link.gbps <= fastest->gbps && link.alpha_us >= fastest->alpha_us) continue;
-    add(link, link.sms > 0 && link.sms < num_sms ? num_sms - link.sms : 0);
+    const bool slower = fastest != nullptr && link.gbps <= fastest->gbps && link.alpha_us >= fastest->alpha_us;
+    if (slower && limits_.gemm_sms.empty()) continue;
+    for (const int gemm : limits_.gemm_sms) add(link, gemm < num_sms ? gemm : 0);
+    if (limits_.gemm_sms.empty()) add(link, link.sms > 0 && link.sms < num_sms ? num_sms - link.sms : 0);
     if (fastest == nullptr || link.gbps > fastest->gbps) fastest = &link;
   }
   if (fastest == nullptr) {
     add({}, 0);  // one rank
-  } else if (fastest->sms > 0) {
+  } else if (fastest->sms > 0 && limits_.gemm_sms.empty()) {
     add(*fastest, 0);  // unlimited GEMMs, which get in the messages' way
   }
 }
@@ -451,7 +453,7 @@ void LayerSearch::try_budgets(Candidate candidate) {
 
 ChosenStages LayerSearch::stages_of(const Choice& choice) {
   Candidate c = choice.candidate;
-  const Budget budget{choice.link, choice.gemm_sms, cost_.sm_factors(choice.gemm_sms)};
+  const Budget budget{choice.link, choice.gemm_sms, cost_.sm_factors(choice.gemm_sms, choice.link.sms)};
   split(c.policy, c.num_stages, false);
   fill_pipeline(c, budget);
   ChosenStages out;

@@ -58,7 +58,7 @@ class WorkReckoner {
         problem_(problem),
         cost_(cost),
         num_ranks_(static_cast<size_t>(problem.placement.num_ranks)),
-        factors_(cost.sm_factors(gemm_limit())),
+        factors_(cost.sm_factors(gemm_limit(), plan.sms.comm)),
         link_(find_link()) {
     sum_stages();
     split_traffic();
@@ -200,7 +200,7 @@ ClockWork slowest_rank_work(const Plan& plan, const ChosenStages& chosen, const 
   const auto num_ranks = static_cast<size_t>(problem.placement.num_ranks);
   const Pipeline& pipeline = chosen.pipeline;
   const int limit = plan.sms.gemm > 0 && plan.sms.gemm < cost.profile().num_sms ? plan.sms.gemm : 0;
-  const SmFactors factors = cost.sm_factors(limit);
+  const SmFactors factors = cost.sm_factors(limit, plan.sms.comm);
   std::vector<StageWork> stages;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     size_t slowest = 0;

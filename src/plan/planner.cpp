@@ -81,7 +81,7 @@ std::string describe_choice(const Candidate& c, int num_ranks) {
 
 struct Planner::Impl {
   Impl(HardwareProfile p, const MoeShape& s, PlanLimits l)
-      : profile(std::move(p)), shape(s), limits(std::move(l)), cost(profile, shape, 1) {}
+      : profile(std::move(p)), shape(s), limits(std::move(l)), cost(profile, shape, 1, limits.kernel) {}
 
   Plan plan_ep(const MoeProblem& problem, const PipelineOption& option) const;
   Plan plan_tp(const MoeProblem& problem) const;
@@ -106,7 +106,7 @@ Plan Planner::Impl::plan_ep(const MoeProblem& problem, const PipelineOption& opt
   plan.makespan_us = chosen.makespan_us;
   plan.bound_us = chosen.bound_us;
   const ChosenStages stages = looked.stages_of(best);
-  plan.stages = make_stages(stages, cost, cost.sm_factors(best.gemm_sms));
+  plan.stages = make_stages(stages, cost, cost.sm_factors(best.gemm_sms, best.link.sms));
   const bool ranks = problem.placement.num_ranks > 1;
   const OpShape ops{ranks, ranks && problem.strategy == Strategy::kTpEp, shape.shared_inner > 0, best.first_share};
   plan.ops = chosen.policy == Policy::kSerial ? serial_ops(ops) : pipelined_ops(plan.stages, ops);
@@ -122,7 +122,7 @@ Plan Planner::Impl::plan_ep(const MoeProblem& problem, const PipelineOption& opt
 
 Plan Planner::Impl::plan_tp(const MoeProblem& problem) const {
   const int num_ranks = problem.placement.num_ranks;
-  const LayerCost split(profile, shape, num_ranks);
+  const LayerCost split(profile, shape, num_ranks, limits.kernel);
   Plan plan;
   plan.policy = Policy::kTp;
   plan.strategy = Strategy::kTpTp;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "plan/plan.h"
@@ -19,6 +20,10 @@ struct PlanLimits {
   // the same.
   bool explain = false;
   std::vector<int> comm_sms = {};  // allowed; empty: every point of the profile's links
+  // GEMM budgets to try under every link, all SMs included; empty: what the link leaves, and all. Serial plans run
+  // nothing beside a message and take all.
+  std::vector<int> gemm_sms = {};
+  std::optional<GemmKind> kernel = {};  // of all experts; empty: the better one for each stage
 };
 
 // Plans layers of one shape for one profile; making one turns the profile's curves into tables, planning then takes

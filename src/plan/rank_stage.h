@@ -46,9 +46,11 @@ struct StageCost {
   };
   Best best(const SmFactors& factors) const {
     Best out;
-    const auto add = [&out](double dense, double grouped) {
-      out.us += std::min(dense, grouped);
-      (dense <= grouped ? out.dense_us : out.grouped_us) += std::min(dense, grouped);
+    const auto add = [&](double dense, double grouped) {
+      const bool is_dense = factors.prefers_dense(dense, grouped);
+      const double us = is_dense ? dense : grouped;
+      out.us += us;
+      (is_dense ? out.dense_us : out.grouped_us) += us;
     };
     add(factors.dense * gate_up_dense_us, factors.grouped * gate_up_grouped_us);
     add(factors.dense * down_dense_us, factors.grouped * down_grouped_us);

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "moe/row_layout.h"
+#include "plan/layer_cost.h"
 #include "plan/virtual_clock.h"
 #include "support/problems.h"
 
@@ -151,6 +152,40 @@ TEST(Planner, KernelsAreThoseTheCurvesSay) {
   ASSERT_LT(*std::ranges::max_element(small.problem.load), 60);
   EXPECT_EQ(kernel(small), GemmKind::kGrouped);
   EXPECT_EQ(kernel(large), GemmKind::kDense);
+}
+
+TEST(Planner, KernelsAndGemmBudgetsCanBeFixed) {
+  std::mt19937 rng(7);
+  const RandomLayer layer = random_layer(rng, 16, 4, 2, 300, LoadKind::kEven);
+  const PipelineOption three{PipelineOption::Mode::kFixed, 3};
+  for (const GemmKind kind : {GemmKind::kDense, GemmKind::kGrouped}) {
+    for (const int sms : {8, 7, 6}) {
+      SCOPED_TRACE(fmt::format("{} on {} SMs", to_string(kind), sms));
+      PlanLimits limits;
+      limits.kernel = kind;
+      limits.gemm_sms = {sms};
+      limits.comm_sms = {2};
+      const Planner planner = make_planner(2, limits);
+      const Plan plan = planner.plan(layer.problem, three);
+      check_plan(planner, layer, plan);
+      EXPECT_EQ(plan.sms, (SmBudget{2, sms}));
+      for (const Stage& stage : plan.stages) {
+        EXPECT_EQ(std::ranges::count(stage.gate_up_kernel, kind), 4);
+        EXPECT_EQ(std::ranges::count(stage.down_kernel, kind), 4);
+      }
+    }
+  }
+}
+
+TEST(Planner, MessagesWithoutTheirSmsDisturbBySoMuch) {
+  const HardwareProfile profile = test::made_up_profile();  // 8 SMs
+  const LayerCost cost(profile, test::kMadeUpShape, 1);
+  const auto slowdown = [&](int gemm, int comm) {
+    return 1 / cost.sm_factors(gemm, comm).grouped_rates.comm_beside_compute - 1;
+  };
+  EXPECT_NEAR(slowdown(6, 2), profile.contention.comm, 1e-12);
+  EXPECT_NEAR(slowdown(7, 2), (profile.contention.comm + profile.contention.uncapped_comm) / 2, 1e-12);
+  EXPECT_NEAR(slowdown(0, 2), profile.contention.uncapped_comm, 1e-12);
 }
 
 TEST(Planner, OffIsAChainAndStagesAreNot) {
