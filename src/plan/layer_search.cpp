@@ -36,7 +36,6 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
       num_ranks_(static_cast<size_t>(problem.placement.num_ranks)),
       experts_each_(static_cast<size_t>(problem.placement.experts_per_rank())),
       alone_(num_ranks_ == 1),
-      handoff_us_(alone_ ? 0 : cost.handoff_us()),
       stage_of_(problem.load.size()) {
   for (const int64_t tokens : problem.tokens_per_rank) {
     most_tokens_ = std::max(most_tokens_, tokens);
@@ -112,7 +111,9 @@ double LayerSearch::least_comm_us(int num_stages, const Budget& budget, const Wi
 // messages.
 double LayerSearch::lower_bound(int num_stages, const Budget& budget, const Wire& wire) const {
   const double factor = std::min(budget.factors.dense, budget.factors.grouped);
-  const double calls = num_stages <= least_busy_ ? (num_stages - 1) * (cost_.stage_overhead_us() + handoff_us_) : 0.0;
+  const double calls = num_stages <= least_busy_
+                           ? (num_stages - 1) * (cost_.stage_overhead_us() + (alone_ ? 0 : cost_.handoff_us()))
+                           : 0.0;
   return least_span(budget.least_shared_us + least_others_us_ + factor * least_gemms_us_ + calls,
                     least_comm_us(num_stages, budget, wire), budget.factors);
 }
@@ -121,7 +122,7 @@ int LayerSearch::likely_stages() const {
   if (alone_) return 1;
   const Budget& budget = budgets_.front();
   const double hidable = std::min(lower_bound(1, budget, wires_.front()), least_comm_us(1, budget, wires_.front()));
-  const double stage = cost_.stage_overhead_us() + 2 * budget.link.alpha_us + 2 * handoff_us_;
+  const double stage = cost_.stage_overhead_us() + 2 * budget.link.alpha_us + 2 * cost_.handoff_us();
   return stage > 0 ? static_cast<int>(std::lround(std::min(1e6, std::sqrt(hidable / stage)))) : 1;
 }
 
@@ -217,6 +218,8 @@ void LayerSearch::order_stages(int num_stages) {
 bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) {
   has_local_ = false;
   split_ = {policy, num_stages};
+  // A serial plan is a chain, which one thread (or stream) runs without handing over.
+  handoff_us_ = alone_ || policy == Policy::kSerial ? 0 : cost_.handoff_us();
   if (policy == Policy::kEps) {
     dealer_.deal(num_stages, stage_of_);
     sum_stages(num_stages);

@@ -89,8 +89,8 @@ class LayerSearch {
   size_t experts_each_;
   int64_t most_tokens_ = 0;  // of a rank
   int64_t all_tokens_ = 0;
-  bool alone_;  // one rank: no messages
-  double handoff_us_;
+  bool alone_;             // one rank: no messages
+  double handoff_us_ = 0;  // of the split that is looked at
   std::vector<Budget> budgets_;
   std::vector<Wire> wires_;
   std::vector<ExpertTimes> expert_times_;  // [num_experts]

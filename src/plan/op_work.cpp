@@ -42,9 +42,9 @@ double work_of(const StageWork& stage, OpKind kind) {
   return 0;
 }
 
-// The collectives around the layer hand over once, which their own latency includes.
+// The collectives around the layer hand over once, which their own latency includes; one thread runs a serial plan.
 bool waits_for_other_lane(const Plan& plan, const PlanOp& op) {
-  if (op.kind == OpKind::kLeave) return false;
+  if (op.kind == OpKind::kLeave || plan.policy == Policy::kSerial || plan.policy == Policy::kTp) return false;
   return std::any_of(op.deps.begin(), op.deps.end(), [&](int d) {
     const PlanOp& before = plan.ops[static_cast<size_t>(d)];
     return before.lane != op.lane && before.kind != OpKind::kEnter;
@@ -218,7 +218,7 @@ ClockWork slowest_rank_work(const Plan& plan, const ChosenStages& chosen, const 
   ClockWork out;
   out.us.reserve(plan.ops.size());
   out.rates.reserve(plan.ops.size());
-  const double handoff = num_ranks > 1 ? cost.handoff_us() : 0;
+  const double handoff = num_ranks > 1 && plan.policy != Policy::kSerial ? cost.handoff_us() : 0;
   for (const PlanOp& op : plan.ops) {
     const auto s = static_cast<size_t>(std::max(0, op.stage));
     double us = 0;
