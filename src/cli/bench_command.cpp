@@ -1,10 +1,11 @@
 // epsmoe bench: sweep (a model's speed), layer (one MoE layer against its baseline), overlap (the same cut in every
-// way).
+// way), gemm (its experts' GEMMs in either kernel).
 #include <fmt/format.h>
 
 #include <cstdio>
 #include <memory>
 
+#include "cli/bench_gemm.h"
 #include "cli/bench_layer.h"
 #include "cli/bench_overlap.h"
 #include "cli/bench_sweep.h"
@@ -160,16 +161,65 @@ void add_overlap(CLI::App& bench, Chosen& chosen) {
       [options, json, &chosen] { chosen.action = [options, json] { return run_overlap(*options, *json); }; });
 }
 
+int run_gemm(const GemmBenchOptions& options, bool json) {
+  const GemmBenchResult result = run_gemm_bench(
+      options, [](std::string_view line) { fmt::print(stderr, "{}\n", line); }, keep_going);
+  if (!result.loads.empty()) print_out(json ? format_gemm_json(options, result) : format_gemm_text(options, result));
+  return interrupted() ? kInterruptedExit : 0;
+}
+
+void add_gemm(CLI::App& bench, Chosen& chosen) {
+  CLI::App& command = *bench.add_subcommand(
+      "gemm", "Expert GEMMs of random loads as dense and as grouped calls: does the profile choose the faster one?");
+  const auto options = std::make_shared<GemmBenchOptions>();
+  const auto json = std::make_shared<bool>(false);
+  add_engine_flags(command, options->engine);
+  for (const char* name : {"--max-num-batched-tokens", "--max-model-len", "--ep", "--eps-pipeline", "--emulate-link"}) {
+    remove_flag(command, name);
+  }
+  CLI::Option_group& work = *command.add_option_group("Layer and loads");
+  work.add_option("--preset", options->preset,
+                  "A model's shape without its files, with dummy weights: deepseek-v2-lite, deepseek-v2");
+  work.add_option("--loads", options->loads, "Random loads, each with a routing of its own")->capture_default_str();
+  work.add_option("--tokens", options->tokens, "Tokens of each load")->capture_default_str();
+  work.add_option("--skew", options->skew,
+                  "How popular the experts are in every second load: uniform, or dirichlet:ALPHA; the others are "
+                  "uniform")
+      ->capture_default_str();
+  work.add_option("--seed", options->seed, "Of the first load; each one after it adds 1")->capture_default_str();
+  work.add_option("--num-experts", options->num_experts, "Take fewer experts than the model has; dummy weights only")
+      ->capture_default_str();
+  CLI::Option_group& measuring = *command.add_option_group("Measuring");
+  measuring
+      .add_option("-r,--repetitions", options->repetitions, "Repetitions of each kernel, after one that is not counted")
+      ->capture_default_str();
+  measuring
+      .add_option("--limit-size", options->limit_size,
+                  "Edge of the square oneDNN product whose best rate is the limit (0: 2048, and 4096 on fast machines)")
+      ->capture_default_str();
+  command.add_flag("--json", *json, "One JSON object for each load, then one that sums up, a line each");
+  command.footer(
+      "One rank holds all experts. Each projection, gate_up and down, is timed as one call per expert (dense) and as\n"
+      "one call for all (grouped), in turn; times are medians. Regret is what a choice takes beyond the faster kernel\n"
+      "of each projection, in percent of it. The faster one is known from the same samples, so that where both take\n"
+      "alike, noise shows as regret.\n"
+      "Examples:\n"
+      "  epsmoe bench gemm -m models/austen-moe --tokens 1024\n"
+      "  epsmoe bench gemm --preset deepseek-v2-lite --num-experts 16 --tokens 256 --loads 6 --json");
+  command.callback([options, json, &chosen] { chosen.action = [options, json] { return run_gemm(*options, *json); }; });
+}
+
 }  // namespace
 
 void add_bench_command(CLI::App& app, Chosen& chosen) {
-  CLI::App& command =
-      *app.add_subcommand("bench", "Measure: a model (sweep), one MoE layer (layer), or what its stages buy (overlap)");
+  CLI::App& command = *app.add_subcommand(
+      "bench", "Measure: a model (sweep), one MoE layer (layer), what its stages buy (overlap), or its kernels (gemm)");
   command.require_subcommand(1);
   command.footer("`epsmoe bench sweep --help` explains the first, and so on.");
   add_sweep(command, chosen);
   add_layer(command, chosen);
   add_overlap(command, chosen);
+  add_gemm(command, chosen);
 }
 
 }  // namespace eps::cli

@@ -76,6 +76,7 @@ TEST_F(CommandLine, WrongUsageIsOneLineAndExitCode2) {
   const std::string generate = "generate -m " + kModel + " ";
   expect_refused("", "subcommand");
   expect_refused("fly", "fly");
+  expect_refused("bench gemm -m " + kModel + " --loads 0", "--loads");
   expect_refused(generate + "-p x --warp 9", "--warp");
   expect_refused(generate + "-p x --ep 3", "wanted one of 1, 2, 4, 8, 16, 32");
   expect_refused(generate + "-p x --ep two", "--ep");

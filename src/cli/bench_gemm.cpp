@@ -1,0 +1,214 @@
+#include "cli/bench_gemm.h"
+
+#include <algorithm>
+#include <numeric>
+#include <random>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "cli/bench_limit.h"
+#include "cli/bench_source.h"
+#include "cli/bench_stats.h"
+#include "engine/factory.h"
+#include "model/model.h"
+#include "plan/rank_stage.h"
+
+namespace eps::cli {
+namespace {
+
+constexpr int64_t kPaperRows = 2048;
+// oneDNN's threads spin for some milliseconds after a product: ours wait until they have gone to sleep.
+constexpr std::chrono::milliseconds kCalm{40};
+
+void require(const char* flag, int64_t value, int64_t least, int64_t most) {
+  if (value >= least && value <= most) return;
+  fail(ErrorKind::kUsage, flag,
+       {.what = "out of range",
+        .got = std::to_string(value),
+        .wanted = fmt::format("{} to {}", least, most),
+        .hint = ""});
+}
+
+void check_ranges(const GemmBenchOptions& options) {
+  constexpr int64_t kMost = 1 << 20;  // beyond it memory runs out before the first repetition
+  require("--tokens", options.tokens, 1, kMost);
+  require("--loads", options.loads, 1, 10000);
+  require("-r", options.repetitions, 1, 10000);
+  require("--threads", options.engine.threads, 0, 1024);
+  require("--limit-size", options.limit_size, 0, 1 << 15);
+}
+
+// The experts of one layer, and memory for what their GEMMs read and write.
+class ExpertGemms {
+ public:
+  // `rows` of all experts together
+  ExpertGemms(OpSet& ops, const LayerWeights& layer, int64_t hidden, int64_t inner, int64_t rows, uint64_t seed)
+      : ops_(ops), layer_(layer) {
+    Buffer memory;
+    const MutableTensorView x = memory.view(DType::kF32, {rows, hidden});
+    std::mt19937_64 rng(seed);
+    std::normal_distribution<float> normal;
+    std::generate_n(x.as<float>(), x.numel(), [&] { return normal(rng); });
+    x_ = x_memory_.view(ops.compute_dtype(), {rows, hidden});
+    ops.to_compute(x, x_);
+    gate_up_ = gate_up_memory_.view(DType::kF32, {rows, 2 * inner});
+    act_ = act_memory_.view(ops.compute_dtype(), {rows, inner});
+    out_ = out_memory_.view(DType::kF32, {rows, hidden});
+  }
+
+  // Both projections, one after the other as in a layer: µs of each.
+  std::pair<double, double> time(const std::vector<int64_t>& rows, GemmKind kind) {
+    std::vector<LinearTask> up;
+    std::vector<LinearTask> down;
+    int64_t begin = 0;
+    for (size_t e = 0; e < rows.size(); ++e) {
+      if (rows[e] == 0) continue;
+      const int64_t end = begin + rows[e];
+      up.push_back({layer_.experts[e].gate_up.get(), x_.rows(begin, end), gate_up_.rows(begin, end)});
+      down.push_back({layer_.experts[e].down.get(), act_.rows(begin, end), out_.rows(begin, end)});
+      begin = end;
+    }
+    const double up_us = time_tasks(up, kind);
+    ops_.silu_mul(gate_up_, act_);
+    return {up_us, time_tasks(down, kind)};
+  }
+
+ private:
+  double time_tasks(std::span<const LinearTask> tasks, GemmKind kind) {
+    const int64_t begin = now_ns();
+    if (kind == GemmKind::kGrouped) {
+      ops_.linear(tasks);
+    } else {
+      for (const LinearTask& task : tasks) ops_.linear(std::span(&task, 1));
+    }
+    return static_cast<double>(now_ns() - begin) * 1e-3;
+  }
+
+  OpSet& ops_;
+  const LayerWeights& layer_;
+  Buffer x_memory_, gate_up_memory_, act_memory_, out_memory_;
+  MutableTensorView x_, gate_up_, act_, out_;  // [rows, …]
+};
+
+void choose(const LayerCost& cost, GemmLoad& load) {
+  RankStage stage;
+  for (const int64_t rows : load.rows) stage.add(rows, expert_times(cost, rows));
+  const SmFactors all = cost.sm_factors(0);
+  const auto fill = [&](const StageGemm& gemm, GemmProjection& projection) {
+    projection.chosen = cost.better_kernel(gemm, all);
+    projection.promised = {cost.gemm_us(GemmKind::kDense, gemm, all), cost.gemm_us(GemmKind::kGrouped, gemm, all)};
+  };
+  fill(stage.gate_up(), load.gate_up);
+  fill(stage.down(), load.down);
+}
+
+// False when told to stop.
+bool measure(ExpertGemms& gemms, int repetitions, const std::function<bool()>& keep_going, GemmLoad& load) {
+  std::vector<double> up[2];
+  std::vector<double> down[2];
+  for (int i = 0; i <= repetitions; ++i) {
+    if (!keep_going()) return false;
+    // The second one finds what the first one left in the caches, so they change places.
+    for (const bool grouped : {i % 2 == 1, i % 2 == 0}) {
+      const auto [up_us, down_us] = gemms.time(load.rows, grouped ? GemmKind::kGrouped : GemmKind::kDense);
+      if (i == 0) continue;  // warm-up
+      up[grouped].push_back(up_us);
+      down[grouped].push_back(down_us);
+    }
+  }
+  load.gate_up.measured = {spread(up[0]).median, spread(up[1]).median};
+  load.down.measured = {spread(down[0]).median, spread(down[1]).median};
+  return true;
+}
+
+}  // namespace
+
+std::string_view to_string(KernelRule rule) {
+  switch (rule) {
+    case KernelRule::kProfile: return "profile";
+    case KernelRule::kDense: return "dense";
+    case KernelRule::kGrouped: return "grouped";
+    case KernelRule::kThreshold: return "threshold";
+  }
+  return "?";
+}
+
+GemmKind GemmLoad::kernel(KernelRule rule, const GemmProjection& projection) const {
+  switch (rule) {
+    case KernelRule::kProfile: return projection.chosen;
+    case KernelRule::kDense: return GemmKind::kDense;
+    case KernelRule::kGrouped: return GemmKind::kGrouped;
+    case KernelRule::kThreshold: break;
+  }
+  const int64_t all = std::accumulate(rows.begin(), rows.end(), int64_t{0});
+  return all < kPaperRows * std::ssize(rows) ? GemmKind::kGrouped : GemmKind::kDense;
+}
+
+double GemmLoad::us(KernelRule rule) const {
+  return gate_up.measured.of(kernel(rule, gate_up)) + down.measured.of(kernel(rule, down));
+}
+
+RuleSummary summarize_rule(const std::vector<GemmLoad>& loads, KernelRule rule) {
+  EPS_CHECK(!loads.empty());
+  RuleSummary out;
+  for (const GemmLoad& load : loads) {
+    out.mean_regret += load.regret(rule) / static_cast<double>(loads.size());
+    out.max_regret = std::max(out.max_regret, load.regret(rule));
+    for (const GemmProjection* projection : {&load.gate_up, &load.down}) {
+      ++(load.kernel(rule, *projection) == GemmKind::kDense ? out.num_dense : out.num_grouped);
+    }
+  }
+  return out;
+}
+
+GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::function<void(std::string_view)>& note,
+                               const std::function<bool()>& keep_going) {
+  check_ranges(options);
+  const EngineOptions& engine = options.engine;
+  const Skew skew = parse_skew(options.skew);
+  const LayerSource source = open_layer_source({engine, options.preset, options.num_experts});
+  const ModelSpec& spec = source.spec;
+
+  GemmBenchResult result;
+  result.model = source.name;
+  result.hidden = spec.hidden;
+  result.inner = spec.moe.inner;
+  result.num_experts = spec.moe.gate.num_experts;
+  result.top_k = spec.moe.gate.top_k;
+  result.threads = engine.threads > 0 ? engine.threads : default_threads_per_rank(1);
+  const auto op_sets = make_op_sets(engine.device, engine.dtype, 1, result.threads);
+  OpSet& ops = *op_sets.front();
+  result.op_set = ops.description();
+  const HardwareProfile profile = profile_of(engine, result.op_set, result.threads, source.stored);
+  result.profile = profile.name;
+  const LayerCost cost(profile, moe_shape(spec, source.stored, ops.compute_dtype()), 1);
+
+  note(fmt::format("packing {} experts", result.num_experts));
+  const LayerWeights layer = load_moe_layer(spec, *source.family, *source.weights, ops, spec.first_moe_layer());
+  ExpertGemms gemms(ops, layer, spec.hidden, spec.moe.inner, options.tokens * result.top_k, options.seed);
+  GemmLimit limit(ops.compute_dtype(), result.threads, options.limit_size);
+
+  note(fmt::format("timing {} loads, {} repetitions of each kernel in turn", options.loads, options.repetitions));
+  for (int i = 0; i < options.loads; ++i) {
+    limit.sample();
+    std::this_thread::sleep_for(kCalm);
+    GemmLoad load;
+    const bool skewed = i % 2 == 1;
+    load.skew = skewed ? options.skew : "uniform";
+    load.seed = options.seed + static_cast<uint64_t>(i);
+    const auto routing = draw_routing(source, 1, options.tokens, skewed ? skew : Skew{}, load.seed);
+    load.rows = count_rows(routing, result.num_experts);
+    // Three matrices of hidden x inner, a multiplication and an addition each, per row.
+    load.flops = 6.0 * static_cast<double>(options.tokens * result.top_k) * static_cast<double>(spec.hidden) *
+                 static_cast<double>(spec.moe.inner);
+    choose(cost, load);
+    if (!measure(gemms, options.repetitions, keep_going, load)) break;
+    result.loads.push_back(std::move(load));
+  }
+  result.limit_tflops = limit.flops_per_second() * 1e-12;
+  result.limit_source = limit.description();
+  return result;
+}
+
+}  // namespace eps::cli
