@@ -70,7 +70,7 @@ std::vector<Routing> draw_routing(const LayerSource& source, int num_ranks, int6
 HardwareProfile profile_of(const EngineOptions& engine, const std::string& op_set, int threads, DType stored) {
   const auto link =
       engine.emulate_link.empty() ? std::nullopt : std::optional<LinkSpec>(parse_link_spec(engine.emulate_link));
-  return choose_profile({engine.profile, op_set, threads, stored, link}).profile;
+  return choose_profile({engine.profile, op_set, threads, engine.ep, stored, link}).profile;
 }
 
 }  // namespace eps::cli

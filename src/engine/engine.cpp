@@ -69,7 +69,7 @@ class EngineImpl final : public Engine {
     auto ops = make_op_sets(options.device, options.dtype, options.ep, threads);
     group.weight_dtype = stored_dtype(folder_);
     ChosenProfile profile = choose_profile(
-        {options.profile, ops.front()->description(), threads, group.weight_dtype,
+        {options.profile, ops.front()->description(), threads, options.ep, group.weight_dtype,
          options.emulate_link.empty() ? std::nullopt : std::optional(parse_link_spec(options.emulate_link))});
     group.profile = std::move(profile.profile);
     profile_note_ = std::move(profile.note);

@@ -15,6 +15,10 @@ bool has_gemms(const HardwareProfile& profile, DType dtype) {
   return std::ranges::any_of(profile.gemms, [dtype](const GemmProfile& g) { return g.weight_dtype == dtype; });
 }
 
+bool lacks_links(const HardwareProfile& profile, const ProfileQuery& query) {
+  return query.num_ranks > 1 && profile.links.empty() && !query.emulated_link;
+}
+
 // Why `profile` is not for this op set; empty when it is. Profiles name the op set first: "cpu f32 (avx2), 1 thread;
 // …".
 std::string why_not(const HardwareProfile& profile, const ProfileQuery& query) {
@@ -24,6 +28,7 @@ std::string why_not(const HardwareProfile& profile, const ProfileQuery& query) {
   if (!has_gemms(profile, query.weight_dtype)) {
     return fmt::format("profile {} has no {} weights", profile.name, to_string(query.weight_dtype));
   }
+  if (lacks_links(profile, query)) return fmt::format("profile {} has no links between ranks", profile.name);
   return "";
 }
 
@@ -44,6 +49,13 @@ ChosenProfile find_profile(const ProfileQuery& query) {
   if (!query.requested.empty()) {
     ChosenProfile chosen{load_profile(query.requested), ""};
     find_gemm(chosen.profile, GemmKind::kGrouped, query.weight_dtype);  // throws when it is not there
+    if (lacks_links(chosen.profile, query)) {
+      fail(ErrorKind::kUsage, "--profile",
+           {.what = fmt::format("profile {} has no links between ranks", chosen.profile.name),
+            .got = fmt::format("{} ranks", query.num_ranks),
+            .wanted = "1 rank",
+            .hint = "epsmoe tune --ep 2"});
+    }
     chosen.note = why_not(chosen.profile, query);
     return chosen;
   }

@@ -39,6 +39,18 @@ void exchange_rows(Communicator& comm, Channel channel, const std::vector<std::v
 
 void MoeExecutor::run(const Plan& plan, const ExpertPlacement& placement, std::span<const Routing> routing,
                       const MoeWeights& weights, TensorView x, MutableTensorView out) {
+  try {
+    EPS_CHECK(plan.strategy == Strategy::kDpEp, "{} plans cannot be run yet, only planned", to_string(plan.strategy));
+    lay_out(plan, placement, routing, weights, x, out);
+  } catch (const std::exception& e) {
+    comm_.abort(fmt::format("rank {}: {}", comm_.rank(), e.what()));
+    throw;
+  }
+  run_ops(plan);
+}
+
+void MoeExecutor::lay_out(const Plan& plan, const ExpertPlacement& placement, std::span<const Routing> routing,
+                          const MoeWeights& weights, TensorView x, MutableTensorView out) {
   weights_ = &weights;
   x_ = x;
   out_ = out;
@@ -52,7 +64,9 @@ void MoeExecutor::run(const Plan& plan, const ExpertPlacement& placement, std::s
   hidden_ = x.dim(1);
   inner_ = weights.down[static_cast<size_t>(placement.first_expert(comm_.rank()))]->in_features();
   prepare();
-  EPS_CHECK(plan.strategy == Strategy::kDpEp, "{} plans cannot be run yet, only planned", to_string(plan.strategy));
+}
+
+void MoeExecutor::run_ops(const Plan& plan) {
   const auto rank = static_cast<size_t>(comm_.rank());
   lanes_.run(
       plan,

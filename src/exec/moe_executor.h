@@ -32,10 +32,16 @@ class MoeExecutor {
   void run(const Plan& plan, const ExpertPlacement& placement, std::span<const Routing> routing,
            const MoeWeights& weights, TensorView x, MutableTensorView out);
 
+  // Of the last run: this rank's rows in a stage.
+  int64_t num_rows(size_t stage) const { return layout_.stages[stage].row_end - layout_.stages[stage].row_begin; }
+
   // Of the last run; event names are op names.
   const std::vector<TimelineEvent>& timeline() const { return lanes_.timeline(); }
 
  private:
+  void lay_out(const Plan& plan, const ExpertPlacement& placement, std::span<const Routing> routing,
+               const MoeWeights& weights, TensorView x, MutableTensorView out);
+  void run_ops(const Plan& plan);
   void prepare();
   void dispatch(const StageLayout& stage);
   void gate_up(const StageLayout& stage, GemmKind kernel);

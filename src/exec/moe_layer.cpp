@@ -54,26 +54,25 @@ void MoeLayerRunner::run(int layer, const GateParams& gate, const LinearWeight& 
   const Plan& plan = plans_.plan(problem);
   const int64_t end = now_ns();
   executor_.run(plan, problem.placement, routing, weights, x, out);
-  record(layer, plan, problem, begin, end);
+  record(layer, plan, problem, {begin, end, now_ns()});
 }
 
-void MoeLayerRunner::record(int layer, const Plan& plan, const MoeProblem& problem, int64_t gate_begin_ns,
-                            int64_t gate_end_ns) {
+void MoeLayerRunner::record(int layer, const Plan& plan, const MoeProblem& problem, const LayerTimes& times) {
   const std::vector<TimelineEvent>& events = executor_.timeline();
   stats_.overlap += measure_overlap(events);
   ++stats_.num_layers_run;
   ++stats_.layers_by_stages[plan.num_expert_stages()];
-  for (const Stage& stage : plan.stages) {
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    if (executor_.num_rows(s) == 0) continue;
     const auto r = static_cast<size_t>(comm_.rank());
-    if (stage.rows_per_rank[r] == 0) continue;
-    ++stats_.stages_by_kernel[std::string(to_string(stage.gate_up_kernel[r]))];
-    ++stats_.stages_by_kernel[std::string(to_string(stage.down_kernel[r]))];
+    ++stats_.stages_by_kernel[std::string(to_string(plan.stages[s].gate_up_kernel[r]))];
+    ++stats_.stages_by_kernel[std::string(to_string(plan.stages[s].down_kernel[r]))];
   }
   if (static_cast<int>(stats_.load.size()) <= layer) stats_.load.resize(static_cast<size_t>(layer) + 1);
   auto& load = stats_.load[static_cast<size_t>(layer)];
   load.resize(problem.load.size());
   for (size_t e = 0; e < load.size(); ++e) load[e] += problem.load[e];
-  const double measured_us = static_cast<double>(now_ns() - gate_end_ns) * 1e-3;
+  const double measured_us = static_cast<double>(times.end_ns - times.gate_end_ns) * 1e-3;
   stats_.promised_us += plan.makespan_us;
   stats_.measured_us += measured_us;
   stats_.error_us += std::abs(plan.makespan_us - measured_us);
@@ -81,9 +80,9 @@ void MoeLayerRunner::record(int layer, const Plan& plan, const MoeProblem& probl
   if (trace_ == nullptr) return;
   std::vector<TimelineEvent> traced = events;
   for (TimelineEvent& event : traced) event.layer = layer;
-  traced.push_back({"gate", Lane::kCompute, layer, -1, gate_begin_ns, gate_end_ns});
+  traced.push_back({"gate", Lane::kCompute, layer, -1, times.gate_begin_ns, times.gate_end_ns});
   trace_->add(comm_.rank(), traced);
-  trace_->add_promised(comm_.rank(), promised_events(plan, layer, gate_end_ns));
+  trace_->add_promised(comm_.rank(), promised_events(plan, layer, times.gate_end_ns));
 }
 
 }  // namespace eps

@@ -43,7 +43,10 @@ class MoeLayerRunner {
  private:
   Routing route(const GateParams& gate, const LinearWeight& router, TensorView x);
   std::vector<Routing> exchange(const Routing& mine, int top_k);
-  void record(int layer, const Plan& plan, const MoeProblem& problem, int64_t gate_begin_ns, int64_t gate_end_ns);
+  struct LayerTimes {
+    int64_t gate_begin_ns, gate_end_ns, end_ns;
+  };
+  void record(int layer, const Plan& plan, const MoeProblem& problem, const LayerTimes& times);
 
   OpSet& ops_;
   Communicator& comm_;

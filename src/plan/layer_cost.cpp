@@ -152,6 +152,9 @@ double LayerCost::least_shared_us(int64_t tokens) const {
   const auto part = [this](int64_t rows) { return shared_gate_up_(rows) + shared_down_(rows); };
   double least = part(tokens);
   // The sum of two piecewise linear curves is least at a point of one of them.
+  for (int64_t rows = 1; rows < std::min(RowTable::knot(0), tokens); ++rows) {
+    least = std::min(least, part(rows) + part(tokens - rows));
+  }
   for (int step = 0; RowTable::knot(step) < tokens; ++step) {
     const int64_t rows = RowTable::knot(step);
     least = std::min(least, part(rows) + part(tokens - rows));

@@ -25,6 +25,14 @@ double least_gemms(const ExpertTimes& t, double group_factor) {
          std::min(t.down_dense, group_factor * t.down_grouped);
 }
 
+// The same when the rows may be cut in two: measured curves need not favour the whole.
+ExpertTimes least_of(const ExpertTimes& whole, const ExpertTimes& a, const ExpertTimes& b) {
+  return {std::min(whole.gate_up_dense, a.gate_up_dense + b.gate_up_dense),
+          std::min(whole.gate_up_grouped, a.gate_up_grouped + b.gate_up_grouped),
+          std::min(whole.down_dense, a.down_dense + b.down_dense),
+          std::min(whole.down_grouped, a.down_grouped + b.down_grouped)};
+}
+
 }  // namespace
 
 LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const PlanLimits& limits)
@@ -36,6 +44,7 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
       num_ranks_(static_cast<size_t>(problem.placement.num_ranks)),
       experts_each_(static_cast<size_t>(problem.placement.experts_per_rank())),
       alone_(num_ranks_ == 1),
+      local_first_(limits.local_first && !alone_),
       stage_of_(problem.load.size()) {
   for (const int64_t tokens : problem.tokens_per_rank) {
     most_tokens_ = std::max(most_tokens_, tokens);
@@ -52,12 +61,20 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
     int busy = 0;
     for (size_t e = r * experts_each_; e < (r + 1) * experts_each_; ++e) {
       expert_times_.push_back(expert_times(cost, problem.load[e]));
-      gemms += least_gemms(expert_times_.back(), group_factor);
+      ExpertTimes least = expert_times_.back();
+      if (local_first_) {
+        const int64_t own = problem.routing.local_load[e];
+        local_times_.push_back(expert_times(cost, own));
+        remote_times_.push_back(expert_times(cost, problem.load[e] - own));
+        least = least_of(least, local_times_.back(), remote_times_.back());
+      }
+      gemms += least_gemms(least, group_factor);
       rows += problem.load[e];
       busy += problem.load[e] > 0 ? 1 : 0;
     }
     if (traffic_.near_visits(r) > traffic_.near_visits(most_visited_)) most_visited_ = r;
-    if (traffic_.has_visits(r)) comm_stages_ = std::max(comm_stages_, busy);
+    if (traffic_.has_single_visits(r)) comm_stages_ = std::max(comm_stages_, busy);
+    rank_rows_.push_back(static_cast<double>(rows));
     if (gemms <= least_gemms_us_) continue;
     least_gemms_us_ = gemms;
     least_others_us_ = cost.row_ops_us(rows);
@@ -139,36 +156,59 @@ bool LayerSearch::any_can_win(int num_stages) const {
 // The same with the stages as they were dealt: their compute, and what of the first dispatch and the last combine no
 // stage can hide.
 bool LayerSearch::any_stages_can_win(Policy policy, int num_stages) const {
-  double least_share = 1;
-  if (policy == Policy::kEps && traffic_.has_visits(most_visited_)) {
-    double all = 0;
-    for (size_t i = most_visited_; i < stages_.size(); i += num_ranks_) all += static_cast<double>(stages_[i].rows);
+  double least_share = 0;
+  double most_share = 1;
+  double all = 0;
+  for (size_t i = most_visited_; i < stages_.size(); i += num_ranks_) all += static_cast<double>(stages_[i].rows);
+  if (policy == Policy::kEps && all > 0 && traffic_.has_visits(most_visited_)) {
+    least_share = 1;
     for (size_t i = most_visited_; i < stages_.size(); i += num_ranks_) {
       least_share = std::min(least_share, static_cast<double>(stages_[i].rows) / all);
     }
-  } else {
-    least_share = 0;
+    most_share = 0;
+    for (size_t i = 0; i < stages_.size(); i += num_ranks_) most_share = std::max(most_share, largest_share(i));
   }
   // What the first stage needs first is what the last one completes: neither has less than the smallest stage would.
   const double first = traffic_.first_need(most_visited_, least_share);
   for (const Budget& budget : budgets_) {
     double stages = cost_.finish_us(most_tokens_) + handoff_us_;
-    double longest = 0;
-    for (size_t i = 0; i < costs_.size(); i += num_ranks_) {
-      const double us = pipeline_stage(&costs_[i], budget.factors).compute_us;
-      stages += us;
-      longest = std::max(longest, us);
-    }
+    for (size_t i = 0; i < costs_.size(); i += num_ranks_)
+      stages += pipeline_stage(&costs_[i], budget.factors).compute_us;
     for (const Wire& wire : wires_) {
       const double comm = least_comm_us(num_stages, budget, wire);
       const double spanned = least_span(stages + budget.least_shared_us, comm, budget.factors);
       const double ends = 2 * first * visited_us(budget, wire);
-      // The first stage's local rows may run while its dispatch does, where the shared experts leave time for it.
-      const double local = limits_.local_first && ends / 2 > budget.least_shared_us ? longest : 0;
-      if (can_win(std::max(spanned, stages + ends - local))) return true;
+      // Where the first stage's local rows may run while its dispatch does, another cut of them is yet to come.
+      if (local_first_ && policy == Policy::kEps &&
+          longest_wait_us(budget, wire, most_share) > budget.least_shared_us) {
+        return true;
+      }
+      if (can_win(std::max(spanned, stages + ends))) return true;
     }
   }
   return false;
+}
+
+// The largest part of its rows that a rank has in the stage at `begin` of stages_.
+double LayerSearch::largest_share(size_t begin) const {
+  double most = 0;
+  for (size_t r = 0; r < num_ranks_; ++r) {
+    if (rank_rows_[r] > 0) most = std::max(most, static_cast<double>(stages_[begin + r].rows) / rank_rows_[r]);
+  }
+  return most;
+}
+
+// At most what the first dispatch takes when no rank has more than `share` of its rows in the first stage. What a rank
+// sends is first needed on others, what it receives on itself: both are bounded by the rank that needs most.
+double LayerSearch::longest_wait_us(const Budget& budget, const Wire& wire, double share) const {
+  double first = 0;
+  for (size_t r = 0; r < num_ranks_; ++r) first = std::max(first, traffic_.first_need(r, share));
+  MessageRows rows = all_messages_.dispatch;
+  rows.near_rows *= first;
+  rows.far_rows *= first;
+  rows.sent_rows *= first;
+  return message_us(rows, budget.link, wire.dispatch,
+                    static_cast<double>(wire_row_bytes(wire.dispatch, problem_.shape.hidden)));
 }
 
 // The smaller of what the most visited rank receives and returns, on the link alone.
@@ -266,8 +306,8 @@ void LayerSearch::sum_local() {
     if (stage_of_[e] != 0) continue;
     const int64_t own = problem_.routing.local_load[e];
     const int64_t others = problem_.load[e] - own;
-    local_[e / experts_each_].add(own, expert_times(cost_, own));
-    remote_[e / experts_each_].add(others, expert_times(cost_, others));
+    local_[e / experts_each_].add(own, local_times_[e]);
+    remote_[e / experts_each_].add(others, remote_times_[e]);
   }
   local_costs_.clear();
   remote_costs_.clear();
@@ -430,28 +470,33 @@ void LayerSearch::try_budgets(Candidate candidate) {
       c.wire = wire;
       fill_pipeline(c, budget);
       set_shared(c, budget.factors, 1000);
-      const double least_compute = stages_us_ + budget.least_shared_us;
-      if (!limits_.explain && !can_win(least_span(least_compute, c.comm_us, budget.factors))) continue;
-      c.makespan_us = pipeline_makespan(pipeline_);
-      keep(c, budget, 1000);
-      const double shared = pipeline_.first_us;
       const double wait = pipeline_.stages.front().dispatch_us;
-      if (wait < shared && wait > 0) {
-        // As much of the shared experts as the first rows take to come; the rest while the last sums travel.
-        const int share = std::max(1, static_cast<int>(std::ceil(1000 * wait / shared)));
-        set_shared(c, budget.factors, std::min(share, 1000));
-        if (share >= 1000) continue;
-        c.makespan_us = pipeline_makespan(pipeline_);
-        keep(c, budget, share);
-      } else if (limits_.local_first && !alone_ && eps && wait > 0) {
-        // Nothing left to fill the wait with but the rows that are here already.
-        add_local_stage(c, budget);
-        set_shared(c, budget.factors, 1000);
+      const double shared = pipeline_.first_us;
+      if (may_win(c, budget)) {
         c.makespan_us = pipeline_makespan(pipeline_);
         keep(c, budget, 1000);
+        // As much of the shared experts as the first rows take to come; the rest while the last sums travel.
+        const int share = shared > 0 ? static_cast<int>(std::ceil(1000 * wait / shared)) : 1000;
+        if (share > 0 && share < 1000) {
+          set_shared(c, budget.factors, share);
+          c.makespan_us = pipeline_makespan(pipeline_);
+          keep(c, budget, share);
+        }
       }
+      if (!local_first_ || !eps || wait == 0 || wait < shared) continue;
+      // Nothing left to fill the wait with but the rows that are here already.
+      add_local_stage(c, budget);
+      set_shared(c, budget.factors, 1000);
+      if (!may_win(c, budget)) continue;
+      c.makespan_us = pipeline_makespan(pipeline_);
+      keep(c, budget, 1000);
     }
   }
+}
+
+// Whether the candidate's work could be done in less time than the best so far, however it overlaps.
+bool LayerSearch::may_win(const Candidate& c, const Budget& budget) const {
+  return limits_.explain || can_win(least_span(stages_us_ + budget.least_shared_us, c.comm_us, budget.factors));
 }
 
 ChosenStages LayerSearch::stages_of(const Choice& choice) {

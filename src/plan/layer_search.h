@@ -61,6 +61,9 @@ class LayerSearch {
   bool any_can_win(int num_stages) const;
   bool any_stages_can_win(Policy policy, int num_stages) const;
   double visited_us(const Budget& budget, const Wire& wire) const;
+  double largest_share(size_t begin) const;
+  double longest_wait_us(const Budget& budget, const Wire& wire, double share) const;
+  bool may_win(const Candidate& candidate, const Budget& budget) const;
   double least_comm_us(int num_stages, const Budget& budget, const Wire& wire) const;
   bool can_win(double bound) const { return !has_best_ || bound < best_us_; }
   bool split(Policy policy, int num_stages, bool only_if_it_can_win);
@@ -89,11 +92,15 @@ class LayerSearch {
   size_t experts_each_;
   int64_t most_tokens_ = 0;  // of a rank
   int64_t all_tokens_ = 0;
-  bool alone_;             // one rank: no messages
+  bool alone_;  // one rank: no messages
+  bool local_first_;
   double handoff_us_ = 0;  // of the split that is looked at
   std::vector<Budget> budgets_;
   std::vector<Wire> wires_;
   std::vector<ExpertTimes> expert_times_;  // [num_experts]
+  std::vector<ExpertTimes> local_times_;   // [num_experts] of the own rank's tokens; empty: local_first_ is off
+  std::vector<ExpertTimes> remote_times_;  // … and of the others
+  std::vector<double> rank_rows_;          // [num_ranks]
   // Of the rank with most GEMM time, whatever the stages.
   double least_gemms_us_ = 0;   // without calls
   double least_others_us_ = 0;  // row ops as if in one stage, shared experts, finish

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
+#include <utility>
 
 namespace eps {
 
@@ -102,6 +104,39 @@ void check_shared(const Plan& plan, const MoeProblem& problem, std::vector<std::
   if (done != (problem.shape.shared_inner > 0 ? 1000 : 0)) faults.push_back("shared experts do not see every token");
 }
 
+Lane lane_of(OpKind kind) {
+  switch (kind) {
+    case OpKind::kEnter:
+    case OpKind::kDispatch: return Lane::kDispatch;
+    case OpKind::kCombine:
+    case OpKind::kLeave: return Lane::kCombine;
+    default: return Lane::kCompute;
+  }
+}
+
+// Every op once, on its lane, of a stage that there is. (Shared experts may come in parts: check_shared.)
+void check_ops(const Plan& plan, const MoeProblem& problem, std::vector<std::string>& faults) {
+  std::set<std::pair<OpKind, int>> seen;
+  const bool travels = problem.placement.num_ranks > 1 && plan.policy != Policy::kTp;
+  for (const PlanOp& op : plan.ops) {
+    const bool outer = op.kind == OpKind::kEnter || op.kind == OpKind::kShared || op.kind == OpKind::kFinish ||
+                       op.kind == OpKind::kLeave;
+    if (op.lane != lane_of(op.kind))
+      faults.push_back(fmt::format("{} on the {} lane", to_string(op.kind), to_string(op.lane)));
+    if (outer ? op.stage != -1 : op.stage < 0 || op.stage >= plan.num_stages()) {
+      faults.push_back(fmt::format("{} of stage {}", to_string(op.kind), op.stage));
+      continue;
+    }
+    if (op.kind != OpKind::kShared && !seen.emplace(op.kind, op.stage).second) {
+      faults.push_back(fmt::format("{} of stage {} twice", to_string(op.kind), op.stage));
+    }
+    const bool message = op.kind == OpKind::kDispatch || op.kind == OpKind::kCombine;
+    if (message && (!travels || plan.stages[static_cast<size_t>(op.stage)].part == TokenPart::kLocal)) {
+      faults.push_back(fmt::format("{} of stage {}, whose rows do not travel", to_string(op.kind), op.stage));
+    }
+  }
+}
+
 // reaches[i][j]: op i cannot start before op j has ended, through dependencies or its lane's order.
 std::vector<std::vector<bool>> order_of(const Plan& plan) {
   const size_t n = plan.ops.size();
@@ -148,6 +183,7 @@ std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& pr
       if (d < 0 || d >= static_cast<int>(i)) faults.push_back(fmt::format("op {} waits for op {}", i, d));
     }
   }
+  check_ops(plan, problem, faults);
   const auto find = [&plan](OpKind kind, int stage) {
     for (size_t i = 0; i < plan.ops.size(); ++i) {
       if (plan.ops[i].kind == kind && plan.ops[i].stage == stage) return static_cast<int>(i);

@@ -134,7 +134,7 @@ struct Plan {
   std::vector<OpTime> predicted;  // [ops]
   double makespan_us = 0;
   double bound_us = 0;
-  int64_t bytes_dispatch = 0;  // on the wire, over all ranks; exact
+  int64_t bytes_dispatch = 0;  // on the wire, over all ranks; exact for the problem that was planned
   int64_t bytes_combine = 0;
   PaperView paper;                    // filled by those who show it (Planner::paper_view)
   std::vector<Candidate> candidates;  // everything that was looked at, the chosen one included

@@ -21,7 +21,6 @@ void search(LayerSearch& search, const MoeProblem& problem, const PlanLimits& li
     case PipelineOption::Mode::kAuto: break;
   }
   search.try_serial();
-  if (problem.placement.num_ranks == 1) return;  // nothing to hide
   // A likely number first: the better the best so far, the more of the others need no more than a look.
   const int likely = std::clamp(search.likely_stages(), 1, experts);
   for (int n = likely; n >= 1; --n) search.try_eps(n);

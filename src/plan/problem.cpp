@@ -1,7 +1,9 @@
 #include "plan/problem.h"
 
+#include <algorithm>
 #include <charconv>
 #include <limits>
+#include <numeric>
 
 #include "base/error.h"
 
@@ -18,6 +20,24 @@ void check_count(int64_t count, const char* what) {
         .got = std::to_string(count),
         .wanted = fmt::format("0 to {}", kMost),
         .hint = "fewer tokens"});
+}
+
+void check_routing(const MoeProblem& problem) {
+  const RoutingSummary& routing = problem.routing;
+  const auto ranks = static_cast<size_t>(problem.placement.num_ranks);
+  for (size_t e = 0; e < problem.load.size(); ++e) {
+    EPS_CHECK(routing.local_load[e] >= 0 && routing.local_load[e] <= problem.load[e],
+              "expert {} has {} rows, {} of them local", e, problem.load[e], routing.local_load[e]);
+  }
+  for (size_t i = 0; i < ranks * ranks; ++i) {
+    const int64_t tokens = problem.tokens_per_rank[i / ranks];
+    const int64_t most_partials = tokens * std::max(1, problem.shape.top_k);
+    EPS_CHECK(routing.tokens_between[i] >= 0 && routing.tokens_between[i] <= tokens,
+              "rank {} sends {} of its {} tokens to one rank", i / ranks, routing.tokens_between[i], tokens);
+    EPS_CHECK(routing.partials_between[i] >= 0 && routing.partials_between[i] <= most_partials,
+              "{} partial sums return for {} tokens", routing.partials_between[i], tokens);
+  }
+  for (const int64_t count : routing.visits) EPS_CHECK(count >= 0, "{} visits", count);
 }
 
 }  // namespace
@@ -57,6 +77,8 @@ MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement,
 }
 
 void check_problem(const MoeProblem& problem) {
+  EPS_CHECK(problem.placement.num_ranks >= 1 && problem.placement.num_experts >= 1);
+  EPS_CHECK_EQ(problem.placement.num_experts % problem.placement.num_ranks, 0);
   const auto ranks = static_cast<size_t>(problem.placement.num_ranks);
   const auto experts = static_cast<size_t>(problem.placement.num_experts);
   EPS_CHECK_EQ(problem.load.size(), experts);
@@ -67,6 +89,9 @@ void check_problem(const MoeProblem& problem) {
   EPS_CHECK_EQ(problem.routing.visits.size() % ranks, size_t{0});
   for (const int64_t rows : problem.load) check_count(rows, "rows of an expert");
   for (const int64_t tokens : problem.tokens_per_rank) check_count(tokens, "tokens of a rank");
+  check_count(std::accumulate(problem.tokens_per_rank.begin(), problem.tokens_per_rank.end(), int64_t{0}),
+              "tokens of all ranks");
+  check_routing(problem);
   for (int rank = 0; rank < problem.placement.num_ranks; ++rank) {
     int64_t rows = 0;
     const auto first = static_cast<size_t>(problem.placement.first_expert(rank));

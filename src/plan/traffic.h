@@ -38,6 +38,8 @@ class TrafficModel {
 
   // Whether tokens of other ranks come to `rank`, and whether any travel beyond the node.
   bool has_visits(size_t rank) const { return near_.tokens.to_rank[rank] + far_.tokens.to_rank[rank] > 0; }
+  // Whether some of them want just one expert there, so that every stage with rows has tokens that no other needs.
+  bool has_single_visits(size_t rank) const { return width_ > 1 && share_of_count_[num_ranks_ + rank] > 0; }
   // Share of the tokens visiting `rank` that a stage holding the share `f` of its rows is the first to need.
   double first_need(size_t rank, double f) const;
   double near_visits(size_t rank) const { return std::min(near_.tokens.to_rank[rank], near_.partials.to_rank[rank]); }

@@ -247,6 +247,19 @@ TEST(Planner, TooManyStagesSaysHowManyThereCanBe) {
   }
 }
 
+TEST(Planner, ExplainingChangesNoChoice) {
+  std::mt19937 rng(11);
+  PlanLimits limits;
+  limits.explain = true;
+  for (int trial = 0; trial < 60; ++trial) {
+    const RandomLayer layer = random_layer(rng, 24, 1 << (trial % 4), 3, 200, static_cast<LoadKind>(trial % 4));
+    const Plan quick = make_planner(3).plan(layer.problem, {});
+    const Plan slow = make_planner(3, limits).plan(layer.problem, {});
+    EXPECT_NEAR(quick.makespan_us, slow.makespan_us, 1e-9 * slow.makespan_us);
+    EXPECT_GE(slow.candidates.size(), quick.candidates.size());
+  }
+}
+
 TEST(Planner, RefusesWhatItCannotPlan) {
   std::mt19937 rng(2);
   RandomLayer layer = random_layer(rng, 8, 2, 1, 10, LoadKind::kEven);
