@@ -256,10 +256,11 @@ void LayerSearch::order_stages(int num_stages) {
 
 // Sets stage_of_, stages_, costs_ and messages_. False, and messages_ not set, when the stages cannot win.
 bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) {
+  if (best_is_here_) swap_with_best();
+  best_is_here_ = false;
   has_local_ = false;
   split_ = {policy, num_stages};
-  // A serial plan is a chain, which one thread (or stream) runs without handing over.
-  handoff_us_ = alone_ || policy == Policy::kSerial ? 0 : cost_.handoff_us();
+  handoff_us_ = handoff_of(policy);
   if (policy == Policy::kEps) {
     dealer_.deal(num_stages, stage_of_);
     sum_stages(num_stages);
@@ -272,6 +273,17 @@ bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) 
   if (policy == Policy::kEps && num_stages > 1) order_stages(num_stages);
   find_messages(policy, num_stages);
   return true;
+}
+
+// The best split so far is kept by exchanging it with buffers that the next one overwrites.
+void LayerSearch::swap_with_best() {
+  std::swap(split_, best_split_.split);
+  std::swap(grouped_us_, best_split_.grouped_us);
+  stage_of_.swap(best_split_.stage_of);
+  stages_.swap(best_split_.stages);
+  costs_.swap(best_split_.costs);
+  messages_.swap(best_split_.messages);
+  stage_of_.resize(problem_.load.size());
 }
 
 void LayerSearch::find_costs() {
@@ -292,8 +304,9 @@ void LayerSearch::sum_halves() {
   for (size_t e = 0; e < problem_.load.size(); ++e) {
     const int64_t first = rows_in_part(problem_.load[e], 0, TokenPart::kFirstHalf);
     const int64_t second = problem_.load[e] - first;
-    stages_[e / experts_each_].add(first, expert_times(cost_, first));
-    stages_[num_ranks_ + e / experts_each_].add(second, expert_times(cost_, second));
+    const ExpertTimes times = expert_times(cost_, first);
+    stages_[e / experts_each_].add(first, times);
+    stages_[num_ranks_ + e / experts_each_].add(second, first == second ? times : expert_times(cost_, second));
   }
 }
 
@@ -367,6 +380,7 @@ void LayerSearch::keep(const Candidate& candidate, const Budget& budget, int fir
   has_best_ = true;
   best_us_ = candidate.makespan_us;
   best_ = {candidate, budget.link, budget.gemm_sms, first_share};
+  best_is_here_ = true;
 }
 
 // Everything but the shared experts.
@@ -499,10 +513,14 @@ bool LayerSearch::may_win(const Candidate& c, const Budget& budget) const {
   return limits_.explain || can_win(least_span(stages_us_ + budget.least_shared_us, c.comm_us, budget.factors));
 }
 
-ChosenStages LayerSearch::stages_of(const Choice& choice) {
+ChosenStages LayerSearch::best_stages() {
+  const Choice& choice = best_;
   Candidate c = choice.candidate;
   const Budget budget{choice.link, choice.gemm_sms, cost_.sm_factors(choice.gemm_sms, choice.link.sms)};
-  split(c.policy, c.num_stages, false);
+  if (!best_is_here_) swap_with_best();
+  best_is_here_ = true;
+  has_local_ = false;
+  handoff_us_ = handoff_of(c.policy);
   fill_pipeline(c, budget);
   ChosenStages out;
   for (int s = 0; s < static_cast<int>(messages_.size()); ++s) {

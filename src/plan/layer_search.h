@@ -39,7 +39,7 @@ class LayerSearch {
   int likely_stages() const;
 
   const Choice& best() const { return best_; }
-  ChosenStages stages_of(const Choice& choice);
+  ChosenStages best_stages();
   std::vector<Candidate> take_candidates() { return std::move(candidates_); }
   const TrafficModel& traffic() const { return traffic_; }
 
@@ -67,7 +67,10 @@ class LayerSearch {
   double least_comm_us(int num_stages, const Budget& budget, const Wire& wire) const;
   bool can_win(double bound) const { return !has_best_ || bound < best_us_; }
   bool split(Policy policy, int num_stages, bool only_if_it_can_win);
+  void swap_with_best();
   void find_costs();
+  // A serial plan is a chain, which one thread (or stream) runs without handing over.
+  double handoff_of(Policy policy) const { return alone_ || policy == Policy::kSerial ? 0 : cost_.handoff_us(); }
   void sum_stages(int num_stages);
   void sum_halves();
   void order_stages(int num_stages);
@@ -125,6 +128,16 @@ class LayerSearch {
   std::vector<MessageRows> dispatch_, combine_;
   std::vector<StageMessages> messages_;  // [num_stages]
   Pipeline pipeline_;
+  // The split of the best candidate: here, in the members above, or in best_split_.
+  bool best_is_here_ = false;
+  struct {
+    std::pair<Policy, int> split;
+    double grouped_us = 0;
+    std::vector<int> stage_of;
+    std::vector<RankStage> stages;
+    std::vector<StageCost> costs;
+    std::vector<StageMessages> messages;
+  } best_split_;
   double stages_us_ = 0;   // compute of the stages and finish
   double grouped_us_ = 0;  // of all stages' GEMMs, were all grouped
   std::vector<double> rows_;

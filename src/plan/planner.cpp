@@ -104,7 +104,7 @@ Plan Planner::Impl::plan_ep(const MoeProblem& problem, const PipelineOption& opt
   plan.sms = chosen.sms;
   plan.makespan_us = chosen.makespan_us;
   plan.bound_us = chosen.bound_us;
-  const ChosenStages stages = looked.stages_of(best);
+  const ChosenStages stages = looked.best_stages();
   plan.stages = make_stages(stages, cost, cost.sm_factors(best.gemm_sms, best.link.sms));
   const bool ranks = problem.placement.num_ranks > 1;
   const OpShape ops{ranks, ranks && problem.strategy == Strategy::kTpEp, shape.shared_inner > 0, best.first_share};
