@@ -10,12 +10,28 @@
 
 namespace eps {
 
-void TraceRecorder::add(int rank, const std::vector<TimelineEvent>& events) { add(rank, false, events); }
+void TraceRecorder::add(int rank, const std::vector<TimelineEvent>& events) {
+  const std::lock_guard lock(mutex_);
+  add(rank, false, events);
+}
 
-void TraceRecorder::add_promised(int rank, const std::vector<TimelineEvent>& events) { add(rank, true, events); }
+void TraceRecorder::add_promised(int rank, const std::vector<TimelineEvent>& events) {
+  if (events.empty()) return;
+  int64_t begin = events.front().begin_ns;
+  for (const TimelineEvent& event : events) begin = std::min(begin, event.begin_ns);
+  // A promise that was too long ends where the next one begins: events of one track must not overlap.
+  const std::lock_guard lock(mutex_);
+  std::vector<size_t>& last = last_promise_[rank];
+  for (const size_t i : last) {
+    events_[i].event.begin_ns = std::min(events_[i].event.begin_ns, begin);
+    events_[i].event.end_ns = std::min(events_[i].event.end_ns, begin);
+  }
+  last.clear();
+  for (size_t i = 0; i < events.size() && events_.size() + i < max_events_; ++i) last.push_back(events_.size() + i);
+  add(rank, true, events);
+}
 
 void TraceRecorder::add(int rank, bool promised, const std::vector<TimelineEvent>& events) {
-  const std::lock_guard lock(mutex_);
   for (const TimelineEvent& event : events) {
     if (events_.size() < max_events_) {
       events_.push_back({rank, promised, event});

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -29,11 +30,12 @@ class TraceRecorder {
     bool promised;
     TimelineEvent event;
   };
-  void add(int rank, bool promised, const std::vector<TimelineEvent>& events);
+  void add(int rank, bool promised, const std::vector<TimelineEvent>& events);  // mutex_ held
 
   mutable std::mutex mutex_;
   size_t max_events_;
   std::vector<Event> events_;
+  std::map<int, std::vector<size_t>> last_promise_;  // by rank: its latest promised events, in events_
   int64_t num_dropped_ = 0;
 };
 

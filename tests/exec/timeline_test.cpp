@@ -60,6 +60,15 @@ TEST(Trace, ShowsPromisesBesideMeasurements) {
   }
 }
 
+TEST(Trace, APromiseEndsWhereTheNextOneBegins) {
+  TraceRecorder trace;
+  trace.add_promised(0, {{"first", Lane::kCompute, 1, -1, 0, 900}, {"second", Lane::kCompute, 1, -1, 900, 2000}});
+  trace.add_promised(0, {{"third", Lane::kCompute, 2, -1, 1500, 2500}});
+  const std::string json = trace.to_json();
+  EXPECT_NE(json.find(R"("name":"second","ts":0.900,"dur":0.600)"), std::string::npos) << json;
+  EXPECT_NE(json.find(R"("name":"third","ts":1.500,"dur":1.000)"), std::string::npos) << json;
+}
+
 TEST(Trace, BeginsAtItsFirstEventEvenAtZero) {
   TraceRecorder trace;
   trace.add_promised(0, {{"first", Lane::kCompute, -1, -1, 0, 1000}, {"second", Lane::kCompute, -1, -1, 500, 1000}});
