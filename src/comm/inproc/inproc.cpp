@@ -54,6 +54,7 @@ class World {
     EPS_CHECK_EQ(recv.size(), static_cast<size_t>(size_));
     EPS_CHECK(send[static_cast<size_t>(rank)].empty() && recv[static_cast<size_t>(rank)].empty());
     post(rank, channel, send);
+    const Withdrawal withdrawal(*this, rank, channel);
     for (int step = 1; step < size_; ++step) {
       // Each rank starts with another peer, so that copies spread instead of all reading rank 0 first.
       const int src = (rank + step) % size_;
@@ -70,6 +71,30 @@ class World {
   struct Slot {
     ConstBytes bytes;
     bool full = false;
+    bool copying = false;  // the receiver is reading `bytes` right now
+  };
+
+  // A rank that leaves, be it by an error, may free what it sends: nobody may be reading it then, nor begin to. After
+  // an orderly exchange there is nothing to wait for; otherwise one copy at most.
+  class Withdrawal {
+   public:
+    Withdrawal(World& world, int rank, Channel channel) : world_(world), rank_(rank), channel_(channel) {}
+    Withdrawal(const Withdrawal&) = delete;
+    Withdrawal& operator=(const Withdrawal&) = delete;
+    ~Withdrawal() {
+      std::unique_lock lock(world_.mutex_);
+      for (int dst = 0; dst < world_.size_; ++dst) {
+        if (dst == rank_) continue;
+        Slot& slot = world_.slot(channel_, rank_, dst);
+        world_.changed_.wait(lock, [&slot] { return !slot.copying; });
+        slot.full = false;
+      }
+    }
+
+   private:
+    World& world_;
+    int rank_;
+    Channel channel_;
   };
 
   Slot& slot(Channel channel, int src, int dst) {
@@ -92,12 +117,13 @@ class World {
       std::unique_lock lock(mutex_);
       wait(lock, rank, src, channel, "to send its rows", [&] { return slot(channel, src, rank).full; });
       bytes = slot(channel, src, rank).bytes;
+      EPS_CHECK(bytes.size() == into.size(), "rank {} expects {} bytes from rank {}, which sends {}", rank, into.size(),
+                src, bytes.size());
+      slot(channel, src, rank).copying = true;
     }
-    EPS_CHECK(bytes.size() == into.size(), "rank {} expects {} bytes from rank {}, which sends {}", rank, into.size(),
-              src, bytes.size());
     if (!bytes.empty()) std::memcpy(into.data(), bytes.data(), bytes.size());
     const std::lock_guard lock(mutex_);
-    slot(channel, src, rank).full = false;
+    slot(channel, src, rank).full = slot(channel, src, rank).copying = false;
     changed_.notify_all();
   }
 
