@@ -21,22 +21,12 @@ constexpr int64_t kPaperRows = 2048;
 // oneDNN's threads spin for some milliseconds after a product: ours wait until they have gone to sleep.
 constexpr std::chrono::milliseconds kCalm{40};
 
-void require(const char* flag, int64_t value, int64_t least, int64_t most) {
-  if (value >= least && value <= most) return;
-  fail(ErrorKind::kUsage, flag,
-       {.what = "out of range",
-        .got = std::to_string(value),
-        .wanted = fmt::format("{} to {}", least, most),
-        .hint = ""});
-}
-
 void check_ranges(const GemmBenchOptions& options) {
-  constexpr int64_t kMost = 1 << 20;  // beyond it memory runs out before the first repetition
-  require("--tokens", options.tokens, 1, kMost);
-  require("--loads", options.loads, 1, 10000);
-  require("-r", options.repetitions, 1, 10000);
-  require("--threads", options.engine.threads, 0, 1024);
-  require("--limit-size", options.limit_size, 0, 1 << 15);
+  require_in_range("--tokens", options.tokens, 1, kMostBenchTokens);
+  require_in_range("--loads", options.loads, 1, 10000);
+  require_in_range("-r", options.repetitions, 1, 10000);
+  require_in_range("--threads", options.engine.threads, 0, 1024);
+  require_in_range("--limit-size", options.limit_size, 0, 1 << 15);
 }
 
 // The experts of one layer, and memory for what their GEMMs read and write.

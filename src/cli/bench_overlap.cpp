@@ -11,15 +11,6 @@
 namespace eps::cli {
 namespace {
 
-void require(const char* flag, int64_t value, int64_t least, int64_t most) {
-  if (value >= least && value <= most) return;
-  fail(ErrorKind::kUsage, flag,
-       {.what = "out of range",
-        .got = std::to_string(value),
-        .wanted = fmt::format("{} to {}", least, most),
-        .hint = ""});
-}
-
 std::vector<std::string> list_pipelines(int experts_each, int most_stages) {
   std::vector<std::string> out = {"off"};
   for (int n = 1; n <= std::min(experts_each, most_stages); ++n) out.push_back(std::to_string(n));
@@ -37,12 +28,11 @@ double OverlapArm::hidden() const {
 OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
                                      const std::function<void(std::string_view)>& note,
                                      const std::function<bool()>& keep_going) {
-  constexpr int64_t kMost = 1 << 20;  // beyond it memory runs out before the first repetition
-  require("--tokens", options.tokens, 1, kMost);
-  require("-r", options.repetitions, 1, 10000);
-  require("--ep", options.engine.ep, 2, 1024);
-  require("--threads", options.engine.threads, 0, 1024);
-  require("--most-stages", options.most_stages, 0, 1024);
+  require_in_range("--tokens", options.tokens, 1, kMostBenchTokens);
+  require_in_range("-r", options.repetitions, 1, 10000);
+  require_in_range("--ep", options.engine.ep, 2, 1024);
+  require_in_range("--threads", options.engine.threads, 0, 1024);
+  require_in_range("--most-stages", options.most_stages, 0, 1024);
   const EngineOptions& engine = options.engine;
   const Skew skew = parse_skew(options.skew);
   const LayerSource source = open_layer_source({engine, options.preset, options.num_experts});

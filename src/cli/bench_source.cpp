@@ -27,6 +27,15 @@ void set_num_experts(ModelSpec& spec, int num_experts, bool dummy) {
 
 }  // namespace
 
+void require_in_range(const char* flag, int64_t value, int64_t least, int64_t most) {
+  if (value >= least && value <= most) return;
+  fail(ErrorKind::kUsage, flag,
+       {.what = "out of range",
+        .got = std::to_string(value),
+        .wanted = fmt::format("{} to {}", least, most),
+        .hint = ""});
+}
+
 LayerSource open_layer_source(const LayerChoice& choice) {
   LayerSource out;
   const EngineOptions& engine = choice.engine;

@@ -14,6 +14,12 @@
 
 namespace eps::cli {
 
+// Tokens of a rank beyond which memory runs out before the first repetition.
+inline constexpr int64_t kMostBenchTokens = 1 << 20;
+
+// Errors  kUsage naming the flag when `value` is outside [least, most]
+void require_in_range(const char* flag, int64_t value, int64_t least, int64_t most);
+
 struct LayerChoice {
   const EngineOptions& engine;  // model, dummy_weights
   std::string preset;           // instead of engine.model, with dummy weights

@@ -31,6 +31,12 @@ StageWork stage_work(const LayerCost& cost, const RankStage& sums, GemmKind gate
   return out;
 }
 
+// What the plan's SM budget does to kernels; a budget of every SM is none.
+SmFactors sm_factors_of(const Plan& plan, const LayerCost& cost) {
+  const SmBudget& sms = plan.sms;
+  return cost.sm_factors(sms.gemm < cost.profile().num_sms ? sms.gemm : 0, sms.comm);
+}
+
 double work_of(const StageWork& stage, OpKind kind) {
   switch (kind) {
     case OpKind::kGateUp: return stage.gate_up;
@@ -58,7 +64,7 @@ class WorkReckoner {
         problem_(problem),
         cost_(cost),
         num_ranks_(static_cast<size_t>(problem.placement.num_ranks)),
-        factors_(cost.sm_factors(gemm_limit(), plan.sms.comm)),
+        factors_(sm_factors_of(plan, cost)),
         link_(find_link()) {
     sum_stages();
     split_traffic();
@@ -81,11 +87,6 @@ class WorkReckoner {
 
  private:
   bool is_tp() const { return plan_.policy == Policy::kTp; }
-
-  int gemm_limit() const {
-    const SmBudget& sms = plan_.sms;
-    return sms.gemm > 0 && sms.gemm < cost_.profile().num_sms ? sms.gemm : 0;
-  }
 
   LinkPoint find_link() const {
     for (const LinkPoint& link : cost_.profile().links) {
@@ -199,8 +200,7 @@ ClockWork slowest_rank_work(const Plan& plan, const ChosenStages& chosen, const 
                             const LayerCost& cost) {
   const auto num_ranks = static_cast<size_t>(problem.placement.num_ranks);
   const Pipeline& pipeline = chosen.pipeline;
-  const int limit = plan.sms.gemm > 0 && plan.sms.gemm < cost.profile().num_sms ? plan.sms.gemm : 0;
-  const SmFactors factors = cost.sm_factors(limit, plan.sms.comm);
+  const SmFactors factors = sm_factors_of(plan, cost);
   std::vector<StageWork> stages;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     size_t slowest = 0;
