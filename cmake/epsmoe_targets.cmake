@@ -3,7 +3,7 @@
 function(eps_module name)
   cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
-  list(FILTER sources EXCLUDE REGEX "/main\\.cpp$")
+  list(FILTER sources EXCLUDE REGEX "/main\\.cpp$|/ops/cuda/")  # CUDA: cmake/epsmoe_cuda.cmake
   add_library(eps_${name} STATIC ${sources})
   target_link_libraries(eps_${name} PUBLIC epsmoe_flags ${ARG_DEPS})
 endfunction()

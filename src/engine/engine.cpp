@@ -104,7 +104,7 @@ class EngineImpl final : public Engine {
     int64_t max_tokens = request.max_tokens > 0 ? request.max_tokens : folder_.generation.max_new_tokens.value_or(256);
     max_tokens = std::min(max_tokens, max_model_len_ - prompt_len);
 
-    KvCache cache(folder_.spec, max_model_len_);
+    KvCache cache(folder_.spec, max_model_len_, ranks_->op_set(0));
     StreamDecoder decoder(*folder_.tokenizer, true);
     const int64_t start = now_ns();
     std::vector<float> logits = prefill(cache, result.prompt_ids);
@@ -185,7 +185,7 @@ class EngineImpl final : public Engine {
       return static_cast<int32_t>((seed >> 33) % static_cast<uint64_t>(folder_.spec.vocab_size));
     };
     StepTimes times;
-    KvCache cache(folder_.spec, max_model_len_);
+    KvCache cache(folder_.spec, max_model_len_, ranks_->op_set(0));
     if (prompt_tokens > 0) {
       std::vector<int32_t> ids(static_cast<size_t>(prompt_tokens));
       for (int32_t& id : ids) id = draw();
@@ -303,8 +303,9 @@ class EngineImpl final : public Engine {
       w.labels = std::span(ids).subspan(static_cast<size_t>(begin), static_cast<size_t>(length));
       w.inputs.push_back(bos);
       w.inputs.insert(w.inputs.end(), w.labels.begin(), w.labels.end() - 1);
-      w.cache = std::make_unique<KvCache>(folder_.spec, max_model_len_);
-      chunks.push_back({static_cast<int>(i % options_.ep), {w.cache.get(), w.inputs, LogitRows::kAll}});
+      const int rank = static_cast<int>(i % options_.ep);
+      w.cache = std::make_unique<KvCache>(folder_.spec, max_model_len_, ranks_->op_set(rank));
+      chunks.push_back({rank, {w.cache.get(), w.inputs, LogitRows::kAll}});
     }
     ranks_->step(chunks, [&windows](size_t i, int64_t position, std::span<const float> logits) {
       Window& w = windows[i];

@@ -73,6 +73,7 @@ class RankGroup {
   // thread a chunk. After an error the group can not be used again: every later step throws the reason.
   void step(std::span<const PlacedChunk> chunks, const LogitSink& sink);
 
+  OpSet& op_set(int rank) { return *ops_[static_cast<size_t>(rank)]; }
   std::vector<std::string> op_set_descriptions() const;
   const MoeStats& stats(int rank) const { return decoders_[static_cast<size_t>(rank)]->stats(); }
   const TraceRecorder* trace() const { return trace_.get(); }

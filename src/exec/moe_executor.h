@@ -7,22 +7,14 @@
 #include "comm/communicator.h"
 #include "exec/lane_runner.h"
 #include "moe/row_layout.h"
-#include "ops/op_set.h"
+#include "ops/moe_weights.h"
 #include "plan/plan.h"
 
 namespace eps {
 
-// Weights of one MoE layer as one rank sees them; not owned.
-struct MoeWeights {
-  std::vector<const LinearWeight*> gate_up;      // [num_experts] each [2I, H]; null where the expert is on another rank
-  std::vector<const LinearWeight*> down;         // [num_experts] each [H, I]
-  const LinearWeight* shared_gate_up = nullptr;  // [2S, H]; null: no shared experts
-  const LinearWeight* shared_down = nullptr;     // [H, S]
-};
-
 class MoeExecutor {
  public:
-  MoeExecutor(OpSet& ops, Communicator& comm) : ops_(ops), comm_(comm) {}
+  MoeExecutor(OpSet& ops, Communicator& comm) : ops_(ops), comm_(comm), memory_(ops.memory()) {}
 
   // out = shared(x) + Σ weight · expert(x)
   //
@@ -67,8 +59,19 @@ class MoeExecutor {
   int64_t inner_ = 0;
 
   struct Memory {
-    Buffer x, recv_x, stage_x, gate_up, act, rows, partials, send_tokens, send_partials, shared_gate_up, shared_act,
-        shared_out;
+    explicit Memory(MemoryResource& m)
+        : x(m),
+          recv_x(m),
+          stage_x(m),
+          gate_up(m),
+          act(m),
+          rows(m),
+          partials(m),
+          shared_gate_up(m),
+          shared_act(m),
+          shared_out(m) {}
+    Buffer x, recv_x, stage_x, gate_up, act, rows, partials, shared_gate_up, shared_act, shared_out;
+    Buffer send_tokens, send_partials;  // on the host
   } memory_;
   MutableTensorView x_compute_;    // [T, H] own tokens, compute dtype
   MutableTensorView recv_tokens_;  // [num_recv_tokens, H] compute dtype

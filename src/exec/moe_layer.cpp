@@ -8,17 +8,23 @@
 
 namespace eps {
 
-Routing MoeLayerRunner::route(const GateParams& gate, const LinearWeight& router, TensorView x) {
-  const int64_t num_tokens = x.dim(0);
-  const MutableTensorView logits = logits_.view(DType::kF32, {num_tokens, gate.num_experts});
-  const MutableTensorView idx = topk_idx_.view(DType::kI32, {num_tokens, gate.top_k});
-  const MutableTensorView weight = topk_weight_.view(DType::kF32, {num_tokens, gate.top_k});
+TensorView MoeLayerRunner::router_logits(const GateParams& gate, const LinearWeight& router, TensorView x) {
+  const MutableTensorView logits = logits_.view(DType::kF32, {x.dim(0), gate.num_experts});
   const LinearTask task{&router, x, logits};
   ops_.linear(std::span(&task, 1));
-  ops_.gate(gate, logits, idx, weight);
+  return logits;
+}
+
+Routing MoeLayerRunner::route(const GateParams& gate, const LinearWeight& router, TensorView x) {
+  const int64_t num_tokens = x.dim(0);
+  const MutableTensorView idx = topk_idx_.view(DType::kI32, {num_tokens, gate.top_k});
+  const MutableTensorView weight = topk_weight_.view(DType::kF32, {num_tokens, gate.top_k});
+  ops_.gate(gate, router_logits(gate, router, x), idx, weight);
   Routing routing{num_tokens, gate.top_k, {}, {}};
-  routing.expert_idx.assign(idx.as<int32_t>(), idx.as<int32_t>() + idx.numel());
-  routing.weight.assign(weight.as<float>(), weight.as<float>() + weight.numel());
+  routing.expert_idx.resize(static_cast<size_t>(idx.numel()));
+  routing.weight.resize(static_cast<size_t>(idx.numel()));
+  ops_.download(idx, routing.expert_idx.data());
+  ops_.download(weight, routing.weight.data());
   normalize_routing(routing, gate.num_experts);
   return routing;
 }
@@ -48,6 +54,9 @@ std::vector<Routing> MoeLayerRunner::exchange(const Routing& mine, int top_k) {
 
 void MoeLayerRunner::run(int layer, const GateParams& gate, const LinearWeight& router, const MoeWeights& weights,
                          TensorView x, MutableTensorView out) {
+  if (LocalMoe* local = ops_.local_moe(); local != nullptr && comm_.size() == 1) {
+    return run_local(*local, layer, gate, router, weights, x, out);
+  }
   const int64_t begin = now_ns();
   const std::vector<Routing> routing = exchange(route(gate, router, x), gate.top_k);
   const MoeProblem problem = make_problem(shape_, place_experts(gate.num_experts, comm_.size()), routing);
@@ -55,6 +64,49 @@ void MoeLayerRunner::run(int layer, const GateParams& gate, const LinearWeight& 
   const int64_t end = now_ns();
   executor_.run(plan, problem.placement, routing, weights, x, out);
   record(layer, plan, problem, {begin, end, now_ns()});
+}
+
+void MoeLayerRunner::run_local(LocalMoe& local, int layer, const GateParams& gate, const LinearWeight& router,
+                               const MoeWeights& weights, TensorView x, MutableTensorView out) {
+  const int64_t begin = now_ns();
+  local.route(gate, router_logits(gate, router, x));
+  ++stats_.num_layers_run;
+  ++stats_.layers_by_stages[1];
+  LocalKernels kernels;
+  const bool is_few = x.dim(0) <= local.few_tokens();
+  double promised_us = 0;
+  int64_t routed = begin;
+  if (!is_few) {
+    const MoeProblem problem = make_local_problem(shape_, local.load(), x.dim(0));
+    const Plan& plan = plans_.plan(problem);
+    routed = now_ns();
+    promised_us = plan.makespan_us;
+    // A plan of one rank may still cut the experts; here they all run at once, as most of its stages do.
+    kernels = {plan.stages.front().gate_up_kernel.front(), plan.stages.front().down_kernel.front()};
+    add_load(layer, problem.load);
+    stats_.plans_made = plans_.num_misses();
+  }
+  ++stats_.stages_by_kernel[std::string(to_string(kernels.gate_up))];
+  ++stats_.stages_by_kernel[std::string(to_string(kernels.down))];
+  local.run(weights, kernels, x, out);
+  if (trace_ == nullptr) return;
+  // Times are told only where they are asked for: knowing them means waiting for the device.
+  ops_.wait();
+  const int64_t end = now_ns();
+  trace_->add(comm_.rank(), {{is_few ? "moe" : "gate", Lane::kCompute, layer, -1, begin, is_few ? end : routed}});
+  if (is_few) return;
+  trace_->add(comm_.rank(), {{"experts", Lane::kCompute, layer, -1, routed, end}});
+  const double measured_us = static_cast<double>(end - routed) * 1e-3;
+  stats_.promised_us += promised_us;
+  stats_.measured_us += measured_us;
+  stats_.error_us += std::abs(promised_us - measured_us);
+}
+
+void MoeLayerRunner::add_load(int layer, std::span<const int64_t> rows) {
+  if (static_cast<int>(stats_.load.size()) <= layer) stats_.load.resize(static_cast<size_t>(layer) + 1);
+  auto& load = stats_.load[static_cast<size_t>(layer)];
+  load.resize(rows.size());
+  for (size_t e = 0; e < load.size(); ++e) load[e] += rows[e];
 }
 
 void MoeLayerRunner::record(int layer, const Plan& plan, const MoeProblem& problem, const LayerTimes& times) {
@@ -68,10 +120,7 @@ void MoeLayerRunner::record(int layer, const Plan& plan, const MoeProblem& probl
     ++stats_.stages_by_kernel[std::string(to_string(plan.stages[s].gate_up_kernel[r]))];
     ++stats_.stages_by_kernel[std::string(to_string(plan.stages[s].down_kernel[r]))];
   }
-  if (static_cast<int>(stats_.load.size()) <= layer) stats_.load.resize(static_cast<size_t>(layer) + 1);
-  auto& load = stats_.load[static_cast<size_t>(layer)];
-  load.resize(problem.load.size());
-  for (size_t e = 0; e < load.size(); ++e) load[e] += problem.load[e];
+  add_load(layer, problem.load);
   const double measured_us = static_cast<double>(times.end_ns - times.gate_end_ns) * 1e-3;
   stats_.promised_us += plan.makespan_us;
   stats_.measured_us += measured_us;

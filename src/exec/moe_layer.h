@@ -6,6 +6,7 @@
 
 #include "exec/moe_executor.h"
 #include "exec/trace.h"
+#include "ops/local_moe.h"
 #include "plan/plan_cache.h"
 
 namespace eps {
@@ -32,20 +33,28 @@ class MoeLayerRunner {
         trace_(trace),
         executor_(ops, comm),
         plans_(planner, pipeline),
-        shape_(planner.shape()) {}
+        shape_(planner.shape()),
+        logits_(ops.memory()),
+        topk_idx_(ops.memory()),
+        topk_weight_(ops.memory()) {}
 
-  // out [T, H] = MoE(x [T, H]). Every rank calls it for the same layer.
+  // out [T, H] = MoE(x [T, H]), both act. Every rank calls it for the same layer.
   void run(int layer, const GateParams& gate, const LinearWeight& router, const MoeWeights& weights, TensorView x,
            MutableTensorView out);
 
   const MoeStats& stats() const { return stats_; }
 
  private:
+  TensorView router_logits(const GateParams& gate, const LinearWeight& router, TensorView x);
   Routing route(const GateParams& gate, const LinearWeight& router, TensorView x);
+  // A layer without other ranks, on an op set that needs no help from the host.
+  void run_local(LocalMoe& local, int layer, const GateParams& gate, const LinearWeight& router,
+                 const MoeWeights& weights, TensorView x, MutableTensorView out);
   std::vector<Routing> exchange(const Routing& mine, int top_k);
   struct LayerTimes {
     int64_t gate_begin_ns, gate_end_ns, end_ns;
   };
+  void add_load(int layer, std::span<const int64_t> rows);
   void record(int layer, const Plan& plan, const MoeProblem& problem, const LayerTimes& times);
 
   OpSet& ops_;

@@ -7,6 +7,12 @@
 #include "base/clock.h"
 
 namespace eps {
+namespace {
+
+// Rows of logits made at a time, so that those of all positions never stand in memory together: [vocab] f32 is large.
+constexpr int64_t kLogitBlock = 64;
+
+}  // namespace
 
 Decoder::Decoder(const Model& model, OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
                  TraceRecorder* trace)
@@ -16,7 +22,9 @@ Decoder::Decoder(const Model& model, OpSet& ops, Communicator& comm, const Plann
       comm_(comm),
       trace_(trace),
       moe_(ops, comm, planner, pipeline, trace),
-      moe_weights_(model.layers().size()) {
+      moe_weights_(model.layers().size()),
+      act_(ops.activation_dtype()),
+      memory_(ops.memory()) {
   if (spec_.first_moe_layer() < 0) return;
   const ExpertPlacement placement = place_experts(spec_.moe.gate.num_experts, comm.size());
   for (size_t i = 0; i < model.layers().size(); ++i) {
@@ -34,35 +42,70 @@ Decoder::Decoder(const Model& model, OpSet& ops, Communicator& comm, const Plann
 }
 
 void Decoder::traced(int layer, const char* name, const std::function<void()>& body) {
+  if (trace_ == nullptr) return body();
   const int64_t begin = now_ns();
   body();
-  if (trace_ != nullptr) trace_->add(comm_.rank(), {{name, Lane::kCompute, layer, -1, begin, now_ns()}});
+  ops_.wait();
+  trace_->add(comm_.rank(), {{name, Lane::kCompute, layer, -1, begin, now_ns()}});
 }
 
 void Decoder::forward(std::span<const SequenceChunk> chunks, const LogitSink& sink) {
-  std::vector<int32_t> ids;
-  positions_.clear();
-  for (const SequenceChunk& chunk : chunks) {
-    const int64_t first = chunk.cache->num_tokens();
-    chunk.cache->extend(std::ssize(chunk.ids));
-    ids.insert(ids.end(), chunk.ids.begin(), chunk.ids.end());
-    for (int64_t i = 0; i < std::ssize(chunk.ids); ++i) positions_.push_back(static_cast<int32_t>(first + i));
+  begin_step(chunks);
+  if (is_repeatable(chunks)) {
+    ops_.run_step(num_tokens_, [&] {
+      run_layers();
+      compute_logits(hidden_);
+    });
+    std::vector<WantedLogits> wanted;
+    for (size_t s = 0; s < chunks.size(); ++s) {
+      wanted.push_back({s, chunks[s].cache->num_tokens() - 1, static_cast<int64_t>(s)});
+    }
+    deliver_logits(wanted, sink);
+    return;
   }
-  num_tokens_ = std::ssize(ids);
-  const Shape shape{num_tokens_, spec_.hidden};
-  hidden_ = memory_.hidden.view(DType::kF32, shape);
-  normed_ = memory_.normed.view(DType::kF32, shape);
-  delta_ = memory_.delta.view(DType::kF32, shape);
-  ops_.embed(model_.embedding(), ids, hidden_);
-  for (int layer = 0; layer < spec_.num_layers(); ++layer) {
-    if (num_tokens_ > 0) traced(layer, "attention", [&] { attention(layer, chunks); });
-    feed_forward(layer);
-  }
+  run_layers();
   traced(-1, "logits", [&] { write_logits(chunks, sink); });
 }
 
+void Decoder::begin_step(std::span<const SequenceChunk> chunks) {
+  ids_.clear();
+  positions_.clear();
+  sequences_.clear();
+  for (const SequenceChunk& chunk : chunks) {
+    const int64_t first = chunk.cache->num_tokens();
+    const int64_t count = std::ssize(chunk.ids);
+    chunk.cache->extend(count);
+    sequences_.push_back(chunk.cache->step_sequence(std::ssize(ids_), count));
+    ids_.insert(ids_.end(), chunk.ids.begin(), chunk.ids.end());
+    for (int64_t i = 0; i < count; ++i) positions_.push_back(static_cast<int32_t>(first + i));
+  }
+  num_tokens_ = std::ssize(ids_);
+  ops_.begin_step({ids_, positions_, sequences_});
+  const Shape shape{num_tokens_, spec_.hidden};
+  hidden_ = memory_.hidden.view(DType::kF32, shape);
+  normed_ = memory_.normed.view(act_, shape);
+  delta_ = memory_.delta.view(act_, shape);
+}
+
+bool Decoder::is_repeatable(std::span<const SequenceChunk> chunks) const {
+  // One new token a sequence, whose logits are wanted; no other ranks to wait for, and nobody to tell times to.
+  return num_tokens_ > 0 && num_tokens_ <= kLogitBlock && comm_.size() == 1 && trace_ == nullptr &&
+         std::ranges::all_of(chunks,
+                             [](const SequenceChunk& c) { return c.ids.size() == 1 && c.logits != LogitRows::kNone; });
+}
+
+void Decoder::run_layers() {
+  ops_.embed(model_.embedding(), hidden_);
+  pending_ = {};
+  for (int layer = 0; layer < spec_.num_layers(); ++layer) {
+    if (num_tokens_ > 0) traced(layer, "attention", [&] { attention(layer); });
+    feed_forward(layer);
+  }
+  if (pending_) ops_.add(hidden_, pending_);
+}
+
 TensorView Decoder::compute_copy(TensorView x, Buffer& memory) {
-  if (ops_.compute_dtype() == DType::kF32) return x;
+  if (x.dtype() == ops_.compute_dtype()) return x;
   const MutableTensorView out = memory.view(ops_.compute_dtype(), x.shape());
   ops_.to_compute(x, out);
   return out;
@@ -74,70 +117,47 @@ void Decoder::project(const Linear& linear, TensorView x_compute, MutableTensorV
   if (linear.bias.width > 0) ops_.add_bias(out, linear.bias.view());
 }
 
-void Decoder::attention(int layer, std::span<const SequenceChunk> chunks) {
+void Decoder::attention(int layer) {
   const LayerWeights& weights = model_.layers()[static_cast<size_t>(layer)];
   const AttentionWeights& w = weights.attention;
   const MlaParams& p = spec_.attention.mla;
-  const int64_t lora = p.kv_lora_rank;
-  ops_.rms_norm(hidden_, weights.input_norm.view(), spec_.norm_eps, normed_);
+  ops_.add_rms_norm(hidden_, pending_, weights.input_norm.view(), spec_.norm_eps, normed_);
   const TensorView x = compute_copy(normed_, memory_.compute);
 
-  const MutableTensorView kv = memory_.kv.view(DType::kF32, {num_tokens_, lora + p.rope_dim});
+  const MutableTensorView kv = memory_.kv.view(act_, {num_tokens_, int64_t{p.kv_lora_rank} + p.rope_dim});
   project(w.kv_a, x, kv);
-  const MutableTensorView q = memory_.q.view(DType::kF32, {num_tokens_, int64_t{p.num_heads} * p.q_dim()});
+  const MutableTensorView q = memory_.q.view(act_, {num_tokens_, int64_t{p.num_heads} * p.q_dim()});
   if (spec_.attention.q_lora_rank == 0) {
     project(w.q, x, q);
   } else {
-    const MutableTensorView low = memory_.q_low.view(DType::kF32, {num_tokens_, spec_.attention.q_lora_rank});
+    const MutableTensorView low = memory_.q_low.view(act_, {num_tokens_, spec_.attention.q_lora_rank});
     project(w.q_a, x, low);
     ops_.rms_norm(low, w.q_a_norm.view(), spec_.attention.lora_norm_eps, low);
     project(w.q, compute_copy(low, memory_.compute), q);
   }
-  ops_.rope(q, p.q_dim(), model_.rope(), positions_);
-  // The shared key is the last rope_dim of each kv row, so the row rotates as one head of its full width.
-  ops_.rope(kv, static_cast<int>(lora) + p.rope_dim, model_.rope(), positions_);
+  ops_.rope(q, p.q_dim(), model_.rope());
+  ops_.store_latents(p, kv, w.kv_a_norm.view(), spec_.attention.lora_norm_eps, model_.rope(), layer);
 
-  // Into each sequence's cache: the latent normalised, the rotated key as it is.
-  const MutableTensorView latent = memory_.latent.view(DType::kF32, {num_tokens_, lora});
-  const float* kv_rows = kv.as<float>();
-  for (int64_t t = 0; t < num_tokens_; ++t) {
-    std::copy_n(kv_rows + t * (lora + p.rope_dim), lora, latent.as<float>() + t * lora);
-  }
-  ops_.rms_norm(latent, w.kv_a_norm.view(), spec_.attention.lora_norm_eps, latent);
-  std::vector<MlaSequence> sequences;
-  int64_t begin = 0;
-  for (const SequenceChunk& chunk : chunks) {
-    const int64_t count = std::ssize(chunk.ids);
-    const int64_t context = chunk.cache->num_tokens();
-    float* cached_latent = chunk.cache->latent(layer) + (context - count) * lora;
-    float* cached_key = chunk.cache->k_pe(layer) + (context - count) * p.rope_dim;
-    std::copy_n(latent.as<float>() + begin * lora, count * lora, cached_latent);
-    for (int64_t i = 0; i < count; ++i) {
-      std::copy_n(kv_rows + (begin + i) * (lora + p.rope_dim) + lora, p.rope_dim, cached_key + i * p.rope_dim);
-    }
-    sequences.push_back({begin, count, context, chunk.cache->latent(layer), chunk.cache->k_pe(layer)});
-    begin += count;
-  }
-  const MutableTensorView out = memory_.attention_out.view(DType::kF32, {num_tokens_, int64_t{p.num_heads} * p.v_dim});
-  ops_.mla_attention(p, *w.kv_b, q, sequences, out);
+  const MutableTensorView out = memory_.attention_out.view(act_, {num_tokens_, int64_t{p.num_heads} * p.v_dim});
+  ops_.mla_attention(p, *w.kv_b, q, layer, out);
   project(w.o, compute_copy(out, memory_.compute), delta_);
-  ops_.add(hidden_, delta_);
+  pending_ = delta_;
 }
 
 void Decoder::feed_forward(int layer) {
   const LayerWeights& weights = model_.layers()[static_cast<size_t>(layer)];
-  ops_.rms_norm(hidden_, weights.post_attention_norm.view(), spec_.norm_eps, normed_);
+  ops_.add_rms_norm(hidden_, pending_, weights.post_attention_norm.view(), spec_.norm_eps, normed_);
   if (weights.experts.empty()) {
     if (num_tokens_ > 0) traced(layer, "dense_ffn", [&] { dense_mlp(weights.dense, normed_, delta_); });
   } else {
     moe_.run(layer, spec_.moe.gate, *weights.router, moe_weights_[static_cast<size_t>(layer)], normed_, delta_);
   }
-  ops_.add(hidden_, delta_);
+  pending_ = delta_;
 }
 
 void Decoder::dense_mlp(const MlpWeights& mlp, TensorView x, MutableTensorView out) {
   const int64_t inner = mlp.down->in_features();
-  const MutableTensorView gate_up = memory_.gate_up.view(DType::kF32, {num_tokens_, 2 * inner});
+  const MutableTensorView gate_up = memory_.gate_up.view(act_, {num_tokens_, 2 * inner});
   const MutableTensorView act = memory_.act.view(ops_.compute_dtype(), {num_tokens_, inner});
   const LinearTask up{mlp.gate_up.get(), compute_copy(x, memory_.compute), gate_up};
   ops_.linear(std::span(&up, 1));
@@ -146,13 +166,33 @@ void Decoder::dense_mlp(const MlpWeights& mlp, TensorView x, MutableTensorView o
   ops_.linear(std::span(&down, 1));
 }
 
+// Final norm and output matrix of `hidden` [n, H] f32, into logits_ [n, vocab].
+void Decoder::compute_logits(TensorView hidden) {
+  const int64_t n = hidden.dim(0);
+  const MutableTensorView normed = memory_.last_normed.view(act_, {n, spec_.hidden});
+  ops_.rms_norm(hidden, model_.final_norm().view(), spec_.norm_eps, normed);
+  logits_ = memory_.logits.view(DType::kF32, {n, spec_.vocab_size});
+  const LinearTask task{&model_.lm_head(), compute_copy(normed, memory_.compute), logits_};
+  ops_.linear(std::span(&task, 1));
+}
+
+void Decoder::deliver_logits(std::span<const WantedLogits> wanted, const LogitSink& sink) {
+  const auto vocab = static_cast<size_t>(spec_.vocab_size);
+  const float* logits = nullptr;
+  if (ops_.memory().on_host()) {
+    logits = logits_.as<const float>();
+  } else {
+    host_logits_.resize(wanted.size() * vocab);
+    ops_.download(logits_, host_logits_.data());
+    logits = host_logits_.data();
+  }
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    sink(wanted[i].sequence, wanted[i].position, std::span(logits + i * vocab, vocab));
+  }
+}
+
 void Decoder::write_logits(std::span<const SequenceChunk> chunks, const LogitSink& sink) {
-  struct Wanted {
-    size_t sequence;
-    int64_t position;
-    int64_t row;
-  };
-  std::vector<Wanted> wanted;
+  std::vector<WantedLogits> wanted;
   int64_t begin = 0;
   for (size_t s = 0; s < chunks.size(); ++s) {
     const int64_t count = std::ssize(chunks[s].ids);
@@ -162,24 +202,17 @@ void Decoder::write_logits(std::span<const SequenceChunk> chunks, const LogitSin
     }
     begin += count;
   }
-  // In blocks, so that logits of all positions never stand in memory together: [vocab] f32 is large.
-  constexpr size_t kBlock = 64;
-  for (size_t first = 0; first < wanted.size(); first += kBlock) {
-    const auto n = static_cast<int64_t>(std::min(kBlock, wanted.size() - first));
-    const MutableTensorView rows = memory_.last.view(DType::kF32, {n, spec_.hidden});
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t row = wanted[first + static_cast<size_t>(i)].row;
-      std::copy_n(hidden_.as<float>() + row * spec_.hidden, spec_.hidden, rows.as<float>() + i * spec_.hidden);
+  const auto row_bytes = static_cast<size_t>(spec_.hidden) * sizeof(float);
+  for (size_t first = 0; first < wanted.size(); first += kLogitBlock) {
+    const auto block = std::span(wanted).subspan(first, std::min<size_t>(kLogitBlock, wanted.size() - first));
+    std::vector<const std::byte*> sources;
+    for (const WantedLogits& w : block) {
+      sources.push_back(static_cast<const std::byte*>(hidden_.data()) + static_cast<size_t>(w.row) * row_bytes);
     }
-    ops_.rms_norm(rows, model_.final_norm().view(), spec_.norm_eps, rows);
-    const MutableTensorView logits = memory_.logits.view(DType::kF32, {n, spec_.vocab_size});
-    const LinearTask task{&model_.lm_head(), compute_copy(rows, memory_.compute), logits};
-    ops_.linear(std::span(&task, 1));
-    for (int64_t i = 0; i < n; ++i) {
-      const Wanted& w = wanted[first + static_cast<size_t>(i)];
-      sink(w.sequence, w.position,
-           std::span<const float>(logits.as<float>() + i * spec_.vocab_size, static_cast<size_t>(spec_.vocab_size)));
-    }
+    const MutableTensorView rows = memory_.last.view(DType::kF32, {std::ssize(block), spec_.hidden});
+    ops_.gather_rows(sources, rows);
+    compute_logits(rows);
+    deliver_logits(block, sink);
   }
 }
 

@@ -36,12 +36,25 @@ class Decoder {
   const MoeStats& stats() const { return moe_.stats(); }
 
  private:
-  void attention(int layer, std::span<const SequenceChunk> chunks);
+  // A row of logits that somebody wants, and the row of the step that it comes from.
+  struct WantedLogits {
+    size_t sequence;
+    int64_t position;
+    int64_t row;
+  };
+
+  void begin_step(std::span<const SequenceChunk> chunks);
+  // Whether a step of these chunks makes the same calls as every other one of so many tokens.
+  bool is_repeatable(std::span<const SequenceChunk> chunks) const;
+  void run_layers();
+  void attention(int layer);
   void feed_forward(int layer);
   void dense_mlp(const MlpWeights& mlp, TensorView x, MutableTensorView out);
   void project(const Linear& linear, TensorView x_compute, MutableTensorView out);
   TensorView compute_copy(TensorView x, Buffer& memory);
   void write_logits(std::span<const SequenceChunk> chunks, const LogitSink& sink);
+  void compute_logits(TensorView hidden);
+  void deliver_logits(std::span<const WantedLogits> wanted, const LogitSink& sink);
   void traced(int layer, const char* name, const std::function<void()>& body);
 
   const Model& model_;
@@ -51,15 +64,36 @@ class Decoder {
   TraceRecorder* trace_;
   MoeLayerRunner moe_;
   std::vector<MoeWeights> moe_weights_;  // by layer, as this rank sees them
+  DType act_;                            // of activations
 
+  // Of the step.
   int64_t num_tokens_ = 0;
+  std::vector<int32_t> ids_;
   std::vector<int32_t> positions_;
+  std::vector<StepSequence> sequences_;
   struct Memory {
-    Buffer hidden, normed, compute, q, q_low, kv, latent, attention_out, delta, gate_up, act, logits, last;
+    explicit Memory(MemoryResource& m)
+        : hidden(m),
+          normed(m),
+          compute(m),
+          q(m),
+          q_low(m),
+          kv(m),
+          attention_out(m),
+          delta(m),
+          gate_up(m),
+          act(m),
+          logits(m),
+          last(m),
+          last_normed(m) {}
+    Buffer hidden, normed, compute, q, q_low, kv, attention_out, delta, gate_up, act, logits, last, last_normed;
   } memory_;
   MutableTensorView hidden_;  // [T, H] f32, the residual stream
-  MutableTensorView normed_;  // [T, H] f32
-  MutableTensorView delta_;   // [T, H] f32, what a block adds
+  MutableTensorView normed_;  // [T, H] act
+  MutableTensorView delta_;   // [T, H] act, what a block adds
+  TensorView pending_;        // delta_ while it is not yet added; else empty
+  MutableTensorView logits_;  // [rows, vocab] f32
+  std::vector<float> host_logits_;
 };
 
 }  // namespace eps

@@ -1,34 +1,63 @@
 #include "model/kv_cache.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace eps {
+namespace {
 
-KvCache::KvCache(const ModelSpec& spec, int64_t max_tokens)
-    : latent_dim_(spec.attention.mla.kv_lora_rank),
+// The first room, and the least that room grows by: short chats grow once or twice, and a step that grows costs a copy.
+constexpr int64_t kLeastRoom = 256;
+
+// The first `count` places of each layer, into memory with room for `to_capacity`.
+Buffer regrown(OpSet& ops, const Buffer& from, int64_t layers, int64_t count, int64_t from_capacity,
+               int64_t to_capacity, int64_t width) {
+  const DType dtype = ops.activation_dtype();
+  Buffer out(ops.memory());
+  const MutableTensorView to = out.view(dtype, {layers * to_capacity, width});
+  for (int64_t layer = 0; layer < layers && count > 0; ++layer) {
+    const MutableTensorView source(from.data(), dtype, {layers * from_capacity, width});
+    ops.copy(source.rows(layer * from_capacity, layer * from_capacity + count),
+             to.rows(layer * to_capacity, layer * to_capacity + count));
+  }
+  return out;
+}
+
+}  // namespace
+
+KvCache::KvCache(const ModelSpec& spec, int64_t max_tokens, OpSet& ops)
+    : ops_(&ops),
+      num_layers_(spec.num_layers()),
+      latent_dim_(spec.attention.mla.kv_lora_rank),
       rope_dim_(spec.attention.mla.rope_dim),
-      max_tokens_(max_tokens),
-      layers_(static_cast<size_t>(spec.num_layers())) {}
+      max_tokens_(max_tokens) {}
 
-size_t KvCache::num_bytes() const {
-  size_t floats = 0;
-  for (const Layer& layer : layers_) floats += layer.latent.capacity() + layer.k_pe.capacity();
-  return floats * sizeof(float);
+void KvCache::grow(int64_t capacity) {
+  Buffer latent = regrown(*ops_, latent_, num_layers_, num_tokens_, capacity_, capacity, latent_dim_);
+  Buffer k_pe = regrown(*ops_, k_pe_, num_layers_, num_tokens_, capacity_, capacity, rope_dim_);
+  ops_->wait();  // for the copies, before the memory that they read goes
+  latent_ = std::move(latent);
+  k_pe_ = std::move(k_pe);
+  capacity_ = capacity;
 }
 
 void KvCache::extend(int64_t count) {
-  if (num_tokens_ + count > max_tokens_) {
+  const int64_t wanted = num_tokens_ + count;
+  if (wanted > max_tokens_) {
     fail(ErrorKind::kUsage, "context",
          {.what = "the sequence does not fit the context",
-          .got = fmt::format("{} tokens", num_tokens_ + count),
+          .got = fmt::format("{} tokens", wanted),
           .wanted = fmt::format("at most {}", max_tokens_),
           .hint = "a shorter prompt or a smaller --max-tokens"});
   }
-  num_tokens_ += count;
-  for (Layer& layer : layers_) {
-    layer.latent.resize(static_cast<size_t>(num_tokens_ * latent_dim_));
-    layer.k_pe.resize(static_cast<size_t>(num_tokens_ * rope_dim_));
-  }
+  // By half as much again: a longer answer pays for few copies, and little room stays unused.
+  if (wanted > capacity_) grow(std::min(max_tokens_, std::max({wanted + kLeastRoom, capacity_ * 3 / 2})));
+  num_tokens_ = wanted;
+}
+
+StepSequence KvCache::step_sequence(int64_t q_begin, int64_t count) const {
+  return {q_begin, count, num_tokens_, capacity_, latent_.data(), k_pe_.data()};
 }
 
 }  // namespace eps

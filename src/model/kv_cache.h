@@ -2,40 +2,42 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "model/model_spec.h"
+#include "ops/op_set.h"
 #include "tensor/tensor.h"
 
 namespace eps {
 
 class KvCache {
  public:
-  // Room for `max_tokens` is set aside as it is needed, in steps.
-  KvCache(const ModelSpec& spec, int64_t max_tokens);
+  // In the memory and activation dtype of `ops`, which outlives the cache. Room for `max_tokens` is set aside as it is
+  // needed, in steps.
+  KvCache(const ModelSpec& spec, int64_t max_tokens, OpSet& ops);
 
   int64_t num_tokens() const { return num_tokens_; }
   int64_t max_tokens() const { return max_tokens_; }
-  size_t num_bytes() const;
+  size_t num_bytes() const { return latent_.capacity() + k_pe_.capacity(); }
 
-  // Makes room for `count` more tokens in every layer; their rows are then written through latent()/k_pe().
+  // Makes room for `count` more tokens in every layer; ops of the step write them.
   // Errors  kUsage when the context would exceed max_tokens
   void extend(int64_t count);
 
-  // [num_tokens, kv_lora_rank] and [num_tokens, rope_dim] f32, valid until the next extend
-  float* latent(int layer) { return layers_[static_cast<size_t>(layer)].latent.data(); }
-  float* k_pe(int layer) { return layers_[static_cast<size_t>(layer)].k_pe.data(); }
+  // The last `count` tokens as the new ones of a step, at rows from `q_begin` on. Valid until the next extend.
+  StepSequence step_sequence(int64_t q_begin, int64_t count) const;
 
  private:
-  struct Layer {
-    std::vector<float> latent;
-    std::vector<float> k_pe;
-  };
+  void grow(int64_t capacity);
+
+  OpSet* ops_;
+  int64_t num_layers_;
   int64_t latent_dim_;
   int64_t rope_dim_;
   int64_t max_tokens_;
   int64_t num_tokens_ = 0;
-  std::vector<Layer> layers_;
+  int64_t capacity_ = 0;
+  Buffer latent_;  // [layers, capacity, kv_lora_rank]
+  Buffer k_pe_;    // [layers, capacity, rope_dim]
 };
 
 }  // namespace eps

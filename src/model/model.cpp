@@ -14,17 +14,18 @@ class Loader {
       : spec_(spec), family_(family), source_(source), ops_(ops), progress_(progress) {}
 
   Norm norm(const std::string& name, int64_t width) {
-    Norm out;
-    out.width = width;
+    Norm out{Buffer(ops_.memory()), width};
     const TensorView stored = weight(name, {width});
-    widen_to_f32(stored, out.memory.view(DType::kF32, {width}).as<float>());
+    std::vector<float> values(static_cast<size_t>(width));
+    widen_to_f32(stored, values.data());
+    ops_.upload(values.data(), out.memory.view(DType::kF32, {width}));
     taken({name}, stored.num_bytes());
     return out;
   }
 
   // The named [N_i, k] matrices stacked along N.
   LinearPtr matrix(const std::vector<std::pair<std::string, int64_t>>& parts, int64_t k,
-                   Precision precision = Precision::kCompute) {
+                   Precision precision = Precision::kCompute, WeightPool* pool = nullptr) {
     std::vector<TensorView> views;
     std::vector<std::string> names;
     uint64_t bytes = 0;
@@ -33,7 +34,7 @@ class Loader {
       names.push_back(name);
       bytes += views.back().num_bytes();
     }
-    LinearPtr out = ops_.pack_linear(views, precision);
+    LinearPtr out = ops_.pack_linear(views, precision, pool);
     taken(names, bytes);
     return out;
   }
@@ -45,9 +46,10 @@ class Loader {
     return out;
   }
 
-  MlpWeights mlp(const MlpNames& names, int64_t inner) {
-    return {matrix({{names.gate, inner}, {names.up, inner}}, spec_.hidden),
-            matrix({{names.down, spec_.hidden}}, inner)};
+  MlpWeights mlp(const MlpNames& names, int64_t inner, WeightPool* gate_up_pool = nullptr,
+                 WeightPool* down_pool = nullptr) {
+    return {matrix({{names.gate, inner}, {names.up, inner}}, spec_.hidden, Precision::kCompute, gate_up_pool),
+            matrix({{names.down, spec_.hidden}}, inner, Precision::kCompute, down_pool)};
   }
 
   AttentionWeights attention(const LayerNames& n) {
@@ -74,8 +76,12 @@ class Loader {
   void moe(int layer, LayerWeights& out) {
     const LayerNames n = family_.layer_names(layer);
     out.router = matrix({{n.router, spec_.moe.gate.num_experts}}, spec_.hidden, Precision::kF32);
-    for (int e = 0; e < spec_.moe.gate.num_experts; ++e) {
-      out.experts.push_back(mlp(family_.expert_names(layer, e), spec_.moe.inner));
+    const int num_experts = spec_.moe.gate.num_experts;
+    out.gate_up_pool = ops_.make_weight_pool(num_experts, 2 * spec_.moe.inner, spec_.hidden);
+    out.down_pool = ops_.make_weight_pool(num_experts, spec_.hidden, spec_.moe.inner);
+    for (int e = 0; e < num_experts; ++e) {
+      out.experts.push_back(
+          mlp(family_.expert_names(layer, e), spec_.moe.inner, out.gate_up_pool.get(), out.down_pool.get()));
     }
     if (spec_.moe.shared_inner > 0) out.shared = mlp(n.shared, spec_.moe.shared_inner);
   }
@@ -149,11 +155,17 @@ std::unique_ptr<Model> Model::load(const ModelSpec& spec, const Family& family, 
   const GlobalNames names = family.global_names();
   model->lm_head_ =
       loader.matrix({{spec.tie_embeddings ? names.embedding : names.lm_head, spec.vocab_size}}, spec.hidden);
-  model->embedding_ = loader.weight(names.embedding, {spec.vocab_size, spec.hidden});
+  model->embedding_memory_ = Buffer(ops.memory());
+  model->embedding_ =
+      ops.place(loader.weight(names.embedding, {spec.vocab_size, spec.hidden}), model->embedding_memory_);
   for (int i = 0; i < spec.num_layers(); ++i) model->layers_.push_back(loader.layer(i));
   model->final_norm_ = loader.norm(names.final_norm, spec.hidden);
   refuse_unused(spec, names, *model->source_);
-  model->rope_ = make_rope_table(spec.attention.rope, spec.max_positions);
+  model->rope_table_ = make_rope_table(spec.attention.rope, spec.max_positions);
+  model->rope_cos_ = Buffer(ops.memory());
+  model->rope_sin_ = Buffer(ops.memory());
+  const RopeView rope = model->rope_table_.view();
+  model->rope_ = {rope.rope_dim, ops.place(rope.cos, model->rope_cos_), ops.place(rope.sin, model->rope_sin_)};
   return model;
 }
 

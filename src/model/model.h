@@ -45,10 +45,11 @@ struct LayerWeights {
   Norm input_norm;
   Norm post_attention_norm;
   AttentionWeights attention;
-  MlpWeights dense;                 // dense layers
-  LinearPtr router;                 // MoE layers, f32
-  std::vector<MlpWeights> experts;  // [num_experts]
-  MlpWeights shared;                // null members: none
+  MlpWeights dense;                                     // dense layers
+  LinearPtr router;                                     // MoE layers, f32
+  std::unique_ptr<WeightPool> gate_up_pool, down_pool;  // what `experts` may lie in
+  std::vector<MlpWeights> experts;                      // [num_experts]
+  MlpWeights shared;                                    // null members: none
 };
 
 // Called with the bytes taken from the source so far.
@@ -56,7 +57,7 @@ using LoadProgress = std::function<void(uint64_t)>;
 
 class Model {
  public:
-  // Packs every weight of `spec` from `source`, which is kept: the embedding is read from it row by row. A tensor's
+  // Packs every weight of `spec` from `source`, which is kept: the embedding may be read from it row by row. A tensor's
   // source memory is released as soon as it is packed, so that the peak stays near one copy of the checkpoint.
   //
   // Errors  kInput: a weight is missing or misshaped
@@ -68,16 +69,19 @@ class Model {
   const std::vector<LayerWeights>& layers() const { return layers_; }
   const Norm& final_norm() const { return final_norm_; }
   const LinearWeight& lm_head() const { return *lm_head_; }
-  const RopeTable& rope() const { return rope_; }
+  const RopeView& rope() const { return rope_; }
 
  private:
   ModelSpec spec_;
   std::unique_ptr<WeightSource> source_;
-  TensorView embedding_;  // [V, H] as stored
+  TensorView embedding_;  // [V, H] as stored, in the op set's memory
+  Buffer embedding_memory_;
   std::vector<LayerWeights> layers_;
   Norm final_norm_;
   LinearPtr lm_head_;
-  RopeTable rope_;
+  RopeTable rope_table_;
+  Buffer rope_cos_, rope_sin_;
+  RopeView rope_;
 };
 
 // One layer's MoE weights alone (for `bench layer`).

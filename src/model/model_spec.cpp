@@ -89,6 +89,12 @@ MoeShape moe_shape(const ModelSpec& spec, DType weights, DType activations) {
   return {spec.hidden, spec.moe.inner, spec.moe.shared_inner, spec.moe.gate.top_k, weights, activations};
 }
 
+RopeView RopeTable::view() const {
+  const int half = rope_dim / 2;
+  const Shape shape{half == 0 ? 0 : std::ssize(cos) / half, half};
+  return {rope_dim, {cos.data(), DType::kF32, shape}, {sin.data(), DType::kF32, shape}};
+}
+
 RopeTable make_rope_table(const RopeSpec& spec, int64_t num_positions) {
   const std::vector<float> frequency = inverse_frequencies(spec);
   const auto scale = static_cast<float>(spec.yarn ? spec.yarn->attention_factor : 1.0);

@@ -74,7 +74,16 @@ struct ModelSpec {
 // The MoE layers' sizes for planning: weights as they are stored, activations as they are computed with.
 MoeShape moe_shape(const ModelSpec& spec, DType weights, DType activations);
 
-// cos and sin for positions [0, num_positions).
+// cos and sin [num_positions, dim / 2], attention factor included, in host memory.
+struct RopeTable {
+  int rope_dim = 0;
+  std::vector<float> cos;
+  std::vector<float> sin;
+
+  RopeView view() const;
+};
+
+// For positions [0, num_positions).
 RopeTable make_rope_table(const RopeSpec& spec, int64_t num_positions);
 
 }  // namespace eps

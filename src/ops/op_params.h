@@ -1,8 +1,7 @@
-// Plain descriptions that ops take.
+// Plain descriptions that ops take; nothing here needs more than the language, so kernels can include it.
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 namespace eps {
 
@@ -30,23 +29,6 @@ struct MlaParams {
   float softmax_scale = 0.0F;
 
   int q_dim() const { return nope_dim + rope_dim; }
-};
-
-// One sequence's new tokens: rows [q_begin, q_begin + q_count) of q, at positions context - q_count … context - 1.
-// `latent` [context, kv_lora_rank] (normalised) and `k_pe` [context, rope_dim] (rotated) hold those tokens already.
-struct MlaSequence {
-  int64_t q_begin = 0;
-  int64_t q_count = 0;
-  int64_t context = 0;
-  const float* latent = nullptr;
-  const float* k_pe = nullptr;
-};
-
-// cos and sin [max_positions, rope_dim / 2], attention factor included.
-struct RopeTable {
-  int rope_dim = 0;
-  std::vector<float> cos;
-  std::vector<float> sin;
 };
 
 struct RowPair {

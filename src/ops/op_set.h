@@ -1,18 +1,26 @@
-// The operations a model needs, behind one interface. One object per rank; activations are f32 unless said otherwise.
+// The operations a model needs, behind one interface. One object per rank.
 //
-// Implementations: ops/reference (slow, obvious, the oracle) and ops/cpu. All outputs are written in full; inputs and
-// outputs do not overlap unless a function says "in place". Row invariance: a result row depends on its own input row
-// alone, never on how many rows come with it or where they stand.
+// Implementations: ops/reference (slow, obvious, the oracle), ops/cpu and ops/cuda. All outputs are written in full;
+// inputs and outputs do not overlap unless a function says "in place". Views are of the op set's memory unless they are
+// called host memory. Activations ("act") have the op set's activation dtype, the residual stream is f32 everywhere.
+// Row invariance, on the CPU bit for bit: a result row depends on its own input row alone, never on how many rows come
+// with it or where they stand.
+//
+// Calls take effect in their order, and may return before they have: download() waits.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 
 #include "ops/op_params.h"
+#include "ops/step.h"
 #include "tensor/tensor.h"
 
 namespace eps {
+
+class LocalMoe;
 
 // A weight matrix [out, in] in whatever layout its op set likes. Immutable, so ranks share it.
 class LinearWeight {
@@ -36,53 +44,96 @@ enum class Precision : uint8_t {
   kF32,      // f32 whatever the op set computes in (the gate)
 };
 
-// y [m, out] f32 = x [m, in] · weightᵀ
+// y [m, out] = x [m, in] · weightᵀ; y f32 or act
 struct LinearTask {
   const LinearWeight* weight = nullptr;
   TensorView x;
   MutableTensorView y;
 };
 
+// Room for weights of one shape that a layer's experts use together. Outlives them.
+class WeightPool {
+ public:
+  virtual ~WeightPool() = default;
+};
+
 class OpSet {
  public:
   virtual ~OpSet() = default;
 
-  virtual std::string description() const = 0;  // "cpu f32 avx2, 2 threads"
-  virtual DType compute_dtype() const = 0;      // of GEMM inputs and of dispatched rows
+  virtual std::string description() const = 0;                    // "cpu f32 avx2, 2 threads"
+  virtual DType compute_dtype() const = 0;                        // of GEMM inputs and of dispatched rows
+  virtual DType activation_dtype() const { return DType::kF32; }  // of norms, projections and the cache
+
+  // --- memory ---
+
+  virtual MemoryResource& memory() const { return host_memory(); }
+  // From and to host memory, which may be reused when the call returns. download waits for all calls before it.
+  virtual void upload(const void* from, MutableTensorView to) const;
+  virtual void download(TensorView from, void* to) const;
+  virtual void copy(TensorView from, MutableTensorView to) const;  // of the same size; both in this memory
+  virtual void wait() const {}                                     // for all calls before it
+  // `host` where this op set's calls can read it: the view itself, or a copy in `storage`.
+  virtual TensorView place(TensorView host, Buffer& storage) const;
 
   // --- weights ---
 
-  // Packs parts [N_i, K] stacked along N. The parts may be f32, bf16 or f16 and are not referred to afterwards.
-  virtual std::unique_ptr<LinearWeight> pack_linear(std::span<const TensorView> parts, Precision precision) const = 0;
-  // kv_b [num_heads * (nope_dim + v_dim), kv_lora_rank]
+  // For `count` weights [n, k] that pack_linear is then given one after the other; null: the op set wants none.
+  virtual std::unique_ptr<WeightPool> make_weight_pool(int64_t /*count*/, int64_t /*n*/, int64_t /*k*/) const {
+    return nullptr;
+  }
+
+  // Packs parts [N_i, K] in host memory stacked along N, into `pool` if there is one. The parts may be f32, bf16 or f16
+  // and are not referred to afterwards.
+  virtual std::unique_ptr<LinearWeight> pack_linear(std::span<const TensorView> parts, Precision precision,
+                                                    WeightPool* pool) const = 0;
+  std::unique_ptr<LinearWeight> pack_linear(std::span<const TensorView> parts, Precision precision) const {
+    return pack_linear(parts, precision, nullptr);
+  }
+  // kv_b [num_heads * (nope_dim + v_dim), kv_lora_rank] in host memory
   virtual std::unique_ptr<MlaWeight> pack_mla(const TensorView& kv_b, const MlaParams& params) const = 0;
+
+  // --- steps ---
+
+  // The step that embed, rope, store_latents and mla_attention work on from now on.
+  virtual void begin_step(const StepInputs& step) = 0;
+  // Runs `body`, which calls ops of this op set and nothing else, and whose calls depend on `key` alone (begin_step's
+  // values aside): an op set may record them once and play them again.
+  virtual void run_step(int64_t /*key*/, const std::function<void()>& body) { body(); }
 
   // --- dense ops ---
 
-  // out[i] = table[ids[i]]; table [V, H] f32/bf16/f16, out [n, H]
-  virtual void embed(const TensorView& table, std::span<const int32_t> ids, MutableTensorView out) = 0;
-  // out = x / rms(x) * weight per row; x, out [T, H], weight [H] f32. out may be x.
+  // out[i] = table[ids[i]]; table [V, H] f32/bf16/f16, out [T, H] f32
+  virtual void embed(TensorView table, MutableTensorView out) = 0;
+  // out = x / rms(x) * weight per row; x, out [T, H] f32 or act, weight [H] f32. out may be x.
   virtual void rms_norm(TensorView x, TensorView weight, float eps, MutableTensorView out) = 0;
+  // hidden += delta (empty: nothing), then out = rms_norm(hidden); hidden [T, H] f32, delta and out act
+  virtual void add_rms_norm(MutableTensorView hidden, TensorView delta, TensorView weight, float eps,
+                            MutableTensorView out);
   // All tasks, in any order or at once. m = 0 is allowed.
   virtual void linear(std::span<const LinearTask> tasks) = 0;
   // out (compute dtype) = x (f32), same shape
   virtual void to_compute(TensorView x, MutableTensorView out) = 0;
-  // x += y, in place
+  // x (f32) += y (f32 or act), in place
   virtual void add(MutableTensorView x, TensorView y) = 0;
-  // x [T, N] += bias [N], in place
+  // x [T, N] += bias [N] f32, in place
   virtual void add_bias(MutableTensorView x, TensorView bias) = 0;
-  // out [T, I] (compute dtype) = silu(gate_up[:, :I]) * gate_up[:, I:]; gate_up [T, 2I]
+  // out [T, I] (compute dtype) = silu(gate_up[:, :I]) * gate_up[:, I:]; gate_up [T, 2I] f32 or act
   virtual void silu_mul(TensorView gate_up, MutableTensorView out) = 0;
 
   // --- attention ---
 
-  // Rotates pairs (2i, 2i+1) of the last `rope_dim` of each head, in place. x [T, num_heads * head_dim],
-  // positions [T] into `table`.
-  virtual void rope(MutableTensorView x, int head_dim, const RopeTable& table, std::span<const int32_t> positions) = 0;
-  // Causal multi-head latent attention of each sequence over its latent cache.
-  // q [T, num_heads * (nope_dim + rope_dim)] after rope; out [T, num_heads * v_dim]
-  virtual void mla_attention(const MlaParams& params, const MlaWeight& weight, TensorView q,
-                             std::span<const MlaSequence> sequences, MutableTensorView out) = 0;
+  // Rotates pairs (2i, 2i+1) of the last `rope_dim` of each head to the step's positions, in place.
+  // x [T, num_heads * head_dim] act
+  virtual void rope(MutableTensorView x, int head_dim, const RopeView& table) = 0;
+  // The step's tokens into their sequences' caches: of kv [T, kv_lora_rank + rope_dim] act the latent part normalised
+  // with `norm` [kv_lora_rank], the key part rotated. kv may be overwritten.
+  virtual void store_latents(const MlaParams& params, MutableTensorView kv, TensorView norm, float eps,
+                             const RopeView& table, int layer) = 0;
+  // Causal multi-head latent attention of each sequence of the step over its latent cache.
+  // q [T, num_heads * (nope_dim + rope_dim)] after rope; out [T, num_heads * v_dim]; both act
+  virtual void mla_attention(const MlaParams& params, const MlaWeight& weight, TensorView q, int layer,
+                             MutableTensorView out) = 0;
 
   // --- MoE ---
 
@@ -96,6 +147,9 @@ class OpSet {
   virtual void scale_rows(MutableTensorView rows, std::span<const float> weight) = 0;
   // dst += src for each pair, in order within equal dst (pairs of different tokens may run at once). Rows of `width`.
   virtual void add_rows(std::span<const RowPair> pairs, int64_t width) = 0;
+
+  // For layers whose experts are all on this rank; null: the executor does them with the ops above.
+  virtual LocalMoe* local_moe() { return nullptr; }
 };
 
 }  // namespace eps

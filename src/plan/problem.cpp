@@ -77,6 +77,20 @@ MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement,
   return problem;
 }
 
+MoeProblem make_local_problem(const MoeShape& shape, std::span<const int64_t> load, int64_t num_tokens) {
+  MoeProblem problem;
+  problem.shape = shape;
+  problem.placement = place_experts(static_cast<int>(load.size()), 1);
+  problem.load.assign(load.begin(), load.end());
+  problem.tokens_per_rank = {num_tokens};
+  problem.routing.tokens_between = {num_tokens};
+  problem.routing.partials_between = {0};
+  problem.routing.visits.assign(static_cast<size_t>(shape.top_k) + 1, 0);
+  problem.routing.local_load = problem.load;
+  problem.wire = {shape.act_dtype, DType::kF32};
+  return problem;
+}
+
 void check_problem(const MoeProblem& problem) {
   EPS_CHECK(problem.placement.num_ranks >= 1 && problem.placement.num_experts >= 1);
   // Split experts need not divide; ranks that hold whole ones do.

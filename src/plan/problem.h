@@ -62,6 +62,9 @@ struct MoeProblem {
 // Shapes  routing [num_ranks]
 MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement, std::span<const Routing> routing);
 
+// The problem of one rank with all experts, whose loads are known and not which tokens they come from.
+MoeProblem make_local_problem(const MoeShape& shape, std::span<const int64_t> load, int64_t num_tokens);
+
 // Errors  kInternal when sizes disagree; kUsage when a count is negative or beyond 2^31 - 1 rows a rank
 void check_problem(const MoeProblem& problem);
 

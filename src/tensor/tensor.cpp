@@ -48,21 +48,13 @@ BasicTensorView<Void> BasicTensorView<Void>::rows(int64_t begin, int64_t end) co
 template class BasicTensorView<const void>;
 template class BasicTensorView<void>;
 
-void Buffer::Free::operator()(std::byte* p) const { std::free(p); }
-
 void Buffer::reserve(size_t num_bytes) {
   if (num_bytes <= capacity_) return;
-  constexpr size_t kAlignment = 64;  // a cache line, and the widest vector register
-  const size_t rounded = (num_bytes + kAlignment - 1) / kAlignment * kAlignment;
-  data_.reset();
+  MemoryResource& memory = *data_.get_deleter().memory;
+  data_.reset();  // first, so that a device need not hold both
   capacity_ = 0;
-  auto* p = static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded));
-  if (p == nullptr) {
-    fail(ErrorKind::kResource, "memory",
-         {.what = "out of memory", .got = fmt::format("a request for {} bytes", rounded), .wanted = "", .hint = ""});
-  }
-  data_.reset(p);
-  capacity_ = rounded;
+  data_.reset(memory.allocate(num_bytes));
+  capacity_ = num_bytes;
 }
 
 MutableTensorView Buffer::view(DType dtype, const Shape& shape) {

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "tensor/dtype.h"
+#include "tensor/memory.h"
 
 namespace eps {
 
@@ -67,10 +68,18 @@ class BasicTensorView {
 using TensorView = BasicTensorView<const void>;
 using MutableTensorView = BasicTensorView<void>;
 
-// 64-byte aligned, uninitialised, move-only memory. `reserve` only grows, and does not keep the contents.
+struct ReturnToResource {
+  MemoryResource* memory = &host_memory();
+  void operator()(std::byte* p) const { memory->deallocate(p); }
+};
+
+// Uninitialised, move-only memory of one resource, aligned to 64 bytes or more. `reserve` only grows, and does not keep
+// the contents.
 class Buffer {
  public:
   Buffer() = default;
+  // `memory` outlives the buffer.
+  explicit Buffer(MemoryResource& memory) : data_(nullptr, ReturnToResource{&memory}) {}
   explicit Buffer(size_t num_bytes) { reserve(num_bytes); }
 
   void reserve(size_t num_bytes);
@@ -81,10 +90,7 @@ class Buffer {
   MutableTensorView view(DType dtype, const Shape& shape);
 
  private:
-  struct Free {
-    void operator()(std::byte* p) const;
-  };
-  std::unique_ptr<std::byte, Free> data_;
+  std::unique_ptr<std::byte, ReturnToResource> data_;
   size_t capacity_ = 0;
 };
 

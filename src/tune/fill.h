@@ -3,11 +3,11 @@
 
 #include <algorithm>
 
-#include "tensor/tensor.h"
+#include "ops/op_set.h"
 
 namespace eps {
 
-// Fills f32, bf16 or f16 memory with values in [-0.5, 0.5], the same every time.
+// Fills f32, bf16 or f16 host memory with values in [-0.5, 0.5], the same every time.
 inline void fill_values(MutableTensorView out) {
   uint32_t state = 1;
   const auto next = [&state] {
@@ -21,6 +21,15 @@ inline void fill_values(MutableTensorView out) {
     case DType::kF16: std::generate_n(out.as<f16>(), count, [&] { return to_f16(next()); }); return;
     default: EPS_CHECK(false, "cannot fill {}", to_string(out.dtype()));
   }
+}
+
+// The same in the op set's memory.
+inline void fill_values(const OpSet& ops, MutableTensorView out) {
+  if (ops.memory().on_host()) return fill_values(out);
+  Buffer host;
+  const MutableTensorView values = host.view(out.dtype(), out.shape());
+  fill_values(values);
+  ops.upload(values.data(), out);
 }
 
 }  // namespace eps

@@ -58,17 +58,21 @@ Curve median_factors(std::map<int, std::vector<double>>& factors) {
 
 }  // namespace
 
-GemmBench::GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows) : ops_(ops) {
+GemmBench::GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows)
+    : ops_(ops), x_memory_(ops.memory()), y_memory_(ops.memory()) {
   Buffer source_memory;
   const MutableTensorView source = source_memory.view(weight_dtype, {shape.n, shape.k});
   fill_values(source);
   const size_t wanted = kWeightBytes / std::max<size_t>(1, source.num_bytes());
   const size_t count = std::clamp<size_t>(wanted, 2, kMostWeights);
   const TensorView part = source;
-  for (size_t i = 0; i < count; ++i) weights_.push_back(ops.pack_linear(std::span(&part, 1), Precision::kCompute));
+  pool_ = ops.make_weight_pool(static_cast<int64_t>(count), shape.n, shape.k);
+  for (size_t i = 0; i < count; ++i) {
+    weights_.push_back(ops.pack_linear(std::span(&part, 1), Precision::kCompute, pool_.get()));
+  }
   x_ = x_memory_.view(weights_.front()->input_dtype(), {max_rows, shape.k});
-  fill_values(x_);
-  y_ = y_memory_.view(DType::kF32, {max_rows, shape.n});
+  fill_values(ops, x_);
+  y_ = y_memory_.view(ops.activation_dtype(), {max_rows, shape.n});
 }
 
 void GemmBench::run(int64_t rows, int groups) {

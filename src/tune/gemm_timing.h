@@ -22,12 +22,13 @@ class GemmBench {
 
  private:
   OpSet& ops_;
+  std::unique_ptr<WeightPool> pool_;  // outlives the weights in it
   std::vector<std::unique_ptr<LinearWeight>> weights_;
   size_t next_ = 0;
   Buffer x_memory_;
   Buffer y_memory_;
   MutableTensorView x_;  // [max_rows, k] compute dtype
-  MutableTensorView y_;  // [max_rows, n] f32
+  MutableTensorView y_;  // [max_rows, n] act
 };
 
 // `begin_step` is called before each shape and kind: twice for expert shapes, once for shared ones.

@@ -40,14 +40,15 @@ std::vector<const std::byte*> scattered(MutableTensorView rows) {
 class OpBench {
  public:
   OpBench(OpSet& ops, int64_t rows, const RowWidths& widths) : ops_(ops), rows_(rows), widths_(widths) {
+    for (Buffer& memory : memory_) memory = Buffer(ops.memory());
     const DType compute = ops.compute_dtype();
     const Shape hidden{rows, widths.hidden};
-    for (size_t i = 0; i < f32_.size(); ++i) fill_values(f32_[i] = memory_[i].view(DType::kF32, hidden));
-    fill_values(compute_ = memory_[4].view(compute, hidden));
+    for (size_t i = 0; i < f32_.size(); ++i) fill_values(ops, f32_[i] = memory_[i].view(DType::kF32, hidden));
+    fill_values(ops, compute_ = memory_[4].view(compute, hidden));
     gathered_ = memory_[5].view(compute, hidden);
-    fill_values(gate_up_ = memory_[6].view(DType::kF32, {rows, 2 * widths.inner}));
+    fill_values(ops, gate_up_ = memory_[6].view(ops.activation_dtype(), {rows, 2 * widths.inner}));
     act_ = memory_[7].view(compute, {rows, widths.inner});
-    fill_values(norm_weight_ = memory_[8].view(DType::kF32, {widths.hidden}));
+    fill_values(ops, norm_weight_ = memory_[8].view(DType::kF32, {widths.hidden}));
     ones_.assign(static_cast<size_t>(rows), 1.0F);
     sources_ = scattered(compute_);
     sums_ = scattered(f32_[0]);
@@ -105,29 +106,33 @@ class OpBench {
 // One sequence's latent attention over itself.
 class AttentionBench {
  public:
-  AttentionBench(OpSet& ops, const MlaParams& params, int64_t tokens) : ops_(ops), params_(params), tokens_(tokens) {
-    const MutableTensorView kv_b = memory_[0].view(
+  AttentionBench(OpSet& ops, const MlaParams& params, int64_t tokens) : ops_(ops), params_(params) {
+    for (Buffer& memory : memory_) memory = Buffer(ops.memory());
+    Buffer kv_b_memory;
+    const MutableTensorView kv_b = kv_b_memory.view(
         DType::kBF16, {int64_t{params.num_heads} * (params.nope_dim + params.v_dim), params.kv_lora_rank});
     fill_values(kv_b);
     weight_ = ops.pack_mla(kv_b, params);
-    fill_values(q_ = memory_[1].view(DType::kF32, {tokens, int64_t{params.num_heads} * params.q_dim()}));
-    fill_values(latent_ = memory_[2].view(DType::kF32, {tokens, params.kv_lora_rank}));
-    fill_values(k_pe_ = memory_[3].view(DType::kF32, {tokens, params.rope_dim}));
-    out_ = memory_[4].view(DType::kF32, {tokens, int64_t{params.num_heads} * params.v_dim});
+    const DType act = ops.activation_dtype();
+    fill_values(ops, q_ = memory_[0].view(act, {tokens, int64_t{params.num_heads} * params.q_dim()}));
+    const MutableTensorView latent = memory_[1].view(act, {tokens, params.kv_lora_rank});
+    const MutableTensorView k_pe = memory_[2].view(act, {tokens, params.rope_dim});
+    fill_values(ops, latent);
+    fill_values(ops, k_pe);
+    out_ = memory_[3].view(act, {tokens, int64_t{params.num_heads} * params.v_dim});
+    sequence_ = {0, tokens, tokens, tokens, latent.data(), k_pe.data()};
+    ops.begin_step({{}, {}, std::span(&sequence_, 1)});
   }
 
-  void run() {
-    const MlaSequence sequence{0, tokens_, tokens_, latent_.as<float>(), k_pe_.as<float>()};
-    ops_.mla_attention(params_, *weight_, q_, std::span(&sequence, 1), out_);
-  }
+  void run() { ops_.mla_attention(params_, *weight_, q_, 0, out_); }
 
  private:
   OpSet& ops_;
   MlaParams params_;
-  int64_t tokens_;
-  std::array<Buffer, 5> memory_;
+  std::array<Buffer, 4> memory_;
   std::unique_ptr<MlaWeight> weight_;
-  MutableTensorView q_, latent_, k_pe_, out_;
+  MutableTensorView q_, out_;
+  StepSequence sequence_;
 };
 
 }  // namespace

@@ -36,6 +36,7 @@ double Sampler::timed_us(const std::function<void()>& body, int calls) {
   comm_.barrier();
   const int64_t begin = now_ns();
   for (int i = 0; i < calls; ++i) body();
+  ops_.wait();
   return static_cast<double>(now_ns() - begin) * 1e-3;
 }
 

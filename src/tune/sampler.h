@@ -5,14 +5,15 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "ops/op_set.h"
 
 namespace eps {
 
 class Sampler {
  public:
-  // `keep_going` may be null. `comm` outlives the object.
-  Sampler(Communicator& comm, bool quick, std::function<bool()> keep_going)
-      : comm_(comm), quick_(quick), keep_going_(std::move(keep_going)) {}
+  // `keep_going` may be null; comm and ops outlive the object.
+  Sampler(Communicator& comm, const OpSet& ops, bool quick, std::function<bool()> keep_going)
+      : comm_(comm), ops_(ops), quick_(quick), keep_going_(std::move(keep_going)) {}
 
   // µs of one call of `body`, which every rank calls equally often: the median of all ranks' samples, a sample being
   // as many calls as take a millisecond or more. Every rank calls this in the same order and gets the same answer.
@@ -32,6 +33,7 @@ class Sampler {
   std::vector<double> gather(const std::vector<double>& mine);
 
   Communicator& comm_;
+  const OpSet& ops_;
   bool quick_;
   std::function<bool()> keep_going_;
 };

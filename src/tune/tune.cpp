@@ -70,7 +70,7 @@ HardwareProfile measure_profile(OpSet& ops, Communicator& comm, const TuneOption
     if (comm.rank() == 0 && options.on_step) options.on_step(what, done, total);
     ++done;
   };
-  Sampler sampler(comm, options.quick, options.keep_going);
+  Sampler sampler(comm, ops, options.quick, options.keep_going);
   HardwareProfile profile;
   profile.name = "measured";
   profile.origin = "measured";

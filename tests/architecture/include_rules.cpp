@@ -26,7 +26,7 @@ const std::vector<Unit>& units() {
       {"tensor", {"base"}},
       {"moe", {"base", "tensor"}},
       {"gemm", {"base", "tensor"}},
-      {"ops", {"base", "tensor"}},
+      {"ops", {"base", "tensor", "gemm"}},
       {"comm", {"base", "tensor"}},
       {"io", {"base", "tensor"}},
       {"plan", {"base", "tensor", "moe", "gemm", "io"}},
@@ -37,6 +37,7 @@ const std::vector<Unit>& units() {
       {"engine", {"base", "tensor", "moe", "gemm", "ops", "comm", "plan", "exec", "io", "model"}},
       {"cli", {"base", "tensor", "moe", "gemm", "ops", "comm", "plan", "exec", "io", "model", "sim", "engine", "tune"}},
       {"ops/cpu", {"base", "tensor", "moe", "gemm", "ops"}},
+      {"ops/cuda", {"base", "tensor", "moe", "gemm", "ops"}},
       {"ops/reference", {"base", "tensor", "moe", "gemm", "ops"}},
       {"comm/inproc", {"base", "tensor", "comm"}},
   };

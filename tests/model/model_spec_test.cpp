@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "model/family.h"
 #include "model/kv_cache.h"
+#include "ops/reference/reference_ops.h"
 
 namespace eps {
 namespace {
@@ -40,14 +41,26 @@ TEST(ModelSpec, YarnKeepsFastPairsAndStretchesSlowOnes) {
 
 TEST(KvCache, GrowsAndRefusesWhatDoesNotFit) {
   const ModelSpec lite = preset_spec("deepseek-v2-lite");
-  KvCache cache(lite, 10);
+  const auto ops = make_reference_ops();
+  KvCache cache(lite, 2000, *ops);
+  const auto latent = [&cache, &lite](int64_t layer, int64_t token) {
+    const StepSequence s = cache.step_sequence(0, 1);
+    return static_cast<float*>(s.latent) + (layer * s.capacity + token) * lite.attention.mla.kv_lora_rank;
+  };
   cache.extend(4);
-  cache.latent(3)[0] = 7.0F;
-  cache.extend(6);
-  EXPECT_EQ(cache.latent(3)[0], 7.0F);
-  EXPECT_EQ(cache.num_tokens(), 10);
-  EXPECT_THROW(cache.extend(1), Error);
-  EXPECT_EQ(cache.num_tokens(), 10);
+  latent(0, 0)[0] = 5.0F;
+  latent(3, 3)[0] = 7.0F;
+  const int64_t small = cache.step_sequence(0, 1).capacity;
+  EXPECT_LT(small, 1000);
+  cache.extend(996);
+  EXPECT_GT(cache.step_sequence(0, 1).capacity, small);
+  EXPECT_EQ(latent(0, 0)[0], 5.0F);
+  EXPECT_EQ(latent(3, 3)[0], 7.0F);
+  EXPECT_EQ(cache.num_tokens(), 1000);
+  EXPECT_THROW(cache.extend(1001), Error);
+  EXPECT_EQ(cache.num_tokens(), 1000);
+  cache.extend(1000);
+  EXPECT_EQ(cache.step_sequence(0, 1).capacity, 2000);
 }
 
 }  // namespace

@@ -126,8 +126,10 @@ TEST_P(CpuOpsTest, EmbedReadsEveryStoredType) {
                                   TensorView(half.data(), DType::kF16, {10, width})}) {
     auto got = poisoned(4 * width);
     auto want = poisoned(4 * width);
-    cpu_->embed(table, ids, view(got, {4, width}));
-    reference_->embed(table, ids, view(want, {4, width}));
+    cpu_->begin_step({ids, {}, {}});
+    reference_->begin_step({ids, {}, {}});
+    cpu_->embed(table, view(got, {4, width}));
+    reference_->embed(table, view(want, {4, width}));
     EXPECT_EQ(got, want);
   }
 }
@@ -152,15 +154,16 @@ TEST_P(CpuOpsTest, LinearTasksOfManyShapes) {
 }
 
 TEST_P(CpuOpsTest, Rope) {
-  RopeTable table;
-  table.rope_dim = 8;
-  table.cos = random_.normal(20 * 4);
-  table.sin = random_.normal(20 * 4);
+  const auto cos = random_.normal(20 * 4);
+  const auto sin = random_.normal(20 * 4);
+  const RopeView table{8, view(cos, {20, 4}), view(sin, {20, 4})};
   const std::vector<int32_t> positions = {0, 19, 7};
+  cpu_->begin_step({{}, positions, {}});
+  reference_->begin_step({{}, positions, {}});
   auto got = random_.normal(3 * 2 * 12);
   auto want = got;
-  cpu_->rope(view(got, {3, 24}), 12, table, positions);
-  reference_->rope(view(want, {3, 24}), 12, table, positions);
+  cpu_->rope(view(got, {3, 24}), 12, table);
+  reference_->rope(view(want, {3, 24}), 12, table);
   expect_close(got, want, largest(want) * 4 * 0x1p-24);
 }
 
@@ -193,21 +196,22 @@ TEST_P(CpuOpsTest, MlaExpandedAndAbsorbedMatchTheReference) {
          std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {40, 40}, {70, 3}, {90, 1}}) {
       const MlaParams p{3, 16, 8, 12, lora, 0.2F};
       const auto kv_b = random_.normal(p.num_heads * (p.nope_dim + p.v_dim) * lora, 0.3F);
-      const auto latent = random_.normal(context * lora);
-      const auto k_pe = random_.normal(context * p.rope_dim);
+      auto latent = random_.normal(context * lora);
+      auto k_pe = random_.normal(context * p.rope_dim);
       const auto q = random_.normal((queries + 2) * p.num_heads * p.q_dim());
       const TensorView kv_view = view(kv_b, {int64_t{p.num_heads} * (p.nope_dim + p.v_dim), lora});
       // Two sequences: a one-token one, and the one under test.
-      const std::vector<MlaSequence> sequences = {{0, 1, 1, latent.data(), k_pe.data()},
-                                                  {1, 0, context, latent.data(), k_pe.data()},
-                                                  {2, queries, context, latent.data(), k_pe.data()}};
+      const std::vector<StepSequence> sequences = {{0, 1, 1, context, latent.data(), k_pe.data()},
+                                                   {1, 0, context, context, latent.data(), k_pe.data()},
+                                                   {2, queries, context, context, latent.data(), k_pe.data()}};
+      cpu_->begin_step({{}, {}, sequences});
+      reference_->begin_step({{}, {}, sequences});
       auto got = std::vector<float>(static_cast<size_t>((queries + 2) * p.num_heads * p.v_dim), 0.0F);
       auto want = got;
       const Shape out_shape{queries + 2, int64_t{p.num_heads} * p.v_dim};
       const Shape q_shape{queries + 2, int64_t{p.num_heads} * p.q_dim()};
-      cpu_->mla_attention(p, *cpu_->pack_mla(kv_view, p), view(q, q_shape), sequences, view(got, out_shape));
-      reference_->mla_attention(p, *reference_->pack_mla(kv_view, p), view(q, q_shape), sequences,
-                                view(want, out_shape));
+      cpu_->mla_attention(p, *cpu_->pack_mla(kv_view, p), view(q, q_shape), 0, view(got, out_shape));
+      reference_->mla_attention(p, *reference_->pack_mla(kv_view, p), view(q, q_shape), 0, view(want, out_shape));
       // Three chained sums (up-projection, scores, values). A score error δ moves probabilities by about δ.
       const double score_error = test::dot_tolerance(p.q_dim(), largest(q) * largest(latent) * p.q_dim() * 0.2);
       expect_close(got, want, largest(want) * (2 * score_error + test::dot_tolerance(context + lora, 1.0)));

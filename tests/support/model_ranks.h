@@ -42,7 +42,8 @@ class ModelRanks {
     size_t longest = 0;
     for (size_t i = 0; i < sequences.size(); ++i) {
       out[i].resize(sequences[i].size());
-      caches.push_back(std::make_unique<KvCache>(folder_.spec, folder_.spec.max_positions));
+      caches.push_back(
+          std::make_unique<KvCache>(folder_.spec, folder_.spec.max_positions, ranks_->op_set(owner[i % owner.size()])));
       longest = std::max(longest, sequences[i].size());
     }
     for (size_t begin = 0; begin < longest; begin += chunk) {

@@ -96,13 +96,14 @@ TEST(Tune, StopsOnAllRanksWhenOneIsTold) {
 
 TEST(Sampler, RanksGetTheMedianOfAll) {
   const auto comms = make_communicators(2, std::chrono::seconds(60));
+  const auto ops = make_op_sets("cpu", "f32", 2, 1);
   std::vector<double> medians(2);
   std::vector<double> largest(2);
   RankThreads threads(2);
   threads.run(
       [&](int rank) {
         const auto r = static_cast<size_t>(rank);
-        Sampler sampler(*comms[r], true, {});
+        Sampler sampler(*comms[r], *ops[r], true, {});
         medians[r] = sampler.median(rank == 0 ? std::vector<double>{1, 2} : std::vector<double>{10, 4});
         largest[r] = sampler.largest(rank);
       },

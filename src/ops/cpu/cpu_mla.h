@@ -8,6 +8,7 @@
 #include "base/thread_pool.h"
 #include "ops/cpu/packed_linear.h"
 #include "ops/cpu/vector_ops.h"
+#include "ops/host_step.h"
 #include "ops/op_set.h"
 
 namespace eps {

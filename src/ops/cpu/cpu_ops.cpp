@@ -8,6 +8,7 @@
 #include "ops/cpu/cpu_gate.h"
 #include "ops/cpu/cpu_mla.h"
 #include "ops/cpu/vector_ops.h"
+#include "ops/host_step.h"
 #include "tensor/widen.h"
 
 namespace eps {
@@ -39,7 +40,9 @@ class CpuOps final : public OpSet {
   }
   DType compute_dtype() const override { return choice_.compute; }
 
-  std::unique_ptr<LinearWeight> pack_linear(std::span<const TensorView> parts, Precision precision) const override {
+  using OpSet::pack_linear;
+  std::unique_ptr<LinearWeight> pack_linear(std::span<const TensorView> parts, Precision precision,
+                                            WeightPool*) const override {
     auto out = std::make_unique<CpuLinear>();
     out->packed = eps::pack_linear(parts, precision == Precision::kF32 ? f32_choice_ : choice_);
     return out;
@@ -49,8 +52,11 @@ class CpuOps final : public OpSet {
     return pack_cpu_mla(kv_b, params, choice_, f32_choice_);
   }
 
-  void embed(const TensorView& table, std::span<const int32_t> ids, MutableTensorView out) override {
+  void begin_step(const StepInputs& step) override { step_ = step; }
+
+  void embed(TensorView table, MutableTensorView out) override {
     const int64_t width = table.dim(1);
+    const std::span<const int32_t> ids = step_.ids;
     for (size_t i = 0; i < ids.size(); ++i) {
       EPS_CHECK(ids[i] >= 0 && ids[i] < table.dim(0), "token id {}", ids[i]);
       widen_to_f32(table.rows(ids[i], ids[i] + 1), out.as<float>() + static_cast<int64_t>(i) * width);
@@ -117,14 +123,14 @@ class CpuOps final : public OpSet {
     });
   }
 
-  void rope(MutableTensorView x, int head_dim, const RopeTable& table, std::span<const int32_t> positions) override {
+  void rope(MutableTensorView x, int head_dim, const RopeView& table) override {
     const int64_t num_heads = x.dim(1) / head_dim;
     const int half = table.rope_dim / 2;
     for_rows(x.dim(0), x.dim(1), [&](int64_t t) {
-      const int64_t offset = int64_t{positions[static_cast<size_t>(t)]} * half;
-      EPS_CHECK_LE(offset + half, std::ssize(table.cos));
-      const float* c = table.cos.data() + offset;
-      const float* s = table.sin.data() + offset;
+      const int64_t offset = int64_t{step_.positions[static_cast<size_t>(t)]} * half;
+      EPS_CHECK_LE(offset + half, table.cos.numel());
+      const float* c = table.cos.as<const float>() + offset;
+      const float* s = table.sin.as<const float>() + offset;
       for (int64_t h = 0; h < num_heads; ++h) {
         float* pairs = x.as<float>() + (t * num_heads + h) * head_dim + head_dim - table.rope_dim;
         for (int i = 0; i < half; ++i) {
@@ -137,9 +143,15 @@ class CpuOps final : public OpSet {
     });
   }
 
-  void mla_attention(const MlaParams& params, const MlaWeight& weight, TensorView q,
-                     std::span<const MlaSequence> sequences, MutableTensorView out) override {
-    mla_.run(params, static_cast<const CpuMlaWeight&>(weight), q.as<const float>(), sequences, out.as<float>());
+  void store_latents(const MlaParams& params, MutableTensorView kv, TensorView norm, float eps, const RopeView& table,
+                     int layer) override {
+    store_latents_on_host(*this, step_, params, kv, norm, eps, table, layer);
+  }
+
+  void mla_attention(const MlaParams& params, const MlaWeight& weight, TensorView q, int layer,
+                     MutableTensorView out) override {
+    mla_.run(params, static_cast<const CpuMlaWeight&>(weight), q.as<const float>(),
+             layer_sequences(step_, params, layer), out.as<float>());
   }
 
   void gate(const GateParams& params, TensorView logits, MutableTensorView topk_idx,
@@ -212,6 +224,7 @@ class CpuOps final : public OpSet {
   const VectorOps& vec_;
   ThreadPool pool_;
   CpuMla mla_;
+  StepInputs step_;
 };
 
 }  // namespace

@@ -6,6 +6,8 @@
 #include <limits>
 #include <numeric>
 
+#include "ops/host_step.h"
+
 namespace eps {
 namespace {
 
@@ -60,7 +62,8 @@ class ReferenceOps final : public OpSet {
   std::string description() const override { return "reference f32"; }
   DType compute_dtype() const override { return DType::kF32; }
 
-  std::unique_ptr<LinearWeight> pack_linear(std::span<const TensorView> parts, Precision) const override {
+  using OpSet::pack_linear;
+  std::unique_ptr<LinearWeight> pack_linear(std::span<const TensorView> parts, Precision, WeightPool*) const override {
     auto out = std::make_unique<ReferenceLinear>();
     out->k = parts[0].dim(1);
     for (const TensorView& part : parts) {
@@ -80,10 +83,12 @@ class ReferenceOps final : public OpSet {
     return out;
   }
 
-  void embed(const TensorView& table, std::span<const int32_t> ids, MutableTensorView out) override {
+  void begin_step(const StepInputs& step) override { step_ = step; }
+
+  void embed(TensorView table, MutableTensorView out) override {
     const int64_t width = table.dim(1);
     float* y = out.as<float>();
-    for (const int32_t id : ids) {
+    for (const int32_t id : step_.ids) {
       EPS_CHECK(id >= 0 && id < table.dim(0), "token id {}", id);
       for (int64_t i = 0; i < width; ++i) *y++ = read(table, id * width + i);
     }
@@ -138,16 +143,16 @@ class ReferenceOps final : public OpSet {
     }
   }
 
-  void rope(MutableTensorView x, int head_dim, const RopeTable& table, std::span<const int32_t> positions) override {
+  void rope(MutableTensorView x, int head_dim, const RopeView& table) override {
     const int64_t num_heads = x.dim(1) / head_dim;
     const int half = table.rope_dim / 2;
     for (int64_t t = 0; t < x.dim(0); ++t) {
-      const int64_t p = positions[static_cast<size_t>(t)];
+      const int64_t p = step_.positions[static_cast<size_t>(t)];
       for (int64_t h = 0; h < num_heads; ++h) {
         float* pairs = x.as<float>() + (t * num_heads + h) * head_dim + head_dim - table.rope_dim;
         for (int i = 0; i < half; ++i) {
-          const double c = table.cos[static_cast<size_t>(p * half + i)];
-          const double s = table.sin[static_cast<size_t>(p * half + i)];
+          const double c = table.cos.as<const float>()[p * half + i];
+          const double s = table.sin.as<const float>()[p * half + i];
           const double a = pairs[2 * i];
           const double b = pairs[2 * i + 1];
           pairs[2 * i] = static_cast<float>(a * c - b * s);
@@ -157,11 +162,16 @@ class ReferenceOps final : public OpSet {
     }
   }
 
-  void mla_attention(const MlaParams& p, const MlaWeight& weight, TensorView q, std::span<const MlaSequence> sequences,
+  void store_latents(const MlaParams& params, MutableTensorView kv, TensorView norm, float eps, const RopeView& table,
+                     int layer) override {
+    store_latents_on_host(*this, step_, params, kv, norm, eps, table, layer);
+  }
+
+  void mla_attention(const MlaParams& p, const MlaWeight& weight, TensorView q, int layer,
                      MutableTensorView out) override {
     const auto& kv_b = dynamic_cast<const ReferenceMla&>(weight).kv_b;
     const int64_t head_rows = p.nope_dim + p.v_dim;
-    for (const MlaSequence& seq : sequences) {
+    for (const MlaSequence& seq : layer_sequences(step_, p, layer)) {
       for (int64_t h = 0; h < p.num_heads; ++h) {
         // Keys and values of this head, expanded from the latent cache: [context, nope + v]
         std::vector<float> kv(static_cast<size_t>(seq.context * head_rows));
@@ -250,6 +260,8 @@ class ReferenceOps final : public OpSet {
   }
 
  private:
+  StepInputs step_;
+
   // Indices by descending value, ties by index.
   static std::vector<int> ranking(const std::vector<double>& values) {
     std::vector<int> order(values.size());

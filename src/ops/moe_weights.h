@@ -1,0 +1,18 @@
+// Weights of one MoE layer as one rank sees them.
+#pragma once
+
+#include <vector>
+
+#include "ops/op_set.h"
+
+namespace eps {
+
+// Not owned.
+struct MoeWeights {
+  std::vector<const LinearWeight*> gate_up;      // [num_experts] each [2I, H]; null where the expert is on another rank
+  std::vector<const LinearWeight*> down;         // [num_experts] each [H, I]
+  const LinearWeight* shared_gate_up = nullptr;  // [2S, H]; null: no shared experts
+  const LinearWeight* shared_down = nullptr;     // [H, S]
+};
+
+}  // namespace eps

@@ -1,0 +1,33 @@
+#include "ops/op_set.h"
+
+#include <cstring>
+
+namespace eps {
+
+void OpSet::upload(const void* from, MutableTensorView to) const {
+  if (to.num_bytes() > 0) std::memcpy(to.data(), from, to.num_bytes());
+}
+
+void OpSet::download(TensorView from, void* to) const {
+  if (from.num_bytes() > 0) std::memcpy(to, from.data(), from.num_bytes());
+}
+
+void OpSet::copy(TensorView from, MutableTensorView to) const {
+  EPS_CHECK_EQ(from.num_bytes(), to.num_bytes());
+  if (from.num_bytes() > 0) std::memcpy(to.data(), from.data(), from.num_bytes());
+}
+
+TensorView OpSet::place(TensorView host, Buffer& storage) const {
+  if (memory().on_host()) return host;
+  const MutableTensorView copy = storage.view(host.dtype(), host.shape());
+  upload(host.data(), copy);
+  return copy;
+}
+
+void OpSet::add_rms_norm(MutableTensorView hidden, TensorView delta, TensorView weight, float eps,
+                         MutableTensorView out) {
+  if (delta) add(hidden, delta);
+  rms_norm(hidden, weight, eps, out);
+}
+
+}  // namespace eps
