@@ -18,13 +18,13 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 add_library(epsmoe_flags INTERFACE)
 # fp-contract=off: the compiler must not fuse a*b+c on its own, or the same sum would round differently from one
 # translation unit to the next. Kernels that want FMA say so with intrinsics.
-target_compile_options(epsmoe_flags INTERFACE
-  -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Werror -ffp-contract=off)
+target_compile_options(epsmoe_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:
+  -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Werror -ffp-contract=off>)
 target_include_directories(epsmoe_flags INTERFACE
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  target_compile_options(epsmoe_flags INTERFACE -Wno-restrict)  # GCC bug 105329: false alarms on string assignment
+  target_compile_options(epsmoe_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)  # GCC bug 105329: false alarms on string assignment
 endif()
 if(EPSMOE_SANITIZE)
   target_compile_options(epsmoe_flags INTERFACE -fsanitize=${EPSMOE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)

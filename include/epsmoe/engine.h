@@ -20,7 +20,7 @@ namespace eps {
 struct EngineOptions {
   std::string model = {};             // a folder with config.json, safetensors and tokenizer.json; or a preset's name
   bool dummy_weights = false;         // random weights; `model` then needs no weights, and may be a preset's name
-  std::string device = "cpu";         // "cpu", or "reference": slow, obvious, for checking
+  std::string device = "cpu";         // "cpu", "cuda", or "reference": slow, for checking
   std::string dtype = "auto";         // compute: "auto", "f32", "bf16"
   int ep = 1;                         // expert-parallel ranks; must divide the experts
   std::string eps_pipeline = "auto";  // "auto", "off", "all", "microbatch" or a number of stages

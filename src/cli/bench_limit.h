@@ -7,14 +7,17 @@
 #include <vector>
 
 #include "ops/gemm_baseline.h"
+#include "ops/op_set.h"
 #include "tensor/tensor.h"
 
 namespace eps::cli {
 
-// The best rate seen of square oneDNN products.
+// The best rate seen of square products: through oneDNN on the CPU, through the op set (cuBLAS) on a device.
 class GemmLimit {
  public:
-  // `size` 0: 2048, and 4096 too where 2048 is over in so short a time that starting the threads shows.
+  // Of the machine that `ops` computes on; `ops` outlives the object.
+  GemmLimit(OpSet& ops, int num_threads, int64_t size);
+  // Of the host. `size` 0: 2048, and 4096 too where 2048 is over in so short a time that starting the threads shows.
   GemmLimit(DType dtype, int num_threads, int64_t size);
 
   // Times each size once more.
@@ -31,6 +34,16 @@ class GemmLimit {
   };
   void add(int64_t size);
   double time(Square& square);
+  struct DeviceSquare {
+    std::unique_ptr<LinearWeight> weight;
+    Buffer x, y;
+  };
+  void add_device(int64_t size);
+  double time_device();
+  void keep_best(int64_t size, double seconds);
+
+  OpSet* device_ops_ = nullptr;  // null: the host
+  DeviceSquare device_square_;
 
   DType dtype_;
   int num_threads_;

@@ -26,9 +26,12 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
           "auto = safetensors; dummy = random weights, no files needed")
       ->type_name("FORMAT")
       ->default_str("auto");
-  group.add_option("--device", options.device, "cpu; reference computes slowly and plainly, to compare with")
+  group
+      .add_option("--device", options.device,
+                  "cpu; cuda (one Hopper GPU); reference computes slowly and plainly, to compare with")
       ->capture_default_str();
-  group.add_option("--dtype", options.dtype, "Compute type: auto (bf16 where the CPU has AMX, else f32), f32, bf16")
+  group
+      .add_option("--dtype", options.dtype, "Compute type: auto (bf16 on GPUs and CPUs with AMX, else f32), f32, bf16")
       ->capture_default_str();
   group.add_option("--ep", options.ep, "Expert-parallel ranks; must divide the experts. Each is a thread here")
       ->capture_default_str();

@@ -25,16 +25,19 @@ namespace {
 struct TuneFlags {
   std::string device = "cpu";
   std::string dtype = "auto";
-  std::vector<std::string> weight_dtypes = {"bf16", "f32"};
+  std::vector<std::string> weight_dtypes;  // empty: bf16 and f32; a GPU packs all as bf16
   std::vector<std::string> models;
   std::vector<std::string> shapes;
   std::string out;
-  int ep = 2;
+  int ep = 0;  // 0: 2 on the CPU, 1 on a GPU
   int threads = 0;
   bool quick = false;
 };
 
 constexpr std::chrono::milliseconds kTimeout{120'000};  // no step of one rank takes seconds
+// Rows of an expert in the largest prefills, and as many experts as fill a GPU whatever their rows.
+constexpr int64_t kDeviceRows = 8192;
+constexpr int kDeviceGroups = 16;
 
 void add_shape(std::vector<GemmShape>& shapes, const GemmShape& shape) {
   if (std::ranges::find(shapes, shape) == shapes.end()) shapes.push_back(shape);
@@ -90,21 +93,30 @@ std::vector<DType> parse_weight_dtypes(const std::vector<std::string>& names) {
   return out;
 }
 
-TuneOptions make_options(const TuneFlags& flags, int threads) {
+TuneOptions make_options(const TuneFlags& flags, int threads, int num_ranks, const OpSet& ops) {
+  const DeviceSizes* device = ops.device();
   TuneOptions options;
   std::vector<TuneModel> models;
   for (const std::string& name : flags.models) models.push_back(open_model(name));
   if (models.empty()) models = {demo_model(), open_model("deepseek-v2-lite")};
+  if (flags.models.empty() && device != nullptr) models.push_back(open_model("deepseek-v2"));
   for (const TuneModel& model : models) add_model(options, model);
   if (!flags.shapes.empty()) {
     options.expert_shapes.clear();
     options.shared_shapes.clear();
     for (const std::string& shape : flags.shapes) add_shape(options.expert_shapes, parse_shape(shape));
   }
-  options.weight_dtypes = parse_weight_dtypes(flags.weight_dtypes);
+  std::vector<std::string> stored = flags.weight_dtypes;
+  if (stored.empty())
+    stored = device != nullptr ? std::vector<std::string>{"bf16"} : std::vector<std::string>{"bf16", "f32"};
+  options.weight_dtypes = parse_weight_dtypes(stored);
   options.quick = flags.quick;
   options.threads = threads;
-  options.memory_gb = machine_memory_gb() / flags.ep;
+  options.memory_gb = device != nullptr ? device->memory_gb : machine_memory_gb() / num_ranks;
+  if (device != nullptr) {
+    options.max_rows = kDeviceRows;
+    options.groups = kDeviceGroups;
+  }
   options.keep_going = [] { return !interrupted(); };
   return options;
 }
@@ -139,11 +151,12 @@ std::string default_path(const std::string& device) {
 int run(const TuneFlags& flags) {
   if (flags.device == "reference") {
     fail(ErrorKind::kUsage, "--device",
-         {.what = "the reference op set is slow on purpose", .got = flags.device, .wanted = "cpu", .hint = ""});
+         {.what = "the reference op set is slow on purpose", .got = flags.device, .wanted = "cpu or cuda", .hint = ""});
   }
-  const int threads = flags.threads > 0 ? flags.threads : default_threads_per_rank(flags.ep);
-  auto ops = make_op_sets(flags.device, flags.dtype, flags.ep, threads);
-  const TuneOptions options = make_options(flags, threads);
+  const int num_ranks = flags.ep > 0 ? flags.ep : flags.device == "cuda" ? 1 : 2;
+  const int threads = flags.threads > 0 ? flags.threads : default_threads_per_rank(num_ranks);
+  auto ops = make_op_sets(flags.device, flags.dtype, num_ranks, threads);
+  const TuneOptions options = make_options(flags, threads, num_ranks, *ops.front());
   const std::string path = flags.out.empty() ? default_path(flags.device) : flags.out;
   require_writable("--out", path);
   HardwareProfile profile;
@@ -169,25 +182,29 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
   CLI::App& command =
       *app.add_subcommand("tune", "Measure a profile of this machine: what plans are made from (about 30 s)");
   const auto flags = std::make_shared<TuneFlags>();
-  command.add_option("--device", flags->device, "What to measure: cpu")->capture_default_str();
+  command.add_option("--device", flags->device, "What to measure: cpu or cuda")->capture_default_str();
   command.add_option("--dtype", flags->dtype, "Compute type: auto (bf16 where the CPU has AMX, else f32), f32, bf16")
       ->capture_default_str();
   command
-      .add_option("--weight-dtype", flags->weight_dtypes,
-                  "Types that weights are stored in (f32, bf16, f16), a comma list: each takes its time")
-      ->delimiter(',')
-      ->capture_default_str();
+      .add_option(
+          "--weight-dtype", flags->weight_dtypes,
+          "Types that weights are stored in (f32, bf16, f16), a comma list: each takes its time (default: bf16 and "
+          "f32; on a GPU bf16, which all are packed as)")
+      ->delimiter(',');
   command
-      .add_option("--ep", flags->ep,
-                  "Ranks that work at the same time: a rank gets what is left when the others do, too")
-      ->check(whole_number_from(1))
+      .add_option(
+          "--ep", flags->ep,
+          "Ranks that work at the same time: a rank gets what is left when the others do, too (0: 2 on the CPU, 1 "
+          "on a GPU)")
+      ->check(whole_number_from(0))
       ->capture_default_str();
   command.add_option("--threads", flags->threads, "Threads of each rank (0: usable cores / ranks)")
       ->check(whole_number_from(0))
       ->capture_default_str();
   command.add_option(
       "-m,--model", flags->models,
-      "Model folders or presets whose sizes to measure (default: the demo model's and deepseek-v2-lite)");
+      "Model folders or presets whose sizes to measure (default: the demo model's, deepseek-v2-lite and, on a GPU, "
+      "deepseek-v2)");
   command.add_option("--shape", flags->shapes, "Measure weights [n, k] instead of the models': n,k; may be repeated")
       ->type_name("N,K")
       ->expected(1)
@@ -200,6 +217,7 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
       "Leave the machine alone meanwhile: what else runs on it is measured, too.\n"
       "Examples:\n"
       "  epsmoe tune\n"
+      "  epsmoe tune --device cuda\n"
       "  epsmoe tune -m deepseek-v2-lite --ep 4 --threads 2 --out box.json");
   command.callback([flags, &chosen] { chosen.action = [flags] { return run(*flags); }; });
 }

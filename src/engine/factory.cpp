@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "comm/emulated_link.h"
 #include "comm/inproc/inproc.h"
+#include "engine/cuda_loader.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/onednn_baseline.h"
 #include "ops/reference/reference_ops.h"
@@ -46,12 +47,22 @@ std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, cons
            {.what = "the reference op set computes in f32", .got = dtype, .wanted = "f32", .hint = ""});
     }
     for (int r = 0; r < num_ranks; ++r) out.push_back(make_reference_ops());
+  } else if (device == "cuda") {
+    if (wanted == DType::kF32) {
+      fail(ErrorKind::kUsage, "--dtype",
+           {.what = "the CUDA op set computes in bf16", .got = dtype, .wanted = "auto or bf16", .hint = ""});
+    }
+    if (num_ranks > 1) {
+      fail(ErrorKind::kUsage, "--ep",
+           {.what = "the CUDA backend runs one rank so far",
+            .got = std::to_string(num_ranks),
+            .wanted = "1",
+            .hint = "--ep 1, or --device cpu"});
+    }
+    out.push_back(make_cuda_op_set(0));
   } else {
     fail(ErrorKind::kUsage, "--device",
-         {.what = device == "cuda" ? "this build has no CUDA backend" : "unknown device",
-          .got = device,
-          .wanted = "cpu or reference",
-          .hint = "--device cpu"});
+         {.what = "unknown device", .got = device, .wanted = "cpu, cuda or reference", .hint = "--device cpu"});
   }
   return out;
 }
@@ -81,7 +92,8 @@ std::vector<BackendReport> report_backends() {
   const CpuEngineChoice choice = choose_cpu_engine(std::nullopt);
   out.push_back({"cpu", true, fmt::format("{} ({}): {}", to_string(choice.compute), choice.isa, choice.reason)});
   out.push_back({"reference", true, "f32, slow: the oracle for tests (--device reference)"});
-  out.push_back({"cuda", false, "not in this build"});
+  CudaReport cuda = cuda_report();
+  out.push_back({"cuda", cuda.available, std::move(cuda.detail)});
   return out;
 }
 

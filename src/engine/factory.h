@@ -12,7 +12,7 @@
 
 namespace eps {
 
-// One op set per rank. `device`: "cpu" or "reference"; `dtype`: "auto", "f32" or "bf16".
+// One op set per rank. `device`: "cpu", "cuda" or "reference"; `dtype`: "auto", "f32" or "bf16".
 // Errors  kUsage: unknown device or dtype, or one that this machine cannot do (and why)
 std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, const std::string& dtype, int num_ranks,
                                                  int threads_per_rank);

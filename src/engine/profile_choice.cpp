@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "base/error.h"
 #include "engine/profile_lookup.h"
@@ -59,15 +60,22 @@ ChosenProfile find_profile(const ProfileQuery& query) {
     chosen.note = why_not(chosen.profile, query);
     return chosen;
   }
+  const bool is_cuda = query.device.starts_with("cuda");
   std::string note;
-  try {
-    ChosenProfile chosen{load_profile("cpu"), ""};
-    note = why_not(chosen.profile, query);
-    if (note.empty()) return chosen;
-  } catch (const Error& e) {
-    note = e.what();  // a broken file in the user's folder: say so and go on
+  for (const char* name :
+       is_cuda ? std::vector<const char*>{"cuda", "cuda-h200", "cuda-h100"} : std::vector<const char*>{"cpu"}) {
+    if (!has_profile(name)) continue;
+    try {
+      ChosenProfile chosen{load_profile(name), ""};
+      const std::string reason = why_not(chosen.profile, query);
+      if (reason.empty()) return chosen;
+      if (note.empty()) note = reason;
+    } catch (const Error& e) {
+      note = e.what();  // a broken file in the user's folder: say so and go on
+    }
   }
-  return {builtin_cpu_profile(query.threads), note};
+  // What is public about these GPUs serves for all of them where nothing was measured.
+  return {is_cuda ? load_profile("h200") : builtin_cpu_profile(query.threads), note};
 }
 
 }  // namespace

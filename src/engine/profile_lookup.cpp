@@ -37,6 +37,8 @@ std::string profile_dir() {
   return value == nullptr ? "" : value;
 }
 
+bool has_profile(const std::string& name) { return known_names(profile_dir()).contains(name); }
+
 HardwareProfile load_profile(const std::string& name_or_path) {
   if (name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".json")) return read_profile(name_or_path);
   const std::string dir = profile_dir();

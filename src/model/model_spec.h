@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ops/op_params.h"
+#include "ops/step.h"
 #include "plan/problem.h"
 
 namespace eps {

@@ -24,6 +24,11 @@ TensorView OpSet::place(TensorView host, Buffer& storage) const {
   return copy;
 }
 
+void OpSet::linear_silu_mul(std::span<const LinearTask> tasks, MutableTensorView gate_up, MutableTensorView act) {
+  linear(tasks);
+  silu_mul(gate_up, act);
+}
+
 void OpSet::add_rms_norm(MutableTensorView hidden, TensorView delta, TensorView weight, float eps,
                          MutableTensorView out) {
   if (delta) add(hidden, delta);

@@ -51,6 +51,13 @@ struct LinearTask {
   MutableTensorView y;
 };
 
+// What planning and measuring need to know about a device.
+struct DeviceSizes {
+  int num_sms = 0;
+  double memory_gb = 0;
+  bool fuses_silu_mul = false;  // grouped gate and up projections come out multiplied
+};
+
 // Room for weights of one shape that a layer's experts use together. Outlives them.
 class WeightPool {
  public:
@@ -64,6 +71,12 @@ class OpSet {
   virtual std::string description() const = 0;                    // "cpu f32 avx2, 2 threads"
   virtual DType compute_dtype() const = 0;                        // of GEMM inputs and of dispatched rows
   virtual DType activation_dtype() const { return DType::kF32; }  // of norms, projections and the cache
+
+  // Of a device with memory of its own; null: the op set works where the host does.
+  virtual const DeviceSizes* device() const { return nullptr; }
+  // GEMMs use at most so many SMs from now on; 0: all. Nothing where there are none.
+  virtual void limit_sms(int /*num_sms*/) {}
+  virtual DType weight_dtype(DType stored) const { return stored; }  // that weights stored so are packed in
 
   // --- memory ---
 
@@ -120,6 +133,10 @@ class OpSet {
   virtual void add_bias(MutableTensorView x, TensorView bias) = 0;
   // out [T, I] (compute dtype) = silu(gate_up[:, :I]) * gate_up[:, I:]; gate_up [T, 2I] f32 or act
   virtual void silu_mul(TensorView gate_up, MutableTensorView out) = 0;
+
+  // linear, whose results (rows of gate_up [T, 2I]) then go through silu_mul into act [T, I]. What is left in gate_up
+  // is anything: kernels that multiply in registers do not write it.
+  virtual void linear_silu_mul(std::span<const LinearTask> tasks, MutableTensorView gate_up, MutableTensorView act);
 
   // --- attention ---
 

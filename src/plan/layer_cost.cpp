@@ -33,16 +33,17 @@ OpCost find_op(const HardwareProfile& profile, const char* name) {
 
 }  // namespace
 
-RowTable::RowTable(const GemmProfile& gemm, int64_t n, int64_t k) {
+RowTable::RowTable(const GemmProfile& gemm, int64_t n, int64_t k, double us_per_row) {
   const GemmShapeCurve& shape = nearest_shape(gemm, n, k);
   const double scale =
       static_cast<double>(n) * static_cast<double>(k) / (static_cast<double>(shape.n) * static_cast<double>(shape.k));
   us_.reserve(kExact + kOctaves * 16 + 1);
   us_.push_back(0);
-  for (int rows = 1; rows < kExact; ++rows) us_.push_back(scale * curve_at(shape.us_of_rows, rows, true));
-  for (int step = 0; step <= kOctaves * 16; ++step) {
-    us_.push_back(scale * curve_at(shape.us_of_rows, static_cast<double>(knot(step)), true));
-  }
+  const auto add = [&](double rows) {
+    us_.push_back(scale * curve_at(shape.us_of_rows, rows, true) + us_per_row * rows);
+  };
+  for (int rows = 1; rows < kExact; ++rows) add(rows);
+  for (int step = 0; step <= kOctaves * 16; ++step) add(static_cast<double>(knot(step)));
 }
 
 LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp, std::optional<GemmKind> only)
@@ -56,13 +57,19 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
       grouped_call_us_(grouped_->call_us),
       gather_(find_op(profile, "gather")),
       silu_mul_(find_op(profile, "silu_mul")),
+      expert_silu_mul_(grouped_->fuses_silu_mul ? OpCost{} : silu_mul_),
       reduce_(find_op(profile, "reduce")),
       finish_(find_op(profile, "finish")),
       pack_(find_op(profile, "pack")),
       quantize_(find_op(profile, "quantize")) {
   shape_.inner = std::max<int64_t>(1, shape.inner / tp);
   shape_.shared_inner = shape.shared_inner / tp;
-  gate_up_ = {RowTable(*dense_, 2 * shape_.inner, shape_.hidden), RowTable(*grouped_, 2 * shape_.inner, shape_.hidden)};
+  const double silu_us_per_row =
+      grouped_->fuses_silu_mul && silu_mul_.gbps > 0
+          ? time_us({0, silu_mul_.gbps}, 3.0 * static_cast<double>(shape_.inner) * act_bytes_)
+          : 0;
+  gate_up_ = {RowTable(*dense_, 2 * shape_.inner, shape_.hidden, silu_us_per_row),
+              RowTable(*grouped_, 2 * shape_.inner, shape_.hidden)};
   down_ = {RowTable(*dense_, shape_.hidden, shape_.inner), RowTable(*grouped_, shape_.hidden, shape_.inner)};
   if (shape_.shared_inner > 0) {
     shared_gate_up_ = RowTable(*dense_, 2 * shape_.shared_inner, shape_.hidden);
@@ -72,7 +79,7 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
   for (const LinkPoint& link : profile.inter_links) {
     if (link.gbps > far_link_.gbps) far_link_ = link;
   }
-  row_ops_fixed_us_ = gather_.fixed_us + silu_mul_.fixed_us + reduce_.fixed_us;
+  row_ops_fixed_us_ = gather_.fixed_us + expert_silu_mul_.fixed_us + reduce_.fixed_us;
   row_ops_us_per_row_ = gather_us(1) + silu_mul_us(1) + reduce_us(1) - row_ops_fixed_us_;
   constexpr int kMostGroups = 512;
   for (int g = 0; g <= kMostGroups; ++g) {
@@ -129,7 +136,7 @@ double LayerCost::gather_us(int64_t rows) const {
 }
 
 double LayerCost::silu_mul_us(int64_t rows) const {
-  return rows == 0 ? 0 : time_us(silu_mul_, 3.0 * static_cast<double>(rows * shape_.inner) * act_bytes_);
+  return rows == 0 ? 0 : time_us(expert_silu_mul_, 3.0 * static_cast<double>(rows * shape_.inner) * act_bytes_);
 }
 
 double LayerCost::reduce_us(int64_t rows) const {

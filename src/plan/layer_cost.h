@@ -16,7 +16,8 @@ namespace eps {
 class RowTable {
  public:
   RowTable() = default;
-  RowTable(const GemmProfile& gemm, int64_t n, int64_t k);
+  // `us_per_row` more for every row.
+  RowTable(const GemmProfile& gemm, int64_t n, int64_t k, double us_per_row = 0);
 
   // Rows of the points the table is straight between, from 32 on.
   static int64_t knot(int step) { return (int64_t{16} + step % 16) << (step / 16 + 1); }
@@ -124,7 +125,7 @@ class LayerCost {
   double row_ops_fixed_us_ = 0, row_ops_us_per_row_ = 0;
   ProjectionTables gate_up_, down_;
   RowTable shared_gate_up_, shared_down_;
-  OpCost gather_, silu_mul_, reduce_, finish_, pack_, quantize_;
+  OpCost gather_, silu_mul_, expert_silu_mul_, reduce_, finish_, pack_, quantize_;
   LinkPoint far_link_;                // gbps 0: none
   std::vector<double> group_factor_;  // by number of groups
 };

@@ -41,6 +41,8 @@ struct GemmProfile {
   std::vector<GemmShapeCurve> shapes;
   Curve group_factor;  // of the number of groups with rows; empty: 1
   Curve sm_factor;     // of SMs, at least 1; empty: the kernel cannot be limited, or there are no SMs
+  // Grouped: gate and up projections come out as silu(gate) * up, so that "silu_mul" is left to dense ones.
+  bool fuses_silu_mul = false;
   bool operator==(const GemmProfile&) const = default;
 };
 

@@ -55,7 +55,7 @@ DType read_weight_dtype(const JsonObject& object) {
 }
 
 GemmProfile read_gemm(const JsonObject& object) {
-  refuse_unknown_keys(object, {"kind", "weight_dtype", "call_us", "shapes", "group_factor", "sm_factor"});
+  refuse_unknown_keys(object, {"kind", "weight_dtype", "call_us", "shapes", "group_factor", "sm_factor", "fuses_silu_mul"});
   GemmProfile gemm;
   gemm.kind = read_kind(object);
   gemm.weight_dtype = read_weight_dtype(object);
@@ -66,6 +66,7 @@ GemmProfile read_gemm(const JsonObject& object) {
   }
   gemm.group_factor = read_curve(object, "group_factor");
   gemm.sm_factor = read_curve(object, "sm_factor");
+  gemm.fuses_silu_mul = object.get_or("fuses_silu_mul", false);
   return gemm;
 }
 

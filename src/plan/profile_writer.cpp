@@ -33,6 +33,7 @@ OrderedJson gemm_json(const GemmProfile& gemm) {
                      {"shapes", shapes}};
   if (!gemm.group_factor.empty()) out["group_factor"] = curve_json(gemm.group_factor);
   if (!gemm.sm_factor.empty()) out["sm_factor"] = curve_json(gemm.sm_factor);
+  if (gemm.fuses_silu_mul) out["fuses_silu_mul"] = true;
   return out;
 }
 

@@ -16,8 +16,6 @@ constexpr int kMostWeights = 16;
 // A call this long is bound by arithmetic: from here on its time is straight in rows.
 constexpr double kLongCallUs = 80000;
 constexpr double kQuickLongCallUs = 20000;
-// Groups per grouped call while their rows are few.
-constexpr int kGroups = 4;
 constexpr int64_t kFactorRows = 16;  // where sharing the cores between groups matters most
 
 std::vector<int64_t> row_counts(const TuneOptions& options) {
@@ -45,6 +43,28 @@ Curve measure_curve(GemmBench& bench, Sampler& sampler, const TuneOptions& optio
     if (us > (options.quick ? kQuickLongCallUs : kLongCallUs)) break;
   }
   return without_falls(curve);
+}
+
+// What it costs to leave SMs to others: each kind's largest expert shape at many rows, under growing budgets.
+void measure_sm_factors(OpSet& ops, Sampler& sampler, const TuneOptions& options, DType weight_dtype,
+                        GemmProfile& dense, GemmProfile& grouped) {
+  const int num_sms = ops.device()->num_sms;
+  const int64_t rows = std::min<int64_t>(2048, options.max_rows);
+  GemmBench bench(ops, options.expert_shapes.back(), weight_dtype, rows * options.groups);
+  for (GemmProfile* gemm : {&dense, &grouped}) {
+    const int groups = gemm->kind == GemmKind::kDense ? 1 : std::min(options.groups, bench.num_weights());
+    std::vector<CurvePoint> points;
+    for (const int left_out : {num_sms / 2, 40, 32, 24, 16, 8, 0}) {
+      ops.limit_sms(num_sms - left_out);
+      points.push_back({static_cast<double>(num_sms - left_out), sampler.time_us([&] { bench.run(rows, groups); })});
+    }
+    ops.limit_sms(0);
+    const double all = points.back().y;
+    for (CurvePoint& point : points) point.y = std::max(1.0, point.y / all);
+    // More SMs never take longer: what says otherwise is noise.
+    for (size_t i = points.size() - 1; i-- > 0;) points[i].y = std::max(points[i].y, points[i + 1].y);
+    gemm->sm_factor = points;
+  }
 }
 
 Curve median_factors(std::map<int, std::vector<double>>& factors) {
@@ -95,12 +115,14 @@ std::vector<GemmProfile> measure_gemms(OpSet& ops, Sampler& sampler, const TuneO
   std::map<int, std::vector<double>> factors;
   for (const GemmShape& shape : options.expert_shapes) {
     step(GemmKind::kDense, shape);
-    GemmBench bench(ops, shape, weight_dtype, std::max(2 * options.max_rows, kFactorRows * kMostWeights));
+    // The host has memory for two groups of most rows, a device for all of them.
+    const int64_t most = ops.device() != nullptr ? options.groups : 2;
+    GemmBench bench(ops, shape, weight_dtype, std::max(most * options.max_rows, kFactorRows * kMostWeights));
     const Curve alone = measure_curve(bench, sampler, options, call_us, [](int64_t) { return 1; });
     dense.shapes.push_back({shape.n, shape.k, alone});
     step(GemmKind::kGrouped, shape);
     const auto groups_of = [&](int64_t rows) {
-      return rows * kGroups <= options.max_rows && bench.num_weights() >= kGroups ? kGroups : 2;
+      return rows * options.groups <= bench.max_rows() && bench.num_weights() >= options.groups ? options.groups : 2;
     };
     const Curve curve = measure_curve(bench, sampler, options, call_us, groups_of);
     grouped.shapes.push_back({shape.n, shape.k, curve});
@@ -111,6 +133,10 @@ std::vector<GemmProfile> measure_gemms(OpSet& ops, Sampler& sampler, const TuneO
     }
   }
   grouped.group_factor = median_factors(factors);
+  if (ops.device() != nullptr) {
+    grouped.fuses_silu_mul = ops.device()->fuses_silu_mul;
+    measure_sm_factors(ops, sampler, options, weight_dtype, dense, grouped);
+  }
   for (const GemmShape& shape : options.shared_shapes) {
     step(GemmKind::kDense, shape);
     GemmBench bench(ops, shape, weight_dtype, options.max_rows);

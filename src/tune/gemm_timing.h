@@ -18,6 +18,7 @@ class GemmBench {
 
   // One call with `groups` different weights of `rows` rows each.
   void run(int64_t rows, int groups);
+  int64_t max_rows() const { return x_.dim(0); }
   int num_weights() const { return static_cast<int>(weights_.size()); }
 
  private:

@@ -84,6 +84,7 @@ class OpBench {
 
   // What a communication lane does before it sends: it copies by itself, without the op set's threads.
   void pack() {
+    if (!ops_.memory().on_host()) return ops_.gather_rows(sources_, gathered_);
     const size_t row_bytes = gathered_.num_bytes() / static_cast<size_t>(rows_);
     auto* out = static_cast<std::byte*>(gathered_.data());
     for (const std::byte* source : sources_) {
@@ -166,7 +167,16 @@ double measure_attention_tflops(OpSet& ops, Sampler& sampler, const TuneOptions&
   return flops / square * 1e-6;
 }
 
-double measure_memory_gbps(Sampler& sampler, const TuneOptions& options) {
+double measure_memory_gbps(const OpSet& ops, Sampler& sampler, const TuneOptions& options) {
+  if (ops.device() != nullptr) {
+    // Copies of a quarter of a gigabyte, each byte read and written.
+    constexpr int64_t kBytes = int64_t{1} << 28;
+    Buffer from(ops.memory());
+    Buffer to(ops.memory());
+    const MutableTensorView source = from.view(DType::kU8, {kBytes});
+    const MutableTensorView target = to.view(DType::kU8, {kBytes});
+    return 2 * static_cast<double>(kBytes) * 1e-3 / sampler.time_us([&] { ops.copy(source, target); });
+  }
   const int64_t bytes = options.quick ? int64_t{64} << 20 : int64_t{192} << 20;
   constexpr int64_t kPieceWords = 1 << 17;  // 1 MB
   const int64_t words = bytes / 8;

@@ -17,7 +17,7 @@ std::map<std::string, OpCost> measure_ops(OpSet& ops, Sampler& sampler, const Tu
 // Of scores and values alone: what grows with the square of a sequence's length.
 double measure_attention_tflops(OpSet& ops, Sampler& sampler, const TuneOptions& options);
 
-// Every rank reads a buffer of its own, larger than the caches, with its threads.
-double measure_memory_gbps(Sampler& sampler, const TuneOptions& options);
+// Every rank reads a buffer of its own, larger than the caches, with its threads; a device copies one.
+double measure_memory_gbps(const OpSet& ops, Sampler& sampler, const TuneOptions& options);
 
 }  // namespace eps

@@ -78,6 +78,7 @@ HardwareProfile measure_profile(OpSet& ops, Communicator& comm, const TuneOption
                                comm.size() == 1 ? "" : "s");
   profile.ranks_per_node = comm.size();
   profile.memory_gb = options.memory_gb;
+  if (ops.device() != nullptr) profile.num_sms = ops.device()->num_sms;
   for (const DType dtype : options.weight_dtypes) {
     for (GemmProfile& gemm : measure_gemms(ops, sampler, options, dtype, step))
       profile.gemms.push_back(std::move(gemm));
@@ -87,7 +88,7 @@ HardwareProfile measure_profile(OpSet& ops, Communicator& comm, const TuneOption
   step("attention");
   profile.attention_tflops = measure_attention_tflops(ops, sampler, options);
   step("memory");
-  profile.memory_gbps = measure_memory_gbps(sampler, options);
+  profile.memory_gbps = measure_memory_gbps(ops, sampler, options);
   step("messages between ranks");
   profile.links = measure_links(sampler, options);
   step("hand-overs between lanes");

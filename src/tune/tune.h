@@ -35,6 +35,7 @@ struct TuneOptions {
 
   // 1, 2, 4 … rows; a shape's curve ends early where a call takes long, because from there on it is straight.
   int64_t max_rows = 2048;
+  int groups = 4;        // per grouped call, where as many weights and rows are at hand: as a layer has that runs there
   bool quick = false;    // every fourth point, fewer samples
   int threads = 1;       // of each rank, for reading memory
   double memory_gb = 0;  // of one rank: known to the caller

@@ -1,0 +1,74 @@
+# The CUDA backend: libepsmoe_cuda.so from src/ops/cuda/, opened at run time by programs that are asked for --device cuda.
+# EPSMOE_CUDA = AUTO builds it where a CUDA 13 toolkit with cuDNN and the cuDNN frontend headers are found.
+set(EPSMOE_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO, ON or OFF")
+set(EPSMOE_CUDNN_FRONTEND "${PROJECT_SOURCE_DIR}/.cache/cudnn-frontend/include" CACHE PATH
+  "Folder with cudnn_frontend.h (tools/setup.sh cuda fetches it)")
+
+# Program and library must agree on every header that crosses their border.
+file(GLOB border CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/*.h ${PROJECT_SOURCE_DIR}/src/tensor/*.h
+  ${PROJECT_SOURCE_DIR}/src/gemm/*.h)
+set(text "")
+foreach(file ${border})
+  file(SHA256 ${file} hash)
+  string(APPEND text ${hash})
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+endforeach()
+string(SHA256 hash "${text}")
+string(SUBSTRING ${hash} 0 16 hash)
+set(build_definition EPSMOE_CUDA_BUILD="${PROJECT_VERSION}-${hash}")
+target_compile_definitions(eps_engine PUBLIC ${build_definition})
+
+set(EPSMOE_BUILD_CUDA OFF)
+set(why "")
+if(EPSMOE_CUDA STREQUAL "OFF")
+  set(why "switched off")
+elseif(EPSMOE_SANITIZE)
+  set(why "sanitizer build")
+else()
+  find_program(EPSMOE_NVCC nvcc HINTS /usr/local/cuda/bin)
+  find_path(EPSMOE_CUDNN_INCLUDE cudnn.h HINTS /usr/local/cuda/include)
+  find_library(EPSMOE_CUDNN_LIBRARY cudnn HINTS /usr/local/cuda/lib64)
+  if(NOT EPSMOE_NVCC)
+    set(why "no nvcc")
+  elseif(NOT EPSMOE_CUDNN_INCLUDE OR NOT EPSMOE_CUDNN_LIBRARY)
+    set(why "no cuDNN")
+  elseif(NOT EXISTS ${EPSMOE_CUDNN_FRONTEND}/cudnn_frontend.h)
+    set(why "no cuDNN frontend headers in ${EPSMOE_CUDNN_FRONTEND}: tools/setup.sh cuda")
+  else()
+    set(EPSMOE_BUILD_CUDA ON)
+  endif()
+endif()
+if(EPSMOE_CUDA STREQUAL "ON" AND NOT EPSMOE_BUILD_CUDA)
+  message(FATAL_ERROR "EPSMOE_CUDA=ON, but: ${why}")
+endif()
+if(NOT EPSMOE_BUILD_CUDA)
+  message(STATUS "CUDA backend: not built (${why})")
+  return()
+endif()
+
+set(CMAKE_CUDA_COMPILER ${EPSMOE_NVCC})
+set(CMAKE_CUDA_ARCHITECTURES 90a-real)  # wgmma and setmaxnreg are Hopper's own
+enable_language(CUDA)
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
+  message(FATAL_ERROR "CUDA ${CMAKE_CUDA_COMPILER_VERSION} is too old: 12.8 or newer (or -DEPSMOE_CUDA=OFF)")
+endif()
+find_package(CUDAToolkit REQUIRED)
+# CMake 3.25 does not know C++20 for nvcc and drops it without a word.
+set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+list(APPEND CMAKE_CUDA_COMPILE_FEATURES cuda_std_20)
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_EXTENSIONS OFF)
+message(STATUS "CUDA backend: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, cuDNN in ${EPSMOE_CUDNN_LIBRARY}")
+
+file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/cuda/*.cpp ${PROJECT_SOURCE_DIR}/src/ops/cuda/*.cu)
+add_library(epsmoe_cuda MODULE ${sources} ${PROJECT_SOURCE_DIR}/src/ops/op_set.cpp)
+target_compile_definitions(epsmoe_cuda PRIVATE ${build_definition})
+set_target_properties(epsmoe_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin
+  CUDA_VISIBILITY_PRESET hidden)
+target_include_directories(epsmoe_cuda SYSTEM PRIVATE ${EPSMOE_CUDNN_INCLUDE} ${EPSMOE_CUDNN_FRONTEND})
+target_compile_options(epsmoe_cuda PRIVATE
+  $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo --expt-relaxed-constexpr -Werror=all-warnings
+  -Xptxas=-v -Xcompiler=-Wall,-Wextra>)
+target_link_libraries(epsmoe_cuda PRIVATE eps_gemm CUDA::cudart_static CUDA::cublas CUDA::nvrtc ${EPSMOE_CUDNN_LIBRARY})
+install(TARGETS epsmoe_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/epsmoe)

@@ -1,0 +1,83 @@
+#include "engine/cuda_loader.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <vector>
+
+#include "base/error.h"
+
+namespace eps {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<std::string> places() {
+  if (const char* named = std::getenv(kCudaModuleVariable); named != nullptr && *named != '\0') return {named};
+  std::vector<std::string> out;
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  if (!error) {
+    out.push_back(program.parent_path() / kCudaModuleFile);
+    out.push_back(program.parent_path().parent_path() / "lib" / "epsmoe" / kCudaModuleFile);
+  }
+  return out;
+}
+
+// The open library, or why there is none.
+struct Opened {
+  const CudaModule* module = nullptr;
+  std::string why_not;
+};
+
+Opened open_library() {
+  Opened out;
+  out.why_not = "this build has no CUDA backend";
+  for (const std::string& place : places()) {
+    std::error_code error;
+    if (!fs::exists(place, error)) continue;
+    void* library = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) {
+      out.why_not = fmt::format("the CUDA backend cannot be loaded ({})", dlerror());
+      continue;
+    }
+    using Entry = const CudaModule* (*)();
+    const auto entry = reinterpret_cast<Entry>(dlsym(library, kCudaModuleSymbol));
+    if (entry == nullptr || std::strcmp(entry()->build, kCudaModuleBuild) != 0) {
+      out.why_not = fmt::format("{} belongs to another build of epsmoe", place);
+      dlclose(library);
+      continue;
+    }
+    out.module = entry();  // stays open for the rest of the program: its code is behind every op set
+    return out;
+  }
+  if (const char* named = std::getenv(kCudaModuleVariable); named != nullptr && *named != '\0') {
+    std::error_code error;
+    if (!fs::exists(named, error)) out.why_not = fmt::format("${} names no file ({})", kCudaModuleVariable, named);
+  }
+  return out;
+}
+
+const Opened& opened() {
+  static const Opened library = open_library();
+  return library;
+}
+
+}  // namespace
+
+std::unique_ptr<OpSet> make_cuda_op_set(int device) {
+  if (opened().module == nullptr) {
+    fail(ErrorKind::kUsage, "--device",
+         {.what = opened().why_not, .got = "cuda", .wanted = "cpu or reference", .hint = "--device cpu"});
+  }
+  return opened().module->make_ops(device);
+}
+
+CudaReport cuda_report() {
+  if (opened().module == nullptr) return {false, opened().why_not};
+  return opened().module->report();
+}
+
+}  // namespace eps

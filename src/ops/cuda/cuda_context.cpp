@@ -1,0 +1,91 @@
+#include "ops/cuda/cuda_context.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "tensor/widen.h"
+
+namespace eps::cuda {
+
+StreamPtr make_stream() {
+  cudaStream_t stream = nullptr;
+  EPS_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  return StreamPtr(stream);
+}
+
+EventPtr make_event() {
+  cudaEvent_t event = nullptr;
+  EPS_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  return EventPtr(event);
+}
+
+DeviceMemory& DeviceMemory::get() {
+  static DeviceMemory memory;
+  return memory;
+}
+
+std::byte* DeviceMemory::allocate(size_t num_bytes) {
+  void* p = nullptr;
+  EPS_CUDA(cudaMalloc(&p, num_bytes));
+  ++num_changes_;
+  return static_cast<std::byte*>(p);
+}
+
+void DeviceMemory::deallocate(std::byte* p) noexcept {
+  cudaFree(p);  // waits for the work that may still use it
+  ++num_changes_;
+}
+
+std::byte* PinnedMemory::allocate(size_t num_bytes) {
+  void* p = nullptr;
+  EPS_CUDA(cudaMallocHost(&p, num_bytes));
+  return static_cast<std::byte*>(p);
+}
+
+void PinnedMemory::deallocate(std::byte* p) noexcept { cudaFreeHost(p); }
+
+Uploader::Uploader(PinnedMemory& pinned, cudaStream_t stream) : stream_(stream) {
+  for (size_t i = 0; i < kNumPieces; ++i) pieces_.emplace_back(pinned);
+}
+
+Uploader::Piece& Uploader::next() {
+  Piece& piece = pieces_[turn_];
+  turn_ = (turn_ + 1) % pieces_.size();
+  EPS_CUDA(cudaEventSynchronize(piece.copied.get()));
+  return piece;
+}
+
+void Uploader::send(Piece& piece, size_t num_bytes, void* to) {
+  EPS_CUDA(cudaMemcpyAsync(to, piece.memory.data(), num_bytes, cudaMemcpyHostToDevice, stream_));
+  EPS_CUDA(cudaEventRecord(piece.copied.get(), stream_));
+}
+
+void Uploader::upload(const void* from, size_t num_bytes, void* to) {
+  for (size_t begin = 0; begin < num_bytes; begin += kPieceBytes) {
+    const size_t count = std::min(kPieceBytes, num_bytes - begin);
+    Piece& piece = next();
+    piece.memory.reserve(count);
+    std::memcpy(piece.memory.data(), static_cast<const std::byte*>(from) + begin, count);
+    send(piece, count, static_cast<std::byte*>(to) + begin);
+  }
+}
+
+void Uploader::upload_as_bf16(const TensorView& from, nv_bf16* to) {
+  if (from.dtype() == DType::kBF16) return upload(from.data(), from.num_bytes(), to);
+  constexpr int64_t kElements = int64_t{1} << 20;
+  std::vector<float> widened;
+  const int64_t total = from.numel();
+  for (int64_t begin = 0; begin < total; begin += kElements) {
+    const int64_t count = std::min(kElements, total - begin);
+    const auto* source =
+        static_cast<const std::byte*>(from.data()) + static_cast<size_t>(begin) * size_of(from.dtype());
+    widened.resize(static_cast<size_t>(count));
+    widen_to_f32({source, from.dtype(), {count}}, widened.data());
+    Piece& piece = next();
+    auto* rounded = piece.memory.view(DType::kBF16, {count}).as<bf16>();
+    std::transform(widened.begin(), widened.end(), rounded, [](float v) { return to_bf16(v); });
+    send(piece, static_cast<size_t>(count) * sizeof(bf16), to + begin);
+  }
+}
+
+}  // namespace eps::cuda

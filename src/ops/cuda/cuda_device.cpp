@@ -1,0 +1,59 @@
+#include "ops/cuda/cuda_device.h"
+
+#include <cuda_runtime.h>
+
+#include "base/error.h"
+#include "ops/cuda/cuda_check.h"
+#include "ops/cuda/cuda_ops.h"
+
+namespace eps {
+namespace cuda {
+namespace {
+
+[[noreturn]] void refuse(const std::string& what, const std::string& got, const std::string& wanted) {
+  fail(ErrorKind::kUsage, "--device cuda", {.what = what, .got = got, .wanted = wanted, .hint = "--device cpu"});
+}
+
+int count_devices() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  cudaGetLastError();
+  if (error == cudaErrorInsufficientDriver) refuse("no NVIDIA driver, or one too old for CUDA 13", "", "");
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
+    refuse("this machine has no NVIDIA GPU", "", "");
+  if (error != cudaSuccess) refuse("the GPU cannot be used", cudaGetErrorString(error), "");
+  return count;
+}
+
+}  // namespace
+
+DeviceInfo open_device(int device) {
+  const int count = count_devices();
+  if (device >= count) refuse("no such GPU", std::to_string(device), fmt::format("0 to {}", count - 1));
+  cudaDeviceProp properties{};
+  EPS_CUDA(cudaGetDeviceProperties(&properties, device));
+  if (properties.major != 9 || properties.minor != 0) {
+    refuse("the kernels are for Hopper GPUs (H100, H200, H800, GH200)",
+           fmt::format("{}, compute capability {}.{}", properties.name, properties.major, properties.minor),
+           "compute capability 9.0");
+  }
+  EPS_CUDA(cudaSetDevice(device));
+  int driver = 0;
+  EPS_CUDA(cudaDriverGetVersion(&driver));
+  return {properties.name, fmt::format("{}.{}", driver / 1000, driver % 1000 / 10),
+          DeviceSizes{properties.multiProcessorCount, static_cast<double>(properties.totalGlobalMem) * 1e-9, true}};
+}
+
+}  // namespace cuda
+
+CudaReport report_cuda() {
+  try {
+    const cuda::DeviceInfo info = cuda::open_device(0);
+    return {true, fmt::format("{}: {} SMs, {:.0f} GB, driver for CUDA {}", info.name, info.sizes.num_sms,
+                              info.sizes.memory_gb, info.driver)};
+  } catch (const Error& e) {
+    return {false, e.message()};
+  }
+}
+
+}  // namespace eps

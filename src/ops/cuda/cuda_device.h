@@ -1,0 +1,20 @@
+// Which GPU this is, and whether the kernels run on it.
+#pragma once
+
+#include <string>
+
+#include "ops/op_set.h"
+
+namespace eps::cuda {
+
+struct DeviceInfo {
+  std::string name;    // "NVIDIA H200"
+  std::string driver;  // "13.0": the CUDA version that the driver supports
+  DeviceSizes sizes;
+};
+
+// Makes `device` the calling thread's and tells about it.
+// Errors  kUsage naming --device: no driver, no GPU, no such GPU, or not of compute capability 9.0
+DeviceInfo open_device(int device);
+
+}  // namespace eps::cuda

@@ -1,0 +1,235 @@
+#include "ops/cuda/cuda_local_moe.h"
+
+#include <algorithm>
+
+#include "ops/cuda/elementwise.h"
+#include "ops/cuda/gate.h"
+#include "ops/cuda/permute.h"
+#include "ops/cuda/small_linear.h"
+
+namespace eps::cuda {
+
+GateConfig gate_config(const GateParams& p) {
+  const bool limited = p.method == TopkMethod::kGroupLimitedGreedy;
+  return {p.num_experts,          p.top_k, limited ? p.num_groups : 1, limited ? p.topk_group : 1, p.norm_topk_prob,
+          p.routed_scaling_factor};
+}
+
+namespace {
+
+nv_bf16* bf16_view(Buffer& buffer, int64_t rows, int64_t width) {
+  return static_cast<nv_bf16*>(buffer.view(DType::kBF16, {rows, width}).data());
+}
+
+template <typename T>
+T* view_of(Buffer& buffer, int64_t count) {
+  return buffer.view(DTypeOf<T>::value, {count}).template as<T>();
+}
+
+}  // namespace
+
+CudaLocalMoe::CudaLocalMoe(MemoryResource& device, CublasGemm& blas, cudaStream_t stream)
+    : device_(device),
+      blas_(blas),
+      stream_(stream),
+      idx_memory_(device),
+      weight_memory_(device),
+      offsets_(device),
+      row_of_(device),
+      sort_workspace_(device),
+      x_rows_(device),
+      gate_up_(device),
+      act_(device),
+      rows_(device),
+      shared_act_(device),
+      shared_out_(device) {}
+
+void CudaLocalMoe::begin_routing(int64_t num_tokens, int num_experts, int top_k) {
+  num_tokens_ = num_tokens;
+  num_experts_ = num_experts;
+  top_k_ = top_k;
+  is_sorted_ = false;
+  load_.clear();
+}
+
+void CudaLocalMoe::route(const GateParams& gate, TensorView logits) {
+  begin_routing(logits.dim(0), gate.num_experts, gate.top_k);
+  auto* idx = view_of<int32_t>(idx_memory_, num_rows());
+  auto* weight = view_of<float>(weight_memory_, num_rows());
+  gate_topk(logits.as<const float>(), gate_config(gate), num_tokens_, idx, weight, stream_);
+  idx_ = idx;
+  weight_ = weight;
+}
+
+void CudaLocalMoe::set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) {
+  begin_routing(topk_idx.dim(0), num_experts, static_cast<int>(topk_idx.dim(1)));
+  idx_ = topk_idx.as<const int32_t>();
+  weight_ = topk_weight.as<const float>();
+}
+
+void CudaLocalMoe::sort_rows() {
+  if (is_sorted_ || num_tokens_ == 0) return;
+  const size_t workspace = permute_workspace_bytes(num_tokens_, top_k_, num_experts_);
+  sort_workspace_.reserve(std::max<size_t>(1, workspace));
+  PermuteParams params;
+  params.idx = idx_;
+  params.tokens = num_tokens_;
+  params.top_k = top_k_;
+  params.num_experts = num_experts_;
+  params.workspace = sort_workspace_.data();
+  params.offsets = view_of<int32_t>(offsets_, num_experts_ + 1);
+  params.row_of = view_of<int32_t>(row_of_, num_rows());
+  permute_by_expert(params, stream_);
+  is_sorted_ = true;
+}
+
+std::vector<int64_t> CudaLocalMoe::load() {
+  std::vector<int32_t> offsets(static_cast<size_t>(num_experts_) + 1, 0);
+  if (num_tokens_ > 0) {
+    sort_rows();
+    EPS_CUDA(cudaMemcpyAsync(offsets.data(), offsets_.data(), offsets.size() * sizeof(int32_t), cudaMemcpyDeviceToHost,
+                             stream_));
+    EPS_CUDA(cudaStreamSynchronize(stream_));
+  }
+  load_.clear();
+  for (size_t e = 0; e + 1 < offsets.size(); ++e) load_.push_back(offsets[e + 1] - offsets[e]);
+  return load_;
+}
+
+CudaLocalMoe::Experts CudaLocalMoe::find_experts(const MoeWeights& weights) {
+  const CudaLinear& up = as_cuda(*weights.gate_up.front());
+  const CudaLinear& down = as_cuda(*weights.down.front());
+  EPS_CHECK(up.pool != nullptr && down.pool != nullptr, "experts are packed into pools");
+  Experts out{up.pool, down.pool, nullptr, nullptr, up.k, down.k, 0};
+  if (weights.shared_down != nullptr) {
+    out.shared_gate_up = &as_cuda(*weights.shared_gate_up);
+    out.shared_down = &as_cuda(*weights.shared_down);
+    out.shared_inner = out.shared_down->k;
+  }
+  return out;
+}
+
+void CudaLocalMoe::run(const MoeWeights& weights, const LocalKernels& kernels, TensorView x, MutableTensorView out) {
+  EPS_CHECK_EQ(x.dim(0), num_tokens_);
+  if (num_tokens_ == 0) return;
+  const Experts experts = find_experts(weights);
+  const auto* from = static_cast<const nv_bf16*>(x.data());
+  auto* to = static_cast<nv_bf16*>(out.data());
+  if (takes_small_kernels(experts)) {
+    run_small(experts, from, to);
+  } else {
+    run_sorted(experts, kernels, from, to);
+  }
+}
+
+bool CudaLocalMoe::takes_small_kernels(const Experts&) const {
+  return num_tokens_ <= kMaxSmallRows && top_k_ <= kMaxSmallTopK;
+}
+
+void CudaLocalMoe::run_small(const Experts& experts, const nv_bf16* x, nv_bf16* out) {
+  SmallExpertsUpParams up;
+  up.x = x;
+  up.tokens = static_cast<int>(num_tokens_);
+  up.hidden = static_cast<int>(experts.hidden);
+  up.idx = idx_;
+  up.top_k = top_k_;
+  up.w = experts.gate_up->data();
+  up.inter = static_cast<int>(experts.inner);
+  up.act = bf16_view(act_, num_rows(), experts.inner);
+  SmallExpertsDownParams down;
+  down.act = up.act;
+  down.idx = idx_;
+  down.weight = weight_;
+  down.tokens = up.tokens;
+  down.top_k = top_k_;
+  down.w = experts.down->data();
+  down.hidden = up.hidden;
+  down.inter = up.inter;
+  if (experts.shared_down != nullptr) {
+    up.w_shared = experts.shared_gate_up->w;
+    up.shared_inter = static_cast<int>(experts.shared_inner);
+    up.act_shared = bf16_view(shared_act_, num_tokens_, experts.shared_inner);
+    down.act_shared = up.act_shared;
+    down.w_shared = experts.shared_down->w;
+    down.shared_inter = up.shared_inter;
+  }
+  small_experts_up(up, stream_);
+  small_experts_down(down, out, stream_);
+}
+
+void CudaLocalMoe::run_sorted(const Experts& experts, const LocalKernels& kernels, const nv_bf16* x, nv_bf16* out) {
+  sort_rows();
+  const nv_bf16* shared = experts.shared_down != nullptr ? run_shared(experts, x) : nullptr;
+  nv_bf16* x_rows = bf16_view(x_rows_, num_rows(), experts.hidden);
+  nv_bf16* act = bf16_view(act_, num_rows(), experts.inner);
+  nv_bf16* rows = bf16_view(rows_, num_rows(), experts.hidden);
+  const auto* row_of = reinterpret_cast<const int32_t*>(row_of_.data());
+  gather_tokens(x, row_of, num_tokens_, top_k_, static_cast<int>(experts.hidden), x_rows, stream_);
+  gate_up(experts, kernels.gate_up, x_rows, act);
+  down(experts, kernels.down, act, rows);
+  CombineParams params;
+  params.rows = rows;
+  params.row_of = row_of;
+  params.weight = weight_;
+  params.shared = shared;
+  params.tokens = num_tokens_;
+  params.top_k = top_k_;
+  params.width = static_cast<int>(experts.hidden);
+  combine(params, out, stream_);
+}
+
+const nv_bf16* CudaLocalMoe::run_shared(const Experts& experts, const nv_bf16* x) {
+  const int64_t inner = experts.shared_inner;
+  nv_bf16* act = bf16_view(shared_act_, num_tokens_, inner);
+  nv_bf16* out = bf16_view(shared_out_, num_tokens_, experts.hidden);
+  nv_bf16* gate_up = bf16_view(gate_up_, num_tokens_, 2 * inner);
+  blas_.run(x, experts.shared_gate_up->w, gate_up, DType::kBF16, num_tokens_, 2 * inner, experts.hidden, false,
+            num_sms_);
+  silu_mul(gate_up, num_tokens_, static_cast<int>(inner), act, stream_);
+  blas_.run(act, experts.shared_down->w, out, DType::kBF16, num_tokens_, experts.hidden, inner, false, num_sms_);
+  return out;
+}
+
+void CudaLocalMoe::gate_up(const Experts& experts, GemmKind kernel, const nv_bf16* x, nv_bf16* act) {
+  if (kernel == GemmKind::kGrouped) return run_grouped(*experts.gate_up, GroupedEpilogue::kSiluMul, x, act);
+  nv_bf16* gate_up = bf16_view(gate_up_, num_rows(), 2 * experts.inner);
+  run_dense(*experts.gate_up, x, gate_up);
+  silu_mul(gate_up, num_rows(), static_cast<int>(experts.inner), act, stream_);
+}
+
+void CudaLocalMoe::down(const Experts& experts, GemmKind kernel, const nv_bf16* act, nv_bf16* rows) {
+  if (kernel == GemmKind::kGrouped) return run_grouped(*experts.down, GroupedEpilogue::kStore, act, rows);
+  run_dense(*experts.down, act, rows);
+}
+
+void CudaLocalMoe::run_grouped(const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y) {
+  GroupedGemmCall call;
+  call.weight = &pool.grouped;
+  call.x = x;
+  call.y = y;
+  call.offsets = reinterpret_cast<const int32_t*>(offsets_.data());
+  call.max_rows = num_rows();
+  call.epilogue = epilogue;
+  call.num_sms = num_sms_;
+  if (!can_run_grouped(pool.n, pool.k, epilogue)) return grouped_gemm_plain(call, stream_);
+  call.tile = load_.empty() ? choose_grouped_tile(num_rows(), num_experts_, pool.n, pool.k, num_sms_)
+                            : choose_grouped_tile(load_, pool.n, pool.k, num_sms_);
+  for (int begin = 0; begin < num_experts_; begin += kMaxGroupsPerCall) {
+    call.group_begin = begin;
+    call.group_end = std::min(num_experts_, begin + kMaxGroupsPerCall);
+    grouped_gemm(call, stream_);
+  }
+}
+
+void CudaLocalMoe::run_dense(const CudaWeightPool& pool, const nv_bf16* x, nv_bf16* y) {
+  EPS_CHECK(!load_.empty(), "dense kernels need the load");
+  int64_t begin = 0;
+  for (int64_t e = 0; e < num_experts_; ++e) {
+    const int64_t rows = load_[static_cast<size_t>(e)];
+    blas_.run(x + begin * pool.k, pool.data() + e * pool.n * pool.k, y + begin * pool.n, DType::kBF16, rows, pool.n,
+              pool.k, false, num_sms_);
+    begin += rows;
+  }
+}
+
+}  // namespace eps::cuda

@@ -1,0 +1,71 @@
+// One MoE layer with all its experts on one GPU: rows counted, sorted, multiplied and added up on the device.
+#pragma once
+
+#include "ops/cuda/cublas_gemm.h"
+#include "ops/cuda/cuda_weights.h"
+#include "ops/cuda/gate.h"
+#include "ops/local_moe.h"
+
+namespace eps::cuda {
+
+GateConfig gate_config(const GateParams& params);
+
+class CudaLocalMoe final : public LocalMoe {
+ public:
+  CudaLocalMoe(MemoryResource& device, CublasGemm& blas, cudaStream_t stream);
+
+  void route(const GateParams& gate, TensorView logits) override;
+  void set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) override;
+  std::vector<int64_t> load() override;
+  int64_t few_tokens() const override { return kFewTokens; }
+  void limit_sms(int num_sms) { num_sms_ = num_sms; }
+  void run(const MoeWeights& weights, const LocalKernels& kernels, TensorView x, MutableTensorView out) override;
+
+ private:
+  // Up to here the grouped kernel is the faster one whatever the load (docs/kernels/cuda-grouped-gemm.md): weights
+  // stream at the same rate for all.
+  static constexpr int64_t kFewTokens = 64;
+
+  // Where the layer's experts lie, one behind the other.
+  struct Experts {
+    const CudaWeightPool* gate_up = nullptr;
+    const CudaWeightPool* down = nullptr;
+    const CudaLinear* shared_gate_up = nullptr;  // null: none
+    const CudaLinear* shared_down = nullptr;
+    int64_t hidden = 0;
+    int64_t inner = 0;
+    int64_t shared_inner = 0;
+  };
+  static Experts find_experts(const MoeWeights& weights);
+  bool takes_small_kernels(const Experts& experts) const;
+
+  void begin_routing(int64_t num_tokens, int num_experts, int top_k);
+  void sort_rows();
+  void run_small(const Experts& experts, const nv_bf16* x, nv_bf16* out);
+  void run_sorted(const Experts& experts, const LocalKernels& kernels, const nv_bf16* x, nv_bf16* out);
+  const nv_bf16* run_shared(const Experts& experts, const nv_bf16* x);
+  void gate_up(const Experts& experts, GemmKind kernel, const nv_bf16* x, nv_bf16* act);
+  void down(const Experts& experts, GemmKind kernel, const nv_bf16* act, nv_bf16* rows);
+  void run_grouped(const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y);
+  void run_dense(const CudaWeightPool& pool, const nv_bf16* x, nv_bf16* y);
+  int64_t num_rows() const { return num_tokens_ * top_k_; }
+
+  MemoryResource& device_;
+  CublasGemm& blas_;
+  cudaStream_t stream_;
+
+  int num_sms_ = 0;  // that GEMMs may use; 0: all
+
+  // The routing set last.
+  int64_t num_tokens_ = 0;
+  int num_experts_ = 0;
+  int top_k_ = 0;
+  bool is_sorted_ = false;
+  std::vector<int64_t> load_;  // empty: not asked for
+  const int32_t* idx_ = nullptr;
+  const float* weight_ = nullptr;
+  Buffer idx_memory_, weight_memory_, offsets_, row_of_, sort_workspace_;
+  Buffer x_rows_, gate_up_, act_, rows_, shared_act_, shared_out_;
+};
+
+}  // namespace eps::cuda

@@ -1,0 +1,12 @@
+// The op set for one NVIDIA GPU of the Hopper generation: bf16 weights and activations, f32 sums and residual stream.
+#pragma once
+
+#include "ops/cuda_module.h"
+
+namespace eps {
+
+// See CudaModule.
+std::unique_ptr<OpSet> make_cuda_ops(int device);
+CudaReport report_cuda();
+
+}  // namespace eps

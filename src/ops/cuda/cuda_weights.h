@@ -1,0 +1,57 @@
+// Weights of the CUDA op set: bf16 in device memory, experts of a layer one behind the other.
+#pragma once
+
+#include <vector>
+
+#include "ops/cuda/cuda_context.h"
+#include "ops/cuda/grouped_gemm.h"
+#include "ops/op_set.h"
+
+namespace eps::cuda {
+
+// Room for `count` weights [n, k], filled from the first one on.
+struct CudaWeightPool final : WeightPool {
+  CudaWeightPool(MemoryResource& memory, int64_t capacity, int64_t n_, int64_t k_);
+
+  nv_bf16* data() const { return reinterpret_cast<nv_bf16*>(memory.data()); }
+
+  int64_t count;
+  int64_t n;
+  int64_t k;
+  int64_t num_packed = 0;
+  Buffer memory;
+  GroupedWeight grouped;  // all of them
+};
+
+struct CudaLinear final : LinearWeight {
+  int64_t n = 0;
+  int64_t k = 0;
+  const nv_bf16* w = nullptr;            // [n, k]
+  const nv_bf16* low = nullptr;          // [n, k] what rounding to bf16 left of f32 weights; null: nothing
+  const CudaWeightPool* pool = nullptr;  // null: memory of its own
+  int64_t pool_index = 0;
+  Buffer memory, low_memory;
+  GroupedWeight alone;  // this weight as the only group
+
+  int64_t out_features() const override { return n; }
+  int64_t in_features() const override { return k; }
+  size_t num_bytes() const override { return static_cast<size_t>(n * k) * sizeof(nv_bf16) * (low == nullptr ? 1 : 2); }
+  DType input_dtype() const override { return DType::kBF16; }
+};
+
+struct CudaMla final : MlaWeight {
+  Buffer memory;
+  int64_t rows = 0;  // heads * (nope + v)
+  int64_t lora = 0;
+  const nv_bf16* kv_b() const { return reinterpret_cast<const nv_bf16*>(memory.data()); }
+  size_t num_bytes() const override { return static_cast<size_t>(rows * lora) * sizeof(nv_bf16); }
+};
+
+// Packs parts stacked along N. With `exact`, weights that bf16 does not hold keep their rest in `low`: the product is
+// then as good as with 16 bits of mantissa.
+std::unique_ptr<CudaLinear> pack_cuda_linear(std::span<const TensorView> parts, bool exact, CudaWeightPool* pool,
+                                             MemoryResource& memory, Uploader& uploader);
+
+inline const CudaLinear& as_cuda(const LinearWeight& weight) { return static_cast<const CudaLinear&>(weight); }
+
+}  // namespace eps::cuda

@@ -1,0 +1,139 @@
+// Device-side pieces the small kernels share: vectors of elements, warp and block sums, programmatic launches.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include "ops/cuda/cuda_check.h"
+
+namespace eps::cuda {
+
+inline constexpr int kWarp = 32;
+inline constexpr int kVector = 8;  // elements of a vector access: 16 bytes of bf16, twice 16 of f32
+
+// --- host ---
+
+inline bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+inline void require(bool condition, const char* what, const char* file, int line) {
+  if (!condition) [[unlikely]]
+    raise_cuda_error(cudaErrorInvalidValue, what, file, line);
+}
+#define EPS_CUDA_REQUIRE(condition) ::eps::cuda::require((condition), #condition, __FILE__, __LINE__)
+
+// Launches a kernel that calls wait_for_predecessor(): its blocks may be placed while the kernel before it drains.
+template <typename... Params, typename... Args>
+void launch_overlapped(void (*kernel)(Params...), dim3 grid, int threads, cudaStream_t stream, Args&&... args) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  EPS_CUDA(cudaLaunchKernelEx(&config, kernel, Params(std::forward<Args>(args))...));
+}
+
+#ifdef __CUDACC__
+
+// --- ordering ---
+
+// Lets the next kernel of the stream be placed as soon as every block has come here.
+__device__ __forceinline__ void admit_successor() { asm volatile("griddepcontrol.launch_dependents;"); }
+
+// Returns when the kernels before this one have finished and their writes can be read. Every kernel started by
+// launch_overlapped must call it, even one that reads nothing: its successor takes its end for theirs too.
+// Reads after it must not go through the non-coherent path (no __restrict__ const, no __ldg): its lines may be stale.
+__device__ __forceinline__ void wait_for_predecessor() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// --- elements ---
+
+__device__ __forceinline__ float to_f32(float x) { return x; }
+__device__ __forceinline__ float to_f32(nv_bf16 x) { return __bfloat162float(x); }
+template <typename T>
+__device__ __forceinline__ T from_f32(float x);
+template <>
+__device__ __forceinline__ float from_f32<float>(float x) {
+  return x;
+}
+template <>
+__device__ __forceinline__ nv_bf16 from_f32<nv_bf16>(float x) {
+  return __float2bfloat16_rn(x);
+}
+
+__device__ __forceinline__ float2 unpack_bf16(uint32_t pair) {
+  return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000U)};
+}
+__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+__device__ __forceinline__ void unpack_bf16(const uint4& raw, float (&v)[kVector]) {
+  const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 pair = unpack_bf16(words[i]);
+    v[2 * i] = pair.x;
+    v[2 * i + 1] = pair.y;
+  }
+}
+
+// kUnit elements from p: 16-byte accesses for kVector of them, a plain one for 1.
+__device__ __forceinline__ void load(const nv_bf16* p, float (&v)[kVector]) {
+  unpack_bf16(*reinterpret_cast<const uint4*>(p), v);
+}
+__device__ __forceinline__ void load(const float* p, float (&v)[kVector]) {
+  const auto* q = reinterpret_cast<const float4*>(p);
+  const float4 a = q[0];
+  const float4 b = q[1];
+  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+  v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+template <typename T>
+__device__ __forceinline__ void load(const T* p, float (&v)[1]) {
+  v[0] = to_f32(*p);
+}
+
+__device__ __forceinline__ void store(nv_bf16* p, const float (&v)[kVector]) {
+  *reinterpret_cast<uint4*>(p) = {pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]),
+                                  pack_bf16(v[6], v[7])};
+}
+__device__ __forceinline__ void store(float* p, const float (&v)[kVector]) {
+  auto* q = reinterpret_cast<float4*>(p);
+  q[0] = {v[0], v[1], v[2], v[3]};
+  q[1] = {v[4], v[5], v[6], v[7]};
+}
+template <typename T>
+__device__ __forceinline__ void store(T* p, const float (&v)[1]) {
+  *p = from_f32<T>(v[0]);
+}
+
+__device__ __forceinline__ float silu(float x) { return x / (1.0F + __expf(-x)); }
+
+// --- sums ---
+
+// The sum over the warp, the same bits in every lane.
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(~0U, x, offset);
+  return x;
+}
+
+// The sum over a block of up to 1024 threads (whole warps), the same bits in every thread. Once per kernel.
+__device__ __forceinline__ float block_sum(float x) {
+  __shared__ float partial[kWarp];
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
+  x = warp_sum(x);
+  if (lane == 0) partial[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  return warp_sum(lane < warps ? partial[lane] : 0.0F);
+}
+
+#endif  // __CUDACC__
+
+}  // namespace eps::cuda

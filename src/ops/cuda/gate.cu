@@ -1,0 +1,231 @@
+#include "ops/cuda/device_vector.h"
+#include "ops/cuda/gate.h"
+
+namespace eps::cuda {
+namespace {
+
+// Experts are compared by integers that order as their logits do, so that a warp's best takes two reductions.
+constexpr uint32_t kTakenKey = 0;           // below every key
+constexpr uint32_t kZeroKey = 0x007fffffU;  // of minus infinity: probability zero
+// exp() of less is zero in f64 too, where the reference ranks: such experts tie with those of masked groups.
+constexpr float kUnderflow = -745.2F;
+
+__device__ __forceinline__ uint32_t rank_key(float x) {
+  const uint32_t bits = __float_as_uint(x + 0.0F);  // -0 and 0 are a tie
+  const uint32_t key = bits ^ (bits >> 31 != 0 ? ~0U : 0x80000000U);
+  return key > kTakenKey ? key : kTakenKey + 1;  // a NaN must not pass for a taken expert
+}
+__device__ __forceinline__ float key_value(uint32_t key) {
+  return __uint_as_float(key >> 31 != 0 ? key ^ 0x80000000U : ~key);
+}
+
+struct Best {
+  uint32_t key;
+  uint32_t index;
+};
+// The greatest key of the warp and the lowest index that has it.
+__device__ __forceinline__ Best warp_best(Best mine) {
+  const uint32_t key = __reduce_max_sync(~0U, mine.key);
+  return {key, __reduce_min_sync(~0U, mine.key == key ? mine.index : ~0U)};
+}
+
+// Sets the keys of all but the best groups to zero probability. Lane l holds experts l, l + 32, ...
+template <int kPerLane>
+__device__ void mask_groups(uint32_t (&key)[kPerLane], const GateConfig& p, uint32_t* group_key) {
+  constexpr uint32_t kChosen = ~0U;  // a NaN's key may be it too: then its group stays, as good as another
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int group_size = p.num_experts / p.num_groups;
+  for (int g = lane; g < p.num_groups; g += kWarp) group_key[g] = kTakenKey;
+  __syncwarp();
+#pragma unroll
+  for (int j = 0; j < kPerLane; ++j) {
+    const int e = lane + j * kWarp;
+    if (e < p.num_experts) atomicMax(&group_key[e / group_size], key[j]);
+  }
+  __syncwarp();
+  for (int i = 0; i < p.topk_group; ++i) {
+    Best mine{kTakenKey, 0};
+    for (int g = lane; g < p.num_groups; g += kWarp) {
+      const uint32_t k = group_key[g];
+      if (k != kChosen && k > mine.key) mine = {k, static_cast<uint32_t>(g)};
+    }
+    const Best best = warp_best(mine);
+    if (best.key != kTakenKey && lane == 0) group_key[best.index] = kChosen;
+    __syncwarp();
+  }
+#pragma unroll
+  for (int j = 0; j < kPerLane; ++j) {
+    const int e = lane + j * kWarp;
+    if (e < p.num_experts && group_key[e / group_size] != kChosen) key[j] = kZeroKey;
+  }
+  __syncwarp();
+}
+
+// One warp gates one token. group_key: scratch of num_groups in shared memory.
+template <int kPerLane>
+__device__ void gate_token(const float* logits, const GateConfig& p, uint32_t* group_key, int32_t* idx, float* weight) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  float logit[kPerLane];
+  uint32_t top_key = kTakenKey;
+#pragma unroll
+  for (int j = 0; j < kPerLane; ++j) {
+    const int e = lane + j * kWarp;
+    logit[j] = e < p.num_experts ? logits[e] : -INFINITY;
+    if (e < p.num_experts) top_key = max(top_key, rank_key(logit[j]));
+  }
+  const float top = key_value(__reduce_max_sync(~0U, top_key));
+  uint32_t key[kPerLane];
+  float sum = 0.0F;
+#pragma unroll
+  for (int j = 0; j < kPerLane; ++j) {
+    sum += expf(logit[j] - top);
+    key[j] = logit[j] - top < kUnderflow ? kZeroKey : rank_key(logit[j]);
+    if (lane + j * kWarp >= p.num_experts) key[j] = kTakenKey;
+  }
+  sum = warp_sum(sum);
+  if (p.num_groups > 1) mask_groups(key, p, group_key);
+
+  Best chosen{kZeroKey, 0};  // lane k's
+  for (int k = 0; k < p.top_k; ++k) {
+    Best mine{kTakenKey, 0};
+#pragma unroll
+    for (int j = 0; j < kPerLane; ++j) {
+      if (key[j] > mine.key) mine = {key[j], static_cast<uint32_t>(lane + j * kWarp)};
+    }
+    const Best best = warp_best(mine);
+#pragma unroll
+    for (int j = 0; j < kPerLane; ++j) {
+      if (best.index == static_cast<uint32_t>(lane + j * kWarp)) key[j] = kTakenKey;
+    }
+    if (lane == k) chosen = best;
+  }
+  const float score = chosen.key == kZeroKey ? 0.0F : expf(key_value(chosen.key) - top) / sum;
+  const float total = warp_sum(score);
+  if (lane < p.top_k) {
+    idx[lane] = static_cast<int32_t>(chosen.index);
+    weight[lane] = p.norm_topk_prob && p.top_k > 1 ? score / (total + 1e-20F) : score * p.routed_scaling_factor;
+  }
+}
+
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / kWarp;
+
+template <int kPerLane>
+__global__ void gate_topk_kernel(const float* logits, GateConfig p, int64_t rows, int32_t* idx, float* weight) {
+  admit_successor();
+  __shared__ uint32_t group_key[kWarps][kMaxGateExperts];
+  wait_for_predecessor();
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int64_t row = int64_t{blockIdx.x} * kWarps + warp;
+  if (row >= rows) return;
+  gate_token<kPerLane>(logits + row * p.num_experts, p, group_key[warp], idx + row * p.top_k, weight + row * p.top_k);
+}
+
+// A block per expert computes its logit of every row, kRows at most. kUnit elements a load; the first batch of weights
+// is on its way before the input is awaited.
+template <typename X, typename W, int kUnit, int kRows>
+__global__ void __launch_bounds__(kThreads) router_kernel(const X* x, const W* w, int rows, int width, float* logits) {
+  admit_successor();
+  constexpr int kBatch = 4;
+  constexpr int kStride = kThreads * kUnit;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  w += int64_t{blockIdx.x} * width;
+  float wv[kBatch][kUnit];
+  const auto load_weights = [&](int begin) {
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      if (begin + b * kStride < width) load(w + begin + b * kStride, wv[b]);
+    }
+  };
+  int begin = static_cast<int>(threadIdx.x) * kUnit;
+  load_weights(begin);
+  wait_for_predecessor();
+  float acc[kRows] = {};
+  while (begin < width) {
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      const int i = begin + b * kStride;
+      if (i >= width) break;
+      float xv[kRows][kUnit] = {};
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        if (r < rows) load(x + int64_t{r} * width + i, xv[r]);
+      }
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int c = 0; c < kUnit; ++c) acc[r] = fmaf(xv[r][c], wv[b][c], acc[r]);
+      }
+    }
+    begin += kBatch * kStride;
+    load_weights(begin);
+  }
+
+  __shared__ float partial[kWarps][kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const float sum = warp_sum(acc[r]);
+    if (lane == 0) partial[warp][r] = sum;
+  }
+  __syncthreads();
+  const int row = static_cast<int>(threadIdx.x);
+  if (row < rows) {
+    float sum = 0.0F;
+#pragma unroll
+    for (int i = 0; i < kWarps; ++i) sum += partial[i][row];
+    logits[row * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x)] = sum;
+  }
+}
+
+// Checked, and with num_groups 1 where all groups stay.
+GateConfig checked(GateConfig config) {
+  EPS_CUDA_REQUIRE(config.num_experts <= kMaxGateExperts);
+  EPS_CUDA_REQUIRE(config.top_k <= kMaxGateTopK && config.top_k <= config.num_experts);
+  EPS_CUDA_REQUIRE(config.num_groups >= 1 && config.num_experts % config.num_groups == 0);
+  if (config.topk_group >= config.num_groups) config.num_groups = 1;
+  return config;
+}
+
+}  // namespace
+
+void gate_topk(const float* logits, const GateConfig& config, int64_t rows, int32_t* idx, float* weight,
+               cudaStream_t stream) {
+  const GateConfig args = checked(config);
+  if (rows == 0) return;
+  const dim3 grid(static_cast<unsigned>(ceil_div(rows, kWarps)));
+  const auto run = [&](auto kernel) {
+    launch_overlapped(kernel, grid, kThreads, stream, logits, args, rows, idx, weight);
+  };
+  // As many values a lane as the models at hand need: 64, 160 and 256 experts, then any number.
+  if (args.num_experts <= 2 * kWarp) {
+    run(gate_topk_kernel<2>);
+  } else if (args.num_experts <= 5 * kWarp) {
+    run(gate_topk_kernel<5>);
+  } else if (args.num_experts <= 8 * kWarp) {
+    run(gate_topk_kernel<8>);
+  } else {
+    run(gate_topk_kernel<kMaxGateExperts / kWarp>);
+  }
+}
+
+template <typename X, typename W>
+void small_router(const X* x, const W* w, int num_experts, int rows, int width, float* logits, cudaStream_t stream) {
+  if (rows == 0 || num_experts == 0) return;
+  EPS_CUDA_REQUIRE(rows <= kMaxRouterRows);
+  const auto run = [&](auto kernel) {
+    launch_overlapped(kernel, dim3(static_cast<unsigned>(num_experts)), kThreads, stream, x, w, rows, width, logits);
+  };
+  const bool vectors = width % kVector == 0 && is_aligned(x) && is_aligned(w);
+  if (rows == 1) {
+    run(vectors ? router_kernel<X, W, kVector, 1> : router_kernel<X, W, 1, 1>);
+  } else {
+    run(vectors ? router_kernel<X, W, kVector, kMaxRouterRows> : router_kernel<X, W, 1, kMaxRouterRows>);
+  }
+}
+template void small_router(const nv_bf16*, const float*, int, int, int, float*, cudaStream_t);
+template void small_router(const nv_bf16*, const nv_bf16*, int, int, int, float*, cudaStream_t);
+template void small_router(const float*, const float*, int, int, int, float*, cudaStream_t);
+template void small_router(const float*, const nv_bf16*, int, int, int, float*, cudaStream_t);
+
+}  // namespace eps::cuda

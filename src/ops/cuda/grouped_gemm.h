@@ -1,0 +1,75 @@
+// Grouped bf16 GEMM for experts: every group of rows is multiplied with its own weight, y = x . w[group]^T, accumulated
+// in f32.
+//
+// How many rows a group has is read on the device alone, so that a call can be captured in a CUDA graph and replayed
+// with other loads.
+#pragma once
+
+#include <cuda.h>
+
+#include <span>
+
+#include "ops/cuda/cuda_check.h"
+
+namespace eps::cuda {
+
+enum class GroupedEpilogue {
+  kStore,    // y [rows, n] = x . w^T
+  kSiluMul,  // n = 2I, weight rows [0, I) are gate, [I, 2I) up: y [rows, I] = silu(x . gate^T) * (x . up^T), rounded to
+             // bf16 once
+};
+
+// How many rows of a group share one reading of a weight tile.
+enum class GroupedTile {
+  k128,  // 128 x 256 of y, each SM for itself
+  k256,  // two SMs share what they read: 256 x 256, or 128 x 512 where a group has no second 128 rows
+};
+
+// The weights of all groups, [num_groups, n, k] bf16 in device memory, k contiguous. A view: whoever made the memory
+// keeps it.
+struct GroupedWeight {
+  const nv_bf16* data = nullptr;
+  int num_groups = 0;
+  int64_t n = 0;
+  int64_t k = 0;
+  // How the copy engine sees it; [0] for kStore, [1] for kSiluMul. Unset where can_run_grouped() says no.
+  CUtensorMap maps[2] = {};
+};
+
+struct GroupedGemmCall {
+  const GroupedWeight* weight = nullptr;
+  const nv_bf16* x = nullptr;  // [max_rows, k], rows sorted by group
+  nv_bf16* y = nullptr;        // [max_rows, n or I]; rows outside the groups are left as they are
+  const int32_t* offsets =
+      nullptr;           // device, [num_groups + 1], ascending: rows of group g are [offsets[g], offsets[g + 1])
+  int64_t max_rows = 0;  // capacity of x and y; offsets[num_groups] must not be larger
+  GroupedEpilogue epilogue = GroupedEpilogue::kStore;
+  GroupedTile tile = GroupedTile::k256;
+  int num_sms = 0;      // SMs to take, 0: all
+  int group_begin = 0;  // only the rows of groups [group_begin, group_end)
+  int group_end = -1;   // -1: to the last
+};
+
+// Most groups of one call; more are run as several, by group_begin and group_end.
+inline constexpr int kMaxGroupsPerCall = 256;
+
+// Whether grouped_gemm() takes weights [n, k]: rows of x, w and y must start on 16 bytes.
+bool can_run_grouped(int64_t n, int64_t k, GroupedEpilogue epilogue);
+
+// Errors  kInternal if the driver refuses the tensor map (`data` not on 16 bytes).
+GroupedWeight make_grouped_weight(const nv_bf16* data, int num_groups, int64_t n, int64_t k);
+
+// Needs can_run_grouped(), x and y on 16 bytes, at most kMaxGroupsPerCall groups.
+// Stream  enqueued on `stream`, no host wait, no allocation; safe under graph capture.
+// Edge    max_rows 0 or no groups launches nothing.
+void grouped_gemm(const GroupedGemmCall& call, cudaStream_t stream);
+
+// The same for any n and k and without tensor cores: for shapes that grouped_gemm() does not take, and to test it.
+void grouped_gemm_plain(const GroupedGemmCall& call, cudaStream_t stream);
+
+// The tile for a load, from measurements (docs/kernels/cuda-grouped-gemm.md). num_sms as in the call.
+GroupedTile choose_grouped_tile(std::span<const int64_t> rows_per_group, int64_t n, int64_t k, int num_sms);
+// The same where the host knows the sum only.
+GroupedTile choose_grouped_tile(int64_t total_rows, int num_groups, int64_t n, int64_t k, int num_sms);
+
+}  // namespace eps::cuda

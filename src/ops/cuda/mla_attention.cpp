@@ -1,0 +1,109 @@
+#include "ops/cuda/mla_attention.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/error.h"
+#include "ops/cuda/mla_decode.h"
+#include "ops/cuda/mla_plain.h"
+
+namespace eps::cuda {
+namespace {
+
+enum class Form : uint8_t { kDecode, kPrefill, kPlain };
+
+// Neighbouring sequences that go together; their rows of q have no gaps.
+struct Run {
+  Form form = Form::kPlain;
+  size_t first = 0;
+  size_t count = 0;
+  int token_begin = 0;
+  int num_tokens = 0;
+  int max_q_count = 0;
+};
+
+MlaDims to_dims(const MlaParams& p) {
+  return {.num_heads = p.num_heads,
+          .nope_dim = p.nope_dim,
+          .rope_dim = p.rope_dim,
+          .v_dim = p.v_dim,
+          .kv_lora_rank = p.kv_lora_rank,
+          .softmax_scale = p.softmax_scale};
+}
+
+// The tensor-core forms pay off for real head sizes; for small ones the plain kernel costs less than cuDNN's start.
+constexpr int kMinPrefillQueryDim = 128;
+
+Form choose(const MlaDims& dims, const DeviceSequence& s) {
+  const bool prefill = MlaPrefill::supported(dims) && dims.q_dim() >= kMinPrefillQueryDim;
+  if (prefill && s.q_count > MlaAttention::kMaxDecodeQueries) return Form::kPrefill;
+  return mla_decode_supported(dims) ? Form::kDecode : Form::kPlain;
+}
+
+std::vector<Run> group(const MlaDims& dims, std::span<const DeviceSequence> sequences) {
+  std::vector<Run> runs;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const DeviceSequence& s = sequences[i];
+    if (s.q_count == 0) continue;
+    const Form form = choose(dims, s);
+    if (runs.empty() || runs.back().form != form || runs.back().first + runs.back().count != i ||
+        runs.back().token_begin + runs.back().num_tokens != s.q_begin) {
+      runs.push_back({.form = form, .first = i, .token_begin = s.q_begin});
+    }
+    Run& run = runs.back();
+    ++run.count;
+    run.num_tokens += s.q_count;
+    run.max_q_count = std::max(run.max_q_count, s.q_count);
+  }
+  return runs;
+}
+
+MlaDecodeShape decode_shape(const Run& run) {
+  return {.num_sequences = static_cast<int>(run.count),
+          .max_q_count = run.max_q_count,
+          .token_begin = run.token_begin,
+          .num_tokens = run.num_tokens};
+}
+
+}  // namespace
+
+bool MlaAttention::supported(const MlaParams& params) {
+  const MlaDims dims = to_dims(params);
+  return mla_decode_supported(dims) || mla_plain_supported(dims);
+}
+
+size_t MlaAttention::workspace_bytes(const MlaParams& params, std::span<const DeviceSequence> sequences) {
+  const MlaDims dims = to_dims(params);
+  size_t bytes = 0;
+  for (const Run& run : group(dims, sequences)) {
+    if (run.form == Form::kDecode) bytes = std::max(bytes, mla_decode_workspace_bytes(dims, decode_shape(run)));
+    if (run.form == Form::kPrefill) {
+      bytes = std::max(bytes, prefill_.workspace_bytes(dims, sequences.subspan(run.first, run.count)));
+    }
+  }
+  return bytes;
+}
+
+void MlaAttention::run(const MlaParams& params, const MlaDeviceWeight& weight, const nv_bf16* q,
+                       std::span<const DeviceSequence> sequences, const DeviceSequence* device_sequences, int layer,
+                       nv_bf16* out, std::byte* workspace, cublasHandle_t blas, cudaStream_t stream) {
+  EPS_CHECK(supported(params), "latent attention with lora rank {}", params.kv_lora_rank);
+  const MlaDims dims = to_dims(params);
+  for (const Run& run : group(dims, sequences)) {
+    const DeviceSequence* on_device = device_sequences + run.first;
+    switch (run.form) {
+      case Form::kDecode:
+        mla_decode(dims, weight.kv_b, q, on_device, decode_shape(run), layer, out, workspace, stream);
+        break;
+      case Form::kPrefill:
+        prefill_.run(dims, weight.kv_b, q, sequences.subspan(run.first, run.count), layer, out, workspace, blas,
+                     stream);
+        break;
+      case Form::kPlain:
+        mla_plain(dims, weight.kv_b, q, on_device, static_cast<int>(run.count), run.max_q_count, layer, out, stream);
+        break;
+    }
+  }
+}
+
+}  // namespace eps::cuda

@@ -1,0 +1,18 @@
+// The dimensions of multi-head latent attention for kernel files, which cannot include ops/op_params.h (nvcc does not
+// take fmt). Fields as in eps::MlaParams.
+#pragma once
+
+namespace eps::cuda {
+
+struct MlaDims {
+  int num_heads = 0;
+  int nope_dim = 0;
+  int rope_dim = 0;
+  int v_dim = 0;
+  int kv_lora_rank = 0;
+  float softmax_scale = 0.0F;
+
+  constexpr int q_dim() const { return nope_dim + rope_dim; }
+};
+
+}  // namespace eps::cuda

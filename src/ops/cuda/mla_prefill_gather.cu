@@ -1,0 +1,63 @@
+#include "ops/cuda/mla_prefill_gather.h"
+
+namespace eps::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kRowsPerWarp = 2;
+constexpr int kRows = kThreads / 32 * kRowsPerWarp;
+
+// The first CTA writes the batch's description, the others kRows cache rows each.
+__global__ void __launch_bounds__(kThreads) prefill_gather_kernel(const __grid_constant__ PrefillGather args) {
+  const MlaDims& d = args.dims;
+  const int tid = static_cast<int>(threadIdx.x);
+  if (blockIdx.x == 0) {
+    const RaggedBatch& b = args.batch;
+    for (int i = tid; i <= args.padded; i += kThreads) {
+      const bool real = i < args.num_sequences;
+      const auto& s = args.sequences[real ? i : args.num_sequences - 1];
+      const int q_row = real ? s.q_begin : s.q_begin + s.q_count;
+      const int k_row = real ? s.k_begin : s.k_begin + s.context;
+      if (i < args.padded) {
+        b.q_length[i] = real ? s.q_count : 0;
+        b.k_length[i] = real ? s.context : 0;
+      }
+      b.q_offset[i] = q_row * d.num_heads * d.q_dim();
+      b.o_offset[i] = q_row * d.num_heads * d.v_dim;
+      b.k_offset[i] = k_row * args.key_heads * d.q_dim();
+      b.v_offset[i] = k_row * args.key_heads * d.v_dim;
+    }
+    return;
+  }
+  const int lane = tid % 32;
+  const int lora_units = d.kv_lora_rank / 8;
+  const int rope_units = d.rope_dim / 8;
+  for (int i = 0; i < kRowsPerWarp; ++i) {
+    const int row = (static_cast<int>(blockIdx.x) - 1) * kRows + tid / 32 * kRowsPerWarp + i;
+    if (row >= args.num_rows) return;
+    int which = 0;
+    while (which + 1 < args.num_sequences && args.sequences[which + 1].k_begin <= row) ++which;
+    const auto& s = args.sequences[which];
+    const int64_t position = row - s.k_begin;
+    if (args.latent != nullptr) {
+      const auto* src = reinterpret_cast<const uint4*>(s.latent + position * d.kv_lora_rank);
+      auto* dst = reinterpret_cast<uint4*>(args.latent + static_cast<int64_t>(row) * d.kv_lora_rank);
+      for (int unit = lane; unit < lora_units; unit += 32) dst[unit] = src[unit];
+    }
+    const auto* src = reinterpret_cast<const uint4*>(s.k_pe + position * d.rope_dim);
+    nv_bf16* const dst = args.key + static_cast<int64_t>(row) * args.key_heads * d.q_dim() + d.nope_dim;
+    for (int unit = lane; unit < rope_units * args.key_heads; unit += 32) {
+      *reinterpret_cast<uint4*>(dst + unit / rope_units * d.q_dim() + unit % rope_units * 8) = src[unit % rope_units];
+    }
+  }
+}
+
+}  // namespace
+
+void prefill_gather(const PrefillGather& args, cudaStream_t stream) {
+  const auto ctas = static_cast<unsigned>(1 + ceil_div(args.num_rows, kRows));
+  prefill_gather_kernel<<<ctas, kThreads, 0, stream>>>(args);
+  EPS_CUDA_LAUNCHED();
+}
+
+}  // namespace eps::cuda

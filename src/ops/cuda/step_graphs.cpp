@@ -1,0 +1,37 @@
+#include "ops/cuda/step_graphs.h"
+
+namespace eps::cuda {
+
+void StepGraphs::run(int64_t key, const std::function<void()>& body) {
+  const auto [it, is_new] = recordings_.try_emplace(key);
+  Recording& recording = it->second;
+  if (is_new || recording.memory_changes != memory_.num_changes()) {
+    recording.graph.reset();
+    body();
+    recording.memory_changes = memory_.num_changes();
+    return;
+  }
+  if (!recording.graph) recording.graph = record(body);
+  EPS_CUDA(cudaGraphLaunch(recording.graph.get(), stream_));
+}
+
+StepGraphs::GraphPtr StepGraphs::record(const std::function<void()>& body) {
+  // Thread-local: other ranks of the process go on with calls that a recording must not contain.
+  EPS_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+  cudaGraph_t graph = nullptr;
+  try {
+    body();
+  } catch (...) {
+    cudaStreamEndCapture(stream_, &graph);
+    if (graph != nullptr) cudaGraphDestroy(graph);
+    throw;
+  }
+  EPS_CUDA(cudaStreamEndCapture(stream_, &graph));
+  cudaGraphExec_t executable = nullptr;
+  const cudaError_t made = cudaGraphInstantiate(&executable, graph, 0);
+  cudaGraphDestroy(graph);
+  EPS_CUDA(made);
+  return GraphPtr(executable);
+}
+
+}  // namespace eps::cuda

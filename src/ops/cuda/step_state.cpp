@@ -1,0 +1,42 @@
+#include "ops/cuda/step_state.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace eps::cuda {
+
+StepState::StepState(MemoryResource& device, PinnedMemory& pinned, cudaStream_t stream)
+    : stream_(stream), device_(device), staging_(pinned), copied_(make_event()) {}
+
+void StepState::reserve(size_t num_tokens, size_t num_sequences) {
+  if (num_tokens <= max_tokens_ && num_sequences <= max_sequences_) return;
+  max_tokens_ = std::max<size_t>({64, max_tokens_, num_tokens});
+  max_sequences_ = std::max<size_t>({16, max_sequences_, num_sequences});
+  device_.reserve(total_bytes());
+  staging_.reserve(total_bytes());
+}
+
+void StepState::begin(const StepInputs& step) {
+  const size_t num_tokens = std::max(step.ids.size(), step.positions.size());
+  // The staging memory may still be on its way from the last step.
+  EPS_CUDA(cudaEventSynchronize(copied_.get()));
+  reserve(num_tokens, step.sequences.size());
+  num_tokens_ = static_cast<int64_t>(num_tokens);
+  host_sequences_.clear();
+  auto* ints = reinterpret_cast<int32_t*>(staging_.data() + ints_begin());
+  std::ranges::copy(step.ids, ints);
+  std::ranges::copy(step.positions, ints + max_tokens_);
+  for (size_t s = 0; s < step.sequences.size(); ++s) {
+    const StepSequence& from = step.sequences[s];
+    host_sequences_.push_back({static_cast<int32_t>(from.q_begin), static_cast<int32_t>(from.q_count),
+                               static_cast<int32_t>(from.context), static_cast<int32_t>(from.capacity),
+                               static_cast<nv_bf16*>(from.latent), static_cast<nv_bf16*>(from.k_pe)});
+    if (from.q_begin + from.q_count > num_tokens_) continue;  // attention alone, without tokens
+    std::fill_n(ints + 2 * max_tokens_ + from.q_begin, from.q_count, static_cast<int32_t>(s));
+  }
+  std::memcpy(staging_.data(), host_sequences_.data(), host_sequences_.size() * sizeof(DeviceSequence));
+  EPS_CUDA(cudaMemcpyAsync(device_.data(), staging_.data(), total_bytes(), cudaMemcpyHostToDevice, stream_));
+  EPS_CUDA(cudaEventRecord(copied_.get(), stream_));
+}
+
+}  // namespace eps::cuda

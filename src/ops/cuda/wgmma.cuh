@@ -1,0 +1,69 @@
+// Hopper's warp group matrix instructions on bf16 operands in shared memory, accumulated in f32 registers (sm_90a).
+//
+// An accumulator d [64, n] lies over the 128 threads so: thread (warp w, lane l) holds, for j in [0, n / 8), the
+// columns j * 8 + l % 4 * 2 and the next one of row w * 16 + l / 4 in d[j * 4], d[j * 4 + 1], and of that row + 8 in
+// d[j * 4 + 2], d[j * 4 + 3].
+#pragma once
+
+#include <cstdint>
+
+namespace eps::cuda {
+
+// Descriptor of an operand tile [rows, 64] bf16 in shared memory as the copy engine writes it under its 128-byte
+// swizzle: rows of 128 bytes, groups of 8 rows 1024 bytes apart, the first on a 1024-byte boundary. The next 16 of k
+// are 32 bytes on.
+__device__ __forceinline__ uint64_t make_operand_desc(uint32_t smem_address) {
+  constexpr uint64_t kLeadingBytes = 16;  // not read under this swizzle
+  constexpr uint64_t kGroupBytes = 1024;
+  constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
+  return ((smem_address & 0x3FFFF) >> 4) | ((kLeadingBytes >> 4) << 16) | ((kGroupBytes >> 4) << 32) | kSwizzle128;
+}
+
+// Orders register accesses to the accumulator before the products that follow.
+__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// Returns when at most kPending committed groups are still running.
+template <int kPending>
+__device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+#define EPS_ACC4(d, i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
+#define EPS_ACC16(d, i) EPS_ACC4(d, i), EPS_ACC4(d, (i) + 4), EPS_ACC4(d, (i) + 8), EPS_ACC4(d, (i) + 12)
+
+// clang-format off
+// d [64, 256] f32 (a warp group's share: 128 registers a thread) = a [64, 16] . b [256, 16]^T, plus d itself if `accumulate`.
+__device__ __forceinline__ void wgmma_m64n256k16(float (&d)[128], uint64_t a, uint64_t b, bool accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\nwgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+      " %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+      " %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
+      " %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
+      " %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
+      "%128, %129, p, 1, 1, 0, 0;\n}\n"
+      : EPS_ACC16(d, 0), EPS_ACC16(d, 16), EPS_ACC16(d, 32), EPS_ACC16(d, 48), EPS_ACC16(d, 64), EPS_ACC16(d, 80), EPS_ACC16(d, 96), EPS_ACC16(d, 112)
+      : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+}
+
+// d [64, 128] f32 (a warp group's share: 64 registers a thread) = a [64, 16] . b [128, 16]^T, plus d itself if `accumulate`.
+__device__ __forceinline__ void wgmma_m64n128k16(float (&d)[128], uint64_t a, uint64_t b, bool accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\nwgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "%64, %65, p, 1, 1, 0, 0;\n}\n"
+      : EPS_ACC16(d, 0), EPS_ACC16(d, 16), EPS_ACC16(d, 32), EPS_ACC16(d, 48)
+      : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+}
+
+// clang-format on
+#undef EPS_ACC16
+#undef EPS_ACC4
+
+}  // namespace eps::cuda

@@ -1,0 +1,33 @@
+// The border between a program and libepsmoe_cuda.so, which it opens at run time: the program links no CUDA library, so
+// it starts on machines that have none.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "ops/op_set.h"
+
+namespace eps {
+
+// Whether the first GPU can be used, and what it is or why not, in one line.
+struct CudaReport {
+  bool available = false;
+  std::string detail;
+};
+
+// What the library offers, by its one exported function.
+struct CudaModule {
+  const char* build;  // a program takes a library of its own build only: they share classes
+  // On GPU `device`; calls on the op set come from one thread at a time.
+  // Errors  kUsage: no driver, no GPU, or not a Hopper GPU; kResource: out of GPU memory
+  std::unique_ptr<OpSet> (*make_ops)(int device);
+  CudaReport (*report)();
+};
+
+inline constexpr const char* kCudaModuleFile = "libepsmoe_cuda.so";
+inline constexpr const char* kCudaModuleSymbol = "epsmoe_cuda_module";
+
+// Differs where headers that both sides share differ (cmake/epsmoe_cuda.cmake).
+inline constexpr const char* kCudaModuleBuild = EPSMOE_CUDA_BUILD;
+
+}  // namespace eps
