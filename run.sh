@@ -4,8 +4,14 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-"$root/tools/setup.sh" run
-"$root/tools/build.sh" cpu-release epsmoe_cli
+# The CUDA backend takes minutes to build: only where there is a GPU to run it.
+if [[ -e /dev/nvidia0 ]] && { command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc ]]; }; then
+  "$root/tools/setup.sh" cuda
+  "$root/tools/build.sh" release epsmoe_cli epsmoe_cuda
+else
+  "$root/tools/setup.sh" run
+  "$root/tools/build.sh" release epsmoe_cli
+fi
 
 given() {  # whether one of the flags named before -- is among the arguments after it
   local flags=() flag
@@ -30,4 +36,4 @@ given -p --prompt -f --file -- "$@" ||
 given --ep -- "$@" || defaults+=(--ep 2)
 given --eps-pipeline -- "$@" || defaults+=(--eps-pipeline 2)
 
-exec "$root/build/cpu-release/bin/epsmoe" generate "${defaults[@]}" "$@"
+exec "$root/build/release/bin/epsmoe" generate "${defaults[@]}" "$@"

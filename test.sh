@@ -28,7 +28,7 @@ run_ctest() {  # build/PRESET's tests, two at a time; more arguments go on to ct
 }
 
 lane_setup() {
-  local sets=(test)
+  local sets=(test cuda)
   if [[ " ${lanes[*]} " == *" format "* || " ${lanes[*]} " == *" lint "* ]]; then sets+=(lint); fi
   if [[ " ${lanes[*]} " == *" fuzz "* ]]; then sets+=(fuzz); fi
   tools/setup.sh "${sets[@]}" || return
@@ -44,9 +44,9 @@ lane_setup() {
 
 lane_format() { tools/check_format.sh; }
 
-lane_tests() { tools/build.sh --tests cpu-release && run_ctest cpu-release; }
+lane_tests() { tools/build.sh --tests release && run_ctest release; }
 
-lane_lint() { tools/build.sh --tests cpu-release && tools/lint.sh; }  # clang-tidy reads the build's compile commands
+lane_lint() { tools/build.sh --tests release && tools/lint.sh; }  # clang-tidy reads the build's compile commands
 
 lane_asan() { tools/build.sh --tests asan && run_ctest asan -LE slow; }
 
@@ -68,7 +68,7 @@ lane_fuzz() {
   tools/build.sh fuzz "${targets[@]%.cpp}" && tests/fuzz/run_fuzzers.sh 10
 }
 
-lane_install() { tools/build.sh --tests cpu-release && cmake -DBUILD_DIR=build/cpu-release -P tests/install/install_test.cmake; }
+lane_install() { tools/build.sh --tests release && cmake -DBUILD_DIR=build/release -P tests/install/install_test.cmake; }
 
 names=() results=() times=()
 failed=0

@@ -12,8 +12,8 @@ fi
 out=${1:-$root/bench/results/cpu.jsonl}
 mkdir -p "$(dirname "$out")"
 
-"$root/tools/build.sh" cpu-release epsmoe_cli
-epsmoe=$root/build/cpu-release/bin/epsmoe
+"$root/tools/build.sh" release epsmoe_cli
+epsmoe=$root/build/release/bin/epsmoe
 commit=$(git -C "$root" describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 
 record() {  # runs epsmoe bench "$@" and appends what it prints

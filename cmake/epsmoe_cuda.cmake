@@ -49,6 +49,7 @@ endif()
 set(CMAKE_CUDA_COMPILER ${EPSMOE_NVCC})
 set(CMAKE_CUDA_ARCHITECTURES 90a-real)  # wgmma and setmaxnreg are Hopper's own
 enable_language(CUDA)
+set(CMAKE_CUDA_COMPILER_LAUNCHER ${PROJECT_SOURCE_DIR}/tools/nvcc_resources.sh)
 if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
   message(FATAL_ERROR "CUDA ${CMAKE_CUDA_COMPILER_VERSION} is too old: 12.8 or newer (or -DEPSMOE_CUDA=OFF)")
 endif()
@@ -64,6 +65,8 @@ message(STATUS "CUDA backend: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, cuDNN in ${EP
 file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/cuda/*.cpp ${PROJECT_SOURCE_DIR}/src/ops/cuda/*.cu)
 add_library(epsmoe_cuda MODULE ${sources} ${PROJECT_SOURCE_DIR}/src/ops/op_set.cpp)
 target_compile_definitions(epsmoe_cuda PRIVATE ${build_definition})
+# cuDNN frontend headers: most of the time is in optimising what runs once a shape.
+set_source_files_properties(${PROJECT_SOURCE_DIR}/src/ops/cuda/mla_prefill.cpp PROPERTIES COMPILE_OPTIONS -O1)
 set_target_properties(epsmoe_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin
   CUDA_VISIBILITY_PRESET hidden)
 target_include_directories(epsmoe_cuda SYSTEM PRIVATE ${EPSMOE_CUDNN_INCLUDE} ${EPSMOE_CUDNN_FRONTEND})

@@ -4,7 +4,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-preset=cpu-release
+preset=release
 stamps=build/lint
 mkdir -p "$stamps"
 database=build/$preset/compile_commands.json
@@ -16,7 +16,7 @@ common=$( (clang-tidy --version; cat .clang-tidy; find src include -name '*.h' |
 if (($#)); then
   files=("$@")
 else
-  mapfile -t files < <(sed -n "s|^ *\"file\": \"$root/\(.*\)\",\{0,1\}$|\1|p" "$database" | grep '^src/' | LC_ALL=C sort -u)
+  mapfile -t files < <(sed -n "s|^ *\"file\": \"$root/\(.*\)\",\{0,1\}$|\1|p" "$database" | grep '^src/.*\.cpp$' | LC_ALL=C sort -u)
 fi
 
 todo=()

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs the Debian packages that a task needs and that are not here yet: tools/setup.sh [run] [test] [lint] [fuzz]
-# (default: run). Asks dpkg once; a stamp in build/ lets the next call return at once while nothing has changed.
+# [cuda] (default: run). cuda: what the CUDA backend needs besides a toolkit, if there is one. Asks dpkg once; a stamp in build/ lets the next call return at once while nothing has changed.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -10,9 +10,14 @@ packages_run=(g++ cmake ninja-build pkg-config libcli11-dev libfmt-dev nlohmann-
 # python3 and pip only fetch the third-party tokenizers; the tests themselves need no Python. pip needs the certificates.
 packages_test=(libgtest-dev libbenchmark-dev python3 python3-pip ca-certificates)
 packages_lint=(clang-format clang-tidy)
+# The toolkit itself comes from NVIDIA. pip brings the one header library that neither it nor Debian has.
+packages_cuda=(python3 python3-pip ca-certificates)
 packages_fuzz=(clang libclang-rt-14-dev)
 
 sets=("${@:-run}")
+has_nvcc() { command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc ]]; }
+# Without a toolkit there is nothing to fetch; without a network the backend is left out, which cmake says.
+if [[ " ${sets[*]} " == *" cuda "* ]] && ! has_nvcc; then sets=("${sets[@]/cuda/run}"); fi
 wanted=()
 for set in "${sets[@]}"; do
   case $set in
@@ -20,7 +25,8 @@ for set in "${sets[@]}"; do
     test) wanted+=("${packages_run[@]}" "${packages_test[@]}") ;;
     lint) wanted+=("${packages_run[@]}" "${packages_test[@]}" "${packages_lint[@]}") ;;
     fuzz) wanted+=("${packages_run[@]}" "${packages_fuzz[@]}") ;;
-    *) echo "setup.sh: no such set '$set'; wanted: run, test, lint, fuzz" >&2; exit 2 ;;
+    cuda) wanted+=("${packages_run[@]}" "${packages_cuda[@]}") ;;
+    *) echo "setup.sh: no such set '$set'; wanted: run, test, lint, fuzz, cuda" >&2; exit 2 ;;
   esac
 done
 
@@ -32,7 +38,13 @@ fi
 # The stamp holds the package list and the identity of dpkg's database: a removed package makes it stale.
 stamp="$root/build/setup-$(IFS=-; echo "${sets[*]}").stamp"
 state="${wanted[*]} $(stat -c '%i %Y %s' /var/lib/dpkg/status)"
-if [[ -f $stamp && $(<"$stamp") == "$state" ]]; then exit 0; fi
+fetch_headers() {
+  [[ " ${sets[*]} " == *" cuda "* ]] || return 0
+  mkdir -p "$root/build"
+  timeout 180 "$root/tools/fetch_cudnn_frontend.sh" "$root/.cache/cudnn-frontend" >"$root/build/fetch_cudnn_frontend.log" 2>&1 ||
+    echo "NOTE: the cuDNN frontend could not be fetched, so the CUDA backend is left out (build/fetch_cudnn_frontend.log)" >&2
+}
+if [[ -f $stamp && $(<"$stamp") == "$state" ]]; then fetch_headers; exit 0; fi
 
 list_missing() {  # prints those of its arguments that are not installed
   local installed package
@@ -81,3 +93,4 @@ fi
 
 mkdir -p "$root/build"
 echo "${wanted[*]} $(stat -c '%i %Y %s' /var/lib/dpkg/status)" >"$stamp"
+fetch_headers

@@ -10,6 +10,7 @@
 #include "cli/bench_limit.h"
 #include "cli/bench_source.h"
 #include "cli/bench_stats.h"
+#include "cli/expert_gemms.h"
 #include "engine/factory.h"
 #include "model/model.h"
 #include "plan/rank_stage.h"
@@ -28,94 +29,6 @@ void check_ranges(const GemmBenchOptions& options) {
   require_in_range("--threads", options.engine.threads, 0, 1024);
   require_in_range("--limit-size", options.limit_size, 0, 1 << 15);
 }
-
-// The experts of one layer, and memory for what their GEMMs read and write.
-class ExpertGemms {
- public:
-  // `rows` of all experts together
-  ExpertGemms(OpSet& ops, const LayerWeights& layer, int64_t hidden, int64_t inner, int64_t rows, uint64_t seed)
-      : ops_(ops),
-        layer_(layer),
-        x_memory_(ops.memory()),
-        gate_up_memory_(ops.memory()),
-        act_memory_(ops.memory()),
-        out_memory_(ops.memory()) {
-    std::vector<float> values(static_cast<size_t>(rows * hidden));
-    std::mt19937_64 rng(seed);
-    std::normal_distribution<float> normal;
-    std::ranges::generate(values, [&] { return normal(rng); });
-    Buffer memory(ops.memory());
-    const MutableTensorView x = memory.view(DType::kF32, {rows, hidden});
-    ops.upload(values.data(), x);
-    x_ = x_memory_.view(ops.compute_dtype(), {rows, hidden});
-    ops.to_compute(x, x_);
-    gate_up_ = gate_up_memory_.view(ops.activation_dtype(), {rows, 2 * inner});
-    act_ = act_memory_.view(ops.compute_dtype(), {rows, inner});
-    out_ = out_memory_.view(ops.activation_dtype(), {rows, hidden});
-    ops.wait();  // `memory` goes
-  }
-
-  // Both projections, one after the other as in a layer: µs of each. On a device the first one includes silu·mul, which
-  // grouped kernels there do on the way.
-  std::pair<double, double> time(const std::vector<int64_t>& rows, GemmKind kind) {
-    std::vector<LinearTask> up;
-    std::vector<LinearTask> down;
-    int64_t begin = 0;
-    for (size_t e = 0; e < rows.size(); ++e) {
-      if (rows[e] == 0) continue;
-      const int64_t end = begin + rows[e];
-      up.push_back({layer_.experts[e].gate_up.get(), x_.rows(begin, end), gate_up_.rows(begin, end)});
-      down.push_back({layer_.experts[e].down.get(), act_.rows(begin, end), out_.rows(begin, end)});
-      begin = end;
-    }
-    if (ops_.device() != nullptr) {
-      const double up_us = time_calls([&] { run_up(up, kind, begin); });
-      return {up_us, time_calls([&] { run(down, kind); })};
-    }
-    const double up_us = time_once([&] { run(up, kind); });
-    ops_.silu_mul(gate_up_, act_);
-    return {up_us, time_once([&] { run(down, kind); })};
-  }
-
- private:
-  void run(std::span<const LinearTask> tasks, GemmKind kind) {
-    if (kind == GemmKind::kGrouped) return ops_.linear(tasks);
-    for (const LinearTask& task : tasks) ops_.linear(std::span(&task, 1));
-  }
-
-  void run_up(std::span<const LinearTask> tasks, GemmKind kind, int64_t rows) {
-    const MutableTensorView gate_up = gate_up_.rows(0, rows);
-    const MutableTensorView act = act_.rows(0, rows);
-    if (kind == GemmKind::kGrouped) return ops_.linear_silu_mul(tasks, gate_up, act);
-    run(tasks, kind);
-    ops_.silu_mul(gate_up, act);
-  }
-
-  double time_once(const std::function<void()>& call) const {
-    const int64_t begin = now_ns();
-    call();
-    return static_cast<double>(now_ns() - begin) * 1e-3;
-  }
-
-  // Per call of as many as take two milliseconds, so that waiting for the device does not count.
-  double time_calls(const std::function<void()>& call) const {
-    constexpr double kSampleUs = 2000;
-    const auto many = [&](int calls) {
-      return time_once([&] {
-               for (int i = 0; i < calls; ++i) call();
-               ops_.wait();
-             }) /
-             calls;
-    };
-    ops_.wait();
-    return many(static_cast<int>(std::clamp(kSampleUs / many(1), 1.0, 100.0)));
-  }
-
-  OpSet& ops_;
-  const LayerWeights& layer_;
-  Buffer x_memory_, gate_up_memory_, act_memory_, out_memory_;
-  MutableTensorView x_, gate_up_, act_, out_;  // [rows, …]
-};
 
 void choose(const LayerCost& cost, GemmLoad& load) {
   RankStage stage;

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "cli/bench_baseline.h"
+#include "cli/bench_layer_device.h"
 #include "cli/bench_limit.h"
 #include "cli/bench_ranks.h"
 #include "cli/bench_source.h"
@@ -125,6 +126,45 @@ void require_right(const OutputCheck& check) {
 
 }  // namespace
 
+namespace {
+
+void run_on_device(const LayerBenchOptions& options, const LayerSource& source, OpSet& ops, const Routing& routing,
+                   const Plan& plan, const std::function<void(std::string_view)>& note,
+                   const std::function<bool()>& keep_going, LayerBenchResult& result) {
+  const ModelSpec& spec = source.spec;
+  note(fmt::format("packing {} experts", spec.moe.gate.num_experts));
+  const LayerWeights weights = load_moe_layer(spec, *source.family, *source.weights, ops, result.layer);
+  DeviceLayer layer(ops, weights, routing, spec.moe.gate.num_experts, spec.hidden, spec.moe.inner, options.seed);
+  GemmLimit limit(ops, result.threads, options.limit_size);
+  note("checking the grouped kernels' output against cuBLAS's");
+  result.worst_error = layer.compare_kernels();
+  if (!(result.worst_error <= 1)) {
+    fail(ErrorKind::kInternal, "bench layer",
+         {.what = "the grouped kernels' output differs from cuBLAS's",
+          .got = fmt::format("{:.2g} times what rounding allows", result.worst_error),
+          .wanted = "at most 1",
+          .hint = ""});
+  }
+  result.baseline = "cuBLAS";
+  result.baseline_implementation = "cuBLAS, bf16, one call an expert";
+  const LocalKernels kernels{plan.stages.front().gate_up_kernel.front(), plan.stages.front().down_kernel.front()};
+  note(fmt::format("timing {} repetitions of each arm in turn", options.repetitions));
+  for (int i = 0; i <= options.repetitions && keep_going(); ++i) {
+    const double us = layer.time_layer(kernels);
+    const double gemm_us = layer.time_gemms(kernels);
+    const double baseline_us = layer.time_baseline();
+    limit.sample();
+    if (i == 0) continue;  // warm-up
+    result.us.push_back(us);
+    result.gemm_us.push_back(gemm_us);
+    result.baseline_us.push_back(baseline_us);
+  }
+  result.limit_flops = limit.flops_per_second();
+  result.limit_source = limit.description();
+}
+
+}  // namespace
+
 std::vector<double> LayerBenchResult::ratios() const {
   std::vector<double> out;
   for (size_t i = 0; i < us.size(); ++i) out.push_back(baseline_us[i] / us[i]);
@@ -151,11 +191,15 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   result.dtype = to_string(compute);
 
   const auto routing = draw_routing(source, engine.ep, options.tokens, skew, options.seed);
-  const MoeShape shape = moe_shape(spec, source.stored, compute);
+  const DType packed = ops.front()->weight_dtype(source.stored);
+  const MoeShape shape = moe_shape(spec, packed, compute);
   const MoeProblem problem = make_problem(shape, placement, routing);
-  const Plan plan =
-      Planner(profile_of(engine, result.op_set, result.threads, source.stored), shape).plan(problem, pipeline);
+  const Plan plan = Planner(profile_of(engine, result.op_set, result.threads, packed), shape).plan(problem, pipeline);
   describe(source, plan, problem, result);
+  if (ops.front()->device() != nullptr) {
+    run_on_device(options, source, *ops.front(), routing.front(), plan, note, keep_going, result);
+    return result;
+  }
 
   const double megabytes = static_cast<double>(spec.expert_parameters()) * gate.num_experts * 2e-6;
   note(fmt::format("packing {} experts, {:.1f} MB in bf16", gate.num_experts, megabytes));
@@ -184,6 +228,7 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   const OutputCheck check = baseline.check(out);
   require_right(check);
   result.worst_error = check.worst;
+  result.baseline = "oneDNN";
   result.baseline_implementation = baseline.implementation();
 
   note(fmt::format("timing {} repetitions of each arm in turn", options.repetitions));

@@ -39,6 +39,7 @@ struct LayerBenchResult {
   std::vector<double> baseline_us;
   double communication_us = 0;  // summed over ranks and repetitions
   double hidden_us = 0;
+  std::string baseline;  // what the other arm is
   std::string baseline_implementation;
   double limit_flops = 0;  // per second
   std::string limit_source;

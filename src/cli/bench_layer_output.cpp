@@ -42,7 +42,7 @@ std::string format_layer_text(const LayerBenchOptions& options, const LayerBench
   };
   add("epsmoe, the layer", r.us, r.tflops());
   add("epsmoe, its GEMM ops", r.gemm_us, r.gemm_tflops());
-  add("oneDNN one by one, GEMMs only", r.baseline_us, r.baseline_tflops());
+  add(r.baseline + " one by one, GEMMs only", r.baseline_us, r.baseline_tflops());
   const Spread ratio = spread(r.ratios());
   out += fmt::format("\nratio    {:.3f} (p10 {:.3f}, p90 {:.3f}): baseline time / our time, pair by pair\n",
                      ratio.median, ratio.p10, ratio.p90);
@@ -97,7 +97,7 @@ std::string format_layer_json(const LayerBenchOptions& options, const LayerBench
       {"limit_source", r.limit_source},
       {"gemm_us", spread_json(r.gemm_us)},
       {"gemm_tflops", r.gemm_tflops()},
-      {"baseline", "oneDNN, one product at a time, GEMM calls only"},
+      {"baseline", r.baseline + ", one product at a time, GEMM calls only"},
       {"baseline_implementation", r.baseline_implementation},
       {"baseline_us", spread_json(r.baseline_us)},
       {"baseline_samples_us", r.baseline_us},

@@ -192,12 +192,10 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
           "f32; on a GPU bf16, which all are packed as)")
       ->delimiter(',');
   command
-      .add_option(
-          "--ep", flags->ep,
-          "Ranks that work at the same time: a rank gets what is left when the others do, too (0: 2 on the CPU, 1 "
-          "on a GPU)")
-      ->check(whole_number_from(0))
-      ->capture_default_str();
+      .add_option("--ep", flags->ep,
+                  "Ranks that work at the same time: a rank gets what is left when the others do, too")
+      ->check(whole_number_from(1))
+      ->default_str("2 on the CPU, 1 on a GPU");
   command.add_option("--threads", flags->threads, "Threads of each rank (0: usable cores / ranks)")
       ->check(whole_number_from(0))
       ->capture_default_str();

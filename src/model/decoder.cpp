@@ -24,7 +24,8 @@ Decoder::Decoder(const Model& model, OpSet& ops, Communicator& comm, const Plann
       moe_(ops, comm, planner, pipeline, trace),
       moe_weights_(model.layers().size()),
       act_(ops.activation_dtype()),
-      memory_(ops.memory()) {
+      memory_(ops.memory()),
+      host_logits_(ops.staging_memory()) {
   if (spec_.first_moe_layer() < 0) return;
   const ExpertPlacement placement = place_experts(spec_.moe.gate.num_experts, comm.size());
   for (size_t i = 0; i < model.layers().size(); ++i) {
@@ -111,10 +112,13 @@ TensorView Decoder::compute_copy(TensorView x, Buffer& memory) {
   return out;
 }
 
-void Decoder::project(const Linear& linear, TensorView x_compute, MutableTensorView out) {
-  const LinearTask task{linear.weight.get(), x_compute, out};
-  ops_.linear(std::span(&task, 1));
-  if (linear.bias.width > 0) ops_.add_bias(out, linear.bias.view());
+void Decoder::project(std::initializer_list<Projection> projections, TensorView x_compute) {
+  std::vector<LinearTask> tasks;
+  for (const Projection& p : projections) tasks.push_back({p.linear->weight.get(), x_compute, p.out});
+  ops_.linear(tasks);
+  for (const Projection& p : projections) {
+    if (p.linear->bias.width > 0) ops_.add_bias(p.out, p.linear->bias.view());
+  }
 }
 
 void Decoder::attention(int layer) {
@@ -125,22 +129,21 @@ void Decoder::attention(int layer) {
   const TensorView x = compute_copy(normed_, memory_.compute);
 
   const MutableTensorView kv = memory_.kv.view(act_, {num_tokens_, int64_t{p.kv_lora_rank} + p.rope_dim});
-  project(w.kv_a, x, kv);
   const MutableTensorView q = memory_.q.view(act_, {num_tokens_, int64_t{p.num_heads} * p.q_dim()});
   if (spec_.attention.q_lora_rank == 0) {
-    project(w.q, x, q);
+    project({{&w.kv_a, kv}, {&w.q, q}}, x);
   } else {
     const MutableTensorView low = memory_.q_low.view(act_, {num_tokens_, spec_.attention.q_lora_rank});
-    project(w.q_a, x, low);
+    project({{&w.kv_a, kv}, {&w.q_a, low}}, x);
     ops_.rms_norm(low, w.q_a_norm.view(), spec_.attention.lora_norm_eps, low);
-    project(w.q, compute_copy(low, memory_.compute), q);
+    project({{&w.q, q}}, compute_copy(low, memory_.compute));
   }
   ops_.rope(q, p.q_dim(), model_.rope());
   ops_.store_latents(p, kv, w.kv_a_norm.view(), spec_.attention.lora_norm_eps, model_.rope(), layer);
 
   const MutableTensorView out = memory_.attention_out.view(act_, {num_tokens_, int64_t{p.num_heads} * p.v_dim});
   ops_.mla_attention(p, *w.kv_b, q, layer, out);
-  project(w.o, compute_copy(out, memory_.compute), delta_);
+  project({{&w.o, delta_}}, compute_copy(out, memory_.compute));
   pending_ = delta_;
 }
 
@@ -182,9 +185,9 @@ void Decoder::deliver_logits(std::span<const WantedLogits> wanted, const LogitSi
   if (ops_.memory().on_host()) {
     logits = logits_.as<const float>();
   } else {
-    host_logits_.resize(wanted.size() * vocab);
-    ops_.download(logits_, host_logits_.data());
-    logits = host_logits_.data();
+    const MutableTensorView host = host_logits_.view(DType::kF32, logits_.shape());
+    ops_.download(logits_, host.data());
+    logits = host.as<const float>();
   }
   for (size_t i = 0; i < wanted.size(); ++i) {
     sink(wanted[i].sequence, wanted[i].position, std::span(logits + i * vocab, vocab));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <vector>
@@ -50,7 +51,12 @@ class Decoder {
   void attention(int layer);
   void feed_forward(int layer);
   void dense_mlp(const MlpWeights& mlp, TensorView x, MutableTensorView out);
-  void project(const Linear& linear, TensorView x_compute, MutableTensorView out);
+  struct Projection {
+    const Linear* linear;
+    MutableTensorView out;
+  };
+  // Of the same x, in one call.
+  void project(std::initializer_list<Projection> projections, TensorView x_compute);
   TensorView compute_copy(TensorView x, Buffer& memory);
   void write_logits(std::span<const SequenceChunk> chunks, const LogitSink& sink);
   void compute_logits(TensorView hidden);
@@ -93,7 +99,7 @@ class Decoder {
   MutableTensorView delta_;   // [T, H] act, what a block adds
   TensorView pending_;        // delta_ while it is not yet added; else empty
   MutableTensorView logits_;  // [rows, vocab] f32
-  std::vector<float> host_logits_;
+  Buffer host_logits_;
 };
 
 }  // namespace eps

@@ -81,6 +81,8 @@ class OpSet {
   // --- memory ---
 
   virtual MemoryResource& memory() const { return host_memory(); }
+  // Host memory that download() writes fastest.
+  virtual MemoryResource& staging_memory() const { return host_memory(); }
   // From and to host memory, which may be reused when the call returns. download waits for all calls before it.
   virtual void upload(const void* from, MutableTensorView to) const;
   virtual void download(TensorView from, void* to) const;

@@ -56,6 +56,9 @@ struct Confined {
 const std::vector<Confined>& confined() {
   static const std::vector<Confined> table = {
       {"CLI/", {"cli"}, "flags are parsed in src/cli/ only"},
+      {"cuda", {"ops/cuda"}, "CUDA stays inside src/ops/cuda/"},
+      {"cublas", {"ops/cuda"}, "CUDA stays inside src/ops/cuda/"},
+      {"cudnn", {"ops/cuda"}, "CUDA stays inside src/ops/cuda/"},
       {"dnnl", {"ops/cpu"}, "oneDNN stays inside src/ops/cpu/"},
       {"oneapi/", {"ops/cpu"}, "oneDNN stays inside src/ops/cpu/"},
       {"pcre2", {"io"}, "regular expressions are the tokenizer's"},

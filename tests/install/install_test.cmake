@@ -1,8 +1,8 @@
 # Installs a finished build into an empty prefix, then builds and runs a program outside this tree against it.
-# Usage: cmake -DBUILD_DIR=build/cpu-release -P tests/install/install_test.cmake
+# Usage: cmake -DBUILD_DIR=build/release -P tests/install/install_test.cmake
 cmake_minimum_required(VERSION 3.25)
 if(NOT EXISTS "${BUILD_DIR}/CMakeCache.txt")
-  message(FATAL_ERROR "BUILD_DIR: got '${BUILD_DIR}', wanted the folder of a finished build; try -DBUILD_DIR=build/cpu-release")
+  message(FATAL_ERROR "BUILD_DIR: got '${BUILD_DIR}', wanted the folder of a finished build; try -DBUILD_DIR=build/release")
 endif()
 get_filename_component(build "${BUILD_DIR}" ABSOLUTE)
 get_filename_component(source "${CMAKE_CURRENT_LIST_DIR}/../.." ABSOLUTE)

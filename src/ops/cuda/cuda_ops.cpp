@@ -58,6 +58,8 @@ class CudaOps final : public OpSet {
 
   MemoryResource& memory() const override { return memory_; }
 
+  MemoryResource& staging_memory() const override { return pinned_; }
+
   void upload(const void* from, MutableTensorView to) const override {
     uploader_.upload(from, to.num_bytes(), to.data());
   }
@@ -141,6 +143,7 @@ class CudaOps final : public OpSet {
     if (const auto grouped = find_grouped(tasks)) {
       return run_grouped(*grouped, bf16_of(tasks.front().x), bf16_of(tasks.front().y), GroupedEpilogue::kStore);
     }
+    if (tasks.size() == 2 && run_small_pair(tasks[0], tasks[1])) return;
     for (const LinearTask& task : tasks) run_dense(task);
   }
 
@@ -253,6 +256,18 @@ class CudaOps final : public OpSet {
     return list_.data();
   }
 
+  // Two products of the same few rows in one launch; false where they are not that.
+  bool run_small_pair(const LinearTask& a, const LinearTask& b) {
+    const CudaLinear& w0 = as_cuda(*a.weight);
+    const CudaLinear& w1 = as_cuda(*b.weight);
+    const int64_t m = a.x.dim(0);
+    if (a.x.data() != b.x.data() || m != b.x.dim(0) || m == 0 || m > kMaxSmallRows) return false;
+    if (a.y.dtype() != DType::kBF16 || b.y.dtype() != DType::kBF16 || w0.low != nullptr || w1.low != nullptr) return false;
+    small_linear_pair(bf16_of(a.x), w0.w, static_cast<int>(w0.n), bf16_of(a.y), w1.w, static_cast<int>(w1.n),
+                      bf16_of(b.y), static_cast<int>(m), static_cast<int>(w0.k), stream_.get());
+    return true;
+  }
+
   void run_dense(const LinearTask& task) {
     const CudaLinear& weight = as_cuda(*task.weight);
     const int64_t m = task.x.dim(0);
@@ -260,6 +275,11 @@ class CudaOps final : public OpSet {
     EPS_CHECK_EQ(task.y.dim(1), weight.n);
     if (m == 0) return;
     const nv_bf16* x = bf16_of(task.x);
+    if (m <= kMaxRouterRows && task.y.dtype() == DType::kF32 && weight.n <= kMaxGateExperts && weight.low == nullptr) {
+      small_router(x, weight.w, static_cast<int>(weight.n), static_cast<int>(m), static_cast<int>(weight.k),
+                   task.y.as<float>(), stream_.get());
+      return;
+    }
     if (m <= kMaxSmallRows) {
       const auto run = [&](auto* y) {
         small_linear(x, weight.w, static_cast<int>(m), static_cast<int>(weight.n), static_cast<int>(weight.k), y,

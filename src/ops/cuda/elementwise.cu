@@ -28,7 +28,6 @@ bool takes_vectors(int64_t width, Pointers... pointers) {
 
 template <int kUnit>
 __global__ void embed_kernel(const nv_bf16* table, const int32_t* ids, int width, float* out) {
-  admit_successor();
   wait_for_predecessor();
   const int64_t i = unit_index() * kUnit;
   if (i >= width) return;
@@ -45,7 +44,6 @@ struct NoDelta {};
 template <typename In, typename Delta, typename Out, int kVectors>
 __global__ void norm_kernel(In* in, int64_t in_stride, const Delta* delta, const float* weight, float eps, int width,
                             Out* out, int64_t out_stride) {
-  admit_successor();
   wait_for_predecessor();
   constexpr bool kAdds = !std::is_same_v<Delta, NoDelta>;
   const int64_t row = blockIdx.x;
@@ -84,7 +82,6 @@ __global__ void norm_kernel(In* in, int64_t in_stride, const Delta* delta, const
 template <typename In, typename Delta, typename Out>
 __global__ void norm_scalar_kernel(In* in, int64_t in_stride, const Delta* delta, const float* weight, float eps,
                                    int width, Out* out, int64_t out_stride) {
-  admit_successor();
   wait_for_predecessor();
   const int64_t row = blockIdx.x;
   in += row * in_stride;
@@ -158,7 +155,6 @@ using ::eps::cuda::store;
 template <int kUnit>
 __global__ void rope_kernel(nv_bf16* x, int heads, int head_dim, int rope_dim, DeviceRopeTable table,
                             const int32_t* positions) {
-  admit_successor();
   wait_for_predecessor();
   const int units_per_head = rope_dim / kUnit;
   const int unit = static_cast<int>(unit_index());
@@ -175,7 +171,6 @@ __global__ void rope_kernel(nv_bf16* x, int heads, int head_dim, int rope_dim, D
 // A warp per row. Norm unit kUnit (kVector or 1), rotation unit kPairs (kVector or 2).
 template <int kUnit, int kPairs>
 __global__ void store_latents_kernel(StoreLatentsParams p) {
-  admit_successor();
   wait_for_predecessor();
   const int64_t row = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -215,7 +210,6 @@ __global__ void store_latents_kernel(StoreLatentsParams p) {
 
 template <int kUnit, typename In>
 __global__ void silu_mul_kernel(const In* gate_up, int width, nv_bf16* out) {
-  admit_successor();
   wait_for_predecessor();
   const int64_t i = unit_index() * kUnit;
   if (i >= width) return;
@@ -232,7 +226,6 @@ __global__ void silu_mul_kernel(const In* gate_up, int width, nv_bf16* out) {
 // x += y per row of `width`, y_stride apart: 0 adds one row to all.
 template <int kUnit, typename T, typename In>
 __global__ void add_kernel(T* x, const In* y, int64_t width, int64_t y_stride) {
-  admit_successor();
   wait_for_predecessor();
   const int64_t i = unit_index() * kUnit;
   if (i >= width) return;
@@ -247,7 +240,6 @@ __global__ void add_kernel(T* x, const In* y, int64_t width, int64_t y_stride) {
 
 template <int kUnit>
 __global__ void convert_kernel(const float* x, int64_t width, nv_bf16* out) {
-  admit_successor();
   wait_for_predecessor();
   const int64_t i = unit_index() * kUnit;
   if (i >= width) return;
@@ -278,7 +270,6 @@ void launch_add(T* x, const In* y, int64_t rows, int64_t width, int64_t y_stride
 
 template <typename Unit, bool kScatter>
 __global__ void copy_rows_kernel(const Unit* in, const int32_t* index, int64_t units, Unit* out) {
-  admit_successor();
   wait_for_predecessor();
   const int64_t i = unit_index();
   if (i >= units) return;

@@ -112,7 +112,6 @@ constexpr int kWarps = kThreads / kWarp;
 
 template <int kPerLane>
 __global__ void gate_topk_kernel(const float* logits, GateConfig p, int64_t rows, int32_t* idx, float* weight) {
-  admit_successor();
   __shared__ uint32_t group_key[kWarps][kMaxGateExperts];
   wait_for_predecessor();
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
@@ -125,7 +124,6 @@ __global__ void gate_topk_kernel(const float* logits, GateConfig p, int64_t rows
 // is on its way before the input is awaited.
 template <typename X, typename W, int kUnit, int kRows>
 __global__ void __launch_bounds__(kThreads) router_kernel(const X* x, const W* w, int rows, int width, float* logits) {
-  admit_successor();
   constexpr int kBatch = 4;
   constexpr int kStride = kThreads * kUnit;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;

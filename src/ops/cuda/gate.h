@@ -12,7 +12,7 @@ namespace eps::cuda {
 inline constexpr int kMaxGateExperts = 512;
 inline constexpr int kMaxGateTopK = 16;
 
-// eps::GateParams without its header, which brings in more than nvcc compiles. num_groups 1 is the plain greedy gate;
+// eps::GateParams with its methods made one: num_groups 1 is the plain greedy gate;
 // with more, only experts of the best `topk_group` groups keep their scores, the others' become 0.
 struct GateConfig {
   int num_experts = 0;

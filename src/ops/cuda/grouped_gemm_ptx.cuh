@@ -98,9 +98,9 @@ __device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {
 
 // Four 8 x 8 matrices of 16-bit elements from the warp's registers; lane i gives the address of row i % 8 of matrix i
 // / 8.
-__device__ __forceinline__ void store_matrices(uint32_t smem, const uint32_t (&r)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(smem), "r"(r[0]), "r"(r[1]),
-               "r"(r[2]), "r"(r[3])
+__device__ __forceinline__ void store_matrices(uint32_t smem, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(smem), "r"(a), "r"(b), "r"(c),
+               "r"(d)
                : "memory");
 }
 

@@ -31,7 +31,7 @@ MlaDims to_dims(const MlaParams& p) {
           .softmax_scale = p.softmax_scale};
 }
 
-// The tensor-core forms pay off for real head sizes; for small ones the plain kernel costs less than cuDNN's start.
+// For small heads the plain kernel is quick enough, and spares building plans.
 constexpr int kMinPrefillQueryDim = 128;
 
 Form choose(const MlaDims& dims, const DeviceSequence& s) {
@@ -46,8 +46,11 @@ std::vector<Run> group(const MlaDims& dims, std::span<const DeviceSequence> sequ
     const DeviceSequence& s = sequences[i];
     if (s.q_count == 0) continue;
     const Form form = choose(dims, s);
-    if (runs.empty() || runs.back().form != form || runs.back().first + runs.back().count != i ||
-        runs.back().token_begin + runs.back().num_tokens != s.q_begin) {
+    // A long one among short ones would make every short one's share of the grid as large.
+    constexpr int kFew = 8;
+    const bool few = s.q_count <= kFew;
+    if (runs.empty() || runs.back().form != form || (runs.back().max_q_count <= kFew) != few ||
+        runs.back().first + runs.back().count != i || runs.back().token_begin + runs.back().num_tokens != s.q_begin) {
       runs.push_back({.form = form, .first = i, .token_begin = s.q_begin});
     }
     Run& run = runs.back();

@@ -1,5 +1,4 @@
-// The dimensions of multi-head latent attention for kernel files, which cannot include ops/op_params.h (nvcc does not
-// take fmt). Fields as in eps::MlaParams.
+// The dimensions of multi-head latent attention as kernels want them. Fields as in eps::MlaParams.
 #pragma once
 
 namespace eps::cuda {

@@ -47,7 +47,6 @@ __device__ void count_chunk(const SortArgs& p, int* count) {
 }
 
 __global__ void __launch_bounds__(kThreads) count_experts_kernel(SortArgs p) {
-  admit_successor();
   __shared__ int count[kMaxBuckets];
   const int buckets = p.num_experts + 1;
   for (int b = static_cast<int>(threadIdx.x); b < buckets; b += static_cast<int>(blockDim.x)) count[b] = 0;
@@ -81,7 +80,6 @@ __device__ void exclusive_scan(int* values, int n) {
 // Places the rows of a chunk. kOneChunk: there is no other, and no counts were made.
 template <bool kOneChunk>
 __global__ void __launch_bounds__(kThreads) place_rows_kernel(SortArgs p) {
-  admit_successor();
   __shared__ int next[kMaxBuckets];                // where the next row of a bucket goes
   __shared__ int before[kMaxBuckets];              // rows of a bucket in chunks before this one
   __shared__ int warp_count[kWarps][kMaxBuckets];  // of this round; then where each warp's first goes
@@ -153,7 +151,6 @@ __device__ __forceinline__ void unpack(nv_bf16 raw, float (&v)[1]) { v[0] = to_f
 
 template <int kUnit>
 __global__ void gather_tokens_kernel(const nv_bf16* x, const int32_t* row_of, int top_k, int width, nv_bf16* out) {
-  admit_successor();
   wait_for_predecessor();
   const int64_t token = blockIdx.x;
   const int i = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * kUnit;
@@ -170,7 +167,6 @@ constexpr int kRowsInFlight = 8;
 
 template <int kUnit, typename Out, bool kAdd>
 __global__ void combine_kernel(CombineParams p, Out* out) {
-  admit_successor();
   wait_for_predecessor();
   // The token's rows by ascending place, which is ascending expert; those without a place come last.
   __shared__ int ordered_row[kWarp];

@@ -17,10 +17,7 @@ constexpr int kWarps = kThreads / kWarp;
 constexpr int kTile = 8;   // outputs, and at most input rows
 constexpr int kStep = 32;  // k of two mma: 16 bytes of each row for each of 4 lanes
 constexpr int kBatch = 8;  // steps in flight in a warp: 4 KB
-// Steps of a lane are kNear apart where a warp works on a stretch of its own, kFar where the warps of a block take
-// steps in turn: that shares any width evenly, and the block reads neighbouring lines at a time.
-constexpr int kNear = kStep;
-constexpr int kFar = kStep * kWarps;
+constexpr int kBatchWidth = kBatch * kStep;
 constexpr int kBlocksPerSm =
     2;  // 64 KB in flight on an SM. A third fits with fewer registers and was slower on an H100
 
@@ -38,7 +35,6 @@ struct LaneRow {
 
 // Step `u` of a batch. Weights are used once: past the L1 cache. Volatile, so that they are issued where they stand,
 // before any wait.
-template <int kStride>
 __device__ __forceinline__ uint4 load_weights(const LaneRow& row, int u) {
   uint4 v;
   asm volatile(
@@ -46,13 +42,12 @@ __device__ __forceinline__ uint4 load_weights(const LaneRow& row, int u) {
       "mov.u32 %0, 0;\nmov.u32 %1, 0;\nmov.u32 %2, 0;\nmov.u32 %3, 0;\n"
       "@p ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];\n}"
       : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w)
-      : "l"(row.p + u * kStride), "r"(row.limit), "r"(u * kStride));
+      : "l"(row.p + u * kStep), "r"(row.limit), "r"(u * kStep));
   return v;
 }
 
-template <int kStride>
 __device__ __forceinline__ uint4 load_input(const LaneRow& row, int u) {
-  return u * kStride < row.limit ? *reinterpret_cast<const uint4*>(row.p + u * kStride) : uint4{0, 0, 0, 0};
+  return u * kStep < row.limit ? *reinterpret_cast<const uint4*>(row.p + u * kStep) : uint4{0, 0, 0, 0};
 }
 
 // acc [input row, output] += over one step. Lane: acc[0..1] of its row, outputs 2 * (lane % 4) + {0, 1}.
@@ -75,23 +70,21 @@ struct Accumulator {
   }
 };
 
-template <int kStride>
 __device__ __forceinline__ void load_batch(uint4 (&w)[kBatch], const LaneRow& row) {
 #pragma unroll
-  for (int u = 0; u < kBatch; ++u) w[u] = load_weights<kStride>(row, u);
+  for (int u = 0; u < kBatch; ++u) w[u] = load_weights(row, u);
 }
 
 // acc += x · wᵀ over a batch, refilling w from `next`.
-template <int kStride>
 __device__ __forceinline__ void multiply_batch(Accumulator& acc, const LaneRow& x, uint4 (&w)[kBatch],
                                                const LaneRow& next) {
   uint4 input[kBatch];
 #pragma unroll
-  for (int u = 0; u < kBatch; ++u) input[u] = load_input<kStride>(x, u);
+  for (int u = 0; u < kBatch; ++u) input[u] = load_input(x, u);
 #pragma unroll
   for (int u = 0; u < kBatch; ++u) {
     acc.add(input[u], w[u]);
-    w[u] = load_weights<kStride>(next, u);
+    w[u] = load_weights(next, u);
   }
 }
 
@@ -119,16 +112,18 @@ class TileSum {
   int parity_ = 0;
 };
 
-// A warp's part of rows of `width`: every kWarps-th step, taken in batches.
+// A warp's part of rows of `width`: a stretch of steps, taken in batches. (Warps taking steps in turn, so that the
+// block reads neighbouring lines at a time, was 2 % slower on an H100.)
 struct Share {
-  static constexpr int kBatchWidth = kBatch * kFar;
   int begin;  // element, of this lane
   int count;
   int batches;
-  __device__ explicit Share(int width)
-      : begin(warp_index() * kStep + lane_k()),
-        count(width - begin),
-        batches((width + kBatchWidth - 1) / kBatchWidth) {}
+  __device__ explicit Share(int width) {
+    const int steps = ((width + kStep - 1) / kStep + kWarps - 1) / kWarps;
+    begin = warp_index() * steps * kStep + lane_k();
+    count = min((warp_index() + 1) * steps * kStep, width) - begin;
+    batches = (steps + kBatch - 1) / kBatch;
+  }
   __device__ __forceinline__ LaneRow of(const nv_bf16* row, bool exists) const {
     return {row + begin, exists ? count : 0};
   }
@@ -163,7 +158,6 @@ struct LinearArgs {
 
 template <typename Y, bool kAdd>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSm) linear_kernel(LinearArgs<Y> p, int first_tiles, int tiles) {
-  admit_successor();
   __shared__ TileSum::Buffer buffer;
   TileSum tile_sum(buffer);
   const Share share(p.k);
@@ -177,15 +171,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm) linear_kernel(LinearAr
   int tile = static_cast<int>(blockIdx.x);
   LaneRow row_w = weights(tile);
   uint4 w[kBatch];
-  load_batch<kFar>(w, row_w);
+  load_batch(w, row_w);
   wait_for_predecessor();
   for (; tile < tiles; tile += static_cast<int>(gridDim.x)) {
     const LaneRow next_row_w = weights(tile + static_cast<int>(gridDim.x));
     Accumulator acc;
     for (int batch = 0; batch < share.batches; ++batch) {
       const bool last = batch + 1 == share.batches;
-      multiply_batch<kFar>(acc, x.from(batch * Share::kBatchWidth), w,
-                           last ? next_row_w : row_w.from((batch + 1) * Share::kBatchWidth));
+      multiply_batch(acc, x.from(batch * kBatchWidth), w, last ? next_row_w : row_w.from((batch + 1) * kBatchWidth));
     }
     row_w = next_row_w;
     tile_sum.put(acc.sum());
@@ -236,7 +229,6 @@ __device__ __forceinline__ UpTile find_up_tile(const SmallExpertsUpParams& p, in
 }
 
 __global__ void __launch_bounds__(kThreads, kBlocksPerSm) experts_up_kernel(SmallExpertsUpParams p, int tiles) {
-  admit_successor();
   __shared__ TileSum::Buffer buffer;
   TileSum tile_sum(buffer);
   const Share share(p.hidden);
@@ -251,7 +243,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm) experts_up_kernel(Smal
   UpTile current = find_up_tile(p, tile);
   LaneRow row_w = weights(current, true);
   uint4 w[kBatch];
-  load_batch<kFar>(w, row_w);
+  load_batch(w, row_w);
   if (early) wait_for_predecessor();
   while (tile < tiles) {
     const int next_tile = tile + static_cast<int>(gridDim.x);
@@ -261,8 +253,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm) experts_up_kernel(Smal
     Accumulator acc;
     for (int batch = 0; batch < share.batches; ++batch) {
       const bool last = batch + 1 == share.batches;
-      multiply_batch<kFar>(acc, x.from(batch * Share::kBatchWidth), w,
-                           last ? next_row_w : row_w.from((batch + 1) * Share::kBatchWidth));
+      multiply_batch(acc, x.from(batch * kBatchWidth), w, last ? next_row_w : row_w.from((batch + 1) * kBatchWidth));
     }
     row_w = next_row_w;
     tile_sum.put(acc.sum());
@@ -282,7 +273,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm) experts_up_kernel(Smal
 
 // The sum over shared expert and routed experts, cut into batches that the warps take in turn. The shared expert's come
 // first: their weights are known before the routing is.
-constexpr int kDownBatchWidth = kBatch * kNear;
 struct DownBatch {
   LaneRow w;
   LaneRow x;
@@ -291,14 +281,13 @@ struct DownBatch {
 
 template <typename Y, bool kAdd>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSm) experts_down_kernel(SmallExpertsDownParams p, Y* y) {
-  admit_successor();
   __shared__ TileSum::Buffer buffer;
   TileSum tile_sum(buffer);
   // Tokens are neighbours in time, so that weights they share are read from memory once.
   const int64_t token = blockIdx.x;
   const int row = static_cast<int>(blockIdx.y) * kTile + lane_row();
-  const int shared_batches = p.w_shared == nullptr ? 0 : (p.shared_inter + kDownBatchWidth - 1) / kDownBatchWidth;
-  const int slot_batches = (p.inter + kDownBatchWidth - 1) / kDownBatchWidth;
+  const int shared_batches = p.w_shared == nullptr ? 0 : (p.shared_inter + kBatchWidth - 1) / kBatchWidth;
+  const int slot_batches = (p.inter + kBatchWidth - 1) / kBatchWidth;
   const int batches = shared_batches + p.top_k * slot_batches;
 
   // Rows of `inter` from element `begin` on.
@@ -312,11 +301,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm) experts_down_kernel(Sm
   const auto find = [&](int batch) -> DownBatch {
     if (batch < shared_batches) {
       const nv_bf16* act = p.act_shared + token * p.shared_inter;
-      return cut(p.w_shared, act, p.shared_inter, batch * kDownBatchWidth, 1.0F);
+      return cut(p.w_shared, act, p.shared_inter, batch * kBatchWidth, 1.0F);
     }
     if (batch >= batches) return {{p.w, 0}, {p.act, 0}, 0.0F};
     const int slot = (batch - shared_batches) / slot_batches;
-    const int begin = (batch - shared_batches) % slot_batches * kDownBatchWidth;
+    const int begin = (batch - shared_batches) % slot_batches * kBatchWidth;
     const int64_t pair = token * p.top_k + slot;
     return cut(p.w + int64_t{p.idx[pair]} * p.hidden * p.inter, p.act + pair * p.inter, p.inter, begin, p.weight[pair]);
   };
@@ -326,13 +315,13 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm) experts_down_kernel(Sm
   if (!early) wait_for_predecessor();
   DownBatch current = find(first);
   uint4 w[kBatch];
-  load_batch<kNear>(w, current.w);
+  load_batch(w, current.w);
   if (early) wait_for_predecessor();
   float2 total = {0.0F, 0.0F};
   for (int batch = first; batch < batches; batch += kWarps) {
     const DownBatch next = find(batch + kWarps);
     Accumulator acc;
-    multiply_batch<kNear>(acc, current.x, w, next.w);
+    multiply_batch(acc, current.x, w, next.w);
     const float2 part = acc.sum();
     total.x = fmaf(current.weight, part.x, total.x);
     total.y = fmaf(current.weight, part.y, total.y);
@@ -358,7 +347,6 @@ __device__ __forceinline__ bool is_first_lane() { return threadIdx.x % kWarp == 
 
 template <typename Y, bool kAdd>
 __global__ void linear_scalar_kernel(LinearArgs<Y> p) {
-  admit_successor();
   wait_for_predecessor();
   const int64_t output = global_warp();
   if (output >= p.first.n) return;
@@ -369,7 +357,6 @@ __global__ void linear_scalar_kernel(LinearArgs<Y> p) {
 }
 
 __global__ void experts_up_scalar_kernel(SmallExpertsUpParams p) {
-  admit_successor();
   wait_for_predecessor();
   const int64_t routed = int64_t{p.tokens} * p.top_k * p.inter;
   int64_t i = global_warp();
@@ -388,7 +375,6 @@ __global__ void experts_up_scalar_kernel(SmallExpertsUpParams p) {
 
 template <typename Y, bool kAdd>
 __global__ void experts_down_scalar_kernel(SmallExpertsDownParams p, Y* y) {
-  admit_successor();
   wait_for_predecessor();
   const int64_t i = global_warp();
   if (i >= int64_t{p.tokens} * p.hidden) return;
