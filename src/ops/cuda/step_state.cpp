@@ -34,8 +34,16 @@ void StepState::begin(const StepInputs& step) {
     if (from.q_begin + from.q_count > num_tokens_) continue;  // attention alone, without tokens
     std::fill_n(ints + 2 * max_tokens_ + from.q_begin, from.q_count, static_cast<int32_t>(s));
   }
-  std::memcpy(staging_.data(), host_sequences_.data(), host_sequences_.size() * sizeof(DeviceSequence));
-  EPS_CUDA(cudaMemcpyAsync(device_.data(), staging_.data(), total_bytes(), cudaMemcpyHostToDevice, stream_));
+  const size_t sequence_bytes = host_sequences_.size() * sizeof(DeviceSequence);
+  if (sequence_bytes > 0) std::memcpy(staging_.data(), host_sequences_.data(), sequence_bytes);
+  // Only what this step has: after a long prompt the arrays are much longer than a decode step.
+  if (sequence_bytes > 0) {
+    EPS_CUDA(cudaMemcpyAsync(device_.data(), staging_.data(), sequence_bytes, cudaMemcpyHostToDevice, stream_));
+  }
+  const size_t pitch = max_tokens_ * sizeof(int32_t);
+  if (num_tokens > 0)
+    EPS_CUDA(cudaMemcpy2DAsync(device_.data() + ints_begin(), pitch, ints, pitch, num_tokens * sizeof(int32_t), 3,
+                               cudaMemcpyHostToDevice, stream_));
   EPS_CUDA(cudaEventRecord(copied_.get(), stream_));
 }
 
