@@ -5,7 +5,7 @@
 set -euo pipefail
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then sed -n '2,4s/^# //p' "$0"; exit 0; fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bin=${1:-$root/build/cpu-release/bin}
+bin=${1:-$root/build/release/bin}
 
 sanitizer=$(command -v compute-sanitizer || true)
 for place in /usr/local/cuda/bin /usr/local/cuda/compute-sanitizer; do

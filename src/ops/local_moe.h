@@ -34,7 +34,7 @@ class LocalMoe {
   // Beyond them, whether an expert of the given load can run dense; without the load (see load()) none can.
   //
   // out [T, H] act = shared(x) + Σ weight · expert(x) of the routing set last; x [T, H] compute dtype.
-  // A token's sum goes over its experts in ascending order, so it does not depend on the kernels' choice of rows.
+  // A token's sum has one order, fixed by its own routing and the number of tokens.
   virtual void run(const MoeWeights& weights, const LocalKernels& kernels, TensorView x, MutableTensorView out) = 0;
 };
 
