@@ -77,6 +77,7 @@ struct PerplexityResult {
 // What the ranks have done since the engine opened.
 struct EngineReport {
   std::vector<std::string> op_sets;                 // by rank
+  std::string dtype;                                // that they compute in: "f32", "bf16"
   std::map<int, int64_t> moe_layers_by_stages;      // MoE layers run with so many stages
   std::map<std::string, int64_t> stages_by_kernel;  // on all ranks
   double communication_seconds = 0;                 // dispatch and combine, summed over ranks
@@ -110,6 +111,50 @@ class Engine {
     double decode_seconds = 0;
   };
   virtual StepTimes time_steps(int64_t prompt_tokens, int64_t decode_tokens, uint64_t seed) = 0;
+
+  // Times `batch_size` sequences of `input_len` random tokens, run together: their prefill, in steps of at most
+  // max_num_batched_tokens over all of them, then decoding, one token of each a step, always the likeliest. Of the
+  // `output_len` tokens of each the first comes from the prefill, so there are output_len - 1 decoding steps (0: none).
+  // `keep_going` (may be null) is asked between steps; false stops.
+  //
+  // Errors  kUsage: longer than the context
+  // Cost    the caches stay for the next call
+  struct BatchWork {
+    int64_t batch_size = 1;
+    int64_t input_len = 1;
+    int64_t output_len = 0;
+    uint64_t seed = 0;
+  };
+  struct BatchTimes {
+    double prefill_seconds = 0;          // to the first token of all sequences
+    std::vector<double> decode_seconds;  // by decoding step
+    bool complete = true;                // false: stopped before the end
+  };
+  virtual BatchTimes time_batch(const BatchWork& work, const std::function<bool()>& keep_going) = 0;
+
+  // Times `num_requests` alike requests, up to `max_num_seqs` of them at once: when some finish, others come in and are
+  // prefilled before the next token is decoded. `keep_going` gets the requests done and in all.
+  //
+  // Errors, cost  as time_batch
+  struct RequestWork {
+    int64_t num_requests = 1;
+    int64_t input_len = 1;
+    int64_t output_len = 1;  // 1 or more
+    int64_t max_num_seqs = 1;
+    uint64_t seed = 0;
+  };
+  struct RequestTimes {
+    double seconds = 0;
+    int64_t num_finished = 0;
+    int64_t num_prompt_tokens = 0;  // these two of unfinished requests, too
+    int64_t num_output_tokens = 0;
+  };
+  virtual RequestTimes time_requests(const RequestWork& work,
+                                     const std::function<bool(int64_t, int64_t)>& keep_going) = 0;
+
+  // Multiplications and additions of prefilling `num_sequences` of `length` tokens: two for each parameter that a token
+  // is multiplied with (the output matrix once a sequence) and causal attention.
+  virtual double prefill_flops(int64_t num_sequences, int64_t length) const = 0;
 
   virtual EngineReport report() const = 0;
   virtual std::string trace_json() const = 0;  // needs record_trace

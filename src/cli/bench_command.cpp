@@ -1,5 +1,5 @@
-// epsmoe bench: sweep (a model's speed), layer (one MoE layer against its baseline), overlap (the same cut in every
-// way), gemm (its experts' GEMMs in either kernel).
+// epsmoe bench: sweep (a model's speed), latency and throughput (bench_model_commands.cpp), layer (one MoE layer
+// against its baseline), overlap (the same cut in every way), gemm (its experts' GEMMs in either kernel).
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -8,16 +8,18 @@
 #include "cli/bench_gemm.h"
 #include "cli/bench_layer.h"
 #include "cli/bench_overlap.h"
+#include "cli/bench_subcommands.h"
 #include "cli/bench_sweep.h"
 #include "cli/command.h"
 
 namespace eps::cli {
-namespace {
 
 void print_out(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
 }
+
+namespace {
 
 bool keep_going() { return !interrupted(); }
 
@@ -213,10 +215,14 @@ void add_gemm(CLI::App& bench, Chosen& chosen) {
 
 void add_bench_command(CLI::App& app, Chosen& chosen) {
   CLI::App& command = *app.add_subcommand(
-      "bench", "Measure: a model (sweep), one MoE layer (layer), what its stages buy (overlap), or its kernels (gemm)");
+      "bench",
+      "Measure: a model (sweep, latency, throughput), one MoE layer (layer), what its stages buy (overlap), or "
+      "its kernels (gemm)");
   command.require_subcommand(1);
   command.footer("`epsmoe bench sweep --help` explains the first, and so on.");
   add_sweep(command, chosen);
+  add_bench_latency(command, chosen);
+  add_bench_throughput(command, chosen);
   add_layer(command, chosen);
   add_overlap(command, chosen);
   add_gemm(command, chosen);

@@ -19,16 +19,18 @@ MeanDeviation mean_deviation(const std::vector<double>& samples) {
   return out;
 }
 
-Spread spread(std::vector<double> samples) {
+double quantile(std::vector<double> samples, double share) {
   EPS_CHECK(!samples.empty());
   std::sort(samples.begin(), samples.end());
-  const auto at = [&samples](double quantile) {
-    const double place = quantile * static_cast<double>(samples.size() - 1);
-    const auto below = static_cast<size_t>(place);
-    const size_t above = std::min(below + 1, samples.size() - 1);
-    return samples[below] + (place - static_cast<double>(below)) * (samples[above] - samples[below]);
-  };
-  return {at(0.1), at(0.5), at(0.9)};
+  const double place = share * static_cast<double>(samples.size() - 1);
+  const auto below = static_cast<size_t>(place);
+  const size_t above = std::min(below + 1, samples.size() - 1);
+  return samples[below] + (place - static_cast<double>(below)) * (samples[above] - samples[below]);
+}
+
+Spread spread(std::vector<double> samples) {
+  std::sort(samples.begin(), samples.end());
+  return {quantile(samples, 0.1), quantile(samples, 0.5), quantile(samples, 0.9)};
 }
 
 std::string utc_time_now() {

@@ -12,12 +12,15 @@ struct MeanDeviation {
 };
 MeanDeviation mean_deviation(const std::vector<double>& samples);
 
+// By linear interpolation between neighbours; `share` 0 to 1.  Errors  kInternal without samples
+double quantile(std::vector<double> samples, double share);
+
 struct Spread {
   double p10 = 0;
   double median = 0;
   double p90 = 0;
 };
-// Quantiles by linear interpolation between neighbours.  Errors  kInternal without samples
+// Errors  kInternal without samples
 Spread spread(std::vector<double> samples);
 
 // "2026-01-31T12:00:00Z"

@@ -1,9 +1,9 @@
 #include "cli/bench_sweep.h"
 
 #include <cmath>
-#include <filesystem>
 
 #include "base/error.h"
+#include "cli/bench_model.h"
 #include "cli/bench_stats.h"
 #include "cli/progress.h"
 #include "engine/factory.h"
@@ -27,12 +27,6 @@ const char* flag_of(const SweepTest& test) { return test.num_prompt > 0 ? "-p" :
 int64_t run_once(Engine& engine, const SweepTest& test, uint64_t seed) {
   const Engine::StepTimes times = engine.time_steps(test.num_prompt, test.num_generated, seed);
   return std::llround((times.prefill_seconds + times.decode_seconds) * 1e9);
-}
-
-// The folder's own name: "models/austen-moe/" is austen-moe.
-std::string short_name(const std::string& model) {
-  const std::filesystem::path path = std::filesystem::path(model).lexically_normal();
-  return (path.has_filename() ? path.filename() : path.parent_path().filename()).string();
 }
 
 }  // namespace
@@ -81,7 +75,7 @@ bool run_sweep(const SweepOptions& options, Engine& engine, const Print& print,
   }
   const EngineOptions& e = options.engine;
   SweepPrinter printer(options,
-                       {short_name(e.model), e.dummy_weights, engine.weight_bytes(), engine.num_parameters(),
+                       {short_model_name(e.model), e.dummy_weights, engine.weight_bytes(), engine.num_parameters(),
                         engine.report().op_sets.front(), e.threads > 0 ? e.threads : default_threads_per_rank(e.ep)});
   print(printer.header());
   bool complete = true;

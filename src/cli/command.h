@@ -47,7 +47,7 @@ void add_inspect_command(CLI::App& app, Chosen& chosen);
 void add_plan_command(CLI::App& app, Chosen& chosen);
 void add_doctor_command(CLI::App& app, Chosen& chosen);
 void add_simulate_command(CLI::App& app, Chosen& chosen);
-void add_bench_command(CLI::App& app, Chosen& chosen);  // bench sweep | layer | overlap | gemm
+void add_bench_command(CLI::App& app, Chosen& chosen);  // bench sweep | latency | throughput | layer | ...
 void add_tune_command(CLI::App& app, Chosen& chosen);
 
 }  // namespace eps::cli

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "engine/batch_timing.h"
 #include "engine/factory.h"
 #include "engine/model_folder.h"
 #include "engine/profile_choice.h"
@@ -79,6 +80,7 @@ class EngineImpl final : public Engine {
       if (options_.on_load_progress) options_.on_load_progress(done, total);
     });
     ranks_ = std::make_unique<RankGroup>(*model_, std::move(ops), std::move(comms), group);
+    batch_ = std::make_unique<BatchRun>(*ranks_, folder_.spec, options.max_num_batched_tokens);
     profile_name_ = group.profile.name;
   }
 
@@ -202,9 +204,23 @@ class EngineImpl final : public Engine {
     return times;
   }
 
+  BatchTimes time_batch(const BatchWork& work, const std::function<bool()>& keep_going) override {
+    return eps::time_batch(*batch_, folder_.spec, work, keep_going);
+  }
+
+  RequestTimes time_requests(const RequestWork& work,
+                             const std::function<bool(int64_t, int64_t)>& keep_going) override {
+    return eps::time_requests(*batch_, folder_.spec, work, keep_going);
+  }
+
+  double prefill_flops(int64_t num_sequences, int64_t length) const override {
+    return folder_.spec.prefill_flops(num_sequences, length);
+  }
+
   EngineReport report() const override {
     EngineReport out;
     out.op_sets = ranks_->op_set_descriptions();
+    out.dtype = to_string(ranks_->op_set(0).compute_dtype());
     OverlapStats overlap;
     for (int r = 0; r < ranks_->num_ranks(); ++r) {
       overlap += ranks_->stats(r).overlap;
@@ -323,6 +339,7 @@ class EngineImpl final : public Engine {
   int64_t max_model_len_ = 0;
   std::unique_ptr<Model> model_;
   std::unique_ptr<RankGroup> ranks_;
+  std::unique_ptr<BatchRun> batch_;
   std::string profile_name_, profile_note_;
 };
 

@@ -42,15 +42,23 @@ void KvCache::grow(int64_t capacity) {
   capacity_ = capacity;
 }
 
+void KvCache::require_fits(int64_t count) const {
+  if (count <= max_tokens_) return;
+  fail(ErrorKind::kUsage, "context",
+       {.what = "the sequence does not fit the context",
+        .got = fmt::format("{} tokens", count),
+        .wanted = fmt::format("at most {}", max_tokens_),
+        .hint = "a shorter prompt or a smaller --max-tokens"});
+}
+
+void KvCache::reserve(int64_t count) {
+  require_fits(count);
+  if (count > capacity_) grow(count);
+}
+
 void KvCache::extend(int64_t count) {
   const int64_t wanted = num_tokens_ + count;
-  if (wanted > max_tokens_) {
-    fail(ErrorKind::kUsage, "context",
-         {.what = "the sequence does not fit the context",
-          .got = fmt::format("{} tokens", wanted),
-          .wanted = fmt::format("at most {}", max_tokens_),
-          .hint = "a shorter prompt or a smaller --max-tokens"});
-  }
+  require_fits(wanted);
   // By half as much again: a longer answer pays for few copies, and little room stays unused.
   if (wanted > capacity_) grow(std::min(max_tokens_, std::max({wanted + kLeastRoom, capacity_ * 3 / 2})));
   num_tokens_ = wanted;

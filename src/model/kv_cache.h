@@ -23,10 +23,18 @@ class KvCache {
   // Errors  kUsage when the context would exceed max_tokens
   void extend(int64_t count);
 
+  // Sets room aside for `count` tokens in all, so that no step up to there has to.
+  // Errors  as extend
+  void reserve(int64_t count);
+
+  // Forgets the tokens and keeps the room.
+  void clear() { num_tokens_ = 0; }
+
   // The last `count` tokens as the new ones of a step, at rows from `q_begin` on. Valid until the next extend.
   StepSequence step_sequence(int64_t q_begin, int64_t count) const;
 
  private:
+  void require_fits(int64_t count) const;
   void grow(int64_t capacity);
 
   OpSet* ops_;

@@ -44,6 +44,16 @@ int64_t ModelSpec::active_parameters() const {
   return total_parameters() - num_moe_layers() * idle * expert_parameters();
 }
 
+double ModelSpec::prefill_flops(int64_t num_sequences, int64_t length) const {
+  const auto n = static_cast<double>(length);
+  const auto output_matrix = static_cast<double>(vocab_size * hidden);
+  const double per_token = static_cast<double>(active_parameters()) - output_matrix * (tie_embeddings ? 1 : 2);
+  const double pairs = n * (n + 1) / 2;
+  const double per_pair = static_cast<double>(attention.mla.num_heads) * (attention.mla.q_dim() + attention.mla.v_dim);
+  const double attention_layers = num_layers() * pairs * per_pair;
+  return 2 * static_cast<double>(num_sequences) * (n * per_token + output_matrix + attention_layers);
+}
+
 namespace {
 
 // Inverse frequency of each rotated pair. Computed in f32 where the published code does, because at position 4000 a

@@ -70,6 +70,11 @@ struct ModelSpec {
   int64_t expert_parameters() const;     // one routed expert
   int64_t total_parameters() const;
   int64_t active_parameters() const;  // that a token meets
+
+  // Multiplications and additions of prefilling `num_sequences` of `length` tokens: two for each active parameter, but
+  // for the embedding, which is looked up, and the output matrix, which only a sequence's last token meets; and causal
+  // attention, by keys and values of every head as MLA is defined, however it is computed.
+  double prefill_flops(int64_t num_sequences, int64_t length) const;
 };
 
 // The MoE layers' sizes for planning: weights as they are stored, activations as they are computed with.

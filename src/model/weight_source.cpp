@@ -5,6 +5,9 @@
 #include <cmath>
 #include <set>
 
+#include "base/cpu_features.h"
+#include "base/thread_pool.h"
+
 namespace eps {
 namespace {
 
@@ -31,20 +34,27 @@ class CheckpointSource final : public WeightSource {
   std::set<std::string> used_;
 };
 
-// splitmix64: a different, repeatable stream for every name.
+// splitmix64: a different, repeatable stream for every name. Its state only counts, so a stream can start anywhere.
 class Stream {
  public:
   explicit Stream(const std::string& name) {
     for (const char c : name) state_ = (state_ ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
   }
+  // The same stream, `draws` further on.
+  Stream after(int64_t draws) const {
+    Stream out = *this;
+    out.state_ += static_cast<uint64_t>(draws) * kStep;
+    return out;
+  }
   uint64_t next() {
-    uint64_t z = (state_ += 0x9e3779b97f4a7c15ULL);
+    uint64_t z = (state_ += kStep);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
     return z ^ (z >> 31);
   }
 
  private:
+  static constexpr uint64_t kStep = 0x9e3779b97f4a7c15ULL;
   uint64_t state_ = 0xcbf29ce484222325ULL;
 };
 
@@ -71,36 +81,86 @@ class BellTable {
   std::array<bf16, 4 * 255 + 1> values_;
 };
 
+// Released memory for the next weight of about its size: new pages cost the kernel about what filling them costs us.
+class SpareBuffers {
+ public:
+  Buffer take(size_t num_bytes) {
+    const auto found = std::ranges::find_if(buffers_, [num_bytes](const Buffer& buffer) {
+      return buffer.capacity() >= num_bytes && buffer.capacity() / 2 <= num_bytes;
+    });
+    if (found == buffers_.end()) return Buffer(num_bytes);
+    Buffer out = std::move(*found);
+    buffers_.erase(found);
+    num_bytes_ -= out.capacity();
+    return out;
+  }
+  void give(Buffer buffer) {
+    if (num_bytes_ + buffer.capacity() > kMostBytes) return;
+    num_bytes_ += buffer.capacity();
+    buffers_.push_back(std::move(buffer));
+  }
+
+ private:
+  // What is spared stays for as long as the model: room for the matrices of one expert (DeepSeek-V2: 2 x 15.7 MB).
+  static constexpr size_t kMostBytes = size_t{32} << 20;
+  std::vector<Buffer> buffers_;
+  size_t num_bytes_ = 0;
+};
+
 class DummySource final : public WeightSource {
  public:
+  explicit DummySource(int num_threads) : pool_(num_threads) {}
+
   bool has(const std::string&) const override { return true; }
 
   TensorView get(const std::string& name, const Shape& shape) override {
+    const int64_t count = shape.numel();
     Buffer& buffer = buffers_[name];
+    if (buffer.capacity() == 0) buffer = spares_.take(std::max<size_t>(1, static_cast<size_t>(count) * sizeof(bf16)));
     const MutableTensorView view = buffer.view(DType::kBF16, shape);
     bf16* out = view.as<bf16>();
-    const int64_t count = shape.numel();
     if (shape.rank() == 1) {  // a norm
       std::fill_n(out, count, to_bf16(1.0F));
       return view;
     }
-    Stream stream(name);
-    for (int64_t i = 0; i < count; i += 2) {
-      const auto pair = bell_.pair(stream.next());
-      out[i] = pair[0];
-      if (i + 1 < count) out[i + 1] = pair[1];
-    }
+    const Stream stream(name);
+    pool_.parallel_for((count + kBlock - 1) / kBlock, [&](int64_t block) {
+      const int64_t begin = block * kBlock;
+      fill(stream.after(begin / 2), out + begin, std::min(kBlock, count - begin));
+    });
     return view;
   }
 
-  void release(const std::string& name) override { buffers_.erase(name); }
+  void release(const std::string& name) override {
+    const auto found = buffers_.find(name);
+    if (found == buffers_.end()) return;
+    spares_.give(std::move(found->second));
+    buffers_.erase(found);
+  }
   std::vector<std::string> unused() const override { return {}; }
   uint64_t total_bytes() const override { return 0; }
 
  private:
+  // Values of one turn of a thread: some 100 us of work, which waking a thread is little beside.
+  static constexpr int64_t kBlock = 1 << 16;
+
+  void fill(Stream stream, bf16* out, int64_t count) const {
+    for (int64_t i = 0; i + 1 < count; i += 2) {
+      const auto pair = bell_.pair(stream.next());
+      out[i] = pair[0];
+      out[i + 1] = pair[1];
+    }
+    if (count % 2 == 1) out[count - 1] = bell_.pair(stream.next())[0];
+  }
+
   BellTable bell_;
   std::map<std::string, Buffer> buffers_;
+  SpareBuffers spares_;
+  ThreadPool pool_;
 };
+
+// More write faster than weights are packed.
+constexpr int kMostThreads = 16;
 
 }  // namespace
 
@@ -108,6 +168,9 @@ std::unique_ptr<WeightSource> make_checkpoint_source(const Checkpoint& checkpoin
   return std::make_unique<CheckpointSource>(checkpoint);
 }
 
-std::unique_ptr<WeightSource> make_dummy_source() { return std::make_unique<DummySource>(); }
+std::unique_ptr<WeightSource> make_dummy_source(int num_threads) {
+  return std::make_unique<DummySource>(num_threads > 0 ? num_threads
+                                                       : std::min(cpu_features().usable_cores, kMostThreads));
+}
 
 }  // namespace eps

@@ -28,7 +28,8 @@ class WeightSource {
 // Weights of `checkpoint`, which must outlive the source.
 std::unique_ptr<WeightSource> make_checkpoint_source(const Checkpoint& checkpoint);
 
-// Repeatable random bf16 weights, normal-like with standard deviation 0.02 (norms: 1). Each name has its own values.
-std::unique_ptr<WeightSource> make_dummy_source();
+// Repeatable random bf16 weights, normal-like with standard deviation 0.02 (norms: 1). Each name has its own values,
+// the same for every number of threads. (0: the usable cores, up to 16)
+std::unique_ptr<WeightSource> make_dummy_source(int num_threads = 0);
 
 }  // namespace eps

@@ -23,6 +23,20 @@ TEST(ModelSpec, PresetsHaveThePublishedSizes) {
   EXPECT_THROW(preset_spec("deepseek-v9"), Error);
 }
 
+TEST(ModelSpec, PrefillFlopsCountWhatTokensMeetOnce) {
+  const ModelSpec lite = preset_spec("deepseek-v2-lite");
+  constexpr double kOutputMatrix = 102400.0 * 2048;
+  constexpr double kPerPair = 27 * 16 * (192.0 + 128.0);  // layers, heads, key and value width
+  // The model card's 2.4 B active parameters are without embeddings; a first token meets the output matrix, too.
+  EXPECT_NEAR(lite.prefill_flops(1, 1), 2 * (2.24e9 + kOutputMatrix), 0.05e9);
+  // Twice the tokens: twice the projections, one output matrix as before, and n² more pairs.
+  EXPECT_NEAR(lite.prefill_flops(1, 2000) - 2 * lite.prefill_flops(1, 1000), 2 * (1e6 * kPerPair - kOutputMatrix), 1e5);
+  EXPECT_DOUBLE_EQ(lite.prefill_flops(3, 100), 3 * lite.prefill_flops(1, 100));
+  ModelSpec tied = lite;
+  tied.tie_embeddings = true;
+  EXPECT_DOUBLE_EQ(tied.prefill_flops(2, 50), lite.prefill_flops(2, 50));
+}
+
 TEST(ModelSpec, PlainRopeTurnsByPositionOverTheta) {
   const RopeTable table = make_rope_table({.dim = 4, .theta = 100.0, .yarn = std::nullopt}, 3);
   ASSERT_EQ(table.cos.size(), 6U);
@@ -61,6 +75,26 @@ TEST(KvCache, GrowsAndRefusesWhatDoesNotFit) {
   EXPECT_EQ(cache.num_tokens(), 1000);
   cache.extend(1000);
   EXPECT_EQ(cache.step_sequence(0, 1).capacity, 2000);
+}
+
+TEST(KvCache, ReservesWhatIsAskedForAndKeepsTheRoomWhenCleared) {
+  const auto ops = make_reference_ops();
+  KvCache cache(preset_spec("deepseek-v2-lite"), 2000, *ops);
+  cache.reserve(700);
+  const size_t bytes = cache.num_bytes();
+  const auto memory = [&cache] { return cache.step_sequence(0, 0).latent; };
+  void* const before = memory();
+  cache.extend(700);
+  EXPECT_EQ(cache.step_sequence(0, 1).capacity, 700);
+  cache.clear();
+  EXPECT_EQ(cache.num_tokens(), 0);
+  cache.reserve(650);
+  cache.extend(10);
+  EXPECT_EQ(memory(), before);
+  EXPECT_EQ(cache.num_bytes(), bytes);
+  cache.reserve(2000);
+  EXPECT_EQ(cache.num_tokens(), 10);
+  EXPECT_THROW(cache.reserve(2001), Error);
 }
 
 }  // namespace

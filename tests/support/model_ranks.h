@@ -63,6 +63,7 @@ class ModelRanks {
   }
 
   const RankGroup& ranks() const { return *ranks_; }
+  RankGroup& ranks() { return *ranks_; }
 
  private:
   const ModelFolder& folder_;

@@ -1,0 +1,125 @@
+// epsmoe bench latency and bench throughput: their flags.
+#include "cli/bench_latency.h"
+#include "cli/bench_subcommands.h"
+#include "cli/bench_throughput.h"
+#include "cli/output_file.h"
+
+namespace eps::cli {
+namespace {
+
+bool keep_going() { return !interrupted(); }
+
+// Where a result goes.
+struct ResultFlags {
+  bool json = false;
+  std::string output_json;
+};
+
+void add_result_flags(CLI::App& command, ResultFlags& flags) {
+  command.add_flag("--json", flags.json, "One JSON object on one line of stdout, instead of the text");
+  command.add_option("--output-json", flags.output_json, "Write the JSON object to this file, too")->type_name("FILE");
+}
+
+void show(const ResultFlags& flags, const std::string& text, const std::string& json) {
+  print_out(flags.json ? json + "\n" : text);
+  if (!flags.output_json.empty()) write_file(flags.output_json, json + "\n");
+}
+
+int run(const LatencyOptions& options, const ResultFlags& flags) {
+  check_latency(options);
+  if (!flags.output_json.empty()) require_writable("--output-json", flags.output_json);
+  const auto engine = open_engine(options.engine);
+  const LatencyResult result = run_latency(options, *engine, keep_going);
+  if (!result.latencies.empty()) {
+    const BenchedModel model = describe_model(options.engine, *engine);
+    show(flags, format_latency_text(options, model, result), format_latency_json(options, model, result));
+  }
+  return interrupted() ? kInterruptedExit : 0;
+}
+
+int run(const ThroughputOptions& options, const ResultFlags& flags) {
+  check_throughput(options);
+  if (!flags.output_json.empty()) require_writable("--output-json", flags.output_json);
+  const auto engine = open_engine(options.engine);
+  const Engine::RequestTimes times = run_throughput(options, *engine, keep_going);
+  if (times.num_finished > 0) {
+    const BenchedModel model = describe_model(options.engine, *engine);
+    show(flags, format_throughput_text(options, model, times), format_throughput_json(options, model, times));
+  }
+  return interrupted() ? kInterruptedExit : 0;
+}
+
+}  // namespace
+
+void add_bench_latency(CLI::App& bench, Chosen& chosen) {
+  CLI::App& command = *bench.add_subcommand(
+      "latency", "One batch from its prompts to its last token: prefill and decoding, as `vllm bench latency` does");
+  const auto options = std::make_shared<LatencyOptions>();
+  const auto flags = std::make_shared<ResultFlags>();
+  add_engine_flags(command, options->engine);
+  CLI::Option_group& work = *command.add_option_group("Batch");
+  work.add_option("--batch-size", options->batch_size, "Sequences; with --ep they go to the ranks in turn")
+      ->capture_default_str();
+  work.add_option("--input-len", options->input_len, "Random tokens of each prompt")->capture_default_str();
+  work.add_option("--output-len", options->output_len,
+                  "Tokens made for each sequence: the first by the prefill, each other by a decoding step of the whole "
+                  "batch (0: prefill only)")
+      ->capture_default_str();
+  work.add_option("--seed", options->seed, "Of the first iteration's tokens; each one after it adds 1")
+      ->capture_default_str();
+  CLI::Option_group& measuring = *command.add_option_group("Measuring");
+  measuring.add_option("--num-iters", options->num_iters, "Iterations that count")->capture_default_str();
+  measuring.add_option("--num-iters-warmup", options->num_iters_warmup, "Iterations before them that do not")
+      ->capture_default_str();
+  measuring
+      .add_option("--limit-tflops", options->limit_tflops,
+                  "What to give the prefill's rate in percent of, in TFLOP/s (0: on the CPU the best oneDNN product of "
+                  "the run, elsewhere nothing)")
+      ->capture_default_str();
+  add_result_flags(command, *flags);
+  command.footer(
+      "Prompts are prefilled in steps of at most --max-num-batched-tokens: several share a step when they fit, a long\n"
+      "one takes several. Decoding takes the likeliest token and does not stop at an end-of-text token. The JSON has\n"
+      "vLLM's keys (avg_latency, latencies, percentiles; seconds) and more: prefill_seconds, "
+      "prefill_tokens_per_second,\n"
+      "decode_ms, ... Ctrl-C reports the iterations that are done.\n"
+      "Examples:\n"
+      "  epsmoe bench latency -m models/austen-moe --batch-size 8 --input-len 32 --output-len 128\n"
+      "  epsmoe bench latency -m models/austen-moe --ep 2 --batch-size 16 --output-len 0 --json\n"
+      "  epsmoe bench latency -m deepseek-v2-lite --load-format dummy --batch-size 1 --input-len 512 --num-iters 3 \\\n"
+      "    --num-iters-warmup 1 --output-json latency.json");
+  command.callback([options, flags, &chosen] { chosen.action = [options, flags] { return run(*options, *flags); }; });
+}
+
+void add_bench_throughput(CLI::App& bench, Chosen& chosen) {
+  CLI::App& command = *bench.add_subcommand(
+      "throughput", "Many requests, as many at once as allowed: tokens per second, as `vllm bench throughput` does");
+  const auto options = std::make_shared<ThroughputOptions>();
+  const auto flags = std::make_shared<ResultFlags>();
+  add_engine_flags(command, options->engine);
+  CLI::Option_group& work = *command.add_option_group("Requests");
+  work.add_option("--num-prompts", options->num_prompts, "Requests, all there from the start")->capture_default_str();
+  work.add_option("--input-len", options->input_len, "Random tokens of each prompt")->capture_default_str();
+  work.add_option("--output-len", options->output_len, "Tokens made for each request")->capture_default_str();
+  work.add_option("--max-num-seqs", options->max_num_seqs,
+                  "Most requests at once, on all ranks together; each has a cache for all its tokens")
+      ->capture_default_str();
+  work.add_option("--seed", options->seed, "The same seed gives the same prompts")->capture_default_str();
+  command
+      .add_option("--num-warmups", options->num_warmups,
+                  "Requests before the clock starts, of the same prompt length and three tokens")
+      ->capture_default_str();
+  add_result_flags(command, *flags);
+  command.footer(
+      "When requests finish, others take their places and are prefilled before the next token is decoded. Tokens are\n"
+      "the likeliest, and an end-of-text token does not end a request. The JSON has vLLM's keys (elapsed_time,\n"
+      "num_requests, total_num_tokens, requests_per_second, tokens_per_second; prompts included) and more. Ctrl-C\n"
+      "reports what was done.\n"
+      "Examples:\n"
+      "  epsmoe bench throughput -m models/austen-moe --num-prompts 100 --input-len 64 --output-len 64\n"
+      "  epsmoe bench throughput -m models/austen-moe --ep 2 --max-num-seqs 32 --num-prompts 64 --json\n"
+      "  epsmoe bench throughput -m deepseek-v2-lite --load-format dummy --num-prompts 8 --output-len 8");
+  command.callback([options, flags, &chosen] { chosen.action = [options, flags] { return run(*options, *flags); }; });
+}
+
+}  // namespace eps::cli

@@ -1,0 +1,16 @@
+// The subcommands of `epsmoe bench` that have a source of their own; bench_command.cpp adds them beside its others.
+#pragma once
+
+#include <string_view>
+
+#include "cli/command.h"
+
+namespace eps::cli {
+
+void add_bench_latency(CLI::App& bench, Chosen& chosen);
+void add_bench_throughput(CLI::App& bench, Chosen& chosen);
+
+// To stdout, at once.
+void print_out(std::string_view text);
+
+}  // namespace eps::cli

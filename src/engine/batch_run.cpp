@@ -1,0 +1,133 @@
+#include "engine/batch_run.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+
+namespace eps {
+
+int32_t pick_largest(std::span<const float> logits) {
+  // Sixteen maxima side by side become vector instructions: a step of a large batch picks from millions of logits.
+  constexpr size_t kLanes = 16;
+  std::array<float, kLanes> lanes;
+  lanes.fill(-std::numeric_limits<float>::infinity());
+  size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      const float v = logits[i + lane];
+      lanes[lane] = v > lanes[lane] ? v : lanes[lane];
+    }
+  }
+  for (; i < logits.size(); ++i) lanes[0] = std::max(lanes[0], logits[i]);
+  const float top = *std::ranges::max_element(lanes);
+  if (!std::isfinite(top)) {
+    fail(ErrorKind::kInput, "model",
+         {.what = "its logits are not numbers",
+          .got = "NaN or infinity",
+          .wanted = "",
+          .hint = "epsmoe inspect, and the checkpoint's files again"});
+  }
+  return static_cast<int32_t>(std::ranges::find(logits, top) - logits.begin());
+}
+
+std::unique_ptr<KvCache> BatchRun::take_cache(int rank, int64_t num_tokens) {
+  auto& spares = spare_caches_[static_cast<size_t>(rank)];
+  std::unique_ptr<KvCache> cache;
+  if (spares.empty()) {
+    cache = std::make_unique<KvCache>(spec_, spec_.max_positions, ranks_.op_set(rank));
+  } else {
+    cache = std::move(spares.back());
+    spares.pop_back();
+  }
+  cache->reserve(num_tokens);
+  return cache;
+}
+
+void BatchRun::keep_cache(BatchSequence& sequence) {
+  sequence.cache->clear();
+  spare_caches_[static_cast<size_t>(sequence.rank)].push_back(std::move(sequence.cache));
+}
+
+void BatchRun::add(std::vector<int32_t> prompt, int64_t num_output) {
+  EPS_CHECK(!prompt.empty());
+  std::vector<int64_t> count(static_cast<size_t>(ranks_.num_ranks()));
+  for (const BatchSequence& s : sequences_) ++count[static_cast<size_t>(s.rank)];
+  BatchSequence sequence;
+  sequence.id = next_id_++;
+  sequence.rank = static_cast<int>(std::ranges::min_element(count) - count.begin());
+  sequence.num_output = num_output;
+  // The last token is output and not fed again.
+  const int64_t most_tokens = std::ssize(prompt) + std::max<int64_t>(0, num_output - 1);
+  sequence.cache = take_cache(sequence.rank, most_tokens);
+  sequence.prompt = std::move(prompt);
+  sequences_.push_back(std::move(sequence));
+}
+
+std::vector<BatchRun::Part> BatchRun::next_prompts() {
+  std::vector<Part> parts;
+  int64_t left = max_num_batched_tokens_;
+  for (BatchSequence& s : sequences_) {
+    if (s.num_waiting() == 0) continue;
+    if (!parts.empty() && s.num_waiting() > left) break;  // in their order, so that none waits for ever
+    const int64_t count = std::min(s.num_waiting(), left);
+    const auto ids =
+        std::span<const int32_t>(s.prompt).subspan(static_cast<size_t>(s.num_prefilled), static_cast<size_t>(count));
+    const LogitRows rows = count == s.num_waiting() ? LogitRows::kLast : LogitRows::kNone;
+    parts.push_back({&s, {s.rank, {s.cache.get(), ids, rows}}});
+    left -= count;
+    if (left == 0) break;
+  }
+  return parts;
+}
+
+void BatchRun::step(const std::vector<Part>& parts) {
+  std::vector<PlacedChunk> chunks;
+  for (const Part& part : parts) chunks.push_back(part.chunk);
+  // One row of logits a chunk, so no two threads write the same element.
+  std::vector<int32_t> picked(parts.size(), -1);
+  ranks_.step(chunks, [&](size_t i, int64_t, std::span<const float> logits) { picked[i] = pick_largest(logits); });
+  for (size_t i = 0; i < parts.size(); ++i) {
+    BatchSequence& s = *parts[i].sequence;
+    if (picked[i] >= 0 && std::ssize(s.output) < s.num_output) s.output.push_back(picked[i]);
+  }
+}
+
+bool BatchRun::prefill_step() {
+  const std::vector<Part> parts = next_prompts();
+  if (parts.empty()) return false;
+  step(parts);
+  for (const Part& part : parts) part.sequence->num_prefilled += std::ssize(part.chunk.chunk.ids);
+  return true;
+}
+
+bool BatchRun::decode_step() {
+  std::vector<Part> parts;
+  for (BatchSequence& s : sequences_) {
+    if (s.num_waiting() > 0 || s.is_finished()) continue;
+    parts.push_back({&s, {s.rank, {s.cache.get(), std::span(&s.output.back(), 1), LogitRows::kLast}}});
+  }
+  if (parts.empty()) return false;
+  step(parts);
+  return true;
+}
+
+std::vector<BatchSequence> BatchRun::take_finished() {
+  std::vector<BatchSequence> out;
+  std::vector<BatchSequence> rest;
+  for (BatchSequence& s : sequences_) {
+    if (s.is_finished()) keep_cache(s);
+    (s.is_finished() ? out : rest).push_back(std::move(s));
+  }
+  sequences_ = std::move(rest);
+  return out;
+}
+
+void BatchRun::cancel() {
+  for (BatchSequence& s : sequences_) keep_cache(s);
+  sequences_.clear();
+}
+
+}  // namespace eps

@@ -1,0 +1,103 @@
+#include "engine/batch_timing.h"
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+namespace eps {
+namespace {
+
+double seconds_between(int64_t begin_ns, int64_t end_ns) { return static_cast<double>(end_ns - begin_ns) * 1e-9; }
+
+class RandomTokens {
+ public:
+  RandomTokens(uint64_t seed, int64_t vocab_size) : state_(seed), vocab_size_(static_cast<uint64_t>(vocab_size)) {}
+  std::vector<int32_t> draw(int64_t count) {
+    std::vector<int32_t> out(static_cast<size_t>(count));
+    for (int32_t& id : out) {
+      state_ = state_ * 6364136223846793005ULL + 1442695040888963407ULL;  // Knuth's; the high bits are the good ones
+      id = static_cast<int32_t>((state_ >> 33) % vocab_size_);
+    }
+    return out;
+  }
+
+ private:
+  uint64_t state_;
+  uint64_t vocab_size_;
+};
+
+void require_fits(const ModelSpec& spec, int64_t input_len, int64_t output_len) {
+  if (input_len + output_len <= spec.max_positions) return;
+  fail(ErrorKind::kUsage, "--input-len",
+       {.what = "with --output-len it is longer than the context",
+        .got = fmt::format("{} tokens", input_len + output_len),
+        .wanted = fmt::format("at most {}", spec.max_positions),
+        .hint = ""});
+}
+
+}  // namespace
+
+Engine::BatchTimes time_batch(BatchRun& run, const ModelSpec& spec, const Engine::BatchWork& work,
+                              const std::function<bool()>& keep_going) {
+  EPS_CHECK(work.batch_size >= 1 && work.input_len >= 1 && work.output_len >= 0);
+  require_fits(spec, work.input_len, work.output_len);
+  run.cancel();
+  RandomTokens tokens(work.seed, spec.vocab_size);
+  for (int64_t i = 0; i < work.batch_size; ++i) run.add(tokens.draw(work.input_len), work.output_len);
+
+  Engine::BatchTimes times;
+  const auto may_go_on = [&] { return times.complete = !keep_going || keep_going(); };
+  const int64_t start = now_ns();
+  while (may_go_on() && run.prefill_step()) {
+  }
+  int64_t last = now_ns();
+  times.prefill_seconds = seconds_between(start, last);
+  while (times.complete && may_go_on() && run.decode_step()) {
+    const int64_t now = now_ns();
+    times.decode_seconds.push_back(seconds_between(last, now));
+    last = now;
+  }
+  run.cancel();
+  return times;
+}
+
+Engine::RequestTimes time_requests(BatchRun& run, const ModelSpec& spec, const Engine::RequestWork& work,
+                                   const std::function<bool(int64_t, int64_t)>& keep_going) {
+  EPS_CHECK(work.num_requests >= 1 && work.input_len >= 1 && work.output_len >= 1 && work.max_num_seqs >= 1);
+  require_fits(spec, work.input_len, work.output_len);
+  run.cancel();
+  RandomTokens tokens(work.seed, spec.vocab_size);
+  std::vector<std::vector<int32_t>> prompts;
+  for (int64_t i = 0; i < work.num_requests; ++i) prompts.push_back(tokens.draw(work.input_len));
+
+  Engine::RequestTimes times;
+  const auto count = [&times](const BatchSequence& s) {
+    times.num_prompt_tokens += s.num_prefilled;
+    times.num_output_tokens += std::ssize(s.output);
+  };
+  auto next = prompts.begin();
+  const auto admit = [&] {
+    while (next != prompts.end() && std::ssize(run.sequences()) < work.max_num_seqs) {
+      run.add(std::move(*next++), work.output_len);
+    }
+  };
+  admit();  // before the clock starts, for it sets memory aside; later ones get that of those who have left
+  const int64_t start = now_ns();
+  while (times.num_finished < work.num_requests) {
+    if (keep_going && !keep_going(times.num_finished, work.num_requests)) break;
+    admit();
+    // Prompts first: the more sequences a decoding step has, the less each token costs.
+    if (!run.prefill_step()) run.decode_step();
+    for (const BatchSequence& s : run.take_finished()) {
+      count(s);
+      ++times.num_finished;
+    }
+  }
+  times.seconds = seconds_between(start, now_ns());
+  std::ranges::for_each(run.sequences(), count);
+  run.cancel();
+  return times;
+}
+
+}  // namespace eps

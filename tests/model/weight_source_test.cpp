@@ -1,0 +1,69 @@
+#include "model/weight_source.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+namespace eps {
+namespace {
+
+// One value by the published formula: splitmix64 seeded with the name, one draw for each two values, each value the sum
+// of four of its bytes.
+float formula(const std::string& name, int64_t index) {
+  uint64_t state = 0xcbf29ce484222325ULL;
+  for (const char c : name) state = (state ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  uint64_t z = 0;
+  for (int64_t draw = 0; draw <= index / 2; ++draw) {
+    state += 0x9e3779b97f4a7c15ULL;
+    z = state;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+    z = z ^ (z >> 31);
+  }
+  int sum = 0;
+  for (int byte = 0; byte < 4; ++byte) sum += static_cast<int>((z >> (32 * (index % 2) + 8 * byte)) & 0xff);
+  const double scale = 0.02 / std::sqrt(4 * (256.0 * 256.0 - 1.0) / 12.0);
+  return to_float(to_bf16(static_cast<float>((sum - 510) * scale)));
+}
+
+TEST(DummySource, ValuesAreTheFormulasForEveryNumberOfThreads) {
+  // An odd number of values, whose last block is ragged; and fewer values than one block.
+  for (const Shape& shape : {Shape{1001, 409}, Shape{3, 5}, Shape{1, 1}, Shape{1, 65536}, Shape{1, 65537}}) {
+    const int64_t count = shape.numel();
+    const auto one = make_dummy_source(1);
+    const TensorView want = one->get("w", shape);
+    for (const int threads : {2, 5, 0}) {
+      const auto source = make_dummy_source(threads);
+      const TensorView got = source->get("w", shape);
+      EXPECT_EQ(std::memcmp(got.data(), want.data(), got.num_bytes()), 0) << shape.to_string() << ", " << threads;
+    }
+    for (const int64_t i : {int64_t{0}, int64_t{1}, int64_t{65535}, int64_t{65536}, count - 2, count - 1}) {
+      if (i < 0 || i >= count) continue;
+      EXPECT_EQ(to_float(want.as<const bf16>()[i]), formula("w", i)) << shape.to_string() << " at " << i;
+    }
+  }
+}
+
+TEST(DummySource, UsesReleasedMemoryAgainAndNeverThatOfALivingWeight) {
+  const auto source = make_dummy_source(2);
+  const Shape shape{300, 500};
+  const auto value = [](TensorView v, int64_t i) { return to_float(v.as<const bf16>()[i]); };
+  const TensorView a = source->get("a", shape);
+  const TensorView b = source->get("b", shape);
+  EXPECT_NE(a.data(), b.data());
+  source->release("a");
+  source->release("a");  // and once more, which is nothing
+  const TensorView c = source->get("c", shape);
+  EXPECT_EQ(c.data(), a.data()) << "of the same size as what was released";
+  EXPECT_EQ(value(b, 7), formula("b", 7));
+  EXPECT_EQ(value(c, 7), formula("c", 7));
+  source->release("c");
+  const TensorView small = source->get("small", {4, 4});
+  EXPECT_NE(small.data(), c.data()) << "a small weight must not hold a large one's memory";
+  const TensorView norm = source->get("norm", {150000});
+  for (int64_t i = 0; i < norm.numel(); ++i) ASSERT_EQ(value(norm, i), 1.0F);
+}
+
+}  // namespace
+}  // namespace eps
