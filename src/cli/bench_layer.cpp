@@ -175,7 +175,7 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
                                  const std::function<bool()>& keep_going) {
   check_ranges(options);
   const EngineOptions& engine = options.engine;
-  const PipelineOption pipeline = parse_pipeline_option(engine.eps_pipeline);
+  PipelineOption pipeline = parse_pipeline_option(engine.eps_pipeline);
   const Skew skew = parse_skew(options.skew);
   const LayerSource source = open_layer_source({engine, options.preset, options.num_experts});
   const ModelSpec& spec = source.spec;
@@ -194,6 +194,11 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   const DType packed = ops.front()->weight_dtype(source.stored);
   const MoeShape shape = moe_shape(spec, packed, compute);
   const MoeProblem problem = make_problem(shape, placement, routing);
+  RankGroupOptions group;
+  group.num_ranks = engine.ep;
+  group.pipeline = pipeline;
+  check_local_pipeline(*ops.front(), group);
+  if (ops.front()->local_moe() != nullptr) pipeline = {PipelineOption::Mode::kOff, 1};
   const Plan plan = Planner(profile_of(engine, result.op_set, result.threads, packed), shape).plan(problem, pipeline);
   describe(source, plan, problem, result);
   if (ops.front()->device() != nullptr) {

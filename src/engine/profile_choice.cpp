@@ -46,6 +46,14 @@ void emulate(HardwareProfile& profile, const LinkSpec& spec) {
   profile.inter_links.clear();
 }
 
+// What is public about Hopper GPUs serves for all of them where nothing was measured. Our grouped kernels multiply
+// gate and up on the way, which the published ones do not.
+HardwareProfile public_gpu_profile() {
+  HardwareProfile profile = load_profile("h200");
+  for (GemmProfile& gemm : profile.gemms) gemm.fuses_silu_mul = gemm.kind == GemmKind::kGrouped;
+  return profile;
+}
+
 ChosenProfile find_profile(const ProfileQuery& query) {
   if (!query.requested.empty()) {
     ChosenProfile chosen{load_profile(query.requested), ""};
@@ -74,8 +82,7 @@ ChosenProfile find_profile(const ProfileQuery& query) {
       note = e.what();  // a broken file in the user's folder: say so and go on
     }
   }
-  // What is public about these GPUs serves for all of them where nothing was measured.
-  return {is_cuda ? load_profile("h200") : builtin_cpu_profile(query.threads), note};
+  return {is_cuda ? public_gpu_profile() : builtin_cpu_profile(query.threads), note};
 }
 
 }  // namespace

@@ -87,12 +87,24 @@ void check_rank_options(const ModelSpec& spec, const RankGroupOptions& options) 
   }
 }
 
+void check_local_pipeline(OpSet& ops, const RankGroupOptions& options) {
+  const PipelineOption::Mode mode = options.pipeline.mode;
+  if (ops.local_moe() == nullptr || options.num_ranks > 1) return;
+  if (mode == PipelineOption::Mode::kAuto || mode == PipelineOption::Mode::kOff) return;
+  fail(ErrorKind::kUsage, "--eps-pipeline",
+       {.what = "one rank on a GPU runs a layer's experts at once: no rows travel that stages could hide",
+        .got = to_string(options.pipeline),
+        .wanted = "auto or off",
+        .hint = ""});
+}
+
 RankGroup::RankGroup(const Model& model, std::vector<std::unique_ptr<OpSet>> ops,
                      std::vector<std::unique_ptr<Communicator>> comms, const RankGroupOptions& options)
     : ops_(std::move(ops)), comms_(std::move(comms)), threads_(options.num_ranks) {
   EPS_CHECK_EQ(ops_.size(), static_cast<size_t>(options.num_ranks));
   EPS_CHECK_EQ(comms_.size(), static_cast<size_t>(options.num_ranks));
   check_rank_options(model.spec(), options);
+  check_local_pipeline(*ops_.front(), options);
   if (options.record_trace) trace_ = std::make_unique<TraceRecorder>();
   planner_ = std::make_unique<const Planner>(
       options.profile, moe_shape(model.spec(), options.weight_dtype, ops_.front()->compute_dtype()));

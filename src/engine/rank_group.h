@@ -54,6 +54,10 @@ struct RankGroupOptions {
 // Errors  kUsage when the ranks do not divide the experts or hold too few for the stages asked for
 void check_rank_options(const ModelSpec& spec, const RankGroupOptions& options);
 
+// Whether an op set that does whole layers by itself can do what is asked of the only rank.
+// Errors  kUsage: stages, where nothing travels that they could hide
+void check_local_pipeline(OpSet& ops, const RankGroupOptions& options);
+
 // A chunk and the rank that owns its sequence.
 struct PlacedChunk {
   int rank = 0;

@@ -54,9 +54,7 @@ std::vector<Routing> MoeLayerRunner::exchange(const Routing& mine, int top_k) {
 
 void MoeLayerRunner::run(int layer, const GateParams& gate, const LinearWeight& router, const MoeWeights& weights,
                          TensorView x, MutableTensorView out) {
-  if (LocalMoe* local = ops_.local_moe(); local != nullptr && comm_.size() == 1) {
-    return run_local(*local, layer, gate, router, weights, x, out);
-  }
+  if (is_local(ops_, comm_)) return run_local(*ops_.local_moe(), layer, gate, router, weights, x, out);
   const int64_t begin = now_ns();
   const std::vector<Routing> routing = exchange(route(gate, router, x), gate.top_k);
   const MoeProblem problem = make_problem(shape_, place_experts(gate.num_experts, comm_.size()), routing);
@@ -81,7 +79,6 @@ void MoeLayerRunner::run_local(LocalMoe& local, int layer, const GateParams& gat
     const Plan& plan = plans_.plan(problem);
     routed = now_ns();
     promised_us = plan.makespan_us;
-    // A plan of one rank may still cut the experts; here they all run at once, as most of its stages do.
     kernels = {plan.stages.front().gate_up_kernel.front(), plan.stages.front().down_kernel.front()};
     add_load(layer, problem.load);
     stats_.plans_made = plans_.num_misses();

@@ -32,7 +32,8 @@ class MoeLayerRunner {
         comm_(comm),
         trace_(trace),
         executor_(ops, comm),
-        plans_(planner, pipeline),
+        // Where the layer stays on one device nothing is cut: the plan names kernels.
+        plans_(planner, is_local(ops, comm) ? PipelineOption{PipelineOption::Mode::kOff, 1} : pipeline),
         shape_(planner.shape()),
         logits_(ops.memory()),
         topk_idx_(ops.memory()),
@@ -45,6 +46,7 @@ class MoeLayerRunner {
   const MoeStats& stats() const { return stats_; }
 
  private:
+  static bool is_local(OpSet& ops, const Communicator& comm) { return ops.local_moe() != nullptr && comm.size() == 1; }
   TensorView router_logits(const GateParams& gate, const LinearWeight& router, TensorView x);
   Routing route(const GateParams& gate, const LinearWeight& router, TensorView x);
   // A layer without other ranks, on an op set that needs no help from the host.

@@ -55,7 +55,8 @@ DType read_weight_dtype(const JsonObject& object) {
 }
 
 GemmProfile read_gemm(const JsonObject& object) {
-  refuse_unknown_keys(object, {"kind", "weight_dtype", "call_us", "shapes", "group_factor", "sm_factor", "fuses_silu_mul"});
+  refuse_unknown_keys(object,
+                      {"kind", "weight_dtype", "call_us", "shapes", "group_factor", "sm_factor", "fuses_silu_mul"});
   GemmProfile gemm;
   gemm.kind = read_kind(object);
   gemm.weight_dtype = read_weight_dtype(object);

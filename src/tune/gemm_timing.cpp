@@ -12,7 +12,7 @@ namespace {
 // Several times the last-level cache share of a core, so that big weights come from memory; small models' stay cached,
 // as they do when such a model runs.
 constexpr size_t kWeightBytes = size_t{96} << 20;
-constexpr int kMostWeights = 16;
+constexpr size_t kMostWeights = 16;
 // A call this long is bound by arithmetic: from here on its time is straight in rows.
 constexpr double kLongCallUs = 80000;
 constexpr double kQuickLongCallUs = 20000;
@@ -45,12 +45,17 @@ Curve measure_curve(GemmBench& bench, Sampler& sampler, const TuneOptions& optio
   return without_falls(curve);
 }
 
+// A device has room for as many weights as a call takes; a host may not.
+size_t least_weights(const OpSet& ops, const TuneOptions& options) {
+  return ops.device() != nullptr ? static_cast<size_t>(options.groups) : 2;
+}
+
 // What it costs to leave SMs to others: each kind's largest expert shape at many rows, under growing budgets.
 void measure_sm_factors(OpSet& ops, Sampler& sampler, const TuneOptions& options, DType weight_dtype,
                         GemmProfile& dense, GemmProfile& grouped) {
   const int num_sms = ops.device()->num_sms;
   const int64_t rows = std::min<int64_t>(2048, options.max_rows);
-  GemmBench bench(ops, options.expert_shapes.back(), weight_dtype, rows * options.groups);
+  GemmBench bench(ops, options.expert_shapes.back(), weight_dtype, rows * options.groups, least_weights(ops, options));
   for (GemmProfile* gemm : {&dense, &grouped}) {
     const int groups = gemm->kind == GemmKind::kDense ? 1 : std::min(options.groups, bench.num_weights());
     std::vector<CurvePoint> points;
@@ -78,13 +83,13 @@ Curve median_factors(std::map<int, std::vector<double>>& factors) {
 
 }  // namespace
 
-GemmBench::GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows)
+GemmBench::GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, size_t least_weights)
     : ops_(ops), x_memory_(ops.memory()), y_memory_(ops.memory()) {
   Buffer source_memory;
   const MutableTensorView source = source_memory.view(weight_dtype, {shape.n, shape.k});
   fill_values(source);
   const size_t wanted = kWeightBytes / std::max<size_t>(1, source.num_bytes());
-  const size_t count = std::clamp<size_t>(wanted, 2, kMostWeights);
+  const size_t count = std::clamp<size_t>(wanted, least_weights, std::max(kMostWeights, least_weights));
   const TensorView part = source;
   pool_ = ops.make_weight_pool(static_cast<int64_t>(count), shape.n, shape.k);
   for (size_t i = 0; i < count; ++i) {
@@ -117,7 +122,9 @@ std::vector<GemmProfile> measure_gemms(OpSet& ops, Sampler& sampler, const TuneO
     step(GemmKind::kDense, shape);
     // The host has memory for two groups of most rows, a device for all of them.
     const int64_t most = ops.device() != nullptr ? options.groups : 2;
-    GemmBench bench(ops, shape, weight_dtype, std::max(most * options.max_rows, kFactorRows * kMostWeights));
+    const auto factor_rows = kFactorRows * static_cast<int64_t>(kMostWeights);
+    GemmBench bench(ops, shape, weight_dtype, std::max(most * options.max_rows, factor_rows),
+                    least_weights(ops, options));
     const Curve alone = measure_curve(bench, sampler, options, call_us, [](int64_t) { return 1; });
     dense.shapes.push_back({shape.n, shape.k, alone});
     step(GemmKind::kGrouped, shape);

@@ -14,7 +14,8 @@ namespace eps {
 // used in turn: a layer meets each expert's weights once.
 class GemmBench {
  public:
-  GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows);
+  // At least `least_weights` of them.
+  GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, size_t least_weights = 2);
 
   // One call with `groups` different weights of `rows` rows each.
   void run(int64_t rows, int groups);

@@ -35,7 +35,7 @@ void round_numbers(HardwareProfile& profile) {
   }
 }
 
-void describe_sources(HardwareProfile& profile, int num_ranks) {
+void describe_sources(HardwareProfile& profile, const OpSet& ops, const TuneOptions& options, int num_ranks) {
   const std::string who = fmt::format("epsmoe tune, median over {} ranks that ran it at the same time: ", num_ranks);
   profile.sources = {
       {"gemms",
@@ -51,6 +51,19 @@ void describe_sources(HardwareProfile& profile, int num_ranks) {
       {"memory_gbps", who + "reading a buffer larger than the caches"},
       {"ranks_per_node", "the ranks measured: all of one process"},
   };
+  if (ops.device() != nullptr) {
+    profile.sources["gemms"] =
+        who + fmt::format(
+                  "calls of 1, 2, 4 … rows on {} weights used in turn, less call_us, which is a call of 16 x 16 "
+                  "with one row; grouped calls of {} groups; group_factor at 16 rows; sm_factor at 2048 rows of "
+                  "the last expert shape",
+                  options.groups, options.groups);
+    profile.sources["ops"] = who +
+                             "64 to 16384 rows of the models' widths, a line fitted to their times; other: a "
+                             "residual sum, which reduce and finish are taken to cost, too; pack: as gather";
+    profile.sources["memory_gb"] = "the GPU's memory";
+    profile.sources["memory_gbps"] = who + "copying a quarter of a GB, bytes read and written";
+  }
   if (num_ranks == 1) profile.sources["links"] = profile.sources["contention"] = "one rank was measured: no link";
 }
 
@@ -96,7 +109,7 @@ HardwareProfile measure_profile(OpSet& ops, Communicator& comm, const TuneOption
   step("compute beside messages");
   profile.contention = measure_contention(ops, sampler, options);
   round_numbers(profile);
-  describe_sources(profile, comm.size());
+  describe_sources(profile, ops, options, comm.size());
 
   const std::vector<std::string> faults = find_profile_faults(profile);
   EPS_CHECK(faults.empty(), "the measured profile is not sound: {}", faults.front());

@@ -56,7 +56,8 @@ class CommandLine : public ::testing::Test {
     EXPECT_NE(r.err.find(fragment), std::string::npos) << arguments << "\n" << r.err;
   }
 
-  // What a machine without a GPU says, by whether this build has the CUDA backend. With a GPU there is nothing to refuse.
+  // What a machine without a GPU says, by whether this build has the CUDA backend. With a GPU there is nothing to
+  // refuse.
   void expect_refused_without_gpu(const std::string& arguments) {
     if (run("doctor").out.find("on   cuda") != std::string::npos) GTEST_SKIP() << "this machine has a GPU";
     expect_refused(arguments, "--device");

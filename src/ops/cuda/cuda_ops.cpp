@@ -262,7 +262,8 @@ class CudaOps final : public OpSet {
     const CudaLinear& w1 = as_cuda(*b.weight);
     const int64_t m = a.x.dim(0);
     if (a.x.data() != b.x.data() || m != b.x.dim(0) || m == 0 || m > kMaxSmallRows) return false;
-    if (a.y.dtype() != DType::kBF16 || b.y.dtype() != DType::kBF16 || w0.low != nullptr || w1.low != nullptr) return false;
+    if (a.y.dtype() != DType::kBF16 || b.y.dtype() != DType::kBF16 || w0.low != nullptr || w1.low != nullptr)
+      return false;
     small_linear_pair(bf16_of(a.x), w0.w, static_cast<int>(w0.n), bf16_of(a.y), w1.w, static_cast<int>(w1.n),
                       bf16_of(b.y), static_cast<int>(m), static_cast<int>(w0.k), stream_.get());
     return true;

@@ -20,8 +20,8 @@ struct DeviceRowPair {
   const float* src;
 };
 
-// dst += src pair by pair, in their order; `pairs` [n] in device memory. A thread owns columns, so order costs nothing but
-// the walk: meant for the few rows of decoding and for tests, a sorted layout does large batches (permute.h).
+// dst += src pair by pair, in their order; `pairs` [n] in device memory. A thread owns columns, so order costs nothing
+// but the walk: meant for the few rows of decoding and for tests, a sorted layout does large batches (permute.h).
 void add_pairs(const DeviceRowPair* pairs, int64_t n, int64_t width, cudaStream_t stream);
 
 // out [n, width] f32 = rows of an f32 or f16 table; for bf16 tables see elementwise.h

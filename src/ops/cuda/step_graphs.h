@@ -14,9 +14,9 @@ class StepGraphs {
  public:
   StepGraphs(const DeviceMemory& memory, cudaStream_t stream) : memory_(memory), stream_(stream) {}
 
-  // Runs `body`: the first time for a key as it is, so that everything it needs is made; the second time it is recorded;
-  // from then on the recording is played. Memory that came or went in between starts the key anew: addresses in the
-  // recording may be stale.
+  // Runs `body`: the first time for a key as it is, so that everything it needs is made; the second time it is
+  // recorded; from then on the recording is played. Memory that came or went in between starts the key anew: addresses
+  // in the recording may be stale.
   void run(int64_t key, const std::function<void()>& body);
 
  private:
