@@ -7,7 +7,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # The CUDA backend takes minutes to build: only where there is a GPU to run it.
 if [[ -e /dev/nvidia0 ]] && { command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc ]]; }; then
   "$root/tools/setup.sh" cuda
-  "$root/tools/build.sh" release epsmoe_cli epsmoe_cuda
+  "$root/tools/build.sh" release epsmoe_cli cuda_backend
 else
   "$root/tools/setup.sh" run
   "$root/tools/build.sh" release epsmoe_cli
@@ -33,7 +33,10 @@ defaults=()
 given -m --model -- "$@" || defaults+=(-m "$root/models/austen-moe")
 given -p --prompt -f --file -- "$@" ||
   defaults+=(-p "It was a truth which no one in the neighbourhood could deny, that Miss Elliot had")
-given --ep -- "$@" || defaults+=(--ep 2)
-given --eps-pipeline -- "$@" || defaults+=(--eps-pipeline 2)
+# A device that was asked for may have its own idea of ranks: a GPU is one.
+if ! given --device -- "$@"; then
+  given --ep -- "$@" || defaults+=(--ep 2)
+  given --eps-pipeline -- "$@" || defaults+=(--eps-pipeline 2)
+fi
 
 exec "$root/build/release/bin/epsmoe" generate "${defaults[@]}" "$@"

@@ -6,7 +6,7 @@ set(EPSMOE_CUDNN_FRONTEND "${PROJECT_SOURCE_DIR}/.cache/cudnn-frontend/include" 
 
 # Program and library must agree on every header that crosses their border.
 file(GLOB border CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/*.h ${PROJECT_SOURCE_DIR}/src/tensor/*.h
-  ${PROJECT_SOURCE_DIR}/src/gemm/*.h)
+  ${PROJECT_SOURCE_DIR}/src/gemm/*.h ${PROJECT_SOURCE_DIR}/src/base/*.h ${PROJECT_SOURCE_DIR}/include/epsmoe/error.h)
 set(text "")
 foreach(file ${border})
   file(SHA256 ${file} hash)
@@ -28,8 +28,17 @@ else()
   find_program(EPSMOE_NVCC nvcc HINTS /usr/local/cuda/bin)
   find_path(EPSMOE_CUDNN_INCLUDE cudnn.h HINTS /usr/local/cuda/include)
   find_library(EPSMOE_CUDNN_LIBRARY cudnn HINTS /usr/local/cuda/lib64)
+  set(version 0)
+  if(EPSMOE_NVCC)
+    execute_process(COMMAND ${EPSMOE_NVCC} --version OUTPUT_VARIABLE said ERROR_QUIET)
+    if(said MATCHES "release ([0-9.]+)")
+      set(version ${CMAKE_MATCH_1})
+    endif()
+  endif()
   if(NOT EPSMOE_NVCC)
     set(why "no nvcc")
+  elseif(version VERSION_LESS 12.8)
+    set(why "nvcc ${version} is too old, 12.8 is the oldest")
   elseif(NOT EPSMOE_CUDNN_INCLUDE OR NOT EPSMOE_CUDNN_LIBRARY)
     set(why "no cuDNN")
   elseif(NOT EXISTS ${EPSMOE_CUDNN_FRONTEND}/cudnn_frontend.h)
@@ -41,6 +50,7 @@ endif()
 if(EPSMOE_CUDA STREQUAL "ON" AND NOT EPSMOE_BUILD_CUDA)
   message(FATAL_ERROR "EPSMOE_CUDA=ON, but: ${why}")
 endif()
+add_custom_target(cuda_backend)  # the library where it can be built, else nothing
 if(NOT EPSMOE_BUILD_CUDA)
   message(STATUS "CUDA backend: not built (${why})")
   return()
@@ -50,9 +60,6 @@ set(CMAKE_CUDA_COMPILER ${EPSMOE_NVCC})
 set(CMAKE_CUDA_ARCHITECTURES 90a-real)  # wgmma and setmaxnreg are Hopper's own
 enable_language(CUDA)
 set(CMAKE_CUDA_COMPILER_LAUNCHER ${PROJECT_SOURCE_DIR}/tools/nvcc_resources.sh)
-if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
-  message(FATAL_ERROR "CUDA ${CMAKE_CUDA_COMPILER_VERSION} is too old: 12.8 or newer (or -DEPSMOE_CUDA=OFF)")
-endif()
 find_package(CUDAToolkit REQUIRED)
 # CMake 3.25 does not know C++20 for nvcc and drops it without a word.
 set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
@@ -62,7 +69,8 @@ set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_EXTENSIONS OFF)
 message(STATUS "CUDA backend: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, cuDNN in ${EPSMOE_CUDNN_LIBRARY}")
 
-file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/cuda/*.cpp ${PROJECT_SOURCE_DIR}/src/ops/cuda/*.cu)
+file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/cuda/*.cpp
+  ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernels/*.cu)
 add_library(epsmoe_cuda MODULE ${sources} ${PROJECT_SOURCE_DIR}/src/ops/op_set.cpp)
 target_compile_definitions(epsmoe_cuda PRIVATE ${build_definition})
 # cuDNN frontend headers: most of the time is in optimising what runs once a shape.
@@ -74,4 +82,9 @@ target_compile_options(epsmoe_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo --expt-relaxed-constexpr -Werror=all-warnings
   -Xptxas=-v -Xcompiler=-Wall,-Wextra>)
 target_link_libraries(epsmoe_cuda PRIVATE eps_gemm CUDA::cudart_static CUDA::cublas CUDA::nvrtc ${EPSMOE_CUDNN_LIBRARY})
-install(TARGETS epsmoe_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/epsmoe)
+# A symbol that nothing defines is an error here and not where the library is opened.
+target_link_options(epsmoe_cuda PRIVATE -Wl,-z,defs)
+add_dependencies(cuda_backend epsmoe_cuda)
+# Where the loader looks, whatever the machine calls its folder of libraries; with the way to cuBLAS and cuDNN.
+set_target_properties(epsmoe_cuda PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
+install(TARGETS epsmoe_cuda LIBRARY DESTINATION lib/epsmoe)

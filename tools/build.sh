@@ -29,11 +29,12 @@ give_up() {
   exit 1
 }
 
-# Why a configuration is needed: there is none, the presets changed, the tests are wanted but left out so far, or the
-# build folder came along with a checkout that was copied or moved and still points at the old place.
+# Why a configuration is needed: there is none, the presets changed, the tests are wanted but left out so far, what the
+# CUDA backend needs has come since, or the build folder came along with a checkout that was copied or moved and still points at the old place.
 configure=()
 if [[ ! -f $dir/build.ninja || CMakePresets.json -nt $dir/build.ninja ]]; then configure=(--preset "$preset"); fi
 if [[ -n $tests ]] && ! grep -qsxF 'EPSMOE_BUILD_TESTS:BOOL=ON' "$cache"; then configure=(--preset "$preset"); fi
+if [[ -f $cache && .cache/cudnn-frontend/version -nt $cache ]]; then configure=(--preset "$preset"); fi
 if [[ -f $cache ]] && ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$cache"; then
   configure=(--fresh --preset "$preset")
 fi

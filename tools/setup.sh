@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages that a task needs and that are not here yet: tools/setup.sh [run] [test] [lint] [fuzz]
-# [cuda] (default: run). cuda: what the CUDA backend needs besides a toolkit, if there is one. Asks dpkg once; a stamp in build/ lets the next call return at once while nothing has changed.
+# [cuda] (default: run). Asks dpkg once; a stamp in build/ lets the next call return at once while nothing has changed.
+# cuda: also fetches what the CUDA backend needs besides a toolkit, if there is one; without it the backend is left out.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -25,12 +26,30 @@ for set in "${sets[@]}"; do
     test) wanted+=("${packages_run[@]}" "${packages_test[@]}") ;;
     lint) wanted+=("${packages_run[@]}" "${packages_test[@]}" "${packages_lint[@]}") ;;
     fuzz) wanted+=("${packages_run[@]}" "${packages_fuzz[@]}") ;;
-    cuda) wanted+=("${packages_run[@]}" "${packages_cuda[@]}") ;;
+    cuda)
+      wanted+=("${packages_run[@]}")
+      python3 -m pip --version >/dev/null 2>&1 || wanted+=("${packages_cuda[@]}")
+      ;;
     *) echo "setup.sh: no such set '$set'; wanted: run, test, lint, fuzz, cuda" >&2; exit 2 ;;
   esac
 done
 
+fetch_headers() {
+  [[ " ${sets[*]} " == *" cuda "* ]] || return 0
+  local log=$root/build/fetch_cudnn_frontend.log failed=$root/build/fetch_cudnn_frontend.failed
+  mkdir -p "$root/build"
+  # Without a network every try takes its time: not more than one an hour.
+  if [[ -z $(find "$failed" -mmin -60 2>/dev/null) ]]; then
+    rm -f "$failed"
+    timeout 180 "$root/tools/fetch_cudnn_frontend.sh" "$root/.cache/cudnn-frontend" >"$log" 2>&1 || touch "$failed"
+  fi
+  if [[ -f $failed ]]; then
+    echo "NOTE: the cuDNN frontend could not be fetched, so the CUDA backend is left out ($log)" >&2
+  fi
+}
+
 if ! command -v dpkg-query >/dev/null; then
+  fetch_headers
   echo "setup.sh: not a Debian system, nothing installed; the build needs the equivalents of: ${wanted[*]}" >&2
   exit 0
 fi
@@ -38,12 +57,6 @@ fi
 # The stamp holds the package list and the identity of dpkg's database: a removed package makes it stale.
 stamp="$root/build/setup-$(IFS=-; echo "${sets[*]}").stamp"
 state="${wanted[*]} $(stat -c '%i %Y %s' /var/lib/dpkg/status)"
-fetch_headers() {
-  [[ " ${sets[*]} " == *" cuda "* ]] || return 0
-  mkdir -p "$root/build"
-  timeout 180 "$root/tools/fetch_cudnn_frontend.sh" "$root/.cache/cudnn-frontend" >"$root/build/fetch_cudnn_frontend.log" 2>&1 ||
-    echo "NOTE: the cuDNN frontend could not be fetched, so the CUDA backend is left out (build/fetch_cudnn_frontend.log)" >&2
-}
 if [[ -f $stamp && $(<"$stamp") == "$state" ]]; then fetch_headers; exit 0; fi
 
 list_missing() {  # prints those of its arguments that are not installed

@@ -54,6 +54,7 @@ LatencyResult run_latency(const LatencyOptions& options, Engine& engine, const s
   LatencyResult result;
   Progress progress("bench latency", "iterations");
   const int64_t total = options.num_iters_warmup + options.num_iters;
+  result.prefill_flops = engine.prefill_flops(options.batch_size, options.input_len);
   for (int64_t i = 0; i < total; ++i) {
     const Engine::BatchTimes times = engine.time_batch(
         {options.batch_size, options.input_len, options.output_len, options.seed + static_cast<uint64_t>(i)},
@@ -66,7 +67,6 @@ LatencyResult run_latency(const LatencyOptions& options, Engine& engine, const s
         std::accumulate(times.decode_seconds.begin(), times.decode_seconds.end(), times.prefill_seconds));
     result.decode_seconds.insert(result.decode_seconds.end(), times.decode_seconds.begin(), times.decode_seconds.end());
   }
-  result.prefill_flops = engine.prefill_flops(options.batch_size, options.input_len);
   set_limit(options, describe_model(options.engine, engine), result);
   return result;
 }

@@ -132,6 +132,11 @@ void run_on_device(const LayerBenchOptions& options, const LayerSource& source, 
                    const Plan& plan, const std::function<void(std::string_view)>& note,
                    const std::function<bool()>& keep_going, LayerBenchResult& result) {
   const ModelSpec& spec = source.spec;
+  const int64_t few = ops.local_moe()->few_tokens();
+  if (options.tokens <= few) {
+    refuse("--tokens", "so few run kernels of their own, which leave nothing to choose", std::to_string(options.tokens),
+           fmt::format("{} or more (bench latency times decoding)", few + 1));
+  }
   note(fmt::format("packing {} experts", spec.moe.gate.num_experts));
   const LayerWeights weights = load_moe_layer(spec, *source.family, *source.weights, ops, result.layer);
   DeviceLayer layer(ops, weights, routing, spec.moe.gate.num_experts, spec.hidden, spec.moe.inner, options.seed);

@@ -110,6 +110,13 @@ TuneOptions make_options(const TuneFlags& flags, int threads, int num_ranks, con
   if (stored.empty())
     stored = device != nullptr ? std::vector<std::string>{"bf16"} : std::vector<std::string>{"bf16", "f32"};
   options.weight_dtypes = parse_weight_dtypes(stored);
+  if (device != nullptr && options.weight_dtypes != std::vector{DType::kBF16}) {
+    fail(ErrorKind::kUsage, "--weight-dtype",
+         {.what = "a GPU packs all weights as bf16",
+          .got = fmt::format("{}", fmt::join(stored, ",")),
+          .wanted = "bf16",
+          .hint = ""});
+  }
   options.quick = flags.quick;
   options.threads = threads;
   options.memory_gb = device != nullptr ? device->memory_gb : machine_memory_gb() / num_ranks;

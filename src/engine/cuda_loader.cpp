@@ -30,6 +30,7 @@ std::vector<std::string> places() {
 struct Opened {
   const CudaModule* module = nullptr;
   std::string why_not;
+  bool is_broken = false;  // the library is there and does not load
 };
 
 Opened open_library() {
@@ -41,6 +42,7 @@ Opened open_library() {
     void* library = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
       out.why_not = fmt::format("the CUDA backend cannot be loaded ({})", dlerror());
+      out.is_broken = true;
       continue;
     }
     using Entry = const CudaModule* (*)();
@@ -69,7 +71,7 @@ const Opened& opened() {
 
 std::unique_ptr<OpSet> make_cuda_op_set(int device) {
   if (opened().module == nullptr) {
-    fail(ErrorKind::kUsage, "--device",
+    fail(opened().is_broken ? ErrorKind::kResource : ErrorKind::kUsage, "--device",
          {.what = opened().why_not, .got = "cuda", .wanted = "cpu or reference", .hint = "--device cpu"});
   }
   return opened().module->make_ops(device);

@@ -11,7 +11,8 @@ namespace eps {
 inline constexpr const char* kCudaModuleVariable = "EPSMOE_CUDA_MODULE";
 
 // On GPU `device`.
-// Errors  kUsage naming --device: the library is not there or of another build; no driver, no GPU, not a Hopper GPU
+// Errors  kUsage naming --device: the library is not there or of another build; no driver, no GPU, not a Hopper GPU.
+//         kResource: it is there and cannot be loaded
 std::unique_ptr<OpSet> make_cuda_op_set(int device);
 
 CudaReport cuda_report();

@@ -53,6 +53,8 @@ void Decoder::traced(int layer, const char* name, const std::function<void()>& b
 void Decoder::forward(std::span<const SequenceChunk> chunks, const LogitSink& sink) {
   begin_step(chunks);
   if (is_repeatable(chunks)) {
+    // Not left to compute_logits: a step that is played again calls nothing here, and the last one had other rows.
+    logits_ = memory_.logits.view(DType::kF32, {num_tokens_, spec_.vocab_size});
     ops_.run_step(num_tokens_, [&] {
       run_layers();
       compute_logits(hidden_);

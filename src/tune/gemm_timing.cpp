@@ -60,6 +60,7 @@ void measure_sm_factors(OpSet& ops, Sampler& sampler, const TuneOptions& options
     const int groups = gemm->kind == GemmKind::kDense ? 1 : std::min(options.groups, bench.num_weights());
     std::vector<CurvePoint> points;
     for (const int left_out : {num_sms / 2, 40, 32, 24, 16, 8, 0}) {
+      if (left_out > num_sms / 2) continue;  // a part of a GPU has few
       ops.limit_sms(num_sms - left_out);
       points.push_back({static_cast<double>(num_sms - left_out), sampler.time_us([&] { bench.run(rows, groups); })});
     }

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "ops/cuda/elementwise.h"
-#include "ops/cuda/gate.h"
-#include "ops/cuda/permute.h"
-#include "ops/cuda/small_linear.h"
+#include "ops/cuda/kernels/elementwise.h"
+#include "ops/cuda/kernels/gate.h"
+#include "ops/cuda/kernels/permute.h"
+#include "ops/cuda/kernels/small_linear.h"
 
 namespace eps::cuda {
 
@@ -29,8 +29,7 @@ T* view_of(Buffer& buffer, int64_t count) {
 }  // namespace
 
 CudaLocalMoe::CudaLocalMoe(MemoryResource& device, CublasGemm& blas, cudaStream_t stream)
-    : device_(device),
-      blas_(blas),
+    : blas_(blas),
       stream_(stream),
       idx_memory_(device),
       weight_memory_(device),

@@ -3,7 +3,7 @@
 
 #include "ops/cuda/cublas_gemm.h"
 #include "ops/cuda/cuda_weights.h"
-#include "ops/cuda/gate.h"
+#include "ops/cuda/kernels/gate.h"
 #include "ops/local_moe.h"
 
 namespace eps::cuda {
@@ -50,7 +50,6 @@ class CudaLocalMoe final : public LocalMoe {
   void run_dense(const CudaWeightPool& pool, const nv_bf16* x, nv_bf16* y);
   int64_t num_rows() const { return num_tokens_ * top_k_; }
 
-  MemoryResource& device_;
   CublasGemm& blas_;
   cudaStream_t stream_;
 

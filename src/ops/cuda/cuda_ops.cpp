@@ -9,11 +9,12 @@
 #include "ops/cuda/cuda_device.h"
 #include "ops/cuda/cuda_local_moe.h"
 #include "ops/cuda/cuda_weights.h"
-#include "ops/cuda/elementwise.h"
-#include "ops/cuda/gate.h"
+#include "ops/cuda/kernels/elementwise.h"
+#include "ops/cuda/kernels/gate.h"
+#include "ops/cuda/kernels/permute.h"
+#include "ops/cuda/kernels/pointer_rows.h"
+#include "ops/cuda/kernels/small_linear.h"
 #include "ops/cuda/mla_attention.h"
-#include "ops/cuda/pointer_rows.h"
-#include "ops/cuda/small_linear.h"
 #include "ops/cuda/step_graphs.h"
 #include "ops/cuda/step_state.h"
 
@@ -79,6 +80,14 @@ class CudaOps final : public OpSet {
   // --- weights ---
 
   std::unique_ptr<WeightPool> make_weight_pool(int64_t count, int64_t n, int64_t k) const override {
+    constexpr int64_t kMost = std::min(kMaxGateExperts, kMaxPermuteExperts);
+    if (count > kMost) {
+      fail(ErrorKind::kInput, "--device cuda",
+           {.what = "more experts than its kernels sort by",
+            .got = std::to_string(count),
+            .wanted = fmt::format("at most {}", kMost),
+            .hint = "--device cpu"});
+    }
     return std::make_unique<CudaWeightPool>(memory_, count, n, k);
   }
 
@@ -92,6 +101,13 @@ class CudaOps final : public OpSet {
   std::unique_ptr<MlaWeight> pack_mla(const TensorView& kv_b, const MlaParams& params) const override {
     EPS_CHECK_EQ(kv_b.dim(0), int64_t{params.num_heads} * (params.nope_dim + params.v_dim));
     EPS_CHECK_EQ(kv_b.dim(1), params.kv_lora_rank);
+    if (!MlaAttention::supported(params)) {
+      fail(ErrorKind::kInput, "--device cuda",
+           {.what = "attention of sizes that no kernel takes",
+            .got = fmt::format("a latent of {} and a rotated key of {}", params.kv_lora_rank, params.rope_dim),
+            .wanted = "1536 together at most",
+            .hint = "--device cpu"});
+    }
     auto out = std::make_unique<CudaMla>();
     out->memory = Buffer(memory_);
     out->rows = kv_b.dim(0);

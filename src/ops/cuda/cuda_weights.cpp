@@ -26,8 +26,8 @@ GroupedWeight grouped_view(const nv_bf16* data, int64_t groups, int64_t n, int64
 
 }  // namespace
 
-CudaWeightPool::CudaWeightPool(MemoryResource& memory_resource, int64_t capacity, int64_t n_, int64_t k_)
-    : count(capacity), n(n_), k(k_), memory(memory_resource) {
+CudaWeightPool::CudaWeightPool(MemoryResource& resource, int64_t num_weights, int64_t out_features, int64_t in_features)
+    : count(num_weights), n(out_features), k(in_features), memory(resource) {
   memory.reserve(std::max<size_t>(1, static_cast<size_t>(count * n * k) * sizeof(nv_bf16)));
   grouped = grouped_view(data(), count, n, k);
 }

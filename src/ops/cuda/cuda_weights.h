@@ -4,14 +4,14 @@
 #include <vector>
 
 #include "ops/cuda/cuda_context.h"
-#include "ops/cuda/grouped_gemm.h"
+#include "ops/cuda/kernels/grouped_gemm.h"
 #include "ops/op_set.h"
 
 namespace eps::cuda {
 
 // Room for `count` weights [n, k], filled from the first one on.
 struct CudaWeightPool final : WeightPool {
-  CudaWeightPool(MemoryResource& memory, int64_t capacity, int64_t n_, int64_t k_);
+  CudaWeightPool(MemoryResource& resource, int64_t num_weights, int64_t out_features, int64_t in_features);
 
   nv_bf16* data() const { return reinterpret_cast<nv_bf16*>(memory.data()); }
 

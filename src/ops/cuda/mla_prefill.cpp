@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "ops/cuda/mla_prefill_gather.h"
+#include "ops/cuda/kernels/mla_prefill_gather.h"
 
 namespace eps::cuda {
 namespace {
@@ -48,7 +48,7 @@ struct PlanKey {
   int64_t q_dim = 0;
   int64_t v_dim = 0;
   float scale = 0.0F;
-  auto operator<=>(const PlanKey&) const = default;
+  auto operator<=>(const PlanKey&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 means the operator
 };
 
 int64_t bucket(int64_t length) {

@@ -8,8 +8,8 @@
 #include <memory>
 #include <span>
 
-#include "ops/cuda/device_sequence.h"
-#include "ops/cuda/mla_dims.h"
+#include "ops/cuda/kernels/device_sequence.h"
+#include "ops/cuda/kernels/mla_dims.h"
 
 namespace eps::cuda {
 

@@ -1,4 +1,5 @@
 // Whole models on a GPU: against Hugging Face transformers, against the CPU, and batches against single sequences.
+#include "engine/batch_run.h"
 #include "epsmoe/engine.h"
 #include "io/file.h"
 #include "io/json.h"
@@ -165,6 +166,42 @@ TEST_F(CudaModelTest, ABatchDecodesAsItsSequencesDo) {
     expect_close_logits(ranks.run(sequences, {0}), alone, folder.spec.num_layers(),
                         fmt::format("{} prompts whole", batch), 2);
   }
+}
+
+// Batches on caches that are kept, so that steps recorded for one are played for the next: every sequence must get its
+// own tokens, whatever the step before was. The budget leaves the last prefill with fewer rows of logits than the
+// batch.
+TEST_F(CudaModelTest, BatchesPlayedAgainGiveTheSameTokens) {
+  const ModelFolder folder = open_model_folder(kModel, false);
+  const auto ids = folder.tokenizer->encode(read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 8000), true);
+  test::ModelRanks ranks(folder, kCuda);
+  constexpr int64_t kLength = 20;
+  constexpr int64_t kOutput = 12;
+  BatchRun run(ranks.ranks(), folder.spec, 2 * kLength);
+  const auto tokens_of = [&](const std::vector<size_t>& starts) {
+    for (const size_t start : starts) {
+      const auto begin = ids.begin() + static_cast<int64_t>(start);
+      run.add({begin, begin + kLength}, kOutput);
+    }
+    while (run.prefill_step()) {
+    }
+    while (run.decode_step()) {
+    }
+    std::vector<std::vector<int32_t>> out;
+    for (const BatchSequence& sequence : run.take_finished()) out.push_back(sequence.output);
+    return out;
+  };
+  const std::vector<size_t> starts = {0, 100, 200, 300, 400};
+  const auto first = tokens_of(starts);
+  ASSERT_EQ(first.size(), starts.size());
+  for (int again = 0; again < 3; ++again) {
+    EXPECT_EQ(tokens_of(starts), first) << "again, " << again;
+    // Another batch size in between.
+    const auto two = tokens_of({starts[3], starts[1]});
+    ASSERT_EQ(two.size(), 2U);
+    EXPECT_EQ(two[0].size(), static_cast<size_t>(kOutput));
+  }
+  EXPECT_NE(first[0], first[1]);
 }
 
 TEST_F(CudaModelTest, ALongPromptInChunks) {

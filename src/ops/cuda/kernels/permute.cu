@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "ops/cuda/device_vector.h"
-#include "ops/cuda/permute.h"
+#include "ops/cuda/kernels/device_vector.h"
+#include "ops/cuda/kernels/permute.h"
 
 namespace eps::cuda {
 namespace {

@@ -1,10 +1,10 @@
-#include "ops/cuda/grouped_gemm.h"
+#include "ops/cuda/kernels/grouped_gemm.h"
 
 #include <cudaTypedefs.h>
 
 #include <algorithm>
 
-#include "ops/cuda/grouped_gemm_kernel.cuh"
+#include "ops/cuda/kernels/grouped_gemm_kernel.cuh"
 
 namespace eps::cuda {
 namespace {

@@ -4,10 +4,10 @@
 // half of what both need into both; a stage is then filled again once both have read it.
 #pragma once
 
-#include "ops/cuda/grouped_gemm.h"
-#include "ops/cuda/grouped_gemm_ptx.cuh"
-#include "ops/cuda/grouped_gemm_walk.cuh"
-#include "ops/cuda/wgmma.cuh"
+#include "ops/cuda/kernels/grouped_gemm.h"
+#include "ops/cuda/kernels/grouped_gemm_ptx.cuh"
+#include "ops/cuda/kernels/grouped_gemm_walk.cuh"
+#include "ops/cuda/kernels/wgmma.cuh"
 
 namespace eps::cuda {
 

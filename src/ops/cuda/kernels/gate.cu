@@ -1,5 +1,5 @@
-#include "ops/cuda/device_vector.h"
-#include "ops/cuda/gate.h"
+#include "ops/cuda/kernels/device_vector.h"
+#include "ops/cuda/kernels/gate.h"
 
 namespace eps::cuda {
 namespace {

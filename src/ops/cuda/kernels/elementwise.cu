@@ -1,5 +1,5 @@
-#include "ops/cuda/device_vector.h"
-#include "ops/cuda/elementwise.h"
+#include "ops/cuda/kernels/device_vector.h"
+#include "ops/cuda/kernels/elementwise.h"
 
 namespace eps::cuda {
 namespace {

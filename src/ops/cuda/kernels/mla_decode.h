@@ -4,8 +4,8 @@
 
 #include <cstddef>
 
-#include "ops/cuda/device_sequence.h"
-#include "ops/cuda/mla_dims.h"
+#include "ops/cuda/kernels/device_sequence.h"
+#include "ops/cuda/kernels/mla_dims.h"
 
 namespace eps::cuda {
 
