@@ -113,7 +113,8 @@ class OpSet {
   // The step that embed, rope, store_latents and mla_attention work on from now on.
   virtual void begin_step(const StepInputs& step) = 0;
   // Runs `body`, which calls ops of this op set and nothing else, and whose calls depend on `key` alone (begin_step's
-  // values aside): an op set may record them once and play them again.
+  // values aside): an op set may record them once and play them again. `body` may thus not run at all, so nothing that
+  // it leaves on the host may be read afterwards.
   virtual void run_step(int64_t /*key*/, const std::function<void()>& body) { body(); }
 
   // --- dense ops ---

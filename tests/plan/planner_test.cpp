@@ -281,5 +281,28 @@ TEST(PipelineOption, ReadsWhatTheCommandLineDocuments) {
   for (const char* bad : {"", "0", "-1", "2x", "on", "99999999999"}) EXPECT_THROW(parse_pipeline_option(bad), Error);
 }
 
+// Grouped kernels that multiply gate and up on the way leave the op to the dense ones, which must pay for it.
+TEST(LayerCost, ChargesSiluMulToWhomItIsLeftTo) {
+  HardwareProfile profile = test::made_up_profile();
+  const LayerCost apart(profile, test::kMadeUpShape, 1);
+  for (GemmProfile& gemm : profile.gemms) gemm.fuses_silu_mul = gemm.kind == GemmKind::kGrouped;
+  const LayerCost fused(profile, test::kMadeUpShape, 1);
+  for (const int64_t rows : {1, 31, 32, 100, 5000}) {
+    const double silu_us = apart.silu_mul_us(rows) - profile.ops.at("silu_mul").fixed_us;
+    EXPECT_GT(silu_us, 0);
+    EXPECT_EQ(fused.silu_mul_us(rows), 0);
+    EXPECT_NEAR(fused.gate_up().dense(rows), apart.gate_up().dense(rows) + silu_us, 1e-9 * apart.gate_up().dense(rows));
+    EXPECT_EQ(fused.gate_up().grouped(rows), apart.gate_up().grouped(rows));
+    EXPECT_EQ(fused.down().dense(rows), apart.down().dense(rows));
+  }
+  // Shared experts run dense, with an op of their own, either way.
+  MoeShape shape = test::kMadeUpShape;
+  shape.shared_inner = 64;
+  const LayerCost with_shared(profile, shape, 1);
+  for (GemmProfile& gemm : profile.gemms) gemm.fuses_silu_mul = false;
+  EXPECT_EQ(with_shared.shared_us(100, with_shared.sm_factors(0)),
+            LayerCost(profile, shape, 1).shared_us(100, with_shared.sm_factors(0)));
+}
+
 }  // namespace
 }  // namespace eps

@@ -56,7 +56,8 @@ TEST(Curve, IsFlatBelowStraightBetweenAndAsAskedAbove) {
 }
 
 TEST(Profile, SurvivesItsFileBitForBit) {
-  const HardwareProfile profile = sound_profile();
+  HardwareProfile profile = sound_profile();
+  profile.gemms.back().fuses_silu_mul = true;
   EXPECT_EQ(find_profile_faults(profile), std::vector<std::string>{});
   const std::string json = to_json(profile);
   EXPECT_EQ(parse_profile(json, "file"), profile);
