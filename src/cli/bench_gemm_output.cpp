@@ -97,6 +97,7 @@ Json load_json(const GemmBenchResult& r, size_t index) {
           {"skew", load.skew},
           {"seed", load.seed},
           {"rows_per_expert", {{"min", rows.least}, {"median", rows.median}, {"max", rows.most}}},
+          {"rows", load.rows},
           {"experts_with_rows", load.rows.size() - static_cast<size_t>(std::ranges::count(load.rows, 0))},
           {"gate_up", projection_json(load.gate_up)},
           {"down", projection_json(load.down)},

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -67,6 +68,8 @@ TEST(BenchGemm, ReportsEveryLoadThenASummary) {
       EXPECT_EQ(load["seed"], 7 + i);
       EXPECT_EQ(load["skew"], i % 2 == 0 ? "uniform" : "dirichlet:0.2");
       EXPECT_LE(load["rows_per_expert"]["min"], load["rows_per_expert"]["max"]);
+      const auto rows = load["rows"].get<std::vector<int64_t>>();
+      EXPECT_EQ(std::ranges::max(rows), load["rows_per_expert"]["max"]);
       double best = 0;
       double chosen = 0;
       double promised = 0;
