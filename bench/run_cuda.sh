@@ -66,6 +66,10 @@ lite=(bench latency -m deepseek-v2-lite --load-format dummy --device cuda --max-
 record "${lite[@]}" --batch-size 8 --input-len 2048 --output-len 0 --num-iters-warmup 2 --num-iters 7
 record "${lite[@]}" --batch-size 1 --input-len 1024 --output-len 64 --num-iters-warmup 1 --num-iters 3
 ((quick)) || record "${lite[@]}" --batch-size 32 --input-len 1024 --output-len 64 --num-iters-warmup 1 --num-iters 3
+# Equal rows, as DeepGEMM's own script has them.
+if [[ -n $deepgemm ]]; then
+  for rows in 128 256 512 1024 2048 4096; do record "${v2[@]}" --rows "$rows" --loads 1 -r 9; done
+fi
 if [[ -n $deepgemm ]]; then peer deepgemm_grouped.py --deepgemm "$deepgemm"; fi
 if ((peers && !quick)); then peer transformers_latency.py --cuda-graph; fi
 cat "$temp/tune.txt" >&2

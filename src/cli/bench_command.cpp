@@ -184,6 +184,9 @@ void add_gemm(CLI::App& bench, Chosen& chosen) {
                   "A model's shape without its files, with dummy weights: deepseek-v2-lite, deepseek-v2");
   work.add_option("--loads", options->loads, "Random loads, each with a routing of its own")->capture_default_str();
   work.add_option("--tokens", options->tokens, "Tokens of each load")->capture_default_str();
+  work.add_option("--rows", options->rows,
+                  "Rows of every expert in every load, instead of what a routing of the tokens gives (0: that)")
+      ->capture_default_str();
   work.add_option("--skew", options->skew,
                   "How popular the experts are in every second load: uniform, or dirichlet:ALPHA; the others are "
                   "uniform")

@@ -24,10 +24,28 @@ constexpr std::chrono::milliseconds kCalm{40};
 
 void check_ranges(const GemmBenchOptions& options) {
   require_in_range("--tokens", options.tokens, 1, kMostBenchTokens);
+  require_in_range("--rows", options.rows, 0, kMostBenchTokens);
   require_in_range("--loads", options.loads, 1, 10000);
   require_in_range("-r", options.repetitions, 1, 10000);
   require_in_range("--threads", options.engine.threads, 0, 1024);
   require_in_range("--limit-size", options.limit_size, 0, 1 << 15);
+}
+
+// Load `index`: uniform, then skewed, in turn; or the rows that were asked for.
+GemmLoad draw_load(const GemmBenchOptions& options, const LayerSource& source, const Skew& skew, int index) {
+  const int num_experts = source.spec.moe.gate.num_experts;
+  GemmLoad load;
+  load.seed = options.seed + static_cast<uint64_t>(index);
+  if (options.rows > 0) {
+    load.skew = "equal";
+    load.rows.assign(static_cast<size_t>(num_experts), options.rows);
+    return load;
+  }
+  const bool skewed = index % 2 == 1;
+  load.skew = skewed ? options.skew : "uniform";
+  const auto routing = draw_routing(source, 1, options.tokens, skewed ? skew : Skew{}, load.seed);
+  load.rows = count_rows(routing, num_experts);
+  return load;
 }
 
 void choose(const LayerCost& cost, GemmLoad& load) {
@@ -126,22 +144,18 @@ GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::funct
 
   note(fmt::format("packing {} experts", result.num_experts));
   const LayerWeights layer = load_moe_layer(spec, *source.family, *source.weights, ops, spec.first_moe_layer());
-  ExpertGemms gemms(ops, layer, spec.hidden, spec.moe.inner, options.tokens * result.top_k, options.seed);
+  const int64_t total_rows = options.rows > 0 ? options.rows * result.num_experts : options.tokens * result.top_k;
+  ExpertGemms gemms(ops, layer, spec.hidden, spec.moe.inner, total_rows, options.seed);
   GemmLimit limit(ops, result.threads, options.limit_size);
 
   note(fmt::format("timing {} loads, {} repetitions of each kernel in turn", options.loads, options.repetitions));
   for (int i = 0; i < options.loads; ++i) {
     limit.sample();
     if (ops.device() == nullptr) std::this_thread::sleep_for(kCalm);
-    GemmLoad load;
-    const bool skewed = i % 2 == 1;
-    load.skew = skewed ? options.skew : "uniform";
-    load.seed = options.seed + static_cast<uint64_t>(i);
-    const auto routing = draw_routing(source, 1, options.tokens, skewed ? skew : Skew{}, load.seed);
-    load.rows = count_rows(routing, result.num_experts);
+    GemmLoad load = draw_load(options, source, skew, i);
     // Three matrices of hidden x inner, a multiplication and an addition each, per row.
-    load.flops = 6.0 * static_cast<double>(options.tokens * result.top_k) * static_cast<double>(spec.hidden) *
-                 static_cast<double>(spec.moe.inner);
+    load.flops =
+        6.0 * static_cast<double>(total_rows) * static_cast<double>(spec.hidden) * static_cast<double>(spec.moe.inner);
     choose(cost, load);
     if (!measure(gemms, options.repetitions, keep_going, load)) break;
     result.loads.push_back(std::move(load));

@@ -16,6 +16,7 @@ struct GemmBenchOptions {
   EngineOptions engine;   // model, dummy_weights, device, dtype, profile, threads
   std::string preset;     // instead of engine.model, with dummy weights
   int64_t tokens = 1024;  // of each load
+  int64_t rows = 0;       // of every expert in every load, whatever the tokens; 0: as their routing is drawn
   int num_experts = 0;    // 0: as the model; dummy weights only
   int loads = 20;
   std::string skew = "dirichlet:0.3";  // of every second load; the others are uniform

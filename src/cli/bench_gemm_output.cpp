@@ -128,6 +128,7 @@ Json summary_json(const GemmBenchOptions& options, const GemmBenchResult& r) {
           {"num_experts", r.num_experts},
           {"top_k", r.top_k},
           {"tokens", options.tokens},
+          {"rows_of_every_expert", options.rows},
           {"skew", options.skew},
           {"seed", options.seed},
           {"device", options.engine.device},
@@ -149,8 +150,10 @@ Json summary_json(const GemmBenchOptions& options, const GemmBenchResult& r) {
 }  // namespace
 
 std::string format_gemm_text(const GemmBenchOptions& options, const GemmBenchResult& r) {
-  std::string out = fmt::format("{}: {} experts of {} x {}, top-{}; {}; {} tokens; profile {}\n\n", r.model,
-                                r.num_experts, r.hidden, r.inner, r.top_k, r.op_set, options.tokens, r.profile);
+  const std::string work =
+      options.rows > 0 ? fmt::format("{} rows an expert", options.rows) : fmt::format("{} tokens", options.tokens);
+  std::string out = fmt::format("{}: {} experts of {} x {}, top-{}; {}; {}; profile {}\n\n", r.model, r.num_experts,
+                                r.hidden, r.inner, r.top_k, r.op_set, work, r.profile);
   const std::vector<TableColumn> columns = {{"load", 4, true},
                                             {"skew", 13, false},
                                             {"rows (min / med / max)", 22, true},

@@ -116,6 +116,9 @@ TEST(BenchGemm, ReportsEveryLoadThenASummary) {
 TEST(BenchGemm, RunsEdges) {
   EXPECT_EQ(gemm_json("-m " + kModel + " --tokens 1 --loads 1 -r 1").front()["experts_with_rows"], 2);
   EXPECT_EQ(gemm_json("-m " + kModel + " --load-format dummy --num-experts 2 --tokens 3 --loads 2").size(), 3U);
+  const nlohmann::json equal = gemm_json("-m " + kModel + " --rows 5 --loads 1 -r 1").front();
+  EXPECT_EQ(equal["rows"].get<std::vector<int64_t>>(), (std::vector<int64_t>{5, 5, 5, 5}));
+  EXPECT_EQ(equal["skew"], "equal");
   const std::string limited = std::string(EPSMOE_SOURCE_DIR) + "/tests/data/golden/group_limited";
   EXPECT_EQ(gemm_json("-m " + limited + " --tokens 9 --loads 2 --skew uniform")[1]["skew"], "uniform");
 }
