@@ -19,9 +19,9 @@ void print_out(std::string_view text) {
   std::fflush(stdout);
 }
 
-namespace {
-
 bool keep_going() { return !interrupted(); }
+
+namespace {
 
 // A flag that means nothing to a command would be accepted and ignored.
 void remove_flag(CLI::App& command, const std::string& name) {

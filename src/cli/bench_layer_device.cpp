@@ -1,7 +1,6 @@
 #include "cli/bench_layer_device.h"
 
 #include <cmath>
-#include <random>
 
 #include "base/clock.h"
 
@@ -16,6 +15,7 @@ constexpr LocalKernels kAllGrouped{GemmKind::kGrouped, GemmKind::kGrouped};
 DeviceLayer::DeviceLayer(OpSet& ops, const LayerWeights& layer, const Routing& routing, int num_experts, int64_t hidden,
                          int64_t inner, uint64_t seed)
     : ops_(ops),
+      weights_(rank_weights(layer, place_experts(num_experts, 1), 0)),
       num_experts_(num_experts),
       num_tokens_(routing.num_tokens),
       hidden_(hidden),
@@ -27,27 +27,13 @@ DeviceLayer::DeviceLayer(OpSet& ops, const LayerWeights& layer, const Routing& r
       weight_memory_(ops.memory()),
       shared_memory_(ops.memory()),
       shared_act_memory_(ops.memory()) {
-  for (const MlpWeights& expert : layer.experts) {
-    weights_.gate_up.push_back(expert.gate_up.get());
-    weights_.down.push_back(expert.down.get());
-  }
-  weights_.shared_gate_up = layer.shared.gate_up.get();
-  weights_.shared_down = layer.shared.down.get();
-  std::vector<float> values(static_cast<size_t>(num_tokens_ * hidden));
-  std::mt19937_64 rng(seed + 1);
-  std::normal_distribution<float> normal;
-  for (float& v : values) v = normal(rng);
-  Buffer memory(ops.memory());
-  const MutableTensorView x = memory.view(DType::kF32, {num_tokens_, hidden});
-  ops.upload(values.data(), x);
   x_ = x_memory_.view(ops.compute_dtype(), {num_tokens_, hidden});
-  ops.to_compute(x, x_);
+  fill_normal(ops, x_, seed + 1);
   out_ = out_memory_.view(ops.activation_dtype(), {num_tokens_, hidden});
   idx_ = idx_memory_.view(DType::kI32, {num_tokens_, routing.top_k});
   weight_ = weight_memory_.view(DType::kF32, {num_tokens_, routing.top_k});
   ops.upload(routing.expert_idx.data(), idx_);
   ops.upload(routing.weight.data(), weight_);
-  ops.wait();  // before `memory` goes
 }
 
 double DeviceLayer::time_layer(const LocalKernels& kernels) {

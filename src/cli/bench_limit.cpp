@@ -1,5 +1,6 @@
 #include "cli/bench_limit.h"
 
+#include <memory>
 #include <random>
 
 #include "base/clock.h"
@@ -30,86 +31,86 @@ void fill_random(MutableTensorView out) {
 
 }  // namespace
 
-GemmLimit::GemmLimit(DType dtype, int num_threads, int64_t size) : dtype_(dtype), num_threads_(num_threads) {
-  add(size > 0 ? size : kSquareSize);
-  time(squares_.front());
-  if (size == 0 && time(squares_.front()) < kShortSeconds) {
-    add(kLargeSquareSize);
-    time(squares_.back());
+GemmLimit::GemmLimit(OpSet& ops, int num_threads, int64_t size) {
+  if (ops.device() != nullptr) {
+    use_device(ops, size > 0 ? size : kDeviceSquareSize);
+  } else {
+    use_host(ops.compute_dtype(), num_threads, size);
   }
 }
 
-GemmLimit::GemmLimit(OpSet& ops, int num_threads, int64_t size)
-    : dtype_(ops.compute_dtype()), num_threads_(num_threads) {
-  if (ops.device() == nullptr) {
-    *this = GemmLimit(ops.compute_dtype(), num_threads, size);
-    return;
+GemmLimit::GemmLimit(DType dtype, int num_threads, int64_t size) { use_host(dtype, num_threads, size); }
+
+void GemmLimit::use_host(DType dtype, int num_threads, int64_t size) {
+  library_ = "oneDNN";
+  settings_ = fmt::format("{}, {} thread{}", to_string(dtype), num_threads, num_threads == 1 ? "" : "s");
+  add_host(dtype, num_threads, size > 0 ? size : kSquareSize);
+  squares_.front().seconds();
+  if (size == 0 && squares_.front().seconds() < kShortSeconds) {
+    add_host(dtype, num_threads, kLargeSquareSize);
+    squares_.back().seconds();
   }
-  device_ops_ = &ops;
-  add_device(size > 0 ? size : kDeviceSquareSize);
-  time_device();
 }
 
-void GemmLimit::add_device(int64_t size) {
+void GemmLimit::add_host(DType dtype, int num_threads, int64_t size) {
+  struct Product {
+    std::unique_ptr<GemmBaseline> gemm;
+    Buffer x, y;
+  };
+  const auto product = std::make_shared<Product>();
+  const MutableTensorView x = product->x.view(dtype, {size, size});
+  fill_random(x);
+  float* y = product->y.view(DType::kF32, {size, size}).as<float>();
+  product->gemm = make_gemm_baseline(x, num_threads);
+  squares_.push_back({size, [product, x, y, size] {
+                        const int64_t begin = now_ns();
+                        product->gemm->run(size, x.data(), y);
+                        return static_cast<double>(now_ns() - begin) * 1e-9;
+                      }});
+}
+
+void GemmLimit::use_device(OpSet& ops, int64_t size) {
+  library_ = "cuBLAS";
+  settings_ = to_string(ops.compute_dtype());
+  struct Product {
+    std::unique_ptr<LinearWeight> weight;
+    Buffer x, y;
+  };
   Buffer host;
-  const MutableTensorView values = host.view(dtype_, {size, size});
+  const MutableTensorView values = host.view(ops.compute_dtype(), {size, size});
   fill_random(values);
   const TensorView part = values;
-  device_square_.weight = device_ops_->pack_linear(std::span(&part, 1), Precision::kCompute);
-  device_square_.x = Buffer(device_ops_->memory());
-  device_square_.y = Buffer(device_ops_->memory());
-  device_ops_->upload(values.data(), device_square_.x.view(dtype_, {size, size}));
-  device_square_.y.view(device_ops_->activation_dtype(), {size, size});
-  best_size_ = size;
-}
-
-double GemmLimit::time_device() {
-  const Shape shape{best_size_, best_size_};
-  const LinearTask task{device_square_.weight.get(), device_square_.x.view(dtype_, shape),
-                        device_square_.y.view(device_ops_->activation_dtype(), shape)};
-  device_ops_->wait();
-  const int64_t begin = now_ns();
-  for (int i = 0; i < kDeviceCalls; ++i) device_ops_->linear(std::span(&task, 1));
-  device_ops_->wait();
-  return static_cast<double>(now_ns() - begin) * 1e-9 / kDeviceCalls;
-}
-
-void GemmLimit::keep_best(int64_t size, double seconds) {
-  const auto edge = static_cast<double>(size);
-  const double rate = 2 * edge * edge * edge / seconds;
-  if (rate <= best_) return;
-  best_ = rate;
-  best_size_ = size;
-}
-
-void GemmLimit::add(int64_t size) {
-  Square square{size, nullptr, {}, {}};
-  const MutableTensorView x = square.x.view(dtype_, {size, size});
-  fill_random(x);
-  square.y.view(DType::kF32, {size, size});
-  square.gemm = make_gemm_baseline(x, num_threads_);
-  squares_.push_back(std::move(square));
-}
-
-double GemmLimit::time(Square& square) {
-  const int64_t begin = now_ns();
-  square.gemm->run(square.size, square.x.data(), reinterpret_cast<float*>(square.y.data()));
-  return static_cast<double>(now_ns() - begin) * 1e-9;
+  const auto product = std::make_shared<Product>();
+  product->weight = ops.pack_linear(std::span(&part, 1), Precision::kCompute);
+  product->x = Buffer(ops.memory());
+  product->y = Buffer(ops.memory());
+  const MutableTensorView x = product->x.view(values.dtype(), values.shape());
+  ops.upload(values.data(), x);
+  const LinearTask task{product->weight.get(), x, product->y.view(ops.activation_dtype(), values.shape())};
+  squares_.push_back({size, [product, task, &ops] {
+                        ops.wait();
+                        const int64_t begin = now_ns();
+                        for (int i = 0; i < kDeviceCalls; ++i) ops.linear(std::span(&task, 1));
+                        ops.wait();
+                        return static_cast<double>(now_ns() - begin) * 1e-9 / kDeviceCalls;
+                      }});
+  squares_.front().seconds();
 }
 
 void GemmLimit::sample() {
   ++num_samples_;
-  if (device_ops_ != nullptr) return keep_best(best_size_, time_device());
-  for (Square& square : squares_) keep_best(square.size, time(square));
+  for (const Square& square : squares_) {
+    const auto edge = static_cast<double>(square.size);
+    const double rate = 2 * edge * edge * edge / square.seconds();
+    if (rate <= best_) continue;
+    best_ = rate;
+    best_size_ = square.size;
+  }
 }
 
 std::string GemmLimit::description() const {
-  if (device_ops_ != nullptr) {
-    return fmt::format("best of {} cuBLAS products of {} x {} x {} in this run ({})", num_samples_, best_size_,
-                       best_size_, best_size_, to_string(dtype_));
-  }
-  return fmt::format("best of {} oneDNN products of {} x {} x {} in this run ({}, {} thread{})", num_samples_,
-                     best_size_, best_size_, best_size_, to_string(dtype_), num_threads_, num_threads_ == 1 ? "" : "s");
+  return fmt::format("best of {} {} products of {} x {} x {} in this run ({})", num_samples_, library_, best_size_,
+                     best_size_, best_size_, settings_);
 }
 
 }  // namespace eps::cli

@@ -2,11 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "ops/gemm_baseline.h"
 #include "ops/op_set.h"
 #include "tensor/tensor.h"
 
@@ -27,26 +27,17 @@ class GemmLimit {
   std::string description() const;  // "best of 8 oneDNN products of 2048 x 2048 x 2048 in this run (bf16, 2 threads)"
 
  private:
+  // A product of square matrices, and how long it takes once more.
   struct Square {
     int64_t size;
-    std::unique_ptr<GemmBaseline> gemm;
-    Buffer x, y;
+    std::function<double()> seconds;
   };
-  void add(int64_t size);
-  double time(Square& square);
-  struct DeviceSquare {
-    std::unique_ptr<LinearWeight> weight;
-    Buffer x, y;
-  };
-  void add_device(int64_t size);
-  double time_device();
-  void keep_best(int64_t size, double seconds);
+  void use_host(DType dtype, int num_threads, int64_t size);
+  void add_host(DType dtype, int num_threads, int64_t size);
+  void use_device(OpSet& ops, int64_t size);
 
-  OpSet* device_ops_ = nullptr;  // null: the host
-  DeviceSquare device_square_;
-
-  DType dtype_;
-  int num_threads_;
+  std::string library_;   // that multiplies
+  std::string settings_;  // "bf16, 2 threads"
   std::vector<Square> squares_;
   double best_ = 0;
   int64_t best_size_ = 0;

@@ -7,8 +7,6 @@
 namespace eps::cli {
 namespace {
 
-bool keep_going() { return !interrupted(); }
-
 // Where a result goes.
 struct ResultFlags {
   bool json = false;

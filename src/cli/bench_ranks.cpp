@@ -12,19 +12,6 @@ bool is_gemm(const TimelineEvent& event) {
          event.name == to_string(OpKind::kShared);
 }
 
-MoeWeights weights_of_rank(const LayerWeights& layer, const ExpertPlacement& placement, int rank) {
-  MoeWeights out;
-  for (int e = 0; e < placement.num_experts; ++e) {
-    const MlpWeights& expert = layer.experts[static_cast<size_t>(e)];
-    const bool local = placement.rank_of(e) == rank;
-    out.gate_up.push_back(local ? expert.gate_up.get() : nullptr);
-    out.down.push_back(local ? expert.down.get() : nullptr);
-  }
-  out.shared_gate_up = layer.shared.gate_up.get();
-  out.shared_down = layer.shared.down.get();
-  return out;
-}
-
 }  // namespace
 
 LayerRanks::LayerRanks(const LayerWeights& layer, ExpertPlacement placement, std::vector<std::unique_ptr<OpSet>> ops,
@@ -32,7 +19,7 @@ LayerRanks::LayerRanks(const LayerWeights& layer, ExpertPlacement placement, std
     : placement_(placement), ops_(std::move(ops)), comms_(std::move(comms)), threads_(placement.num_ranks) {
   for (int rank = 0; rank < placement_.num_ranks; ++rank) {
     const auto r = static_cast<size_t>(rank);
-    weights_.push_back(weights_of_rank(layer, placement_, rank));
+    weights_.push_back(rank_weights(layer, placement_, rank));
     executors_.push_back(std::make_unique<MoeExecutor>(*ops_[r], *comms_[r]));
   }
 }

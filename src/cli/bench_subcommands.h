@@ -10,6 +10,9 @@ namespace eps::cli {
 void add_bench_latency(CLI::App& bench, Chosen& chosen);
 void add_bench_throughput(CLI::App& bench, Chosen& chosen);
 
+// What a benchmark asks before each repetition.
+bool keep_going();
+
 // To stdout, at once.
 void print_out(std::string_view text);
 

@@ -7,6 +7,18 @@
 
 namespace eps::cli {
 
+void fill_normal(OpSet& ops, MutableTensorView out, uint64_t seed) {
+  std::vector<float> values(static_cast<size_t>(out.numel()));
+  std::mt19937_64 rng(seed);
+  std::normal_distribution<float> normal;
+  std::ranges::generate(values, [&] { return normal(rng); });
+  Buffer memory(ops.memory());
+  const MutableTensorView wide = memory.view(DType::kF32, out.shape());
+  ops.upload(values.data(), wide);
+  ops.to_compute(wide, out);
+  ops.wait();  // before `memory` goes
+}
+
 ExpertGemms::ExpertGemms(OpSet& ops, const LayerWeights& layer, int64_t hidden, int64_t inner, int64_t rows,
                          uint64_t seed)
     : ops_(ops),
@@ -15,19 +27,11 @@ ExpertGemms::ExpertGemms(OpSet& ops, const LayerWeights& layer, int64_t hidden, 
       gate_up_memory_(ops.memory()),
       act_memory_(ops.memory()),
       out_memory_(ops.memory()) {
-  std::vector<float> values(static_cast<size_t>(rows * hidden));
-  std::mt19937_64 rng(seed);
-  std::normal_distribution<float> normal;
-  std::ranges::generate(values, [&] { return normal(rng); });
-  Buffer memory(ops.memory());
-  const MutableTensorView x = memory.view(DType::kF32, {rows, hidden});
-  ops.upload(values.data(), x);
   x_ = x_memory_.view(ops.compute_dtype(), {rows, hidden});
-  ops.to_compute(x, x_);
+  fill_normal(ops, x_, seed);
   gate_up_ = gate_up_memory_.view(ops.activation_dtype(), {rows, 2 * inner});
   act_ = act_memory_.view(ops.compute_dtype(), {rows, inner});
   out_ = out_memory_.view(ops.activation_dtype(), {rows, hidden});
-  ops.wait();  // before `memory` goes
 }
 
 ExpertGemms::Tasks ExpertGemms::make_tasks(const std::vector<int64_t>& rows) const {

@@ -30,15 +30,7 @@ Decoder::Decoder(const Model& model, OpSet& ops, Communicator& comm, const Plann
   const ExpertPlacement placement = place_experts(spec_.moe.gate.num_experts, comm.size());
   for (size_t i = 0; i < model.layers().size(); ++i) {
     const LayerWeights& layer = model.layers()[i];
-    if (layer.experts.empty()) continue;
-    for (int e = 0; e < placement.num_experts; ++e) {
-      const bool local = placement.rank_of(e) == comm.rank();
-      const MlpWeights& expert = layer.experts[static_cast<size_t>(e)];
-      moe_weights_[i].gate_up.push_back(local ? expert.gate_up.get() : nullptr);
-      moe_weights_[i].down.push_back(local ? expert.down.get() : nullptr);
-    }
-    moe_weights_[i].shared_gate_up = layer.shared.gate_up.get();
-    moe_weights_[i].shared_down = layer.shared.down.get();
+    if (!layer.experts.empty()) moe_weights_[i] = rank_weights(layer, placement, comm.rank());
   }
 }
 

@@ -169,6 +169,19 @@ std::unique_ptr<Model> Model::load(const ModelSpec& spec, const Family& family, 
   return model;
 }
 
+MoeWeights rank_weights(const LayerWeights& layer, const ExpertPlacement& placement, int rank) {
+  MoeWeights out;
+  for (int e = 0; e < placement.num_experts; ++e) {
+    const MlpWeights& expert = layer.experts[static_cast<size_t>(e)];
+    const bool local = placement.rank_of(e) == rank;
+    out.gate_up.push_back(local ? expert.gate_up.get() : nullptr);
+    out.down.push_back(local ? expert.down.get() : nullptr);
+  }
+  out.shared_gate_up = layer.shared.gate_up.get();
+  out.shared_down = layer.shared.down.get();
+  return out;
+}
+
 LayerWeights load_moe_layer(const ModelSpec& spec, const Family& family, WeightSource& source, const OpSet& ops,
                             int layer) {
   LayerWeights out;

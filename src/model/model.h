@@ -8,7 +8,8 @@
 #include "model/family.h"
 #include "model/model_spec.h"
 #include "model/weight_source.h"
-#include "ops/op_set.h"
+#include "moe/placement.h"
+#include "ops/moe_weights.h"
 
 namespace eps {
 
@@ -83,6 +84,9 @@ class Model {
   Buffer rope_cos_, rope_sin_;
   RopeView rope_;
 };
+
+// The experts of `layer` as one rank sees them: those of others are null.
+MoeWeights rank_weights(const LayerWeights& layer, const ExpertPlacement& placement, int rank);
 
 // One layer's MoE weights alone (for `bench layer`).
 LayerWeights load_moe_layer(const ModelSpec& spec, const Family& family, WeightSource& source, const OpSet& ops,

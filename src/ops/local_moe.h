@@ -31,7 +31,7 @@ class LocalMoe {
   virtual std::vector<int64_t> load() = 0;
   // Up to so many tokens every layer runs the same kernels whatever the load: nobody need ask for it.
   virtual int64_t few_tokens() const = 0;
-  // Beyond them, whether an expert of the given load can run dense; without the load (see load()) none can.
+  // Beyond them, dense kernels need to know the load: load() comes first.
   //
   // out [T, H] act = shared(x) + Σ weight · expert(x) of the routing set last; x [T, H] compute dtype.
   // A token's sum has one order, fixed by its own routing and the number of tokens.

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "support/run_command.h"
 
 namespace eps::cli {
 namespace {
@@ -17,24 +18,11 @@ const std::string kModel = std::string(EPSMOE_SOURCE_DIR) + "/tests/data/golden/
 
 // Runs the command and returns what it prints.
 std::string gemm(const std::string& arguments) {
-  CLI::App app;
-  Chosen chosen;
-  add_bench_command(app, chosen);
   std::string line = "bench gemm " + arguments;
   for (const std::string flag : {"--threads 1", "--limit-size 64", "-r 2"}) {
     if (line.find(flag.substr(0, flag.find(' ') + 1)) == std::string::npos) line += " " + flag;
   }
-  app.parse(line);
-  testing::internal::CaptureStdout();
-  int code = -1;
-  try {
-    code = chosen.action();
-  } catch (...) {
-    testing::internal::GetCapturedStdout();
-    throw;
-  }
-  EXPECT_EQ(code, 0);
-  return testing::internal::GetCapturedStdout();
+  return test::run_command(add_bench_command, line);
 }
 
 std::vector<nlohmann::json> gemm_json(const std::string& arguments) {

@@ -13,6 +13,7 @@
 #include "cli/bench_throughput.h"
 #include "cli/command.h"
 #include "io/file.h"
+#include "support/run_command.h"
 
 namespace eps::cli {
 namespace {
@@ -20,18 +21,8 @@ namespace {
 const std::string kModel = std::string(EPSMOE_SOURCE_DIR) + "/tests/data/golden/plain";  // context 64
 
 std::string run(const std::string& command, const std::string& arguments) {
-  CLI::App app;
-  Chosen chosen;
-  add_bench_command(app, chosen);
-  app.parse("bench " + command + " --load-format dummy --threads 1 -m " + kModel + " " + arguments);
-  testing::internal::CaptureStdout();
-  try {
-    EXPECT_EQ(chosen.action(), 0);
-  } catch (...) {
-    testing::internal::GetCapturedStdout();
-    throw;
-  }
-  return testing::internal::GetCapturedStdout();
+  return test::run_command(add_bench_command,
+                           "bench " + command + " --load-format dummy --threads 1 -m " + kModel + " " + arguments);
 }
 
 std::string usage_error(const std::string& command, const std::string& arguments) {

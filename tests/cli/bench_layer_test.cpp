@@ -16,6 +16,7 @@
 #include "plan/builtin_profile.h"
 #include "plan/planner.h"
 #include "sim/workload.h"
+#include "support/run_command.h"
 
 namespace eps::cli {
 namespace {
@@ -24,21 +25,9 @@ const std::string kModel = std::string(EPSMOE_SOURCE_DIR) + "/tests/data/golden/
 
 // Runs the command and returns what it prints.
 std::string layer(const std::string& arguments) {
-  CLI::App app;
-  Chosen chosen;
-  add_bench_command(app, chosen);
   const bool counts = arguments.find("-r ") != std::string::npos;
-  app.parse("bench layer --threads 1 --limit-size 64 " + std::string(counts ? "" : "-r 2 ") + arguments);
-  testing::internal::CaptureStdout();
-  int code = -1;
-  try {
-    code = chosen.action();
-  } catch (...) {
-    testing::internal::GetCapturedStdout();
-    throw;
-  }
-  EXPECT_EQ(code, 0);
-  return testing::internal::GetCapturedStdout();
+  return test::run_command(add_bench_command,
+                           "bench layer --threads 1 --limit-size 64 " + std::string(counts ? "" : "-r 2 ") + arguments);
 }
 
 nlohmann::json layer_json(const std::string& arguments) {

@@ -9,26 +9,12 @@
 #include "cli/command.h"
 #include "io/file.h"
 #include "plan/plan_json.h"
+#include "support/run_command.h"
 
 namespace eps::cli {
 namespace {
 
-std::string plan(const std::string& arguments) {
-  CLI::App app;
-  Chosen chosen;
-  add_plan_command(app, chosen);
-  app.parse("plan " + arguments);
-  testing::internal::CaptureStdout();
-  int code = -1;
-  try {
-    code = chosen.action();
-  } catch (...) {
-    testing::internal::GetCapturedStdout();
-    throw;
-  }
-  EXPECT_EQ(code, 0) << arguments;
-  return testing::internal::GetCapturedStdout();
-}
+std::string plan(const std::string& arguments) { return test::run_command(add_plan_command, "plan " + arguments); }
 
 const std::string kSmall = "-m deepseek-v2-lite --ep 4 --profile h800 --tokens 1024 ";
 

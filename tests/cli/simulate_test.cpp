@@ -7,25 +7,13 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "io/json.h"
+#include "support/run_command.h"
 
 namespace eps::cli {
 namespace {
 
 std::string simulate(const std::string& arguments) {
-  CLI::App app;
-  Chosen chosen;
-  add_simulate_command(app, chosen);
-  app.parse("simulate " + arguments);
-  testing::internal::CaptureStdout();
-  int code = -1;
-  try {
-    code = chosen.action();
-  } catch (...) {
-    testing::internal::GetCapturedStdout();
-    throw;
-  }
-  EXPECT_EQ(code, 0);
-  return testing::internal::GetCapturedStdout();
+  return test::run_command(add_simulate_command, "simulate " + arguments);
 }
 
 std::vector<Json> rows_of(const std::string& arguments) {

@@ -114,16 +114,14 @@ void CudaLocalMoe::run(const MoeWeights& weights, const LocalKernels& kernels, T
   const Experts experts = find_experts(weights);
   const auto* from = static_cast<const nv_bf16*>(x.data());
   auto* to = static_cast<nv_bf16*>(out.data());
-  if (takes_small_kernels(experts)) {
+  if (takes_small_kernels()) {
     run_small(experts, from, to);
   } else {
     run_sorted(experts, kernels, from, to);
   }
 }
 
-bool CudaLocalMoe::takes_small_kernels(const Experts&) const {
-  return num_tokens_ <= kMaxSmallRows && top_k_ <= kMaxSmallTopK;
-}
+bool CudaLocalMoe::takes_small_kernels() const { return num_tokens_ <= kMaxSmallRows && top_k_ <= kMaxSmallTopK; }
 
 void CudaLocalMoe::run_small(const Experts& experts, const nv_bf16* x, nv_bf16* out) {
   SmallExpertsUpParams up;

@@ -37,7 +37,7 @@ class CudaLocalMoe final : public LocalMoe {
     int64_t shared_inner = 0;
   };
   static Experts find_experts(const MoeWeights& weights);
-  bool takes_small_kernels(const Experts& experts) const;
+  bool takes_small_kernels() const;
 
   void begin_routing(int64_t num_tokens, int num_experts, int top_k);
   void sort_rows();
