@@ -102,10 +102,15 @@ GemmBench::GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int
 }
 
 void GemmBench::run(int64_t rows, int groups) {
+  // Weights one behind the other, as a layer's are: what does not follow in the pool is no grouped call on a device.
+  if (next_ + static_cast<size_t>(groups) > weights_.size()) next_ = 0;
+  // On a device one expert's rows are as cold as its weights; a core's cache still has those that were just gathered.
+  if (ops_.device() == nullptr || next_row_ + rows * groups > x_.dim(0)) next_row_ = 0;
   std::vector<LinearTask> tasks;
   for (int g = 0; g < groups; ++g) {
-    tasks.push_back({weights_[next_].get(), x_.rows(g * rows, (g + 1) * rows), y_.rows(g * rows, (g + 1) * rows)});
-    next_ = (next_ + 1) % weights_.size();
+    const int64_t end = next_row_ + rows;
+    tasks.push_back({weights_[next_++].get(), x_.rows(next_row_, end), y_.rows(next_row_, end)});
+    next_row_ = end;
   }
   ops_.linear(tasks);
 }

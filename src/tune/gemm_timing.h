@@ -17,7 +17,7 @@ class GemmBench {
   // At least `least_weights` of them.
   GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, size_t least_weights = 2);
 
-  // One call with `groups` different weights of `rows` rows each.
+  // One call with `groups` different weights, at most num_weights(), of `rows` rows each.
   void run(int64_t rows, int groups);
   int64_t max_rows() const { return x_.dim(0); }
   int num_weights() const { return static_cast<int>(weights_.size()); }
@@ -27,6 +27,7 @@ class GemmBench {
   std::unique_ptr<WeightPool> pool_;  // outlives the weights in it
   std::vector<std::unique_ptr<LinearWeight>> weights_;
   size_t next_ = 0;
+  int64_t next_row_ = 0;
   Buffer x_memory_;
   Buffer y_memory_;
   MutableTensorView x_;  // [max_rows, k] compute dtype

@@ -14,6 +14,9 @@ namespace {
 constexpr double kSampleUs = 2000;
 // Calls longer than this are their own warm-up.
 constexpr double kLongUs = 20000;
+// A GPU that was idle runs faster than it can for long: samples begin when it has worked for some time.
+constexpr double kDeviceWarmUpUs = 60000;
+constexpr double kDeviceSampleUs = 5000;
 constexpr int kSamples = 7;
 constexpr int kLongSamples = 4;
 constexpr int kQuickSamples = 3;
@@ -24,7 +27,12 @@ constexpr int kQuickLongSamples = 2;
 double Sampler::time_us(const std::function<void()>& body) {
   double once = largest(timed_us(body, 1));
   if (once < kLongUs) once = largest(timed_us(body, 1));
-  const int calls = static_cast<int>(std::clamp(kSampleUs / std::max(once, 0.01), 1.0, 1e5));
+  const bool on_device = ops_.device() != nullptr;
+  const double sample_us = on_device ? kDeviceSampleUs : kSampleUs;
+  const int calls = static_cast<int>(std::clamp(sample_us / std::max(once, 0.01), 1.0, 1e5));
+  if (on_device && !quick_) {
+    for (double us = 0; us < kDeviceWarmUpUs;) us += largest(timed_us(body, calls));
+  }
   const bool is_long = once >= kLongUs;
   const int samples = quick_ ? (is_long ? kQuickLongSamples : kQuickSamples) : is_long ? kLongSamples : kSamples;
   std::vector<double> mine;

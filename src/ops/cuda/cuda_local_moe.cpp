@@ -28,8 +28,9 @@ T* view_of(Buffer& buffer, int64_t count) {
 
 }  // namespace
 
-CudaLocalMoe::CudaLocalMoe(MemoryResource& device, CublasGemm& blas, cudaStream_t stream)
+CudaLocalMoe::CudaLocalMoe(MemoryResource& device, CublasGemm& blas, GroupedGemm& grouped, cudaStream_t stream)
     : blas_(blas),
+      grouped_(grouped),
       stream_(stream),
       idx_memory_(device),
       weight_memory_(device),
@@ -200,22 +201,8 @@ void CudaLocalMoe::down(const Experts& experts, GemmKind kernel, const nv_bf16* 
 }
 
 void CudaLocalMoe::run_grouped(const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y) {
-  GroupedGemmCall call;
-  call.weight = &pool.grouped;
-  call.x = x;
-  call.y = y;
-  call.offsets = reinterpret_cast<const int32_t*>(offsets_.data());
-  call.max_rows = num_rows();
-  call.epilogue = epilogue;
-  call.num_sms = num_sms_;
-  if (!can_run_grouped(pool.n, pool.k, epilogue)) return grouped_gemm_plain(call, stream_);
-  call.tile = load_.empty() ? choose_grouped_tile(num_rows(), num_experts_, pool.n, pool.k, num_sms_)
-                            : choose_grouped_tile(load_, pool.n, pool.k, num_sms_);
-  for (int begin = 0; begin < num_experts_; begin += kMaxGroupsPerCall) {
-    call.group_begin = begin;
-    call.group_end = std::min(num_experts_, begin + kMaxGroupsPerCall);
-    grouped_gemm(call, stream_);
-  }
+  EPS_CHECK_EQ(pool.count, num_experts_);
+  grouped_.run(pool, epilogue, x, y, reinterpret_cast<const int32_t*>(offsets_.data()), num_rows(), load_);
 }
 
 void CudaLocalMoe::run_dense(const CudaWeightPool& pool, const nv_bf16* x, nv_bf16* y) {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "ops/cuda/cublas_gemm.h"
-#include "ops/cuda/cuda_weights.h"
+#include "ops/cuda/grouped_gemm.h"
 #include "ops/cuda/kernels/gate.h"
 #include "ops/local_moe.h"
 
@@ -12,7 +12,7 @@ GateConfig gate_config(const GateParams& params);
 
 class CudaLocalMoe final : public LocalMoe {
  public:
-  CudaLocalMoe(MemoryResource& device, CublasGemm& blas, cudaStream_t stream);
+  CudaLocalMoe(MemoryResource& device, CublasGemm& blas, GroupedGemm& grouped, cudaStream_t stream);
 
   void route(const GateParams& gate, TensorView logits) override;
   void set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) override;
@@ -51,6 +51,7 @@ class CudaLocalMoe final : public LocalMoe {
   int64_t num_rows() const { return num_tokens_ * top_k_; }
 
   CublasGemm& blas_;
+  GroupedGemm& grouped_;
   cudaStream_t stream_;
 
   int num_sms_ = 0;  // that GEMMs may use; 0: all

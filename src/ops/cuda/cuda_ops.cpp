@@ -9,6 +9,7 @@
 #include "ops/cuda/cuda_device.h"
 #include "ops/cuda/cuda_local_moe.h"
 #include "ops/cuda/cuda_weights.h"
+#include "ops/cuda/grouped_gemm.h"
 #include "ops/cuda/kernels/elementwise.h"
 #include "ops/cuda/kernels/gate.h"
 #include "ops/cuda/kernels/permute.h"
@@ -38,9 +39,10 @@ class CudaOps final : public OpSet {
         stream_(make_stream()),
         uploader_(pinned_, stream_.get()),
         blas_(stream_.get(), memory_),
+        grouped_(stream_.get(), memory_),
         step_(memory_, pinned_, stream_.get()),
         graphs_(memory_, stream_.get()),
-        local_moe_(memory_, blas_, stream_.get()),
+        local_moe_(memory_, blas_, grouped_, stream_.get()),
         list_(memory_),
         attention_workspace_(memory_) {}
 
@@ -52,6 +54,7 @@ class CudaOps final : public OpSet {
   const DeviceSizes* device() const override { return &device_.sizes; }
   void limit_sms(int num_sms) override {
     num_sms_ = num_sms;
+    grouped_.limit_sms(num_sms);
     local_moe_.limit_sms(num_sms);
   }
 
@@ -323,7 +326,7 @@ class CudaOps final : public OpSet {
   static std::optional<GroupedTasks> find_grouped(std::span<const LinearTask> tasks) {
     if (tasks.size() < 2) return std::nullopt;
     GroupedTasks out{as_cuda(*tasks.front().weight).pool, {}, 0};
-    if (out.pool == nullptr || out.pool->count > kMaxGroupsPerCall) return std::nullopt;
+    if (out.pool == nullptr) return std::nullopt;
     out.rows.assign(static_cast<size_t>(out.pool->count), 0);
     int64_t last = -1;
     for (const LinearTask& task : tasks) {
@@ -341,17 +344,9 @@ class CudaOps final : public OpSet {
   void run_grouped(const GroupedTasks& tasks, const nv_bf16* x, nv_bf16* y, GroupedEpilogue epilogue) {
     std::vector<int32_t> offsets(tasks.rows.size() + 1, 0);
     for (size_t g = 0; g < tasks.rows.size(); ++g) offsets[g + 1] = offsets[g] + static_cast<int32_t>(tasks.rows[g]);
-    GroupedGemmCall call;
-    call.weight = &tasks.pool->grouped;
-    call.x = x;
-    call.y = y;
-    call.max_rows = tasks.total;
-    call.offsets = reinterpret_cast<const int32_t*>(to_device(offsets.data(), offsets.size() * sizeof(int32_t)));
-    call.epilogue = epilogue;
-    call.num_sms = num_sms_;
-    if (!can_run_grouped(tasks.pool->n, tasks.pool->k, epilogue)) return grouped_gemm_plain(call, stream_.get());
-    call.tile = choose_grouped_tile(tasks.rows, tasks.pool->n, tasks.pool->k, num_sms_);
-    grouped_gemm(call, stream_.get());
+    grouped_.run(*tasks.pool, epilogue, x, y,
+                 reinterpret_cast<const int32_t*>(to_device(offsets.data(), offsets.size() * sizeof(int32_t))),
+                 tasks.total, tasks.rows);
   }
 
   DeviceInfo device_;
@@ -360,6 +355,7 @@ class CudaOps final : public OpSet {
   StreamPtr stream_;
   mutable Uploader uploader_;
   CublasGemm blas_;
+  GroupedGemm grouped_;
   StepState step_;
   StepGraphs graphs_;
   MlaAttention attention_;

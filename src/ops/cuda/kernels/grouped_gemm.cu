@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "ops/cuda/kernels/grouped_gemm_kernel.cuh"
+#include "ops/cuda/kernels/grouped_gemm_tile.h"
 
 namespace eps::cuda {
 namespace {
@@ -30,6 +31,12 @@ __global__ void grouped_gemm_plain_kernel(const nv_bf16* x, const nv_bf16* w, nv
   }
   if constexpr (kEpilogue == GroupedEpilogue::kSiluMul) sum = silu_mul(sum, up);
   y[row * y_cols + col] = __float2bfloat16(sum);
+}
+
+constexpr size_t index_of_cols(int cols) {
+  size_t i = 0;
+  while (kGroupedTileCols[i] != cols) ++i;
+  return i;
 }
 
 // bf16 [dims[rank - 1], …, dims[0]], dims[0] contiguous; strides in bytes of dims[1], …. What lies outside reads as
@@ -63,19 +70,20 @@ CUtensorMap make_matrix_map(const nv_bf16* data, int64_t rows, int64_t cols, int
 
 // [num_groups, parts, n / parts, k]: the rows of one part are bounded, so that none of the next are read in their
 // stead.
-CUtensorMap make_weight_map(const GroupedWeight& w, int parts) {
+CUtensorMap make_weight_map(const GroupedWeight& w, int tile_cols, int parts) {
   const cuuint64_t dims[4] = {static_cast<cuuint64_t>(w.k), static_cast<cuuint64_t>(w.n / parts),
                               static_cast<cuuint64_t>(parts), static_cast<cuuint64_t>(w.num_groups)};
   const cuuint64_t strides[3] = {dims[0] * sizeof(nv_bf16), dims[0] * dims[1] * sizeof(nv_bf16),
                                  dims[0] * dims[1] * dims[2] * sizeof(nv_bf16)};
-  const cuuint32_t box[4] = {kStepK, kBoxRows, 1, 1};
+  const cuuint32_t box[4] = {kStepK, static_cast<cuuint32_t>(tile_cols / kColBoxes), 1, 1};
   return make_map(w.data, 4, dims, strides, box);
 }
 
-template <bool kPair, GroupedEpilogue kEpilogue>
+template <bool kPair, GroupedEpilogue kEpilogue, int kCols>
 void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms, cudaStream_t stream) {
-  const auto kernel = grouped_gemm_kernel<kPair, kEpilogue>;
-  EPS_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(GroupedGemmSmem)));
+  const auto kernel = grouped_gemm_kernel<kPair, kEpilogue, kCols>;
+  constexpr int kSmemBytes = sizeof(GroupedGemmSmem<kCols>);
+  EPS_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSmemBytes));
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
   attributes[0].val.clusterDim = {kPair ? 2U : 1U, 1, 1};
@@ -84,22 +92,28 @@ void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms
   cudaLaunchConfig_t config{};
   config.gridDim = static_cast<unsigned>(kPair ? std::max(num_sms / 2 * 2, 2) : num_sms);
   config.blockDim = kThreads;
-  config.dynamicSmemBytes = sizeof(GroupedGemmSmem);
+  config.dynamicSmemBytes = kSmemBytes;
   config.stream = stream;
   config.attrs = attributes;
   config.numAttrs = 2;
   const CUtensorMap x_map = make_matrix_map(call.x, call.max_rows, call.weight->k, kBoxRows);
   const CUtensorMap y_map = make_matrix_map(call.y, call.max_rows, p.y_cols, kOutRows);
-  const CUtensorMap& w_map = call.weight->maps[kEpilogue == GroupedEpilogue::kSiluMul ? 1 : 0];
+  const int epilogue = kEpilogue == GroupedEpilogue::kSiluMul ? 1 : 0;
+  const CUtensorMap& w_map = call.weight->maps[index_of_cols(kCols)][epilogue];
   EPS_CUDA(cudaLaunchKernelEx(&config, kernel, x_map, w_map, y_map, p));
 }
 
-int device_sms() {
-  int device = 0;
-  int sms = 0;
-  EPS_CUDA(cudaGetDevice(&device));
-  EPS_CUDA(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
-  return sms;
+template <bool kPair, int kCols>
+void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms, cudaStream_t stream) {
+  call.epilogue == GroupedEpilogue::kSiluMul
+      ? launch<kPair, GroupedEpilogue::kSiluMul, kCols>(call, p, num_sms, stream)
+      : launch<kPair, GroupedEpilogue::kStore, kCols>(call, p, num_sms, stream);
+}
+
+template <int kCols>
+void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms, cudaStream_t stream) {
+  call.tile.pair&& num_sms > 1 ? launch<true, kCols>(call, p, num_sms, stream)
+                               : launch<false, kCols>(call, p, num_sms, stream);
 }
 
 int group_end(const GroupedGemmCall& call) { return call.group_end < 0 ? call.weight->num_groups : call.group_end; }
@@ -115,8 +129,11 @@ bool can_run_grouped(int64_t n, int64_t k, GroupedEpilogue epilogue) {
 GroupedWeight make_grouped_weight(const nv_bf16* data, int num_groups, int64_t n, int64_t k) {
   GroupedWeight weight{.data = data, .num_groups = num_groups, .n = n, .k = k};
   if (num_groups == 0) return weight;
-  if (can_run_grouped(n, k, GroupedEpilogue::kStore)) weight.maps[0] = make_weight_map(weight, 1);
-  if (can_run_grouped(n, k, GroupedEpilogue::kSiluMul)) weight.maps[1] = make_weight_map(weight, 2);
+  for (const int cols : kGroupedTileCols) {
+    auto& maps = weight.maps[index_of_cols(cols)];
+    if (can_run_grouped(n, k, GroupedEpilogue::kStore)) maps[0] = make_weight_map(weight, cols, 1);
+    if (can_run_grouped(n, k, GroupedEpilogue::kSiluMul)) maps[1] = make_weight_map(weight, cols, 2);
+  }
   return weight;
 }
 
@@ -128,22 +145,21 @@ void grouped_gemm(const GroupedGemmCall& call, cudaStream_t stream) {
   EPS_CUDA(supported ? cudaSuccess : cudaErrorInvalidValue);
   const GroupedGemmParams p{
       .offsets = call.offsets + call.group_begin,
+      .next_unit = call.next_unit,
       .y = call.y,
       .y_cols = call.epilogue == GroupedEpilogue::kSiluMul ? w.n / 2 : w.n,
       .num_groups = num_groups,
       .group_begin = call.group_begin,
-      // Of gate and up the columns are taken 128 at a time, 256 together.
-      .col_tiles = static_cast<int>(ceil_div(w.n, kTileCols)),
+      // Of gate and up half as many columns each are taken at a time.
+      .col_tiles = static_cast<int>(ceil_div(w.n, call.tile.cols)),
       .k_steps = static_cast<int>(ceil_div(w.k, kStepK)),
   };
   const int sms = call.num_sms > 0 ? call.num_sms : device_sms();
-  const bool pair = call.tile == GroupedTile::k256 && sms > 1;
-  if (call.epilogue == GroupedEpilogue::kSiluMul) {
-    pair ? launch<true, GroupedEpilogue::kSiluMul>(call, p, sms, stream)
-         : launch<false, GroupedEpilogue::kSiluMul>(call, p, sms, stream);
-  } else {
-    pair ? launch<true, GroupedEpilogue::kStore>(call, p, sms, stream)
-         : launch<false, GroupedEpilogue::kStore>(call, p, sms, stream);
+  switch (call.tile.cols) {
+    case 256: return launch<256>(call, p, sms, stream);
+    case 192: return launch<192>(call, p, sms, stream);
+    case 160: return launch<160>(call, p, sms, stream);
+    default: EPS_CUDA(cudaErrorInvalidValue);
   }
 }
 
@@ -159,20 +175,6 @@ void grouped_gemm_plain(const GroupedGemmCall& call, cudaStream_t stream) {
       silu ? grouped_gemm_plain_kernel<GroupedEpilogue::kSiluMul> : grouped_gemm_plain_kernel<GroupedEpilogue::kStore>;
   kernel<<<grid, block, 0, stream>>>(call.x, w.data, call.y, call.offsets, call.group_begin, end, w.n, w.k);
   EPS_CUDA_LAUNCHED();
-}
-
-GroupedTile choose_grouped_tile(std::span<const int64_t> rows_per_group, int64_t n, int64_t /*k*/, int num_sms) {
-  if (num_sms == 1) return GroupedTile::k128;
-  // With one row tile a group and an odd count of column tiles, one block of a pair would be idle for the last.
-  const bool odd_cols = ceil_div(n, kTileCols) % 2 != 0;
-  const bool one_row_tile = std::ranges::all_of(rows_per_group, [](int64_t rows) { return rows <= kTileRows; });
-  return odd_cols && one_row_tile ? GroupedTile::k128 : GroupedTile::k256;
-}
-
-GroupedTile choose_grouped_tile(int64_t total_rows, int num_groups, int64_t n, int64_t k, int num_sms) {
-  // Half a tile on average leaves hardly a group with two.
-  const int64_t rows_per_group = num_groups > 0 && total_rows > num_groups * kTileRows / 2 ? kTileRows + 1 : 0;
-  return choose_grouped_tile(std::span(&rows_per_group, 1), n, k, num_sms);
 }
 
 }  // namespace eps::cuda

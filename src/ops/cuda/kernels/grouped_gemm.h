@@ -7,6 +7,7 @@
 
 #include <cuda.h>
 
+#include <iterator>
 #include <span>
 
 #include "ops/cuda/cuda_check.h"
@@ -19,11 +20,12 @@ enum class GroupedEpilogue {
              // bf16 once
 };
 
-// How many rows of a group share one reading of a weight tile.
-enum class GroupedTile {
-  k128,  // 128 x 256 of y, each SM for itself
-  k256,  // two SMs share what they read: 256 x 256, or 128 x 512 where a group has no second 128 rows
+// What one worker computes at a time: 128 rows and `cols` columns of x . w^T an SM.
+struct GroupedTile {
+  bool pair = true;  // two SMs share what they read: two row tiles of a group, or two column tiles of its last one
+  int cols = 256;    // one of kGroupedTileCols
 };
+inline constexpr int kGroupedTileCols[] = {256, 192, 160};
 
 // The weights of all groups, [num_groups, n, k] bf16 in device memory, k contiguous. A view: whoever made the memory
 // keeps it.
@@ -32,8 +34,9 @@ struct GroupedWeight {
   int num_groups = 0;
   int64_t n = 0;
   int64_t k = 0;
-  // How the copy engine sees it; [0] for kStore, [1] for kSiluMul. Unset where can_run_grouped() says no.
-  CUtensorMap maps[2] = {};
+  // How the copy engine sees it, for each of kGroupedTileCols: [0] for kStore, [1] for kSiluMul. Unset where
+  // can_run_grouped() says no.
+  CUtensorMap maps[std::size(kGroupedTileCols)][2] = {};
 };
 
 struct GroupedGemmCall {
@@ -41,10 +44,13 @@ struct GroupedGemmCall {
   const nv_bf16* x = nullptr;  // [max_rows, k], rows sorted by group
   nv_bf16* y = nullptr;        // [max_rows, n or I]; rows outside the groups are left as they are
   const int32_t* offsets =
-      nullptr;           // device, [num_groups + 1], ascending: rows of group g are [offsets[g], offsets[g + 1])
+      nullptr;  // device, [num_groups + 1], ascending: rows of group g are [offsets[g], offsets[g + 1])
+  // device, one number that is 0 before the first call and after each: workers draw their tiles from it. Calls that
+  // have the same one must not run at the same time.
+  int32_t* next_unit = nullptr;
   int64_t max_rows = 0;  // capacity of x and y; offsets[num_groups] must not be larger
   GroupedEpilogue epilogue = GroupedEpilogue::kStore;
-  GroupedTile tile = GroupedTile::k256;
+  GroupedTile tile;
   int num_sms = 0;      // SMs to take, 0: all
   int group_begin = 0;  // only the rows of groups [group_begin, group_end)
   int group_end = -1;   // -1: to the last
@@ -67,9 +73,10 @@ void grouped_gemm(const GroupedGemmCall& call, cudaStream_t stream);
 // The same for any n and k and without tensor cores: for shapes that grouped_gemm() does not take, and to test it.
 void grouped_gemm_plain(const GroupedGemmCall& call, cudaStream_t stream);
 
-// The tile for a load, from measurements (docs/kernels/cuda-grouped-gemm.md). num_sms as in the call.
-GroupedTile choose_grouped_tile(std::span<const int64_t> rows_per_group, int64_t n, int64_t k, int num_sms);
+// The tile for a load: the one whose last round leaves least idle (docs/kernels/cuda-grouped-gemm.md). num_sms as in
+// the call.
+GroupedTile choose_grouped_tile(std::span<const int64_t> rows_per_group, int64_t n, int num_sms);
 // The same where the host knows the sum only.
-GroupedTile choose_grouped_tile(int64_t total_rows, int num_groups, int64_t n, int64_t k, int num_sms);
+GroupedTile choose_grouped_tile(int64_t total_rows, int num_groups, int64_t n, int num_sms);
 
 }  // namespace eps::cuda

@@ -1,6 +1,6 @@
 // The grouped GEMM's kernel: one warp group copies operand tiles into a ring of stages, two multiply and write y.
 //
-// A block's tile is 128 x 256 of x . w^T in steps of 64 of k. Two blocks may work as a pair (a cluster), each copying
+// A block's tile is 128 x kCols of x . w^T in steps of 64 of k. Two blocks may work as a pair (a cluster), each copying
 // half of what both need into both; a stage is then filled again once both have read it.
 #pragma once
 
@@ -12,34 +12,57 @@
 namespace eps::cuda {
 
 constexpr int kStepK = 64;    // of k in one stage: a 128-byte row, the widest swizzle
-constexpr int kStages = 4;    // what fits: 48 KB each
-constexpr int kBoxRows = 64;  // of an operand in one copy
+constexpr int kBoxRows = 64;  // of x in one copy
 constexpr int kBoxBytes = kBoxRows * kStepK * 2;
 constexpr int kRowBoxes = kTileRows / kBoxRows;
-constexpr int kColBoxes = kTileCols / kBoxRows;
+constexpr int kColBoxes = 4;  // copies that a tile of the weight is made of
+
+// What depends on a tile's columns.
+template <int kCols>
+struct TileShape {
+  static constexpr int kBoxCols = kCols / kColBoxes;  // rows of the weight in one copy: columns of x . w^T
+  static constexpr int kWeightBoxBytes = kBoxCols * kStepK * 2;
+  static constexpr int kStages = kCols > 160 ? 4 : 5;  // what fits
+  static_assert(kBoxCols % 8 == 0, "a copy ends with a group of the swizzle");
+};
 
 constexpr int kWarpGroup = 128;
 constexpr int kComputeGroups = 2;  // warp groups, each 64 rows of the tile
 constexpr int kThreads = (1 + kComputeGroups) * kWarpGroup;
 constexpr int kOutRows = 16;  // of y in a warp
-constexpr int kOutCols = 64;  // of y written at a time
-constexpr int kOutBytes = kOutRows * kOutCols * 2;
+constexpr int kOutPitch = 128;  // bytes of a row there: up to 64 columns, as many as a box of the weight has
+constexpr int kOutBytes = kOutRows * kOutPitch;
 constexpr int kOutBuffers = 2;  // of each warp
+constexpr int kComputeWarps = kComputeGroups * kWarpGroup / 32;
+constexpr int kUnitSlots = 4;
+// The next unit of work is asked for when so many steps of one are still to be copied: some 2 µs, longer than the answer
+// takes, and late enough that a worker keeps none from another that is free earlier.
+constexpr int kAskSteps = 8;
 
 static_assert(kMaxWalkGroups == kMaxGroupsPerCall);
 
+template <int kTileColumns>
 struct GroupedGemmSmem {
+  static constexpr int kCols = kTileColumns;
+  using Shape = TileShape<kCols>;
+  static constexpr int kStages = Shape::kStages;
   uint8_t x[kStages][kRowBoxes * kBoxBytes];
-  uint8_t w[kStages][kColBoxes * kBoxBytes];
-  uint8_t out[kComputeGroups * kWarpGroup / 32][kOutBuffers][kOutBytes];
+  uint8_t w[kStages][kColBoxes * Shape::kWeightBoxBytes];
+  uint8_t out[kComputeWarps][kOutBuffers][kOutBytes];
   uint64_t full[kStages];   // the copy engine has filled the stage
   uint64_t empty[kStages];  // the compute groups (of both blocks of a pair) have read it
+  // The numbers of the units that come next, dealt by the first block of a pair to both.
+  uint64_t unit_full[kUnitSlots];
+  uint64_t unit_empty[kUnitSlots];  // the first block's: all readers of both have read the slot
+  uint64_t unit_wanted;             // the first block's: its copies near the end of a unit
+  int32_t unit[kUnitSlots];
   GroupedWalkTable table;
 };
-static_assert(sizeof(GroupedGemmSmem) <= 232448, "shared memory of an SM");
+static_assert(sizeof(GroupedGemmSmem<256>) <= 232448 && sizeof(GroupedGemmSmem<160>) <= 232448, "what an SM has");
 
 struct GroupedGemmParams {
   const int32_t* offsets;
+  int32_t* next_unit;
   nv_bf16* y;
   int64_t y_cols;
   int num_groups;
@@ -49,6 +72,7 @@ struct GroupedGemmParams {
 };
 
 // The stage that comes next, and how often the ring has gone round.
+template <int kStages>
 struct Ring {
   uint32_t stage = 0;
   uint32_t parity = 0;
@@ -65,39 +89,92 @@ struct Ring {
 };
 
 template <bool kPair>
-__device__ __forceinline__ GroupedWalk<kPair> start_walk(const GroupedGemmSmem& smem, const GroupedGemmParams& p,
-                                                         int rank) {
-  constexpr int kBlocks = kPair ? 2 : 1;
-  return {smem.table,
-          p.num_groups,
-          p.col_tiles,
-          static_cast<int>(blockIdx.x) / kBlocks,
-          static_cast<int>(gridDim.x) / kBlocks,
-          rank};
+__device__ __forceinline__ int worker_of_block() {
+  return static_cast<int>(blockIdx.x) / (kPair ? 2 : 1);
+}
+template <bool kPair>
+__device__ __forceinline__ int num_workers() {
+  return static_cast<int>(gridDim.x) / (kPair ? 2 : 1);
 }
 
-// Box `box` of a column tile: 64 columns of y each for kStore; 64 of the gate and the same 64 of up, in turn, for
-// kSiluMul, so that one thread ends up with both.
-template <GroupedEpilogue kEpilogue>
+template <bool kPair, typename Smem>
+__device__ __forceinline__ GroupedWalk<kPair> start_walk(const Smem& smem, const GroupedGemmParams& p, int rank) {
+  return {smem.table, p.num_groups, p.col_tiles, num_workers<kPair>(), rank};
+}
+
+// The units of this worker as its threads see them: the first is the worker's own number, the others come by the slots.
+template <typename Smem>
+class UnitReader {
+ public:
+  __device__ UnitReader(Smem& smem, int worker) : smem_(smem), unit_(worker) {}
+  __device__ int unit() const { return unit_; }
+  // Waits for the next one. After it, one thread of each warp or copier that reads must call release().
+  __device__ __forceinline__ void advance() {
+    barrier_wait(shared_address(&smem_.unit_full[slot()]), count_ / kUnitSlots & 1);
+    unit_ = *static_cast<volatile const int32_t*>(&smem_.unit[slot()]);
+  }
+  __device__ __forceinline__ void expect() {  // by one thread of the block, before anyone's advance() can return
+    barrier_expect(shared_address(&smem_.unit_full[slot()]), sizeof(int32_t));
+  }
+  __device__ __forceinline__ void release() { barrier_arrive_at(shared_address(&smem_.unit_empty[slot()]), 0); }
+  __device__ __forceinline__ void next_slot() { ++count_; }
+
+ private:
+  __device__ __forceinline__ uint32_t slot() const { return count_ % kUnitSlots; }
+
+  Smem& smem_;
+  int unit_;
+  uint32_t count_ = 0;
+};
+
+// Deals units to this worker, one at a time as it comes near the end of the one before: a counter that all workers draw
+// from. By one thread of a worker. Whoever draws the last number leaves the counter at 0 for the next call.
+template <bool kPair, typename Smem>
+__device__ void deal_units(Smem& smem, const GroupedGemmParams& p) {
+  const int num_units = start_walk<kPair>(smem, p, 0).num_units();
+  if (worker_of_block<kPair>() >= num_units) return;
+  Ring<kUnitSlots> ring;
+  for (uint32_t parity = 0;; parity ^= 1) {
+    barrier_wait(shared_address(&smem.unit_wanted), parity);
+    barrier_wait(shared_address(&smem.unit_empty[ring.stage]), ring.parity ^ 1);
+    const int drawn = atomicAdd(p.next_unit, 1);
+    if (drawn == num_units - 1) *p.next_unit = 0;
+    const int unit = num_workers<kPair>() + drawn;
+    for (uint32_t rank = 0; rank < (kPair ? 2 : 1); ++rank) {
+      store_at(shared_address(&smem.unit[ring.stage]), shared_address(&smem.unit_full[ring.stage]), rank, unit);
+    }
+    if (unit >= num_units) return;
+    ring.advance();
+  }
+}
+
+// Box `box` of a column tile: a quarter of its columns each for kStore; for kSiluMul as many of the gate and the same
+// ones of up, in turn, so that one thread ends up with both.
+template <int kCols, GroupedEpilogue kEpilogue>
 __device__ __forceinline__ int2 weight_box(int col_tile, int box) {
-  if constexpr (kEpilogue == GroupedEpilogue::kStore) return {col_tile * kTileCols + box * kBoxRows, 0};
-  return {col_tile * (kTileCols / 2) + box / 2 * kBoxRows, box % 2};
+  constexpr int kBoxCols = TileShape<kCols>::kBoxCols;
+  if constexpr (kEpilogue == GroupedEpilogue::kStore) return {col_tile * kCols + box * kBoxCols, 0};
+  return {col_tile * (kCols / 2) + box / 2 * kBoxCols, box % 2};
 }
 
-template <bool kPair, GroupedEpilogue kEpilogue>
-__device__ void load_tiles(GroupedGemmSmem& smem, const CUtensorMap& x_map, const CUtensorMap& w_map,
+template <bool kPair, GroupedEpilogue kEpilogue, typename Smem>
+__device__ void load_tiles(Smem& smem, const CUtensorMap& x_map, const CUtensorMap& w_map,
                            const GroupedGemmParams& p, int rank) {
+  constexpr int kWeightBoxBytes = Smem::Shape::kWeightBoxBytes;
   GroupedWalk<kPair> walk = start_walk<kPair>(smem, p, rank);
-  Ring ring;
-  GroupedTileWork work;
-  while (walk.next(work)) {
+  UnitReader<Smem> units(smem, worker_of_block<kPair>());
+  Ring<Smem::kStages> ring;
+  const int ask_step = max(0, p.k_steps - kAskSteps);
+  while (units.unit() < walk.num_units()) {
+    const GroupedTileWork work = walk.at(units.unit());
     const int row_boxes = work.rows > kBoxRows ? 2 : 1;
     const int col_boxes = work.col_half < 0 ? kColBoxes : kColBoxes / 2;
     const int first_box = max(work.col_half, 0) * (kColBoxes / 2);
-    const uint32_t bytes = (row_boxes + col_boxes) * kBoxBytes;
+    const uint32_t bytes = row_boxes * kBoxBytes + col_boxes * kWeightBoxBytes;
     const int group = p.group_begin + work.group;
 #pragma unroll 1
     for (int step = 0; step < p.k_steps; ++step) {
+      if (rank == 0 && step == ask_step) barrier_arrive(shared_address(&smem.unit_wanted));
       const uint32_t full = shared_address(&smem.full[ring.stage]);
       barrier_wait(shared_address(&smem.empty[ring.stage]), ring.parity ^ 1);
       barrier_expect(full, bytes);
@@ -111,23 +188,27 @@ __device__ void load_tiles(GroupedGemmSmem& smem, const CUtensorMap& x_map, cons
       }
       if (kPair && work.shares_cols) {
         for (int b = rank * col_boxes / 2; b < (rank + 1) * col_boxes / 2; ++b) {
-          const int2 at = weight_box<kEpilogue>(work.col_tile, first_box + b);
-          load_box_for_pair(w + b * kBoxBytes, w_map, full, k, at.x, at.y, group);
+          const int2 at = weight_box<Smem::kCols, kEpilogue>(work.col_tile, first_box + b);
+          load_box_for_pair(w + b * kWeightBoxBytes, w_map, full, k, at.x, at.y, group);
         }
       } else {
         for (int b = 0; b < col_boxes; ++b) {
-          const int2 at = weight_box<kEpilogue>(work.col_tile, first_box + b);
-          load_box(w + b * kBoxBytes, w_map, full, k, at.x, at.y, group);
+          const int2 at = weight_box<Smem::kCols, kEpilogue>(work.col_tile, first_box + b);
+          load_box(w + b * kWeightBoxBytes, w_map, full, k, at.x, at.y, group);
         }
       }
       ring.advance();
     }
+    units.expect();
+    units.advance();
+    if (kPair && rank != 0) units.release();
+    units.next_slot();
   }
 }
 
 // Hands a stage back: one thread for each block whose copies write it.
-template <bool kPair>
-__device__ __forceinline__ void release_stage(GroupedGemmSmem& smem, uint32_t stage) {
+template <bool kPair, typename Smem>
+__device__ __forceinline__ void release_stage(Smem& smem, uint32_t stage) {
   const uint32_t thread = threadIdx.x % kWarpGroup;
   const uint32_t empty = shared_address(&smem.empty[stage]);
   if constexpr (kPair) {
@@ -138,8 +219,8 @@ __device__ __forceinline__ void release_stage(GroupedGemmSmem& smem, uint32_t st
 }
 
 // By one warp: hands back the next stages unread.
-template <bool kPair>
-__device__ __forceinline__ void pass_stages(GroupedGemmSmem& smem, Ring ring, int k_steps) {
+template <bool kPair, typename Smem>
+__device__ __forceinline__ void pass_stages(Smem& smem, Ring<Smem::kStages> ring, int k_steps) {
 #pragma unroll 1
   for (int step = 0; step < k_steps; ++step) {
     barrier_wait(shared_address(&smem.full[ring.stage]), ring.parity);
@@ -164,9 +245,9 @@ __device__ __forceinline__ void sync_warp_group(int compute_group) {
 }
 
 // d = 64 rows of x times the tile's columns, over all of k. `aside` is called once, while products run.
-template <bool kPair, bool kHalf, typename Aside>
-__device__ __forceinline__ void multiply(GroupedGemmSmem& smem, float (&d)[128], Ring& ring, int k_steps,
-                                         int compute_group, const Aside& aside) {
+template <bool kPair, bool kHalf, typename Smem, typename Aside>
+__device__ __forceinline__ void multiply(Smem& smem, float (&d)[Smem::kCols / 2], Ring<Smem::kStages>& ring,
+                                         int k_steps, int compute_group, const Aside& aside) {
   const int aside_step = min(1, k_steps - 1);
   uint32_t previous = 0;
 #pragma unroll 1
@@ -178,11 +259,7 @@ __device__ __forceinline__ void multiply(GroupedGemmSmem& smem, float (&d)[128],
 #pragma unroll
     for (int i = 0; i < kStepK / 16; ++i) {
       // 16 of k are 32 bytes, which a descriptor counts in sixteens.
-      if constexpr (kHalf) {
-        wgmma_m64n128k16(d, x + i * 2, w + i * 2, (step | i) != 0);
-      } else {
-        wgmma_m64n256k16(d, x + i * 2, w + i * 2, (step | i) != 0);
-      }
+      wgmma<kHalf ? Smem::kCols / 2 : Smem::kCols>(d, x + i * 2, w + i * 2, (step | i) != 0);
     }
     wgmma_commit();
     if (step == aside_step) aside();
@@ -202,37 +279,42 @@ __device__ __forceinline__ uint32_t pack_bf16(float a, float b) {
   return *reinterpret_cast<const uint32_t*>(&v);
 }
 
-// A warp's 16 rows of y (or the last `rows` of a group) times up to two chunks of 64 columns, as the matrix store takes
-// them.
+// A warp's 16 rows of y (or the last `rows` of a group) times up to two chunks of kChunkCols columns, as the matrix
+// store takes them: in pairs of eight columns (where those are one too many, it is stored as it is and read by nobody).
+template <int kChunkColumns>
 struct OutBlock {
-  uint32_t packed[kOutBuffers][16];
+  static constexpr int kChunkCols = kChunkColumns;
+  uint32_t packed[kOutBuffers][(kChunkCols + 15) / 16 * 4];
   int rows = 0;  // 0: nothing to write
-  int chunks;
   int row;
   int col;
 };
 
 // Fills the block from chunk first_chunk of d and, for kStore, the next.
-template <GroupedEpilogue kEpilogue>
-__device__ __forceinline__ void pack_block(OutBlock& block, const float (&d)[128], int first_chunk) {
+template <GroupedEpilogue kEpilogue, int kChunkCols, int kSums>
+__device__ __forceinline__ void pack_block(OutBlock<kChunkCols>& block, const float (&d)[kSums], int first_chunk) {
+  constexpr int kNext = kChunkCols / 2;  // registers from a chunk to the next, or from gate to up
 #pragma unroll
-  for (int i = 0; i < 16; ++i) {
+  for (int i = 0; i < kChunkCols / 4; ++i) {
     if constexpr (kEpilogue == GroupedEpilogue::kSiluMul) {
-      const int at = first_chunk * 64 + i * 2;  // up is 64 columns, 32 registers, on
-      block.packed[0][i] = pack_bf16(silu_mul(d[at], d[at + 32]), silu_mul(d[at + 1], d[at + 33]));
+      const int at = first_chunk * (2 * kNext) + i * 2;
+      block.packed[0][i] = pack_bf16(silu_mul(d[at], d[at + kNext]), silu_mul(d[at + 1], d[at + kNext + 1]));
     } else {
-      const int at = first_chunk * 32 + i * 2;
-      block.packed[0][i] = pack_bf16(d[at], d[at + 1]);
-      block.packed[1][i] = pack_bf16(d[at + 32], d[at + 33]);
+#pragma unroll
+      for (int c = 0; c < kOutBuffers; ++c) {
+        const int at = (first_chunk + c) * kNext + i * 2;
+        if (at < kSums) block.packed[c][i] = pack_bf16(d[at], d[at + 1]);
+      }
     }
   }
 }
 
-// Through shared memory: whole rows by the copy engine, the last rows of a group by 16-byte stores. By one warp. The
-// first buffer is waited for, and with it all others.
-template <int kFirstBuffer>
-__device__ __forceinline__ void write_block(OutBlock& block, uint8_t (&buffers)[kOutBuffers][kOutBytes],
-                                            const CUtensorMap& y_map, const GroupedGemmParams& p) {
+// The block's first `num_cols` columns, through shared memory: chunks of 64 columns and 16 rows by the copy engine, others
+// by 16-byte stores. By one warp. The first buffer is waited for, and with it all others.
+template <int kFirstBuffer, int kChunkCols>
+__device__ __forceinline__ void write_block(const OutBlock<kChunkCols>& block, int num_cols,
+                                            uint8_t (&buffers)[kOutBuffers][kOutBytes], const CUtensorMap& y_map,
+                                            const GroupedGemmParams& p) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   if constexpr (kFirstBuffer == 0) {
     if (lane == 0) wait_stores_read<0>();
@@ -241,58 +323,68 @@ __device__ __forceinline__ void write_block(OutBlock& block, uint8_t (&buffers)[
   const int row = lane % 16;
 #pragma unroll
   for (int c = 0; c < kOutBuffers - kFirstBuffer; ++c) {
-    if (c >= block.chunks) break;
+    if (c * kChunkCols >= num_cols) break;
 #pragma unroll
-    for (int j = 0; j < kOutCols / 8; j += 2) {
+    for (int j = 0; j < kChunkCols / 8; j += 2) {
       // The copy engine's 128-byte swizzle: 16-byte pieces of a row change places by the row's low bits.
       const int piece = (j + lane / 16) ^ (row & 7);
-      const uint32_t(&r)[16] = block.packed[c];
-      store_matrices(shared_address(buffers[kFirstBuffer + c] + row * (kOutCols * 2) + piece * 16), r[j * 2],
-                     r[j * 2 + 1], r[j * 2 + 2], r[j * 2 + 3]);
+      const auto& r = block.packed[c];
+      store_matrices(shared_address(buffers[kFirstBuffer + c] + row * kOutPitch + piece * 16), r[j * 2], r[j * 2 + 1],
+                     r[j * 2 + 2], r[j * 2 + 3]);
     }
   }
-  if (block.rows >= kOutRows) {
-    fence_for_copy_engine();
-    __syncwarp();
-    if (lane == 0) {
-      for (int c = 0; c < block.chunks; ++c) {
-        const int col = block.col + c * kOutCols;
-        if (col < p.y_cols) store_box(y_map, shared_address(buffers[kFirstBuffer + c]), col, block.row);
-      }
-      commit_stores();
+  fence_for_copy_engine();
+  __syncwarp();
+#pragma unroll 1  // few registers are left
+  for (int c = 0; c < kOutBuffers - kFirstBuffer; ++c) {
+    const uint8_t* buffer = buffers[kFirstBuffer + c];
+    const int cols = min(kChunkCols, num_cols - c * kChunkCols);
+    const int first_col = block.col + c * kChunkCols;
+    if (cols * 2 == kOutPitch && block.rows >= kOutRows) {
+      if (lane == 0 && first_col < p.y_cols) store_box(y_map, shared_address(buffer), first_col, block.row);
+      continue;
     }
-  } else {
-    __syncwarp();
-    for (int c = 0; c < block.chunks; ++c) {
-      const int piece = lane % 8;
-      const int col = block.col + c * kOutCols + piece * 8;
-      if (col >= p.y_cols) break;
-      for (int r = lane / 8; r < block.rows; r += 4) {
-        const uint4 v =
-            *reinterpret_cast<const uint4*>(buffers[kFirstBuffer + c] + r * (kOutCols * 2) + (piece ^ (r & 7)) * 16);
-        *reinterpret_cast<uint4*>(p.y + (block.row + r) * p.y_cols + col) = v;
-      }
+    const int piece = lane % 8;
+    const int col = first_col + piece * 8;
+    if (piece * 8 >= cols || col >= p.y_cols) continue;
+#pragma unroll 1
+    for (int r = lane / 8; r < min(block.rows, kOutRows); r += 4) {
+      const uint4 v = *reinterpret_cast<const uint4*>(buffer + r * kOutPitch + (piece ^ (r & 7)) * 16);
+      *reinterpret_cast<uint4*>(p.y + (block.row + r) * p.y_cols + col) = v;
     }
   }
+  if (lane == 0) commit_stores();
 }
 
-template <bool kPair, GroupedEpilogue kEpilogue>
-__device__ void compute_tiles(GroupedGemmSmem& smem, const CUtensorMap& y_map, const GroupedGemmParams& p, int rank) {
+template <bool kPair, GroupedEpilogue kEpilogue, typename Smem>
+__device__ void compute_tiles(Smem& smem, const CUtensorMap& y_map, const GroupedGemmParams& p, int rank) {
   const int compute_group = static_cast<int>(threadIdx.x / kWarpGroup) - 1;
   const int warp = static_cast<int>(threadIdx.x % kWarpGroup / 32);
   auto& buffers = smem.out[compute_group * 4 + warp];
   GroupedWalk<kPair> walk = start_walk<kPair>(smem, p, rank);
-  Ring ring;
-  GroupedTileWork work;
-  float d[128];
+  UnitReader<Smem> units(smem, worker_of_block<kPair>());
+  Ring<Smem::kStages> ring;
+  constexpr bool kSilu = kEpilogue == GroupedEpilogue::kSiluMul;
+  // Gate and up of a column are a box apart.
+  constexpr int kChunkCols = kSilu ? Smem::Shape::kBoxCols : kOutPitch / 2;
+  constexpr int kBlockCols = kChunkCols * (kSilu ? 1 : kOutBuffers);  // written at a time
+  float d[Smem::kCols / 2];
   // The buffers hold half of a tile of kStore. The other half waits in registers for the next tile's products to run:
   // blocks end their tiles together, and all of y at once takes L2 as long as two or three steps.
-  OutBlock late;
+  OutBlock<kChunkCols> late;
   const auto write_late = [&] {
-    if (late.rows > 0) write_block<0>(late, buffers, y_map, p);
+    if (late.rows > 0) write_block<0>(late, Smem::kCols - kBlockCols, buffers, y_map, p);
     late.rows = 0;
   };
-  while (walk.next(work)) {
+  for (bool is_first = true;; is_first = false) {
+    if (!is_first) {
+      units.advance();
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) units.release();
+      units.next_slot();
+    }
+    if (units.unit() >= walk.num_units()) break;
+    const GroupedTileWork work = walk.at(units.unit());
     const int rows = work.rows - compute_group * kBoxRows;
     if (rows <= 0) {
       // No rows for this group of warps: the stages are handed on as they fill. Only the first warp watches them; the
@@ -308,53 +400,56 @@ __device__ void compute_tiles(GroupedGemmSmem& smem, const CUtensorMap& y_map, c
     } else {
       multiply<kPair, true>(smem, d, ring, p.k_steps, compute_group, write_late);
     }
-    constexpr bool kSilu = kEpilogue == GroupedEpilogue::kSiluMul;
-    constexpr int kChunks = kSilu ? 2 : 4;
-    OutBlock block;
+    const int tile_cols = (whole ? Smem::kCols : Smem::kCols / 2) / (kSilu ? 2 : 1);  // of y
+    OutBlock<kChunkCols> block;
     block.rows = rows - warp * kOutRows;
-    block.chunks = kSilu ? 1 : 2;
     block.row = work.row + compute_group * kBoxRows + warp * kOutRows;
-    block.col = work.col_tile * (kChunks * kOutCols) + max(work.col_half, 0) * (kChunks / 2 * kOutCols);
+    block.col = work.col_tile * (Smem::kCols / (kSilu ? 2 : 1)) + max(work.col_half, 0) * tile_cols;
     if (block.rows <= 0 || block.col >= p.y_cols) continue;
-    const int next_col = block.col + block.chunks * kOutCols;
-    const bool has_next = whole && next_col < p.y_cols;
+    const int next_col = block.col + kBlockCols;
+    const bool has_next = tile_cols > kBlockCols && next_col < p.y_cols;
     pack_block<kEpilogue>(block, d, 0);
     if constexpr (kSilu) {
-      write_block<0>(block, buffers, y_map, p);
+      write_block<0>(block, min(tile_cols, kBlockCols), buffers, y_map, p);
       if (has_next) {
         block.col = next_col;
         pack_block<kEpilogue>(block, d, 1);
-        write_block<1>(block, buffers, y_map, p);
+        write_block<1>(block, kBlockCols, buffers, y_map, p);
       }
     } else {
       if (has_next) {
         late.rows = block.rows;
-        late.chunks = 2;
         late.row = block.row;
         late.col = next_col;
         pack_block<kEpilogue>(late, d, 2);
       }
-      write_block<0>(block, buffers, y_map, p);
+      write_block<0>(block, min(tile_cols, kBlockCols), buffers, y_map, p);
     }
   }
   write_late();
   if (threadIdx.x % 32 == 0) wait_stores_done();
 }
 
-// One warp group copies, two multiply; blocks stay and walk over all tiles.
-template <bool kPair, GroupedEpilogue kEpilogue>
+// One warp group copies and deals, two multiply; blocks stay until all tiles are dealt.
+template <bool kPair, GroupedEpilogue kEpilogue, int kCols>
 __global__ void __launch_bounds__(kThreads, 1)
     grouped_gemm_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap w_map,
                         const __grid_constant__ CUtensorMap y_map, const GroupedGemmParams p) {
   extern __shared__ __align__(1024) uint8_t smem_bytes[];
-  GroupedGemmSmem& smem = *reinterpret_cast<GroupedGemmSmem*>(smem_bytes);
+  auto& smem = *reinterpret_cast<GroupedGemmSmem<kCols>*>(smem_bytes);
   const int rank = kPair ? static_cast<int>(cluster_rank()) : 0;
   constexpr int kBlocks = kPair ? 2 : 1;
   if (threadIdx.x == 0) {
-    for (int s = 0; s < kStages; ++s) {
+    for (int s = 0; s < smem.kStages; ++s) {
       barrier_init(shared_address(&smem.full[s]), 1);
       barrier_init(shared_address(&smem.empty[s]), kComputeGroups * kBlocks);
     }
+    for (int s = 0; s < kUnitSlots; ++s) {
+      barrier_init(shared_address(&smem.unit_full[s]), 1);
+      // The compute warps, and the copier of a second block; the first block's knows as much as the one that deals.
+      barrier_init(shared_address(&smem.unit_empty[s]), kComputeWarps * kBlocks + kBlocks - 1);
+    }
+    barrier_init(shared_address(&smem.unit_wanted), 1);
     barrier_init_done();
     prefetch_map(x_map);
     prefetch_map(w_map);
@@ -367,10 +462,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   if (kPair) cluster_sync();
 
-  // Register budgets: 56 * 128 + 224 * 256 of 65536. A compute thread holds 128 sums.
+  // Register budgets: 56 * 128 + 224 * 256 of 65536. A compute thread holds up to 128 sums.
   if (threadIdx.x < kWarpGroup) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
     if (threadIdx.x == 0) load_tiles<kPair, kEpilogue>(smem, x_map, w_map, p, rank);
+    if (threadIdx.x == 32 && rank == 0) deal_units<kPair>(smem, p);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
     compute_tiles<kPair, kEpilogue>(smem, y_map, p, rank);

@@ -35,6 +35,14 @@ __device__ __forceinline__ void barrier_arrive_at(uint32_t bar, uint32_t rank) {
       "r"(rank)
       : "memory");
 }
+// Stores `value` at `smem` of block `rank` of the cluster; its bytes count on `bar` there.
+__device__ __forceinline__ void store_at(uint32_t smem, uint32_t bar, uint32_t rank, int32_t value) {
+  asm volatile(
+      "{\n.reg .b32 to, at;\nmapa.shared::cluster.u32 to, %0, %2;\nmapa.shared::cluster.u32 at, %1, %2;\n"
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [to], %3, [at];\n}\n" ::"r"(smem),
+      "r"(bar), "r"(rank), "r"(value)
+      : "memory");
+}
 __device__ __forceinline__ void barrier_wait(uint32_t bar, uint32_t parity) {
   asm volatile(
       "{\n.reg .pred p;\nAGAIN_%=:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra AGAIN_%=;\n}\n" ::

@@ -6,7 +6,6 @@
 namespace eps::cuda {
 
 inline constexpr int kTileRows = 128;  // of y, one block's
-inline constexpr int kTileCols = 256;  // rows of the weight in one block's tile
 inline constexpr int kBand = 4;        // row tiles (of a pair: twice as many) that go through the weight together
 inline constexpr int kMaxWalkGroups = 256;
 
@@ -15,7 +14,7 @@ struct GroupedTileWork {
   int group;
   int row;           // first row of x and y
   int rows;          // 1 … kTileRows
-  int col_tile;      // in units of kTileCols weight rows; may be one past the last in the second block of a pair
+  int col_tile;      // in units of the tile's columns; may be one past the last in the second block of a pair
   int col_half;      // -1: the whole tile; 0, 1: that half of its columns
   bool shares_cols;  // the pair's blocks have the same columns and different rows; else the same rows and different
                      // columns
@@ -27,13 +26,23 @@ struct GroupedWalkTable {
   int unit_begin[kMaxWalkGroups + 1];
 };
 
-// Units of work of a group: kPair: of two blocks, two row tiles of one column tile; of an odd last row tile, two column
-// tiles.
-template <bool kPair>
-__device__ __forceinline__ int count_units(int rows, int col_tiles) {
-  const int row_tiles = (rows + kTileRows - 1) / kTileRows;
-  if (!kPair) return row_tiles * col_tiles;
-  return row_tiles / 2 * col_tiles + row_tiles % 2 * ((col_tiles + 1) / 2);
+// The row tiles of a group that a pair of blocks takes two at a time, in pairs; the others one at a time: an odd last
+// one, or the last two where the last has so few rows that its block would be done early.
+template <typename Int>
+__host__ __device__ __forceinline__ Int count_row_pairs(Int rows) {
+  const Int row_tiles = (rows + kTileRows - 1) / kTileRows;
+  const bool is_light = rows - (row_tiles - 1) * kTileRows <= kTileRows / 2;
+  return row_tiles / 2 - (row_tiles > 0 && row_tiles % 2 == 0 && is_light ? 1 : 0);
+}
+
+// Units of work of a group. Of a block: a tile. Of a pair: two row tiles of one column tile, or one row tile and two
+// column tiles.
+template <typename Int>
+__host__ __device__ __forceinline__ Int count_units(bool pair, Int rows, Int col_tiles) {
+  const Int row_tiles = (rows + kTileRows - 1) / kTileRows;
+  if (!pair) return row_tiles * col_tiles;
+  const Int row_pairs = count_row_pairs(rows);
+  return row_pairs * col_tiles + (row_tiles - 2 * row_pairs) * ((col_tiles + 1) / 2);
 }
 
 // Fills the table; by one whole warp. The caller synchronises.
@@ -46,7 +55,7 @@ __device__ inline void build_walk_table(GroupedWalkTable& table, const int32_t* 
     const int g = first + lane;
     const bool valid = g < num_groups;
     const int begin = valid ? offsets[g] : 0;
-    const int units = valid ? count_units<kPair>(offsets[g + 1] - begin, col_tiles) : 0;
+    const int units = valid ? count_units(kPair, offsets[g + 1] - begin, col_tiles) : 0;
     int sum = units;  // of this group and those before it
     for (int d = 1; d < 32; d *= 2) {
       const int other = __shfl_up_sync(~0U, sum, d);
@@ -64,49 +73,54 @@ __device__ inline void build_walk_table(GroupedWalkTable& table, const int32_t* 
   }
 }
 
-// Walks the units of one worker (a block or a pair): worker, worker + num_workers, …. The units that would leave more
-// than half of the workers idle in the last round are cut in two by columns.
+// Where the units of a call are. The units that would leave more than half of the workers (blocks or pairs) idle in the
+// last round are cut in two by columns.
 template <bool kPair>
 class GroupedWalk {
  public:
-  __device__ GroupedWalk(const GroupedWalkTable& table, int num_groups, int col_tiles, int worker, int num_workers,
-                         int rank)
-      : table_(table), col_tiles_(col_tiles), num_workers_(num_workers), rank_(rank), next_(worker) {
-    const int units = table.unit_begin[num_groups];
-    const int rest = units % num_workers;
-    whole_units_ = rest * 2 <= num_workers ? units - rest : units;
-    all_units_ = units + (units - whole_units_);
-  }
+  __device__ GroupedWalk(const GroupedWalkTable& table, int num_groups, int col_tiles, int num_workers, int rank)
+      : table_(table), num_groups_(num_groups), col_tiles_(col_tiles), num_workers_(num_workers), rank_(rank) {}
 
-  __device__ bool next(GroupedTileWork& work) {
-    if (next_ >= all_units_) return false;
-    int unit = next_;
+  // Units, those that are cut counted twice.
+  __device__ int num_units() const { return 2 * table_.unit_begin[num_groups_] - num_whole_units(); }
+
+  // This block's part of unit `unit`; units must come in ascending order.
+  __device__ GroupedTileWork at(int unit) {
+    GroupedTileWork work;
     work.col_half = -1;
-    if (unit >= whole_units_) {
-      work.col_half = (unit - whole_units_) % 2;
-      unit = whole_units_ + (unit - whole_units_) / 2;
+    if (const int cut = unit - num_whole_units(); cut >= 0) {
+      work.col_half = cut % 2;
+      unit -= cut - cut / 2;
     }
-    next_ += num_workers_;
     while (unit >= table_.unit_begin[group_ + 1]) ++group_;
     work.group = group_;
     const int begin = table_.row_begin[group_];
     const int rows = table_.row_begin[group_ + 1] - begin;
     int row_tile;
-    locate(unit - table_.unit_begin[group_], (rows + kTileRows - 1) / kTileRows, row_tile, work);
+    locate(unit - table_.unit_begin[group_], rows, row_tile, work);
     work.row = begin + row_tile * kTileRows;
     work.rows = min(kTileRows, rows - row_tile * kTileRows);
-    return true;
+    return work;
   }
 
  private:
+  __device__ int num_whole_units() const {
+    const int units = table_.unit_begin[num_groups_];
+    const int rest = units % num_workers_;
+    return rest * 2 <= num_workers_ ? units - rest : units;
+  }
+
   // Inside a group the walk goes down a band of row tiles, then on to the next columns: the tiles in flight at one time
   // then form a block of y that is neither flat nor thin and touch few different rows of x and w.
-  __device__ __forceinline__ void locate(int i, int row_tiles, int& row_tile, GroupedTileWork& work) {
-    const int height = kPair ? row_tiles / 2 : row_tiles;
+  __device__ __forceinline__ void locate(int i, int rows, int& row_tile, GroupedTileWork& work) {
+    const int row_tiles = (rows + kTileRows - 1) / kTileRows;
+    const int height = kPair ? count_row_pairs(rows) : row_tiles;
     if (i >= height * col_tiles_) {
-      row_tile = row_tiles - 1;
+      const int alone = row_tiles - 2 * height;
+      const int j = i - height * col_tiles_;
+      row_tile = 2 * height + j % alone;
       work.shares_cols = false;
-      work.col_tile = (i - height * col_tiles_) * 2 + rank_;
+      work.col_tile = j / alone * 2 + rank_;
       return;
     }
     const int bands = (height + kBand - 1) / kBand;
@@ -121,8 +135,7 @@ class GroupedWalk {
   }
 
   const GroupedWalkTable& table_;
-  int col_tiles_, num_workers_, rank_, next_;
-  int whole_units_, all_units_;
+  int num_groups_, col_tiles_, num_workers_, rank_;
   int group_ = 0;
 };
 

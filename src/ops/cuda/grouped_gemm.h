@@ -1,0 +1,27 @@
+// Products of all experts' rows in one call.
+#pragma once
+
+#include <span>
+
+#include "ops/cuda/cuda_weights.h"
+
+namespace eps::cuda {
+
+class GroupedGemm {
+ public:
+  GroupedGemm(cudaStream_t stream, MemoryResource& memory);
+
+  void limit_sms(int num_sms) { num_sms_ = num_sms; }  // 0: all
+
+  // y [max_rows, n or n / 2] = x [max_rows, k] · wᵀ of the row's expert, rows sorted by expert. offsets [count + 1] are
+  // on the device; `rows` [count], where the host knows them, choose the tile (else empty).
+  void run(const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y, const int32_t* offsets,
+           int64_t max_rows, std::span<const int64_t> rows);
+
+ private:
+  cudaStream_t stream_;
+  Buffer next_unit_;
+  int num_sms_ = 0;
+};
+
+}  // namespace eps::cuda
