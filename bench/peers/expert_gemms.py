@@ -15,7 +15,7 @@ and by whom, as far as it is there and takes the load:
 
     epsmoe            the grouped kernel; gate_up with silu * up on the way, which the others leave out
     epsmoe N SMs      --sms: the same on N of the GPU's SMs
-    epsmoe RxC        --tiles: the same with a tile that is not chosen by the load
+    epsmoe tile N     --tiles: the same with tiles of N columns, not those that the load chooses
     deepgemm          m_grouped_bf16_gemm_nt_contiguous, every expert's rows padded to 128; padding is no work
     torch             torch._grouped_mm; ffn with silu and product as eager PyTorch runs them
     torch bmm         equal rows only: one strided-batched cuBLAS product
@@ -46,13 +46,6 @@ SLICE_US = 6000.0
 LIMIT = "limit"
 
 
-def tiles(text):
-    out = [tuple(int(n) if n.isdecimal() else 0 for n in part.split("x")) for part in text.split(",")]
-    if any(len(tile) != 2 or tile[0] not in (128, 256) or tile[1] not in (256, 192, 160) for tile in out):
-        raise argparse.ArgumentTypeError(f"{text!r}: wanted 128 or 256 x 256, 192 or 160")
-    return out
-
-
 class Epsmoe:
     """libepsmoe_cuda.so's C interface (src/ops/cuda/grouped_gemm_c.h)."""
 
@@ -60,7 +53,7 @@ class Epsmoe:
         _fields_ = [("x", ctypes.c_void_p), ("w", ctypes.c_void_p), ("y", ctypes.c_void_p),
                     ("offsets", ctypes.c_void_p), ("rows", ctypes.c_void_p), ("workspace", ctypes.c_void_p), ("n", ctypes.c_int64),
                     ("k", ctypes.c_int64), ("num_groups", ctypes.c_int32), ("silu_mul", ctypes.c_int32),
-                    ("num_sms", ctypes.c_int32), ("tile_rows", ctypes.c_int32), ("tile_cols", ctypes.c_int32),
+                    ("num_sms", ctypes.c_int32), ("tile_cols", ctypes.c_int32),
                     ("stream", ctypes.c_void_p)]
 
     def __init__(self, path):
@@ -70,14 +63,14 @@ class Epsmoe:
         except (OSError, AttributeError) as error:
             fail(f"--epsmoe {path}: {error}; wanted libepsmoe_cuda.so, which ./run.sh builds where nvcc is")
 
-    def bind(self, torch, x, w, y, rows, silu_mul, num_sms, tile=(0, 0)):
+    def bind(self, torch, x, w, y, rows, silu_mul, num_sms, tile_cols):
         """A function that runs the product; it keeps what the call points at."""
         offsets = torch.tensor([0, *rows], device="cuda").cumsum(0).to(torch.int32)
         workspace = torch.zeros(1, device="cuda", dtype=torch.int32)
         host_rows = (ctypes.c_int64 * len(rows))(*rows)
         call = self.Call(x.data_ptr(), w.data_ptr(), y.data_ptr(), offsets.data_ptr(), ctypes.addressof(host_rows),
                          workspace.data_ptr(), w.shape[1], w.shape[2], len(rows), silu_mul, num_sms,
-                         *tile, torch.cuda.current_stream().cuda_stream)
+                         tile_cols, torch.cuda.current_stream().cuda_stream)
 
         def run(_keep=(offsets, host_rows, workspace, x, w, y)):
             if self.library.epsmoe_grouped_gemm(ctypes.byref(call)):
@@ -209,8 +202,8 @@ def main():
     parser.add_argument("--loads", metavar="FILE", help='one {"rows": [...]} a line, a number for each expert')
     parser.add_argument("--parts", default="gate_up,down,ffn", help="of gate_up, down, ffn (default: all)")
     parser.add_argument("--sms", type=positives, metavar="N,N,…", default=[], help="SMs for more arms of epsmoe")
-    parser.add_argument("--tiles", type=tiles, metavar="RxC,…", default=[],
-                        help="tiles for more arms of epsmoe: 128 or 256 rows x 256, 192 or 160 columns")
+    parser.add_argument("--tiles", type=positives, metavar="N,…", default=[],
+                        help="columns of a tile for more arms of epsmoe: 256, 192, 160")
     parser.add_argument("--streams", type=positives, metavar="N,N,…", default=[], help="streams for arms of torch mm")
     parser.add_argument("--seed", type=int, default=1, help="of shares, data and turns (default: 1)")
     parser.add_argument("-r", "--repetitions", type=positive, default=9, help="slices of each arm (default: 9)")
@@ -274,8 +267,8 @@ def main():
             arms[name] = (run, error)
 
         if epsmoe:
-            variants = [("epsmoe", 0, (0, 0))] + [(f"epsmoe {n} SMs", n, (0, 0)) for n in options.sms]
-            variants += [(f"epsmoe {tile[0]}x{tile[1]}", 0, tile) for tile in options.tiles]
+            variants = [("epsmoe", 0, 0)] + [(f"epsmoe {n} SMs", n, 0) for n in options.sms]
+            variants += [(f"epsmoe tile {n}", 0, n) for n in options.tiles]
             for name, sms, tile in variants:
                 wide = torch.full((num_rows, options.inner), float("nan"), device="cuda", dtype=torch.bfloat16)
                 out = torch.full((num_rows, options.hidden), float("nan"), device="cuda", dtype=torch.bfloat16)

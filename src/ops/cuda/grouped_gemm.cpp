@@ -22,8 +22,7 @@ void GroupedGemm::run(const CudaWeightPool& pool, GroupedEpilogue epilogue, cons
   call.epilogue = epilogue;
   call.num_sms = num_sms_;
   if (!can_run_grouped(pool.n, pool.k, epilogue)) return grouped_gemm_plain(call, stream_);
-  call.tile = rows.empty() ? choose_grouped_tile(max_rows, num_groups, pool.n, num_sms_)
-                           : choose_grouped_tile(rows, pool.n, num_sms_);
+  if (!rows.empty()) call.tile_cols = choose_tile_cols(rows, pool.n, epilogue, num_sms_);
   for (int begin = 0; begin < num_groups; begin += kMaxGroupsPerCall) {
     call.group_begin = begin;
     call.group_end = std::min(num_groups, begin + kMaxGroupsPerCall);

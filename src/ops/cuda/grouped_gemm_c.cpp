@@ -33,9 +33,7 @@ void run(const EpsmoeGroupedGemm& from) {
   call.next_unit = static_cast<int32_t*>(from.workspace);
   call.max_rows = std::accumulate(rows.begin(), rows.end(), int64_t{0});
   call.epilogue = epilogue;
-  call.tile = choose_grouped_tile(rows, from.n, from.num_sms);
-  if (from.tile_rows > 0) call.tile.pair = from.tile_rows > 128;
-  if (from.tile_cols > 0) call.tile.cols = from.tile_cols;
+  call.tile_cols = from.tile_cols > 0 ? from.tile_cols : choose_tile_cols(rows, from.n, epilogue, from.num_sms);
   call.num_sms = from.num_sms;
   for (int begin = 0; begin < from.num_groups; begin += kMaxGroupsPerCall) {
     call.group_begin = begin;

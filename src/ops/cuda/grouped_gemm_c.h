@@ -22,8 +22,7 @@ typedef struct EpsmoeGroupedGemm {
   int32_t num_groups;
   int32_t silu_mul;  /* 0: y = x . w^T; 1: the first n / 2 rows of w are gate, the others up: y = silu(gate) * up */
   int32_t num_sms;   /* SMs to take; 0: all */
-  int32_t tile_rows; /* 0: chosen by the rows; 128: each SM for itself, 256: in pairs */
-  int32_t tile_cols; /* 0: chosen by the rows; 256, 192 or 160 */
+  int32_t tile_cols; /* of the result an SM computes at a time: 256, 192 or 160; 0: chosen by the rows */
   void* stream;      /* cudaStream_t */
 } EpsmoeGroupedGemm;
 

@@ -137,15 +137,12 @@ TEST_F(CudaGroupedGemmTest, EveryTileGivesTheSameAndIsRight) {
         call.silu_mul = silu_mul;
         const auto chosen = multiply(x_gpu, w_gpu, load, call);
         expect_right(chosen, load, x, w, call, what);
-        for (const int tile_rows : {128, 256}) {
-          for (const int tile_cols : {256, 192, 160}) {
-            for (const int num_sms : {0, 7}) {
-              call.tile_rows = tile_rows;
-              call.tile_cols = tile_cols;
-              call.num_sms = num_sms;
-              expect_equal(multiply(x_gpu, w_gpu, load, call), chosen,
-                           fmt::format("{}, tile {} x {}, {} SMs", what, tile_rows, tile_cols, num_sms));
-            }
+        for (const int tile_cols : {256, 192, 160}) {
+          for (const int num_sms : {0, 1, 7}) {
+            call.tile_cols = tile_cols;
+            call.num_sms = num_sms;
+            expect_equal(multiply(x_gpu, w_gpu, load, call), chosen,
+                         fmt::format("{}, {} columns a tile, {} SMs", what, tile_cols, num_sms));
           }
         }
       }

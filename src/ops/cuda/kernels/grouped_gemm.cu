@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "ops/cuda/kernels/grouped_gemm_kernel.cuh"
-#include "ops/cuda/kernels/grouped_gemm_tile.h"
 
 namespace eps::cuda {
 namespace {
@@ -79,23 +78,21 @@ CUtensorMap make_weight_map(const GroupedWeight& w, int tile_cols, int parts) {
   return make_map(w.data, 4, dims, strides, box);
 }
 
-template <bool kPair, GroupedEpilogue kEpilogue, int kCols>
+template <GroupedEpilogue kEpilogue, int kCols>
 void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms, cudaStream_t stream) {
-  const auto kernel = grouped_gemm_kernel<kPair, kEpilogue, kCols>;
+  const auto kernel = grouped_gemm_kernel<kEpilogue, kCols>;
   constexpr int kSmemBytes = sizeof(GroupedGemmSmem<kCols>);
   EPS_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSmemBytes));
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim = {kPair ? 2U : 1U, 1, 1};
-  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[1].val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = static_cast<unsigned>(kPair ? std::max(num_sms / 2 * 2, 2) : num_sms);
+  config.gridDim = static_cast<unsigned>(num_sms);
   config.blockDim = kThreads;
   config.dynamicSmemBytes = kSmemBytes;
   config.stream = stream;
-  config.attrs = attributes;
-  config.numAttrs = 2;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
   const CUtensorMap x_map = make_matrix_map(call.x, call.max_rows, call.weight->k, kBoxRows);
   const CUtensorMap y_map = make_matrix_map(call.y, call.max_rows, p.y_cols, kOutRows);
   const int epilogue = kEpilogue == GroupedEpilogue::kSiluMul ? 1 : 0;
@@ -103,17 +100,10 @@ void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms
   EPS_CUDA(cudaLaunchKernelEx(&config, kernel, x_map, w_map, y_map, p));
 }
 
-template <bool kPair, int kCols>
-void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms, cudaStream_t stream) {
-  call.epilogue == GroupedEpilogue::kSiluMul
-      ? launch<kPair, GroupedEpilogue::kSiluMul, kCols>(call, p, num_sms, stream)
-      : launch<kPair, GroupedEpilogue::kStore, kCols>(call, p, num_sms, stream);
-}
-
 template <int kCols>
 void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms, cudaStream_t stream) {
-  call.tile.pair&& num_sms > 1 ? launch<true, kCols>(call, p, num_sms, stream)
-                               : launch<false, kCols>(call, p, num_sms, stream);
+  call.epilogue == GroupedEpilogue::kSiluMul ? launch<GroupedEpilogue::kSiluMul, kCols>(call, p, num_sms, stream)
+                                             : launch<GroupedEpilogue::kStore, kCols>(call, p, num_sms, stream);
 }
 
 int group_end(const GroupedGemmCall& call) { return call.group_end < 0 ? call.weight->num_groups : call.group_end; }
@@ -151,11 +141,11 @@ void grouped_gemm(const GroupedGemmCall& call, cudaStream_t stream) {
       .num_groups = num_groups,
       .group_begin = call.group_begin,
       // Of gate and up half as many columns each are taken at a time.
-      .col_tiles = static_cast<int>(ceil_div(w.n, call.tile.cols)),
+      .col_tiles = static_cast<int>(ceil_div(w.n, call.tile_cols)),
       .k_steps = static_cast<int>(ceil_div(w.k, kStepK)),
   };
-  const int sms = call.num_sms > 0 ? call.num_sms : device_sms();
-  switch (call.tile.cols) {
+  const int sms = resolve_sms(call.num_sms);
+  switch (call.tile_cols) {
     case 256: return launch<256>(call, p, sms, stream);
     case 192: return launch<192>(call, p, sms, stream);
     case 160: return launch<160>(call, p, sms, stream);

@@ -20,11 +20,7 @@ enum class GroupedEpilogue {
              // bf16 once
 };
 
-// What one worker computes at a time: 128 rows and `cols` columns of x . w^T an SM.
-struct GroupedTile {
-  bool pair = true;  // two SMs share what they read: two row tiles of a group, or two column tiles of its last one
-  int cols = 256;    // one of kGroupedTileCols
-};
+// Columns of x . w^T that an SM computes at a time, with 128 rows.
 inline constexpr int kGroupedTileCols[] = {256, 192, 160};
 
 // The weights of all groups, [num_groups, n, k] bf16 in device memory, k contiguous. A view: whoever made the memory
@@ -45,12 +41,12 @@ struct GroupedGemmCall {
   nv_bf16* y = nullptr;        // [max_rows, n or I]; rows outside the groups are left as they are
   const int32_t* offsets =
       nullptr;  // device, [num_groups + 1], ascending: rows of group g are [offsets[g], offsets[g + 1])
-  // device, one number that is 0 before the first call and after each: workers draw their tiles from it. Calls that
+  // device, one number that is 0 before the first call and after each: blocks draw their tiles from it. Calls that
   // have the same one must not run at the same time.
   int32_t* next_unit = nullptr;
   int64_t max_rows = 0;  // capacity of x and y; offsets[num_groups] must not be larger
   GroupedEpilogue epilogue = GroupedEpilogue::kStore;
-  GroupedTile tile;
+  int tile_cols = 256;  // one of kGroupedTileCols
   int num_sms = 0;      // SMs to take, 0: all
   int group_begin = 0;  // only the rows of groups [group_begin, group_end)
   int group_end = -1;   // -1: to the last
@@ -73,10 +69,10 @@ void grouped_gemm(const GroupedGemmCall& call, cudaStream_t stream);
 // The same for any n and k and without tensor cores: for shapes that grouped_gemm() does not take, and to test it.
 void grouped_gemm_plain(const GroupedGemmCall& call, cudaStream_t stream);
 
-// The tile for a load: the one whose last round leaves least idle (docs/kernels/cuda-grouped-gemm.md). num_sms as in
-// the call.
-GroupedTile choose_grouped_tile(std::span<const int64_t> rows_per_group, int64_t n, int num_sms);
-// The same where the host knows the sum only.
-GroupedTile choose_grouped_tile(int64_t total_rows, int num_groups, int64_t n, int num_sms);
+// What num_sms of a call stands for: 0 is all SMs of the current device.
+int resolve_sms(int num_sms);
+
+// The tile's columns for a load, from measurements (docs/kernels/cuda-grouped-gemm.md). num_sms as in the call.
+int choose_tile_cols(std::span<const int64_t> rows_per_group, int64_t n, GroupedEpilogue epilogue, int num_sms);
 
 }  // namespace eps::cuda

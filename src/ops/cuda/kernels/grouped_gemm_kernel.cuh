@@ -1,7 +1,7 @@
 // The grouped GEMM's kernel: one warp group copies operand tiles into a ring of stages, two multiply and write y.
 //
-// A block's tile is 128 x kCols of x . w^T in steps of 64 of k. Two blocks may work as a pair (a cluster), each copying
-// half of what both need into both; a stage is then filled again once both have read it.
+// A block's tile is 128 x kCols of x . w^T in steps of 64 of k. Blocks stay, and draw tiles from a counter as they become
+// free: tiles with few rows take less long than others.
 #pragma once
 
 #include "ops/cuda/kernels/grouped_gemm.h"
@@ -50,11 +50,11 @@ struct GroupedGemmSmem {
   uint8_t w[kStages][kColBoxes * Shape::kWeightBoxBytes];
   uint8_t out[kComputeWarps][kOutBuffers][kOutBytes];
   uint64_t full[kStages];   // the copy engine has filled the stage
-  uint64_t empty[kStages];  // the compute groups (of both blocks of a pair) have read it
-  // The numbers of the units that come next, dealt by the first block of a pair to both.
+  uint64_t empty[kStages];  // the compute groups have read it
+  // The units that come next, from the warp that draws them.
   uint64_t unit_full[kUnitSlots];
-  uint64_t unit_empty[kUnitSlots];  // the first block's: all readers of both have read the slot
-  uint64_t unit_wanted;             // the first block's: its copies near the end of a unit
+  uint64_t unit_empty[kUnitSlots];  // the copier and the compute warps have read the slot
+  uint64_t unit_wanted;             // the copies near the end of a unit
   int32_t unit[kUnitSlots];
   GroupedWalkTable table;
 };
@@ -88,35 +88,20 @@ struct Ring {
   }
 };
 
-template <bool kPair>
-__device__ __forceinline__ int worker_of_block() {
-  return static_cast<int>(blockIdx.x) / (kPair ? 2 : 1);
-}
-template <bool kPair>
-__device__ __forceinline__ int num_workers() {
-  return static_cast<int>(gridDim.x) / (kPair ? 2 : 1);
-}
-
-template <bool kPair, typename Smem>
-__device__ __forceinline__ GroupedWalk<kPair> start_walk(const Smem& smem, const GroupedGemmParams& p, int rank) {
-  return {smem.table, p.num_groups, p.col_tiles, num_workers<kPair>(), rank};
-}
-
-// The units of this worker as its threads see them: the first is the worker's own number, the others come by the slots.
+// The units of this block as one of its threads sees them: the first is the block's own number, the others come by the
+// slots.
 template <typename Smem>
 class UnitReader {
  public:
-  __device__ UnitReader(Smem& smem, int worker) : smem_(smem), unit_(worker) {}
+  __device__ explicit UnitReader(Smem& smem) : smem_(smem), unit_(static_cast<int>(blockIdx.x)) {}
   __device__ int unit() const { return unit_; }
-  // Waits for the next one. After it, one thread of each warp or copier that reads must call release().
+  // Waits for the next one. One thread of each reader (the copier, the compute warps) then calls release(), all of them
+  // next_slot().
   __device__ __forceinline__ void advance() {
     barrier_wait(shared_address(&smem_.unit_full[slot()]), count_ / kUnitSlots & 1);
     unit_ = *static_cast<volatile const int32_t*>(&smem_.unit[slot()]);
   }
-  __device__ __forceinline__ void expect() {  // by one thread of the block, before anyone's advance() can return
-    barrier_expect(shared_address(&smem_.unit_full[slot()]), sizeof(int32_t));
-  }
-  __device__ __forceinline__ void release() { barrier_arrive_at(shared_address(&smem_.unit_empty[slot()]), 0); }
+  __device__ __forceinline__ void release() { barrier_arrive(shared_address(&smem_.unit_empty[slot()])); }
   __device__ __forceinline__ void next_slot() { ++count_; }
 
  private:
@@ -127,22 +112,21 @@ class UnitReader {
   uint32_t count_ = 0;
 };
 
-// Deals units to this worker, one at a time as it comes near the end of the one before: a counter that all workers draw
-// from. By one thread of a worker. Whoever draws the last number leaves the counter at 0 for the next call.
-template <bool kPair, typename Smem>
-__device__ void deal_units(Smem& smem, const GroupedGemmParams& p) {
-  const int num_units = start_walk<kPair>(smem, p, 0).num_units();
-  if (worker_of_block<kPair>() >= num_units) return;
+// Draws this block's units, each as the one before comes near its end, so that no block keeps one while another has
+// nothing to do. By one thread. Whoever draws the last number leaves the counter at 0 for the next call.
+template <typename Smem>
+__device__ void draw_units(Smem& smem, const GroupedGemmParams& p) {
+  const int num_units = smem.table.num_units;
+  if (static_cast<int>(blockIdx.x) >= num_units) return;
   Ring<kUnitSlots> ring;
   for (uint32_t parity = 0;; parity ^= 1) {
     barrier_wait(shared_address(&smem.unit_wanted), parity);
     barrier_wait(shared_address(&smem.unit_empty[ring.stage]), ring.parity ^ 1);
     const int drawn = atomicAdd(p.next_unit, 1);
     if (drawn == num_units - 1) *p.next_unit = 0;
-    const int unit = num_workers<kPair>() + drawn;
-    for (uint32_t rank = 0; rank < (kPair ? 2 : 1); ++rank) {
-      store_at(shared_address(&smem.unit[ring.stage]), shared_address(&smem.unit_full[ring.stage]), rank, unit);
-    }
+    const int unit = static_cast<int>(gridDim.x) + drawn;
+    *static_cast<volatile int32_t*>(&smem.unit[ring.stage]) = unit;
+    barrier_arrive(shared_address(&smem.unit_full[ring.stage]));
     if (unit >= num_units) return;
     ring.advance();
   }
@@ -157,15 +141,14 @@ __device__ __forceinline__ int2 weight_box(int col_tile, int box) {
   return {col_tile * (kCols / 2) + box / 2 * kBoxCols, box % 2};
 }
 
-template <bool kPair, GroupedEpilogue kEpilogue, typename Smem>
-__device__ void load_tiles(Smem& smem, const CUtensorMap& x_map, const CUtensorMap& w_map,
-                           const GroupedGemmParams& p, int rank) {
+template <GroupedEpilogue kEpilogue, typename Smem>
+__device__ void load_tiles(Smem& smem, const CUtensorMap& x_map, const CUtensorMap& w_map, const GroupedGemmParams& p) {
   constexpr int kWeightBoxBytes = Smem::Shape::kWeightBoxBytes;
-  GroupedWalk<kPair> walk = start_walk<kPair>(smem, p, rank);
-  UnitReader<Smem> units(smem, worker_of_block<kPair>());
+  GroupedWalk walk(smem.table, p.col_tiles);
+  UnitReader<Smem> units(smem);
   Ring<Smem::kStages> ring;
   const int ask_step = max(0, p.k_steps - kAskSteps);
-  while (units.unit() < walk.num_units()) {
+  while (units.unit() < smem.table.num_units) {
     const GroupedTileWork work = walk.at(units.unit());
     const int row_boxes = work.rows > kBoxRows ? 2 : 1;
     const int col_boxes = work.col_half < 0 ? kColBoxes : kColBoxes / 2;
@@ -174,64 +157,40 @@ __device__ void load_tiles(Smem& smem, const CUtensorMap& x_map, const CUtensorM
     const int group = p.group_begin + work.group;
 #pragma unroll 1
     for (int step = 0; step < p.k_steps; ++step) {
-      if (rank == 0 && step == ask_step) barrier_arrive(shared_address(&smem.unit_wanted));
+      if (step == ask_step) barrier_arrive(shared_address(&smem.unit_wanted));
       const uint32_t full = shared_address(&smem.full[ring.stage]);
       barrier_wait(shared_address(&smem.empty[ring.stage]), ring.parity ^ 1);
       barrier_expect(full, bytes);
       const int k = step * kStepK;
       const uint32_t x = shared_address(smem.x[ring.stage]);
       const uint32_t w = shared_address(smem.w[ring.stage]);
-      if (kPair && !work.shares_cols) {
-        if (rank < row_boxes) load_box_for_pair(x + rank * kBoxBytes, x_map, full, k, work.row + rank * kBoxRows);
-      } else {
-        for (int b = 0; b < row_boxes; ++b) load_box(x + b * kBoxBytes, x_map, full, k, work.row + b * kBoxRows);
-      }
-      if (kPair && work.shares_cols) {
-        for (int b = rank * col_boxes / 2; b < (rank + 1) * col_boxes / 2; ++b) {
-          const int2 at = weight_box<Smem::kCols, kEpilogue>(work.col_tile, first_box + b);
-          load_box_for_pair(w + b * kWeightBoxBytes, w_map, full, k, at.x, at.y, group);
-        }
-      } else {
-        for (int b = 0; b < col_boxes; ++b) {
-          const int2 at = weight_box<Smem::kCols, kEpilogue>(work.col_tile, first_box + b);
-          load_box(w + b * kWeightBoxBytes, w_map, full, k, at.x, at.y, group);
-        }
+      for (int b = 0; b < row_boxes; ++b) load_box(x + b * kBoxBytes, x_map, full, k, work.row + b * kBoxRows);
+      for (int b = 0; b < col_boxes; ++b) {
+        const int2 at = weight_box<Smem::kCols, kEpilogue>(work.col_tile, first_box + b);
+        load_box(w + b * kWeightBoxBytes, w_map, full, k, at.x, at.y, group);
       }
       ring.advance();
     }
-    units.expect();
     units.advance();
-    if (kPair && rank != 0) units.release();
+    units.release();
     units.next_slot();
   }
 }
 
-// Hands a stage back: one thread for each block whose copies write it.
-template <bool kPair, typename Smem>
+// By one compute group: hands a stage back.
+template <typename Smem>
 __device__ __forceinline__ void release_stage(Smem& smem, uint32_t stage) {
-  const uint32_t thread = threadIdx.x % kWarpGroup;
-  const uint32_t empty = shared_address(&smem.empty[stage]);
-  if constexpr (kPair) {
-    if (thread % 32 == 0 && thread < 64) barrier_arrive_at(empty, thread / 32);
-  } else {
-    if (thread == 0) barrier_arrive(empty);
-  }
+  if (threadIdx.x % kWarpGroup == 0) barrier_arrive(shared_address(&smem.empty[stage]));
 }
 
 // By one warp: hands back the next stages unread.
-template <bool kPair, typename Smem>
+template <typename Smem>
 __device__ __forceinline__ void pass_stages(Smem& smem, Ring<Smem::kStages> ring, int k_steps) {
 #pragma unroll 1
   for (int step = 0; step < k_steps; ++step) {
     barrier_wait(shared_address(&smem.full[ring.stage]), ring.parity);
-    const uint32_t empty = shared_address(&smem.empty[ring.stage]);
-    const uint32_t lane = threadIdx.x % 32;
     __syncwarp();
-    if constexpr (kPair) {
-      if (lane < 2) barrier_arrive_at(empty, lane);
-    } else {
-      if (lane == 0) barrier_arrive(empty);
-    }
+    if (threadIdx.x % 32 == 0) barrier_arrive(shared_address(&smem.empty[ring.stage]));
     ring.advance();
   }
 }
@@ -245,7 +204,7 @@ __device__ __forceinline__ void sync_warp_group(int compute_group) {
 }
 
 // d = 64 rows of x times the tile's columns, over all of k. `aside` is called once, while products run.
-template <bool kPair, bool kHalf, typename Smem, typename Aside>
+template <bool kHalf, typename Smem, typename Aside>
 __device__ __forceinline__ void multiply(Smem& smem, float (&d)[Smem::kCols / 2], Ring<Smem::kStages>& ring,
                                          int k_steps, int compute_group, const Aside& aside) {
   const int aside_step = min(1, k_steps - 1);
@@ -264,12 +223,12 @@ __device__ __forceinline__ void multiply(Smem& smem, float (&d)[Smem::kCols / 2]
     wgmma_commit();
     if (step == aside_step) aside();
     wgmma_wait<1>();
-    if (step > 0) release_stage<kPair>(smem, previous);  // its products are done, this step's run on
+    if (step > 0) release_stage(smem, previous);  // its products are done, this step's run on
     previous = ring.stage;
     ring.advance();
   }
   wgmma_wait<0>();
-  release_stage<kPair>(smem, previous);
+  release_stage(smem, previous);
 }
 
 __device__ __forceinline__ float silu_mul(float gate, float up) { return __fdividef(gate, 1.0F + __expf(-gate)) * up; }
@@ -356,13 +315,13 @@ __device__ __forceinline__ void write_block(const OutBlock<kChunkCols>& block, i
   if (lane == 0) commit_stores();
 }
 
-template <bool kPair, GroupedEpilogue kEpilogue, typename Smem>
-__device__ void compute_tiles(Smem& smem, const CUtensorMap& y_map, const GroupedGemmParams& p, int rank) {
+template <GroupedEpilogue kEpilogue, typename Smem>
+__device__ void compute_tiles(Smem& smem, const CUtensorMap& y_map, const GroupedGemmParams& p) {
   const int compute_group = static_cast<int>(threadIdx.x / kWarpGroup) - 1;
   const int warp = static_cast<int>(threadIdx.x % kWarpGroup / 32);
   auto& buffers = smem.out[compute_group * 4 + warp];
-  GroupedWalk<kPair> walk = start_walk<kPair>(smem, p, rank);
-  UnitReader<Smem> units(smem, worker_of_block<kPair>());
+  GroupedWalk walk(smem.table, p.col_tiles);
+  UnitReader<Smem> units(smem);
   Ring<Smem::kStages> ring;
   constexpr bool kSilu = kEpilogue == GroupedEpilogue::kSiluMul;
   // Gate and up of a column are a box apart.
@@ -383,22 +342,22 @@ __device__ void compute_tiles(Smem& smem, const CUtensorMap& y_map, const Groupe
       if (threadIdx.x % 32 == 0) units.release();
       units.next_slot();
     }
-    if (units.unit() >= walk.num_units()) break;
+    if (units.unit() >= smem.table.num_units) break;
     const GroupedTileWork work = walk.at(units.unit());
     const int rows = work.rows - compute_group * kBoxRows;
     if (rows <= 0) {
       // No rows for this group of warps: the stages are handed on as they fill. Only the first warp watches them; the
       // others may still be writing the tile before, and would miss a round of the ring.
-      if (warp == 0) pass_stages<kPair>(smem, ring, p.k_steps);
+      if (warp == 0) pass_stages(smem, ring, p.k_steps);
       ring.advance_by(static_cast<uint32_t>(p.k_steps));
       sync_warp_group(compute_group);
       continue;
     }
     const bool whole = work.col_half < 0;
     if (whole) {
-      multiply<kPair, false>(smem, d, ring, p.k_steps, compute_group, write_late);
+      multiply<false>(smem, d, ring, p.k_steps, compute_group, write_late);
     } else {
-      multiply<kPair, true>(smem, d, ring, p.k_steps, compute_group, write_late);
+      multiply<true>(smem, d, ring, p.k_steps, compute_group, write_late);
     }
     const int tile_cols = (whole ? Smem::kCols : Smem::kCols / 2) / (kSilu ? 2 : 1);  // of y
     OutBlock<kChunkCols> block;
@@ -430,24 +389,21 @@ __device__ void compute_tiles(Smem& smem, const CUtensorMap& y_map, const Groupe
   if (threadIdx.x % 32 == 0) wait_stores_done();
 }
 
-// One warp group copies and deals, two multiply; blocks stay until all tiles are dealt.
-template <bool kPair, GroupedEpilogue kEpilogue, int kCols>
+// One warp group copies and draws units, two multiply.
+template <GroupedEpilogue kEpilogue, int kCols>
 __global__ void __launch_bounds__(kThreads, 1)
     grouped_gemm_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap w_map,
                         const __grid_constant__ CUtensorMap y_map, const GroupedGemmParams p) {
   extern __shared__ __align__(1024) uint8_t smem_bytes[];
   auto& smem = *reinterpret_cast<GroupedGemmSmem<kCols>*>(smem_bytes);
-  const int rank = kPair ? static_cast<int>(cluster_rank()) : 0;
-  constexpr int kBlocks = kPair ? 2 : 1;
   if (threadIdx.x == 0) {
     for (int s = 0; s < smem.kStages; ++s) {
       barrier_init(shared_address(&smem.full[s]), 1);
-      barrier_init(shared_address(&smem.empty[s]), kComputeGroups * kBlocks);
+      barrier_init(shared_address(&smem.empty[s]), kComputeGroups);
     }
     for (int s = 0; s < kUnitSlots; ++s) {
       barrier_init(shared_address(&smem.unit_full[s]), 1);
-      // The compute warps, and the copier of a second block; the first block's knows as much as the one that deals.
-      barrier_init(shared_address(&smem.unit_empty[s]), kComputeWarps * kBlocks + kBlocks - 1);
+      barrier_init(shared_address(&smem.unit_empty[s]), 1 + kComputeWarps);
     }
     barrier_init(shared_address(&smem.unit_wanted), 1);
     barrier_init_done();
@@ -458,21 +414,20 @@ __global__ void __launch_bounds__(kThreads, 1)
   // Started before the kernel in front of it ended: nothing that one wrote is read above.
   wait_for_previous_kernel();
   let_next_kernel_start();
-  if (threadIdx.x / 32 == 1) build_walk_table<kPair>(smem.table, p.offsets, p.num_groups, p.col_tiles);
+  if (threadIdx.x / 32 == 1) {
+    build_walk_table(smem.table, p.offsets, p.num_groups, p.col_tiles, static_cast<int>(gridDim.x));
+  }
   __syncthreads();
-  if (kPair) cluster_sync();
 
   // Register budgets: 56 * 128 + 224 * 256 of 65536. A compute thread holds up to 128 sums.
   if (threadIdx.x < kWarpGroup) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
-    if (threadIdx.x == 0) load_tiles<kPair, kEpilogue>(smem, x_map, w_map, p, rank);
-    if (threadIdx.x == 32 && rank == 0) deal_units<kPair>(smem, p);
+    if (threadIdx.x == 0) load_tiles<kEpilogue>(smem, x_map, w_map, p);
+    if (threadIdx.x == 32) draw_units(smem, p);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
-    compute_tiles<kPair, kEpilogue>(smem, y_map, p, rank);
+    compute_tiles<kEpilogue>(smem, y_map, p);
   }
-  // The other block of the pair may still arrive at this one's barriers or write its stages.
-  if (kPair) cluster_sync();
 }
 
 }  // namespace eps::cuda

@@ -1,5 +1,4 @@
-// The pieces of PTX that the grouped GEMM is made of: transaction barriers, the tensor copy engine, thread block
-// clusters. `bar`, `smem` are shared memory addresses of this block, as shared_address() gives them.
+// The pieces of PTX that the grouped GEMM is made of: transaction barriers and the tensor copy engine. `bar`, `smem` are shared memory addresses of this block, as shared_address() gives them.
 #pragma once
 
 #include <cuda.h>
@@ -15,7 +14,7 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
 __device__ __forceinline__ void barrier_init(uint32_t bar, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(arrivals) : "memory");
 }
-// Makes initialised barriers known to the copy engine and to the other blocks of the cluster.
+// Makes initialised barriers known to the copy engine.
 __device__ __forceinline__ void barrier_init_done() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -25,23 +24,6 @@ __device__ __forceinline__ void barrier_expect(uint32_t bar, uint32_t bytes) {
 }
 __device__ __forceinline__ void barrier_arrive(uint32_t bar) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
-}
-// Arrives at the same barrier of block `rank` of the pair. At block scope, as the one below: what it orders are reads
-// that wgmma_wait has seen done. With cluster scope the compiler puts a fence in front.
-__device__ __forceinline__ void barrier_arrive_at(uint32_t bar, uint32_t rank) {
-  asm volatile(
-      "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\nmbarrier.arrive.shared::cluster.b64 _, "
-      "[remote];\n}\n" ::"r"(bar),
-      "r"(rank)
-      : "memory");
-}
-// Stores `value` at `smem` of block `rank` of the cluster; its bytes count on `bar` there.
-__device__ __forceinline__ void store_at(uint32_t smem, uint32_t bar, uint32_t rank, int32_t value) {
-  asm volatile(
-      "{\n.reg .b32 to, at;\nmapa.shared::cluster.u32 to, %0, %2;\nmapa.shared::cluster.u32 at, %1, %2;\n"
-      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [to], %3, [at];\n}\n" ::"r"(smem),
-      "r"(bar), "r"(rank), "r"(value)
-      : "memory");
 }
 __device__ __forceinline__ void barrier_wait(uint32_t bar, uint32_t parity) {
   asm volatile(
@@ -59,29 +41,12 @@ __device__ __forceinline__ void load_box(uint32_t smem, const CUtensorMap& map, 
       "l"(&map), "r"(bar), "r"(x), "r"(y)
       : "memory");
 }
-// The same box to the same place in both blocks of a pair, each counting the bytes on its own `bar`.
-__device__ __forceinline__ void load_box_for_pair(uint32_t smem, const CUtensorMap& map, uint32_t bar, int x, int y) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, "
-      "%4}], "
-      "[%2], %5;" ::"r"(smem),
-      "l"(&map), "r"(bar), "r"(x), "r"(y), "h"(static_cast<uint16_t>(3))
-      : "memory");
-}
 __device__ __forceinline__ void load_box(uint32_t smem, const CUtensorMap& map, uint32_t bar, int x, int y, int z,
                                          int w) {
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
       "[%2];" ::"r"(smem),
       "l"(&map), "r"(bar), "r"(x), "r"(y), "r"(z), "r"(w)
-      : "memory");
-}
-__device__ __forceinline__ void load_box_for_pair(uint32_t smem, const CUtensorMap& map, uint32_t bar, int x, int y,
-                                                  int z, int w) {
-  asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
-      "[%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(smem),
-      "l"(&map), "r"(bar), "r"(x), "r"(y), "r"(z), "r"(w), "h"(static_cast<uint16_t>(3))
       : "memory");
 }
 // Shared memory to a box of a 2D map; what lies outside the tensor is dropped. Part of the thread's open store group.
@@ -117,15 +82,6 @@ __device__ __forceinline__ void wait_for_previous_kernel() { asm volatile("gridd
 // Lets the kernel behind be placed as blocks of this one leave.
 __device__ __forceinline__ void let_next_kernel_start() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
-
-__device__ __forceinline__ uint32_t cluster_rank() {
-  uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-__device__ __forceinline__ void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
 }  // namespace eps::cuda

@@ -1,17 +1,45 @@
-#include "ops/cuda/kernels/grouped_gemm_tile.h"
+// Which tile a grouped GEMM's load takes least time with.
+#include <algorithm>
 
+#include "ops/cuda/kernels/grouped_gemm.h"
 #include "ops/cuda/kernels/grouped_gemm_walk.cuh"
 
 namespace eps::cuda {
 namespace {
 
-// In columns: what a tile costs besides its products, and what half a tile takes of a whole one.
-constexpr double kTileOverhead = 12;
-constexpr double kHalfTile = 0.55;
+// Measured on H200 at many rows and on skewed loads (docs/kernels/cuda-grouped-gemm.md).
+constexpr double kTileOverhead = 20;  // of a tile besides its products, in columns
+constexpr double kHalfTile = 0.65;    // of a tile's time that half of its columns take
+constexpr double kLightTile = 0.7;    // the same for half of its rows
+
+// Products a second of a tile that is never the last, relative to the widest.
+double rate_of(int cols, GroupedEpilogue epilogue) {
+  if (cols == 256) return 1;
+  if (cols == 192) return epilogue == GroupedEpilogue::kSiluMul ? 1 : 0.95;
+  return epilogue == GroupedEpilogue::kSiluMul ? 0.85 : 0.9;
+}
+
+// Of a call, as far as the tile decides it: rounds of all SMs times a round's columns.
+double cost_of(std::span<const int64_t> rows_per_group, int64_t n, int cols, GroupedEpilogue epilogue, int num_sms) {
+  const int64_t col_tiles = ceil_div(n, cols);
+  int64_t units = 0;
+  int64_t light_units = 0;
+  for (const int64_t rows : rows_per_group) {
+    const int64_t row_tiles = ceil_div(rows, kTileRows);
+    units += row_tiles * col_tiles;
+    if (rows > 0 && rows - (row_tiles - 1) * kTileRows <= kTileRows / 2) light_units += col_tiles;
+  }
+  if (units == 0) return 0;
+  const int64_t rest = units % num_sms;
+  const double last = rest == 0 ? 0 : rest * 2 <= num_sms ? kHalfTile : 1;  // as the walk table cuts them
+  const double mean_tile = 1 - (1 - kLightTile) * static_cast<double>(light_units) / static_cast<double>(units);
+  return (static_cast<double>(units / num_sms) + last) * mean_tile * (cols + kTileOverhead) / rate_of(cols, epilogue);
+}
 
 }  // namespace
 
-int device_sms() {
+int resolve_sms(int num_sms) {
+  if (num_sms > 0) return num_sms;
   int device = 0;
   int sms = 0;
   EPS_CUDA(cudaGetDevice(&device));
@@ -19,41 +47,11 @@ int device_sms() {
   return sms;
 }
 
-double grouped_rounds_cost(std::span<const int64_t> rows_per_group, int64_t n, GroupedTile tile, int num_sms) {
-  const int64_t workers = tile.pair ? num_sms / 2 : num_sms;
-  const int64_t col_tiles = ceil_div(n, tile.cols);
-  int64_t units = 0;
-  for (const int64_t rows : rows_per_group) units += count_units(tile.pair, rows, col_tiles);
-  const int64_t rest = units % workers;
-  const auto whole = static_cast<double>(units / workers);
-  const double last = rest == 0 ? 0 : rest * 2 <= workers ? kHalfTile : 1;  // as GroupedWalk cuts them
-  return (whole + last) * (tile.cols + kTileOverhead);
-}
-
-GroupedTile choose_grouped_tile(std::span<const int64_t> rows_per_group, int64_t n, int num_sms) {
-  const int sms = num_sms > 0 ? num_sms : device_sms();
-  GroupedTile best{.pair = sms > 1};
-  double least = grouped_rounds_cost(rows_per_group, n, best, sms);
-  for (const int cols : kGroupedTileCols) {
-    for (const bool pair : {true, false}) {
-      if (pair && sms == 1) continue;
-      const double cost = grouped_rounds_cost(rows_per_group, n, {pair, cols}, sms);
-      if (cost < least) {
-        least = cost;
-        best = {pair, cols};
-      }
-    }
-  }
-  return best;
-}
-
-GroupedTile choose_grouped_tile(int64_t total_rows, int num_groups, int64_t n, int num_sms) {
-  // Half a tile on average leaves hardly a group with two.
-  const bool one_row_tile = num_groups > 0 && total_rows <= int64_t{num_groups} * kTileRows / 2;
-  const int sms = num_sms > 0 ? num_sms : device_sms();
-  // Of a pair, one block would be idle for the last of an odd count of column tiles.
-  const bool idle_block = one_row_tile && ceil_div(n, 256) % 2 != 0;
-  return {.pair = sms > 1 && !idle_block};
+int choose_tile_cols(std::span<const int64_t> rows_per_group, int64_t n, GroupedEpilogue epilogue, int num_sms) {
+  const int sms = resolve_sms(num_sms);
+  return *std::ranges::min_element(kGroupedTileCols, {}, [&](int cols) {
+    return cost_of(rows_per_group, n, cols, epilogue, sms);
+  });
 }
 
 }  // namespace eps::cuda

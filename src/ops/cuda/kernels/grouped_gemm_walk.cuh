@@ -6,56 +6,37 @@
 namespace eps::cuda {
 
 inline constexpr int kTileRows = 128;  // of y, one block's
-inline constexpr int kBand = 4;        // row tiles (of a pair: twice as many) that go through the weight together
+inline constexpr int kBand = 4;        // row tiles that go through the weight together
 inline constexpr int kMaxWalkGroups = 256;
 
 // One block's work: a tile of one group.
 struct GroupedTileWork {
   int group;
-  int row;           // first row of x and y
-  int rows;          // 1 … kTileRows
-  int col_tile;      // in units of the tile's columns; may be one past the last in the second block of a pair
-  int col_half;      // -1: the whole tile; 0, 1: that half of its columns
-  bool shares_cols;  // the pair's blocks have the same columns and different rows; else the same rows and different
-                     // columns
+  int row;       // first row of x and y
+  int rows;      // 1 … kTileRows
+  int col_tile;  // in units of the tile's columns
+  int col_half;  // -1: the whole tile; 0, 1: that half of its columns
 };
 
-// Tables in shared memory: row offsets and, in units of work before each group, the walk.
+// Tables in shared memory: row offsets, units of work before each group, and in all. The units that would leave more
+// than half of the blocks idle in a last round are cut in two by columns.
 struct GroupedWalkTable {
   int row_begin[kMaxWalkGroups + 1];
   int unit_begin[kMaxWalkGroups + 1];
+  int num_whole_units;
+  int num_units;  // those that are cut counted twice
 };
 
-// The row tiles of a group that a pair of blocks takes two at a time, in pairs; the others one at a time: an odd last
-// one, or the last two where the last has so few rows that its block would be done early.
-template <typename Int>
-__host__ __device__ __forceinline__ Int count_row_pairs(Int rows) {
-  const Int row_tiles = (rows + kTileRows - 1) / kTileRows;
-  const bool is_light = rows - (row_tiles - 1) * kTileRows <= kTileRows / 2;
-  return row_tiles / 2 - (row_tiles > 0 && row_tiles % 2 == 0 && is_light ? 1 : 0);
-}
-
-// Units of work of a group. Of a block: a tile. Of a pair: two row tiles of one column tile, or one row tile and two
-// column tiles.
-template <typename Int>
-__host__ __device__ __forceinline__ Int count_units(bool pair, Int rows, Int col_tiles) {
-  const Int row_tiles = (rows + kTileRows - 1) / kTileRows;
-  if (!pair) return row_tiles * col_tiles;
-  const Int row_pairs = count_row_pairs(rows);
-  return row_pairs * col_tiles + (row_tiles - 2 * row_pairs) * ((col_tiles + 1) / 2);
-}
-
 // Fills the table; by one whole warp. The caller synchronises.
-template <bool kPair>
-__device__ inline void build_walk_table(GroupedWalkTable& table, const int32_t* offsets, int num_groups,
-                                        int col_tiles) {
+__device__ inline void build_walk_table(GroupedWalkTable& table, const int32_t* offsets, int num_groups, int col_tiles,
+                                        int num_blocks) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   int before = 0;
   for (int first = 0; first < num_groups; first += 32) {
     const int g = first + lane;
     const bool valid = g < num_groups;
     const int begin = valid ? offsets[g] : 0;
-    const int units = valid ? count_units(kPair, offsets[g + 1] - begin, col_tiles) : 0;
+    const int units = valid ? (offsets[g + 1] - begin + kTileRows - 1) / kTileRows * col_tiles : 0;
     int sum = units;  // of this group and those before it
     for (int d = 1; d < 32; d *= 2) {
       const int other = __shfl_up_sync(~0U, sum, d);
@@ -70,25 +51,22 @@ __device__ inline void build_walk_table(GroupedWalkTable& table, const int32_t* 
   if (lane == 0) {
     table.row_begin[num_groups] = offsets[num_groups];
     table.unit_begin[num_groups] = before;
+    const int rest = before % num_blocks;
+    table.num_whole_units = rest * 2 <= num_blocks ? before - rest : before;
+    table.num_units = 2 * before - table.num_whole_units;
   }
 }
 
-// Where the units of a call are. The units that would leave more than half of the workers (blocks or pairs) idle in the
-// last round are cut in two by columns.
-template <bool kPair>
+// Where the units of a call are.
 class GroupedWalk {
  public:
-  __device__ GroupedWalk(const GroupedWalkTable& table, int num_groups, int col_tiles, int num_workers, int rank)
-      : table_(table), num_groups_(num_groups), col_tiles_(col_tiles), num_workers_(num_workers), rank_(rank) {}
+  __device__ GroupedWalk(const GroupedWalkTable& table, int col_tiles) : table_(table), col_tiles_(col_tiles) {}
 
-  // Units, those that are cut counted twice.
-  __device__ int num_units() const { return 2 * table_.unit_begin[num_groups_] - num_whole_units(); }
-
-  // This block's part of unit `unit`; units must come in ascending order.
+  // Unit `unit`; units must come in ascending order.
   __device__ GroupedTileWork at(int unit) {
     GroupedTileWork work;
     work.col_half = -1;
-    if (const int cut = unit - num_whole_units(); cut >= 0) {
+    if (const int cut = unit - table_.num_whole_units; cut >= 0) {
       work.col_half = cut % 2;
       unit -= cut - cut / 2;
     }
@@ -96,46 +74,25 @@ class GroupedWalk {
     work.group = group_;
     const int begin = table_.row_begin[group_];
     const int rows = table_.row_begin[group_ + 1] - begin;
-    int row_tile;
-    locate(unit - table_.unit_begin[group_], rows, row_tile, work);
-    work.row = begin + row_tile * kTileRows;
-    work.rows = min(kTileRows, rows - row_tile * kTileRows);
+    // Inside a group the walk goes down a band of row tiles, then on to the next columns: the tiles in flight at one time
+    // then form a block of y that is neither flat nor thin and touch few different rows of x and w.
+    const int row_tiles = (rows + kTileRows - 1) / kTileRows;
+    const int i = unit - table_.unit_begin[group_];
+    const int bands = (row_tiles + kBand - 1) / kBand;
+    const int band = (row_tiles + bands - 1) / bands;  // all but the last
+    const int first = i / (band * col_tiles_) * band;
+    const int width = min(band, row_tiles - first);
+    const int j = i - first * col_tiles_;
+    work.col_tile = j / width;
+    const int row = (first + j % width) * kTileRows;
+    work.row = begin + row;
+    work.rows = min(kTileRows, rows - row);
     return work;
   }
 
  private:
-  __device__ int num_whole_units() const {
-    const int units = table_.unit_begin[num_groups_];
-    const int rest = units % num_workers_;
-    return rest * 2 <= num_workers_ ? units - rest : units;
-  }
-
-  // Inside a group the walk goes down a band of row tiles, then on to the next columns: the tiles in flight at one time
-  // then form a block of y that is neither flat nor thin and touch few different rows of x and w.
-  __device__ __forceinline__ void locate(int i, int rows, int& row_tile, GroupedTileWork& work) {
-    const int row_tiles = (rows + kTileRows - 1) / kTileRows;
-    const int height = kPair ? count_row_pairs(rows) : row_tiles;
-    if (i >= height * col_tiles_) {
-      const int alone = row_tiles - 2 * height;
-      const int j = i - height * col_tiles_;
-      row_tile = 2 * height + j % alone;
-      work.shares_cols = false;
-      work.col_tile = j / alone * 2 + rank_;
-      return;
-    }
-    const int bands = (height + kBand - 1) / kBand;
-    const int band = (height + bands - 1) / bands;  // all but the last
-    const int first = i / (band * col_tiles_) * band;
-    const int width = min(band, height - first);
-    const int j = i - first * col_tiles_;
-    work.shares_cols = true;
-    work.col_tile = j / width;
-    row_tile = first + j % width;
-    if (kPair) row_tile = row_tile * 2 + rank_;
-  }
-
   const GroupedWalkTable& table_;
-  int num_groups_, col_tiles_, num_workers_, rank_;
+  int col_tiles_;
   int group_ = 0;
 };
 
