@@ -47,10 +47,11 @@ void Decoder::forward(std::span<const SequenceChunk> chunks, const LogitSink& si
   if (is_repeatable(chunks)) {
     // Not left to compute_logits: a step that is played again calls nothing here, and the last one had other rows.
     logits_ = memory_.logits.view(DType::kF32, {num_tokens_, spec_.vocab_size});
-    ops_.run_step(num_tokens_, [&] {
+    const bool was_run = ops_.run_step(num_tokens_, [&] {
       run_layers();
       compute_logits(hidden_);
     });
+    if (!was_run) moe_.count_repeated(spec_.num_moe_layers());
     std::vector<WantedLogits> wanted;
     for (size_t s = 0; s < chunks.size(); ++s) {
       wanted.push_back({s, chunks[s].cache->num_tokens() - 1, static_cast<int64_t>(s)});

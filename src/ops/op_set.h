@@ -114,8 +114,11 @@ class OpSet {
   virtual void begin_step(const StepInputs& step) = 0;
   // Runs `body`, which calls ops of this op set and nothing else, and whose calls depend on `key` alone (begin_step's
   // values aside): an op set may record them once and play them again. `body` may thus not run at all, so nothing that
-  // it leaves on the host may be read afterwards.
-  virtual void run_step(int64_t /*key*/, const std::function<void()>& body) { body(); }
+  // it leaves on the host may be read afterwards. Returns whether it ran.
+  virtual bool run_step(int64_t /*key*/, const std::function<void()>& body) {
+    body();
+    return true;
+  }
 
   // --- dense ops ---
 

@@ -120,7 +120,7 @@ class CudaOps final : public OpSet {
   // --- steps ---
 
   void begin_step(const StepInputs& step) override { step_.begin(step); }
-  void run_step(int64_t key, const std::function<void()>& body) override { graphs_.run(key, body); }
+  bool run_step(int64_t key, const std::function<void()>& body) override { return graphs_.run(key, body); }
 
   // --- dense ops ---
 
