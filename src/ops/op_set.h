@@ -144,6 +144,13 @@ class OpSet {
   // is anything: kernels that multiply in registers do not write it.
   virtual void linear_silu_mul(std::span<const LinearTask> tasks, MutableTensorView gate_up, MutableTensorView act);
 
+  // --- sampling ---
+
+  // tokens[i] = what draws[i] picks from row i of logits [n, vocab] f32, n being the size of both spans. Waits for all
+  // calls before it.
+  // Edge  a row in which a logit is NaN or infinite: kNoToken
+  virtual void pick_tokens(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens) = 0;
+
   // --- attention ---
 
   // Rotates pairs (2i, 2i+1) of the last `rope_dim` of each head to the step's positions, in place.

@@ -147,6 +147,25 @@ TEST_F(CudaModelTest, GreedyTextIsTheSameEveryTime) {
   EXPECT_NE(differs, first.ids.begin()) << "not even the first token: more than rounding";
 }
 
+TEST_F(CudaModelTest, SampledTextDependsOnTheSeedAlone) {
+  const auto engine = Engine::open(options("cuda"));
+  const auto ids_of = [&](uint64_t seed) {
+    GenerateRequest request;
+    request.prompt = "It is a truth";
+    request.max_tokens = 32;
+    request.temperature = 1.0;
+    request.top_k = 50;
+    request.top_p = 0.95;
+    request.seed = seed;
+    request.ignore_eos = true;
+    return engine->generate(request, [](std::string_view) { return true; }).ids;
+  };
+  const auto first = ids_of(7);
+  EXPECT_EQ(first.size(), 32U);
+  EXPECT_EQ(ids_of(7), first);
+  EXPECT_NE(ids_of(8), first);
+}
+
 // Steps that are played from a recording run as many layers as those that are called.
 TEST_F(CudaModelTest, LayersOfEveryStepAreCounted) {
   const ModelFolder folder = open_model_folder(kModel, false);
