@@ -104,8 +104,8 @@ class Engine {
   virtual PerplexityResult perplexity(std::string_view text, int64_t window,
                                       const std::function<bool(int64_t, int64_t)>& keep_going) = 0;
 
-  // Times one prefill of `prompt_tokens` random tokens, then the decoding of `decode_tokens`, without sampling; returns
-  // seconds of each. (0 tokens: that part is left out.)
+  // Times one prefill of `prompt_tokens` random tokens, then the decoding of `decode_tokens` random ones, whatever the
+  // likeliest; returns seconds of each. (0 tokens: that part is left out.)
   struct StepTimes {
     double prefill_seconds = 0;
     double decode_seconds = 0;

@@ -1,37 +1,10 @@
 #include "engine/batch_run.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
-#include <limits>
 
 #include "base/error.h"
 
 namespace eps {
-
-int32_t pick_largest(std::span<const float> logits) {
-  // Sixteen maxima side by side become vector instructions: a step of a large batch picks from millions of logits.
-  constexpr size_t kLanes = 16;
-  std::array<float, kLanes> lanes;
-  lanes.fill(-std::numeric_limits<float>::infinity());
-  size_t i = 0;
-  for (; i + kLanes <= logits.size(); i += kLanes) {
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-      const float v = logits[i + lane];
-      lanes[lane] = v > lanes[lane] ? v : lanes[lane];
-    }
-  }
-  for (; i < logits.size(); ++i) lanes[0] = std::max(lanes[0], logits[i]);
-  const float top = *std::ranges::max_element(lanes);
-  if (!std::isfinite(top)) {
-    fail(ErrorKind::kInput, "model",
-         {.what = "its logits are not numbers",
-          .got = "NaN or infinity",
-          .wanted = "",
-          .hint = "epsmoe inspect, and the checkpoint's files again"});
-  }
-  return static_cast<int32_t>(std::ranges::find(logits, top) - logits.begin());
-}
 
 std::unique_ptr<KvCache> BatchRun::take_cache(int rank, int64_t num_tokens) {
   auto& spares = spare_caches_[static_cast<size_t>(rank)];
@@ -75,8 +48,8 @@ std::vector<BatchRun::Part> BatchRun::next_prompts() {
     const int64_t count = std::min(s.num_waiting(), left);
     const auto ids =
         std::span<const int32_t>(s.prompt).subspan(static_cast<size_t>(s.num_prefilled), static_cast<size_t>(count));
-    const LogitRows rows = count == s.num_waiting() ? LogitRows::kLast : LogitRows::kNone;
-    parts.push_back({&s, {s.rank, {s.cache.get(), ids, rows}}});
+    const StepOutput output = count == s.num_waiting() ? StepOutput::kToken : StepOutput::kNone;
+    parts.push_back({&s, {s.rank, {s.cache.get(), ids, output}}});
     left -= count;
     if (left == 0) break;
   }
@@ -86,12 +59,10 @@ std::vector<BatchRun::Part> BatchRun::next_prompts() {
 void BatchRun::step(const std::vector<Part>& parts) {
   std::vector<PlacedChunk> chunks;
   for (const Part& part : parts) chunks.push_back(part.chunk);
-  // One row of logits a chunk, so no two threads write the same element.
-  std::vector<int32_t> picked(parts.size(), -1);
-  ranks_.step(chunks, [&](size_t i, int64_t, std::span<const float> logits) { picked[i] = pick_largest(logits); });
+  const std::vector<int32_t> tokens = ranks_.step(chunks, {});
   for (size_t i = 0; i < parts.size(); ++i) {
     BatchSequence& s = *parts[i].sequence;
-    if (picked[i] >= 0 && std::ssize(s.output) < s.num_output) s.output.push_back(picked[i]);
+    if (tokens[i] != kNoToken && std::ssize(s.output) < s.num_output) s.output.push_back(tokens[i]);
   }
 }
 
@@ -107,7 +78,7 @@ bool BatchRun::decode_step() {
   std::vector<Part> parts;
   for (BatchSequence& s : sequences_) {
     if (s.num_waiting() > 0 || s.is_finished()) continue;
-    parts.push_back({&s, {s.rank, {s.cache.get(), std::span(&s.output.back(), 1), LogitRows::kLast}}});
+    parts.push_back({&s, {s.rank, {s.cache.get(), std::span(&s.output.back(), 1), StepOutput::kToken}}});
   }
   if (parts.empty()) return false;
   step(parts);

@@ -72,8 +72,4 @@ class BatchRun {
   size_t next_id_ = 0;
 };
 
-// The index of the largest logit, the lowest among equals.
-// Errors  kInput: the logits are not numbers
-int32_t pick_largest(std::span<const float> logits);
-
 }  // namespace eps

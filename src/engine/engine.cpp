@@ -17,14 +17,8 @@ namespace {
 
 double seconds_since(int64_t begin_ns) { return static_cast<double>(now_ns() - begin_ns) * 1e-9; }
 
-// Weights or settings that are not numbers must not come out as a text or a score.
 void require_numbers(std::span<const float> logits) {
-  if (std::all_of(logits.begin(), logits.end(), [](float v) { return std::isfinite(v); })) return;
-  fail(ErrorKind::kInput, "model",
-       {.what = "its logits are not numbers",
-        .got = "NaN or infinity",
-        .wanted = "",
-        .hint = "epsmoe inspect, and the checkpoint's files again"});
+  if (!std::all_of(logits.begin(), logits.end(), [](float v) { return std::isfinite(v); })) fail_not_numbers();
 }
 
 // -log softmax(logits)[id], in double.
@@ -110,12 +104,11 @@ class EngineImpl final : public Engine {
     KvCache cache(folder_.spec, max_model_len_, ranks_->op_set(0));
     StreamDecoder decoder(*folder_.tokenizer, true);
     const int64_t start = now_ns();
-    std::vector<float> logits = prefill(cache, result.prompt_ids);
+    int32_t id = prefill(cache, result.prompt_ids, sampler.draw());
     result.prefill_seconds = seconds_since(start);
     int64_t decode_start = 0;
     result.finish_reason = "length";
     while (std::ssize(result.ids) < max_tokens) {
-      const int32_t id = sampler.pick(logits);
       if (result.ids.empty()) {
         result.time_to_first_token_seconds = seconds_since(start);
         decode_start = now_ns();
@@ -132,7 +125,7 @@ class EngineImpl final : public Engine {
         break;
       }
       if (std::ssize(result.ids) == max_tokens) break;
-      logits = step_one(cache, std::span(&id, 1));
+      id = step_one(cache, std::span(&id, 1), sampler.draw());
     }
     if (decode_start != 0) result.decode_seconds = seconds_since(decode_start);
     const std::string rest = decoder.flush();
@@ -193,13 +186,13 @@ class EngineImpl final : public Engine {
       std::vector<int32_t> ids(static_cast<size_t>(prompt_tokens));
       for (int32_t& id : ids) id = draw();
       const int64_t start = now_ns();
-      prefill(cache, ids);
+      prefill(cache, ids, {});
       times.prefill_seconds = seconds_since(start);
     }
     const int64_t start = now_ns();
     for (int64_t i = 0; i < decode_tokens; ++i) {
       const int32_t id = draw();
-      step_one(cache, std::span(&id, 1));
+      step_one(cache, std::span(&id, 1), {});
     }
     if (decode_tokens > 0) times.decode_seconds = seconds_since(start);
     return times;
@@ -279,27 +272,19 @@ class EngineImpl final : public Engine {
     return std::find(ids.begin(), ids.end(), id) != ids.end();
   }
 
-  // Feeds `ids` in steps of at most max_num_batched_tokens; returns the logits after the last.
-  std::vector<float> prefill(KvCache& cache, std::span<const int32_t> ids) {
-    const auto chunk = static_cast<size_t>(options_.max_num_batched_tokens);
-    std::vector<float> logits;
-    for (size_t begin = 0; begin < ids.size(); begin += chunk) {
-      const auto part = ids.subspan(begin, std::min(chunk, ids.size() - begin));
-      const bool last = begin + part.size() == ids.size();
-      logits = step_one(cache, part, last ? LogitRows::kLast : LogitRows::kNone);
-    }
-    return logits;
+  // Feeds one or more `ids` in steps of at most max_num_batched_tokens; returns the token drawn after the last.
+  int32_t prefill(KvCache& cache, std::span<const int32_t> ids, const TokenDraw& draw) {
+    EPS_CHECK(!ids.empty());
+    const auto most = static_cast<size_t>(options_.max_num_batched_tokens);
+    for (; ids.size() > most; ids = ids.subspan(most)) step_one(cache, ids.first(most), draw, StepOutput::kNone);
+    return step_one(cache, ids, draw);
   }
 
   // One step of one sequence, which lives on rank 0; the other ranks bring their experts.
-  std::vector<float> step_one(KvCache& cache, std::span<const int32_t> ids, LogitRows rows = LogitRows::kLast) {
-    std::vector<float> out;
-    const PlacedChunk chunk{0, {&cache, ids, rows}};
-    ranks_->step(std::span(&chunk, 1), [&out](size_t, int64_t, std::span<const float> logits) {
-      require_numbers(logits);
-      out.assign(logits.begin(), logits.end());
-    });
-    return out;
+  int32_t step_one(KvCache& cache, std::span<const int32_t> ids, const TokenDraw& draw,
+                   StepOutput output = StepOutput::kToken) {
+    const PlacedChunk chunk{0, {&cache, ids, output, draw}};
+    return ranks_->step(std::span(&chunk, 1), {}).front();
   }
 
   // Adds the windows [first, first + count) to `result`; window i lives on rank i % ep.
@@ -322,7 +307,7 @@ class EngineImpl final : public Engine {
       w.inputs.insert(w.inputs.end(), w.labels.begin(), w.labels.end() - 1);
       const int rank = static_cast<int>(i % options_.ep);
       w.cache = std::make_unique<KvCache>(folder_.spec, max_model_len_, ranks_->op_set(rank));
-      chunks.push_back({rank, {w.cache.get(), w.inputs, LogitRows::kAll}});
+      chunks.push_back({rank, {w.cache.get(), w.inputs, StepOutput::kAllLogits}});
     }
     ranks_->step(chunks, [&windows](size_t i, int64_t position, std::span<const float> logits) {
       Window& w = windows[i];

@@ -114,8 +114,10 @@ RankGroup::RankGroup(const Model& model, std::vector<std::unique_ptr<OpSet>> ops
   }
 }
 
-void RankGroup::step(std::span<const PlacedChunk> chunks, const LogitSink& sink) {
+std::vector<int32_t> RankGroup::step(std::span<const PlacedChunk> chunks, const LogitSink& sink) {
   if (!broken_.empty()) throw Error(ErrorKind::kAborted, "engine", "an earlier step failed: " + broken_);
+  // A rank writes the elements of its own chunks.
+  std::vector<int32_t> tokens(chunks.size(), kNoToken);
   try {
     threads_.run(
         [&](int rank) {
@@ -126,9 +128,10 @@ void RankGroup::step(std::span<const PlacedChunk> chunks, const LogitSink& sink)
             mine.push_back(chunks[i].chunk);
             index.push_back(i);
           }
-          decoders_[static_cast<size_t>(rank)]->forward(
+          const std::vector<int32_t> picked = decoders_[static_cast<size_t>(rank)]->forward(
               mine,
               [&](size_t i, int64_t position, std::span<const float> logits) { sink(index[i], position, logits); });
+          for (size_t i = 0; i < picked.size(); ++i) tokens[index[i]] = picked[i];
         },
         [&](int rank, const char* what) {
           comms_[static_cast<size_t>(rank)]->abort(fmt::format("rank {}: {}", rank, what));
@@ -137,6 +140,7 @@ void RankGroup::step(std::span<const PlacedChunk> chunks, const LogitSink& sink)
     broken_ = e.what();
     throw;
   }
+  return tokens;
 }
 
 std::vector<std::string> RankGroup::op_set_descriptions() const {

@@ -68,9 +68,7 @@ void MoeLayerRunner::run_local(LocalMoe& local, int layer, const GateParams& gat
                                const MoeWeights& weights, TensorView x, MutableTensorView out) {
   const int64_t begin = now_ns();
   local.route(gate, router_logits(gate, router, x));
-  ++stats_.num_layers_run;
-  ++stats_.layers_by_stages[1];
-  LocalKernels kernels;
+  LocalKernels kernels = kFewTokenKernels;
   const bool is_few = x.dim(0) <= local.few_tokens();
   double promised_us = 0;
   int64_t routed = begin;
@@ -83,8 +81,7 @@ void MoeLayerRunner::run_local(LocalMoe& local, int layer, const GateParams& gat
     add_load(layer, problem.load);
     stats_.plans_made = plans_.num_misses();
   }
-  ++stats_.stages_by_kernel[std::string(to_string(kernels.gate_up))];
-  ++stats_.stages_by_kernel[std::string(to_string(kernels.down))];
+  count_local(kernels, 1);
   local.run(weights, kernels, x, out);
   if (trace_ == nullptr) return;
   // Times are told only where they are asked for: knowing them means waiting for the device.
@@ -97,6 +94,13 @@ void MoeLayerRunner::run_local(LocalMoe& local, int layer, const GateParams& gat
   stats_.promised_us += promised_us;
   stats_.measured_us += measured_us;
   stats_.error_us += std::abs(promised_us - measured_us);
+}
+
+void MoeLayerRunner::count_local(const LocalKernels& kernels, int64_t num_layers) {
+  stats_.num_layers_run += num_layers;
+  stats_.layers_by_stages[1] += num_layers;
+  stats_.stages_by_kernel[std::string(to_string(kernels.gate_up))] += num_layers;
+  stats_.stages_by_kernel[std::string(to_string(kernels.down))] += num_layers;
 }
 
 void MoeLayerRunner::add_load(int layer, std::span<const int64_t> rows) {

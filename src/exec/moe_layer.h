@@ -43,9 +43,15 @@ class MoeLayerRunner {
   void run(int layer, const GateParams& gate, const LinearWeight& router, const MoeWeights& weights, TensorView x,
            MutableTensorView out);
 
+  // Counts layers that ran without run() being called: those of a step that is played again (OpSet::run_step).
+  void count_repeated(int64_t num_layers) { count_local(kFewTokenKernels, num_layers); }
+
   const MoeStats& stats() const { return stats_; }
 
  private:
+  // Of local layers of few tokens (LocalMoe::few_tokens), whatever the load; only such layers are in repeated steps.
+  static constexpr LocalKernels kFewTokenKernels = {};
+
   static bool is_local(OpSet& ops, const Communicator& comm) { return ops.local_moe() != nullptr && comm.size() == 1; }
   TensorView router_logits(const GateParams& gate, const LinearWeight& router, TensorView x);
   Routing route(const GateParams& gate, const LinearWeight& router, TensorView x);
@@ -56,6 +62,7 @@ class MoeLayerRunner {
   struct LayerTimes {
     int64_t gate_begin_ns, gate_end_ns, end_ns;
   };
+  void count_local(const LocalKernels& kernels, int64_t num_layers);
   void add_load(int layer, std::span<const int64_t> rows);
   void record(int layer, const Plan& plan, const MoeProblem& problem, const LayerTimes& times);
 

@@ -14,6 +14,14 @@ constexpr int64_t kLogitBlock = 64;
 
 }  // namespace
 
+void fail_not_numbers() {
+  fail(ErrorKind::kInput, "model",
+       {.what = "its logits are not numbers",
+        .got = "NaN or infinity",
+        .wanted = "",
+        .hint = "epsmoe inspect, and the checkpoint's files again"});
+}
+
 Decoder::Decoder(const Model& model, OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
                  TraceRecorder* trace)
     : model_(model),
@@ -42,24 +50,30 @@ void Decoder::traced(int layer, const char* name, const std::function<void()>& b
   trace_->add(comm_.rank(), {{name, Lane::kCompute, layer, -1, begin, now_ns()}});
 }
 
-void Decoder::forward(std::span<const SequenceChunk> chunks, const LogitSink& sink) {
+std::vector<int32_t> Decoder::forward(std::span<const SequenceChunk> chunks, const LogitSink& sink) {
   begin_step(chunks);
+  std::vector<int32_t> tokens(chunks.size(), kNoToken);
+  const std::vector<LogitRow> rows = logit_rows(chunks);
   if (is_repeatable(chunks)) {
     // Not left to compute_logits: a step that is played again calls nothing here, and the last one had other rows.
     logits_ = memory_.logits.view(DType::kF32, {num_tokens_, spec_.vocab_size});
-    ops_.run_step(num_tokens_, [&] {
+    const bool was_run = ops_.run_step(num_tokens_, [&] {
       run_layers();
       compute_logits(hidden_);
     });
-    std::vector<WantedLogits> wanted;
-    for (size_t s = 0; s < chunks.size(); ++s) {
-      wanted.push_back({s, chunks[s].cache->num_tokens() - 1, static_cast<int64_t>(s)});
-    }
-    deliver_logits(wanted, sink);
-    return;
+    if (!was_run) moe_.count_repeated(spec_.num_moe_layers());
+    deliver(chunks, rows, sink, tokens);
+    return tokens;
   }
   run_layers();
-  traced(-1, "logits", [&] { write_logits(chunks, sink); });
+  traced(-1, "logits", [&] {
+    for (size_t first = 0; first < rows.size(); first += kLogitBlock) {
+      const auto block = std::span(rows).subspan(first, std::min<size_t>(kLogitBlock, rows.size() - first));
+      compute_logits(gather_hidden(block));
+      deliver(chunks, block, sink, tokens);
+    }
+  });
+  return tokens;
 }
 
 void Decoder::begin_step(std::span<const SequenceChunk> chunks) {
@@ -83,10 +97,10 @@ void Decoder::begin_step(std::span<const SequenceChunk> chunks) {
 }
 
 bool Decoder::is_repeatable(std::span<const SequenceChunk> chunks) const {
-  // One new token a sequence, whose logits are wanted; no other ranks to wait for, and nobody to tell times to.
+  // One new token a sequence, whose logits are needed; no other ranks to wait for, and nobody to tell times to.
   return num_tokens_ > 0 && num_tokens_ <= kLogitBlock && comm_.size() == 1 && trace_ == nullptr &&
          std::ranges::all_of(chunks,
-                             [](const SequenceChunk& c) { return c.ids.size() == 1 && c.logits != LogitRows::kNone; });
+                             [](const SequenceChunk& c) { return c.ids.size() == 1 && c.output != StepOutput::kNone; });
 }
 
 void Decoder::run_layers() {
@@ -173,44 +187,62 @@ void Decoder::compute_logits(TensorView hidden) {
   ops_.linear(std::span(&task, 1));
 }
 
-void Decoder::deliver_logits(std::span<const WantedLogits> wanted, const LogitSink& sink) {
-  const auto vocab = static_cast<size_t>(spec_.vocab_size);
-  const float* logits = nullptr;
-  if (ops_.memory().on_host()) {
-    logits = logits_.as<const float>();
-  } else {
-    const MutableTensorView host = host_logits_.view(DType::kF32, logits_.shape());
-    ops_.download(logits_, host.data());
-    logits = host.as<const float>();
-  }
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    sink(wanted[i].sequence, wanted[i].position, std::span(logits + i * vocab, vocab));
-  }
-}
-
-void Decoder::write_logits(std::span<const SequenceChunk> chunks, const LogitSink& sink) {
-  std::vector<WantedLogits> wanted;
+std::vector<Decoder::LogitRow> Decoder::logit_rows(std::span<const SequenceChunk> chunks) {
+  std::vector<LogitRow> rows;
   int64_t begin = 0;
   for (size_t s = 0; s < chunks.size(); ++s) {
     const int64_t count = std::ssize(chunks[s].ids);
-    const int64_t from = chunks[s].logits == LogitRows::kAll ? 0 : std::max<int64_t>(0, count - 1);
-    for (int64_t i = from; i < count && chunks[s].logits != LogitRows::kNone; ++i) {
-      wanted.push_back({s, chunks[s].cache->num_tokens() - count + i, begin + i});
+    const int64_t from = chunks[s].output == StepOutput::kAllLogits ? 0 : std::max<int64_t>(0, count - 1);
+    for (int64_t i = from; i < count && chunks[s].output != StepOutput::kNone; ++i) {
+      rows.push_back({s, chunks[s].cache->num_tokens() - count + i, begin + i});
     }
     begin += count;
   }
+  return rows;
+}
+
+TensorView Decoder::gather_hidden(std::span<const LogitRow> rows) {
   const auto row_bytes = static_cast<size_t>(spec_.hidden) * sizeof(float);
-  for (size_t first = 0; first < wanted.size(); first += kLogitBlock) {
-    const auto block = std::span(wanted).subspan(first, std::min<size_t>(kLogitBlock, wanted.size() - first));
-    std::vector<const std::byte*> sources;
-    for (const WantedLogits& w : block) {
-      sources.push_back(static_cast<const std::byte*>(hidden_.data()) + static_cast<size_t>(w.row) * row_bytes);
-    }
-    const MutableTensorView rows = memory_.last.view(DType::kF32, {std::ssize(block), spec_.hidden});
-    ops_.gather_rows(sources, rows);
-    compute_logits(rows);
-    deliver_logits(block, sink);
+  std::vector<const std::byte*> sources;
+  for (const LogitRow& r : rows) {
+    sources.push_back(static_cast<const std::byte*>(hidden_.data()) + static_cast<size_t>(r.row) * row_bytes);
   }
+  const MutableTensorView out = memory_.last.view(DType::kF32, {std::ssize(rows), spec_.hidden});
+  ops_.gather_rows(sources, out);
+  return out;
+}
+
+void Decoder::deliver(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows, const LogitSink& sink,
+                      std::span<int32_t> tokens) {
+  const auto wants_token = [&](const LogitRow& r) { return chunks[r.sequence].output == StepOutput::kToken; };
+  if (std::ranges::any_of(rows, wants_token)) pick_tokens(chunks, rows, tokens);
+  if (std::ranges::all_of(rows, wants_token)) return;
+  const float* logits = logits_on_host();
+  const auto vocab = static_cast<size_t>(spec_.vocab_size);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (!wants_token(rows[i])) sink(rows[i].sequence, rows[i].position, std::span(logits + i * vocab, vocab));
+  }
+}
+
+void Decoder::pick_tokens(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows,
+                          std::span<int32_t> tokens) {
+  // From every row: one that is wanted as logits among others that are not is rare, and a greedy pick is cheap.
+  std::vector<TokenDraw> draws;
+  for (const LogitRow& r : rows) draws.push_back(chunks[r.sequence].draw);
+  std::vector<int32_t> picked(rows.size());
+  ops_.pick_tokens(logits_, draws, picked);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (chunks[rows[i].sequence].output != StepOutput::kToken) continue;
+    if (picked[i] == kNoToken) fail_not_numbers();
+    tokens[rows[i].sequence] = picked[i];
+  }
+}
+
+const float* Decoder::logits_on_host() {
+  if (ops_.memory().on_host()) return logits_.as<const float>();
+  const MutableTensorView host = host_logits_.view(DType::kF32, logits_.shape());
+  ops_.download(logits_, host.data());
+  return host.as<const float>();
 }
 
 }  // namespace eps

@@ -13,17 +13,22 @@
 
 namespace eps {
 
-enum class LogitRows : uint8_t { kNone, kLast, kAll };
+// What a step brings of a sequence: the next token, or the logits after its last token or after each.
+enum class StepOutput : uint8_t { kNone, kToken, kLastLogits, kAllLogits };
 
 // New tokens of one sequence, which continue what its cache holds.
 struct SequenceChunk {
   KvCache* cache = nullptr;
   std::span<const int32_t> ids;
-  LogitRows logits = LogitRows::kLast;
+  StepOutput output = StepOutput::kToken;
+  TokenDraw draw = {};  // how the token is picked
 };
 
 // logits [vocab] after token `position` of the step's sequence `sequence`; valid during the call.
 using LogitSink = std::function<void(size_t sequence, int64_t position, std::span<const float> logits)>;
+
+// Weights or settings that give no numbers must not come out as a text or a score. Errors  kInput, always
+[[noreturn]] void fail_not_numbers();
 
 class Decoder {
  public:
@@ -31,14 +36,16 @@ class Decoder {
   Decoder(const Model& model, OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
           TraceRecorder* trace);
 
-  // Runs one step. Every rank calls it once per step, a rank without sequences, too.
-  void forward(std::span<const SequenceChunk> chunks, const LogitSink& sink);
+  // Runs one step. Every rank calls it once per step, a rank without sequences, too. `sink` may be empty if no chunk
+  // wants logits. Returns each chunk's token, kNoToken for those that want none.
+  // Errors  kInput: a token's logits are not numbers
+  std::vector<int32_t> forward(std::span<const SequenceChunk> chunks, const LogitSink& sink);
 
   const MoeStats& stats() const { return moe_.stats(); }
 
  private:
-  // A row of logits that somebody wants, and the row of the step that it comes from.
-  struct WantedLogits {
+  // A row of logits that is needed, and the row of the step that it comes from.
+  struct LogitRow {
     size_t sequence;
     int64_t position;
     int64_t row;
@@ -58,9 +65,14 @@ class Decoder {
   // Of the same x, in one call.
   void project(std::initializer_list<Projection> projections, TensorView x_compute);
   TensorView compute_copy(TensorView x, Buffer& memory);
-  void write_logits(std::span<const SequenceChunk> chunks, const LogitSink& sink);
+  static std::vector<LogitRow> logit_rows(std::span<const SequenceChunk> chunks);
+  TensorView gather_hidden(std::span<const LogitRow> rows);
   void compute_logits(TensorView hidden);
-  void deliver_logits(std::span<const WantedLogits> wanted, const LogitSink& sink);
+  // Of `rows`, whose logits stand in logits_: to `sink` and into `tokens`, as each one's chunk wants them.
+  void deliver(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows, const LogitSink& sink,
+               std::span<int32_t> tokens);
+  void pick_tokens(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows, std::span<int32_t> tokens);
+  const float* logits_on_host();
   void traced(int layer, const char* name, const std::function<void()>& body);
 
   const Model& model_;

@@ -114,8 +114,11 @@ class OpSet {
   virtual void begin_step(const StepInputs& step) = 0;
   // Runs `body`, which calls ops of this op set and nothing else, and whose calls depend on `key` alone (begin_step's
   // values aside): an op set may record them once and play them again. `body` may thus not run at all, so nothing that
-  // it leaves on the host may be read afterwards.
-  virtual void run_step(int64_t /*key*/, const std::function<void()>& body) { body(); }
+  // it leaves on the host may be read afterwards. Returns whether it ran.
+  virtual bool run_step(int64_t /*key*/, const std::function<void()>& body) {
+    body();
+    return true;
+  }
 
   // --- dense ops ---
 
@@ -140,6 +143,13 @@ class OpSet {
   // linear, whose results (rows of gate_up [T, 2I]) then go through silu_mul into act [T, I]. What is left in gate_up
   // is anything: kernels that multiply in registers do not write it.
   virtual void linear_silu_mul(std::span<const LinearTask> tasks, MutableTensorView gate_up, MutableTensorView act);
+
+  // --- sampling ---
+
+  // tokens[i] = what draws[i] picks from row i of logits [n, vocab] f32, n being the size of both spans. Waits for all
+  // calls before it.
+  // Edge  a row in which a logit is NaN or infinite: kNoToken
+  virtual void pick_tokens(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens) = 0;
 
   // --- attention ---
 

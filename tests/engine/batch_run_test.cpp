@@ -3,8 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <limits>
-
 #include "base/error.h"
 #include "engine/batch_timing.h"
 #include "io/json.h"
@@ -130,23 +128,6 @@ TEST(BatchRun, RefusesWhatTheContextCannotHold) {
   EXPECT_THROW(run.add(std::vector<int32_t>(most, 1), 2), Error);
   EXPECT_TRUE(run.sequences().empty());
   run.add(std::vector<int32_t>(most - 1, 1), 2);  // the second output token is not fed
-}
-
-TEST(BatchRun, PicksTheLargestLogitAndTheFirstOfEqualOnes) {
-  for (const size_t size : {1U, 15U, 16U, 17U, 33U, 100U}) {
-    for (size_t at = 0; at < size; ++at) {
-      std::vector<float> logits(size, -2.0F);
-      logits[at] = 1.0F;
-      EXPECT_EQ(pick_largest(logits), static_cast<int32_t>(at)) << size;
-      logits[size - 1] = 1.0F;
-      EXPECT_EQ(pick_largest(logits), static_cast<int32_t>(at)) << size;
-    }
-  }
-  EXPECT_EQ(pick_largest(std::vector<float>{0.0F, -0.0F}), 0);
-  EXPECT_THROW(pick_largest(std::vector<float>(40, std::numeric_limits<float>::quiet_NaN())), Error);
-  std::vector<float> infinite(40, 0.0F);
-  infinite[39] = std::numeric_limits<float>::infinity();
-  EXPECT_THROW(pick_largest(infinite), Error);
 }
 
 TEST(TimeBatch, TimesEveryStepAndCanBeStoppedAndCalledAgain) {

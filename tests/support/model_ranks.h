@@ -52,7 +52,7 @@ class ModelRanks {
       for (size_t i = 0; i < sequences.size(); ++i) {
         if (begin >= sequences[i].size()) continue;
         const auto ids = std::span(sequences[i]).subspan(begin, std::min(chunk, sequences[i].size() - begin));
-        chunks.push_back({owner[i % owner.size()], {caches[i].get(), ids, LogitRows::kAll}});
+        chunks.push_back({owner[i % owner.size()], {caches[i].get(), ids, StepOutput::kAllLogits}});
         index.push_back(i);
       }
       ranks_->step(chunks, [&](size_t c, int64_t position, std::span<const float> logits) {

@@ -9,6 +9,7 @@
 #include "ops/cpu/cpu_mla.h"
 #include "ops/cpu/vector_ops.h"
 #include "ops/host_step.h"
+#include "ops/pick_token.h"
 #include "tensor/widen.h"
 
 namespace eps {
@@ -121,6 +122,10 @@ class CpuOps final : public OpSet {
         convert_f32_to_bf16(chunk, out.as<bf16>() + t * width + i, n);
       }
     });
+  }
+
+  void pick_tokens(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens) override {
+    pick_tokens_on_host(logits, draws, tokens);
   }
 
   void rope(MutableTensorView x, int head_dim, const RopeView& table) override {

@@ -13,6 +13,7 @@
 #include "ops/cuda/kernels/elementwise.h"
 #include "ops/cuda/kernels/gate.h"
 #include "ops/cuda/kernels/permute.h"
+#include "ops/cuda/kernels/pick_token.h"
 #include "ops/cuda/kernels/pointer_rows.h"
 #include "ops/cuda/kernels/small_linear.h"
 #include "ops/cuda/mla_attention.h"
@@ -44,7 +45,14 @@ class CudaOps final : public OpSet {
         graphs_(memory_, stream_.get()),
         local_moe_(memory_, blas_, grouped_, stream_.get()),
         list_(memory_),
-        attention_workspace_(memory_) {}
+        draws_(memory_),
+        tokens_(memory_),
+        attention_workspace_(memory_) {
+    // More rows than steps that are recorded have: memory that comes later would have them recorded anew.
+    constexpr size_t kRows = 256;
+    draws_.reserve(kRows * sizeof(TokenDraw));
+    tokens_.reserve(kRows * sizeof(int32_t));
+  }
 
   std::string description() const override { return fmt::format("cuda bf16 ({})", device_.name); }
   DType compute_dtype() const override { return DType::kBF16; }
@@ -123,7 +131,7 @@ class CudaOps final : public OpSet {
   // --- steps ---
 
   void begin_step(const StepInputs& step) override { step_.begin(step); }
-  void run_step(int64_t key, const std::function<void()>& body) override { graphs_.run(key, body); }
+  bool run_step(int64_t key, const std::function<void()>& body) override { return graphs_.run(key, body); }
 
   // --- dense ops ---
 
@@ -201,6 +209,21 @@ class CudaOps final : public OpSet {
     } else {
       cuda::silu_mul(bf16_of(gate_up), out.dim(0), width, bf16_of(out), stream_.get());
     }
+  }
+
+  // --- sampling ---
+
+  void pick_tokens(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens) override {
+    const int64_t n = std::ssize(draws);
+    EPS_CHECK_EQ(logits.dim(0), n);
+    EPS_CHECK_EQ(tokens.size(), draws.size());
+    if (n == 0) return;
+    const MutableTensorView on_device = draws_.view(DType::kU8, {static_cast<int64_t>(draws.size_bytes())});
+    upload(draws.data(), on_device);
+    const MutableTensorView picked = tokens_.view(DType::kI32, {n});
+    cuda::pick_tokens(logits.as<const float>(), static_cast<const TokenDraw*>(on_device.data()), n, logits.dim(1),
+                      picked.as<int32_t>(), stream_.get());
+    download(picked, tokens.data());
   }
 
   // --- attention ---
@@ -362,6 +385,7 @@ class CudaOps final : public OpSet {
   CudaLocalMoe local_moe_;
   int num_sms_ = 0;  // that GEMMs may use; 0: all
   Buffer list_;
+  Buffer draws_, tokens_;  // of pick_tokens
   Buffer attention_workspace_;
 };
 

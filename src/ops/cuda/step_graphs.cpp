@@ -2,17 +2,19 @@
 
 namespace eps::cuda {
 
-void StepGraphs::run(int64_t key, const std::function<void()>& body) {
+bool StepGraphs::run(int64_t key, const std::function<void()>& body) {
   const auto [it, is_new] = recordings_.try_emplace(key);
   Recording& recording = it->second;
   if (is_new || recording.memory_changes != memory_.num_changes()) {
     recording.graph.reset();
     body();
     recording.memory_changes = memory_.num_changes();
-    return;
+    return true;
   }
-  if (!recording.graph) recording.graph = record(body);
+  const bool is_first = !recording.graph;
+  if (is_first) recording.graph = record(body);
   EPS_CUDA(cudaGraphLaunch(recording.graph.get(), stream_));
+  return is_first;
 }
 
 StepGraphs::GraphPtr StepGraphs::record(const std::function<void()>& body) {

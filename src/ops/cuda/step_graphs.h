@@ -16,8 +16,8 @@ class StepGraphs {
 
   // Runs `body`: the first time for a key as it is, so that everything it needs is made; the second time it is
   // recorded; from then on the recording is played. Memory that came or went in between starts the key anew: addresses
-  // in the recording may be stale.
-  void run(int64_t key, const std::function<void()>& body);
+  // in the recording may be stale. Returns whether `body` ran.
+  bool run(int64_t key, const std::function<void()>& body);
 
  private:
   struct Close {

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "ops/host_step.h"
+#include "ops/pick_token.h"
 
 namespace eps {
 namespace {
@@ -141,6 +142,10 @@ class ReferenceOps final : public OpSet {
         out.as<float>()[t * width + i] = static_cast<float>(gate / (1.0 + std::exp(-gate)) * row[width + i]);
       }
     }
+  }
+
+  void pick_tokens(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens) override {
+    pick_tokens_on_host(logits, draws, tokens);
   }
 
   void rope(MutableTensorView x, int head_dim, const RopeView& table) override {

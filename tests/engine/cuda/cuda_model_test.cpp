@@ -147,6 +147,49 @@ TEST_F(CudaModelTest, GreedyTextIsTheSameEveryTime) {
   EXPECT_NE(differs, first.ids.begin()) << "not even the first token: more than rounding";
 }
 
+TEST_F(CudaModelTest, SampledTextDependsOnTheSeedAlone) {
+  const auto engine = Engine::open(options("cuda"));
+  const auto ids_of = [&](uint64_t seed) {
+    GenerateRequest request;
+    request.prompt = "It is a truth";
+    request.max_tokens = 32;
+    request.temperature = 1.0;
+    request.top_k = 50;
+    request.top_p = 0.95;
+    request.seed = seed;
+    request.ignore_eos = true;
+    return engine->generate(request, [](std::string_view) { return true; }).ids;
+  };
+  const auto first = ids_of(7);
+  EXPECT_EQ(first.size(), 32U);
+  EXPECT_EQ(ids_of(7), first);
+  EXPECT_NE(ids_of(8), first);
+}
+
+// Steps that are played from a recording run as many layers as those that are called.
+TEST_F(CudaModelTest, LayersOfEveryStepAreCounted) {
+  const ModelFolder folder = open_model_folder(kModel, false);
+  test::ModelRanks ranks(folder, kCuda);
+  constexpr int64_t kOutput = 20;
+  BatchRun run(ranks.ranks(), folder.spec, 64);
+  for (int again = 0; again < 2; ++again) {
+    run.add(std::vector<int32_t>(10, 5), kOutput);
+    while (run.prefill_step()) {
+    }
+    while (run.decode_step()) {
+    }
+    run.take_finished();
+  }
+  // The prefill brings the first token.
+  const int64_t num_layers = 2 * kOutput * folder.spec.num_moe_layers();
+  const MoeStats& stats = ranks.ranks().stats(0);
+  EXPECT_EQ(stats.num_layers_run, num_layers);
+  EXPECT_EQ(stats.layers_by_stages.at(1), num_layers);
+  int64_t num_projections = 0;
+  for (const auto& [kernel, count] : stats.stages_by_kernel) num_projections += count;
+  EXPECT_EQ(num_projections, 2 * num_layers);
+}
+
 // Sequences of different lengths, stepped together, one new token each, against each on its own.
 TEST_F(CudaModelTest, ABatchDecodesAsItsSequencesDo) {
   const ModelFolder folder = open_model_folder(kModel, false);

@@ -113,6 +113,17 @@ __device__ __forceinline__ void store(T* p, const float (&v)[1]) {
 
 __device__ __forceinline__ float silu(float x) { return x / (1.0F + __expf(-x)); }
 
+// --- order ---
+
+// Integers that order as numbers do; -0 and 0 are equal.
+__device__ __forceinline__ uint32_t order_key(float x) {
+  const uint32_t bits = __float_as_uint(x + 0.0F);
+  return bits ^ (bits >> 31 != 0 ? ~0U : 0x80000000U);
+}
+__device__ __forceinline__ float key_value(uint32_t key) {
+  return __uint_as_float(key >> 31 != 0 ? key ^ 0x80000000U : ~key);
+}
+
 // --- sums ---
 
 // The sum over the warp, the same bits in every lane.

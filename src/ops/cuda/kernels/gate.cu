@@ -11,12 +11,8 @@ constexpr uint32_t kZeroKey = 0x007fffffU;  // of minus infinity: probability ze
 constexpr float kUnderflow = -745.2F;
 
 __device__ __forceinline__ uint32_t rank_key(float x) {
-  const uint32_t bits = __float_as_uint(x + 0.0F);  // -0 and 0 are a tie
-  const uint32_t key = bits ^ (bits >> 31 != 0 ? ~0U : 0x80000000U);
+  const uint32_t key = order_key(x);
   return key > kTakenKey ? key : kTakenKey + 1;  // a NaN must not pass for a taken expert
-}
-__device__ __forceinline__ float key_value(uint32_t key) {
-  return __uint_as_float(key >> 31 != 0 ? key ^ 0x80000000U : ~key);
 }
 
 struct Best {
