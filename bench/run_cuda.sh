@@ -1,7 +1,7 @@
 #!/bin/bash
 # The GPU benchmarks of docs/benchmarks.md: bench/run_cuda.sh [--quick] [--peers] [--deepgemm DIR] [FILE]
 # Appends one JSON object a line, with the commit, to FILE (default: bench/results/cuda.jsonl). --peers: PyTorch and
-# transformers (python3 must have them) on the same loads, in turn with ours; --deepgemm: that, too. --quick: a part, for a
+# transformers (python3 must have them) at the same work, in turn with ours; --deepgemm: that, too. --quick: a part, for a
 # look. EPSMOE_BIN names a folder with a built epsmoe and libepsmoe_cuda.so. Run it on a GPU that does nothing else.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -26,7 +26,8 @@ if [[ -z $bin ]]; then
   bin=$root/build/release/bin
 fi
 "$bin/epsmoe" doctor | grep -q '^on   cuda' || { "$bin/epsmoe" doctor | grep cuda >&2; exit 2; }
-commit=$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+commit=${EPSMOE_COMMIT:-$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)}
+if [[ -n $deepgemm ]]; then peers=1; fi
 temp=$(mktemp -d)
 trap 'rm -rf "$temp"' EXIT
 
@@ -36,7 +37,7 @@ record() {  # runs epsmoe "$@" and appends the JSON that it prints
 }
 peer() {  # the same for a program of bench/peers
   echo "bench/peers/$*" >&2
-  python3 "bench/peers/$@" >>"$out"
+  python3 "bench/peers/$@" | sed "s/^{/{\"commit\":\"$commit\",/" >>"$out"
 }
 
 # What the kernel choice goes by; the bundled profile of this card, if there is one, is not asked.
@@ -44,20 +45,23 @@ echo "epsmoe tune --device cuda" >&2
 "$bin/epsmoe" tune --device cuda $( ((quick)) && echo --quick) -o "$temp/cuda.json" >"$temp/tune.txt"
 profile=(--profile "$temp/cuda.json")
 
+# The experts' products of DeepSeek-V2 (20 experts a GPU), kernels of all in turn in one process.
+if ((peers)); then
+  arms=(expert_gemms.py --epsmoe "$bin/libepsmoe_cuda.so")
+  each=64,128,256,512,1024,2048,4096 rows=3072,6144,12288,24576,49152,98304 draws=3
+  if ((quick)); then each=128,1024 rows=6144,49152 draws=1; fi
+  peer "${arms[@]}" ${deepgemm:+--deepgemm "$deepgemm"} --each $each --parts gate_up,down --streams 2
+  peer "${arms[@]}" --rows $rows --draws $draws --parts ffn --sms 124,116
+fi
+
 v2=(bench gemm --device cuda --preset deepseek-v2 --num-experts 20 --skew dirichlet:8 "${profile[@]}" --json)
 tokens=(512 1024 2048 4096 8192 16384)  # six rows a token: 3k to 98k rows
 ((quick)) && tokens=(1024 8192)
-for t in "${tokens[@]}"; do
-  record "${v2[@]}" --tokens "$t" --loads 2 -r 7
-  if ((peers)); then
-    grep '"bench":"gemm"' "$temp/last.jsonl" >"$temp/loads.jsonl"
-    peer torch_moe_ffn.py --loads "$temp/loads.jsonl" --gemm
-  fi
-done
+for t in "${tokens[@]}"; do record "${v2[@]}" --tokens "$t" --loads 2 -r 7; done
 # Regret over many loads: even, skewed and very skewed.
 if ((!quick)); then
   for skew in dirichlet:8 dirichlet:1; do
-    for t in 256 2048; do record "${v2[@]}" --skew "$skew" --tokens "$t" --loads 50 -r 3; done
+    for t in 256 2048; do record "${v2[@]}" --skew "$skew" --tokens "$t" --loads 60 -r 3; done
   done
 fi
 for t in 1024 8192; do record bench layer --device cuda --preset deepseek-v2-lite --tokens "$t" "${profile[@]}" --json; done
@@ -66,11 +70,6 @@ lite=(bench latency -m deepseek-v2-lite --load-format dummy --device cuda --max-
 record "${lite[@]}" --batch-size 8 --input-len 2048 --output-len 0 --num-iters-warmup 2 --num-iters 7
 record "${lite[@]}" --batch-size 1 --input-len 1024 --output-len 64 --num-iters-warmup 1 --num-iters 3
 ((quick)) || record "${lite[@]}" --batch-size 32 --input-len 1024 --output-len 64 --num-iters-warmup 1 --num-iters 3
-# Equal rows, as DeepGEMM's own script has them.
-if [[ -n $deepgemm ]]; then
-  for rows in 128 256 512 1024 2048 4096; do record "${v2[@]}" --rows "$rows" --loads 1 -r 9; done
-fi
-if [[ -n $deepgemm ]]; then peer deepgemm_grouped.py --deepgemm "$deepgemm"; fi
 if ((peers && !quick)); then peer transformers_latency.py --cuda-graph; fi
 cat "$temp/tune.txt" >&2
 cp "$temp/cuda.json" "${out%.jsonl}-profile.json"

@@ -1,11 +1,13 @@
 #!/bin/bash
-# compute-sanitizer on the GPU tests: tools/gpu_sanitize.sh [BIN_DIR]
+# compute-sanitizer on the GPU tests: tools/gpu_sanitize.sh [BIN_DIR [TEST…]], TEST as in cuda_TEST_test; default: all
 # memcheck finds reads and writes out of bounds, racecheck races in shared memory. Kernels run many times slower under
-# them, so the tests leave out their large cases: meant to take some three minutes in all.
+# them, so the tests leave out their large cases: some three minutes in all.
 set -euo pipefail
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then sed -n '2,4s/^# //p' "$0"; exit 0; fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bin=${1:-$root/build/release/bin}
+if (($#)); then shift; fi
+wanted=("$@")
 
 sanitizer=$(command -v compute-sanitizer || true)
 for place in /usr/local/cuda/bin /usr/local/cuda/compute-sanitizer; do
@@ -23,32 +25,36 @@ fi
 export EPSMOE_REQUIRE_GPU=1   # a skipped test would look like a clean one
 export EPSMOE_TEST_BRIEF=1    # the smaller cases of each table
 failed=()
-check() {  # check TOOL PROGRAM FILTER [OPTION...]
-  local tool=$1 program=$2 filter=$3 begin=$SECONDS rc=0
-  shift 3
-  "$sanitizer" --tool "$tool" "${exclude[@]}" --error-exitcode 97 --launch-timeout 120 "$@" \
+check() {  # check TOOL TEST FILTER
+  local tool=$1 program=cuda_${2}_test filter=$3 begin=$SECONDS rc=0
+  if ((${#wanted[@]})) && [[ " ${wanted[*]} " != *" $2 "* ]]; then return; fi
+  "$sanitizer" --tool "$tool" "${exclude[@]}" --error-exitcode 97 --launch-timeout 120 \
     "$bin/$program" --gtest_brief=1 --gtest_filter="$filter" >"$log" 2>&1 || rc=$?
-  echo "$tool $program: $([[ $rc == 0 ]] && echo clean || echo "exit $rc") ($((SECONDS - begin)) s)"
+  local verdict=clean
+  if [[ $rc == 97 ]] && grep -q '^=* Error: ' "$log" && ! grep '^=* \(Error\|Warning\|Internal\)' "$log" | grep -qv ' at nvjet_'; then
+    rc=0 verdict="clean but for $(grep -c '^=* Error: ' "$log") reports on kernels of cuBLAS"
+  fi
+  echo "$tool $program: $([[ $rc == 0 ]] && echo "$verdict" || echo "exit $rc") ($((SECONDS - begin)) s)"
   if [[ $rc != 0 ]]; then
     failed+=("$tool $program")
     head -n 60 "$log"
   fi
 }
-# Kernels that cuDNN makes are its own to check: racecheck finds fault with them and takes minutes for it.
+# Kernels of cuDNN and cuBLAS are theirs to check: racecheck finds fault with them. cuDNN's take minutes and are left out;
+# without cuBLAS's (nvjet…) the tool itself fails, so what it says of them is not counted.
 exclude=()
-options=$("$sanitizer" --help 2>&1 || true)
-for flag in --kernel-name-exclude --kernel-regex-exclude; do
-  if [[ $options == *"$flag"* ]]; then exclude=("$flag" kns=cudnn); break; fi
-done
+if "$sanitizer" --help 2>&1 | grep -q -- --kernel-name-exclude; then exclude=(--kernel-name-exclude kns=cudnn); fi
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 for tool in memcheck racecheck; do
-  check $tool cuda_ops_test '-*MemoryMovesWhole:*ToCompute*'
-  check $tool cuda_linear_test '*'
-  check $tool cuda_gate_test '*'
-  check $tool cuda_attention_test '-*LongContext'
-  check $tool cuda_local_moe_test '-*V2Lite:*ManyExperts'
+  check $tool ops '-*MemoryMovesWhole:*ToCompute*'
+  check $tool linear '*'
+  check $tool gate '*'
+  check $tool pick_token '*'
+  check $tool grouped_gemm '*'
+  check $tool attention '-*LongContext'
+  check $tool local_moe '-*V2Lite:*ManyExperts'
 done
 if ((${#failed[@]})); then
   printf 'not clean: %s\n' "${failed[@]}" >&2

@@ -30,19 +30,45 @@ double measure_call(OpSet& ops, Sampler& sampler, DType weight_dtype) {
   return sampler.time_us([&] { bench.run(1, 1); });
 }
 
-// µs that a group of x rows adds to calls of `groups_of(x)` groups.
-template <typename GroupsOf>
-Curve measure_curve(GemmBench& bench, Sampler& sampler, const TuneOptions& options, double call_us,
-                    const GroupsOf& groups_of) {
-  Curve curve;
+// How a number of groups is multiplied.
+struct GemmArm {
+  GemmKind kind;
+  std::function<int(int64_t rows)> groups_of;
+};
+
+// For each arm, µs that a group of x rows adds to a grouped call, or takes besides the call as one of its own. Arms
+// take turns.
+std::vector<Curve> measure_curves(GemmBench& bench, Sampler& sampler, const TuneOptions& options, double call_us,
+                                  std::span<const GemmArm> arms) {
+  std::vector<Curve> curves(arms.size());
   for (const int64_t rows : row_counts(options)) {
-    const int groups = groups_of(rows);
-    const double us = sampler.time_us([&] { bench.run(rows, groups); });
-    // The smallest products take hardly longer than a call, and noise must not make them free.
-    curve.push_back({static_cast<double>(rows), std::max(us - call_us, 0.05 * us) / groups});
-    if (us > (options.quick ? kQuickLongCallUs : kLongCallUs)) break;
+    std::vector<std::function<void()>> bodies;
+    for (const GemmArm& arm : arms) {
+      const int groups = arm.groups_of(rows);
+      if (arm.kind == GemmKind::kGrouped) {
+        bodies.emplace_back([&bench, rows, groups] { bench.run(rows, groups); });
+      } else {
+        bodies.emplace_back([&bench, rows, groups] {
+          for (int g = 0; g < groups; ++g) bench.run(rows, 1);
+        });
+      }
+    }
+    const std::vector<double> times = sampler.times_us(bodies);
+    for (size_t i = 0; i < arms.size(); ++i) {
+      const int groups = arms[i].groups_of(rows);
+      const double calls_us = call_us * (arms[i].kind == GemmKind::kGrouped ? 1 : groups);
+      // The smallest products take hardly longer than a call, and noise must not make them free.
+      curves[i].push_back({static_cast<double>(rows), std::max(times[i] - calls_us, 0.05 * times[i]) / groups});
+    }
+    if (*std::ranges::max_element(times) > (options.quick ? kQuickLongCallUs : kLongCallUs)) break;
   }
-  return without_falls(curve);
+  for (Curve& curve : curves) curve = without_falls(curve);
+  return curves;
+}
+
+Curve measure_alone(GemmBench& bench, Sampler& sampler, const TuneOptions& options, double call_us) {
+  const GemmArm alone{GemmKind::kDense, [](int64_t) { return 1; }};
+  return measure_curves(bench, sampler, options, call_us, std::span(&alone, 1)).front();
 }
 
 // A device has room for as many weights as a call takes; a host may not.
@@ -127,17 +153,29 @@ std::vector<GemmProfile> measure_gemms(OpSet& ops, Sampler& sampler, const TuneO
   for (const GemmShape& shape : options.expert_shapes) {
     step(GemmKind::kDense, shape);
     // The host has memory for two groups of most rows, a device for all of them.
-    const int64_t most = ops.device() != nullptr ? options.groups : 2;
+    const bool on_device = ops.device() != nullptr;
+    const int64_t most = on_device ? options.groups : 2;
     const auto factor_rows = kFactorRows * static_cast<int64_t>(kMostWeights);
     GemmBench bench(ops, shape, weight_dtype, std::max(most * options.max_rows, factor_rows),
                     least_weights(ops, options));
-    const Curve alone = measure_curve(bench, sampler, options, call_us, [](int64_t) { return 1; });
-    dense.shapes.push_back({shape.n, shape.k, alone});
-    step(GemmKind::kGrouped, shape);
     const auto groups_of = [&](int64_t rows) {
       return rows * options.groups <= bench.max_rows() && bench.num_weights() >= options.groups ? options.groups : 2;
     };
-    const Curve curve = measure_curve(bench, sampler, options, call_us, groups_of);
+    Curve alone;
+    Curve curve;
+    if (on_device) {
+      step(GemmKind::kGrouped, shape);
+      const GemmArm arms[] = {{GemmKind::kDense, groups_of}, {GemmKind::kGrouped, groups_of}};
+      std::vector<Curve> curves = measure_curves(bench, sampler, options, call_us, arms);
+      alone = std::move(curves[0]);
+      curve = std::move(curves[1]);
+    } else {
+      alone = measure_alone(bench, sampler, options, call_us);
+      step(GemmKind::kGrouped, shape);
+      const GemmArm grouped_arm{GemmKind::kGrouped, groups_of};
+      curve = measure_curves(bench, sampler, options, call_us, std::span(&grouped_arm, 1)).front();
+    }
+    dense.shapes.push_back({shape.n, shape.k, alone});
     grouped.shapes.push_back({shape.n, shape.k, curve});
     const double one = curve_at(curve, static_cast<double>(kFactorRows), true);
     for (int g = 1; g <= bench.num_weights(); g *= 2) {
@@ -153,8 +191,7 @@ std::vector<GemmProfile> measure_gemms(OpSet& ops, Sampler& sampler, const TuneO
   for (const GemmShape& shape : options.shared_shapes) {
     step(GemmKind::kDense, shape);
     GemmBench bench(ops, shape, weight_dtype, options.max_rows);
-    dense.shapes.push_back(
-        {shape.n, shape.k, measure_curve(bench, sampler, options, call_us, [](int64_t) { return 1; })});
+    dense.shapes.push_back({shape.n, shape.k, measure_alone(bench, sampler, options, call_us)});
   }
   return {dense, grouped};
 }

@@ -24,20 +24,35 @@ constexpr int kQuickLongSamples = 2;
 
 }  // namespace
 
-double Sampler::time_us(const std::function<void()>& body) {
-  double once = largest(timed_us(body, 1));
-  if (once < kLongUs) once = largest(timed_us(body, 1));
-  const bool on_device = ops_.device() != nullptr;
-  const double sample_us = on_device ? kDeviceSampleUs : kSampleUs;
-  const int calls = static_cast<int>(std::clamp(sample_us / std::max(once, 0.01), 1.0, 1e5));
-  if (on_device && !quick_) {
-    for (double us = 0; us < kDeviceWarmUpUs;) us += largest(timed_us(body, calls));
+double Sampler::time_us(const std::function<void()>& body) { return times_us(std::span(&body, 1)).front(); }
+
+std::vector<double> Sampler::times_us(std::span<const std::function<void()>> bodies) {
+  std::vector<int> calls;
+  bool is_long = false;
+  for (const auto& body : bodies) {
+    double once = largest(timed_us(body, 1));
+    if (once < kLongUs) once = largest(timed_us(body, 1));
+    calls.push_back(calls_of_sample(once));
+    is_long = is_long || once >= kLongUs;
   }
-  const bool is_long = once >= kLongUs;
+  if (ops_.device() != nullptr && !quick_) {
+    for (double us = 0; us < kDeviceWarmUpUs;) {
+      for (size_t i = 0; i < bodies.size(); ++i) us += largest(timed_us(bodies[i], calls[i]));
+    }
+  }
   const int samples = quick_ ? (is_long ? kQuickLongSamples : kQuickSamples) : is_long ? kLongSamples : kSamples;
-  std::vector<double> mine;
-  for (int i = 0; i < samples; ++i) mine.push_back(timed_us(body, calls) / calls);
-  return median(mine);
+  std::vector<std::vector<double>> mine(bodies.size());
+  for (int sample = 0; sample < samples; ++sample) {
+    for (size_t i = 0; i < bodies.size(); ++i) mine[i].push_back(timed_us(bodies[i], calls[i]) / calls[i]);
+  }
+  std::vector<double> out;
+  for (const auto& samples_of_body : mine) out.push_back(median(samples_of_body));
+  return out;
+}
+
+int Sampler::calls_of_sample(double once_us) const {
+  const double sample_us = ops_.device() != nullptr ? kDeviceSampleUs : kSampleUs;
+  return static_cast<int>(std::clamp(sample_us / std::max(once_us, 0.01), 1.0, 1e5));
 }
 
 double Sampler::timed_us(const std::function<void()>& body, int calls) {

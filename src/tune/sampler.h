@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -21,6 +22,10 @@ class Sampler {
   // Errors  kAborted on all ranks when keep_going said no on one
   double time_us(const std::function<void()>& body);
 
+  // The same for several bodies that take turns, so that all find the machine in the same state: a GPU at its power
+  // limit runs faster for those that make little use of it, and for a while after them.
+  std::vector<double> times_us(std::span<const std::function<void()>> bodies);
+
   // The median and the largest of all ranks' values.  Errors  as time_us
   double median(const std::vector<double>& mine);
   double largest(double mine);
@@ -29,6 +34,7 @@ class Sampler {
   bool quick() const { return quick_; }
 
  private:
+  int calls_of_sample(double once_us) const;
   double timed_us(const std::function<void()>& body, int calls);
   std::vector<double> gather(const std::vector<double>& mine);
 

@@ -125,8 +125,9 @@ __device__ void draw_units(Smem& smem, const GroupedGemmParams& p) {
     const int drawn = atomicAdd(p.next_unit, 1);
     if (drawn == num_units - 1) *p.next_unit = 0;
     const int unit = static_cast<int>(gridDim.x) + drawn;
-    *static_cast<volatile int32_t*>(&smem.unit[ring.stage]) = unit;
-    barrier_arrive(shared_address(&smem.unit_full[ring.stage]));
+    const uint32_t full = shared_address(&smem.unit_full[ring.stage]);
+    barrier_expect(full, sizeof(int32_t));
+    store_counted(shared_address(&smem.unit[ring.stage]), full, unit);
     if (unit >= num_units) return;
     ring.advance();
   }
