@@ -83,18 +83,16 @@ void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms
   const auto kernel = grouped_gemm_kernel<kEpilogue, kCols>;
   constexpr int kSmemBytes = sizeof(GroupedGemmSmem<kCols>);
   EPS_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSmemBytes));
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;  // store_counted() is an illegal instruction without
-  attributes[1].val.clusterDim = {1, 1, 1};
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = static_cast<unsigned>(num_sms);
   config.blockDim = kThreads;
   config.dynamicSmemBytes = kSmemBytes;
   config.stream = stream;
-  config.attrs = attributes;
-  config.numAttrs = 2;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
   const CUtensorMap x_map = make_matrix_map(call.x, call.max_rows, call.weight->k, kBoxRows);
   const CUtensorMap y_map = make_matrix_map(call.y, call.max_rows, p.y_cols, kOutRows);
   const int epilogue = kEpilogue == GroupedEpilogue::kSiluMul ? 1 : 0;

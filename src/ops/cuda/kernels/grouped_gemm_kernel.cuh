@@ -95,17 +95,25 @@ class UnitReader {
  public:
   __device__ explicit UnitReader(Smem& smem) : smem_(smem), unit_(static_cast<int>(blockIdx.x)) {}
   __device__ int unit() const { return unit_; }
-  // Waits for the next one. One thread of each reader (the copier, the compute warps) then calls release(), all of them
-  // next_slot().
+  // Waits for the next one; by the copier, or by a whole warp. One thread of each then calls release(), all next_slot().
   __device__ __forceinline__ void advance() {
-    barrier_wait(shared_address(&smem_.unit_full[slot()]), count_ / kUnitSlots & 1);
-    unit_ = *static_cast<volatile const int32_t*>(&smem_.unit[slot()]);
+    wait();
+    unit_ = atomicAdd(&smem_.unit[slot()], 0);
+  }
+  __device__ __forceinline__ void advance_warp() {
+    wait();
+    int unit = 0;
+    if (threadIdx.x % 32 == 0) unit = atomicAdd(&smem_.unit[slot()], 0);
+    unit_ = __shfl_sync(~0U, unit, 0);
   }
   __device__ __forceinline__ void release() { barrier_arrive(shared_address(&smem_.unit_empty[slot()])); }
   __device__ __forceinline__ void next_slot() { ++count_; }
 
  private:
   __device__ __forceinline__ uint32_t slot() const { return count_ % kUnitSlots; }
+  __device__ __forceinline__ void wait() {
+    barrier_wait(shared_address(&smem_.unit_full[slot()]), count_ / kUnitSlots & 1);
+  }
 
   Smem& smem_;
   int unit_;
@@ -125,9 +133,8 @@ __device__ void draw_units(Smem& smem, const GroupedGemmParams& p) {
     const int drawn = atomicAdd(p.next_unit, 1);
     if (drawn == num_units - 1) *p.next_unit = 0;
     const int unit = static_cast<int>(gridDim.x) + drawn;
-    const uint32_t full = shared_address(&smem.unit_full[ring.stage]);
-    barrier_expect(full, sizeof(int32_t));
-    store_counted(shared_address(&smem.unit[ring.stage]), full, unit);
+    atomicExch(&smem.unit[ring.stage], unit);  // atomic, as is the reading: racecheck knows nothing of these barriers
+    barrier_arrive(shared_address(&smem.unit_full[ring.stage]));
     if (unit >= num_units) return;
     ring.advance();
   }
@@ -338,8 +345,7 @@ __device__ void compute_tiles(Smem& smem, const CUtensorMap& y_map, const Groupe
   };
   for (bool is_first = true;; is_first = false) {
     if (!is_first) {
-      units.advance();
-      __syncwarp();
+      units.advance_warp();
       if (threadIdx.x % 32 == 0) units.release();
       units.next_slot();
     }

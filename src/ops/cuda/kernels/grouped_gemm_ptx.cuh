@@ -33,15 +33,6 @@ __device__ __forceinline__ void barrier_wait(uint32_t bar, uint32_t parity) {
       : "memory");
 }
 
-// Stores `value` at `smem`; its bytes count on `bar`. Needs a launch with a cluster size, be it 1.
-__device__ __forceinline__ void store_counted(uint32_t smem, uint32_t bar, int32_t value) {
-  asm volatile(
-      "{\n.reg .b32 to, at;\nmapa.shared::cluster.u32 to, %0, 0;\nmapa.shared::cluster.u32 at, %1, 0;\n"
-      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [to], %2, [at];\n}\n" ::"r"(smem),
-      "r"(bar), "r"(value)
-      : "memory");
-}
-
 // A box of a 2D map at (x, y) to `smem` of this block. The bytes count on `bar`.
 __device__ __forceinline__ void load_box(uint32_t smem, const CUtensorMap& map, uint32_t bar, int x, int y) {
   asm volatile(
