@@ -166,6 +166,7 @@ int run(const TuneFlags& flags) {
   const TuneOptions options = make_options(flags, threads, num_ranks, *ops.front());
   const std::string path = flags.out.empty() ? default_path(flags.device) : flags.out;
   require_writable("--out", path);
+  const std::string software = ops.front()->device() != nullptr ? ", " + ops.front()->device()->software : "";
   HardwareProfile profile;
   try {
     profile = measure(options, std::move(ops));
@@ -175,7 +176,7 @@ int run(const TuneFlags& flags) {
     return kInterruptedExit;
   }
   profile.name = std::filesystem::path(path).stem().string();
-  profile.made = fmt::format("{}, epsmoe {}", utc_time_now(), EPSMOE_VERSION);
+  profile.made = fmt::format("{}, epsmoe {}{}", utc_time_now(), EPSMOE_VERSION, software);
   write_file(path, to_json(profile));
   fmt::print("{}", describe_profile(profile));
   fmt::print("written to {}; use it with --profile {}\n", path,

@@ -56,6 +56,7 @@ struct DeviceSizes {
   int num_sms = 0;
   double memory_gb = 0;
   bool fuses_silu_mul = false;  // grouped gate and up projections come out multiplied
+  std::string software;         // what runs on it, with versions: for people
 };
 
 // Room for weights of one shape that a layer's experts use together. Outlives them.

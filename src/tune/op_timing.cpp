@@ -157,7 +157,9 @@ std::map<std::string, OpCost> measure_ops(OpSet& ops, Sampler& sampler, const Tu
 }
 
 double measure_attention_tflops(OpSet& ops, Sampler& sampler, const TuneOptions& options) {
-  const int64_t longest = std::min<int64_t>(options.max_rows, options.quick ? 256 : 1024);
+  // Long enough that the part that grows with the square shows: on a device, short prompts take what launches take.
+  const int64_t most = ops.device() != nullptr ? (options.quick ? 4096 : 8192) : options.quick ? 256 : 1024;
+  const int64_t longest = std::min(options.max_rows, most);
   const auto time = [&](int64_t tokens) {
     AttentionBench bench(ops, options.attention, tokens);
     return sampler.time_us([&] { bench.run(); });

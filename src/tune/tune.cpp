@@ -62,6 +62,7 @@ void describe_sources(HardwareProfile& profile, const OpSet& ops, const TuneOpti
                              "64 to 16384 rows of the models' widths, a line fitted to their times; other: a "
                              "residual sum, which reduce and finish are taken to cost, too; pack: as gather";
     profile.sources["memory_gb"] = "the GPU's memory";
+    profile.sources["num_sms"] = "the GPU's multiprocessors";
     profile.sources["memory_gbps"] = who + "copying a quarter of a GB, bytes read and written";
   }
   if (num_ranks == 1) profile.sources["links"] = profile.sources["contention"] = "one rank was measured: no link";

@@ -2,6 +2,8 @@
 
 #include <cuda_runtime.h>
 
+#include <fstream>
+
 #include "base/error.h"
 #include "ops/cuda/cuda_check.h"
 #include "ops/cuda/cuda_ops.h"
@@ -25,6 +27,16 @@ int count_devices() {
   return count;
 }
 
+// "580.159.03", as the kernel module says it; empty where it does not.
+std::string driver_version() {
+  std::ifstream file("/proc/driver/nvidia/version");
+  std::string word;
+  while (file >> word) {
+    if (word.find('.') != std::string::npos && word.find_first_not_of("0123456789.") == std::string::npos) return word;
+  }
+  return "";
+}
+
 }  // namespace
 
 DeviceInfo open_device(int device) {
@@ -40,8 +52,13 @@ DeviceInfo open_device(int device) {
   EPS_CUDA(cudaSetDevice(device));
   int driver = 0;
   EPS_CUDA(cudaDriverGetVersion(&driver));
-  return {properties.name, fmt::format("{}.{}", driver / 1000, driver % 1000 / 10),
-          DeviceSizes{properties.multiProcessorCount, static_cast<double>(properties.totalGlobalMem) * 1e-9, true}};
+  const auto cuda_version = [](int v) { return fmt::format("{}.{}", v / 1000, v % 1000 / 10); };
+  const DeviceSizes sizes{
+      .num_sms = properties.multiProcessorCount,
+      .memory_gb = static_cast<double>(properties.totalGlobalMem) * 1e-9,
+      .fuses_silu_mul = true,
+      .software = fmt::format("CUDA {}, driver {}", cuda_version(CUDART_VERSION), driver_version())};
+  return {properties.name, cuda_version(driver), sizes};
 }
 
 }  // namespace cuda
