@@ -15,12 +15,12 @@ const test::RankSettings kCuda{"cuda", "auto", 1, "off", 1};
 class CudaModelTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
-    verdict_ = test::try_gpu([] { make_op_sets("cuda", "auto", 1, 1); });
+    verdict = test::try_gpu([] { make_op_sets("cuda", "auto", 1, 1); });
   }
-  void SetUp() override { EPS_NEEDS_GPU(verdict_); }
+  void SetUp() override { EPS_NEEDS_GPU(verdict); }
 
  private:
-  static inline test::GpuVerdict verdict_;
+  static inline test::GpuVerdict verdict;
 };
 
 // How far bf16 may move logits, relative to the largest one.
