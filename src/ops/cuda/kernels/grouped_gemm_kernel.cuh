@@ -35,8 +35,8 @@ constexpr int kOutBytes = kOutRows * kOutPitch;
 constexpr int kOutBuffers = 2;  // of each warp
 constexpr int kComputeWarps = kComputeGroups * kWarpGroup / 32;
 constexpr int kUnitSlots = 4;
-// The next unit of work is asked for when so many steps of one are still to be copied: some 2 µs, longer than the answer
-// takes, and late enough that a worker keeps none from another that is free earlier.
+// The next unit of work is asked for when so many steps of one are still to be copied: some 3 µs, about what the answer
+// takes, and late enough that a block keeps none from another that is free earlier.
 constexpr int kAskSteps = 8;
 
 static_assert(kMaxWalkGroups == kMaxGroupsPerCall);
@@ -58,7 +58,9 @@ struct GroupedGemmSmem {
   int32_t unit[kUnitSlots];
   GroupedWalkTable table;
 };
-static_assert(sizeof(GroupedGemmSmem<256>) <= 232448 && sizeof(GroupedGemmSmem<160>) <= 232448, "what an SM has");
+static_assert(sizeof(GroupedGemmSmem<256>) <= 232448 && sizeof(GroupedGemmSmem<192>) <= 232448 &&
+                  sizeof(GroupedGemmSmem<160>) <= 232448,
+              "what an SM has");
 
 struct GroupedGemmParams {
   const int32_t* offsets;
