@@ -20,16 +20,12 @@ std::vector<float> rounding_rest(const TensorView& part) {
   return any ? rest : std::vector<float>{};
 }
 
-GroupedWeight grouped_view(const nv_bf16* data, int64_t groups, int64_t n, int64_t k) {
-  return make_grouped_weight(data, static_cast<int>(groups), n, k);
-}
-
 }  // namespace
 
 CudaWeightPool::CudaWeightPool(MemoryResource& resource, int64_t num_weights, int64_t out_features, int64_t in_features)
     : count(num_weights), n(out_features), k(in_features), memory(resource) {
   memory.reserve(std::max<size_t>(1, static_cast<size_t>(count * n * k) * sizeof(nv_bf16)));
-  grouped = grouped_view(data(), count, n, k);
+  grouped = make_grouped_weight(data(), static_cast<int>(count), n, k);
 }
 
 std::unique_ptr<CudaLinear> pack_cuda_linear(std::span<const TensorView> parts, bool exact, CudaWeightPool* pool,
@@ -52,7 +48,6 @@ std::unique_ptr<CudaLinear> pack_cuda_linear(std::span<const TensorView> parts, 
     out->memory = Buffer(memory);
     out->memory.reserve(bytes);
     w = reinterpret_cast<nv_bf16*>(out->memory.data());
-    out->alone = grouped_view(w, 1, out->n, out->k);
   }
   out->w = w;
   for (const TensorView& part : parts) {

@@ -31,7 +31,6 @@ struct CudaLinear final : LinearWeight {
   const CudaWeightPool* pool = nullptr;  // null: memory of its own
   int64_t pool_index = 0;
   Buffer memory, low_memory;
-  GroupedWeight alone;  // this weight as the only group
 
   int64_t out_features() const override { return n; }
   int64_t in_features() const override { return k; }

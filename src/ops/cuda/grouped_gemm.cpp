@@ -1,7 +1,5 @@
 #include "ops/cuda/grouped_gemm.h"
 
-#include <algorithm>
-
 namespace eps::cuda {
 
 GroupedGemm::GroupedGemm(cudaStream_t stream, MemoryResource& memory) : stream_(stream), next_unit_(memory) {
@@ -11,7 +9,6 @@ GroupedGemm::GroupedGemm(cudaStream_t stream, MemoryResource& memory) : stream_(
 
 void GroupedGemm::run(const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y,
                       const int32_t* offsets, int64_t max_rows, std::span<const int64_t> rows) {
-  const auto num_groups = static_cast<int>(pool.count);
   GroupedGemmCall call;
   call.weight = &pool.grouped;
   call.x = x;
@@ -23,11 +20,7 @@ void GroupedGemm::run(const CudaWeightPool& pool, GroupedEpilogue epilogue, cons
   call.num_sms = num_sms_;
   if (!can_run_grouped(pool.n, pool.k, epilogue)) return grouped_gemm_plain(call, stream_);
   if (!rows.empty()) call.tile_cols = choose_tile_cols(rows, pool.n, epilogue, num_sms_);
-  for (int begin = 0; begin < num_groups; begin += kMaxGroupsPerCall) {
-    call.group_begin = begin;
-    call.group_end = std::min(num_groups, begin + kMaxGroupsPerCall);
-    grouped_gemm(call, stream_);
-  }
+  grouped_gemm(call, stream_);
 }
 
 }  // namespace eps::cuda

@@ -1,6 +1,5 @@
 #include "ops/cuda/grouped_gemm_c.h"
 
-#include <algorithm>
 #include <exception>
 #include <numeric>
 #include <string>
@@ -35,11 +34,7 @@ void run(const EpsmoeGroupedGemm& from) {
   call.epilogue = epilogue;
   call.tile_cols = from.tile_cols > 0 ? from.tile_cols : choose_tile_cols(rows, from.n, epilogue, from.num_sms);
   call.num_sms = from.num_sms;
-  for (int begin = 0; begin < from.num_groups; begin += kMaxGroupsPerCall) {
-    call.group_begin = begin;
-    call.group_end = std::min(from.num_groups, begin + kMaxGroupsPerCall);
-    grouped_gemm(call, static_cast<cudaStream_t>(from.stream));
-  }
+  grouped_gemm(call, static_cast<cudaStream_t>(from.stream));
 }
 
 }  // namespace

@@ -12,12 +12,12 @@ namespace {
 // One thread for each element of y.
 template <GroupedEpilogue kEpilogue>
 __global__ void grouped_gemm_plain_kernel(const nv_bf16* x, const nv_bf16* w, nv_bf16* y, const int32_t* offsets,
-                                          int group_begin, int group_end, int64_t n, int64_t k) {
+                                          int num_groups, int64_t n, int64_t k) {
   const int64_t y_cols = kEpilogue == GroupedEpilogue::kSiluMul ? n / 2 : n;
   const int64_t col = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
-  const int64_t row = offsets[group_begin] + static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
-  if (col >= y_cols || row >= offsets[group_end]) return;
-  int group = group_begin;
+  const int64_t row = offsets[0] + static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
+  if (col >= y_cols || row >= offsets[num_groups]) return;
+  int group = 0;
   while (row >= offsets[group + 1]) ++group;
   const nv_bf16* x_row = x + row * k;
   const nv_bf16* w_row = w + (group * n + col) * k;
@@ -106,8 +106,6 @@ void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms
                                              : launch<GroupedEpilogue::kStore, kCols>(call, p, num_sms, stream);
 }
 
-int group_end(const GroupedGemmCall& call) { return call.group_end < 0 ? call.weight->num_groups : call.group_end; }
-
 }  // namespace
 
 bool can_run_grouped(int64_t n, int64_t k, GroupedEpilogue epilogue) {
@@ -129,41 +127,40 @@ GroupedWeight make_grouped_weight(const nv_bf16* data, int num_groups, int64_t n
 
 void grouped_gemm(const GroupedGemmCall& call, cudaStream_t stream) {
   const GroupedWeight& w = *call.weight;
-  const int num_groups = group_end(call) - call.group_begin;
-  if (call.max_rows == 0 || num_groups <= 0) return;
-  const bool supported = num_groups <= kMaxGroupsPerCall && can_run_grouped(w.n, w.k, call.epilogue);
-  EPS_CUDA(supported ? cudaSuccess : cudaErrorInvalidValue);
-  const GroupedGemmParams p{
-      .offsets = call.offsets + call.group_begin,
-      .next_unit = call.next_unit,
-      .y = call.y,
-      .y_cols = call.epilogue == GroupedEpilogue::kSiluMul ? w.n / 2 : w.n,
-      .num_groups = num_groups,
-      .group_begin = call.group_begin,
-      // Of gate and up half as many columns each are taken at a time.
-      .col_tiles = static_cast<int>(ceil_div(w.n, call.tile_cols)),
-      .k_steps = static_cast<int>(ceil_div(w.k, kStepK)),
-  };
+  if (call.max_rows == 0) return;
+  EPS_CUDA(can_run_grouped(w.n, w.k, call.epilogue) ? cudaSuccess : cudaErrorInvalidValue);
   const int sms = resolve_sms(call.num_sms);
-  switch (call.tile_cols) {
-    case 256: return launch<256>(call, p, sms, stream);
-    case 192: return launch<192>(call, p, sms, stream);
-    case 160: return launch<160>(call, p, sms, stream);
-    default: EPS_CUDA(cudaErrorInvalidValue);
+  for (int begin = 0; begin < w.num_groups; begin += kMaxGroupsPerLaunch) {
+    const GroupedGemmParams p{
+        .offsets = call.offsets + begin,
+        .next_unit = call.next_unit,
+        .y = call.y,
+        .y_cols = call.epilogue == GroupedEpilogue::kSiluMul ? w.n / 2 : w.n,
+        .num_groups = std::min(w.num_groups - begin, kMaxGroupsPerLaunch),
+        .group_begin = begin,
+        // Of gate and up half as many columns each are taken at a time.
+        .col_tiles = static_cast<int>(ceil_div(w.n, call.tile_cols)),
+        .k_steps = static_cast<int>(ceil_div(w.k, kStepK)),
+    };
+    switch (call.tile_cols) {
+      case 256: launch<256>(call, p, sms, stream); break;
+      case 192: launch<192>(call, p, sms, stream); break;
+      case 160: launch<160>(call, p, sms, stream); break;
+      default: EPS_CUDA(cudaErrorInvalidValue);
+    }
   }
 }
 
 void grouped_gemm_plain(const GroupedGemmCall& call, cudaStream_t stream) {
   const GroupedWeight& w = *call.weight;
-  const int end = group_end(call);
-  if (call.max_rows == 0 || end <= call.group_begin) return;
+  if (call.max_rows == 0 || w.num_groups <= 0) return;
   const bool silu = call.epilogue == GroupedEpilogue::kSiluMul;
   const dim3 block(32, 8);
   const dim3 grid(static_cast<unsigned>(ceil_div(call.max_rows, block.y)),
                   static_cast<unsigned>(ceil_div(silu ? w.n / 2 : w.n, block.x)));
   const auto kernel =
       silu ? grouped_gemm_plain_kernel<GroupedEpilogue::kSiluMul> : grouped_gemm_plain_kernel<GroupedEpilogue::kStore>;
-  kernel<<<grid, block, 0, stream>>>(call.x, w.data, call.y, call.offsets, call.group_begin, end, w.n, w.k);
+  kernel<<<grid, block, 0, stream>>>(call.x, w.data, call.y, call.offsets, w.num_groups, w.n, w.k);
   EPS_CUDA_LAUNCHED();
 }
 

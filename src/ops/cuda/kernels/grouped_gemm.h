@@ -48,12 +48,10 @@ struct GroupedGemmCall {
   GroupedEpilogue epilogue = GroupedEpilogue::kStore;
   int tile_cols = 256;  // one of kGroupedTileCols
   int num_sms = 0;      // SMs to take, 0: all
-  int group_begin = 0;  // only the rows of groups [group_begin, group_end)
-  int group_end = -1;   // -1: to the last
 };
 
-// Most groups of one call; more are run as several, by group_begin and group_end.
-inline constexpr int kMaxGroupsPerCall = 256;
+// Most groups of one launch; more are run as several.
+inline constexpr int kMaxGroupsPerLaunch = 256;
 
 // Whether grouped_gemm() takes weights [n, k]: rows of x, w and y must start on 16 bytes.
 bool can_run_grouped(int64_t n, int64_t k, GroupedEpilogue epilogue);
@@ -61,7 +59,7 @@ bool can_run_grouped(int64_t n, int64_t k, GroupedEpilogue epilogue);
 // Errors  kInternal if the driver refuses the tensor map (`data` not on 16 bytes).
 GroupedWeight make_grouped_weight(const nv_bf16* data, int num_groups, int64_t n, int64_t k);
 
-// Needs can_run_grouped(), x and y on 16 bytes, at most kMaxGroupsPerCall groups.
+// Needs can_run_grouped(), x and y on 16 bytes.
 // Stream  enqueued on `stream`, no host wait, no allocation; safe under graph capture.
 // Edge    max_rows 0 or no groups launches nothing.
 void grouped_gemm(const GroupedGemmCall& call, cudaStream_t stream);

@@ -39,7 +39,7 @@ constexpr int kUnitSlots = 4;
 // takes, and late enough that a block keeps none from another that is free earlier.
 constexpr int kAskSteps = 8;
 
-static_assert(kMaxWalkGroups == kMaxGroupsPerCall);
+static_assert(kMaxWalkGroups == kMaxGroupsPerLaunch);
 
 template <int kTileColumns>
 struct GroupedGemmSmem {

@@ -30,88 +30,57 @@ __device__ __forceinline__ void wgmma_wait() {
 
 #define EPS_ACC4(d, i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
 #define EPS_ACC16(d, i) EPS_ACC4(d, i), EPS_ACC4(d, (i) + 4), EPS_ACC4(d, (i) + 8), EPS_ACC4(d, (i) + 12)
-
-#define EPS_WGMMA(cols, predicate)                                                   \
-  "{\n.reg .pred p;\nsetp.ne.b32 p, %" #predicate ", 0;\nwgmma.mma_async.sync.aligned.m64n" #cols \
-  "k16.f32.bf16.bf16 "
+#define EPS_ACC32(d, i) EPS_ACC16(d, i), EPS_ACC16(d, (i) + 16)
 
 // clang-format off
+// The first so many registers, as the assembler numbers them.
+#define EPS_REGISTERS_32 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define EPS_REGISTERS_40 EPS_REGISTERS_32 ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define EPS_REGISTERS_48 EPS_REGISTERS_40 ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define EPS_REGISTERS_64 EPS_REGISTERS_48 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define EPS_REGISTERS_80 EPS_REGISTERS_64 ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
+#define EPS_REGISTERS_96 EPS_REGISTERS_80 ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define EPS_REGISTERS_128 EPS_REGISTERS_96 ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+
+// `a`, `b`, `predicate`: the numbers behind the registers; then those.
+#define EPS_WGMMA(cols, registers, a_index, b_index, predicate, ...)                                                  \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #predicate ", 0;\nwgmma.mma_async.sync.aligned.m64n" #cols         \
+               "k16.f32.bf16.bf16 {" registers "}, %" #a_index ", %" #b_index ", p, 1, 1, 0, 0;\n}\n"                  \
+               : __VA_ARGS__                                                                                          \
+               : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)))
+// clang-format on
+
 // d [64, kCols] f32 (a warp group's share: kCols / 2 registers a thread) = a [64, 16] . b [kCols, 16]^T, plus d itself
 // if `accumulate`.
 template <int kCols, int kRegisters>
 __device__ __forceinline__ void wgmma(float (&d)[kRegisters], uint64_t a, uint64_t b, bool accumulate) {
   static_assert(kCols / 2 <= kRegisters);
   if constexpr (kCols == 256) {
-    asm volatile(
-        EPS_WGMMA(256, 130)
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-        " %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-        " %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-        " %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-        " %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-        "%128, %129, p, 1, 1, 0, 0;\n}\n"
-        : EPS_ACC16(d, 0), EPS_ACC16(d, 16), EPS_ACC16(d, 32), EPS_ACC16(d, 48), EPS_ACC16(d, 64), EPS_ACC16(d, 80), EPS_ACC16(d, 96), EPS_ACC16(d, 112)
-        : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+    EPS_WGMMA(256, EPS_REGISTERS_128, 128, 129, 130, EPS_ACC32(d, 0), EPS_ACC32(d, 32), EPS_ACC32(d, 64), EPS_ACC32(d, 96));
   } else if constexpr (kCols == 192) {
-    asm volatile(
-        EPS_WGMMA(192, 98)
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-        " %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-        " %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
-        "%96, %97, p, 1, 1, 0, 0;\n}\n"
-        : EPS_ACC16(d, 0), EPS_ACC16(d, 16), EPS_ACC16(d, 32), EPS_ACC16(d, 48), EPS_ACC16(d, 64), EPS_ACC16(d, 80)
-        : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+    EPS_WGMMA(192, EPS_REGISTERS_96, 96, 97, 98, EPS_ACC32(d, 0), EPS_ACC32(d, 32), EPS_ACC32(d, 64));
   } else if constexpr (kCols == 160) {
-    asm volatile(
-        EPS_WGMMA(160, 82)
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-        " %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79}, "
-        "%80, %81, p, 1, 1, 0, 0;\n}\n"
-        : EPS_ACC16(d, 0), EPS_ACC16(d, 16), EPS_ACC16(d, 32), EPS_ACC16(d, 48), EPS_ACC16(d, 64)
-        : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+    EPS_WGMMA(160, EPS_REGISTERS_80, 80, 81, 82, EPS_ACC32(d, 0), EPS_ACC32(d, 32), EPS_ACC16(d, 64));
   } else if constexpr (kCols == 128) {
-    asm volatile(
-        EPS_WGMMA(128, 66)
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "%64, %65, p, 1, 1, 0, 0;\n}\n"
-        : EPS_ACC16(d, 0), EPS_ACC16(d, 16), EPS_ACC16(d, 32), EPS_ACC16(d, 48)
-        : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+    EPS_WGMMA(128, EPS_REGISTERS_64, 64, 65, 66, EPS_ACC32(d, 0), EPS_ACC32(d, 32));
   } else if constexpr (kCols == 96) {
-    asm volatile(
-        EPS_WGMMA(96, 50)
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47}, "
-        "%48, %49, p, 1, 1, 0, 0;\n}\n"
-        : EPS_ACC16(d, 0), EPS_ACC16(d, 16), EPS_ACC16(d, 32)
-        : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+    EPS_WGMMA(96, EPS_REGISTERS_48, 48, 49, 50, EPS_ACC32(d, 0), EPS_ACC16(d, 32));
   } else if constexpr (kCols == 80) {
-    asm volatile(
-        EPS_WGMMA(80, 42)
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        " %32, %33, %34, %35, %36, %37, %38, %39}, "
-        "%40, %41, p, 1, 1, 0, 0;\n}\n"
-        : EPS_ACC16(d, 0), EPS_ACC16(d, 16), EPS_ACC4(d, 32), EPS_ACC4(d, 36)
-        : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+    EPS_WGMMA(80, EPS_REGISTERS_40, 40, 41, 42, EPS_ACC32(d, 0), EPS_ACC4(d, 32), EPS_ACC4(d, 36));
   } else {
     static_assert(kCols == 0, "a width that is not written down here");
   }
 }
-// clang-format on
+
 #undef EPS_WGMMA
+#undef EPS_REGISTERS_128
+#undef EPS_REGISTERS_96
+#undef EPS_REGISTERS_80
+#undef EPS_REGISTERS_64
+#undef EPS_REGISTERS_48
+#undef EPS_REGISTERS_40
+#undef EPS_REGISTERS_32
+#undef EPS_ACC32
 #undef EPS_ACC16
 #undef EPS_ACC4
 
