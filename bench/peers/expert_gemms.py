@@ -15,7 +15,8 @@ and by whom, as far as it is there and takes the load:
 
     epsmoe            the grouped kernel; gate_up with silu * up on the way, which the others leave out
     epsmoe N SMs      --sms: the same on N of the GPU's SMs
-    epsmoe tile N     --tiles: the same with tiles of N columns, not those that the load chooses
+    epsmoe RxC        --tiles: the same with tiles of R rows and C columns, not those that the load chooses
+    NAME              --also NAME=LIB: the same by another build of the library, to see what a change does
     deepgemm          m_grouped_bf16_gemm_nt_contiguous, every expert's rows padded to 128; padding is no work
     torch             torch._grouped_mm; ffn with silu and product as eager PyTorch runs them
     torch bmm         equal rows only: one strided-batched cuBLAS product
@@ -53,24 +54,24 @@ class Epsmoe:
         _fields_ = [("x", ctypes.c_void_p), ("w", ctypes.c_void_p), ("y", ctypes.c_void_p),
                     ("offsets", ctypes.c_void_p), ("rows", ctypes.c_void_p), ("workspace", ctypes.c_void_p),
                     ("n", ctypes.c_int64), ("k", ctypes.c_int64), ("num_groups", ctypes.c_int32), ("silu_mul", ctypes.c_int32),
-                    ("num_sms", ctypes.c_int32), ("tile_cols", ctypes.c_int32),
-                    ("stream", ctypes.c_void_p)]
+                    ("num_sms", ctypes.c_int32), ("tile_rows", ctypes.c_int32),
+                    ("tile_cols", ctypes.c_int32), ("stream", ctypes.c_void_p)]
 
     def __init__(self, path):
         try:
             self.library = ctypes.CDLL(os.path.abspath(path))
             self.library.epsmoe_grouped_gemm_error.restype = ctypes.c_char_p
         except (OSError, AttributeError) as error:
-            fail(f"--epsmoe {path}: {error}; wanted libepsmoe_cuda.so, which ./run.sh builds where nvcc is")
+            fail(f"{path}: {error}; wanted libepsmoe_cuda.so, which ./run.sh builds where nvcc is")
 
-    def bind(self, torch, x, w, y, rows, silu_mul, num_sms, tile_cols):
+    def bind(self, torch, x, w, y, rows, silu_mul, num_sms, tile):
         """A function that runs the product; it keeps what the call points at."""
         offsets = torch.tensor([0, *rows], device="cuda").cumsum(0).to(torch.int32)
         workspace = torch.zeros(1, device="cuda", dtype=torch.int32)
         host_rows = (ctypes.c_int64 * len(rows))(*rows)
         call = self.Call(x.data_ptr(), w.data_ptr(), y.data_ptr(), offsets.data_ptr(), ctypes.addressof(host_rows),
                          workspace.data_ptr(), w.shape[1], w.shape[2], len(rows), silu_mul, num_sms,
-                         tile_cols, torch.cuda.current_stream().cuda_stream)
+                         *tile, torch.cuda.current_stream().cuda_stream)
 
         def run(_keep=(offsets, host_rows, workspace, x, w, y)):
             if self.library.epsmoe_grouped_gemm(ctypes.byref(call)):
@@ -181,9 +182,18 @@ def take_turns(torch, arms, rounds, seed):
     return times
 
 
+def tiles(text):
+    """[(rows, columns)] of "128x256,256x128"."""
+    try:
+        return [(int(rows), int(cols)) for rows, cols in (tile.split("x") for tile in text.split(","))]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: wanted ROWSxCOLUMNS, … such as 128x256,256x128") from None
+
+
 def main():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epsmoe", metavar="LIB", help="libepsmoe_cuda.so")
+    parser.add_argument("--also", metavar="NAME=LIB", action="append", default=[], help="another build; may be given again")
     parser.add_argument("--deepgemm", metavar="DIR", help="the folder that holds the built package deep_gemm")
     parser.add_argument("--hidden", type=positive, default=5120, help="hidden size (default: 5120, DeepSeek-V2)")
     parser.add_argument("--inner", type=positive, default=1536, help="size inside an expert (default: 1536)")
@@ -196,8 +206,8 @@ def main():
     parser.add_argument("--loads", metavar="FILE", help='one {"rows": [...]} a line, a number for each expert')
     parser.add_argument("--parts", default="gate_up,down,ffn", help="of gate_up, down, ffn (default: all)")
     parser.add_argument("--sms", type=positives, metavar="N,N,…", default=[], help="SMs for more arms of epsmoe")
-    parser.add_argument("--tiles", type=positives, metavar="N,…", default=[],
-                        help="columns of a tile for more arms of epsmoe: 256, 192, 160")
+    parser.add_argument("--tiles", type=tiles, metavar="RxC,…", default=[],
+                        help="tiles for more arms of epsmoe: 128x256, 128x192, 256x128, 224x128, 160x128, 128x128")
     parser.add_argument("--streams", type=positives, metavar="N,N,…", default=[], help="streams for arms of torch mm")
     parser.add_argument("--seed", type=int, default=1, help="of shares, data and turns (default: 1)")
     parser.add_argument("-r", "--repetitions", type=positive, default=9, help="slices of each arm (default: 9)")
@@ -207,6 +217,8 @@ def main():
         fail(f"--parts {options.parts}: wanted some of gate_up,down,ffn")
     if not options.epsmoe and (options.sms or options.tiles):
         fail("--sms and --tiles are for the arms of --epsmoe LIB, which is missing")
+    if any("=" not in build for build in options.also):
+        fail(f"--also {' '.join(options.also)}: wanted NAME=LIB")
     if options.hidden % 64 or options.inner % 64:
         fail("--hidden and --inner must be multiples of 64, the depth of a DeepGEMM tile")
     loads = []
@@ -222,7 +234,8 @@ def main():
     if any(len(rows) != experts for _, rows in loads):
         fail(f"--loads: {experts} experts in its first line, {options.experts} in other loads; --experts {experts}?")
     torch = require_grouped_mm()
-    epsmoe = Epsmoe(options.epsmoe) if options.epsmoe else None
+    builds = {"epsmoe": Epsmoe(options.epsmoe)} if options.epsmoe else {}
+    builds |= {name: Epsmoe(path) for name, path in (build.split("=", 1) for build in options.also)}
     deepgemm = DeepGemm(options.deepgemm) if options.deepgemm else None
     check_fits(torch, 6 * experts * options.hidden * options.inner +
                10 * (most + 128 * experts) * (options.hidden + 2 * options.inner) + 4e9)
@@ -260,9 +273,9 @@ def main():
                           tolerance)
             arms[name] = (run, error)
 
-        if epsmoe:
-            variants = [("epsmoe", 0, 0)] + [(f"epsmoe {n} SMs", n, 0) for n in options.sms]
-            variants += [(f"epsmoe tile {n}", 0, n) for n in options.tiles]
+        for build, epsmoe in builds.items():
+            variants = [(build, 0, (0, 0))] + [(f"{build} {n} SMs", n, (0, 0)) for n in options.sms]
+            variants += [(f"{build} {tile[0]}x{tile[1]}", 0, tile) for tile in options.tiles]
             for name, sms, tile in variants:
                 wide = torch.full((num_rows, options.inner), float("nan"), device="cuda", dtype=torch.bfloat16)
                 out = torch.full((num_rows, options.hidden), float("nan"), device="cuda", dtype=torch.bfloat16)

@@ -19,7 +19,7 @@ void GroupedGemm::run(const CudaWeightPool& pool, GroupedEpilogue epilogue, cons
   call.epilogue = epilogue;
   call.num_sms = num_sms_;
   if (!can_run_grouped(pool.n, pool.k, epilogue)) return grouped_gemm_plain(call, stream_);
-  if (!rows.empty()) call.tile_cols = choose_tile_cols(rows, pool.n, epilogue, num_sms_);
+  if (!rows.empty()) call.tile = choose_tile(rows, pool.n, epilogue, num_sms_);
   grouped_gemm(call, stream_);
 }
 

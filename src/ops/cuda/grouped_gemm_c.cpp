@@ -32,7 +32,8 @@ void run(const EpsmoeGroupedGemm& from) {
   call.next_unit = static_cast<int32_t*>(from.workspace);
   call.max_rows = std::accumulate(rows.begin(), rows.end(), int64_t{0});
   call.epilogue = epilogue;
-  call.tile_cols = from.tile_cols > 0 ? from.tile_cols : choose_tile_cols(rows, from.n, epilogue, from.num_sms);
+  call.tile = from.tile_cols > 0 ? GroupedTile{from.tile_rows, from.tile_cols}
+                                 : choose_tile(rows, from.n, epilogue, from.num_sms);
   call.num_sms = from.num_sms;
   grouped_gemm(call, static_cast<cudaStream_t>(from.stream));
 }

@@ -20,9 +20,11 @@ typedef struct EpsmoeGroupedGemm {
   int64_t n;
   int64_t k;
   int32_t num_groups;
-  int32_t silu_mul;  /* 0: y = x . w^T; 1: the first n / 2 rows of w are gate, the others up: y = silu(gate) * up */
-  int32_t num_sms;   /* SMs to take; 0: all */
-  int32_t tile_cols; /* of the result an SM computes at a time: 256, 192 or 160; 0: chosen by the rows */
+  int32_t silu_mul; /* 0: y = x . w^T; 1: the first n / 2 rows of w are gate, the others up: y = silu(gate) * up */
+  int32_t num_sms;  /* SMs to take; 0: all */
+  int32_t
+      tile_rows; /* of the result that an SM computes at a time: 128 with 256 or 192 columns; 256, 224, 160 or 128 */
+  int32_t tile_cols; /* with 128 columns; both 0: chosen by the rows */
   void* stream;      /* cudaStream_t */
 } EpsmoeGroupedGemm;
 

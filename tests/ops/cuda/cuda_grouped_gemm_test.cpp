@@ -14,6 +14,8 @@ namespace {
 
 using test::unit_roundoff;
 
+constexpr std::pair<int, int> kTiles[] = {{128, 256}, {128, 192}, {256, 128}, {224, 128}, {160, 128}, {128, 128}};
+
 struct Load {
   const char* name;
   std::vector<int64_t> rows;
@@ -138,13 +140,14 @@ TEST_F(CudaGroupedGemmTest, EveryTileGivesTheSameAndIsRight) {
         call.silu_mul = silu_mul;
         const auto chosen = multiply(x_gpu, w_gpu, load, call);
         expect_right(chosen, load, x, w, call, what);
-        for (const int tile_cols : {256, 192, 160}) {
+        for (const auto& [tile_rows, tile_cols] : kTiles) {
           for (const int num_sms : {0, 1, 7}) {
             if (test::is_brief() && num_sms == 1) continue;
+            call.tile_rows = tile_rows;
             call.tile_cols = tile_cols;
             call.num_sms = num_sms;
             expect_equal(multiply(x_gpu, w_gpu, load, call), chosen,
-                         fmt::format("{}, {} columns a tile, {} SMs", what, tile_cols, num_sms));
+                         fmt::format("{}, tile {} x {}, {} SMs", what, tile_rows, tile_cols, num_sms));
           }
         }
       }

@@ -3,6 +3,8 @@
 #include <cudaTypedefs.h>
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "ops/cuda/kernels/grouped_gemm_kernel.cuh"
 
@@ -32,16 +34,14 @@ __global__ void grouped_gemm_plain_kernel(const nv_bf16* x, const nv_bf16* w, nv
   y[row * y_cols + col] = __float2bfloat16(sum);
 }
 
-constexpr size_t index_of_cols(int cols) {
-  size_t i = 0;
-  while (kGroupedTileCols[i] != cols) ++i;
-  return i;
-}
+constexpr size_t map_index(int cols) { return cols == 256 ? 0 : cols == 192 ? 1 : 2; }
 
 // bf16 [dims[rank - 1], …, dims[0]], dims[0] contiguous; strides in bytes of dims[1], …. What lies outside reads as
 // zero.
-CUtensorMap make_map(const nv_bf16* data, int rank, const cuuint64_t* dims, const cuuint64_t* strides,
-                     const cuuint32_t* box) {
+template <size_t kRank>
+CUtensorMap make_map(const nv_bf16* data, const std::array<int64_t, kRank>& dims,
+                     const std::array<int64_t, kRank - 1>& strides, const std::array<int, kRank>& box,
+                     CUtensorMapSwizzle swizzle) {
   static const auto encode = [] {
     void* function = nullptr;
     cudaDriverEntryPointQueryResult found{};
@@ -49,39 +49,68 @@ CUtensorMap make_map(const nv_bf16* data, int rank, const cuuint64_t* dims, cons
     EPS_CUDA(found == cudaDriverEntryPointSuccess ? cudaSuccess : cudaErrorSymbolNotFound);
     return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
   }();
-  const cuuint32_t element_strides[4] = {1, 1, 1, 1};
+  std::array<cuuint64_t, kRank> sizes{};
+  std::array<cuuint64_t, kRank - 1> steps{};
+  std::array<cuuint32_t, kRank> box_sizes{};
+  std::array<cuuint32_t, kRank> element_strides{};
+  std::ranges::copy(dims, sizes.begin());
+  std::ranges::copy(strides, steps.begin());
+  std::ranges::copy(box, box_sizes.begin());
+  element_strides.fill(1);
   CUtensorMap map;
   const CUresult result =
-      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, static_cast<cuuint32_t>(rank), const_cast<nv_bf16*>(data), dims,
-             strides, box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, kRank, const_cast<nv_bf16*>(data), sizes.data(), steps.data(),
+             box_sizes.data(), element_strides.data(), CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   // One bad argument is all that the driver can object to here.
   EPS_CUDA(result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue);
   return map;
 }
 
-CUtensorMap make_matrix_map(const nv_bf16* data, int64_t rows, int64_t cols, int box_rows) {
-  const cuuint64_t dims[2] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[1] = {dims[0] * sizeof(nv_bf16)};
-  const cuuint32_t box[2] = {64, static_cast<cuuint32_t>(box_rows)};
-  return make_map(data, 2, dims, strides, box);
+CUtensorMap make_matrix_map(const nv_bf16* data, int64_t rows, int64_t cols, int box_rows, int box_cols) {
+  return make_map<2>(data, {cols, rows}, {cols * int64_t{sizeof(nv_bf16)}}, {box_cols, box_rows},
+                     box_cols == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B);
 }
 
-// [num_groups, parts, n / parts, k]: the rows of one part are bounded, so that none of the next are read in their
-// stead.
-CUtensorMap make_weight_map(const GroupedWeight& w, int tile_cols, int parts) {
-  const cuuint64_t dims[4] = {static_cast<cuuint64_t>(w.k), static_cast<cuuint64_t>(w.n / parts),
-                              static_cast<cuuint64_t>(parts), static_cast<cuuint64_t>(w.num_groups)};
-  const cuuint64_t strides[3] = {dims[0] * sizeof(nv_bf16), dims[0] * dims[1] * sizeof(nv_bf16),
-                                 dims[0] * dims[1] * dims[2] * sizeof(nv_bf16)};
-  const cuuint32_t box[4] = {kStepK, static_cast<cuuint32_t>(tile_cols / kColBoxes), 1, 1};
-  return make_map(w.data, 4, dims, strides, box);
+// Gate and up (`parts` 2) are a dimension of their own, so that a box at the end of one does not read the next.
+template <int kCols>
+CUtensorMap make_weight_map(const GroupedWeight& w, int parts) {
+  const int64_t row = w.k * int64_t{sizeof(nv_bf16)};
+  const int64_t part_rows = w.n / parts;
+  const int64_t groups = w.num_groups;
+  if constexpr (kCols == TallTile::kCols) {
+    if (parts == 1) {
+      return make_map<4>(w.data, {w.k, w.n, 1, groups}, {row, w.n * row, w.n * row}, {kStepK, kOperandRows, 1, 1},
+                         CU_TENSOR_MAP_SWIZZLE_128B);
+    }
+    return make_map<5>(w.data, {w.k, 8, parts, part_rows / 8, groups}, {row, part_rows * row, 8 * row, w.n * row},
+                       {kStepK, 8, parts, kOperandRows / 8 / parts, 1}, CU_TENSOR_MAP_SWIZZLE_128B);
+  } else {
+    return make_map<4>(w.data, {w.k, part_rows, parts, groups}, {row, part_rows * row, w.n * row},
+                       {kStepK, WideTile<kCols>::kBoxCols / parts, parts, 1}, CU_TENSOR_MAP_SWIZZLE_128B);
+  }
 }
 
-template <GroupedEpilogue kEpilogue, int kCols>
+template <GroupedEpilogue kEpilogue, typename Tile>
+GroupedGemmMaps make_maps(const GroupedGemmCall& call, int64_t y_cols) {
+  GroupedGemmMaps maps{};
+  const auto x_map = [&](int rows) { return make_matrix_map(call.x, call.max_rows, call.weight->k, rows, kStepK); };
+  maps.x[kMap64] = x_map(64);
+  int out_cols = 64;
+  if constexpr (Tile::kIsTall) {
+    maps.x[kMap32] = x_map(32);
+    maps.x[kMap128] = x_map(128);
+    out_cols = TallOut<kEpilogue>::kCols;
+  }
+  maps.w = call.weight->maps[map_index(Tile::kCols)][kEpilogue == GroupedEpilogue::kSiluMul ? 1 : 0];
+  maps.y = make_matrix_map(call.y, call.max_rows, y_cols, kOutRows, out_cols);
+  return maps;
+}
+
+template <GroupedEpilogue kEpilogue, typename Tile>
 void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms, cudaStream_t stream) {
-  const auto kernel = grouped_gemm_kernel<kEpilogue, kCols>;
-  constexpr int kSmemBytes = sizeof(GroupedGemmSmem<kCols>);
+  const auto kernel = grouped_gemm_kernel<kEpilogue, Tile>;
+  constexpr int kSmemBytes = sizeof(GroupedGemmSmem);
   EPS_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSmemBytes));
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -93,17 +122,13 @@ void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = 1;
-  const CUtensorMap x_map = make_matrix_map(call.x, call.max_rows, call.weight->k, kBoxRows);
-  const CUtensorMap y_map = make_matrix_map(call.y, call.max_rows, p.y_cols, kOutRows);
-  const int epilogue = kEpilogue == GroupedEpilogue::kSiluMul ? 1 : 0;
-  const CUtensorMap& w_map = call.weight->maps[index_of_cols(kCols)][epilogue];
-  EPS_CUDA(cudaLaunchKernelEx(&config, kernel, x_map, w_map, y_map, p));
+  EPS_CUDA(cudaLaunchKernelEx(&config, kernel, make_maps<kEpilogue, Tile>(call, p.y_cols), p));
 }
 
-template <int kCols>
+template <typename Tile>
 void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms, cudaStream_t stream) {
-  call.epilogue == GroupedEpilogue::kSiluMul ? launch<GroupedEpilogue::kSiluMul, kCols>(call, p, num_sms, stream)
-                                             : launch<GroupedEpilogue::kStore, kCols>(call, p, num_sms, stream);
+  call.epilogue == GroupedEpilogue::kSiluMul ? launch<GroupedEpilogue::kSiluMul, Tile>(call, p, num_sms, stream)
+                                             : launch<GroupedEpilogue::kStore, Tile>(call, p, num_sms, stream);
 }
 
 }  // namespace
@@ -117,10 +142,11 @@ bool can_run_grouped(int64_t n, int64_t k, GroupedEpilogue epilogue) {
 GroupedWeight make_grouped_weight(const nv_bf16* data, int num_groups, int64_t n, int64_t k) {
   GroupedWeight weight{.data = data, .num_groups = num_groups, .n = n, .k = k};
   if (num_groups == 0) return weight;
-  for (const int cols : kGroupedTileCols) {
-    auto& maps = weight.maps[index_of_cols(cols)];
-    if (can_run_grouped(n, k, GroupedEpilogue::kStore)) maps[0] = make_weight_map(weight, cols, 1);
-    if (can_run_grouped(n, k, GroupedEpilogue::kSiluMul)) maps[1] = make_weight_map(weight, cols, 2);
+  for (const auto& [epilogue, parts] : {std::pair(GroupedEpilogue::kStore, 1), std::pair(GroupedEpilogue::kSiluMul, 2)}) {
+    if (!can_run_grouped(n, k, epilogue)) continue;
+    weight.maps[map_index(256)][parts - 1] = make_weight_map<256>(weight, parts);
+    weight.maps[map_index(192)][parts - 1] = make_weight_map<192>(weight, parts);
+    weight.maps[map_index(128)][parts - 1] = make_weight_map<128>(weight, parts);
   }
   return weight;
 }
@@ -128,8 +154,12 @@ GroupedWeight make_grouped_weight(const nv_bf16* data, int num_groups, int64_t n
 void grouped_gemm(const GroupedGemmCall& call, cudaStream_t stream) {
   const GroupedWeight& w = *call.weight;
   if (call.max_rows == 0) return;
-  EPS_CUDA(can_run_grouped(w.n, w.k, call.epilogue) ? cudaSuccess : cudaErrorInvalidValue);
+  const bool is_tile = std::ranges::find(kGroupedTiles, call.tile) != std::end(kGroupedTiles);
+  const bool supported = is_tile && can_run_grouped(w.n, w.k, call.epilogue);
+  EPS_CUDA(supported ? cudaSuccess : cudaErrorInvalidValue);
   const int sms = resolve_sms(call.num_sms);
+  const int b_rows = call.tile.cols > kOperandRows ? call.tile.cols : call.tile.rows;
+  const int stage_bytes = kOperandBytes + b_rows * kRowBytes;
   for (int begin = 0; begin < w.num_groups; begin += kMaxGroupsPerLaunch) {
     const GroupedGemmParams p{
         .offsets = call.offsets + begin,
@@ -138,15 +168,17 @@ void grouped_gemm(const GroupedGemmCall& call, cudaStream_t stream) {
         .y_cols = call.epilogue == GroupedEpilogue::kSiluMul ? w.n / 2 : w.n,
         .num_groups = std::min(w.num_groups - begin, kMaxGroupsPerLaunch),
         .group_begin = begin,
+        .tile_rows = call.tile.rows,
         // Of gate and up half as many columns each are taken at a time.
-        .col_tiles = static_cast<int>(ceil_div(w.n, call.tile_cols)),
+        .col_tiles = static_cast<int>(ceil_div(w.n, call.tile.cols)),
         .k_steps = static_cast<int>(ceil_div(w.k, kStepK)),
+        .num_stages = std::min(kStagesBytes / stage_bytes, kMaxStages),
+        .stage_bytes = static_cast<uint32_t>(stage_bytes),
     };
-    switch (call.tile_cols) {
-      case 256: launch<256>(call, p, sms, stream); break;
-      case 192: launch<192>(call, p, sms, stream); break;
-      case 160: launch<160>(call, p, sms, stream); break;
-      default: EPS_CUDA(cudaErrorInvalidValue);
+    switch (call.tile.cols) {
+      case 256: launch<WideTile<256>>(call, p, sms, stream); break;
+      case 192: launch<WideTile<192>>(call, p, sms, stream); break;
+      default: launch<TallTile>(call, p, sms, stream); break;
     }
   }
 }

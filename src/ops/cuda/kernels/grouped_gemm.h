@@ -20,8 +20,14 @@ enum class GroupedEpilogue {
              // bf16 once
 };
 
-// Columns of x . w^T that an SM computes at a time, with 128 rows.
-inline constexpr int kGroupedTileCols[] = {256, 192, 160};
+// What an SM computes of x . w^T at a time: 128 rows and many columns ("wide"), or 128 columns and up to so many rows
+// ("tall": the rows of a group are dealt to its tiles evenly, in steps of 32).
+struct GroupedTile {
+  int rows = 0;
+  int cols = 0;
+  bool operator==(const GroupedTile&) const = default;
+};
+inline constexpr GroupedTile kGroupedTiles[] = {{128, 256}, {128, 192}, {256, 128}, {224, 128}, {160, 128}, {128, 128}};
 
 // The weights of all groups, [num_groups, n, k] bf16 in device memory, k contiguous. A view: whoever made the memory
 // keeps it.
@@ -30,9 +36,9 @@ struct GroupedWeight {
   int num_groups = 0;
   int64_t n = 0;
   int64_t k = 0;
-  // How the copy engine sees it, for each of kGroupedTileCols: [0] for kStore, [1] for kSiluMul. Unset where
+  // How the copy engine sees it for tiles of 256, 192 and 128 columns: [0] for kStore, [1] for kSiluMul. Unset where
   // can_run_grouped() says no.
-  CUtensorMap maps[std::size(kGroupedTileCols)][2] = {};
+  CUtensorMap maps[3][2] = {};
 };
 
 struct GroupedGemmCall {
@@ -46,8 +52,8 @@ struct GroupedGemmCall {
   int32_t* next_unit = nullptr;
   int64_t max_rows = 0;  // capacity of x and y; offsets[num_groups] must not be larger
   GroupedEpilogue epilogue = GroupedEpilogue::kStore;
-  int tile_cols = 256;  // one of kGroupedTileCols
-  int num_sms = 0;      // SMs to take, 0: all
+  GroupedTile tile = {128, 128};  // one of kGroupedTiles
+  int num_sms = 0;                // SMs to take, 0: all
 };
 
 // Most groups of one launch; more are run as several.
@@ -70,7 +76,7 @@ void grouped_gemm_plain(const GroupedGemmCall& call, cudaStream_t stream);
 // What num_sms of a call stands for: 0 is all SMs of the current device.
 int resolve_sms(int num_sms);
 
-// The tile's columns for a load, from measurements (docs/kernels/cuda-grouped-gemm.md). num_sms as in the call.
-int choose_tile_cols(std::span<const int64_t> rows_per_group, int64_t n, GroupedEpilogue epilogue, int num_sms);
+// The tile for a load, from measurements (docs/kernels/cuda-grouped-gemm.md). num_sms as in the call.
+GroupedTile choose_tile(std::span<const int64_t> rows_per_group, int64_t n, GroupedEpilogue epilogue, int num_sms);
 
 }  // namespace eps::cuda

@@ -1,4 +1,5 @@
-// The pieces of PTX that the grouped GEMM is made of: transaction barriers and the tensor copy engine. `bar`, `smem` are shared memory addresses of this block, as shared_address() gives them.
+// The pieces of PTX that the grouped GEMM is made of: transaction barriers and the tensor copy engine. `bar`, `smem` are
+// shared memory addresses of this block, as shared_address() gives them.
 #pragma once
 
 #include <cuda.h>
@@ -9,6 +10,13 @@ namespace eps::cuda {
 
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+// True in one lane of the warp.
+__device__ __forceinline__ bool elect_lane() {
+  uint32_t elected;
+  asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.u32 %0, 1, 0, p;\n}\n" : "=r"(elected));
+  return elected != 0;
 }
 
 __device__ __forceinline__ void barrier_init(uint32_t bar, int arrivals) {
@@ -49,6 +57,14 @@ __device__ __forceinline__ void load_box(uint32_t smem, const CUtensorMap& map, 
       "l"(&map), "r"(bar), "r"(x), "r"(y), "r"(z), "r"(w)
       : "memory");
 }
+__device__ __forceinline__ void load_box(uint32_t smem, const CUtensorMap& map, uint32_t bar, int x, int y, int z, int w,
+                                         int v) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6, %7}], "
+      "[%2];" ::"r"(smem),
+      "l"(&map), "r"(bar), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v)
+      : "memory");
+}
 // Shared memory to a box of a 2D map; what lies outside the tensor is dropped. Part of the thread's open store group.
 __device__ __forceinline__ void store_box(const CUtensorMap& map, uint32_t smem, int x, int y) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(&map), "r"(smem),
@@ -74,6 +90,13 @@ __device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {
 __device__ __forceinline__ void store_matrices(uint32_t smem, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(smem), "r"(a), "r"(b), "r"(c),
                "r"(d)
+               : "memory");
+}
+
+// The same, each matrix turned: what is stored as a row is a column of the registers' matrix.
+__device__ __forceinline__ void store_turned_matrices(uint32_t smem, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(smem), "r"(a), "r"(b),
+               "r"(c), "r"(d)
                : "memory");
 }
 

@@ -1,39 +1,88 @@
 // Which tile a grouped GEMM's load takes least time with.
 #include <algorithm>
+#include <cmath>
 
-#include "ops/cuda/kernels/grouped_gemm.h"
-#include "ops/cuda/kernels/grouped_gemm_walk.cuh"
+#include "ops/cuda/kernels/grouped_gemm_shape.cuh"
 
 namespace eps::cuda {
 namespace {
 
-// Measured on H200 at many rows and on skewed loads (docs/kernels/cuda-grouped-gemm.md).
-constexpr double kTileOverhead = 20;  // of a tile besides its products, in columns
-constexpr double kHalfTile = 0.65;    // of a tile's time that half of its columns take
-constexpr double kLightTile = 0.7;    // the same for half of its rows
+// Fitted to 68 loads on an H200, all tiles in turn (docs/kernels/cuda-grouped-gemm.md). Times are in products of 128
+// rows with a column, or 128 columns with a row, on one SM.
+constexpr double kTileOverhead = 45;    // of a tile besides its products
+constexpr double kHalfTile = 0.56;      // of a tile's time that half of one takes
+constexpr double kLightTile = 0.67;     // the same for a wide tile with at most half of its rows
+constexpr double kWeightRead = 0.0119;  // of a row of a weight, by all SMs together: what bounds few rows
+constexpr double kUnevenTail = 0.9;     // rounds that the last tiles keep SMs waiting where tiles differ in size
+constexpr double kUneven = 1.0 / 3;     // their standard deviation, in means, from which on that is so
+constexpr double kSharpness = 8;        // of the bend between the limits
 
-// Products a second of a tile that is never the last, relative to the widest.
-double rate_of(int cols, GroupedEpilogue epilogue) {
-  if (cols == 256) return 1;
-  if (cols == 192) return epilogue == GroupedEpilogue::kSiluMul ? 1 : 0.95;
-  return epilogue == GroupedEpilogue::kSiluMul ? 0.85 : 0.9;
+// Time of a product in such a tile.
+double product_cost(GroupedTile tile, GroupedEpilogue epilogue) {
+  if (tile.cols != 192) return 1;
+  return epilogue == GroupedEpilogue::kSiluMul ? 1 / 1.03 : 1 / 0.92;
 }
 
-// Of a call, as far as the tile decides it: rounds of all SMs times a round's columns.
-double cost_of(std::span<const int64_t> rows_per_group, int64_t n, int cols, GroupedEpilogue epilogue, int num_sms) {
-  const int64_t col_tiles = ceil_div(n, cols);
-  int64_t units = 0;
-  int64_t light_units = 0;
-  for (const int64_t rows : rows_per_group) {
-    const int64_t row_tiles = ceil_div(rows, kTileRows);
-    units += row_tiles * col_tiles;
-    if (rows > 0 && rows - (row_tiles - 1) * kTileRows <= kTileRows / 2) light_units += col_tiles;
+// Time of reading the weights, by how much the stages hold.
+double read_cost(GroupedTile tile) {
+  if (tile.cols == 256) return 1;
+  if (tile.cols == 192) return 1.03;
+  return tile.rows == 128 ? 0.95 : tile.rows == 160 ? 0.98 : 1.06;
+}
+
+// A column of tiles of all groups.
+struct Tiles {
+  double units = 0;
+  double sum = 0;  // of their times
+  double sum_of_squares = 0;
+  void add(double count, double cost) {
+    units += count;
+    sum += count * cost;
+    sum_of_squares += count * cost * cost;
   }
-  if (units == 0) return 0;
-  const int64_t rest = units % num_sms;
-  const double last = rest == 0 ? 0 : rest * 2 <= num_sms ? kHalfTile : 1;  // as the walk table cuts them
-  const double mean_tile = 1 - (1 - kLightTile) * static_cast<double>(light_units) / static_cast<double>(units);
-  return (static_cast<double>(units / num_sms) + last) * mean_tile * (cols + kTileOverhead) / rate_of(cols, epilogue);
+};
+
+Tiles tiles_of(std::span<const int64_t> rows_per_group, GroupedTile tile, double product) {
+  Tiles column;
+  for (const int64_t rows : rows_per_group) {
+    if (rows <= 0) continue;
+    if (tile.cols > kOperandRows) {
+      const double cost = product * (tile.cols + kTileOverhead);
+      const int64_t whole = rows / kWideRows;
+      const int64_t rest = rows % kWideRows;
+      column.add(static_cast<double>(whole), cost);
+      if (rest > 0) column.add(1, rest <= kWideRows / 2 ? kLightTile * cost : cost);
+    } else {
+      const int height = tile_height<true>(static_cast<int>(rows), tile.rows);
+      const int64_t tiles = ceil_div(rows, height);
+      const int last = static_cast<int>(rows - (tiles - 1) * height);
+      column.add(static_cast<double>(tiles - 1), height + kTileOverhead);
+      column.add(1, ceil_to(last, kTallGranule) + kTileOverhead);
+    }
+  }
+  return column;
+}
+
+// Of the products: rounds of all SMs times the mean of a tile. Where tiles are alike, the last round takes as long as
+// the others; where they differ, they end one by one.
+double compute_cost(const Tiles& column, int64_t col_tiles, int num_sms) {
+  const double mean = column.sum / column.units;
+  const double variance = std::max(0.0, column.sum_of_squares / column.units - mean * mean);
+  const double uneven = std::min(1.0, std::sqrt(variance) / (mean * kUneven));
+  const double rounds = column.units * static_cast<double>(col_tiles) / num_sms;
+  const double rest = rounds - std::floor(rounds);
+  const double even_rounds = std::floor(rounds) + (rest == 0 ? 0 : rest <= 0.5 ? kHalfTile : 1);  // as walk tables cut them
+  return mean * (even_rounds * (1 - uneven) + std::max(1.0, rounds + kUnevenTail) * uneven);
+}
+
+double cost_of(std::span<const int64_t> rows_per_group, int64_t n, GroupedTile tile, GroupedEpilogue epilogue,
+               int num_sms) {
+  const Tiles column = tiles_of(rows_per_group, tile, product_cost(tile, epilogue));
+  if (column.units == 0) return 0;
+  const auto groups = std::ranges::count_if(rows_per_group, [](int64_t rows) { return rows > 0; });
+  const double compute = compute_cost(column, ceil_div(n, tile.cols), num_sms);
+  const double read = read_cost(tile) * kWeightRead * static_cast<double>(n * groups);
+  return std::pow(std::pow(compute, kSharpness) + std::pow(read, kSharpness), 1 / kSharpness);
 }
 
 }  // namespace
@@ -47,10 +96,10 @@ int resolve_sms(int num_sms) {
   return sms;
 }
 
-int choose_tile_cols(std::span<const int64_t> rows_per_group, int64_t n, GroupedEpilogue epilogue, int num_sms) {
+GroupedTile choose_tile(std::span<const int64_t> rows_per_group, int64_t n, GroupedEpilogue epilogue, int num_sms) {
   const int sms = resolve_sms(num_sms);
-  return *std::ranges::min_element(kGroupedTileCols, {}, [&](int cols) {
-    return cost_of(rows_per_group, n, cols, epilogue, sms);
+  return *std::ranges::min_element(kGroupedTiles, {}, [&](GroupedTile tile) {
+    return cost_of(rows_per_group, n, tile, epilogue, sms);
   });
 }
 

@@ -5,21 +5,33 @@
 
 namespace eps::cuda {
 
-inline constexpr int kTileRows = 128;  // of y, one block's
-inline constexpr int kBand = 4;        // row tiles that go through the weight together
+inline constexpr int kWideRows = 128;     // of a wide tile
+inline constexpr int kMaxTallRows = 256;  // of a tall one
+inline constexpr int kTallGranule = 32;
+inline constexpr int kBand = 4;  // row tiles that go through the weight together
 inline constexpr int kMaxWalkGroups = 256;
 
-// One block's work: a tile of one group.
+// One block's work: a tile of one group, or half of one.
 struct GroupedTileWork {
   int group;
   int row;       // first row of x and y
-  int rows;      // 1 … kTileRows
+  int rows;      // 0, if this half has none, up to the tile's
   int col_tile;  // in units of the tile's columns
-  int col_half;  // -1: the whole tile; 0, 1: that half of its columns
+  int col_half;  // -1: the whole tile; 0, 1: that half of its columns (wide tiles)
 };
 
+__host__ __device__ constexpr int ceil_to(int a, int granule) { return (a + granule - 1) / granule * granule; }
+
+// Rows of a group's tiles, of which the last may have fewer: as even as can be for tall ones. rows > 0.
+template <bool kIsTall>
+__host__ __device__ constexpr int tile_height(int rows, int max_tile_rows) {
+  if constexpr (!kIsTall) return kWideRows;
+  const int tiles = (rows + max_tile_rows - 1) / max_tile_rows;
+  return ceil_to((rows + tiles - 1) / tiles, kTallGranule);
+}
+
 // Tables in shared memory: row offsets, units of work before each group, and in all. The units that would leave more
-// than half of the blocks idle in a last round are cut in two by columns.
+// than half of the blocks idle in a last round are cut in two, by columns if wide, by rows if tall.
 struct GroupedWalkTable {
   int row_begin[kMaxWalkGroups + 1];
   int unit_begin[kMaxWalkGroups + 1];
@@ -28,15 +40,18 @@ struct GroupedWalkTable {
 };
 
 // Fills the table; by one whole warp. The caller synchronises.
-__device__ inline void build_walk_table(GroupedWalkTable& table, const int32_t* offsets, int num_groups, int col_tiles,
-                                        int num_blocks) {
+template <bool kIsTall>
+__device__ void build_walk_table(GroupedWalkTable& table, const int32_t* offsets, int num_groups, int col_tiles,
+                                 int max_tile_rows, int num_blocks) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   int before = 0;
   for (int first = 0; first < num_groups; first += 32) {
     const int g = first + lane;
     const bool valid = g < num_groups;
     const int begin = valid ? offsets[g] : 0;
-    const int units = valid ? (offsets[g + 1] - begin + kTileRows - 1) / kTileRows * col_tiles : 0;
+    const int rows = valid ? offsets[g + 1] - begin : 0;
+    const int height = rows > 0 ? tile_height<kIsTall>(rows, max_tile_rows) : 1;
+    const int units = (rows + height - 1) / height * col_tiles;
     int sum = units;  // of this group and those before it
     for (int d = 1; d < 32; d *= 2) {
       const int other = __shfl_up_sync(~0U, sum, d);
@@ -58,25 +73,28 @@ __device__ inline void build_walk_table(GroupedWalkTable& table, const int32_t* 
 }
 
 // Where the units of a call are.
+template <bool kIsTall>
 class GroupedWalk {
  public:
-  __device__ GroupedWalk(const GroupedWalkTable& table, int col_tiles) : table_(table), col_tiles_(col_tiles) {}
+  __device__ GroupedWalk(const GroupedWalkTable& table, int col_tiles, int max_tile_rows)
+      : table_(table), col_tiles_(col_tiles), max_tile_rows_(max_tile_rows) {}
 
   // Unit `unit`; units must come in ascending order.
   __device__ GroupedTileWork at(int unit) {
-    GroupedTileWork work;
-    work.col_half = -1;
+    int half = -1;
     if (const int cut = unit - table_.num_whole_units; cut >= 0) {
-      work.col_half = cut % 2;
+      half = cut % 2;
       unit -= cut - cut / 2;
     }
     while (unit >= table_.unit_begin[group_ + 1]) ++group_;
+    GroupedTileWork work;
     work.group = group_;
     const int begin = table_.row_begin[group_];
     const int rows = table_.row_begin[group_ + 1] - begin;
+    const int height = tile_height<kIsTall>(rows, max_tile_rows_);
     // Inside a group the walk goes down a band of row tiles, then on to the next columns: the tiles in flight at one time
     // then form a block of y that is neither flat nor thin and touch few different rows of x and w.
-    const int row_tiles = (rows + kTileRows - 1) / kTileRows;
+    const int row_tiles = (rows + height - 1) / height;
     const int i = unit - table_.unit_begin[group_];
     const int bands = (row_tiles + kBand - 1) / kBand;
     const int band = (row_tiles + bands - 1) / bands;  // all but the last
@@ -84,15 +102,24 @@ class GroupedWalk {
     const int width = min(band, row_tiles - first);
     const int j = i - first * col_tiles_;
     work.col_tile = j / width;
-    const int row = (first + j % width) * kTileRows;
+    work.col_half = kIsTall ? -1 : half;
+    const int row = (first + j % width) * height;
     work.row = begin + row;
-    work.rows = min(kTileRows, rows - row);
+    work.rows = min(height, rows - row);
+    if constexpr (kIsTall) {
+      if (half >= 0) {
+        const int first_half = min(work.rows, ceil_to((work.rows + 1) / 2, kTallGranule));
+        work.row += half * first_half;
+        work.rows = half == 0 ? first_half : work.rows - first_half;
+      }
+    }
     return work;
   }
 
  private:
   const GroupedWalkTable& table_;
   int col_tiles_;
+  int max_tile_rows_;
   int group_ = 0;
 };
 

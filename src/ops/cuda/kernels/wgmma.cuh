@@ -34,13 +34,14 @@ __device__ __forceinline__ void wgmma_wait() {
 
 // clang-format off
 // The first so many registers, as the assembler numbers them.
-#define EPS_REGISTERS_32 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define EPS_REGISTERS_40 EPS_REGISTERS_32 ", %32, %33, %34, %35, %36, %37, %38, %39"
-#define EPS_REGISTERS_48 EPS_REGISTERS_40 ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define EPS_REGISTERS_16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define EPS_REGISTERS_32 EPS_REGISTERS_16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define EPS_REGISTERS_48 EPS_REGISTERS_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
 #define EPS_REGISTERS_64 EPS_REGISTERS_48 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define EPS_REGISTERS_80 EPS_REGISTERS_64 ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
 #define EPS_REGISTERS_96 EPS_REGISTERS_80 ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-#define EPS_REGISTERS_128 EPS_REGISTERS_96 ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define EPS_REGISTERS_112 EPS_REGISTERS_96 ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
+#define EPS_REGISTERS_128 EPS_REGISTERS_112 ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
 // `a`, `b`, `predicate`: the numbers behind the registers; then those.
 #define EPS_WGMMA(cols, registers, a_index, b_index, predicate, ...)                                                  \
@@ -57,6 +58,8 @@ __device__ __forceinline__ void wgmma(float (&d)[kRegisters], uint64_t a, uint64
   static_assert(kCols / 2 <= kRegisters);
   if constexpr (kCols == 256) {
     EPS_WGMMA(256, EPS_REGISTERS_128, 128, 129, 130, EPS_ACC32(d, 0), EPS_ACC32(d, 32), EPS_ACC32(d, 64), EPS_ACC32(d, 96));
+  } else if constexpr (kCols == 224) {
+    EPS_WGMMA(224, EPS_REGISTERS_112, 112, 113, 114, EPS_ACC32(d, 0), EPS_ACC32(d, 32), EPS_ACC32(d, 64), EPS_ACC16(d, 96));
   } else if constexpr (kCols == 192) {
     EPS_WGMMA(192, EPS_REGISTERS_96, 96, 97, 98, EPS_ACC32(d, 0), EPS_ACC32(d, 32), EPS_ACC32(d, 64));
   } else if constexpr (kCols == 160) {
@@ -65,8 +68,10 @@ __device__ __forceinline__ void wgmma(float (&d)[kRegisters], uint64_t a, uint64
     EPS_WGMMA(128, EPS_REGISTERS_64, 64, 65, 66, EPS_ACC32(d, 0), EPS_ACC32(d, 32));
   } else if constexpr (kCols == 96) {
     EPS_WGMMA(96, EPS_REGISTERS_48, 48, 49, 50, EPS_ACC32(d, 0), EPS_ACC16(d, 32));
-  } else if constexpr (kCols == 80) {
-    EPS_WGMMA(80, EPS_REGISTERS_40, 40, 41, 42, EPS_ACC32(d, 0), EPS_ACC4(d, 32), EPS_ACC4(d, 36));
+  } else if constexpr (kCols == 64) {
+    EPS_WGMMA(64, EPS_REGISTERS_32, 32, 33, 34, EPS_ACC32(d, 0));
+  } else if constexpr (kCols == 32) {
+    EPS_WGMMA(32, EPS_REGISTERS_16, 16, 17, 18, EPS_ACC16(d, 0));
   } else {
     static_assert(kCols == 0, "a width that is not written down here");
   }
@@ -74,12 +79,13 @@ __device__ __forceinline__ void wgmma(float (&d)[kRegisters], uint64_t a, uint64
 
 #undef EPS_WGMMA
 #undef EPS_REGISTERS_128
+#undef EPS_REGISTERS_112
 #undef EPS_REGISTERS_96
 #undef EPS_REGISTERS_80
 #undef EPS_REGISTERS_64
 #undef EPS_REGISTERS_48
-#undef EPS_REGISTERS_40
 #undef EPS_REGISTERS_32
+#undef EPS_REGISTERS_16
 #undef EPS_ACC32
 #undef EPS_ACC16
 #undef EPS_ACC4

@@ -1,0 +1,125 @@
+// What all parts of the grouped GEMM's kernels agree on: tiles, shared memory, parameters.
+//
+// A tile of x . w^T is 64 rows of one operand for each of two compute groups, in steps of 64 of k, times up to 256 rows
+// of the other:
+//
+//   wide  a = x, 128 rows; b = the weight, kCols of its rows (columns of x . w^T). Fewest bytes where groups have many
+//         rows; the rows past the last 128 of a group cost a whole tile, or with at most 64 most of one.
+//   tall  a = the weight, 128 rows; b = x, up to 256 rows in steps of 32. A group's rows are dealt to tiles evenly, so
+//         that little is multiplied in vain.
+#pragma once
+
+#include "ops/cuda/kernels/grouped_gemm.h"
+#include "ops/cuda/kernels/grouped_gemm_ptx.cuh"
+#include "ops/cuda/kernels/grouped_gemm_walk.cuh"
+
+namespace eps::cuda {
+
+constexpr int kStepK = 64;  // of k in one stage: a 128-byte row, the widest swizzle
+constexpr int kRowBytes = kStepK * 2;
+constexpr int kGroupRows = 64;    // of operand a, a compute group's
+constexpr int kOperandRows = 2 * kGroupRows;
+constexpr int kWarpGroup = 128;
+constexpr int kComputeGroups = 2;
+constexpr int kThreads = (1 + kComputeGroups) * kWarpGroup;
+constexpr int kComputeWarps = kComputeGroups * kWarpGroup / 32;
+constexpr int kOutBytes = 16384;  // of a compute group, for its part of y on the way out
+constexpr int kOutRows = 16;      // of y in one copy
+constexpr int kWorkSlots = 4;
+constexpr int kWorkWords = sizeof(GroupedTileWork) / sizeof(int32_t);
+
+static_assert(kMaxWalkGroups == kMaxGroupsPerLaunch);
+
+template <int kTileColumns>
+struct WideTile {
+  static constexpr bool kIsTall = false;
+  static constexpr int kCols = kTileColumns;
+  static constexpr int kColBoxes = 2;                 // copies that a step of the weight is made of
+  static constexpr int kBoxCols = kCols / kColBoxes;  // rows of the weight in one: columns of x . w^T
+  static constexpr int kGateCols = kBoxCols / 2;      // kSiluMul: of gate, and as many of up
+  static_assert(kGateCols % 8 == 0, "each part of a copy ends with a group of the swizzle");
+};
+
+struct TallTile {
+  static constexpr bool kIsTall = true;
+  static constexpr int kCols = kOperandRows;
+};
+
+// A stage is a step of both operands, a before b; how many there are depends on the tile.
+constexpr int kStagesBytes = 196608;
+constexpr int kMaxStages = 8;
+constexpr int kOperandBytes = kOperandRows * kRowBytes;  // of a
+
+struct GroupedGemmSmem {
+  uint8_t stages[kStagesBytes];
+  uint8_t out[kComputeGroups][kOutBytes];
+  uint64_t full[kMaxStages];   // the copy engine has filled the stage
+  uint64_t empty[kMaxStages];  // the compute groups have read it
+  // The tiles that come next, from the thread that draws them.
+  uint64_t work_full[kWorkSlots];
+  uint64_t work_empty[kWorkSlots];  // the copying warp and the compute warps have read the slot
+  uint64_t work_wanted;             // the copies near the end of a tile
+  int32_t work[kWorkSlots][kWorkWords];
+  GroupedWalkTable table;
+};
+static_assert(sizeof(GroupedGemmSmem) <= 232448, "what an SM has");
+
+// Boxes of 32, 64 and 128 rows of x; of w as make_weight_map() says; 16 rows of y.
+struct GroupedGemmMaps {
+  CUtensorMap x[3];
+  CUtensorMap w;
+  CUtensorMap y;
+};
+constexpr int kMap32 = 0;
+constexpr int kMap64 = 1;
+constexpr int kMap128 = 2;
+
+struct GroupedGemmParams {
+  const int32_t* offsets;
+  int32_t* next_unit;
+  nv_bf16* y;
+  int64_t y_cols;
+  int num_groups;
+  int group_begin;
+  int tile_rows;  // at most
+  int col_tiles;
+  int k_steps;
+  int num_stages;
+  uint32_t stage_bytes;
+};
+
+// The stage that comes next, and how often the ring has gone round.
+struct Ring {
+  uint32_t size;
+  uint32_t stage = 0;
+  uint32_t parity = 0;
+  __device__ explicit Ring(uint32_t num_stages) : size(num_stages) {}
+  __device__ __forceinline__ void advance() {
+    if (++stage == size) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+  __device__ __forceinline__ void advance_by(uint32_t steps) {
+    parity ^= (stage + steps) / size & 1;
+    stage = (stage + steps) % size;
+  }
+};
+
+// By the 128 threads of a compute group.
+__device__ __forceinline__ void sync_compute_group(int compute_group) {
+  if (compute_group == 0) {
+    asm volatile("bar.sync 1, 128;" ::: "memory");
+  } else {
+    asm volatile("bar.sync 2, 128;" ::: "memory");
+  }
+}
+
+__device__ __forceinline__ float silu_mul(float gate, float up) { return __fdividef(gate, 1.0F + __expf(-gate)) * up; }
+
+__device__ __forceinline__ uint32_t pack_bf16(float a, float b) {
+  const __nv_bfloat162 v = __floats2bfloat162_rn(a, b);
+  return *reinterpret_cast<const uint32_t*>(&v);
+}
+
+}  // namespace eps::cuda
