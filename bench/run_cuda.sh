@@ -48,10 +48,11 @@ profile=(--profile "$temp/cuda.json")
 # The experts' products of DeepSeek-V2 (20 experts a GPU), kernels of all in turn in one process.
 if ((peers)); then
   arms=(expert_gemms.py --epsmoe "$bin/libepsmoe_cuda.so")
-  each=64,128,256,512,1024,2048,4096 rows=3072,6144,12288,24576,49152,98304 draws=3
+  each=64,128,192,256,320,512,1024,2048,4096 rows=3072,6144,12288,24576,49152,98304 draws=3
   if ((quick)); then each=128,1024 rows=6144,49152 draws=1; fi
   peer "${arms[@]}" ${deepgemm:+--deepgemm "$deepgemm"} --each $each --parts gate_up,down --streams 2
   peer "${arms[@]}" --rows $rows --draws $draws --parts ffn --sms 124,116
+  peer "${arms[@]}" --each $each --parts ffn
 fi
 
 v2=(bench gemm --device cuda --preset deepseek-v2 --num-experts 20 "${profile[@]}" --json)

@@ -19,7 +19,7 @@ and by whom, as far as it is there and takes the load:
     NAME              --also NAME=LIB: the same by another build of the library, to see what a change does
     deepgemm          m_grouped_bf16_gemm_nt_contiguous, every expert's rows padded to 128; padding is no work
     torch             torch._grouped_mm; ffn with silu and product as eager PyTorch runs them
-    torch bmm         equal rows only: one strided-batched cuBLAS product
+    torch bmm         equal rows only: strided-batched cuBLAS products
     torch mm          one cuBLAS product an expert, in one stream; torch mm xN: in N streams
 
 All arms of a load take turns in random order, in slices of some milliseconds without a pause between them, so that all
@@ -287,17 +287,21 @@ def main():
                     add(name, down, plain, GEMM_TOLERANCE)
                 else:
                     add(name, lambda up=up, down=down: (up(), down())[1], ffn, FFN_TOLERANCE)
+        def batched(x, weight):  # the experts' rows as one strided-batched product
+            return torch.bmm(x.view(experts, rows[0], -1), weight.transpose(1, 2))
+
         if part == "ffn":
             add("torch", lambda: layer.ffn(x, ends), ffn, FFN_TOLERANCE)
+            if equal:
+                add("torch bmm", lambda: batched(layer.silu_mul(batched(x, layer.gate_up)), layer.down), ffn,
+                    FFN_TOLERANCE)
             return arms
         add("torch", lambda: layer.grouped(x, weight, ends), plain, GEMM_TOLERANCE)
         if deepgemm:
             run, positions = deepgemm.bind(torch, x, weight, rows)
             add("deepgemm", run, plain, GEMM_TOLERANCE, positions)
         if equal:
-            cube = x.view(experts, rows[0], -1)
-            out = torch.empty(experts, rows[0], weight.shape[1], device="cuda", dtype=torch.bfloat16)
-            add("torch bmm", lambda: torch.bmm(cube, weight.transpose(1, 2), out=out), plain, GEMM_TOLERANCE)
+            add("torch bmm", lambda: batched(x, weight), plain, GEMM_TOLERANCE)
         out_of_loop = torch.full((num_rows, weight.shape[1]), float("nan"), device="cuda", dtype=torch.bfloat16)
         add("torch mm", lambda: layer.looped(x, weight, rows, out_of_loop), plain, GEMM_TOLERANCE)
         for count, loop in looped:

@@ -7,27 +7,28 @@
 namespace eps::cuda {
 namespace {
 
-// Fitted to 68 loads on an H200, all tiles in turn (docs/kernels/cuda-grouped-gemm.md). Times are in products of 128
-// rows with a column, or 128 columns with a row, on one SM.
-constexpr double kTileOverhead = 45;    // of a tile besides its products
-constexpr double kHalfTile = 0.56;      // of a tile's time that half of one takes
-constexpr double kLightTile = 0.67;     // the same for a wide tile with at most half of its rows
-constexpr double kWeightRead = 0.0119;  // of a row of a weight, by all SMs together: what bounds few rows
-constexpr double kUnevenTail = 0.9;     // rounds that the last tiles keep SMs waiting where tiles differ in size
-constexpr double kUneven = 1.0 / 3;     // their standard deviation, in means, from which on that is so
-constexpr double kSharpness = 8;        // of the bend between the limits
+// Fitted to 104 loads on H200s, all tiles in turn (docs/kernels/cuda-grouped-gemm.md). Times are in products of 128 rows
+// with a column, or 128 columns with a row, on one SM.
+constexpr double kWideOverhead = 47.1;  // of a tile besides its products
+constexpr double kTallOverhead = 39.1;
+constexpr double kHalfTile = 0.49;      // of a tile's time that half of one takes
+constexpr double kLightTile = 0.735;    // the same for a wide tile with at most half of its rows
+constexpr double kWeightRead = 0.0103;  // of a row of a weight, by all SMs together: what bounds few rows
+constexpr double kUnevenTail = 0.829;   // rounds that the last tiles keep SMs waiting where tiles differ in size
+constexpr double kUneven = 0.405;       // their standard deviation, in means, from which on that is so
+constexpr double kSharpness = 12.4;     // of the bend between the limits
 
 // Time of a product in such a tile.
 double product_cost(GroupedTile tile, GroupedEpilogue epilogue) {
   if (tile.cols != 192) return 1;
-  return epilogue == GroupedEpilogue::kSiluMul ? 1 / 1.03 : 1 / 0.92;
+  return epilogue == GroupedEpilogue::kSiluMul ? 1 / 1.05 : 1 / 0.994;
 }
 
-// Time of reading the weights, by how much the stages hold.
+// Time of reading the weights: by how much the stages hold.
 double read_cost(GroupedTile tile) {
   if (tile.cols == 256) return 1;
-  if (tile.cols == 192) return 1.03;
-  return tile.rows == 128 ? 0.95 : tile.rows == 160 ? 0.98 : 1.06;
+  if (tile.cols == 192) return 1.13;
+  return tile.rows == 128 ? 0.809 : tile.rows == 160 ? 0.831 : 0.94;
 }
 
 // A column of tiles of all groups.
@@ -47,7 +48,7 @@ Tiles tiles_of(std::span<const int64_t> rows_per_group, GroupedTile tile, double
   for (const int64_t rows : rows_per_group) {
     if (rows <= 0) continue;
     if (tile.cols > kOperandRows) {
-      const double cost = product * (tile.cols + kTileOverhead);
+      const double cost = product * (tile.cols + kWideOverhead);
       const int64_t whole = rows / kWideRows;
       const int64_t rest = rows % kWideRows;
       column.add(static_cast<double>(whole), cost);
@@ -56,8 +57,8 @@ Tiles tiles_of(std::span<const int64_t> rows_per_group, GroupedTile tile, double
       const int height = tile_height<true>(static_cast<int>(rows), tile.rows);
       const int64_t tiles = ceil_div(rows, height);
       const int last = static_cast<int>(rows - (tiles - 1) * height);
-      column.add(static_cast<double>(tiles - 1), height + kTileOverhead);
-      column.add(1, ceil_to(last, kTallGranule) + kTileOverhead);
+      column.add(static_cast<double>(tiles - 1), height + kTallOverhead);
+      column.add(1, ceil_to(last, kTallGranule) + kTallOverhead);
     }
   }
   return column;
