@@ -195,7 +195,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     barrier_init(shared_address(&smem.work_wanted), 1);
     barrier_init_done();
-    for (const CUtensorMap& map : maps.x) prefetch_map(map);
+    prefetch_map(maps.x[kMap64]);
+    if constexpr (Tile::kIsTall) {
+      prefetch_map(maps.x[kMap32]);
+      prefetch_map(maps.x[kMap128]);
+    }
     prefetch_map(maps.w);
     prefetch_map(maps.y);
   }

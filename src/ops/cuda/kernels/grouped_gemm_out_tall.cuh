@@ -15,6 +15,7 @@ struct TallOut {
   static constexpr int kPitch = kCols * 2;
   static constexpr int kRows = kOutBytes / kPitch;  // at a time
   static constexpr int kMatrices = kSilu ? kRows / 8 : kRows / 8 * 2;  // of a warp: 8 rows of y and 8 columns
+  static constexpr int kRowsOfFour = kSilu ? 32 : 16;                 // rows that four of them hold
   static_assert(kMatrices == 32);
 
   uint32_t packed[kMatrices];
@@ -23,12 +24,13 @@ struct TallOut {
   int col;
 };
 
-// Fills the block from the sums of rows first_row and on.
+// Fills the block's rows from the sums of rows first_row and on.
 template <GroupedEpilogue kEpilogue, int kSums>
 __device__ __forceinline__ void pack_rows(TallOut<kEpilogue>& out, const float (&d)[kSums], int first_row) {
 #pragma unroll
   for (int m = 0; m < out.kMatrices; ++m) {
     if constexpr (out.kSilu) {
+      if (m / 4 * out.kRowsOfFour >= out.rows) break;  // not for kStore, which would spill registers
       const int at = (first_row / 8 + m) * 4;
       out.packed[m] = pack_bf16(silu_mul(d[at], d[at + 2]), silu_mul(d[at + 1], d[at + 3]));
     } else {
@@ -50,10 +52,9 @@ __device__ __forceinline__ void write_rows(const TallOut<kEpilogue>& out, uint8_
   const auto swizzled = [](int row, int piece) { return row * kPitch + (piece ^ (kSilu ? row / 2 % 4 : row % 8)) * 16; };
   if (lane == 0) wait_stores_read<0>();
   sync_compute_group(compute_group);
-  constexpr int kRowsOfFour = kSilu ? 32 : 16;
 #pragma unroll
   for (int m = 0; m < out.kMatrices; m += 4) {
-    if (m / 4 * kRowsOfFour >= out.rows) break;
+    if (m / 4 * out.kRowsOfFour >= out.rows) break;
     const int matrix = m + lane / 8;
     const int row = (kSilu ? matrix : matrix / 2) * 8 + lane % 8;
     const int piece = kSilu ? warp : warp * 2 + matrix % 2;

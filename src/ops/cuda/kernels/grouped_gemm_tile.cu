@@ -54,11 +54,10 @@ Tiles tiles_of(std::span<const int64_t> rows_per_group, GroupedTile tile, double
       column.add(static_cast<double>(whole), cost);
       if (rest > 0) column.add(1, rest <= kWideRows / 2 ? kLightTile * cost : cost);
     } else {
-      const int height = tile_height<true>(static_cast<int>(rows), tile.rows);
-      const int64_t tiles = ceil_div(rows, height);
-      const int last = static_cast<int>(rows - (tiles - 1) * height);
-      column.add(static_cast<double>(tiles - 1), height + kTallOverhead);
-      column.add(1, ceil_to(last, kTallGranule) + kTallOverhead);
+      const RowTiles<true> tiles(static_cast<int>(rows), tile.rows);
+      const int least = tiles.least * kTallGranule;
+      column.add(tiles.larger, least + kTallGranule + kTallOverhead);
+      column.add(tiles.count - tiles.larger, least + kTallOverhead);
     }
   }
   return column;

@@ -20,15 +20,24 @@ struct GroupedTileWork {
   int col_half;  // -1: the whole tile; 0, 1: that half of its columns (wide tiles)
 };
 
-__host__ __device__ constexpr int ceil_to(int a, int granule) { return (a + granule - 1) / granule * granule; }
-
-// Rows of a group's tiles, of which the last may have fewer: as even as can be for tall ones. rows > 0.
+// How the rows of a group are dealt to tiles: in granules of 128 rows (wide tiles) or 32 (tall), as evenly as can be.
 template <bool kIsTall>
-__host__ __device__ constexpr int tile_height(int rows, int max_tile_rows) {
-  if constexpr (!kIsTall) return kWideRows;
-  const int tiles = (rows + max_tile_rows - 1) / max_tile_rows;
-  return ceil_to((rows + tiles - 1) / tiles, kTallGranule);
-}
+struct RowTiles {
+  static constexpr int kGranule = kIsTall ? kTallGranule : kWideRows;
+  int count;
+  int least;   // granules of a tile
+  int larger;  // tiles that have one more: the first ones
+
+  __host__ __device__ RowTiles(int rows, int max_tile_rows) {
+    const int granules = (rows + kGranule - 1) / kGranule;
+    const int most = max_tile_rows / kGranule;
+    count = (granules + most - 1) / most;
+    least = count > 0 ? granules / count : 0;
+    larger = granules - least * count;
+  }
+  // Where tile `i` begins, from the group's first row.
+  __host__ __device__ int begin(int i) const { return (i * least + (i < larger ? i : larger)) * kGranule; }
+};
 
 // Tables in shared memory: row offsets, units of work before each group, and in all. The units that would leave more
 // than half of the blocks idle in a last round are cut in two, by columns if wide, by rows if tall.
@@ -49,9 +58,7 @@ __device__ void build_walk_table(GroupedWalkTable& table, const int32_t* offsets
     const int g = first + lane;
     const bool valid = g < num_groups;
     const int begin = valid ? offsets[g] : 0;
-    const int rows = valid ? offsets[g + 1] - begin : 0;
-    const int height = rows > 0 ? tile_height<kIsTall>(rows, max_tile_rows) : 1;
-    const int units = (rows + height - 1) / height * col_tiles;
+    const int units = valid ? RowTiles<kIsTall>(offsets[g + 1] - begin, max_tile_rows).count * col_tiles : 0;
     int sum = units;  // of this group and those before it
     for (int d = 1; d < 32; d *= 2) {
       const int other = __shfl_up_sync(~0U, sum, d);
@@ -91,28 +98,27 @@ class GroupedWalk {
     work.group = group_;
     const int begin = table_.row_begin[group_];
     const int rows = table_.row_begin[group_ + 1] - begin;
-    const int height = tile_height<kIsTall>(rows, max_tile_rows_);
+    const RowTiles<kIsTall> tiles(rows, max_tile_rows_);
     // Inside a group the walk goes down a band of row tiles, then on to the next columns: the tiles in flight at one time
     // then form a block of y that is neither flat nor thin and touch few different rows of x and w.
-    const int row_tiles = (rows + height - 1) / height;
     const int i = unit - table_.unit_begin[group_];
-    const int bands = (row_tiles + kBand - 1) / kBand;
-    const int band = (row_tiles + bands - 1) / bands;  // all but the last
+    const int bands = (tiles.count + kBand - 1) / kBand;
+    const int band = (tiles.count + bands - 1) / bands;  // all but the last
     const int first = i / (band * col_tiles_) * band;
-    const int width = min(band, row_tiles - first);
+    const int width = min(band, tiles.count - first);
     const int j = i - first * col_tiles_;
     work.col_tile = j / width;
     work.col_half = kIsTall ? -1 : half;
-    const int row = (first + j % width) * height;
-    work.row = begin + row;
-    work.rows = min(height, rows - row);
-    if constexpr (kIsTall) {
-      if (half >= 0) {
-        const int first_half = min(work.rows, ceil_to((work.rows + 1) / 2, kTallGranule));
-        work.row += half * first_half;
-        work.rows = half == 0 ? first_half : work.rows - first_half;
-      }
+    const int tile = first + j % width;
+    int first_row = tiles.begin(tile);
+    int last_row = tiles.begin(tile + 1);
+    if (kIsTall && half >= 0) {
+      const int middle = first_row + (last_row - first_row + kTallGranule) / (2 * kTallGranule) * kTallGranule;
+      if (half == 0) last_row = middle;
+      if (half == 1) first_row = middle;
     }
+    work.row = begin + first_row;
+    work.rows = min(last_row, rows) - first_row;
     return work;
   }
 
