@@ -59,7 +59,7 @@ v2=(bench gemm --device cuda --preset deepseek-v2 --num-experts 20 "${profile[@]
 tokens=(512 1024 2048 4096 8192 16384)  # six rows a token: 3k to 98k rows
 ((quick)) && tokens=(1024 8192)
 for t in "${tokens[@]}"; do record "${v2[@]}" --skew dirichlet:8 --tokens "$t" --loads 2 -r 7; done
-# Regret over many loads: even, skewed and very skewed.
+# Regret over many loads, skewed and very skewed.
 if ((!quick)); then
   for skew in dirichlet:8 dirichlet:1; do
     for t in 256 2048; do record "${v2[@]}" --skew "$skew" --tokens "$t" --loads 60 -r 3; done

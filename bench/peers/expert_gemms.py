@@ -215,7 +215,7 @@ def main():
     parts = options.parts.split(",")
     if not set(parts) <= {"gate_up", "down", "ffn"}:
         fail(f"--parts {options.parts}: wanted some of gate_up,down,ffn")
-    if not options.epsmoe and (options.sms or options.tiles):
+    if not (options.epsmoe or options.also) and (options.sms or options.tiles):
         fail("--sms and --tiles are for the arms of --epsmoe LIB, which is missing")
     if any("=" not in build for build in options.also):
         fail(f"--also {' '.join(options.also)}: wanted NAME=LIB")

@@ -58,13 +58,16 @@ TEST_F(ProfileLookup, FilesThenTheFolderThenTheBundledOnes) {
 
 TEST_F(ProfileLookup, UnknownNamesListWhatThereIs) {
   write("box.json", "mine");
-  EXPECT_NE(error_of("box", ErrorKind::kUsage).find("one of cpu, cuda-h200, h200, h800, or a file"), std::string::npos);
-  setenv(kProfileDirVariable, dir_.c_str(), 1);
-  EXPECT_NE(error_of("b200", ErrorKind::kUsage).find("got b200, wanted one of box, cpu, cuda-h200, h200, h800"),
+  EXPECT_NE(error_of("box", ErrorKind::kUsage).find("one of cpu, cuda-h100, cuda-h200, h200, h800, or a file"),
             std::string::npos);
+  setenv(kProfileDirVariable, dir_.c_str(), 1);
+  EXPECT_NE(
+      error_of("b200", ErrorKind::kUsage).find("got b200, wanted one of box, cpu, cuda-h100, cuda-h200, h200, h800"),
+      std::string::npos);
   EXPECT_NE(error_of("", ErrorKind::kUsage).find("no such profile"), std::string::npos);
   setenv(kProfileDirVariable, "/nowhere", 1);
-  EXPECT_NE(error_of("b200", ErrorKind::kUsage).find("one of cpu, cuda-h200, h200, h800"), std::string::npos);
+  EXPECT_NE(error_of("b200", ErrorKind::kUsage).find("one of cpu, cuda-h100, cuda-h200, h200, h800"),
+            std::string::npos);
 }
 
 TEST_F(ProfileLookup, FilesThatAreNoProfilesAreNamed) {

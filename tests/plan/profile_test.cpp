@@ -210,13 +210,14 @@ TEST(BundledProfiles, AreSoundAndSayWhereEachNumberIsFrom) {
     }
     for (const std::string& key : keys) EXPECT_TRUE(has_source(p, key)) << bundled.name << " " << key;
   }
-  EXPECT_EQ(names, (std::vector<std::string>{"cpu", "cuda-h200", "h200", "h800"}));
+  EXPECT_EQ(names, (std::vector<std::string>{"cpu", "cuda-h100", "cuda-h200", "h200", "h800"}));
   try {
     bundled_profile("b200");
     FAIL();
   } catch (const Error& e) {
     EXPECT_EQ(e.kind(), ErrorKind::kUsage);
-    EXPECT_NE(std::string(e.what()).find("got b200, wanted one of cpu, cuda-h200, h200, h800"), std::string::npos)
+    EXPECT_NE(std::string(e.what()).find("got b200, wanted one of cpu, cuda-h100, cuda-h200, h200, h800"),
+              std::string::npos)
         << e.what();
   }
 }

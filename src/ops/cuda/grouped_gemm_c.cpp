@@ -1,5 +1,6 @@
 #include "ops/cuda/grouped_gemm_c.h"
 
+#include <algorithm>
 #include <exception>
 #include <numeric>
 #include <string>
@@ -21,6 +22,15 @@ void run(const EpsmoeGroupedGemm& from) {
           .wanted = "columns of y and k in multiples of 8",
           .hint = ""});
   }
+  const GroupedTile tile{from.tile_rows, from.tile_cols};
+  const bool is_chosen = tile == GroupedTile{};
+  if (!is_chosen && std::ranges::find(kGroupedTiles, tile) == std::end(kGroupedTiles)) {
+    fail(ErrorKind::kUsage, "epsmoe_grouped_gemm",
+         {.what = "a tile that no kernel has",
+          .got = fmt::format("{} rows, {} columns", tile.rows, tile.cols),
+          .wanted = "one that grouped_gemm_c.h lists, or 0 and 0",
+          .hint = ""});
+  }
   const std::span<const int64_t> rows(from.rows, static_cast<size_t>(from.num_groups));
   const GroupedWeight weight =
       make_grouped_weight(static_cast<const nv_bf16*>(from.w), from.num_groups, from.n, from.k);
@@ -32,8 +42,7 @@ void run(const EpsmoeGroupedGemm& from) {
   call.next_unit = static_cast<int32_t*>(from.workspace);
   call.max_rows = std::accumulate(rows.begin(), rows.end(), int64_t{0});
   call.epilogue = epilogue;
-  call.tile = from.tile_cols > 0 ? GroupedTile{from.tile_rows, from.tile_cols}
-                                 : choose_tile(rows, from.n, epilogue, from.num_sms);
+  call.tile = is_chosen ? choose_tile(rows, from.n, epilogue, from.num_sms) : tile;
   call.num_sms = from.num_sms;
   grouped_gemm(call, static_cast<cudaStream_t>(from.stream));
 }

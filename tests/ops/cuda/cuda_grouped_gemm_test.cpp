@@ -164,6 +164,11 @@ TEST_F(CudaGroupedGemmTest, SizesThatNoKernelTakesAreSaid) {
   call.k = 64;
   EXPECT_EQ(run_(&call), 1);
   EXPECT_NE(std::string(error_()).find("n 17, k 64"), std::string::npos) << error_();
+  call.n = 16;
+  call.tile_rows = 100;
+  call.tile_cols = 128;
+  EXPECT_EQ(run_(&call), 1);
+  EXPECT_NE(std::string(error_()).find("100 rows, 128 columns"), std::string::npos) << error_();
 }
 
 }  // namespace
