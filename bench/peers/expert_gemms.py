@@ -193,7 +193,8 @@ def tiles(text):
 def main():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epsmoe", metavar="LIB", help="libepsmoe_cuda.so")
-    parser.add_argument("--also", metavar="NAME=LIB", action="append", default=[], help="another build; may be given again")
+    parser.add_argument("--also", metavar="NAME=LIB", action="append", default=[],
+                        help="another build with the same C interface; may be given again")
     parser.add_argument("--deepgemm", metavar="DIR", help="the folder that holds the built package deep_gemm")
     parser.add_argument("--hidden", type=positive, default=5120, help="hidden size (default: 5120, DeepSeek-V2)")
     parser.add_argument("--inner", type=positive, default=1536, help="size inside an expert (default: 1536)")
@@ -217,8 +218,10 @@ def main():
         fail(f"--parts {options.parts}: wanted some of gate_up,down,ffn")
     if not (options.epsmoe or options.also) and (options.sms or options.tiles):
         fail("--sms and --tiles are for the arms of --epsmoe LIB, which is missing")
-    if any("=" not in build for build in options.also):
-        fail(f"--also {' '.join(options.also)}: wanted NAME=LIB")
+    named = [build.split("=", 1) for build in options.also if "=" in build]
+    names = ["epsmoe", "deepgemm", *(name for name, _ in named)]
+    if len(named) < len(options.also) or len(set(names)) < len(names) or any(n.startswith("torch") for n in names):
+        fail(f"--also {' '.join(options.also)}: wanted NAME=LIB, each time another name and no other arm's")
     if options.hidden % 64 or options.inner % 64:
         fail("--hidden and --inner must be multiples of 64, the depth of a DeepGEMM tile")
     loads = []
@@ -235,7 +238,7 @@ def main():
         fail(f"--loads: {experts} experts in its first line, {options.experts} in other loads; --experts {experts}?")
     torch = require_grouped_mm()
     builds = {"epsmoe": Epsmoe(options.epsmoe)} if options.epsmoe else {}
-    builds |= {name: Epsmoe(path) for name, path in (build.split("=", 1) for build in options.also)}
+    builds |= {name: Epsmoe(path) for name, path in named}
     deepgemm = DeepGemm(options.deepgemm) if options.deepgemm else None
     check_fits(torch, 6 * experts * options.hidden * options.inner +
                10 * (most + 128 * experts) * (options.hidden + 2 * options.inner) + 4e9)

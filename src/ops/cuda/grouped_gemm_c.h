@@ -22,10 +22,11 @@ typedef struct EpsmoeGroupedGemm {
   int32_t num_groups;
   int32_t silu_mul; /* 0: y = x . w^T; 1: the first n / 2 rows of w are gate, the others up: y = silu(gate) * up */
   int32_t num_sms;  /* SMs to take; 0: all */
-  int32_t
-      tile_rows; /* of the result that an SM computes at a time: 128 with 256 or 192 columns; 256, 224, 160 or 128 */
-  int32_t tile_cols; /* with 128 columns; both 0: chosen by the rows */
-  void* stream;      /* cudaStream_t */
+  /* The tile of x . w^T that an SM computes at a time, rows x columns: 128 x 256, 128 x 192, 256 x 128, 224 x 128,
+   * 160 x 128 or 128 x 128; both 0: chosen by the rows. */
+  int32_t tile_rows;
+  int32_t tile_cols;
+  void* stream; /* cudaStream_t */
 } EpsmoeGroupedGemm;
 
 /* Enqueues the product on the stream. Pointers must start on 16 bytes, n (n / 2 with silu_mul) and k be multiples of 8.

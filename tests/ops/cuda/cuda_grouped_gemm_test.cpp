@@ -112,6 +112,34 @@ class CudaGroupedGemmTest : public test::GpuTest {
         got, want, [&](size_t i) { return allowed[i]; }, what);
   }
 
+  // Both epilogues by every tile, on all and on few SMs.
+  void compare_tiles(const Load& load, int64_t n, int64_t k) {
+    const int64_t total = std::accumulate(load.rows.begin(), load.rows.end(), int64_t{0});
+    const auto x = random_.normal(total * k, 1.0, DType::kBF16);
+    const auto w = random_.normal(std::ssize(load.rows) * n * k, 0.5, DType::kBF16);
+    const auto x_gpu = on_device(DType::kBF16, {total, k}, x);
+    const auto w_gpu = on_device(DType::kBF16, {std::ssize(load.rows) * n, k}, w);
+    for (const int silu_mul : {0, 1}) {
+      const std::string what = fmt::format("{}, [{}, {}]{}", load.name, n, k, silu_mul != 0 ? ", silu" : "");
+      EpsmoeGroupedGemm call{};
+      call.n = n;
+      call.k = k;
+      call.silu_mul = silu_mul;
+      const auto chosen = multiply(x_gpu, w_gpu, load, call);
+      expect_right(chosen, load, x, w, call, what);
+      for (const auto& [tile_rows, tile_cols] : kTiles) {
+        for (const int num_sms : {0, 1, 7}) {
+          if (test::is_brief() && num_sms == 1) continue;
+          call.tile_rows = tile_rows;
+          call.tile_cols = tile_cols;
+          call.num_sms = num_sms;
+          expect_equal(multiply(x_gpu, w_gpu, load, call), chosen,
+                       fmt::format("{}, tile {} x {}, {} SMs", what, tile_rows, tile_cols, num_sms));
+        }
+      }
+    }
+  }
+
   int (*run_)(const EpsmoeGroupedGemm*) = nullptr;
   const char* (*error_)() = nullptr;
   int (*synchronize_)() = nullptr;
@@ -126,33 +154,17 @@ TEST_F(CudaGroupedGemmTest, EveryTileGivesTheSameAndIsRight) {
                              {"tile edges", {127, 128, 129, 255, 256, 257, 0, 1, 63, 64, 65}}};
   if (!test::is_brief()) loads.push_back({"uneven", {700, 0, 330, 64, 3, 192, 1, 1, 40, 520}});
   for (const Load& load : loads) {
-    const int64_t total = std::accumulate(load.rows.begin(), load.rows.end(), int64_t{0});
-    for (const auto& [n, k] : shapes) {
-      const auto x = random_.normal(total * k, 1.0, DType::kBF16);
-      const auto w = random_.normal(std::ssize(load.rows) * n * k, 0.5, DType::kBF16);
-      const auto x_gpu = on_device(DType::kBF16, {total, k}, x);
-      const auto w_gpu = on_device(DType::kBF16, {std::ssize(load.rows) * n, k}, w);
-      for (const int silu_mul : {0, 1}) {
-        const std::string what = fmt::format("{}, [{}, {}]{}", load.name, n, k, silu_mul != 0 ? ", silu" : "");
-        EpsmoeGroupedGemm call{};
-        call.n = n;
-        call.k = k;
-        call.silu_mul = silu_mul;
-        const auto chosen = multiply(x_gpu, w_gpu, load, call);
-        expect_right(chosen, load, x, w, call, what);
-        for (const auto& [tile_rows, tile_cols] : kTiles) {
-          for (const int num_sms : {0, 1, 7}) {
-            if (test::is_brief() && num_sms == 1) continue;
-            call.tile_rows = tile_rows;
-            call.tile_cols = tile_cols;
-            call.num_sms = num_sms;
-            expect_equal(multiply(x_gpu, w_gpu, load, call), chosen,
-                         fmt::format("{}, tile {} x {}, {} SMs", what, tile_rows, tile_cols, num_sms));
-          }
-        }
-      }
-    }
+    for (const auto& [n, k] : shapes) compare_tiles(load, n, k);
   }
+}
+
+TEST_F(CudaGroupedGemmTest, MoreStepsThanTheRingHas) { compare_tiles({"long sums", {0, 300, 1, 0, 65, 200}}, 48, 840); }
+
+TEST_F(CudaGroupedGemmTest, MoreGroupsThanOneLaunchTakes) {
+  if (test::is_brief()) GTEST_SKIP() << "the same kernel twice";
+  Load load{"300 groups", {}};
+  for (int64_t group = 0; group < 300; ++group) load.rows.push_back(group * 7 % 5);
+  compare_tiles(load, 48, 72);
 }
 
 TEST_F(CudaGroupedGemmTest, SizesThatNoKernelTakesAreSaid) {

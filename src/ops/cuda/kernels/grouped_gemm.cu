@@ -73,22 +73,17 @@ CUtensorMap make_matrix_map(const nv_bf16* data, int64_t rows, int64_t cols, int
 }
 
 // Gate and up (`parts` 2) are a dimension of their own, so that a box at the end of one does not read the next.
-template <int kCols>
+template <typename Tile>
 CUtensorMap make_weight_map(const GroupedWeight& w, int parts) {
   const int64_t row = w.k * int64_t{sizeof(nv_bf16)};
   const int64_t part_rows = w.n / parts;
   const int64_t groups = w.num_groups;
-  if constexpr (kCols == TallTile::kCols) {
-    if (parts == 1) {
-      return make_map<4>(w.data, {w.k, w.n, 1, groups}, {row, w.n * row, w.n * row}, {kStepK, kOperandRows, 1, 1},
-                         CU_TENSOR_MAP_SWIZZLE_128B);
-    }
+  if (Tile::kIsTall && parts == 2) {
     return make_map<5>(w.data, {w.k, 8, parts, part_rows / 8, groups}, {row, part_rows * row, 8 * row, w.n * row},
-                       {kStepK, 8, parts, kOperandRows / 8 / parts, 1}, CU_TENSOR_MAP_SWIZZLE_128B);
-  } else {
-    return make_map<4>(w.data, {w.k, part_rows, parts, groups}, {row, part_rows * row, w.n * row},
-                       {kStepK, WideTile<kCols>::kBoxCols / parts, parts, 1}, CU_TENSOR_MAP_SWIZZLE_128B);
+                       {kStepK, 8, parts, kRowsA / 8 / parts, 1}, CU_TENSOR_MAP_SWIZZLE_128B);
   }
+  return make_map<4>(w.data, {w.k, part_rows, parts, groups}, {row, part_rows * row, w.n * row},
+                     {kStepK, Tile::kBoxCols / parts, parts, 1}, CU_TENSOR_MAP_SWIZZLE_128B);
 }
 
 template <GroupedEpilogue kEpilogue, typename Tile>
@@ -142,11 +137,12 @@ bool can_run_grouped(int64_t n, int64_t k, GroupedEpilogue epilogue) {
 GroupedWeight make_grouped_weight(const nv_bf16* data, int num_groups, int64_t n, int64_t k) {
   GroupedWeight weight{.data = data, .num_groups = num_groups, .n = n, .k = k};
   if (num_groups == 0) return weight;
-  for (const auto& [epilogue, parts] : {std::pair(GroupedEpilogue::kStore, 1), std::pair(GroupedEpilogue::kSiluMul, 2)}) {
+  for (const auto& [epilogue, parts] :
+       {std::pair(GroupedEpilogue::kStore, 1), std::pair(GroupedEpilogue::kSiluMul, 2)}) {
     if (!can_run_grouped(n, k, epilogue)) continue;
-    weight.maps[map_index(256)][parts - 1] = make_weight_map<256>(weight, parts);
-    weight.maps[map_index(192)][parts - 1] = make_weight_map<192>(weight, parts);
-    weight.maps[map_index(128)][parts - 1] = make_weight_map<128>(weight, parts);
+    weight.maps[map_index(256)][parts - 1] = make_weight_map<WideTile<256>>(weight, parts);
+    weight.maps[map_index(192)][parts - 1] = make_weight_map<WideTile<192>>(weight, parts);
+    weight.maps[map_index(128)][parts - 1] = make_weight_map<TallTile>(weight, parts);
   }
   return weight;
 }
@@ -158,8 +154,8 @@ void grouped_gemm(const GroupedGemmCall& call, cudaStream_t stream) {
   const bool supported = is_tile && can_run_grouped(w.n, w.k, call.epilogue);
   EPS_CUDA(supported ? cudaSuccess : cudaErrorInvalidValue);
   const int sms = resolve_sms(call.num_sms);
-  const int b_rows = call.tile.cols > kOperandRows ? call.tile.cols : call.tile.rows;
-  const int stage_bytes = kOperandBytes + b_rows * kRowBytes;
+  const int b_rows = call.tile.is_tall() ? call.tile.rows : call.tile.cols;
+  const int stage_bytes = kBytesA + b_rows * kRowBytes;
   for (int begin = 0; begin < w.num_groups; begin += kMaxGroupsPerLaunch) {
     const GroupedGemmParams p{
         .offsets = call.offsets + begin,

@@ -25,6 +25,7 @@ enum class GroupedEpilogue {
 struct GroupedTile {
   int rows = 0;
   int cols = 0;
+  constexpr bool is_tall() const { return cols == 128; }
   bool operator==(const GroupedTile&) const = default;
 };
 inline constexpr GroupedTile kGroupedTiles[] = {{128, 256}, {128, 192}, {256, 128}, {224, 128}, {160, 128}, {128, 128}};

@@ -55,13 +55,13 @@ class StepCopies<kEpilogue, TallTile> {
   __device__ StepCopies(const GroupedTileWork& work, int group)
       : row_(work.row), group_(group), col_tile_(work.col_tile), x_boxes_((work.rows + 31) / 32) {}
 
-  __device__ __forceinline__ uint32_t bytes() const { return (kOperandRows + x_boxes_ * 32) * kRowBytes; }
+  __device__ __forceinline__ uint32_t bytes() const { return (kRowsA + x_boxes_ * 32) * kRowBytes; }
   __device__ __forceinline__ void start(const GroupedGemmMaps& maps, uint32_t a, uint32_t b, uint32_t full,
                                         int k) const {
     if constexpr (kSilu) {
-      load_box(a, maps.w, full, k, 0, 0, col_tile_ * (kOperandRows / 8 / 2), group_);
+      load_box(a, maps.w, full, k, 0, 0, col_tile_ * (kRowsA / 8 / 2), group_);
     } else {
-      load_box(a, maps.w, full, k, col_tile_ * kOperandRows, 0, group_);
+      load_box(a, maps.w, full, k, col_tile_ * kRowsA, 0, group_);
     }
     int row = row_;
     const auto load_rows = [&](int map, int rows) {
@@ -99,8 +99,9 @@ __device__ void load_tiles(GroupedGemmSmem& smem, const GroupedGemmMaps& maps, c
       if (is_leader) {
         if (step == ask_step) barrier_arrive(shared_address(&smem.work_wanted));
         barrier_expect(full, copies.bytes());
-        copies.start(maps, a, a + kOperandBytes, full, step * kStepK);
+        copies.start(maps, a, a + kBytesA, full, step * kStepK);
       }
+      __syncwarp();  // a lane that fell two rounds of the ring behind would wait for a phase that does not come
       ring.advance();
     }
   }

@@ -35,7 +35,7 @@ __device__ __forceinline__ void multiply(GroupedGemmSmem& smem, float (&d)[kSums
     const uint32_t stage = shared_address(smem.stages) + ring.stage * p.stage_bytes;
     barrier_wait(shared_address(&smem.full[ring.stage]), ring.parity);
     const uint64_t a = make_operand_desc(stage + compute_group * kGroupRows * kRowBytes);
-    const uint64_t b = make_operand_desc(stage + kOperandBytes);
+    const uint64_t b = make_operand_desc(stage + kBytesA);
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < kStepK / 16; ++i) {
@@ -70,7 +70,7 @@ __device__ void compute_wide_tiles(GroupedGemmSmem& smem, const CUtensorMap& y_m
   constexpr int kChunkCols = kSilu ? Tile::kGateCols : kOutPitch / 2;
   constexpr int kBlockCols = kChunkCols * (kSilu ? 1 : kOutBuffers);  // written at a time
   float d[Tile::kCols / 2];
-  // The buffers hold half of a tile of kStore. The other half waits in registers for the next tile's products to run:
+  // What does not fit the buffers (kStore: columns past 128) waits in registers for the next tile's products to run:
   // blocks end their tiles together, and all of y at once takes L2 as long as two or three steps.
   OutBlock<kChunkCols> late;
   const auto write_late = [&] {
@@ -150,7 +150,7 @@ __device__ void compute_tall_tiles(GroupedGemmSmem& smem, const CUtensorMap& y_m
   WorkReader reader(smem);
   Ring ring(static_cast<uint32_t>(p.num_stages));
   float d[kMaxTallRows / 2];
-  Out late;  // as for wide tiles: rows that do not fit the buffer
+  Out late;  // as for wide tiles (kStore: rows past 128)
   const auto write_late = [&] {
     if (late.rows > 0) write_rows(late, buffer, compute_group, y_map, p);
     late.rows = 0;

@@ -1,7 +1,7 @@
 // How tall tiles of a grouped GEMM are written: each compute group its columns of y, 64 of them or with kSiluMul 32.
 //
-// The sums of a tall tile lie crosswise, a thread's over many rows of y and few columns; the matrix store turns 8 x 8 of
-// them at a time.
+// The sums of a tall tile lie crosswise, a thread's over many rows of y and few columns; the matrix store turns 8 x 8
+// of them at a time.
 #pragma once
 
 #include "ops/cuda/kernels/grouped_gemm_shape.cuh"
@@ -13,9 +13,9 @@ struct TallOut {
   static constexpr bool kSilu = kEpilogue == GroupedEpilogue::kSiluMul;
   static constexpr int kCols = kSilu ? kGroupRows / 2 : kGroupRows;  // a compute group's
   static constexpr int kPitch = kCols * 2;
-  static constexpr int kRows = kOutBytes / kPitch;  // at a time
+  static constexpr int kRows = kOutBytes / kPitch;                     // at a time
   static constexpr int kMatrices = kSilu ? kRows / 8 : kRows / 8 * 2;  // of a warp: 8 rows of y and 8 columns
-  static constexpr int kRowsOfFour = kSilu ? 32 : 16;                 // rows that four of them hold
+  static constexpr int kRowsOfFour = kSilu ? 32 : 16;                  // rows that four of them hold
   static_assert(kMatrices == 32);
 
   uint32_t packed[kMatrices];
@@ -49,7 +49,9 @@ __device__ __forceinline__ void write_rows(const TallOut<kEpilogue>& out, uint8_
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int warp = static_cast<int>(threadIdx.x % kWarpGroup / 32);
   // The copy engine's swizzle: 16-byte pieces of a row change places by bits of the row.
-  const auto swizzled = [](int row, int piece) { return row * kPitch + (piece ^ (kSilu ? row / 2 % 4 : row % 8)) * 16; };
+  const auto swizzled = [](int row, int piece) {
+    return row * kPitch + (piece ^ (kSilu ? row / 2 % 4 : row % 8)) * 16;
+  };
   if (lane == 0) wait_stores_read<0>();
   sync_compute_group(compute_group);
 #pragma unroll

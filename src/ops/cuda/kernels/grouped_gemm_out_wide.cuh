@@ -10,11 +10,12 @@ constexpr int kChunkBytes = kOutRows * kOutPitch;
 constexpr int kOutBuffers = 2;  // of each warp
 
 // A warp's 16 rows of y (or the last `rows` of a group) times up to two chunks of kChunkCols columns, as the matrix
-// store takes them: in pairs of eight columns (where those are one too many, it is stored as it is and read by nobody).
+// store takes them: in pairs of eight columns.
 template <int kChunkColumns>
 struct OutBlock {
   static constexpr int kChunkCols = kChunkColumns;
-  uint32_t packed[kOutBuffers][(kChunkCols + 15) / 16 * 4];
+  static_assert(kChunkCols % 16 == 0);
+  uint32_t packed[kOutBuffers][kChunkCols / 4];
   int rows = 0;  // 0: nothing to write
   int row;
   int col;
@@ -39,8 +40,8 @@ __device__ __forceinline__ void pack_block(OutBlock<kChunkCols>& block, const fl
   }
 }
 
-// The block's first `num_cols` columns, through shared memory: chunks of 64 columns and 16 rows by the copy engine, others
-// by 16-byte stores. By one warp. The first buffer is waited for, and with it all others.
+// The block's first `num_cols` columns, through shared memory: chunks of 64 columns and 16 rows by the copy engine,
+// others by 16-byte stores. By one warp. The first buffer is waited for, and with it all others.
 template <int kFirstBuffer, int kChunkCols>
 __device__ __forceinline__ void write_block(const OutBlock<kChunkCols>& block, int num_cols,
                                             uint8_t (&buffers)[kOutBuffers][kChunkBytes], const CUtensorMap& y_map,

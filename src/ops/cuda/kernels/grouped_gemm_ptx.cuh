@@ -1,5 +1,5 @@
-// The pieces of PTX that the grouped GEMM is made of: transaction barriers and the tensor copy engine. `bar`, `smem` are
-// shared memory addresses of this block, as shared_address() gives them.
+// The pieces of PTX that the grouped GEMM is made of: transaction barriers and the tensor copy engine. `bar`, `smem`
+// are shared memory addresses of this block, as shared_address() gives them.
 #pragma once
 
 #include <cuda.h>
@@ -57,8 +57,8 @@ __device__ __forceinline__ void load_box(uint32_t smem, const CUtensorMap& map, 
       "l"(&map), "r"(bar), "r"(x), "r"(y), "r"(z), "r"(w)
       : "memory");
 }
-__device__ __forceinline__ void load_box(uint32_t smem, const CUtensorMap& map, uint32_t bar, int x, int y, int z, int w,
-                                         int v) {
+__device__ __forceinline__ void load_box(uint32_t smem, const CUtensorMap& map, uint32_t bar, int x, int y, int z,
+                                         int w, int v) {
   asm volatile(
       "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6, %7}], "
       "[%2];" ::"r"(smem),

@@ -3,8 +3,9 @@
 // A tile of x . w^T is 64 rows of one operand for each of two compute groups, in steps of 64 of k, times up to 256 rows
 // of the other:
 //
-//   wide  a = x, 128 rows; b = the weight, kCols of its rows (columns of x . w^T). Fewest bytes where groups have many
-//         rows; the rows past the last 128 of a group cost a whole tile, or with at most 64 most of one.
+//   wide  a = x, 128 rows; b = the weight, kCols of its rows (columns of x . w^T). The rows past a group's last 128
+//   cost
+//         a whole tile, or if they are at most 64 most of one.
 //   tall  a = the weight, 128 rows; b = x, up to 256 rows in steps of 32. A group's rows are dealt to tiles evenly, so
 //         that little is multiplied in vain.
 #pragma once
@@ -17,8 +18,8 @@ namespace eps::cuda {
 
 constexpr int kStepK = 64;  // of k in one stage: a 128-byte row, the widest swizzle
 constexpr int kRowBytes = kStepK * 2;
-constexpr int kGroupRows = 64;    // of operand a, a compute group's
-constexpr int kOperandRows = 2 * kGroupRows;
+constexpr int kGroupRows = 64;  // of operand a, a compute group's
+constexpr int kRowsA = 2 * kGroupRows;
 constexpr int kWarpGroup = 128;
 constexpr int kComputeGroups = 2;
 constexpr int kThreads = (1 + kComputeGroups) * kWarpGroup;
@@ -42,13 +43,14 @@ struct WideTile {
 
 struct TallTile {
   static constexpr bool kIsTall = true;
-  static constexpr int kCols = kOperandRows;
+  static constexpr int kCols = kRowsA;
+  static constexpr int kBoxCols = kCols;
 };
 
 // A stage is a step of both operands, a before b; how many there are depends on the tile.
 constexpr int kStagesBytes = 196608;
 constexpr int kMaxStages = 8;
-constexpr int kOperandBytes = kOperandRows * kRowBytes;  // of a
+constexpr int kBytesA = kRowsA * kRowBytes;  // of a
 
 struct GroupedGemmSmem {
   uint8_t stages[kStagesBytes];

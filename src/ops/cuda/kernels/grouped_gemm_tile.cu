@@ -7,8 +7,8 @@
 namespace eps::cuda {
 namespace {
 
-// Fitted to 104 loads on H200s, all tiles in turn (docs/kernels/cuda-grouped-gemm.md). Times are in products of 128 rows
-// with a column, or 128 columns with a row, on one SM.
+// Fitted to 104 loads on H200s, all tiles in turn (docs/kernels/cuda-grouped-gemm.md). Times are in products of 128
+// rows with a column, or 128 columns with a row, on one SM.
 constexpr double kWideOverhead = 47.1;  // of a tile besides its products
 constexpr double kTallOverhead = 39.1;
 constexpr double kHalfTile = 0.49;      // of a tile's time that half of one takes
@@ -24,7 +24,7 @@ double product_cost(GroupedTile tile, GroupedEpilogue epilogue) {
   return epilogue == GroupedEpilogue::kSiluMul ? 1 / 1.05 : 1 / 0.994;
 }
 
-// Time of reading the weights: by how much the stages hold.
+// Time of reading the weights, fitted like the rest: tiles differ in the bytes that are on their way at one time.
 double read_cost(GroupedTile tile) {
   if (tile.cols == 256) return 1;
   if (tile.cols == 192) return 1.13;
@@ -47,7 +47,7 @@ Tiles tiles_of(std::span<const int64_t> rows_per_group, GroupedTile tile, double
   Tiles column;
   for (const int64_t rows : rows_per_group) {
     if (rows <= 0) continue;
-    if (tile.cols > kOperandRows) {
+    if (!tile.is_tall()) {
       const double cost = product * (tile.cols + kWideOverhead);
       const int64_t whole = rows / kWideRows;
       const int64_t rest = rows % kWideRows;
@@ -71,7 +71,9 @@ double compute_cost(const Tiles& column, int64_t col_tiles, int num_sms) {
   const double uneven = std::min(1.0, std::sqrt(variance) / (mean * kUneven));
   const double rounds = column.units * static_cast<double>(col_tiles) / num_sms;
   const double rest = rounds - std::floor(rounds);
-  const double even_rounds = std::floor(rounds) + (rest == 0 ? 0 : rest <= 0.5 ? kHalfTile : 1);  // as walk tables cut them
+  const double even_rounds = std::floor(rounds) + (rest == 0     ? 0
+                                                   : rest <= 0.5 ? kHalfTile
+                                                                 : 1);  // as walk tables cut them
   return mean * (even_rounds * (1 - uneven) + std::max(1.0, rounds + kUnevenTail) * uneven);
 }
 
@@ -98,9 +100,8 @@ int resolve_sms(int num_sms) {
 
 GroupedTile choose_tile(std::span<const int64_t> rows_per_group, int64_t n, GroupedEpilogue epilogue, int num_sms) {
   const int sms = resolve_sms(num_sms);
-  return *std::ranges::min_element(kGroupedTiles, {}, [&](GroupedTile tile) {
-    return cost_of(rows_per_group, n, tile, epilogue, sms);
-  });
+  return *std::ranges::min_element(kGroupedTiles, {},
+                                   [&](GroupedTile tile) { return cost_of(rows_per_group, n, tile, epilogue, sms); });
 }
 
 }  // namespace eps::cuda

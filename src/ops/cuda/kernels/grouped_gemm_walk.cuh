@@ -15,9 +15,9 @@ inline constexpr int kMaxWalkGroups = 256;
 struct GroupedTileWork {
   int group;
   int row;       // first row of x and y
-  int rows;      // 0, if this half has none, up to the tile's
+  int rows;      // up to the tile's; not above 0: this half of a tall tile has none
   int col_tile;  // in units of the tile's columns
-  int col_half;  // -1: the whole tile; 0, 1: that half of its columns (wide tiles)
+  int col_half;  // -1: all of its columns; 0, 1: that half of them (wide tiles)
 };
 
 // How the rows of a group are dealt to tiles: in granules of 128 rows (wide tiles) or 32 (tall), as evenly as can be.
@@ -99,8 +99,8 @@ class GroupedWalk {
     const int begin = table_.row_begin[group_];
     const int rows = table_.row_begin[group_ + 1] - begin;
     const RowTiles<kIsTall> tiles(rows, max_tile_rows_);
-    // Inside a group the walk goes down a band of row tiles, then on to the next columns: the tiles in flight at one time
-    // then form a block of y that is neither flat nor thin and touch few different rows of x and w.
+    // Inside a group the walk goes down a band of row tiles, then on to the next columns: the tiles in flight at one
+    // time then form a block of y that is neither flat nor thin and touch few different rows of x and w.
     const int i = unit - table_.unit_begin[group_];
     const int bands = (tiles.count + kBand - 1) / kBand;
     const int band = (tiles.count + bands - 1) / bands;  // all but the last
