@@ -269,6 +269,9 @@ def main():
         def ffn(at, expert):
             return layer.float_ffn(x[at], expert)
 
+        def batched(x, weight):  # the experts' rows as one strided-batched product
+            return torch.bmm(x.view(experts, rows[0], -1), weight.transpose(1, 2))
+
         def add(name, run, expected, tolerance, positions=None):
             out = run()
             out = out.view(-1, out.shape[-1])
@@ -290,8 +293,6 @@ def main():
                     add(name, down, plain, GEMM_TOLERANCE)
                 else:
                     add(name, lambda up=up, down=down: (up(), down())[1], ffn, FFN_TOLERANCE)
-        def batched(x, weight):  # the experts' rows as one strided-batched product
-            return torch.bmm(x.view(experts, rows[0], -1), weight.transpose(1, 2))
 
         if part == "ffn":
             add("torch", lambda: layer.ffn(x, ends), ffn, FFN_TOLERANCE)

@@ -1,6 +1,5 @@
 #include "ops/cuda/grouped_gemm_c.h"
 
-#include <algorithm>
 #include <exception>
 #include <numeric>
 #include <string>
@@ -24,7 +23,7 @@ void run(const EpsmoeGroupedGemm& from) {
   }
   const GroupedTile tile{from.tile_rows, from.tile_cols};
   const bool is_chosen = tile == GroupedTile{};
-  if (!is_chosen && std::ranges::find(kGroupedTiles, tile) == std::end(kGroupedTiles)) {
+  if (!is_chosen && !is_grouped_tile(tile)) {
     fail(ErrorKind::kUsage, "epsmoe_grouped_gemm",
          {.what = "a tile that no kernel has",
           .got = fmt::format("{} rows, {} columns", tile.rows, tile.cols),

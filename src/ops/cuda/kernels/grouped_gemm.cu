@@ -128,6 +128,8 @@ void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms
 
 }  // namespace
 
+bool is_grouped_tile(GroupedTile tile) { return std::ranges::find(kGroupedTiles, tile) != std::end(kGroupedTiles); }
+
 bool can_run_grouped(int64_t n, int64_t k, GroupedEpilogue epilogue) {
   const int64_t y_cols = epilogue == GroupedEpilogue::kSiluMul ? n / 2 : n;
   const bool even = epilogue == GroupedEpilogue::kStore || n % 2 == 0;
@@ -150,8 +152,7 @@ GroupedWeight make_grouped_weight(const nv_bf16* data, int num_groups, int64_t n
 void grouped_gemm(const GroupedGemmCall& call, cudaStream_t stream) {
   const GroupedWeight& w = *call.weight;
   if (call.max_rows == 0) return;
-  const bool is_tile = std::ranges::find(kGroupedTiles, call.tile) != std::end(kGroupedTiles);
-  const bool supported = is_tile && can_run_grouped(w.n, w.k, call.epilogue);
+  const bool supported = is_grouped_tile(call.tile) && can_run_grouped(w.n, w.k, call.epilogue);
   EPS_CUDA(supported ? cudaSuccess : cudaErrorInvalidValue);
   const int sms = resolve_sms(call.num_sms);
   const int b_rows = call.tile.is_tall() ? call.tile.rows : call.tile.cols;
@@ -168,7 +169,7 @@ void grouped_gemm(const GroupedGemmCall& call, cudaStream_t stream) {
         // Of gate and up half as many columns each are taken at a time.
         .col_tiles = static_cast<int>(ceil_div(w.n, call.tile.cols)),
         .k_steps = static_cast<int>(ceil_div(w.k, kStepK)),
-        .num_stages = std::min(kStagesBytes / stage_bytes, kMaxStages),
+        .num_stages = kStagesBytes / stage_bytes,
         .stage_bytes = static_cast<uint32_t>(stage_bytes),
     };
     switch (call.tile.cols) {

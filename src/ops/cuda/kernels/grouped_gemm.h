@@ -60,6 +60,8 @@ struct GroupedGemmCall {
 // Most groups of one launch; more are run as several.
 inline constexpr int kMaxGroupsPerLaunch = 256;
 
+bool is_grouped_tile(GroupedTile tile);  // one of kGroupedTiles
+
 // Whether grouped_gemm() takes weights [n, k]: rows of x, w and y must start on 16 bytes.
 bool can_run_grouped(int64_t n, int64_t k, GroupedEpilogue epilogue);
 

@@ -49,8 +49,8 @@ struct TallTile {
 
 // A stage is a step of both operands, a before b; how many there are depends on the tile.
 constexpr int kStagesBytes = 196608;
-constexpr int kMaxStages = 8;
-constexpr int kBytesA = kRowsA * kRowBytes;  // of a
+constexpr int kBytesA = kRowsA * kRowBytes;               // of a
+constexpr int kMaxStages = kStagesBytes / (2 * kBytesA);  // no tile has fewer rows of b than of a
 
 struct GroupedGemmSmem {
   uint8_t stages[kStagesBytes];
