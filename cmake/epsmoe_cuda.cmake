@@ -70,7 +70,7 @@ set(CMAKE_CUDA_EXTENSIONS OFF)
 message(STATUS "CUDA backend: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, cuDNN in ${EPSMOE_CUDNN_LIBRARY}")
 
 file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/cuda/*.cpp
-  ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernels/*.cu)
+  ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernels/*/*.cu)
 add_library(epsmoe_cuda MODULE ${sources} ${PROJECT_SOURCE_DIR}/src/ops/op_set.cpp)
 target_compile_definitions(epsmoe_cuda PRIVATE ${build_definition})
 # cuDNN frontend headers: most of the time is in optimising what runs once a shape.

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "ops/cuda/kernels/elementwise.h"
-#include "ops/cuda/kernels/gate.h"
-#include "ops/cuda/kernels/permute.h"
-#include "ops/cuda/kernels/small_linear.h"
+#include "ops/cuda/kernels/gemm/small_linear.h"
+#include "ops/cuda/kernels/router/gate.h"
+#include "ops/cuda/kernels/rows/elementwise.h"
+#include "ops/cuda/kernels/rows/permute.h"
 
 namespace eps::cuda {
 

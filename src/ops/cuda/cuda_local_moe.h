@@ -3,7 +3,7 @@
 
 #include "ops/cuda/cublas_gemm.h"
 #include "ops/cuda/grouped_gemm.h"
-#include "ops/cuda/kernels/gate.h"
+#include "ops/cuda/kernels/router/gate.h"
 #include "ops/local_moe.h"
 
 namespace eps::cuda {

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "ops/cuda/cuda_context.h"
-#include "ops/cuda/kernels/grouped_gemm.h"
+#include "ops/cuda/kernels/gemm/grouped_gemm.h"
 #include "ops/op_set.h"
 
 namespace eps::cuda {

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "ops/cuda/kernels/grouped_gemm.h"
+#include "ops/cuda/kernels/gemm/grouped_gemm.h"
 
 namespace eps::cuda {
 namespace {

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "base/error.h"
-#include "ops/cuda/kernels/mla_decode.h"
-#include "ops/cuda/kernels/mla_plain.h"
+#include "ops/cuda/kernels/attention/mla_decode.h"
+#include "ops/cuda/kernels/attention/mla_plain.h"
 
 namespace eps::cuda {
 namespace {

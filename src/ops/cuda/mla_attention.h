@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <span>
 
-#include "ops/cuda/kernels/device_sequence.h"
+#include "ops/cuda/kernels/device/device_sequence.h"
 #include "ops/cuda/mla_prefill.h"
 #include "ops/op_params.h"
 

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "ops/cuda/kernels/mla_prefill_gather.h"
+#include "ops/cuda/kernels/attention/mla_prefill_gather.h"
 
 namespace eps::cuda {
 namespace {

@@ -8,8 +8,8 @@
 #include <memory>
 #include <span>
 
-#include "ops/cuda/kernels/device_sequence.h"
-#include "ops/cuda/kernels/mla_dims.h"
+#include "ops/cuda/kernels/attention/mla_dims.h"
+#include "ops/cuda/kernels/device/device_sequence.h"
 
 namespace eps::cuda {
 

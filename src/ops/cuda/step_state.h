@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "ops/cuda/cuda_context.h"
-#include "ops/cuda/kernels/device_sequence.h"
+#include "ops/cuda/kernels/device/device_sequence.h"
 #include "ops/step.h"
 
 namespace eps::cuda {

@@ -3,7 +3,7 @@
 // All functions but add_to_bin are called by all threads of a block, which has one for each bin.
 #pragma once
 
-#include "ops/cuda/kernels/device_vector.h"
+#include "ops/cuda/kernels/device/device_vector.h"
 
 namespace eps::cuda {
 

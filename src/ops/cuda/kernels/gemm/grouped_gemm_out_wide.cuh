@@ -1,7 +1,7 @@
 // How wide tiles of a grouped GEMM are written: each warp its 16 rows, columns in chunks.
 #pragma once
 
-#include "ops/cuda/kernels/grouped_gemm_shape.cuh"
+#include "ops/cuda/kernels/gemm/grouped_gemm_shape.cuh"
 
 namespace eps::cuda {
 

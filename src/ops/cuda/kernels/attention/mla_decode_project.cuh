@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "ops/cuda/kernels/mla_decode_ptx.cuh"
+#include "ops/cuda/kernels/attention/mla_decode_ptx.cuh"
 
 namespace eps::cuda::mla_decode_detail {
 

@@ -1,8 +1,8 @@
 // Device side of MlaPrefill besides GEMM and attention.
 #pragma once
 
-#include "ops/cuda/kernels/device_sequence.h"
-#include "ops/cuda/kernels/mla_dims.h"
+#include "ops/cuda/kernels/attention/mla_dims.h"
+#include "ops/cuda/kernels/device/device_sequence.h"
 
 namespace eps::cuda {
 

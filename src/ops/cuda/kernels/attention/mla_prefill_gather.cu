@@ -1,4 +1,4 @@
-#include "ops/cuda/kernels/mla_prefill_gather.h"
+#include "ops/cuda/kernels/attention/mla_prefill_gather.h"
 
 namespace eps::cuda {
 namespace {

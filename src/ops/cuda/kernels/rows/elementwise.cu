@@ -1,5 +1,5 @@
-#include "ops/cuda/kernels/device_vector.h"
-#include "ops/cuda/kernels/elementwise.h"
+#include "ops/cuda/kernels/device/device_vector.h"
+#include "ops/cuda/kernels/rows/elementwise.h"
 
 namespace eps::cuda {
 namespace {

@@ -1,5 +1,5 @@
-#include "ops/cuda/kernels/device_vector.h"
-#include "ops/cuda/kernels/gate.h"
+#include "ops/cuda/kernels/device/device_vector.h"
+#include "ops/cuda/kernels/router/gate.h"
 
 namespace eps::cuda {
 namespace {

@@ -10,9 +10,9 @@
 //         that little is multiplied in vain.
 #pragma once
 
-#include "ops/cuda/kernels/grouped_gemm.h"
-#include "ops/cuda/kernels/grouped_gemm_ptx.cuh"
-#include "ops/cuda/kernels/grouped_gemm_walk.cuh"
+#include "ops/cuda/kernels/gemm/grouped_gemm.h"
+#include "ops/cuda/kernels/gemm/grouped_gemm_ptx.cuh"
+#include "ops/cuda/kernels/gemm/grouped_gemm_walk.cuh"
 
 namespace eps::cuda {
 

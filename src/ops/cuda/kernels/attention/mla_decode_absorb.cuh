@@ -1,7 +1,7 @@
 // Moves queries into the latent space: q_lat[t, h] = W_ukᵀ[h] · q_nope[t, h].
 #pragma once
 
-#include "ops/cuda/kernels/mla_decode_ptx.cuh"
+#include "ops/cuda/kernels/attention/mla_decode_ptx.cuh"
 
 namespace eps::cuda::mla_decode_detail {
 

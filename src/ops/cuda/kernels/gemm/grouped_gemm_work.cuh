@@ -2,7 +2,7 @@
 // take less long than others.
 #pragma once
 
-#include "ops/cuda/kernels/grouped_gemm_shape.cuh"
+#include "ops/cuda/kernels/gemm/grouped_gemm_shape.cuh"
 
 namespace eps::cuda {
 

@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "ops/cuda/kernels/device_vector.h"
-#include "ops/cuda/kernels/small_linear.h"
+#include "ops/cuda/kernels/device/device_vector.h"
+#include "ops/cuda/kernels/gemm/small_linear.h"
 
 // How it works. A block makes a tile of 8 outputs for up to 8 input rows; its warps share k between them and add up in
 // shared memory. A warp multiplies with mma.m16n8k16: the input rows are A (its lower 8 rows stay zero), the weight

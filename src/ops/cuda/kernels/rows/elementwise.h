@@ -13,7 +13,7 @@
 #include <cstdint>
 
 #include "ops/cuda/cuda_check.h"
-#include "ops/cuda/kernels/device_sequence.h"
+#include "ops/cuda/kernels/device/device_sequence.h"
 
 namespace eps::cuda {
 

@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "ops/cuda/kernels/mla_plain.h"
+#include "ops/cuda/kernels/attention/mla_plain.h"
 
 namespace eps::cuda {
 namespace {

@@ -1,8 +1,8 @@
 // Latent attention for dims that the tuned kernels do not have: any dims, any number of new tokens, no workspace.
 #pragma once
 
-#include "ops/cuda/kernels/device_sequence.h"
-#include "ops/cuda/kernels/mla_dims.h"
+#include "ops/cuda/kernels/attention/mla_dims.h"
+#include "ops/cuda/kernels/device/device_sequence.h"
 
 namespace eps::cuda {
 

@@ -1,11 +1,11 @@
-#include "ops/cuda/kernels/mla_decode.h"
+#include "ops/cuda/kernels/attention/mla_decode.h"
 
 #include <algorithm>
 #include <cmath>
 
-#include "ops/cuda/kernels/mla_decode_absorb.cuh"
-#include "ops/cuda/kernels/mla_decode_attend.cuh"
-#include "ops/cuda/kernels/mla_decode_project.cuh"
+#include "ops/cuda/kernels/attention/mla_decode_absorb.cuh"
+#include "ops/cuda/kernels/attention/mla_decode_attend.cuh"
+#include "ops/cuda/kernels/attention/mla_decode_project.cuh"
 
 // Three kernels:
 //   absorb_query   q_lat[t, h] = W_ukᵀ[h] · q_nope[t, h]

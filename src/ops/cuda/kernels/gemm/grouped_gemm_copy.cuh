@@ -1,7 +1,7 @@
 // The copying warp of a grouped GEMM: operand tiles from global memory into the ring of stages.
 #pragma once
 
-#include "ops/cuda/kernels/grouped_gemm_work.cuh"
+#include "ops/cuda/kernels/gemm/grouped_gemm_work.cuh"
 
 namespace eps::cuda {
 

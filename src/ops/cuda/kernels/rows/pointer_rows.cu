@@ -1,6 +1,6 @@
 #include <cuda_fp16.h>
 
-#include "ops/cuda/kernels/pointer_rows.h"
+#include "ops/cuda/kernels/rows/pointer_rows.h"
 
 namespace eps::cuda {
 namespace {

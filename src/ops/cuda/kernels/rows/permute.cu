@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "ops/cuda/kernels/device_vector.h"
-#include "ops/cuda/kernels/permute.h"
+#include "ops/cuda/kernels/device/device_vector.h"
+#include "ops/cuda/kernels/rows/permute.h"
 
 namespace eps::cuda {
 namespace {

@@ -1,4 +1,4 @@
-#include "ops/cuda/kernels/grouped_gemm.h"
+#include "ops/cuda/kernels/gemm/grouped_gemm.h"
 
 #include <cudaTypedefs.h>
 
@@ -6,7 +6,7 @@
 #include <array>
 #include <utility>
 
-#include "ops/cuda/kernels/grouped_gemm_kernel.cuh"
+#include "ops/cuda/kernels/gemm/grouped_gemm_kernel.cuh"
 
 namespace eps::cuda {
 namespace {

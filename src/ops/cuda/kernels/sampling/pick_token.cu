@@ -1,8 +1,8 @@
 #include <cfloat>
 
-#include "ops/cuda/kernels/device_vector.h"
-#include "ops/cuda/kernels/pick_token.h"
-#include "ops/cuda/kernels/pick_token_bins.cuh"
+#include "ops/cuda/kernels/device/device_vector.h"
+#include "ops/cuda/kernels/sampling/pick_token.h"
+#include "ops/cuda/kernels/sampling/pick_token_bins.cuh"
 
 namespace eps::cuda {
 namespace {

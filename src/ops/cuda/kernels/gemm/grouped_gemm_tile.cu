@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/cuda/kernels/grouped_gemm_shape.cuh"
+#include "ops/cuda/kernels/gemm/grouped_gemm_shape.cuh"
 
 namespace eps::cuda {
 namespace {

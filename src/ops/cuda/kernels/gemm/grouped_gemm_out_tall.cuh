@@ -4,7 +4,7 @@
 // of them at a time.
 #pragma once
 
-#include "ops/cuda/kernels/grouped_gemm_shape.cuh"
+#include "ops/cuda/kernels/gemm/grouped_gemm_shape.cuh"
 
 namespace eps::cuda {
 

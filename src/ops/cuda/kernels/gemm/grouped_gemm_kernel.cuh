@@ -1,10 +1,10 @@
 // The grouped GEMM's kernels: one warp group copies operand tiles into a ring of stages, two multiply and write y.
 #pragma once
 
-#include "ops/cuda/kernels/grouped_gemm_copy.cuh"
-#include "ops/cuda/kernels/grouped_gemm_out_tall.cuh"
-#include "ops/cuda/kernels/grouped_gemm_out_wide.cuh"
-#include "ops/cuda/kernels/wgmma.cuh"
+#include "ops/cuda/kernels/gemm/grouped_gemm_copy.cuh"
+#include "ops/cuda/kernels/gemm/grouped_gemm_out_tall.cuh"
+#include "ops/cuda/kernels/gemm/grouped_gemm_out_wide.cuh"
+#include "ops/cuda/kernels/gemm/wgmma.cuh"
 
 namespace eps::cuda {
 
