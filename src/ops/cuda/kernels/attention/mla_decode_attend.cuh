@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include "ops/cuda/kernels/device/device_sequence.h"
 #include "ops/cuda/kernels/attention/mla_decode_ptx.cuh"
+#include "ops/cuda/kernels/device/device_sequence.h"
 
 namespace eps::cuda::mla_decode_detail {
 

@@ -57,9 +57,11 @@ template <int kCols, int kRegisters>
 __device__ __forceinline__ void wgmma(float (&d)[kRegisters], uint64_t a, uint64_t b, bool accumulate) {
   static_assert(kCols / 2 <= kRegisters);
   if constexpr (kCols == 256) {
-    EPS_WGMMA(256, EPS_REGISTERS_128, 128, 129, 130, EPS_ACC32(d, 0), EPS_ACC32(d, 32), EPS_ACC32(d, 64), EPS_ACC32(d, 96));
+    EPS_WGMMA(256, EPS_REGISTERS_128, 128, 129, 130, EPS_ACC32(d, 0), EPS_ACC32(d, 32), EPS_ACC32(d, 64),
+              EPS_ACC32(d, 96));
   } else if constexpr (kCols == 224) {
-    EPS_WGMMA(224, EPS_REGISTERS_112, 112, 113, 114, EPS_ACC32(d, 0), EPS_ACC32(d, 32), EPS_ACC32(d, 64), EPS_ACC16(d, 96));
+    EPS_WGMMA(224, EPS_REGISTERS_112, 112, 113, 114, EPS_ACC32(d, 0), EPS_ACC32(d, 32), EPS_ACC32(d, 64),
+              EPS_ACC16(d, 96));
   } else if constexpr (kCols == 192) {
     EPS_WGMMA(192, EPS_REGISTERS_96, 96, 97, 98, EPS_ACC32(d, 0), EPS_ACC32(d, 32), EPS_ACC32(d, 64));
   } else if constexpr (kCols == 160) {

@@ -41,7 +41,8 @@ unsigned grid_of(int64_t n) { return static_cast<unsigned>(n); }
 
 }  // namespace
 
-void gather_pointers(const std::byte* const* sources, int64_t n, size_t row_bytes, std::byte* out, cudaStream_t stream) {
+void gather_pointers(const std::byte* const* sources, int64_t n, size_t row_bytes, std::byte* out,
+                     cudaStream_t stream) {
   if (n == 0 || row_bytes == 0) return;
   const auto bytes = static_cast<int64_t>(row_bytes);
   if (bytes % 16 == 0) {

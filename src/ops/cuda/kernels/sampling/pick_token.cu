@@ -9,7 +9,8 @@ namespace {
 
 // A block picks one token. Top-k, top-p and the draw itself are one question, asked up to three times: at which
 // candidate, in their order, does a running sum (of ones, or of weights) exceed a target? Nothing is sorted: the row's
-// candidates are counted in bins of logits, the bin is found in which the sum passes, and what is in it is binned again.
+// candidates are counted in bins of logits, the bin is found in which the sum passes, and what is in it is binned
+// again.
 constexpr int kThreads = kBins;
 constexpr int kWarps = kBinWarps;
 constexpr int kBatch = 8;  // loads in flight a thread: a row comes from the L2 cache

@@ -1,4 +1,5 @@
-// Bins of candidates in shared memory: how many there are in each, what they weigh, where a running sum passes a target.
+// Bins of candidates in shared memory: how many there are in each, what they weigh, where a running sum passes a
+// target.
 //
 // All functions but add_to_bin are called by all threads of a block, which has one for each bin.
 #pragma once
