@@ -4,13 +4,15 @@
 
 #include <cstdio>
 #include <memory>
+#include <optional>
 
-#include "cli/bench_gemm.h"
-#include "cli/bench_layer.h"
-#include "cli/bench_overlap.h"
+#include "cli/bench_gemm_output.h"
+#include "cli/bench_layer_output.h"
+#include "cli/bench_overlap_output.h"
 #include "cli/bench_subcommands.h"
-#include "cli/bench_sweep.h"
+#include "cli/bench_sweep_output.h"
 #include "cli/command.h"
+#include "cli/progress.h"
 
 namespace eps::cli {
 
@@ -28,6 +30,34 @@ void remove_flag(CLI::App& command, const std::string& name) {
   for (CLI::App* group : command.get_subcommands({})) {
     if (CLI::Option* option = group->get_option_no_throw(name)) group->remove_option(option);
   }
+}
+
+int run_sweep_command(const SweepOptions& options, SweepFormat format) {
+  check_sweep(options);
+  const auto engine = open_engine(options.engine);
+  std::optional<SweepPrinter> printer;
+  std::optional<Progress> progress;  // of the test that runs
+  const SweepEvents events{
+      .on_begin =
+          [&](const SweepModel& model) {
+            printer.emplace(options, model, format);
+            print_out(printer->header());
+          },
+      .on_progress =
+          [&](const SweepTest& test, int done, int total) {
+            if (!progress) progress.emplace(test.name(), "repetitions");
+            progress->update(static_cast<uint64_t>(done), static_cast<uint64_t>(total));
+          },
+      .on_result =
+          [&](const SweepResult& result) {
+            progress.reset();
+            print_out(printer->row(result));
+          },
+  };
+  const bool complete = run_sweep(options, *engine, events, keep_going);
+  progress.reset();
+  print_out(printer->footer());
+  return complete ? 0 : kInterruptedExit;
 }
 
 void add_sweep(CLI::App& bench, Chosen& chosen) {
@@ -61,12 +91,7 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
       "  epsmoe bench sweep -m models/austen-moe --ep 2 --eps-pipeline 4 -o jsonl >> bench/results/sweep.jsonl\n"
       "  epsmoe bench sweep -m deepseek-v2-lite --load-format dummy -p 512 -n 16 -r 3");
   command.callback([options, format, &chosen] {
-    chosen.action = [options, format] {
-      options->format = parse_sweep_format(*format);
-      check_sweep(*options);
-      const auto engine = open_engine(options->engine);
-      return run_sweep(*options, *engine, print_out, keep_going) ? 0 : kInterruptedExit;
-    };
+    chosen.action = [options, format] { return run_sweep_command(*options, parse_sweep_format(*format)); };
   });
 }
 

@@ -1,15 +1,15 @@
-// How `bench gemm` shows its result.
+#include "cli/bench_gemm_output.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <numeric>
 
 #include "base/cpu_features.h"
-#include "cli/bench_gemm.h"
-#include "cli/bench_stats.h"
 #include "cli/table.h"
 #include "epsmoe/version.h"
 #include "io/json.h"
+#include "measure/stats.h"
 
 namespace eps::cli {
 namespace {

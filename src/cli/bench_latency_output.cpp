@@ -1,9 +1,10 @@
-// How `bench latency` shows its result.
+#include "cli/bench_latency_output.h"
+
 #include "base/error.h"
-#include "cli/bench_latency.h"
-#include "cli/bench_stats.h"
+#include "cli/bench_model_output.h"
 #include "cli/table.h"
 #include "io/json.h"
+#include "measure/stats.h"
 
 namespace eps::cli {
 namespace {

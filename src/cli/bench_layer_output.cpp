@@ -1,7 +1,7 @@
-// How `bench layer` shows its result.
+#include "cli/bench_layer_output.h"
+
 #include "base/cpu_features.h"
 #include "base/error.h"
-#include "cli/bench_layer.h"
 #include "cli/table.h"
 #include "epsmoe/version.h"
 #include "io/json.h"

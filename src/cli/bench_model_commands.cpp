@@ -1,8 +1,9 @@
 // epsmoe bench latency and bench throughput: their flags.
-#include "cli/bench_latency.h"
+#include "cli/bench_latency_output.h"
 #include "cli/bench_subcommands.h"
-#include "cli/bench_throughput.h"
+#include "cli/bench_throughput_output.h"
 #include "cli/output_file.h"
+#include "cli/progress.h"
 
 namespace eps::cli {
 namespace {
@@ -23,11 +24,18 @@ void show(const ResultFlags& flags, const std::string& text, const std::string& 
   if (!flags.output_json.empty()) write_file(flags.output_json, json + "\n");
 }
 
+ProgressCallback show_progress(Progress& progress) {
+  return [&progress](int64_t done, int64_t total) {
+    progress.update(static_cast<uint64_t>(done), static_cast<uint64_t>(total));
+  };
+}
+
 int run(const LatencyOptions& options, const ResultFlags& flags) {
   check_latency(options);
   if (!flags.output_json.empty()) require_writable("--output-json", flags.output_json);
   const auto engine = open_engine(options.engine);
-  const LatencyResult result = run_latency(options, *engine, keep_going);
+  Progress progress("bench latency", "iterations");
+  const LatencyResult result = run_latency(options, *engine, show_progress(progress), keep_going);
   if (!result.latencies.empty()) {
     const BenchedModel model = describe_model(options.engine, *engine);
     show(flags, format_latency_text(options, model, result), format_latency_json(options, model, result));
@@ -39,7 +47,8 @@ int run(const ThroughputOptions& options, const ResultFlags& flags) {
   check_throughput(options);
   if (!flags.output_json.empty()) require_writable("--output-json", flags.output_json);
   const auto engine = open_engine(options.engine);
-  const Engine::RequestTimes times = run_throughput(options, *engine, keep_going);
+  Progress progress("bench throughput", "requests");
+  const Engine::RequestTimes times = run_throughput(options, *engine, show_progress(progress), keep_going);
   if (times.num_finished > 0) {
     const BenchedModel model = describe_model(options.engine, *engine);
     show(flags, format_throughput_text(options, model, times), format_throughput_json(options, model, times));

@@ -1,11 +1,11 @@
-// How `bench overlap` shows its result.
+#include "cli/bench_overlap_output.h"
+
 #include <algorithm>
 
-#include "cli/bench_overlap.h"
-#include "cli/bench_stats.h"
 #include "cli/table.h"
 #include "epsmoe/version.h"
 #include "io/json.h"
+#include "measure/stats.h"
 
 namespace eps::cli {
 namespace {

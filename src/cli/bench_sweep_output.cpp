@@ -1,14 +1,14 @@
-// How `bench sweep` shows its results.
+#include "cli/bench_sweep_output.h"
+
 #include <cmath>
 #include <utility>
 
 #include "base/cpu_features.h"
 #include "base/error.h"
-#include "cli/bench_stats.h"
-#include "cli/bench_sweep.h"
 #include "cli/table.h"
 #include "epsmoe/version.h"
 #include "io/json.h"
+#include "measure/stats.h"
 
 namespace eps::cli {
 namespace {
@@ -83,7 +83,7 @@ SweepFormat parse_sweep_format(const std::string& text) {
 }
 
 std::string SweepPrinter::header() const {
-  switch (options_.format) {
+  switch (format_) {
     case SweepFormat::kMarkdown: return markdown_header(columns());
     case SweepFormat::kJson: return "[";
     case SweepFormat::kJsonLines: return "";
@@ -96,7 +96,7 @@ std::string SweepPrinter::header() const {
 
 std::string SweepPrinter::row(const SweepResult& result) {
   const bool first = std::exchange(first_, false);
-  switch (options_.format) {
+  switch (format_) {
     case SweepFormat::kJson: return (first ? "\n" : ",\n") + dump_json(to_json(options_, model_, result), 2);
     case SweepFormat::kJsonLines: return dump_json(to_json(options_, model_, result)) + "\n";
     case SweepFormat::kCsv: {
@@ -121,8 +121,8 @@ std::string SweepPrinter::row(const SweepResult& result) {
 }
 
 std::string SweepPrinter::footer() const {
-  if (options_.format == SweepFormat::kJson) return first_ ? "]\n" : "\n]\n";
-  if (options_.format == SweepFormat::kMarkdown) return fmt::format("\nepsmoe {}\n", EPSMOE_VERSION);
+  if (format_ == SweepFormat::kJson) return first_ ? "]\n" : "\n]\n";
+  if (format_ == SweepFormat::kMarkdown) return fmt::format("\nepsmoe {}\n", EPSMOE_VERSION);
   return "";
 }
 

@@ -6,7 +6,6 @@
 #include <filesystem>
 
 #include "base/error.h"
-#include "cli/bench_stats.h"
 #include "cli/command.h"
 #include "cli/output_file.h"
 #include "cli/progress.h"
@@ -16,8 +15,9 @@
 #include "engine/profile_lookup.h"
 #include "engine/rank_group.h"
 #include "epsmoe/version.h"
+#include "measure/stats.h"
+#include "measure/tune.h"
 #include "plan/profile_store.h"
-#include "tune/tune.h"
 
 namespace eps::cli {
 namespace {

@@ -1,5 +1,5 @@
 // `bench gemm`: what its loads and rules report, and what it refuses.
-#include "cli/bench_gemm.h"
+#include "measure/gemm_bench.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // `bench latency` and `bench throughput` through the command line: their text, their JSON, and what they refuse.
-#include "cli/bench_latency.h"
+#include "cli/bench_latency_output.h"
 
 #include <gtest/gtest.h>
 
@@ -9,10 +9,10 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "cli/bench_stats.h"
-#include "cli/bench_throughput.h"
+#include "cli/bench_throughput_output.h"
 #include "cli/command.h"
 #include "io/file.h"
+#include "measure/stats.h"
 #include "support/run_command.h"
 
 namespace eps::cli {
@@ -145,7 +145,8 @@ TEST(BenchLatency, AnInterruptKeepsFinishedIterations) {
   const std::vector<size_t> want = {0, 0, 1, 2, 3};
   for (size_t iterations = 0; iterations < want.size(); ++iterations) {
     int asked = 0;
-    const auto r = run_latency(options, *engine, [&] { return ++asked <= static_cast<int>(3 * iterations); });
+    const auto r = run_latency(
+        options, *engine, [](int64_t, int64_t) {}, [&] { return ++asked <= static_cast<int>(3 * iterations); });
     EXPECT_EQ(r.latencies.size(), want[iterations]);
     EXPECT_EQ(r.prefill_seconds.size(), want[iterations]);
   }

@@ -1,5 +1,5 @@
 // `bench layer`: its fields, its own check of the layer's output, and what it refuses.
-#include "cli/bench_layer.h"
+#include "measure/layer_bench.h"
 
 #include <gtest/gtest.h>
 
@@ -8,11 +8,11 @@
 #include <random>
 
 #include "base/error.h"
-#include "cli/bench_baseline.h"
-#include "cli/bench_ranks.h"
 #include "cli/command.h"
 #include "engine/factory.h"
 #include "engine/model_folder.h"
+#include "measure/layer_baseline.h"
+#include "measure/layer_ranks.h"
 #include "plan/builtin_profile.h"
 #include "plan/planner.h"
 #include "sim/workload.h"

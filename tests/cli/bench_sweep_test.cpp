@@ -1,17 +1,18 @@
 // `bench sweep` through the command line: its columns, its JSON, and what it refuses.
-#include "cli/bench_sweep.h"
+#include "cli/bench_sweep_output.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 
 #include "base/error.h"
-#include "cli/bench_stats.h"
 #include "cli/command.h"
 #include "cli/table.h"
+#include "measure/stats.h"
 
 namespace eps::cli {
 namespace {
@@ -165,13 +166,22 @@ TEST(BenchSweep, AnInterruptKeepsFinishedTestsAndTheJsonWhole) {
   options.prompts = {4};
   options.generated = {2};
   options.repetitions = 2;
-  options.format = SweepFormat::kJson;
   const auto engine = Engine::open(options.engine);
   for (const int allowed : {0, 1, 2, 3, 4}) {
     std::string out;
     int asked = 0;
-    const bool complete = run_sweep(
-        options, *engine, [&](std::string_view text) { out += text; }, [&] { return ++asked <= allowed; });
+    std::optional<SweepPrinter> printer;
+    const SweepEvents events{
+        .on_begin =
+            [&](const SweepModel& model) {
+              printer.emplace(options, model, SweepFormat::kJson);
+              out += printer->header();
+            },
+        .on_progress = [](const SweepTest&, int, int) {},
+        .on_result = [&](const SweepResult& result) { out += printer->row(result); },
+    };
+    const bool complete = run_sweep(options, *engine, events, [&] { return ++asked <= allowed; });
+    out += printer->footer();
     EXPECT_EQ(complete, allowed == 4);
     EXPECT_EQ(nlohmann::json::parse(out).size(), static_cast<size_t>(allowed / 2)) << out;
   }

@@ -1,0 +1,15 @@
+// How `bench gemm` shows its result.
+#pragma once
+
+#include <string>
+
+#include "measure/gemm_bench.h"
+
+namespace eps::cli {
+
+// A table of loads, then one of rules.
+std::string format_gemm_text(const GemmBenchOptions& options, const GemmBenchResult& result);
+// An object a line for each load, then one that sums them up.
+std::string format_gemm_json(const GemmBenchOptions& options, const GemmBenchResult& result);
+
+}  // namespace eps::cli

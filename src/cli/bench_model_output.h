@@ -1,0 +1,16 @@
+// How the benchmarks of whole models show the model and the engine that ran it.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "measure/benched_model.h"
+
+namespace eps::cli {
+
+// "austen-moe, 2 ranks x cpu f32 (avx2), 1 thread, pipeline auto"
+std::string model_line(const EngineOptions& options, const BenchedModel& model);
+// The same and more as the fields of an object, for a line of bench/results.
+nlohmann::ordered_json model_json(const EngineOptions& options, const BenchedModel& model);
+
+}  // namespace eps::cli

@@ -1,0 +1,17 @@
+// How `bench throughput` shows its result.
+#pragma once
+
+#include <string>
+
+#include "measure/benched_model.h"
+#include "measure/throughput_bench.h"
+
+namespace eps::cli {
+
+std::string format_throughput_text(const ThroughputOptions& options, const BenchedModel& model,
+                                   const Engine::RequestTimes& times);
+// One object without line ends: vLLM's keys, then our own.
+std::string format_throughput_json(const ThroughputOptions& options, const BenchedModel& model,
+                                   const Engine::RequestTimes& times);
+
+}  // namespace eps::cli

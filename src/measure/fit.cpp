@@ -1,0 +1,61 @@
+#include "measure/fit.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace eps {
+
+// Weighted least squares, the weight of a point 1/µs.
+OpCost fit_cost(std::span<const CurvePoint> points) {
+  EPS_CHECK(!points.empty());
+  double w = 0;
+  double wx = 0;
+  double wxx = 0;
+  double wy = 0;
+  double wxy = 0;
+  for (const auto [x, y] : points) {
+    EPS_CHECK(y > 0 && x > 0, "{} bytes in {} us", x, y);
+    const double weight = 1 / y;
+    w += weight;
+    wx += weight * x;
+    wxx += weight * x * x;
+    wy += weight * y;
+    wxy += weight * x * y;
+  }
+  const double determinant = w * wxx - wx * wx;
+  double slope = determinant > 0 ? (w * wxy - wx * wy) / determinant : 0;
+  double fixed = (wy - slope * wx) / w;
+  if (slope <= 0 || fixed < 0) {  // a line through zero
+    slope = wxy / wxx;
+    fixed = 0;
+  }
+  return {fixed, 1e-3 / slope};
+}
+
+// Pool adjacent violators.
+Curve without_falls(const Curve& curve) {
+  struct Block {
+    double sum;
+    double count;
+    double mean() const { return sum / count; }
+  };
+  std::vector<Block> blocks;
+  for (const CurvePoint& point : curve) {
+    blocks.push_back({point.y, 1});
+    while (blocks.size() > 1 && blocks[blocks.size() - 2].mean() > blocks.back().mean()) {
+      const Block last = blocks.back();
+      blocks.pop_back();
+      blocks.back().sum += last.sum;
+      blocks.back().count += last.count;
+    }
+  }
+  Curve out = curve;
+  size_t i = 0;
+  for (const Block& block : blocks) {
+    for (int j = 0; j < static_cast<int>(block.count); ++j) out[i++].y = block.mean();
+  }
+  return out;
+}
+
+}  // namespace eps

@@ -1,0 +1,199 @@
+#include "measure/gemm_timing.h"
+
+#include <algorithm>
+#include <map>
+
+#include "measure/fill.h"
+#include "measure/fit.h"
+
+namespace eps {
+namespace {
+
+// Several times the last-level cache share of a core, so that big weights come from memory; small models' stay cached,
+// as they do when such a model runs.
+constexpr size_t kWeightBytes = size_t{96} << 20;
+constexpr size_t kMostWeights = 16;
+// A call this long is bound by arithmetic: from here on its time is straight in rows.
+constexpr double kLongCallUs = 80000;
+constexpr double kQuickLongCallUs = 20000;
+constexpr int64_t kFactorRows = 16;  // where sharing the cores between groups matters most
+
+std::vector<int64_t> row_counts(const TuneOptions& options) {
+  std::vector<int64_t> rows;
+  for (int64_t m = 1; m <= options.max_rows; m *= options.quick ? 4 : 2) rows.push_back(m);
+  return rows;
+}
+
+// A product so small that what it takes is the call.
+double measure_call(OpSet& ops, RepeatedTiming& timing, DType weight_dtype) {
+  GemmBench bench(ops, {16, 16}, weight_dtype, 1);
+  return timing.time_us([&] { bench.run(1, 1); });
+}
+
+// How a number of groups is multiplied.
+struct GemmArm {
+  GemmKind kind;
+  std::function<int(int64_t rows)> groups_of;
+};
+
+// For each arm, µs that a group of x rows adds to a grouped call, or takes besides the call as one of its own. Arms
+// take turns.
+std::vector<Curve> measure_curves(GemmBench& bench, RepeatedTiming& timing, const TuneOptions& options, double call_us,
+                                  std::span<const GemmArm> arms) {
+  std::vector<Curve> curves(arms.size());
+  for (const int64_t rows : row_counts(options)) {
+    std::vector<std::function<void()>> bodies;
+    for (const GemmArm& arm : arms) {
+      const int groups = arm.groups_of(rows);
+      if (arm.kind == GemmKind::kGrouped) {
+        bodies.emplace_back([&bench, rows, groups] { bench.run(rows, groups); });
+      } else {
+        bodies.emplace_back([&bench, rows, groups] {
+          for (int g = 0; g < groups; ++g) bench.run(rows, 1);
+        });
+      }
+    }
+    const std::vector<double> times = timing.times_us(bodies);
+    for (size_t i = 0; i < arms.size(); ++i) {
+      const int groups = arms[i].groups_of(rows);
+      const double calls_us = call_us * (arms[i].kind == GemmKind::kGrouped ? 1 : groups);
+      // The smallest products take hardly longer than a call, and noise must not make them free.
+      curves[i].push_back({static_cast<double>(rows), std::max(times[i] - calls_us, 0.05 * times[i]) / groups});
+    }
+    if (*std::ranges::max_element(times) > (options.quick ? kQuickLongCallUs : kLongCallUs)) break;
+  }
+  for (Curve& curve : curves) curve = without_falls(curve);
+  return curves;
+}
+
+Curve measure_alone(GemmBench& bench, RepeatedTiming& timing, const TuneOptions& options, double call_us) {
+  const GemmArm alone{GemmKind::kDense, [](int64_t) { return 1; }};
+  return measure_curves(bench, timing, options, call_us, std::span(&alone, 1)).front();
+}
+
+// A device has room for as many weights as a call takes; a host may not.
+size_t least_weights(const OpSet& ops, const TuneOptions& options) {
+  return ops.device() != nullptr ? static_cast<size_t>(options.groups) : 2;
+}
+
+// What it costs to leave SMs to others: each kind's largest expert shape at many rows, under growing budgets.
+void measure_sm_factors(OpSet& ops, RepeatedTiming& timing, const TuneOptions& options, DType weight_dtype,
+                        GemmProfile& dense, GemmProfile& grouped) {
+  const int num_sms = ops.device()->num_sms;
+  const int64_t rows = std::min<int64_t>(2048, options.max_rows);
+  GemmBench bench(ops, options.expert_shapes.back(), weight_dtype, rows * options.groups, least_weights(ops, options));
+  for (GemmProfile* gemm : {&dense, &grouped}) {
+    const int groups = gemm->kind == GemmKind::kDense ? 1 : std::min(options.groups, bench.num_weights());
+    std::vector<CurvePoint> points;
+    for (const int left_out : {num_sms / 2, 40, 32, 24, 16, 8, 0}) {
+      if (left_out > num_sms / 2) continue;  // a part of a GPU has few
+      ops.limit_sms(num_sms - left_out);
+      points.push_back({static_cast<double>(num_sms - left_out), timing.time_us([&] { bench.run(rows, groups); })});
+    }
+    ops.limit_sms(0);
+    const double all = points.back().y;
+    for (CurvePoint& point : points) point.y = std::max(1.0, point.y / all);
+    // More SMs never take longer: what says otherwise is noise.
+    for (size_t i = points.size() - 1; i-- > 0;) points[i].y = std::max(points[i].y, points[i + 1].y);
+    gemm->sm_factor = points;
+  }
+}
+
+Curve median_factors(std::map<int, std::vector<double>>& factors) {
+  Curve curve;
+  for (auto& [groups, values] : factors) {
+    std::ranges::nth_element(values, values.begin() + std::ssize(values) / 2);
+    curve.push_back({static_cast<double>(groups), values[values.size() / 2]});
+  }
+  return curve;
+}
+
+}  // namespace
+
+GemmBench::GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, size_t least_weights)
+    : ops_(ops), x_memory_(ops.memory()), y_memory_(ops.memory()) {
+  Buffer source_memory;
+  const MutableTensorView source = source_memory.view(weight_dtype, {shape.n, shape.k});
+  fill_values(source);
+  const size_t wanted = kWeightBytes / std::max<size_t>(1, source.num_bytes());
+  const size_t count = std::clamp<size_t>(wanted, least_weights, std::max(kMostWeights, least_weights));
+  const TensorView part = source;
+  pool_ = ops.make_weight_pool(static_cast<int64_t>(count), shape.n, shape.k);
+  for (size_t i = 0; i < count; ++i) {
+    weights_.push_back(ops.pack_linear(std::span(&part, 1), Precision::kCompute, pool_.get()));
+  }
+  x_ = x_memory_.view(weights_.front()->input_dtype(), {max_rows, shape.k});
+  fill_values(ops, x_);
+  y_ = y_memory_.view(ops.activation_dtype(), {max_rows, shape.n});
+}
+
+void GemmBench::run(int64_t rows, int groups) {
+  // Weights one behind the other, as a layer's are: what does not follow in the pool is no grouped call on a device.
+  if (next_ + static_cast<size_t>(groups) > weights_.size()) next_ = 0;
+  // On a device one expert's rows are as cold as its weights; a core's cache still has those that were just gathered.
+  if (ops_.device() == nullptr || next_row_ + rows * groups > x_.dim(0)) next_row_ = 0;
+  std::vector<LinearTask> tasks;
+  for (int g = 0; g < groups; ++g) {
+    const int64_t end = next_row_ + rows;
+    tasks.push_back({weights_[next_++].get(), x_.rows(next_row_, end), y_.rows(next_row_, end)});
+    next_row_ = end;
+  }
+  ops_.linear(tasks);
+}
+
+std::vector<GemmProfile> measure_gemms(OpSet& ops, RepeatedTiming& timing, const TuneOptions& options,
+                                       DType weight_dtype, const std::function<void(const std::string&)>& begin_step) {
+  const auto step = [&](GemmKind kind, const GemmShape& shape) {
+    begin_step(fmt::format("{} {} GEMM {} x {}", to_string(kind), to_string(weight_dtype), shape.n, shape.k));
+  };
+  const double call_us = measure_call(ops, timing, weight_dtype);
+  GemmProfile dense{GemmKind::kDense, weight_dtype, call_us, {}, {}, {}};
+  GemmProfile grouped{GemmKind::kGrouped, weight_dtype, call_us, {}, {}, {}};
+  std::map<int, std::vector<double>> factors;
+  for (const GemmShape& shape : options.expert_shapes) {
+    step(GemmKind::kDense, shape);
+    // The host has memory for two groups of most rows, a device for all of them.
+    const bool on_device = ops.device() != nullptr;
+    const int64_t most = on_device ? options.groups : 2;
+    const auto factor_rows = kFactorRows * static_cast<int64_t>(kMostWeights);
+    GemmBench bench(ops, shape, weight_dtype, std::max(most * options.max_rows, factor_rows),
+                    least_weights(ops, options));
+    const auto groups_of = [&](int64_t rows) {
+      return rows * options.groups <= bench.max_rows() && bench.num_weights() >= options.groups ? options.groups : 2;
+    };
+    Curve alone;
+    Curve curve;
+    if (on_device) {
+      step(GemmKind::kGrouped, shape);
+      const GemmArm arms[] = {{GemmKind::kDense, groups_of}, {GemmKind::kGrouped, groups_of}};
+      std::vector<Curve> curves = measure_curves(bench, timing, options, call_us, arms);
+      alone = std::move(curves[0]);
+      curve = std::move(curves[1]);
+    } else {
+      alone = measure_alone(bench, timing, options, call_us);
+      step(GemmKind::kGrouped, shape);
+      const GemmArm grouped_arm{GemmKind::kGrouped, groups_of};
+      curve = measure_curves(bench, timing, options, call_us, std::span(&grouped_arm, 1)).front();
+    }
+    dense.shapes.push_back({shape.n, shape.k, alone});
+    grouped.shapes.push_back({shape.n, shape.k, curve});
+    const double one = curve_at(curve, static_cast<double>(kFactorRows), true);
+    for (int g = 1; g <= bench.num_weights(); g *= 2) {
+      const double us = timing.time_us([&] { bench.run(kFactorRows, g); });
+      factors[g].push_back(std::max(us - call_us, 0.05 * us) / (g * one));
+    }
+  }
+  grouped.group_factor = median_factors(factors);
+  if (ops.device() != nullptr) {
+    grouped.fuses_silu_mul = ops.device()->fuses_silu_mul;
+    measure_sm_factors(ops, timing, options, weight_dtype, dense, grouped);
+  }
+  for (const GemmShape& shape : options.shared_shapes) {
+    step(GemmKind::kDense, shape);
+    GemmBench bench(ops, shape, weight_dtype, options.max_rows);
+    dense.shapes.push_back({shape.n, shape.k, measure_alone(bench, timing, options, call_us)});
+  }
+  return {dense, grouped};
+}
+
+}  // namespace eps

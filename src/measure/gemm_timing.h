@@ -1,0 +1,41 @@
+// Times GEMMs of a profile: dense and grouped calls over rows, shapes and numbers of groups.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "measure/repeated_timing.h"
+#include "measure/tune.h"
+
+namespace eps {
+
+// Weights of one shape, and memory to multiply them with. More weights than a cache holds where a model has so many,
+// used in turn: a layer meets each expert's weights once.
+class GemmBench {
+ public:
+  // At least `least_weights` of them.
+  GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, size_t least_weights = 2);
+
+  // One call with `groups` different weights, at most num_weights(), of `rows` rows each.
+  void run(int64_t rows, int groups);
+  int64_t max_rows() const { return x_.dim(0); }
+  int num_weights() const { return static_cast<int>(weights_.size()); }
+
+ private:
+  OpSet& ops_;
+  std::unique_ptr<WeightPool> pool_;  // outlives the weights in it
+  std::vector<std::unique_ptr<LinearWeight>> weights_;
+  size_t next_ = 0;
+  int64_t next_row_ = 0;
+  Buffer x_memory_;
+  Buffer y_memory_;
+  MutableTensorView x_;  // [max_rows, k] compute dtype
+  MutableTensorView y_;  // [max_rows, n] act
+};
+
+// `begin_step` is called before each shape and kind: twice for expert shapes, once for shared ones.
+std::vector<GemmProfile> measure_gemms(OpSet& ops, RepeatedTiming& timing, const TuneOptions& options,
+                                       DType weight_dtype, const std::function<void(const std::string&)>& begin_step);
+
+}  // namespace eps

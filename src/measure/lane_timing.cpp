@@ -1,0 +1,142 @@
+#include "measure/lane_timing.h"
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "exec/lane_runner.h"
+#include "measure/fill.h"
+#include "measure/fit.h"
+#include "measure/gemm_timing.h"
+
+namespace eps {
+namespace {
+
+// The same number of bytes from every rank to every other.
+class Messages {
+ public:
+  Messages(Communicator& comm, size_t bytes) : comm_(comm) {
+    const auto ranks = static_cast<size_t>(comm.size());
+    memory_.reserve(std::max<size_t>(1, 2 * ranks * bytes));
+    std::fill_n(memory_.data(), 2 * ranks * bytes, std::byte{1});
+    for (size_t r = 0; r < ranks; ++r) {
+      const size_t size = r == static_cast<size_t>(comm.rank()) ? 0 : bytes;
+      send_.emplace_back(memory_.data() + r * bytes, size);
+      recv_.emplace_back(memory_.data() + (ranks + r) * bytes, size);
+    }
+  }
+  void run() { comm_.all_to_all(Channel::kDispatch, send_, recv_); }
+
+ private:
+  Communicator& comm_;
+  Buffer memory_;
+  std::vector<ConstBytes> send_;
+  std::vector<MutableBytes> recv_;
+};
+
+PlanOp op_on(Lane lane, std::vector<int> deps) {
+  const OpKind kind = lane == Lane::kCompute ? OpKind::kGateUp : OpKind::kDispatch;
+  return {.kind = kind, .lane = lane, .stage = 0, .deps = std::move(deps)};
+}
+
+double duration_us(const TimelineEvent& event) { return static_cast<double>(event.end_ns - event.begin_ns) * 1e-3; }
+
+// Two ops that run at the same time, each its own number of calls.
+struct Beside {
+  double compute_us;
+  double comm_us;
+};
+Beside run_beside(LaneRunner& lanes, Communicator& comm, const std::function<void()>& compute, int compute_calls,
+                  const std::function<void()>& message, int messages) {
+  Plan plan;
+  plan.ops = {op_on(Lane::kCompute, {}), op_on(Lane::kDispatch, {})};
+  comm.barrier();
+  lanes.run(
+      plan,
+      [&](int i) {
+        const int calls = i == 0 ? compute_calls : messages;
+        for (int call = 0; call < calls; ++call) i == 0 ? compute() : message();
+      },
+      [&](const char* what) { comm.abort(what); });
+  return {duration_us(lanes.timeline()[0]), duration_us(lanes.timeline()[1])};
+}
+
+}  // namespace
+
+std::vector<LinkPoint> measure_links(RepeatedTiming& timing, const TuneOptions& options) {
+  const int peers = timing.comm().size() - 1;
+  if (peers == 0) return {};
+  Curve points;
+  // From a few rows to more than a stage of a big layer sends.
+  for (size_t bytes = size_t{1} << 10; bytes <= size_t{4} << 20; bytes *= options.quick ? 16 : 4) {
+    Messages messages(timing.comm(), bytes);
+    points.push_back({static_cast<double>(bytes) * peers, timing.time_us([&] { messages.run(); })});
+  }
+  const OpCost cost = fit_cost(points);
+  return {{0, cost.gbps, cost.fixed_us}};
+}
+
+double measure_handoff_us(RepeatedTiming& timing, const TuneOptions& options) {
+  // The lanes take turns. The op on the third lane waits for nothing, without which the plan would be a chain and run
+  // on one thread.
+  constexpr int kTurns = 40;
+  // Long enough that the waiting lane sleeps, as it does while a stage runs.
+  constexpr int64_t kOpNs = 100'000;
+  Plan plan;
+  plan.ops.push_back(op_on(Lane::kCombine, {}));
+  plan.ops.push_back(op_on(Lane::kCompute, {}));
+  for (int i = 2; i < kTurns; ++i) plan.ops.push_back(op_on(i % 2 == 0 ? Lane::kDispatch : Lane::kCompute, {i - 1}));
+  const auto work = [](int i) {
+    const int64_t end = now_ns() + (i == 0 ? 0 : kOpNs);
+    while (now_ns() < end) {
+    }
+  };
+  LaneRunner lanes;
+  std::vector<double> mine;
+  const int repetitions = options.quick ? 3 : 10;
+  for (int repetition = 0; repetition <= repetitions; ++repetition) {
+    timing.comm().barrier();
+    lanes.run(plan, work, [&](const char* what) { timing.comm().abort(what); });
+    if (repetition == 0) continue;  // the threads start
+    for (size_t i = 2; i < plan.ops.size(); ++i) {
+      const int64_t ns = lanes.timeline()[i].begin_ns - lanes.timeline()[i - 1].end_ns;
+      mine.push_back(static_cast<double>(ns) * 1e-3);
+    }
+  }
+  return timing.median(mine);
+}
+
+Contention measure_contention(OpSet& ops, RepeatedTiming& timing, const TuneOptions& options) {
+  if (timing.comm().size() == 1) return {};
+  constexpr size_t kMessageBytes = size_t{1} << 20;
+  constexpr double kOpUs = 20000;
+  constexpr double kLonger =
+      4;  // times the measured op: it must not run out first, even when it gets less of the cores
+  const int64_t rows = std::min<int64_t>(64, options.max_rows);
+  GemmBench bench(ops, options.expert_shapes.back(), options.weight_dtypes.front(), rows);
+  Messages messages(timing.comm(), kMessageBytes);
+  const auto compute = [&] { bench.run(rows, 1); };
+  const auto message = [&] { messages.run(); };
+  const auto calls = [](double us, double each) { return std::max(1, static_cast<int>(us / each)); };
+  const double compute_us = timing.time_us(compute);
+  const double message_us = timing.time_us(message);
+  LaneRunner lanes;
+  std::vector<double> compute_longer;
+  std::vector<double> comm_longer;
+  const int repetitions = options.quick ? 3 : 7;
+  for (int i = 0; i <= repetitions; ++i) {
+    const int short_gemms = calls(kOpUs, compute_us);
+    const int short_messages = calls(kOpUs, message_us);
+    const double beside_messages =
+        run_beside(lanes, timing.comm(), compute, short_gemms, message, calls(kLonger * kOpUs, message_us)).compute_us;
+    const double beside_gemms =
+        run_beside(lanes, timing.comm(), compute, calls(kLonger * kOpUs, compute_us), message, short_messages).comm_us;
+    if (i == 0) continue;  // the threads start
+    compute_longer.push_back(beside_messages / (short_gemms * compute_us) - 1);
+    comm_longer.push_back(beside_gemms / (short_messages * message_us) - 1);
+  }
+  const double compute_part = std::max(0.0, timing.median(compute_longer));
+  const double comm_part = std::max(0.0, timing.median(comm_longer));
+  return {compute_part, comm_part, compute_part, comm_part};  // nothing can be limited here
+}
+
+}  // namespace eps

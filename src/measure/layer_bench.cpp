@@ -1,0 +1,268 @@
+#include "measure/layer_bench.h"
+
+#include <algorithm>
+#include <map>
+#include <random>
+#include <set>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "engine/factory.h"
+#include "measure/device_layer.h"
+#include "measure/gemm_limit.h"
+#include "measure/layer_baseline.h"
+#include "measure/layer_ranks.h"
+#include "measure/layer_source.h"
+#include "plan/planner.h"
+#include "sim/workload.h"
+
+namespace eps {
+namespace {
+
+// OpenMP's threads and our pool's spin for some milliseconds after work, in case more comes: each arm waits until the
+// other's have gone to sleep.
+constexpr std::chrono::milliseconds kCalm{40};
+
+// Both arms pack the same weights: keeps each as it was made for the first, until the second releases it.
+class KeepingSource final : public WeightSource {
+ public:
+  explicit KeepingSource(WeightSource& inner) : inner_(inner) {}
+  bool has(const std::string& name) const override { return inner_.has(name); }
+  TensorView get(const std::string& name, const Shape& shape) override {
+    const auto it = kept_.find(name);
+    return it != kept_.end() ? it->second : kept_[name] = inner_.get(name, shape);
+  }
+  void release(const std::string& name) override {
+    if (!is_last_user_) return;
+    kept_.erase(name);
+    inner_.release(name);
+  }
+  std::vector<std::string> unused() const override { return inner_.unused(); }
+  uint64_t total_bytes() const override { return inner_.total_bytes(); }
+  void set_last_user() { is_last_user_ = true; }
+
+ private:
+  WeightSource& inner_;
+  std::map<std::string, TensorView> kept_;
+  bool is_last_user_ = false;
+};
+
+[[noreturn]] void refuse(const std::string& flag, const std::string& what, const std::string& got,
+                         const std::string& wanted) {
+  fail(ErrorKind::kUsage, flag, {.what = what, .got = got, .wanted = wanted, .hint = ""});
+}
+
+void check_ranges(const LayerBenchOptions& options) {
+  const auto at_least = [](const char* flag, int64_t value, int64_t least) {
+    if (value < least) refuse(flag, "out of range", std::to_string(value), fmt::format("{} or more", least));
+  };
+  at_least("--tokens", options.tokens, 1);
+  at_least("-r", options.repetitions, 1);
+  at_least("--ep", options.engine.ep, 1);
+  at_least("--threads", options.engine.threads, 0);
+  at_least("--num-experts", options.num_experts, 0);
+  at_least("--limit-size", options.limit_size, 0);
+  constexpr int64_t kMost = 1 << 20;  // beyond it memory runs out before the first repetition
+  if (options.tokens > kMost) refuse("--tokens", "out of range", std::to_string(options.tokens), "at most 1048576");
+  constexpr int64_t kMostSize = 1 << 15;
+  if (options.limit_size > kMostSize) {
+    refuse("--limit-size", "out of range", std::to_string(options.limit_size), "at most 32768");
+  }
+}
+
+// What is between the brackets of "cpu f32 (avx2), 2 threads"; nothing where an op set uses no special instructions.
+std::string isa_of(const std::string& op_set) {
+  const size_t open = op_set.find('(');
+  const size_t close = op_set.find(')', open);
+  return open == std::string::npos || close == std::string::npos ? "" : op_set.substr(open + 1, close - open - 1);
+}
+
+std::string kernels_of(const Plan& plan) {
+  std::set<std::string_view> kinds;
+  for (const Stage& stage : plan.stages) {
+    for (size_t r = 0; r < stage.rows_per_rank.size(); ++r) {
+      if (stage.rows_per_rank[r] == 0) continue;
+      kinds.insert(to_string(stage.gate_up_kernel[r]));
+      kinds.insert(to_string(stage.down_kernel[r]));
+    }
+  }
+  return fmt::format("{}", fmt::join(kinds, "+"));
+}
+
+void describe(const LayerSource& source, const Plan& plan, const MoeProblem& problem, LayerBenchResult& result) {
+  const MoeSpec& moe = source.spec.moe;
+  result.model = source.name;
+  result.layer = source.spec.first_moe_layer();
+  result.hidden = source.spec.hidden;
+  result.inner = moe.inner;
+  result.shared_inner = moe.shared_inner;
+  result.num_experts = moe.gate.num_experts;
+  result.top_k = moe.gate.top_k;
+  result.policy = to_string(plan.policy);
+  result.reason = plan.reason;
+  result.num_stages = plan.num_expert_stages();
+  result.kernel = kernels_of(plan);
+  std::vector<double> rows(problem.load.begin(), problem.load.end());
+  result.median_rows = spread(rows).median;
+  result.min_rows = *std::min_element(problem.load.begin(), problem.load.end());
+  result.max_rows = *std::max_element(problem.load.begin(), problem.load.end());
+  double tokens = 0;
+  for (const int64_t t : problem.tokens_per_rank) tokens += static_cast<double>(t);
+  // Three matrices of hidden x inner, a multiplication and an addition each, per row.
+  const double per_row = 6.0 * static_cast<double>(source.spec.hidden);
+  result.flops =
+      per_row * tokens * (static_cast<double>(moe.inner) * moe.gate.top_k + static_cast<double>(moe.shared_inner));
+}
+
+void require_right(const OutputCheck& check) {
+  if (check.ok()) return;
+  fail(ErrorKind::kInternal, "bench layer",
+       {.what = fmt::format("our output differs from the baseline's at token {}, column {}", check.token, check.column),
+        .got = fmt::format("{:g}", check.got),
+        .wanted = fmt::format("{:g} ± {:.2g}", check.wanted, check.tolerance),
+        .hint = "--device reference, to see which one is wrong"});
+}
+
+}  // namespace
+
+namespace {
+
+void run_on_device(const LayerBenchOptions& options, const LayerSource& source, OpSet& ops, const Routing& routing,
+                   const Plan& plan, const std::function<void(std::string_view)>& note,
+                   const std::function<bool()>& keep_going, LayerBenchResult& result) {
+  const ModelSpec& spec = source.spec;
+  const int64_t few = ops.local_moe()->few_tokens();
+  if (options.tokens <= few) {
+    refuse("--tokens", "so few run kernels of their own, which leave nothing to choose", std::to_string(options.tokens),
+           fmt::format("{} or more (bench latency times decoding)", few + 1));
+  }
+  note(fmt::format("packing {} experts", spec.moe.gate.num_experts));
+  const LayerWeights weights = load_moe_layer(spec, *source.family, *source.weights, ops, result.layer);
+  DeviceLayer layer(ops, weights, routing, spec.moe.gate.num_experts, spec.hidden, spec.moe.inner, options.seed);
+  GemmLimit limit(ops, result.threads, options.limit_size);
+  note("checking the grouped kernels' output against cuBLAS's");
+  result.worst_error = layer.compare_kernels();
+  if (!(result.worst_error <= 1)) {
+    fail(ErrorKind::kInternal, "bench layer",
+         {.what = "the grouped kernels' output differs from cuBLAS's",
+          .got = fmt::format("{:.2g} times what rounding allows", result.worst_error),
+          .wanted = "at most 1",
+          .hint = ""});
+  }
+  result.baseline = "cuBLAS";
+  result.baseline_implementation = "cuBLAS, bf16, one call an expert";
+  const LocalKernels kernels{plan.stages.front().gate_up_kernel.front(), plan.stages.front().down_kernel.front()};
+  note(fmt::format("timing {} repetitions of each arm in turn", options.repetitions));
+  for (int i = 0; i <= options.repetitions && keep_going(); ++i) {
+    const double us = layer.time_layer(kernels);
+    const double gemm_us = layer.time_gemms(kernels);
+    const double baseline_us = layer.time_baseline();
+    limit.sample();
+    if (i == 0) continue;  // warm-up
+    result.us.push_back(us);
+    result.gemm_us.push_back(gemm_us);
+    result.baseline_us.push_back(baseline_us);
+  }
+  result.limit_flops = limit.flops_per_second();
+  result.limit_source = limit.description();
+}
+
+}  // namespace
+
+std::vector<double> LayerBenchResult::ratios() const {
+  std::vector<double> out;
+  for (size_t i = 0; i < us.size(); ++i) out.push_back(baseline_us[i] / us[i]);
+  return out;
+}
+
+LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::function<void(std::string_view)>& note,
+                                 const std::function<bool()>& keep_going) {
+  check_ranges(options);
+  const EngineOptions& engine = options.engine;
+  PipelineOption pipeline = parse_pipeline_option(engine.eps_pipeline);
+  const Skew skew = parse_skew(options.skew);
+  const LayerSource source = open_layer_source({engine, options.preset, options.num_experts});
+  const ModelSpec& spec = source.spec;
+  const GateParams& gate = spec.moe.gate;
+  const ExpertPlacement placement = place_experts(gate.num_experts, engine.ep);
+
+  LayerBenchResult result;
+  result.threads = engine.threads > 0 ? engine.threads : default_threads_per_rank(engine.ep);
+  auto ops = make_op_sets(engine.device, engine.dtype, engine.ep, result.threads);
+  const DType compute = ops.front()->compute_dtype();
+  result.op_set = ops.front()->description();
+  result.isa = isa_of(result.op_set);
+  result.dtype = to_string(compute);
+
+  const auto routing = draw_routing(source, engine.ep, options.tokens, skew, options.seed);
+  const DType packed = ops.front()->weight_dtype(source.stored);
+  const MoeShape shape = moe_shape(spec, packed, compute);
+  const MoeProblem problem = make_problem(shape, placement, routing);
+  RankGroupOptions group;
+  group.num_ranks = engine.ep;
+  group.pipeline = pipeline;
+  check_local_pipeline(*ops.front(), group);
+  if (ops.front()->local_moe() != nullptr) pipeline = {PipelineOption::Mode::kOff, 1};
+  const Plan plan = Planner(profile_of(engine, result.op_set, result.threads, packed), shape).plan(problem, pipeline);
+  describe(source, plan, problem, result);
+  if (ops.front()->device() != nullptr) {
+    run_on_device(options, source, *ops.front(), routing.front(), plan, note, keep_going, result);
+    return result;
+  }
+
+  const double megabytes = static_cast<double>(spec.expert_parameters()) * gate.num_experts * 2e-6;
+  note(fmt::format("packing {} experts, {:.1f} MB in bf16", gate.num_experts, megabytes));
+  KeepingSource kept(*source.weights);
+  const LayerWeights layer = load_moe_layer(spec, *source.family, kept, *ops.front(), result.layer);
+  note("packing them for oneDNN");
+  kept.set_last_user();
+  const int all_threads = engine.ep * result.threads;
+  LayerBaseline baseline(spec, *source.family, result.layer, kept, compute, all_threads, [](int) {});
+  GemmLimit limit(compute, all_threads, options.limit_size);
+  LayerRanks ranks(
+      layer, placement, std::move(ops),
+      make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms), engine.emulate_link));
+
+  note("checking our output against the baseline's");
+  Buffer memory;
+  Buffer out_memory;
+  const Shape x_shape{engine.ep * options.tokens, spec.hidden};
+  const MutableTensorView x = memory.view(DType::kF32, x_shape);
+  const MutableTensorView out = out_memory.view(DType::kF32, x_shape);
+  std::mt19937_64 rng(options.seed);
+  std::normal_distribution<float> normal;
+  std::generate_n(x.as<float>(), x.numel(), [&] { return normal(rng); });
+  baseline.prepare(x, routing);
+  ranks.run(plan, routing, x, out);
+  const OutputCheck check = baseline.check(out);
+  require_right(check);
+  result.worst_error = check.worst;
+  result.baseline = "oneDNN";
+  result.baseline_implementation = baseline.implementation();
+
+  note(fmt::format("timing {} repetitions of each arm in turn", options.repetitions));
+  OverlapStats overlap;
+  for (int i = 0; i <= options.repetitions; ++i) {
+    if (!keep_going()) break;
+    std::this_thread::sleep_for(kCalm);
+    const LayerRanks::Times ours = ranks.run(plan, routing, x, out);
+    std::this_thread::sleep_for(kCalm);
+    const int64_t begin = now_ns();
+    baseline.run_gemms();
+    const int64_t end = now_ns();
+    limit.sample();
+    if (i == 0) continue;  // warm-up of both
+    result.us.push_back(static_cast<double>(ours.layer_ns) * 1e-3);
+    result.gemm_us.push_back(static_cast<double>(ours.gemm_ns) * 1e-3);
+    result.baseline_us.push_back(static_cast<double>(end - begin) * 1e-3);
+    overlap += ours.overlap;
+  }
+  result.communication_us = static_cast<double>(overlap.communication_ns) * 1e-3;
+  result.hidden_us = static_cast<double>(overlap.hidden_ns) * 1e-3;
+  result.limit_flops = limit.flops_per_second();
+  result.limit_source = limit.description();
+  return result;
+}
+
+}  // namespace eps

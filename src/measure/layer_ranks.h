@@ -1,0 +1,37 @@
+// Our arm of `bench layer`: ranks of this process that run one MoE layer by its plan, again and again.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/rank_group.h"
+#include "exec/moe_executor.h"
+
+namespace eps {
+
+class LayerRanks {
+ public:
+  struct Times {
+    int64_t layer_ns = 0;  // from the first rank's start to the last rank's end
+    int64_t gemm_ns = 0;   // ops gate_up, down and shared, on the rank that spent most time in them
+    OverlapStats overlap;  // of all ranks
+  };
+
+  // One op set and communicator per rank. `layer` outlives the object.
+  LayerRanks(const LayerWeights& layer, ExpertPlacement placement, std::vector<std::unique_ptr<OpSet>> ops,
+             std::vector<std::unique_ptr<Communicator>> comms);
+
+  // Shapes  routing [num_ranks]; x, out [num_ranks * tokens, H] f32, the same number of tokens on every rank
+  Times run(const Plan& plan, std::span<const Routing> routing, TensorView x, MutableTensorView out);
+
+ private:
+  ExpertPlacement placement_;
+  std::vector<std::unique_ptr<OpSet>> ops_;
+  std::vector<std::unique_ptr<Communicator>> comms_;
+  std::vector<MoeWeights> weights_;
+  std::vector<std::unique_ptr<MoeExecutor>> executors_;
+  RankThreads threads_;
+};
+
+}  // namespace eps

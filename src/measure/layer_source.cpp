@@ -1,0 +1,85 @@
+#include "measure/layer_source.h"
+
+#include "base/error.h"
+#include "engine/model_folder.h"
+#include "engine/profile_choice.h"
+
+namespace eps {
+namespace {
+
+[[noreturn]] void refuse(const std::string& flag, const std::string& what, const std::string& got,
+                         const std::string& wanted, const std::string& hint = "") {
+  fail(ErrorKind::kUsage, flag, {.what = what, .got = got, .wanted = wanted, .hint = hint});
+}
+
+void set_num_experts(ModelSpec& spec, int num_experts, bool dummy) {
+  if (num_experts == 0) return;
+  GateParams& gate = spec.moe.gate;
+  if (!dummy)
+    refuse("--num-experts", "a model with weights has its own number of experts", "", "", "--load-format dummy");
+  if (num_experts < gate.top_k || num_experts > gate.num_experts) {
+    refuse("--num-experts", "out of range", std::to_string(num_experts),
+           fmt::format("{} (top-k) to {} (the model's)", gate.top_k, gate.num_experts));
+  }
+  if (num_experts != gate.num_experts) gate.method = TopkMethod::kGreedy;  // a part of the experts has no groups
+  gate.num_experts = num_experts;
+}
+
+}  // namespace
+
+void require_in_range(const char* flag, int64_t value, int64_t least, int64_t most) {
+  if (value >= least && value <= most) return;
+  fail(ErrorKind::kUsage, flag,
+       {.what = "out of range",
+        .got = std::to_string(value),
+        .wanted = fmt::format("{} to {}", least, most),
+        .hint = ""});
+}
+
+LayerSource open_layer_source(const LayerChoice& choice) {
+  LayerSource out;
+  const EngineOptions& engine = choice.engine;
+  const bool dummy = engine.dummy_weights || !choice.preset.empty();
+  if (!choice.preset.empty()) {
+    if (!engine.model.empty()) refuse("--preset", "given together with --model", engine.model, "one of the two");
+    out.name = choice.preset;
+    out.spec = preset_spec(choice.preset);
+    out.family = &find_preset_family(choice.preset);
+  } else {
+    // A layer needs no tokenizer, so the folder is opened as for dummy weights, and its checkpoint apart.
+    const ModelFolder folder = open_model_folder(engine.model, dummy || !is_preset(engine.model));
+    out.name = engine.model;
+    out.spec = folder.spec;
+    out.family = folder.family;
+    if (!dummy) out.checkpoint = std::make_unique<Checkpoint>(Checkpoint::open(engine.model));
+    if (!is_preset(engine.model)) out.stored = stored_dtype(folder);
+  }
+  if (out.spec.first_moe_layer() < 0) {
+    fail(ErrorKind::kInput, out.name, {.what = "has no MoE layer", .got = "", .wanted = "", .hint = "another model"});
+  }
+  set_num_experts(out.spec, choice.num_experts, dummy);
+  out.weights = out.checkpoint ? make_checkpoint_source(*out.checkpoint) : make_dummy_source();
+  return out;
+}
+
+std::vector<Routing> draw_routing(const LayerSource& source, int num_ranks, int64_t tokens_per_rank, Skew skew,
+                                  uint64_t seed) {
+  const GateParams& gate = source.spec.moe.gate;
+  const bool grouped = gate.method == TopkMethod::kGroupLimitedGreedy;
+  return random_routing({.num_ranks = num_ranks,
+                         .tokens_per_rank = tokens_per_rank,
+                         .num_experts = gate.num_experts,
+                         .top_k = gate.top_k,
+                         .num_groups = grouped ? gate.num_groups : 1,
+                         .topk_group = grouped ? gate.topk_group : 1,
+                         .skew = skew,
+                         .seed = seed});
+}
+
+HardwareProfile profile_of(const EngineOptions& engine, const std::string& op_set, int threads, DType stored) {
+  const auto link =
+      engine.emulate_link.empty() ? std::nullopt : std::optional<LinkSpec>(parse_link_spec(engine.emulate_link));
+  return choose_profile({engine.profile, op_set, threads, engine.ep, stored, link}).profile;
+}
+
+}  // namespace eps

@@ -1,0 +1,49 @@
+// The MoE layer that benchmarks run: its sizes and weights, the tokens' routing, and the profile its plans reckon with.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "epsmoe/engine.h"
+#include "io/checkpoint.h"
+#include "model/family.h"
+#include "model/weight_source.h"
+#include "plan/profile.h"
+#include "sim/workload.h"
+
+namespace eps {
+
+// Tokens of a rank beyond which memory runs out before the first repetition.
+inline constexpr int64_t kMostBenchTokens = 1 << 20;
+
+// Errors  kUsage naming the flag when `value` is outside [least, most]
+void require_in_range(const char* flag, int64_t value, int64_t least, int64_t most);
+
+struct LayerChoice {
+  const EngineOptions& engine;  // model, dummy_weights
+  std::string preset;           // instead of engine.model, with dummy weights
+  int num_experts = 0;          // 0: as the model; dummy weights only
+};
+
+// The first MoE layer of a model.
+struct LayerSource {
+  std::string name;
+  ModelSpec spec;
+  const Family* family = nullptr;
+  std::unique_ptr<Checkpoint> checkpoint;
+  std::unique_ptr<WeightSource> weights;
+  DType stored = DType::kBF16;  // type of the weights
+};
+
+// Errors  kUsage naming the flag; kInput: a model without MoE layers
+LayerSource open_layer_source(const LayerChoice& choice);
+
+// A routing for every rank, group-limited where the model's is.
+std::vector<Routing> draw_routing(const LayerSource& source, int num_ranks, int64_t tokens_per_rank, Skew skew,
+                                  uint64_t seed);
+
+// What engines with these options would plan with (engine/profile_choice.h).
+HardwareProfile profile_of(const EngineOptions& engine, const std::string& op_set, int threads, DType stored);
+
+}  // namespace eps

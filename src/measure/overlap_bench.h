@@ -1,0 +1,46 @@
+// `epsmoe bench overlap`: one MoE layer cut in every way, promised and measured side by side.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "epsmoe/engine.h"
+#include "exec/timeline.h"
+#include "plan/plan.h"
+
+namespace eps {
+
+struct OverlapBenchOptions {
+  EngineOptions engine;  // model, dummy_weights, device, dtype, ep, emulate_link, profile, threads
+  std::string preset;    // instead of engine.model, with dummy weights
+  int64_t tokens = 512;  // per rank
+  int num_experts = 0;   // 0: as the model; dummy weights only
+  int most_stages = 0;   // largest number of stages tried; 0: one expert a stage
+  std::string skew = "uniform";
+  uint64_t seed = 1;
+  int repetitions = 9;
+};
+
+// One way to run the layer. Times are µs by repetition.
+struct OverlapArm {
+  std::string pipeline;  // "off", "2", "microbatch", "auto"
+  Plan plan;
+  std::vector<double> us;  // from the first rank's start to the last one's end
+  OverlapStats overlap;    // of all ranks and repetitions
+  double hidden() const;   // of what could be hidden
+};
+
+struct OverlapBenchResult {
+  std::string model, op_set, profile;
+  int threads = 0;
+  std::vector<OverlapArm> arms;  // the last is auto's choice
+};
+
+// Runs every arm once a repetition, in turn. Errors: as run_layer_bench
+OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
+                                     const std::function<void(std::string_view)>& note,
+                                     const std::function<bool()>& keep_going);
+
+}  // namespace eps

@@ -1,0 +1,91 @@
+#include "measure/repeated_timing.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+namespace eps {
+namespace {
+
+// Ranks leave a barrier some 50 µs apart, and a clock reading costs 30 ns: a sample takes long enough for both to be
+// small, and short enough to be over before the scheduler has something else to run.
+constexpr double kSampleUs = 2000;
+// Calls longer than this are their own warm-up.
+constexpr double kLongUs = 20000;
+// A GPU that was idle runs faster than it can for long: samples begin when it has worked for some time.
+constexpr double kDeviceWarmUpUs = 60000;
+constexpr double kDeviceSampleUs = 5000;
+constexpr int kSamples = 7;
+constexpr int kLongSamples = 4;
+constexpr int kQuickSamples = 3;
+constexpr int kQuickLongSamples = 2;
+
+}  // namespace
+
+double RepeatedTiming::time_us(const std::function<void()>& body) { return times_us(std::span(&body, 1)).front(); }
+
+std::vector<double> RepeatedTiming::times_us(std::span<const std::function<void()>> bodies) {
+  std::vector<int> calls;
+  bool is_long = false;
+  for (const auto& body : bodies) {
+    double once = largest(timed_us(body, 1));
+    if (once < kLongUs) once = largest(timed_us(body, 1));
+    calls.push_back(calls_of_sample(once));
+    is_long = is_long || once >= kLongUs;
+  }
+  if (ops_.device() != nullptr && !quick_) {
+    for (double us = 0; us < kDeviceWarmUpUs;) {
+      for (size_t i = 0; i < bodies.size(); ++i) us += largest(timed_us(bodies[i], calls[i]));
+    }
+  }
+  const int samples = quick_ ? (is_long ? kQuickLongSamples : kQuickSamples) : is_long ? kLongSamples : kSamples;
+  std::vector<std::vector<double>> mine(bodies.size());
+  for (int sample = 0; sample < samples; ++sample) {
+    for (size_t i = 0; i < bodies.size(); ++i) mine[i].push_back(timed_us(bodies[i], calls[i]) / calls[i]);
+  }
+  std::vector<double> out;
+  for (const auto& samples_of_body : mine) out.push_back(median(samples_of_body));
+  return out;
+}
+
+int RepeatedTiming::calls_of_sample(double once_us) const {
+  const double sample_us = ops_.device() != nullptr ? kDeviceSampleUs : kSampleUs;
+  return static_cast<int>(std::clamp(sample_us / std::max(once_us, 0.01), 1.0, 1e5));
+}
+
+double RepeatedTiming::timed_us(const std::function<void()>& body, int calls) {
+  comm_.barrier();
+  const int64_t begin = now_ns();
+  for (int i = 0; i < calls; ++i) body();
+  ops_.wait();
+  return static_cast<double>(now_ns() - begin) * 1e-3;
+}
+
+double RepeatedTiming::median(const std::vector<double>& mine) {
+  std::vector<double> all = gather(mine);
+  std::ranges::sort(all);
+  const size_t middle = all.size() / 2;
+  return all.size() % 2 == 1 ? all[middle] : (all[middle - 1] + all[middle]) / 2;
+}
+
+double RepeatedTiming::largest(double mine) { return std::ranges::max(gather({mine})); }
+
+// Every rank also says whether it goes on, so that all stop at the same place and none waits for another.
+std::vector<double> RepeatedTiming::gather(const std::vector<double>& mine) {
+  std::vector<double> message = {!keep_going_ || keep_going_() ? 1.0 : 0.0};
+  message.insert(message.end(), mine.begin(), mine.end());
+  std::vector<double> all;
+  bool go_on = true;
+  for (const std::vector<std::byte>& bytes : comm_.all_gather(std::as_bytes(std::span(message)))) {
+    std::vector<double> values(bytes.size() / sizeof(double));
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    go_on = go_on && values.front() != 0;
+    all.insert(all.end(), values.begin() + 1, values.end());
+  }
+  if (!go_on) throw Error(ErrorKind::kAborted, "tune", "interrupted");
+  return all;
+}
+
+}  // namespace eps

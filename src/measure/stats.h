@@ -1,0 +1,29 @@
+// What benchmarks make of their samples.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace eps {
+
+struct MeanDeviation {
+  double mean = 0;
+  double deviation = 0;  // of a sample (n - 1); 0 for one value
+};
+MeanDeviation mean_deviation(const std::vector<double>& samples);
+
+// By linear interpolation between neighbours; `share` 0 to 1.  Errors  kInternal without samples
+double quantile(std::vector<double> samples, double share);
+
+struct Spread {
+  double p10 = 0;
+  double median = 0;
+  double p90 = 0;
+};
+// Errors  kInternal without samples
+Spread spread(std::vector<double> samples);
+
+// "2026-01-31T12:00:00Z"
+std::string utc_time_now();
+
+}  // namespace eps

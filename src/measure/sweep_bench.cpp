@@ -1,0 +1,93 @@
+#include "measure/sweep_bench.h"
+
+#include <cmath>
+
+#include "base/error.h"
+#include "engine/factory.h"
+#include "measure/benched_model.h"
+#include "measure/stats.h"
+
+namespace eps {
+namespace {
+
+std::vector<SweepTest> list_tests(const SweepOptions& options) {
+  std::vector<SweepTest> out;
+  for (const int64_t n : options.prompts) {
+    if (n > 0) out.push_back({n, 0});
+  }
+  for (const int64_t n : options.generated) {
+    if (n > 0) out.push_back({0, n});
+  }
+  return out;
+}
+
+const char* flag_of(const SweepTest& test) { return test.num_prompt > 0 ? "-p" : "-n"; }
+
+int64_t run_once(Engine& engine, const SweepTest& test, uint64_t seed) {
+  const Engine::StepTimes times = engine.time_steps(test.num_prompt, test.num_generated, seed);
+  return std::llround((times.prefill_seconds + times.decode_seconds) * 1e9);
+}
+
+}  // namespace
+
+std::string SweepTest::name() const {
+  return num_prompt > 0 ? fmt::format("pp{}", num_prompt) : fmt::format("tg{}", num_generated);
+}
+
+std::vector<double> SweepResult::tokens_per_second() const {
+  std::vector<double> out;
+  for (const int64_t ns : samples_ns)
+    out.push_back(1e9 * static_cast<double>(test.num_tokens()) / static_cast<double>(ns));
+  return out;
+}
+
+void check_sweep(const SweepOptions& options) {
+  const auto check_tokens = [](const char* flag, const std::vector<int64_t>& values) {
+    for (const int64_t v : values) {
+      if (v >= 0) continue;
+      fail(ErrorKind::kUsage, flag,
+           {.what = "out of range", .got = std::to_string(v), .wanted = "0 (none) or more tokens", .hint = ""});
+    }
+  };
+  check_tokens("-p", options.prompts);
+  check_tokens("-n", options.generated);
+  if (options.repetitions < 1) {
+    fail(ErrorKind::kUsage, "-r",
+         {.what = "out of range", .got = std::to_string(options.repetitions), .wanted = "1 or more", .hint = ""});
+  }
+  if (list_tests(options).empty()) {
+    fail(ErrorKind::kUsage, "bench sweep",
+         {.what = "nothing to measure", .got = "no -p and no -n above 0", .wanted = "one", .hint = "-p 512"});
+  }
+}
+
+bool run_sweep(const SweepOptions& options, Engine& engine, const SweepEvents& events,
+               const std::function<bool()>& keep_going) {
+  const std::vector<SweepTest> tests = list_tests(options);
+  for (const SweepTest& test : tests) {
+    if (test.num_tokens() <= engine.max_model_len()) continue;
+    fail(ErrorKind::kUsage, flag_of(test),
+         {.what = "longer than the context",
+          .got = fmt::format("{} tokens", test.num_tokens()),
+          .wanted = fmt::format("at most {}", engine.max_model_len()),
+          .hint = fmt::format("{} {}", flag_of(test), engine.max_model_len())});
+  }
+  const EngineOptions& e = options.engine;
+  events.on_begin({short_model_name(e.model), e.dummy_weights, engine.weight_bytes(), engine.num_parameters(),
+                   engine.report().op_sets.front(), e.threads > 0 ? e.threads : default_threads_per_rank(e.ep)});
+  bool complete = true;
+  for (const SweepTest& test : tests) {
+    SweepResult result{test, utc_time_now(), {}};
+    // A whole prompt, so that every size of product has been met; one decoded token is like the next.
+    run_once(engine, test.num_prompt > 0 ? test : SweepTest{0, 1}, 0);
+    for (int i = 0; i < options.repetitions && (complete = keep_going()); ++i) {
+      result.samples_ns.push_back(run_once(engine, test, static_cast<uint64_t>(i) + 1));
+      events.on_progress(test, i + 1, options.repetitions);
+    }
+    if (!complete) break;
+    events.on_result(result);
+  }
+  return complete;
+}
+
+}  // namespace eps

@@ -1,0 +1,60 @@
+// `epsmoe bench sweep`: prompt and decode speed of a model, in llama-bench's conventions.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "epsmoe/engine.h"
+
+namespace eps {
+
+struct SweepOptions {
+  EngineOptions engine;
+  std::vector<int64_t> prompts = {512};    // tokens; 0: none
+  std::vector<int64_t> generated = {128};  // tokens; 0: none
+  int repetitions = 5;
+};
+
+// One test: `num_prompt` tokens in one prefill, or `num_generated` tokens one by one. The other is 0.
+struct SweepTest {
+  int64_t num_prompt = 0;
+  int64_t num_generated = 0;
+  std::string name() const;  // "pp512", "tg128"
+  int64_t num_tokens() const { return num_prompt + num_generated; }
+};
+
+struct SweepResult {
+  SweepTest test;
+  std::string test_time;  // when it began, UTC
+  std::vector<int64_t> samples_ns;
+  std::vector<double> tokens_per_second() const;
+};
+
+// What does not change from test to test.
+struct SweepModel {
+  std::string name;
+  bool dummy_weights = false;
+  uint64_t num_bytes = 0;
+  int64_t num_parameters = 0;
+  std::string op_set;
+  int threads = 0;  // per rank
+};
+
+// What a sweep tells while it runs. All are called.
+struct SweepEvents {
+  std::function<void(const SweepModel&)> on_begin;                         // once, before the first test
+  std::function<void(const SweepTest&, int done, int total)> on_progress;  // after each repetition
+  std::function<void(const SweepResult&)> on_result;                       // after each test
+};
+
+// Runs the tests on `engine`, one warm-up and `repetitions` each. False when interrupted.
+//
+// Errors  kUsage, before the first test: a test longer than the engine's context
+bool run_sweep(const SweepOptions& options, Engine& engine, const SweepEvents& events,
+               const std::function<bool()>& keep_going);
+
+// Errors  kUsage: what needs no engine to see, so that nothing is loaded in vain
+void check_sweep(const SweepOptions& options);
+
+}  // namespace eps

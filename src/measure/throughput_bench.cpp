@@ -1,0 +1,44 @@
+#include "measure/throughput_bench.h"
+
+#include <algorithm>
+
+#include "measure/layer_source.h"
+
+namespace eps {
+namespace {
+
+// More than memory holds of anything; catches slips of the hand.
+constexpr int64_t kMost = int64_t{1} << 20;
+
+// Tokens of a warm-up request: one from its prefill and two decoded, since devices record a step the second time.
+constexpr int64_t kWarmupTokens = 3;
+
+}  // namespace
+
+void check_throughput(const ThroughputOptions& options) {
+  require_in_range("--input-len", options.input_len, 1, kMost);
+  require_in_range("--output-len", options.output_len, 1, kMost);
+  require_in_range("--num-prompts", options.num_prompts, 1, kMost);
+  require_in_range("--max-num-seqs", options.max_num_seqs, 1, kMost);
+  require_in_range("--num-warmups", options.num_warmups, 0, kMost);
+}
+
+Engine::RequestTimes run_throughput(const ThroughputOptions& options, Engine& engine, const ProgressCallback& progress,
+                                    const std::function<bool()>& keep_going) {
+  Engine::RequestWork work{options.num_prompts, options.input_len, options.output_len, options.max_num_seqs,
+                           options.seed};
+  if (options.num_warmups > 0) {
+    Engine::RequestWork warmup = work;
+    warmup.num_requests = options.num_warmups;
+    warmup.output_len = std::min(kWarmupTokens, work.output_len);
+    warmup.seed = work.seed + 1;
+    engine.time_requests(warmup, [&](int64_t, int64_t) { return keep_going(); });
+    if (!keep_going()) return {};
+  }
+  return engine.time_requests(work, [&](int64_t done, int64_t total) {
+    progress(done, total);
+    return keep_going();
+  });
+}
+
+}  // namespace eps

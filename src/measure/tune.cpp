@@ -1,0 +1,119 @@
+#include "measure/tune.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/cpu_features.h"
+#include "measure/gemm_timing.h"
+#include "measure/lane_timing.h"
+#include "measure/op_timing.h"
+
+namespace eps {
+namespace {
+
+// Four digits: more are noise, and files are for people, too.
+double rounded(double value) {
+  if (value == 0 || !std::isfinite(value)) return value;
+  const double unit = std::pow(10.0, std::floor(std::log10(std::abs(value))) - 3);
+  return unit >= 1 ? std::round(value / unit) * unit : std::round(value / unit) / std::round(1 / unit);
+}
+
+void round_numbers(HardwareProfile& profile) {
+  for (GemmProfile& gemm : profile.gemms) {
+    gemm.call_us = rounded(gemm.call_us);
+    for (GemmShapeCurve& shape : gemm.shapes) {
+      for (CurvePoint& point : shape.us_of_rows) point.y = rounded(point.y);
+    }
+    for (CurvePoint& point : gemm.group_factor) point.y = rounded(point.y);
+  }
+  for (LinkPoint& link : profile.links) link = {link.sms, rounded(link.gbps), rounded(link.alpha_us)};
+  Contention& c = profile.contention;
+  c = {rounded(c.compute), rounded(c.comm), rounded(c.uncapped_compute), rounded(c.uncapped_comm)};
+  for (auto& [name, cost] : profile.ops) cost = {rounded(cost.fixed_us), rounded(cost.gbps)};
+  for (double* value : {&profile.handoff_us, &profile.memory_gb, &profile.memory_gbps, &profile.attention_tflops}) {
+    *value = rounded(*value);
+  }
+}
+
+void describe_sources(HardwareProfile& profile, const OpSet& ops, const TuneOptions& options, int num_ranks) {
+  const std::string who = fmt::format("epsmoe tune, median over {} ranks that ran it at the same time: ", num_ranks);
+  profile.sources = {
+      {"gemms",
+       who + "calls of 1, 2, 4 … rows on weights used in turn, less call_us, which is a call of 16 x 16 with one "
+             "row; grouped calls of 4 and 2 groups; group_factor at 16 rows"},
+      {"links", who + "all-to-alls of 1 kB to 4 MB a peer, a line fitted to their times"},
+      {"contention", who + "GEMMs on the compute lane while messages of 1 MB travelled on another, against each alone"},
+      {"handoff_us", who + "two lanes taking turns, ops of 100 us"},
+      {"ops", who + "8 to 2048 rows of the models' widths, a line fitted to their times; other: a residual sum"},
+      {"attention_tflops",
+       who + "latent attention of one sequence at two lengths, the part that grows with the square"},
+      {"memory_gb", "the machine's memory, shared evenly by the ranks"},
+      {"memory_gbps", who + "reading a buffer larger than the caches"},
+      {"ranks_per_node", "the ranks measured: all of one process"},
+  };
+  if (ops.device() != nullptr) {
+    profile.sources["gemms"] =
+        who + fmt::format(
+                  "calls of 1, 2, 4 … rows on {} weights used in turn, less call_us, which is a call of 16 x 16 "
+                  "with one row; grouped calls of {} groups; group_factor at 16 rows; sm_factor at 2048 rows of "
+                  "the last expert shape",
+                  options.groups, options.groups);
+    profile.sources["ops"] = who +
+                             "64 to 16384 rows of the models' widths, a line fitted to their times; other: a "
+                             "residual sum, which reduce and finish are taken to cost, too; pack: as gather";
+    profile.sources["memory_gb"] = "the GPU's memory";
+    profile.sources["num_sms"] = "the GPU's multiprocessors";
+    profile.sources["memory_gbps"] = who + "copying a quarter of a GB, bytes read and written";
+  }
+  if (num_ranks == 1) profile.sources["links"] = profile.sources["contention"] = "one rank was measured: no link";
+}
+
+}  // namespace
+
+int count_tune_steps(const TuneOptions& options) {
+  const size_t gemm_steps = 2 * options.expert_shapes.size() + options.shared_shapes.size();
+  return static_cast<int>(options.weight_dtypes.size() * gemm_steps) + 6;
+}
+
+HardwareProfile measure_profile(OpSet& ops, Communicator& comm, const TuneOptions& options) {
+  EPS_CHECK(!options.expert_shapes.empty() && !options.widths.empty() && !options.weight_dtypes.empty());
+  EPS_CHECK_GT(options.memory_gb, 0);
+  const int total = count_tune_steps(options);
+  int done = 0;
+  const auto step = [&](const std::string& what) {
+    if (comm.rank() == 0 && options.on_step) options.on_step(what, done, total);
+    ++done;
+  };
+  RepeatedTiming timing(comm, ops, options.quick, options.keep_going);
+  HardwareProfile profile;
+  profile.name = "measured";
+  profile.origin = "measured";
+  profile.device = fmt::format("{}; {}, {} rank{} at once", ops.description(), cpu_features().brand, comm.size(),
+                               comm.size() == 1 ? "" : "s");
+  profile.ranks_per_node = comm.size();
+  profile.memory_gb = options.memory_gb;
+  if (ops.device() != nullptr) profile.num_sms = ops.device()->num_sms;
+  for (const DType dtype : options.weight_dtypes) {
+    for (GemmProfile& gemm : measure_gemms(ops, timing, options, dtype, step)) profile.gemms.push_back(std::move(gemm));
+  }
+  step("elementwise ops");
+  profile.ops = measure_ops(ops, timing, options);
+  step("attention");
+  profile.attention_tflops = measure_attention_tflops(ops, timing, options);
+  step("memory");
+  profile.memory_gbps = measure_memory_gbps(ops, timing, options);
+  step("messages between ranks");
+  profile.links = measure_links(timing, options);
+  step("hand-overs between lanes");
+  profile.handoff_us = measure_handoff_us(timing, options);
+  step("compute beside messages");
+  profile.contention = measure_contention(ops, timing, options);
+  round_numbers(profile);
+  describe_sources(profile, ops, options, comm.size());
+
+  const std::vector<std::string> faults = find_profile_faults(profile);
+  EPS_CHECK(faults.empty(), "the measured profile is not sound: {}", faults.front());
+  return profile;
+}
+
+}  // namespace eps
