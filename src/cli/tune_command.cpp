@@ -16,7 +16,7 @@
 #include "engine/profile_lookup.h"
 #include "engine/rank_group.h"
 #include "epsmoe/version.h"
-#include "plan/profile_store.h"
+#include "report/profile_store.h"
 #include "tune/tune.h"
 
 namespace eps::cli {

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "engine/factory.h"
 #include "engine/rank_group.h"
-#include "plan/profile_store.h"
+#include "report/profile_store.h"
 #include "tune/sampler.h"
 
 namespace eps {
