@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "plan/plan_cache.h"
-#include "plan/profile_store.h"
+#include "report/profile_store.h"
 #include "sim/workload.h"
 
 namespace {

@@ -6,7 +6,7 @@ set(EPSMOE_CUDNN_FRONTEND "${PROJECT_SOURCE_DIR}/.cache/cudnn-frontend/include" 
 
 # Program and library must agree on every header that crosses their border.
 file(GLOB border CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/*.h ${PROJECT_SOURCE_DIR}/src/tensor/*.h
-  ${PROJECT_SOURCE_DIR}/src/gemm/*.h ${PROJECT_SOURCE_DIR}/src/base/*.h ${PROJECT_SOURCE_DIR}/include/epsmoe/error.h)
+  ${PROJECT_SOURCE_DIR}/src/moe/gemm_kind.h ${PROJECT_SOURCE_DIR}/src/base/*.h ${PROJECT_SOURCE_DIR}/include/epsmoe/error.h)
 set(text "")
 foreach(file ${border})
   file(SHA256 ${file} hash)
@@ -81,7 +81,7 @@ target_include_directories(epsmoe_cuda SYSTEM PRIVATE ${EPSMOE_CUDNN_INCLUDE} ${
 target_compile_options(epsmoe_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo --expt-relaxed-constexpr -Werror=all-warnings
   -Xptxas=-v -Xcompiler=-Wall,-Wextra>)
-target_link_libraries(epsmoe_cuda PRIVATE eps_gemm CUDA::cudart_static CUDA::cublas CUDA::nvrtc ${EPSMOE_CUDNN_LIBRARY})
+target_link_libraries(epsmoe_cuda PRIVATE eps_moe CUDA::cudart_static CUDA::cublas CUDA::nvrtc ${EPSMOE_CUDNN_LIBRARY})
 # A symbol that nothing defines is an error here and not where the library is opened.
 target_link_options(epsmoe_cuda PRIVATE -Wl,-z,defs)
 add_dependencies(cuda_backend epsmoe_cuda)

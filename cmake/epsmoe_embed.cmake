@@ -1,5 +1,5 @@
 # eps_embed_profiles(TARGET FILE...): compiles JSON profiles into TARGET, each under its file's name. The generated source
-# defines bundled_profiles() of src/plan/profile_store.h. Editing a profile configures anew.
+# defines bundled_profiles() of src/report/profile_store.h. Editing a profile configures anew.
 function(eps_embed_profiles target)
   set(EPS_PROFILES "")
   foreach(file ${ARGN})

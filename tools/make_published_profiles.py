@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes src/plan/profiles/h200.json and h800.json: what was measured or published, and the arithmetic in between.
+"""Writes src/report/profiles/h200.json and h800.json: what was measured or published, and the arithmetic in between.
 
 The files are committed; this is where their numbers come from. Every rule that turns a figure into another one stands
 here once and, in words, in the profile's "sources".
@@ -205,7 +205,7 @@ def lay_out(value, indent=0):
 
 def main():
     launch, h200 = h200_curves()
-    folder = pathlib.Path(__file__).resolve().parent.parent / "src/plan/profiles"
+    folder = pathlib.Path(__file__).resolve().parent.parent / "src/report/profiles"
     nvlink8 = round(370 * 0.61 / 0.72)
     made = {
         "h200": profile("h200", "H200", 141, H200_GBPS, launch, h200, [(8, nvlink8), (16, 370), (24, 370)]),

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "calibration.h"
-#include "plan/profile_store.h"
+#include "report/profile_store.h"
 
 namespace {
 

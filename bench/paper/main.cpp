@@ -7,7 +7,7 @@
 #include <sstream>
 
 #include "base/error.h"
-#include "plan/profile_store.h"
+#include "report/profile_store.h"
 #include "tables.h"
 
 namespace {

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "gemm/gemm_kind.h"
+#include "moe/gemm_kind.h"
 
 namespace eps::paper {
 

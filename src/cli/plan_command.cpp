@@ -11,10 +11,11 @@
 #include "cli/output_file.h"
 #include "cli/plan_report.h"
 #include "cli/planning_inputs.h"
-#include "exec/promise.h"
+#include "exec/predicted_events.h"
 #include "exec/trace.h"
 #include "plan/planner.h"
-#include "plan/timeline_svg.h"
+#include "report/chrome_trace.h"
+#include "report/timeline_svg.h"
 #include "sim/strategy.h"
 
 namespace eps::cli {
@@ -147,7 +148,7 @@ void write_trace(const std::string& path, const Planner& planner, const PlanRepo
     for (size_t i = 0; i < of_rank.size(); ++i) of_rank[i] = times[i * num_ranks + rank];
     trace.add_promised(static_cast<int>(rank), promised_events(report.plan, of_rank, -1, 0));
   }
-  write_file(path, trace.to_json());
+  write_file(path, chrome_trace_json(trace));
 }
 
 int terminal_width() {

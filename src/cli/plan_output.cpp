@@ -5,10 +5,11 @@
 #include "cli/plan_report.h"
 #include "cli/table.h"
 #include "plan/candidate_list.h"
-#include "plan/plan_json.h"
 #include "plan/planner.h"
-#include "plan/time_axis.h"
-#include "plan/timeline_text.h"
+#include "report/plan_json.h"
+#include "report/reason.h"
+#include "report/time_axis.h"
+#include "report/timeline_text.h"
 
 namespace eps::cli {
 namespace {

@@ -39,7 +39,7 @@ std::string subject_of(const PlanReport& report);
 
 // `all`: every candidate that was looked at, not just the best of each kind. `width`: columns of the timeline.
 std::string format_plan_text(const PlanReport& report, bool all, int width);
-// The plan's JSON (plan/plan_json.h), with the rest of the report as "about".
+// The plan's JSON (report/plan_json.h), with the rest of the report as "about".
 std::string format_plan_json(const PlanReport& report);
 
 }  // namespace eps::cli

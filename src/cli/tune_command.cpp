@@ -17,7 +17,7 @@
 #include "epsmoe/version.h"
 #include "measure/stats.h"
 #include "measure/tune.h"
-#include "plan/profile_store.h"
+#include "report/profile_store.h"
 
 namespace eps::cli {
 namespace {

@@ -11,6 +11,7 @@
 #include "engine/profile_choice.h"
 #include "engine/rank_group.h"
 #include "engine/sampler.h"
+#include "report/chrome_trace.h"
 
 namespace eps {
 namespace {
@@ -236,7 +237,7 @@ class EngineImpl final : public Engine {
 
   std::string trace_json() const override {
     EPS_CHECK(ranks_->trace() != nullptr, "the engine was opened without record_trace");
-    return ranks_->trace()->to_json();
+    return chrome_trace_json(*ranks_->trace());
   }
 
   int64_t num_parameters() const override { return folder_.spec.total_parameters(); }

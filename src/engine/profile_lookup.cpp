@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "io/file.h"
-#include "plan/profile_store.h"
+#include "report/profile_store.h"
 
 namespace eps {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "base/clock.h"
-#include "exec/promise.h"
+#include "exec/predicted_events.h"
 
 namespace eps {
 

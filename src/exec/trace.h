@@ -1,11 +1,9 @@
-// Collects timelines of all ranks and writes them as Chrome trace JSON (chrome://tracing, Perfetto): a process for each
-// rank (its pid is the rank) and, below it, one for what its plans promised; a thread for each lane.
+// Collects the timelines of all ranks, measured and predicted; report/chrome_trace.h writes them to a file.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <mutex>
-#include <string>
 #include <vector>
 
 #include "exec/timeline.h"
@@ -19,17 +17,18 @@ class TraceRecorder {
 
   // Threads  any
   void add(int rank, const std::vector<TimelineEvent>& events);
-  // What the rank's plan said would happen (exec/promise.h), on the same clock.
+  // What the rank's plan said would happen (exec/predicted_events.h), on the same clock.
   void add_promised(int rank, const std::vector<TimelineEvent>& events);
-  std::string to_json() const;
-  int64_t num_dropped() const;
 
- private:
   struct Event {
     int rank;
     bool promised;
     TimelineEvent event;
   };
+  std::vector<Event> events() const;
+  int64_t num_dropped() const;
+
+ private:
   void add(int rank, bool promised, const std::vector<TimelineEvent>& events);  // mutex_ held
 
   mutable std::mutex mutex_;

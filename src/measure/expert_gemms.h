@@ -5,8 +5,8 @@
 #include <utility>
 #include <vector>
 
-#include "gemm/gemm_kind.h"
 #include "model/model.h"
+#include "moe/gemm_kind.h"
 
 namespace eps {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "epsmoe/engine.h"
-#include "gemm/gemm_kind.h"
+#include "moe/gemm_kind.h"
 
 namespace eps {
 

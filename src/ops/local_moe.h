@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "gemm/gemm_kind.h"
+#include "moe/gemm_kind.h"
 #include "ops/moe_weights.h"
 #include "ops/op_params.h"
 

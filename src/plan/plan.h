@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "gemm/gemm_kind.h"
+#include "moe/gemm_kind.h"
 #include "moe/token_part.h"
 #include "plan/problem.h"
 

@@ -69,7 +69,4 @@ class Planner {
 // Errors  kUsage naming --eps-pipeline: more stages than a rank has experts
 void check_stages(const PipelineOption& option, const ExpertPlacement& placement);
 
-// A candidate's place beside the chosen one, in one line: "chosen", "+12.3 µs: ...".
-std::string reason_of(const Candidate& candidate, const Candidate& chosen);
-
 }  // namespace eps

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "gemm/gemm_kind.h"
+#include "moe/gemm_kind.h"
 #include "tensor/dtype.h"
 
 namespace eps {

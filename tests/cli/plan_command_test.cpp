@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "io/file.h"
-#include "plan/plan_json.h"
+#include "report/plan_json.h"
 #include "support/run_command.h"
 
 namespace eps::cli {

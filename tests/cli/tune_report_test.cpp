@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/model_folder.h"
-#include "plan/profile_store.h"
+#include "report/profile_store.h"
 
 namespace eps::cli {
 namespace {

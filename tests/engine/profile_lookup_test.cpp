@@ -9,7 +9,7 @@
 #include <fstream>
 
 #include "base/error.h"
-#include "plan/profile_store.h"
+#include "report/profile_store.h"
 
 namespace eps {
 namespace {

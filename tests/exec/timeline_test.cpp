@@ -2,9 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include "exec/promise.h"
-#include "exec/trace.h"
-
 namespace eps {
 namespace {
 
@@ -18,63 +15,6 @@ TEST(Timeline, OverlapCountsTimeOnceWhateverTheLanes) {
   EXPECT_EQ(stats.hidden_ns, 30);
   EXPECT_DOUBLE_EQ(stats.hidden_fraction(), 0.2);
   EXPECT_EQ(measure_overlap({}).hidden_fraction(), 0.0);
-}
-
-TEST(Trace, WritesOneTrackPerRankAndLaneAndDropsWhatDoesNotFit) {
-  TraceRecorder trace(2);
-  trace.add(0, {{"gate_up", Lane::kCompute, 3, 1, 1000, 3500}});
-  trace.add(1, {{"dispatch", Lane::kDispatch, 3, 0, 2000, 2500}, {"late", Lane::kCombine, 3, 0, 1, 2}});
-  const std::string json = trace.to_json();
-  EXPECT_EQ(trace.num_dropped(), 1);
-  EXPECT_NE(json.find(R"("pid":1,"tid":1,"name":"dispatch","ts":1.000,"dur":0.500,"args":{"layer":3,"stage":0})"),
-            std::string::npos)
-      << json;
-  EXPECT_NE(json.find(R"("name":"rank 1")"), std::string::npos);
-  EXPECT_EQ(json.find("late"), std::string::npos);
-}
-
-TEST(Trace, ShowsPromisesBesideMeasurements) {
-  Plan plan;
-  plan.ops.push_back({OpKind::kDispatch, Lane::kDispatch, 0, {}, {}});
-  plan.ops.push_back({OpKind::kFinish, Lane::kCompute, -1, {0}, {}});
-  EXPECT_TRUE(promised_events(plan, 3, 0).empty());
-  plan.predicted = {{0, 1.5}, {1.5, 4}};
-  const std::vector<OpTime> of_rank_1 = {{0, 1}, {1, 4}};
-
-  TraceRecorder trace;
-  trace.add(0, {{"dispatch", Lane::kDispatch, 3, 0, 7000, 9000}});
-  trace.add(1, {{"dispatch", Lane::kDispatch, 3, 0, 7500, 9000}});
-  trace.add_promised(0, promised_events(plan, 3, 7000));
-  trace.add_promised(1, promised_events(plan, of_rank_1, 3, 7000));
-  const std::string json = trace.to_json();
-  for (const char* line : {
-           R"("pid":0,"name":"process_name","args":{"name":"rank 0"})",
-           R"("pid":2,"name":"process_name","args":{"name":"rank 0 promised"})",
-           R"("pid":3,"name":"process_name","args":{"name":"rank 1 promised"})",
-           R"("pid":2,"name":"process_sort_index","args":{"sort_index":1})",
-           R"("pid":2,"tid":1,"name":"dispatch","ts":0.000,"dur":1.500,"args":{"layer":3,"stage":0})",
-           R"("pid":2,"tid":0,"name":"finish","ts":1.500,"dur":2.500,"args":{"layer":3})",
-           R"("pid":3,"tid":0,"name":"finish","ts":1.000,"dur":3.000,"args":{"layer":3})",
-       }) {
-    EXPECT_NE(json.find(line), std::string::npos) << line << "\n" << json;
-  }
-}
-
-TEST(Trace, APromiseEndsWhereTheNextOneBegins) {
-  TraceRecorder trace;
-  trace.add_promised(0, {{"first", Lane::kCompute, 1, -1, 0, 900}, {"second", Lane::kCompute, 1, -1, 900, 2000}});
-  trace.add_promised(0, {{"third", Lane::kCompute, 2, -1, 1500, 2500}});
-  const std::string json = trace.to_json();
-  EXPECT_NE(json.find(R"("name":"second","ts":0.900,"dur":0.600)"), std::string::npos) << json;
-  EXPECT_NE(json.find(R"("name":"third","ts":1.500,"dur":1.000)"), std::string::npos) << json;
-}
-
-TEST(Trace, BeginsAtItsFirstEventEvenAtZero) {
-  TraceRecorder trace;
-  trace.add_promised(0, {{"first", Lane::kCompute, -1, -1, 0, 1000}, {"second", Lane::kCompute, -1, -1, 500, 1000}});
-  const std::string json = trace.to_json();
-  EXPECT_NE(json.find(R"("name":"second","ts":0.500)"), std::string::npos) << json;
-  EXPECT_NE(TraceRecorder().to_json().find("dropped_events"), std::string::npos);
 }
 
 }  // namespace

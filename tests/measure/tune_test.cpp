@@ -9,7 +9,7 @@
 #include "engine/factory.h"
 #include "engine/rank_group.h"
 #include "measure/repeated_timing.h"
-#include "plan/profile_store.h"
+#include "report/profile_store.h"
 
 namespace eps {
 namespace {

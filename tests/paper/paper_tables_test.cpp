@@ -8,7 +8,7 @@
 
 #include "calibration.h"
 #include "paper_data.h"
-#include "plan/profile_store.h"
+#include "report/profile_store.h"
 #include "tables.h"
 
 namespace eps::paper {

@@ -1,4 +1,4 @@
-#include "plan/timeline_text.h"
+#include "report/timeline_text.h"
 
 #include <gtest/gtest.h>
 
@@ -6,8 +6,8 @@
 #include <sstream>
 
 #include "plan/overlap.h"
-#include "plan/sample_plans.h"
-#include "plan/time_axis.h"
+#include "report/sample_plans.h"
+#include "report/time_axis.h"
 
 namespace eps {
 namespace {

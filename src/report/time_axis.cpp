@@ -1,4 +1,4 @@
-#include "plan/time_axis.h"
+#include "report/time_axis.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "gemm/gemm_kind.h"
+#include "moe/gemm_kind.h"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "plan/plan_json.h"
+#include "report/plan_json.h"
 
 #include <fmt/format.h>
 
@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "plan/candidate_list.h"
 #include "plan/overlap.h"
-#include "plan/planner.h"
+#include "report/reason.h"
 
 namespace eps {
 namespace {

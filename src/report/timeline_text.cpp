@@ -1,4 +1,4 @@
-#include "plan/timeline_text.h"
+#include "report/timeline_text.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "plan/overlap.h"
-#include "plan/time_axis.h"
+#include "report/time_axis.h"
 
 namespace eps {
 namespace {

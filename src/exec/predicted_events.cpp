@@ -1,4 +1,4 @@
-#include "exec/promise.h"
+#include "exec/predicted_events.h"
 
 #include <cmath>
 

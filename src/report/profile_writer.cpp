@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "io/json.h"
-#include "plan/profile_store.h"
+#include "report/profile_store.h"
 
 namespace eps {
 namespace {

@@ -1,4 +1,4 @@
-#include "plan/profile_store.h"
+#include "report/profile_store.h"
 
 #include <algorithm>
 #include <initializer_list>

@@ -1,11 +1,11 @@
-#include "plan/plan_json.h"
+#include "report/plan_json.h"
 
 #include <gtest/gtest.h>
 
 #include <functional>
 
 #include "base/error.h"
-#include "plan/sample_plans.h"
+#include "report/sample_plans.h"
 
 namespace eps {
 namespace {

@@ -1,4 +1,4 @@
-#include "plan/timeline_svg.h"
+#include "report/timeline_svg.h"
 
 #include <gtest/gtest.h>
 
@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "plan/candidate_list.h"
-#include "plan/sample_plans.h"
-#include "plan/svg.h"
+#include "report/sample_plans.h"
+#include "report/svg.h"
 
 namespace eps {
 namespace {

@@ -21,8 +21,8 @@
 #include <string>
 #include <string_view>
 
-#include "plan/json_words.h"
 #include "plan/plan.h"
+#include "report/json_words.h"
 
 namespace eps {
 

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "plan/builtin_profile.h"
-#include "plan/profile_store.h"
+#include "report/profile_store.h"
 
 namespace eps {
 namespace {

@@ -1,9 +1,8 @@
-// Why a candidate was not chosen, in words.
+#include "report/reason.h"
+
 #include <fmt/format.h>
 
 #include <cmath>
-
-#include "plan/planner.h"
 
 namespace eps {
 namespace {

@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
-#include "plan/plan_json.h"
+#include "report/plan_json.h"
 
 namespace eps {
 namespace {

@@ -1,4 +1,4 @@
-#include "plan/timeline_svg.h"
+#include "report/timeline_svg.h"
 
 #include <fmt/format.h>
 
@@ -8,9 +8,9 @@
 
 #include "plan/candidate_list.h"
 #include "plan/overlap.h"
-#include "plan/planner.h"
-#include "plan/svg.h"
-#include "plan/time_axis.h"
+#include "report/reason.h"
+#include "report/svg.h"
+#include "report/time_axis.h"
 
 namespace eps {
 namespace {

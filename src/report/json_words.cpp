@@ -1,4 +1,4 @@
-#include "plan/json_words.h"
+#include "report/json_words.h"
 
 #include <fmt/format.h>
 

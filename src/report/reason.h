@@ -1,0 +1,13 @@
+// Why a candidate was not chosen, in words.
+#pragma once
+
+#include <string>
+
+#include "plan/plan.h"
+
+namespace eps {
+
+// A candidate's place beside the chosen one, in one line: "chosen", "+12.3 µs: ...".
+std::string reason_of(const Candidate& candidate, const Candidate& chosen);
+
+}  // namespace eps
