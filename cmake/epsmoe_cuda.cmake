@@ -70,11 +70,11 @@ set(CMAKE_CUDA_EXTENSIONS OFF)
 message(STATUS "CUDA backend: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, cuDNN in ${EPSMOE_CUDNN_LIBRARY}")
 
 file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/cuda/*.cpp
-  ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernels/*/*.cu)
+  ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernels/*/*.cpp ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernels/*/*.cu)
 add_library(epsmoe_cuda MODULE ${sources} ${PROJECT_SOURCE_DIR}/src/ops/op_set.cpp)
 target_compile_definitions(epsmoe_cuda PRIVATE ${build_definition})
-# cuDNN frontend headers: most of the time is in optimising what runs once a shape.
-set_source_files_properties(${PROJECT_SOURCE_DIR}/src/ops/cuda/mla_prefill.cpp PROPERTIES COMPILE_OPTIONS -O1)
+# It includes the cuDNN frontend headers: most of the time goes into optimising code that runs once per shape.
+set_source_files_properties(${PROJECT_SOURCE_DIR}/src/ops/cuda/mla_prefill_plan.cpp PROPERTIES COMPILE_OPTIONS -O1)
 set_target_properties(epsmoe_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin
   CUDA_VISIBILITY_PRESET hidden)
 target_include_directories(epsmoe_cuda SYSTEM PRIVATE ${EPSMOE_CUDNN_INCLUDE} ${EPSMOE_CUDNN_FRONTEND})

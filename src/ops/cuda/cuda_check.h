@@ -1,28 +1,63 @@
-// What every file of the CUDA backend starts from: the element type, error checks, small device helpers.
+// What every file of the CUDA backend starts from: the element type, and checks of calls and of arguments.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace eps::cuda {
 
 using nv_bf16 = __nv_bfloat16;
 
-// Throws kResource when memory ran out, else kInternal, naming the call and its place.
-[[noreturn]] void raise_cuda_error(cudaError_t error, const char* call, const char* file, int line);
+// A call or a condition as it stands in the source, for error messages.
+struct CallSite {
+  const char* text;
+  const char* file;
+  int line;
+};
 
-inline void check(cudaError_t error, const char* call, const char* file, int line) {
+// Each throws an error that names the call and the GPU. They are out of line so that the checks stay small.
+// Errors  kResource: the GPU's memory ran out; kInternal: everything else, with file and line
+[[noreturn]] void raise_cuda_error(cudaError_t error, const CallSite& site);
+// `kernel`: the function that was launched; the message names it.
+[[noreturn]] void raise_launch_error(cudaError_t error, const void* kernel, const CallSite& site);
+// cuBLAS and cuDNN; `status` is the library's own text.
+[[noreturn]] void raise_library_error(const char* library, const char* status, const CallSite& site);
+// `memory` ("GPU memory") could not provide `num_bytes`; the message tells how much of the GPU's is free.
+[[noreturn]] void raise_out_of_memory(const char* memory, bool on_host, size_t num_bytes);
+// A launcher was given arguments that its kernels do not support; `got` and `limit` are what `site` compares.
+[[noreturn]] void raise_unsupported(const CallSite& site);
+[[noreturn]] void raise_unsupported(const CallSite& site, int64_t got, int64_t limit);
+
+inline void check(cudaError_t error, const CallSite& site) {
   if (error != cudaSuccess) [[unlikely]]
-    raise_cuda_error(error, call, file, line);
+    raise_cuda_error(error, site);
+}
+inline void check_launch(cudaError_t error, const void* kernel, const CallSite& site) {
+  if (error != cudaSuccess) [[unlikely]]
+    raise_launch_error(error, kernel, site);
+}
+inline void require(bool condition, const CallSite& site) {
+  if (!condition) [[unlikely]]
+    raise_unsupported(site);
+}
+inline void require_at_most(int64_t got, int64_t limit, const CallSite& site) {
+  if (got > limit) [[unlikely]]
+    raise_unsupported(site, got, limit);
 }
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace eps::cuda
 
-// The runtime's answer to a call, as an exception when it is not success.
-#define EPS_CUDA(call) ::eps::cuda::check((call), #call, __FILE__, __LINE__)
-// After a kernel launch: what launching it said (its faults come later, from a call that waits).
-#define EPS_CUDA_LAUNCHED() ::eps::cuda::check(cudaGetLastError(), "kernel launch", __FILE__, __LINE__)
+// A call of the CUDA runtime.
+#define EPS_CUDA(call) ::eps::cuda::check((call), {#call, __FILE__, __LINE__})
+// Stands after `kernel<<<…>>>(…)`: whether the launch was accepted. What the kernel does wrong is reported by a later
+// call.
+#define EPS_CUDA_LAUNCHED(kernel) \
+  ::eps::cuda::check_launch(cudaGetLastError(), reinterpret_cast<const void*>(kernel), {#kernel, __FILE__, __LINE__})
+// What a launcher requires of its arguments.
+#define EPS_CUDA_REQUIRE(condition) ::eps::cuda::require((condition), {#condition, __FILE__, __LINE__})
+#define EPS_CUDA_REQUIRE_LE(a, b) ::eps::cuda::require_at_most((a), (b), {#a " <= " #b, __FILE__, __LINE__})

@@ -3,9 +3,35 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/error.h"
 #include "tensor/widen.h"
 
 namespace eps::cuda {
+namespace {
+
+thread_local bool is_recording =
+    false;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables): see RecordingScope
+
+// `error` of an allocation of so many bytes.
+void check_allocated(cudaError_t error, bool on_host, size_t num_bytes, const CallSite& site) {
+  if (error == cudaErrorMemoryAllocation)
+    raise_out_of_memory(on_host ? "page-locked host memory" : "GPU memory", on_host, num_bytes);
+  check(error, site);
+}
+
+}  // namespace
+
+RecordingScope::RecordingScope() { is_recording = true; }
+RecordingScope::~RecordingScope() { is_recording = false; }
+
+void check_not_recording(std::string_view op) {
+  if (!is_recording) return;
+  fail(ErrorKind::kInternal, std::string(op),
+       {.what = "it waits for the device or allocates, which a recorded step (OpSet::run_step) must not do",
+        .got = "a call while a CUDA graph is recorded",
+        .wanted = "",
+        .hint = "calling it before or after run_step"});
+}
 
 StreamPtr make_stream() {
   cudaStream_t stream = nullptr;
@@ -26,7 +52,8 @@ DeviceMemory& DeviceMemory::get() {
 
 std::byte* DeviceMemory::allocate(size_t num_bytes) {
   void* p = nullptr;
-  EPS_CUDA(cudaMalloc(&p, num_bytes));
+  check_not_recording("DeviceMemory::allocate");
+  check_allocated(cudaMalloc(&p, num_bytes), false, num_bytes, {"cudaMalloc", __FILE__, __LINE__});
   ++num_changes_;
   return static_cast<std::byte*>(p);
 }
@@ -38,7 +65,8 @@ void DeviceMemory::deallocate(std::byte* p) noexcept {
 
 std::byte* PinnedMemory::allocate(size_t num_bytes) {
   void* p = nullptr;
-  EPS_CUDA(cudaMallocHost(&p, num_bytes));
+  check_not_recording("PinnedMemory::allocate");
+  check_allocated(cudaMallocHost(&p, num_bytes), true, num_bytes, {"cudaMallocHost", __FILE__, __LINE__});
   return static_cast<std::byte*>(p);
 }
 
@@ -49,8 +77,9 @@ Uploader::Uploader(PinnedMemory& pinned, cudaStream_t stream) : stream_(stream) 
 }
 
 Uploader::Piece& Uploader::next() {
-  Piece& piece = pieces_[turn_];
-  turn_ = (turn_ + 1) % pieces_.size();
+  check_not_recording("Uploader::upload");
+  Piece& piece = pieces_[next_piece_];
+  next_piece_ = (next_piece_ + 1) % pieces_.size();
   EPS_CUDA(cudaEventSynchronize(piece.copied.get()));
   return piece;
 }
@@ -86,6 +115,12 @@ void Uploader::upload_as_bf16(const TensorView& from, nv_bf16* to) {
     std::transform(widened.begin(), widened.end(), rounded, [](float v) { return to_bf16(v); });
     send(piece, static_cast<size_t>(count) * sizeof(bf16), to + begin);
   }
+}
+
+const std::byte* DeviceList::upload(std::span<const std::byte> list) {
+  memory_.reserve(std::max<size_t>(1, list.size()));
+  uploader_.upload(list.data(), list.size(), memory_.data());
+  return memory_.data();
 }
 
 }  // namespace eps::cuda

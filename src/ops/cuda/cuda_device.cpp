@@ -27,7 +27,7 @@ int count_devices() {
   return count;
 }
 
-// "580.159.03", as the kernel module says it; empty where it does not.
+// "580.159.03", as the kernel module reports it; empty if it does not.
 std::string driver_version() {
   std::ifstream file("/proc/driver/nvidia/version");
   std::string word;

@@ -13,7 +13,7 @@ struct DeviceInfo {
   DeviceSizes sizes;
 };
 
-// Makes `device` the calling thread's and tells about it.
+// Selects `device` for the calling thread and describes it.
 // Errors  kUsage naming --device: no driver, no GPU, no such GPU, or not of compute capability 9.0
 DeviceInfo open_device(int device);
 

@@ -2,10 +2,11 @@
 
 #include <algorithm>
 
-#include "ops/cuda/kernels/gemm/small_linear.h"
-#include "ops/cuda/kernels/router/gate.h"
+#include "ops/cuda/cuda_context.h"
+#include "ops/cuda/kernels/gemm/small_experts.h"
 #include "ops/cuda/kernels/rows/elementwise.h"
-#include "ops/cuda/kernels/rows/permute.h"
+#include "ops/cuda/kernels/rows/expert_rows.h"
+#include "ops/cuda/kernels/rows/sort_rows.h"
 
 namespace eps::cuda {
 
@@ -56,7 +57,12 @@ void CudaLocalMoe::route(const GateParams& gate, TensorView logits) {
   begin_routing(logits.dim(0), gate.num_experts, gate.top_k);
   auto* idx = view_of<int32_t>(idx_memory_, num_rows());
   auto* weight = view_of<float>(weight_memory_, num_rows());
-  gate_topk(logits.as<const float>(), gate_config(gate), num_tokens_, idx, weight, stream_);
+  launch_select_experts({.logits = logits.as<const float>(),
+                         .config = gate_config(gate),
+                         .rows = num_tokens_,
+                         .idx = idx,
+                         .weight = weight},
+                        stream_);
   idx_ = idx;
   weight_ = weight;
 }
@@ -69,21 +75,20 @@ void CudaLocalMoe::set_routing(int num_experts, TensorView topk_idx, TensorView 
 
 void CudaLocalMoe::sort_rows() {
   if (is_sorted_ || num_tokens_ == 0) return;
-  const size_t workspace = permute_workspace_bytes(num_tokens_, top_k_, num_experts_);
-  sort_workspace_.reserve(std::max<size_t>(1, workspace));
-  PermuteParams params;
-  params.idx = idx_;
-  params.tokens = num_tokens_;
-  params.top_k = top_k_;
-  params.num_experts = num_experts_;
-  params.workspace = sort_workspace_.data();
-  params.offsets = view_of<int32_t>(offsets_, num_experts_ + 1);
-  params.row_of = view_of<int32_t>(row_of_, num_rows());
-  permute_by_expert(params, stream_);
+  sort_workspace_.reserve(std::max<size_t>(1, sort_rows_workspace_bytes(num_tokens_, top_k_, num_experts_)));
+  launch_sort_rows({.idx = idx_,
+                    .tokens = num_tokens_,
+                    .top_k = top_k_,
+                    .num_experts = num_experts_,
+                    .workspace = sort_workspace_.data(),
+                    .offsets = view_of<int32_t>(offsets_, num_experts_ + 1),
+                    .row_of = view_of<int32_t>(row_of_, num_rows())},
+                   stream_);
   is_sorted_ = true;
 }
 
 std::vector<int64_t> CudaLocalMoe::load() {
+  check_not_recording("LocalMoe::load");
   std::vector<int32_t> offsets(static_cast<size_t>(num_experts_) + 1, 0);
   if (num_tokens_ > 0) {
     sort_rows();
@@ -99,7 +104,7 @@ std::vector<int64_t> CudaLocalMoe::load() {
 CudaLocalMoe::Experts CudaLocalMoe::find_experts(const MoeWeights& weights) {
   const CudaLinear& up = as_cuda(*weights.gate_up.front());
   const CudaLinear& down = as_cuda(*weights.down.front());
-  EPS_CHECK(up.pool != nullptr && down.pool != nullptr, "experts are packed into pools");
+  EPS_CHECK(up.pool != nullptr && down.pool != nullptr, "the experts of a layer must be packed into pools");
   Experts out{up.pool, down.pool, nullptr, nullptr, up.k, down.k, 0};
   if (weights.shared_down != nullptr) {
     out.shared_gate_up = &as_cuda(*weights.shared_gate_up);
@@ -115,14 +120,14 @@ void CudaLocalMoe::run(const MoeWeights& weights, const LocalKernels& kernels, T
   const Experts experts = find_experts(weights);
   const auto* from = static_cast<const nv_bf16*>(x.data());
   auto* to = static_cast<nv_bf16*>(out.data());
-  if (takes_small_kernels()) {
+  if (uses_small_kernels()) {
     run_small(experts, from, to);
   } else {
     run_sorted(experts, kernels, from, to);
   }
 }
 
-bool CudaLocalMoe::takes_small_kernels() const { return num_tokens_ <= kMaxSmallRows && top_k_ <= kMaxSmallTopK; }
+bool CudaLocalMoe::uses_small_kernels() const { return num_tokens_ <= kMaxSmallRows && top_k_ <= kMaxSmallTopK; }
 
 void CudaLocalMoe::run_small(const Experts& experts, const nv_bf16* x, nv_bf16* out) {
   SmallExpertsUpParams up;
@@ -151,8 +156,9 @@ void CudaLocalMoe::run_small(const Experts& experts, const nv_bf16* x, nv_bf16* 
     down.w_shared = experts.shared_down->w;
     down.shared_inter = up.shared_inter;
   }
-  small_experts_up(up, stream_);
-  small_experts_down(down, out, stream_);
+  down.out = out;
+  launch_small_experts_up(up, stream_);
+  launch_small_experts_down(down, stream_);
 }
 
 void CudaLocalMoe::run_sorted(const Experts& experts, const LocalKernels& kernels, const nv_bf16* x, nv_bf16* out) {
@@ -162,18 +168,24 @@ void CudaLocalMoe::run_sorted(const Experts& experts, const LocalKernels& kernel
   nv_bf16* act = bf16_view(act_, num_rows(), experts.inner);
   nv_bf16* rows = bf16_view(rows_, num_rows(), experts.hidden);
   const auto* row_of = reinterpret_cast<const int32_t*>(row_of_.data());
-  gather_tokens(x, row_of, num_tokens_, top_k_, static_cast<int>(experts.hidden), x_rows, stream_);
+  launch_gather_rows({.x = x,
+                      .row_of = row_of,
+                      .tokens = num_tokens_,
+                      .top_k = top_k_,
+                      .width = static_cast<int>(experts.hidden),
+                      .out = x_rows},
+                     stream_);
   gate_up(experts, kernels.gate_up, x_rows, act);
   down(experts, kernels.down, act, rows);
-  CombineParams params;
-  params.rows = rows;
-  params.row_of = row_of;
-  params.weight = weight_;
-  params.shared = shared;
-  params.tokens = num_tokens_;
-  params.top_k = top_k_;
-  params.width = static_cast<int>(experts.hidden);
-  combine(params, out, stream_);
+  launch_sum_rows({.rows = rows,
+                   .row_of = row_of,
+                   .weight = weight_,
+                   .shared = shared,
+                   .tokens = num_tokens_,
+                   .top_k = top_k_,
+                   .width = static_cast<int>(experts.hidden),
+                   .out = out},
+                  stream_);
 }
 
 const nv_bf16* CudaLocalMoe::run_shared(const Experts& experts, const nv_bf16* x) {
@@ -183,7 +195,8 @@ const nv_bf16* CudaLocalMoe::run_shared(const Experts& experts, const nv_bf16* x
   nv_bf16* gate_up = bf16_view(gate_up_, num_tokens_, 2 * inner);
   blas_.run(x, experts.shared_gate_up->w, gate_up, DType::kBF16, num_tokens_, 2 * inner, experts.hidden, false,
             num_sms_);
-  silu_mul(gate_up, num_tokens_, static_cast<int>(inner), act, stream_);
+  launch_silu_mul<nv_bf16>({.gate_up = gate_up, .rows = num_tokens_, .width = static_cast<int>(inner), .out = act},
+                           stream_);
   blas_.run(act, experts.shared_down->w, out, DType::kBF16, num_tokens_, experts.hidden, inner, false, num_sms_);
   return out;
 }
@@ -192,7 +205,8 @@ void CudaLocalMoe::gate_up(const Experts& experts, GemmKind kernel, const nv_bf1
   if (kernel == GemmKind::kGrouped) return run_grouped(*experts.gate_up, GroupedEpilogue::kSiluMul, x, act);
   nv_bf16* gate_up = bf16_view(gate_up_, num_rows(), 2 * experts.inner);
   run_dense(*experts.gate_up, x, gate_up);
-  silu_mul(gate_up, num_rows(), static_cast<int>(experts.inner), act, stream_);
+  launch_silu_mul<nv_bf16>(
+      {.gate_up = gate_up, .rows = num_rows(), .width = static_cast<int>(experts.inner), .out = act}, stream_);
 }
 
 void CudaLocalMoe::down(const Experts& experts, GemmKind kernel, const nv_bf16* act, nv_bf16* rows) {
@@ -206,7 +220,7 @@ void CudaLocalMoe::run_grouped(const CudaWeightPool& pool, GroupedEpilogue epilo
 }
 
 void CudaLocalMoe::run_dense(const CudaWeightPool& pool, const nv_bf16* x, nv_bf16* y) {
-  EPS_CHECK(!load_.empty(), "dense kernels need the load");
+  EPS_CHECK(!load_.empty(), "dense kernels need the load: load() must be called before run()");
   int64_t begin = 0;
   for (int64_t e = 0; e < num_experts_; ++e) {
     const int64_t rows = load_[static_cast<size_t>(e)];

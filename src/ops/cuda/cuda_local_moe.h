@@ -1,4 +1,4 @@
-// One MoE layer with all its experts on one GPU: rows counted, sorted, multiplied and added up on the device.
+// An MoE layer whose experts are all on one GPU: rows are counted, sorted, multiplied and added up on the device.
 #pragma once
 
 #include "ops/cuda/cublas_gemm.h"
@@ -22,11 +22,11 @@ class CudaLocalMoe final : public LocalMoe {
   void run(const MoeWeights& weights, const LocalKernels& kernels, TensorView x, MutableTensorView out) override;
 
  private:
-  // Up to here the grouped kernel is the faster one whatever the load (docs/kernels/cuda-grouped-gemm.md): weights
-  // stream at the same rate for all.
+  // Up to this many tokens the grouped kernel is faster whatever the load (docs/kernels/cuda-grouped-gemm.md), because
+  // the time is that of reading the weights.
   static constexpr int64_t kFewTokens = 64;
 
-  // Where the layer's experts lie, one behind the other.
+  // The layer's weights; those of the routed experts are contiguous.
   struct Experts {
     const CudaWeightPool* gate_up = nullptr;
     const CudaWeightPool* down = nullptr;
@@ -37,7 +37,7 @@ class CudaLocalMoe final : public LocalMoe {
     int64_t shared_inner = 0;
   };
   static Experts find_experts(const MoeWeights& weights);
-  bool takes_small_kernels() const;
+  bool uses_small_kernels() const;
 
   void begin_routing(int64_t num_tokens, int num_experts, int top_k);
   void sort_rows();
@@ -54,14 +54,14 @@ class CudaLocalMoe final : public LocalMoe {
   GroupedGemm& grouped_;
   cudaStream_t stream_;
 
-  int num_sms_ = 0;  // that GEMMs may use; 0: all
+  int num_sms_ = 0;  // SMs that GEMMs may use; 0: all
 
-  // The routing set last.
+  // The current routing.
   int64_t num_tokens_ = 0;
   int num_experts_ = 0;
   int top_k_ = 0;
   bool is_sorted_ = false;
-  std::vector<int64_t> load_;  // empty: not asked for
+  std::vector<int64_t> load_;  // empty: load() was not called
   const int32_t* idx_ = nullptr;
   const float* weight_ = nullptr;
   Buffer idx_memory_, weight_memory_, offsets_, row_of_, sort_workspace_;

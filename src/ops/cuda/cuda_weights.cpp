@@ -7,7 +7,7 @@
 namespace eps::cuda {
 namespace {
 
-// What to_bf16 leaves of each element; empty when that is nothing everywhere.
+// The rounding error of to_bf16 for each element; empty if all are 0.
 std::vector<float> rounding_rest(const TensorView& part) {
   if (part.dtype() == DType::kBF16) return {};
   std::vector<float> rest(static_cast<size_t>(part.numel()));

@@ -1,4 +1,4 @@
-// Weights of the CUDA op set: bf16 in device memory, experts of a layer one behind the other.
+// Weights of the CUDA op set: bf16 in device memory, the experts of a layer contiguous.
 #pragma once
 
 #include <vector>

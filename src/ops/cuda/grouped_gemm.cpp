@@ -9,18 +9,18 @@ GroupedGemm::GroupedGemm(cudaStream_t stream, MemoryResource& memory) : stream_(
 
 void GroupedGemm::run(const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y,
                       const int32_t* offsets, int64_t max_rows, std::span<const int64_t> rows) {
-  GroupedGemmCall call;
-  call.weight = &pool.grouped;
-  call.x = x;
-  call.y = y;
-  call.offsets = offsets;
-  call.next_unit = reinterpret_cast<int32_t*>(next_unit_.data());
-  call.max_rows = max_rows;
-  call.epilogue = epilogue;
-  call.num_sms = num_sms_;
-  if (!can_run_grouped(pool.n, pool.k, epilogue)) return grouped_gemm_plain(call, stream_);
-  if (!rows.empty()) call.tile = choose_tile(rows, pool.n, epilogue, num_sms_);
-  grouped_gemm(call, stream_);
+  GroupedGemmParams params;
+  params.weight = &pool.grouped;
+  params.x = x;
+  params.y = y;
+  params.offsets = offsets;
+  params.next_unit = reinterpret_cast<int32_t*>(next_unit_.data());
+  params.max_rows = max_rows;
+  params.epilogue = epilogue;
+  params.num_sms = num_sms_;
+  if (!can_run_grouped(pool.n, pool.k, epilogue)) return launch_plain_grouped_gemm(params, stream_);
+  if (!rows.empty()) params.tile = choose_tile(rows, pool.n, epilogue, resolve_sms(num_sms_));
+  launch_grouped_gemm(params, stream_);
 }
 
 }  // namespace eps::cuda

@@ -1,4 +1,4 @@
-// Products of all experts' rows in one call.
+// Products of all experts' rows with their weights in one call.
 #pragma once
 
 #include <span>

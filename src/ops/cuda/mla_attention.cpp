@@ -12,7 +12,7 @@ namespace {
 
 enum class Form : uint8_t { kDecode, kPrefill, kPlain };
 
-// Neighbouring sequences that go together; their rows of q have no gaps.
+// Adjacent sequences that are processed together; their rows of q are contiguous.
 struct Run {
   Form form = Form::kPlain;
   size_t first = 0;
@@ -31,7 +31,7 @@ MlaDims to_dims(const MlaParams& p) {
           .softmax_scale = p.softmax_scale};
 }
 
-// For small heads the plain kernel is quick enough, and spares building plans.
+// For small heads the plain kernel is fast enough and needs no cuDNN plans, which take long to build.
 constexpr int kMinPrefillQueryDim = 128;
 
 Form choose(const MlaDims& dims, const DeviceSequence& s) {
@@ -46,7 +46,7 @@ std::vector<Run> group(const MlaDims& dims, std::span<const DeviceSequence> sequ
     const DeviceSequence& s = sequences[i];
     if (s.q_count == 0) continue;
     const Form form = choose(dims, s);
-    // A long one among short ones would make every short one's share of the grid as large.
+    // A long sequence among short ones would give every short one as large a share of the grid.
     constexpr int kFew = 8;
     const bool few = s.q_count <= kFew;
     if (runs.empty() || runs.back().form != form || (runs.back().max_q_count <= kFew) != few ||
@@ -96,14 +96,30 @@ void MlaAttention::run(const MlaParams& params, const MlaDeviceWeight& weight, c
     const DeviceSequence* on_device = device_sequences + run.first;
     switch (run.form) {
       case Form::kDecode:
-        mla_decode(dims, weight.kv_b, q, on_device, decode_shape(run), layer, out, workspace, stream);
+        launch_decode_attention({.dims = dims,
+                                 .shape = decode_shape(run),
+                                 .kv_b = weight.kv_b,
+                                 .q = q,
+                                 .sequences = on_device,
+                                 .layer = layer,
+                                 .out = out,
+                                 .workspace = workspace},
+                                stream);
         break;
       case Form::kPrefill:
         prefill_.run(dims, weight.kv_b, q, sequences.subspan(run.first, run.count), layer, out, workspace, blas,
                      stream);
         break;
       case Form::kPlain:
-        mla_plain(dims, weight.kv_b, q, on_device, static_cast<int>(run.count), run.max_q_count, layer, out, stream);
+        launch_plain_attention({.dims = dims,
+                                .kv_b = weight.kv_b,
+                                .q = q,
+                                .sequences = on_device,
+                                .out = out,
+                                .num_sequences = static_cast<int>(run.count),
+                                .max_q_count = run.max_q_count,
+                                .layer = layer},
+                               stream);
         break;
     }
   }

@@ -1,5 +1,5 @@
-// Multi-head latent attention of a step, by whichever kernels suit: absorbed for a few new tokens a sequence, expanded
-// through cuDNN for many, plain for dims that neither has.
+// Multi-head latent attention of a step with the kernels that suit each sequence: absorbed for a few new tokens,
+// expanded through cuDNN for many, plain for dimensions that neither supports.
 #pragma once
 
 #include <cublas_v2.h>
@@ -13,7 +13,8 @@
 
 namespace eps::cuda {
 
-// kv_b [num_heads * (nope_dim + v_dim), kv_lora_rank] bf16 as stored, device: per head its key rows, then its values'.
+// kv_b [num_heads * (nope_dim + v_dim), kv_lora_rank] bf16 as stored, device: per head its key rows, then its value
+// rows.
 struct MlaDeviceWeight {
   const nv_bf16* kv_b = nullptr;
 };
@@ -21,12 +22,12 @@ struct MlaDeviceWeight {
 // Threads  one object per rank
 class MlaAttention {
  public:
-  // Up to this many new tokens a sequence, the choice of kernels, the launches and the workspace depend on the
+  // Up to this many new tokens per sequence, the choice of kernels, the launches and the workspace depend on the
   // sequences' q_begin and q_count alone: such a step can be captured in a graph and replayed while contexts grow.
-  // (On an H100 the absorbed form is the cheaper one until about here, for contexts of 64 as of 8192.)
+  // (On an H100 the absorbed form is cheaper up to about this many, with contexts of 64 as with 8192.)
   static constexpr int kMaxDecodeQueries = 64;
 
-  // Whether any of the kernels takes these dims.
+  // Whether any of the kernels supports these dimensions.
   static bool supported(const MlaParams& params);
 
   // For a run() with these sequences.
@@ -42,7 +43,7 @@ class MlaAttention {
   //         device_sequences the same array on the device
   //         out              [T, num_heads, v_dim]  bf16; only rows of sequences are written
   // Stream  `blas` must be set to `stream`; does not synchronise
-  // Errors  kInternal: cuDNN or cuBLAS refuse, or the dims are not supported
+  // Errors  kInternal: cuDNN or cuBLAS fails, or the dimensions are not supported
   void run(const MlaParams& params, const MlaDeviceWeight& weight, const nv_bf16* q,
            std::span<const DeviceSequence> sequences, const DeviceSequence* device_sequences, int layer, nv_bf16* out,
            std::byte* workspace, cublasHandle_t blas, cudaStream_t stream);

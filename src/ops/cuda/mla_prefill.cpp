@@ -1,141 +1,44 @@
 #include "ops/cuda/mla_prefill.h"
 
-#include <cudnn.h>
-#include <cudnn_frontend.h>
-
 #include <algorithm>
 #include <bit>
 #include <limits>
 #include <map>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "ops/cuda/kernels/attention/mla_prefill_gather.h"
+#include "ops/cuda/library_check.h"
+#include "ops/cuda/mla_prefill_plan.h"
 
 namespace eps::cuda {
 namespace {
 
-namespace fe = cudnn_frontend;
-
-[[noreturn]] void fail_library(const char* library, std::string what) {
-  fail(ErrorKind::kInternal, library, {.what = std::move(what), .got = "", .wanted = "", .hint = ""});
-}
-
-void check_cudnn(cudnnStatus_t status, const char* call) {
-  if (status != CUDNN_STATUS_SUCCESS) fail_library("cuDNN", fmt::format("{}: {}", call, cudnnGetErrorString(status)));
-}
-
-void check_frontend(fe::error_t error, const char* step) {
-  if (error.is_bad()) fail_library("cuDNN", fmt::format("{}: {}", step, error.get_message()));
-}
-
-void check_cublas(cublasStatus_t status) {
-  if (status != CUBLAS_STATUS_SUCCESS) fail_library("cuBLAS", cublasGetStatusString(status));
-}
-
 constexpr size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
-// What a plan is compiled for. Batch and lengths are upper limits of a ragged batch, or exact.
-struct PlanKey {
-  bool ragged = true;
-  int64_t batch = 0;
-  int64_t q_length = 0;
-  int64_t k_length = 0;
-  int64_t heads = 0;      // attended at once
-  int64_t all_heads = 0;  // in a row of q and out
-  int64_t q_dim = 0;
-  int64_t v_dim = 0;
-  float scale = 0.0F;
-  auto operator<=>(const PlanKey&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 means the operator
-};
-
 int64_t bucket(int64_t length) {
-  constexpr uint64_t kShortest = 128;  // cuDNN's tile of queries: nothing to win below
+  constexpr uint64_t kShortest = 128;  // cuDNN's tile of queries: shorter plans gain nothing
   return static_cast<int64_t>(std::bit_ceil(std::max(static_cast<uint64_t>(length), kShortest)));
 }
 
-// Sequences of one length that is a multiple of this get a plan of their own, a tenth faster than a ragged one.
+// Sequences of equal length, a multiple of this, get a plan of their own, a tenth faster than a ragged one.
 constexpr int kExactMultiple = 256;
 
-enum TensorId : int64_t { kQ = 1, kK, kV, kO, kQLength, kKLength, kQOffset, kKOffset, kVOffset, kOOffset };
-
-class Plan {
- public:
-  Plan(const PlanKey& key, cudnnHandle_t handle) {
-    graph_.set_io_data_type(fe::DataType_t::BFLOAT16)
-        .set_intermediate_data_type(fe::DataType_t::FLOAT)
-        .set_compute_data_type(fe::DataType_t::FLOAT);
-    const auto index = [&](const char* name, TensorId id, int64_t count) {
-      return graph_.tensor(fe::graph::Tensor_attributes()
-                               .set_name(name)
-                               .set_uid(id)
-                               .set_dim({count, 1, 1, 1})
-                               .set_stride({1, 1, 1, 1})
-                               .set_data_type(fe::DataType_t::INT32));
-    };
-    // Rows [*, row_heads, dim], of which `heads` take part. The stride between sequences comes from the offsets.
-    const auto describe = [&](auto& tensor, int64_t length, int64_t row_heads, int64_t dim, const char* offset_name,
-                              TensorId offset_id) -> auto& {
-      tensor.set_dim({key.batch, key.heads, length, dim})
-          .set_stride({length * row_heads * dim, dim, row_heads * dim, 1});
-      if (key.ragged) tensor.set_ragged_offset(index(offset_name, offset_id, key.batch + 1));
-      return tensor;
-    };
-    const auto input = [&](const char* name, TensorId id, int64_t length, int64_t row_heads, int64_t dim,
-                           const char* offset_name, TensorId offset_id) {
-      fe::graph::Tensor_attributes tensor;
-      tensor.set_name(name).set_uid(id);
-      return graph_.tensor(describe(tensor, length, row_heads, dim, offset_name, offset_id));
-    };
-    auto q = input("q", kQ, key.q_length, key.all_heads, key.q_dim, "q_offset", kQOffset);
-    auto k = input("k", kK, key.k_length, key.heads, key.q_dim, "k_offset", kKOffset);
-    auto v = input("v", kV, key.k_length, key.heads, key.v_dim, "v_offset", kVOffset);
-    auto options = fe::graph::SDPA_attributes()
-                       .set_name("mla_prefill")
-                       .set_generate_stats(false)
-                       .set_attn_scale(key.scale)
-                       .set_diagonal_alignment(fe::DiagonalAlignment_t::BOTTOM_RIGHT)
-                       .set_diagonal_band_right_bound(0);
-    if (key.ragged) {
-      options.set_padding_mask(true)
-          .set_seq_len_q(index("q_length", kQLength, key.batch))
-          .set_seq_len_kv(index("k_length", kKLength, key.batch));
-    }
-    auto [o, stats] = graph_.sdpa(q, k, v, options);
-    describe(*o, key.q_length, key.all_heads, key.v_dim, "o_offset", kOOffset).set_output(true).set_uid(kO);
-    check_frontend(graph_.build(handle, {fe::HeurMode_t::A}), "building an attention plan");
-    int64_t bytes = 0;
-    check_frontend(graph_.get_workspace_size(bytes), "attention workspace");
-    workspace_bytes_ = static_cast<size_t>(bytes);
-  }
-
-  size_t workspace_bytes() const { return workspace_bytes_; }
-
-  void execute(cudnnHandle_t handle, std::unordered_map<int64_t, void*>& tensors, std::byte* workspace) {
-    check_frontend(graph_.execute(handle, tensors, workspace), "attention");
-  }
-
- private:
-  fe::graph::Graph graph_;
-  size_t workspace_bytes_ = 0;
-};
-
-// Sequences that go together, `heads` at a time, and where their parts lie in the workspace.
+// Sequences that are processed together, `heads` at a time, and where their parts lie in the workspace.
 struct Part {
   std::span<const DeviceSequence> sequences;
   int heads = 0;
   int num_rows = 0;
-  PlanKey key;
-  size_t latent = 0;  // offsets; [num_rows, kv_lora_rank], not there for a lone sequence
+  MlaPlanKey key;
+  size_t latent = 0;  // offsets; [num_rows, kv_lora_rank], absent for a single sequence
   size_t key_rows = 0;
   size_t value_rows = 0;
   size_t batch = 0;
   size_t attention = 0;
 };
 
-Part lay_out(const MlaDims& dims, std::span<const DeviceSequence> sequences, int heads) {
+Part layout(const MlaDims& dims, std::span<const DeviceSequence> sequences, int heads) {
   Part part{.sequences = sequences, .heads = heads, .key = {}};
   int64_t q_length = 0;
   int64_t k_length = 0;
@@ -173,21 +76,21 @@ Part lay_out(const MlaDims& dims, std::span<const DeviceSequence> sequences, int
   return part;
 }
 
-// Cuts a run into parts that respect the workspace limit (but for one head of one sequence).
-std::vector<Part> cut(const MlaDims& dims, std::span<const DeviceSequence> sequences) {
+// Splits a run into parts that respect the workspace limit, down to one head of one sequence.
+std::vector<Part> split_run(const MlaDims& dims, std::span<const DeviceSequence> sequences) {
   std::vector<Part> parts;
   while (!sequences.empty()) {
     size_t count = 1;
     while (count < sequences.size() && count < kMaxPrefillBatch &&
-           lay_out(dims, sequences.first(count + 1), dims.num_heads).attention <= MlaPrefill::kWorkspaceLimit) {
+           layout(dims, sequences.first(count + 1), dims.num_heads).attention <= MlaPrefill::kWorkspaceLimit) {
       ++count;
     }
     int heads = dims.num_heads;
     while (heads > 1 && (dims.num_heads % heads != 0 ||
-                         lay_out(dims, sequences.first(count), heads).attention > MlaPrefill::kWorkspaceLimit)) {
+                         layout(dims, sequences.first(count), heads).attention > MlaPrefill::kWorkspaceLimit)) {
       --heads;
     }
-    parts.push_back(lay_out(dims, sequences.first(count), heads));
+    parts.push_back(layout(dims, sequences.first(count), heads));
     sequences = sequences.subspan(count);
   }
   return parts;
@@ -198,12 +101,12 @@ void expand(const MlaDims& dims, cublasHandle_t blas, const nv_bf16* latent, int
             int columns, int stride, int num_heads, nv_bf16* rows) {
   const float one = 1.0F;
   const float zero = 0.0F;
-  // One product per head, so that keys land beside their rotated part and values apart from them.
-  check_cublas(cublasGemmStridedBatchedEx(blas, CUBLAS_OP_T, CUBLAS_OP_N, columns, num_rows, dims.kv_lora_rank, &one,
-                                          weight, CUDA_R_16BF, dims.kv_lora_rank,
-                                          int64_t{dims.nope_dim + dims.v_dim} * dims.kv_lora_rank, latent, CUDA_R_16BF,
-                                          dims.kv_lora_rank, 0, &zero, rows, CUDA_R_16BF, num_heads * stride, stride,
-                                          num_heads, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+  // One product per head, so that keys are written beside their rotated part and values into a buffer of their own.
+  EPS_CUBLAS(cublasGemmStridedBatchedEx(blas, CUBLAS_OP_T, CUBLAS_OP_N, columns, num_rows, dims.kv_lora_rank, &one,
+                                        weight, CUDA_R_16BF, dims.kv_lora_rank,
+                                        int64_t{dims.nope_dim + dims.v_dim} * dims.kv_lora_rank, latent, CUDA_R_16BF,
+                                        dims.kv_lora_rank, 0, &zero, rows, CUDA_R_16BF, num_heads * stride, stride,
+                                        num_heads, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
 }
 
 }  // namespace
@@ -219,19 +122,19 @@ class MlaPrefill::Impl {
   }
 
   cudnnHandle_t handle() {
-    if (handle_ == nullptr) check_cudnn(cudnnCreate(&handle_), "cudnnCreate");
+    if (handle_ == nullptr) EPS_CUDNN(cudnnCreate(&handle_));
     return handle_;
   }
 
-  Plan& plan(const PlanKey& key) {
+  MlaPrefillPlan& plan(const MlaPlanKey& key) {
     auto& slot = plans_[key];
-    if (!slot) slot = std::make_unique<Plan>(key, handle());
+    if (!slot) slot = std::make_unique<MlaPrefillPlan>(key, handle());
     return *slot;
   }
 
  private:
   cudnnHandle_t handle_ = nullptr;
-  std::map<PlanKey, std::unique_ptr<Plan>> plans_;
+  std::map<MlaPlanKey, std::unique_ptr<MlaPrefillPlan>> plans_;
 };
 
 MlaPrefill::MlaPrefill() : impl_(std::make_unique<Impl>()) {}
@@ -245,7 +148,7 @@ bool MlaPrefill::supported(const MlaDims& d) {
 
 size_t MlaPrefill::workspace_bytes(const MlaDims& dims, std::span<const DeviceSequence> sequences) {
   size_t bytes = 0;
-  for (const Part& part : cut(dims, sequences)) {
+  for (const Part& part : split_run(dims, sequences)) {
     bytes = std::max(bytes, part.attention + aligned(impl_->plan(part.key).workspace_bytes()));
   }
   return bytes;
@@ -255,9 +158,9 @@ void MlaPrefill::run(const MlaDims& dims, const nv_bf16* kv_b, const nv_bf16* q,
                      std::span<const DeviceSequence> sequences, int layer, nv_bf16* out, std::byte* workspace,
                      cublasHandle_t blas, cudaStream_t stream) {
   if (sequences.empty()) return;
-  check_cudnn(cudnnSetStream(impl_->handle(), stream), "cudnnSetStream");
-  for (const Part& part : cut(dims, sequences)) {
-    PrefillGather gather;
+  EPS_CUDNN(cudnnSetStream(impl_->handle(), stream));
+  for (const Part& part : split_run(dims, sequences)) {
+    PrefillGatherParams gather;
     gather.dims = dims;
     gather.num_sequences = static_cast<int>(part.sequences.size());
     gather.padded = static_cast<int>(part.key.batch);
@@ -279,7 +182,7 @@ void MlaPrefill::run(const MlaDims& dims, const nv_bf16* kv_b, const nv_bf16* q,
       k_begin += s.context;
       last_row = std::max<int64_t>(last_row, s.q_begin + s.q_count);
     }
-    // cuDNN gets the offsets as 32 bits.
+    // Offsets are passed to cuDNN in 32 bits.
     EPS_CHECK_LE(std::max<int64_t>(last_row * dims.num_heads, int64_t{part.num_rows} * part.heads) *
                      std::max(dims.q_dim(), dims.v_dim),
                  int64_t{std::numeric_limits<int32_t>::max()});
@@ -291,9 +194,9 @@ void MlaPrefill::run(const MlaDims& dims, const nv_bf16* kv_b, const nv_bf16* q,
                     .k_offset = take(part.key.batch + 1),
                     .v_offset = take(part.key.batch + 1),
                     .o_offset = take(part.key.batch + 1)};
-    prefill_gather(gather, stream);
+    launch_gather_prefill(gather, stream);
 
-    // Offsets of a ragged batch count from q's beginning.
+    // Offsets of a ragged batch count from the beginning of q.
     const int64_t q_row = part.key.ragged ? 0 : part.sequences.front().q_begin;
     auto* value = reinterpret_cast<nv_bf16*>(workspace + part.value_rows);
     const nv_bf16* latent = gather.latent != nullptr ? gather.latent : gather.sequences[0].latent;
@@ -302,22 +205,11 @@ void MlaPrefill::run(const MlaDims& dims, const nv_bf16* kv_b, const nv_bf16* q,
       expand(dims, blas, latent, part.num_rows, weight, dims.nope_dim, dims.q_dim(), part.heads, gather.key);
       expand(dims, blas, latent, part.num_rows, weight + int64_t{dims.nope_dim} * dims.kv_lora_rank, dims.v_dim,
              dims.v_dim, part.heads, value);
-      std::unordered_map<int64_t, void*> tensors = {
-          {kQ, const_cast<nv_bf16*>(q) + (q_row * dims.num_heads + head) * dims.q_dim()},
-          {kK, gather.key},
-          {kV, value},
-          {kO, out + (q_row * dims.num_heads + head) * dims.v_dim},
-      };
-      if (part.key.ragged) {
-        tensors.insert({
-            {kQLength, gather.batch.q_length},
-            {kKLength, gather.batch.k_length},
-            {kQOffset, gather.batch.q_offset},
-            {kKOffset, gather.batch.k_offset},
-            {kVOffset, gather.batch.v_offset},
-            {kOOffset, gather.batch.o_offset},
-        });
-      }
+      const MlaPlanTensors tensors{.q = q + (q_row * dims.num_heads + head) * dims.q_dim(),
+                                   .k = gather.key,
+                                   .v = value,
+                                   .o = out + (q_row * dims.num_heads + head) * dims.v_dim,
+                                   .batch = gather.batch};
       impl_->plan(part.key).execute(impl_->handle(), tensors, workspace + part.attention);
     }
   }

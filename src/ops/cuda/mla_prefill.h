@@ -13,8 +13,8 @@
 
 namespace eps::cuda {
 
-// Sequences of any lengths go together, as one ragged batch: what cuDNN compiles depends on the number of sequences and
-// the longest query and context only rounded up to powers of two, so that few plans serve all prompts.
+// Sequences of any lengths are processed together as one ragged batch: a cuDNN plan depends on the number of sequences,
+// the longest query and the longest context, each rounded up to a power of two, so that few plans serve all prompts.
 //
 // Threads  one object per rank; not shared
 class MlaPrefill {
@@ -24,18 +24,16 @@ class MlaPrefill {
   MlaPrefill(const MlaPrefill&) = delete;
   MlaPrefill& operator=(const MlaPrefill&) = delete;
 
-  // Head dims up to 256, all dims multiples of 8.
+  // Head dimensions up to 256, all dimensions multiples of 8.
   static bool supported(const MlaDims& dims);
 
-  // For a run() with these sequences. At most about kWorkspaceLimit: longer contexts go in parts, by sequences and then
-  // by heads.
-  //
-  // Cost    builds the plans that are missing, a fraction of a second each
-  // Errors  kInternal if cuDNN has none
+  // For a run() with these sequences. At most about kWorkspaceLimit: longer contexts are processed in parts, by
+  // sequences and then by heads. Cost    builds the plans that are missing, a fraction of a second each Errors
+  // kInternal if cuDNN has none
   size_t workspace_bytes(const MlaDims& dims, std::span<const DeviceSequence> sequences);
   static constexpr size_t kWorkspaceLimit = size_t{512} << 20;
 
-  // Query i of a sequence sees its first context - q_count + i + 1 positions.
+  // Query i of a sequence attends to its first context - q_count + i + 1 positions.
   //
   // Shapes  kv_b       [num_heads * (nope_dim + v_dim), kv_lora_rank]  bf16, device; per head its key rows, then values
   //         q          [*, num_heads, nope_dim + rope_dim]             bf16, rotated
@@ -43,7 +41,7 @@ class MlaPrefill {
   //         out        [*, num_heads, v_dim]                           bf16; only the sequences' rows are written
   // Stream  `blas` must be set to `stream`. Contexts are read on the host: a captured graph holds them fixed
   // Edge    no sequences: nothing is launched
-  // Errors  kInternal: cuDNN or cuBLAS refuse
+  // Errors  kInternal: cuDNN or cuBLAS fails
   void run(const MlaDims& dims, const nv_bf16* kv_b, const nv_bf16* q, std::span<const DeviceSequence> sequences,
            int layer, nv_bf16* out, std::byte* workspace, cublasHandle_t blas, cudaStream_t stream);
 

@@ -18,10 +18,11 @@ bool StepGraphs::run(int64_t key, const std::function<void()>& body) {
 }
 
 StepGraphs::GraphPtr StepGraphs::record(const std::function<void()>& body) {
-  // Thread-local: other ranks of the process go on with calls that a recording must not contain.
+  // Thread-local, because other ranks of the process go on with calls that a recording must not contain.
   EPS_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
   cudaGraph_t graph = nullptr;
   try {
+    const RecordingScope scope;
     body();
   } catch (...) {
     cudaStreamEndCapture(stream_, &graph);

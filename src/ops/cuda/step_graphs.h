@@ -1,4 +1,4 @@
-// Steps recorded as CUDA graphs and played again.
+// Steps recorded as CUDA graphs and replayed.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +14,11 @@ class StepGraphs {
  public:
   StepGraphs(const DeviceMemory& memory, cudaStream_t stream) : memory_(memory), stream_(stream) {}
 
-  // Runs `body`: the first time for a key as it is, so that everything it needs is made; the second time it is
-  // recorded; from then on the recording is played. Memory that came or went in between starts the key anew: addresses
-  // in the recording may be stale. Returns whether `body` ran.
+  // Runs `body`: the first time for a key it is called, so that it allocates what it needs; the second time it is
+  // recorded; from then on the recording is replayed. If memory was allocated or freed in between, the key starts over,
+  // because addresses in the recording may be stale. Returns whether `body` ran.
+  //
+  // Errors  kInternal, naming the op, if `body` waits for the device or allocates while it is recorded
   bool run(int64_t key, const std::function<void()>& body);
 
  private:

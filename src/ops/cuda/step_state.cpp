@@ -18,7 +18,8 @@ void StepState::reserve(size_t num_tokens, size_t num_sequences) {
 
 void StepState::begin(const StepInputs& step) {
   const size_t num_tokens = std::max(step.ids.size(), step.positions.size());
-  // The staging memory may still be on its way from the last step.
+  check_not_recording("begin_step");
+  // The copy of the last step from the staging memory may still be running.
   EPS_CUDA(cudaEventSynchronize(copied_.get()));
   reserve(num_tokens, step.sequences.size());
   num_tokens_ = static_cast<int64_t>(num_tokens);

@@ -1,4 +1,4 @@
-// The current step's ids, positions and sequences in device memory, at addresses that stay while steps do not grow.
+// The current step's ids, positions and sequences in device memory, at addresses that change only when steps grow.
 #pragma once
 
 #include <span>
@@ -35,7 +35,7 @@ class StepState {
 
   cudaStream_t stream_;
   Buffer device_;
-  Buffer staging_;  // laid out as on the device
+  Buffer staging_;  // the same layout as on the device
   EventPtr copied_;
   size_t max_tokens_ = 0;
   size_t max_sequences_ = 0;

@@ -62,7 +62,8 @@ class CudaGroupedGemmTest : public test::GpuTest {
     call.workspace = const_cast<void*>(workspace.view().data());
     call.rows = load.rows.data();
     call.num_groups = static_cast<int32_t>(load.rows.size());
-    for (int i = 0; i < 2; ++i) EXPECT_EQ(run_(&call), 0) << error_();  // the second finds what the first one left
+    for (int i = 0; i < 2; ++i)
+      EXPECT_EQ(run_(&call), 0) << error_();  // the second call finds the workspace as the first left it
     EXPECT_EQ(synchronize_(), 0);
     EXPECT_EQ(workspace.ints(), zero);
     return y.values();
@@ -167,7 +168,7 @@ TEST_F(CudaGroupedGemmTest, MoreGroupsThanOneLaunchTakes) {
   compare_tiles(load, 48, 72);
 }
 
-TEST_F(CudaGroupedGemmTest, SizesThatNoKernelTakesAreSaid) {
+TEST_F(CudaGroupedGemmTest, UnsupportedSizesAreReported) {
   EpsmoeGroupedGemm call{};
   const int64_t rows = 1;
   call.rows = &rows;

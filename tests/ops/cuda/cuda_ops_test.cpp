@@ -1,6 +1,7 @@
 // The CUDA op set's row-wise ops against the reference's, over edge shapes.
 #include <limits>
 
+#include "ops/local_moe.h"
 #include "support/gpu_test.h"
 
 namespace eps {
@@ -263,6 +264,56 @@ TEST_F(CudaOpsTest, RunStepPlaysTheSameOps) {
       expect_close(got.values(), want, allowed, fmt::format("step {} of {} rows", step, rows));
     }
   }
+}
+
+// A recorded step must not wait for the device, copy from or to host memory, or allocate. Such a call succeeds while
+// the step runs as it is, and fails, naming the op, when it is recorded.
+TEST_F(CudaOpsTest, ARecordedStepRefusesToWait) {
+  const auto rows = on_device(DType::kF32, {2, 64}, std::vector<float>(128, 1.0F));
+  std::vector<float> values(128);
+  const std::vector<float> weight = {2.0F, 1.0F};
+  const std::vector<const std::byte*> sources = {rows.row(0), rows.row(1)};
+  const auto gathered = poisoned(DType::kF32, {2, 64});
+  const std::vector<RowPair> pairs = {
+      {reinterpret_cast<float*>(gathered.row(0)), reinterpret_cast<const float*>(rows.row(1))}};
+  const std::vector<TokenDraw> draws(2);
+  std::vector<int32_t> tokens(2);
+  const auto topk_idx = on_device({2, 1}, std::vector<int32_t>{0, 1});
+  const std::vector<std::pair<std::string, std::function<void()>>> cases = {
+      {"download", [&] { cuda().download(rows.view(), values.data()); }},
+      {"upload", [&] { cuda().upload(values.data(), rows.view()); }},
+      {"wait", [&] { cuda().wait(); }},
+      {"begin_step",
+       [&] {
+         cuda().begin_step({{}, {}, {}});
+       }},
+      {"gather_rows", [&] { cuda().gather_rows(sources, gathered.view()); }},
+      {"scale_rows", [&] { cuda().scale_rows(rows.view(), weight); }},
+      {"add_rows", [&] { cuda().add_rows(pairs, 64); }},
+      {"pick_tokens", [&] { cuda().pick_tokens(rows.view(), draws, tokens); }},
+      {"LocalMoe::load",
+       [&] {
+         cuda().local_moe()->set_routing(2, topk_idx.view(), rows.view());
+         cuda().local_moe()->load();
+       }},
+      {"DeviceMemory::allocate", [&] { Buffer(cuda().memory()).reserve(64); }},
+      {"PinnedMemory::allocate", [&] { Buffer(cuda().staging_memory()).reserve(64); }},
+  };
+  int64_t key = 5000;
+  for (const auto& [op, call] : cases) {
+    ++key;
+    EXPECT_TRUE(cuda().run_step(key, call)) << op;
+    for (int again = 0; again < 2; ++again) {
+      try {
+        cuda().run_step(key, call);
+        ADD_FAILURE() << op << " was recorded";
+      } catch (const Error& e) {
+        EXPECT_EQ(e.kind(), ErrorKind::kInternal) << e.what();
+        EXPECT_EQ(e.where(), op) << e.what();
+      }
+    }
+  }
+  cuda().download(rows.view(), values.data());  // outside of a step all of them work
 }
 
 }  // namespace

@@ -12,18 +12,17 @@
 //   attend_latent  one CTA per (split of the context, tile of 16 or 32 (token, head) rows, sequence): an unnormalised
 //                  partial sum of latents per row, with the row's running maximum and sum
 //   project_value  merges the splits and multiplies with W_uv[h]
-//
 // attend_latent and project_value are launched with programmatic stream serialisation: they start early and load what
-// does not come from the kernel before (cache, weights), then wait for it. absorb_query is launched the ordinary way,
+// does not depend on the previous kernel (cache, weights), then wait for it. absorb_query is launched the ordinary way,
 // so everything before it (the cache's new rows, q) is complete when any of the three starts.
 namespace eps::cuda {
 namespace {
 
-using namespace mla_decode_detail;  // NOLINT(google-build-using-namespace): this file's own other half
+using namespace mla_decode_detail;  // NOLINT(google-build-using-namespace): the other half of this file
 
 constexpr float kLog2E = 1.4426950408889634F;
 constexpr int kRowTilesWide = 2;
-// From here project_value_wide is faster (256 tokens: 92 against 107 us for all three; 32: 51 against 45).
+// From here on project_value_wide is faster (256 tokens: 92 against 107 us for all three kernels; 32: 51 against 45).
 constexpr int kWideTokens = 128;
 
 int rows_per_cta(const MlaDims& dims, const MlaDecodeShape& shape) {
@@ -34,14 +33,14 @@ int row_tiles(const MlaDims& dims, const MlaDecodeShape& shape) {
   return static_cast<int>(ceil_div(int64_t{dims.num_heads} * shape.max_q_count, rows_per_cta(dims, shape)));
 }
 
-// Splits of every context: as if all were equally long, the number that ends first on this many multiprocessors, where
-// a wave takes 1 / splits of a context's time and a constant.
+// The number of splits of every context that finishes first on this many multiprocessors, assuming contexts of equal
+// length: a wave takes 1 / splits of a context's time plus a constant.
 int num_splits(const MlaDims& dims, const MlaDecodeShape& shape) {
   int device = 0;
   int num_sms = 0;
   EPS_CUDA(cudaGetDevice(&device));
   EPS_CUDA(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device));
-  constexpr double kWaveCost = 0.03;  // about what a CTA takes to start and to write its part, for 2k contexts
+  constexpr double kWaveCost = 0.03;  // about the time in which a CTA starts and writes its part, for contexts of 2k
   const int64_t ctas = int64_t{shape.num_sequences} * row_tiles(dims, shape);
   // Past one wave, more splits only even out the last one.
   const int limit = static_cast<int>(std::clamp<int64_t>(num_sms / ctas, 16, kMaxSplits));
@@ -74,39 +73,20 @@ Workspace layout(const MlaDims& dims, const MlaDecodeShape& shape) {
   return w;
 }
 
-// Starts `kernel` while the kernel before it still runs (see the top).
-template <typename Args>
-void launch_early(void (*kernel)(Args), const Args& args, dim3 grid, int threads, size_t shared_bytes, int cluster,
-                  cudaStream_t stream) {
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = static_cast<unsigned>(cluster);
-  attributes[1].val.clusterDim.y = 1;
-  attributes[1].val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = stream;
-  config.attrs = attributes;
-  config.numAttrs = cluster > 1 ? 2 : 1;
-  EPS_CUDA(cudaLaunchKernelEx(&config, kernel, args));
-}
-
 template <int kRowTiles>
 void launch_attend(const AttendArgs& args, dim3 grid, cudaStream_t stream) {
   constexpr int kBytes = attend_shared_bytes<kRowTiles>();
   EPS_CUDA(cudaFuncSetAttribute(attend_latent_kernel<kRowTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  launch_early(attend_latent_kernel<kRowTiles>, args, grid, kAttendThreads, kBytes, 1, stream);
+  launch_overlapped(attend_latent_kernel<kRowTiles>, {.grid = grid, .threads = kAttendThreads, .shared_bytes = kBytes},
+                    stream, args);
 }
 
 template <int kTokens>
 void launch_project(const ProjectArgs& args, cudaStream_t stream) {
   const dim3 grid(kProjectCluster, static_cast<unsigned>(args.num_heads),
                   static_cast<unsigned>(ceil_div(args.num_tokens, kTokens)));
-  launch_early(project_value_kernel<kTokens>, args, grid, kProjectThreads, 0, kProjectCluster, stream);
+  launch_overlapped(project_value_kernel<kTokens>,
+                    {.grid = grid, .threads = kProjectThreads, .cluster = kProjectCluster}, stream, args);
 }
 
 }  // namespace
@@ -120,28 +100,29 @@ size_t mla_decode_workspace_bytes(const MlaDims& dims, const MlaDecodeShape& sha
   return layout(dims, shape).total;
 }
 
-void mla_decode(const MlaDims& dims, const nv_bf16* kv_b, const nv_bf16* q, const DeviceSequence* sequences,
-                const MlaDecodeShape& shape, int layer, nv_bf16* out, std::byte* workspace, cudaStream_t stream) {
+void launch_decode_attention(const MlaDecodeParams& p, cudaStream_t stream) {
+  const MlaDims& dims = p.dims;
+  const MlaDecodeShape& shape = p.shape;
   if (shape.num_tokens == 0) return;
   const Workspace where = layout(dims, shape);
   const int splits = num_splits(dims, shape);
   const int heads = dims.num_heads;
-  auto* q_lat = reinterpret_cast<nv_bf16*>(workspace);
-  auto* partial = reinterpret_cast<float*>(workspace + where.partial);
-  auto* max_sum = reinterpret_cast<float2*>(workspace + where.max_sum);
-  q += static_cast<int64_t>(shape.token_begin) * heads * kQuery;
-  out += static_cast<int64_t>(shape.token_begin) * heads * kValue;
+  auto* q_lat = reinterpret_cast<nv_bf16*>(p.workspace);
+  auto* partial = reinterpret_cast<float*>(p.workspace + where.partial);
+  auto* max_sum = reinterpret_cast<float2*>(p.workspace + where.max_sum);
+  const nv_bf16* q = p.q + static_cast<int64_t>(shape.token_begin) * heads * kQuery;
+  nv_bf16* out = p.out + static_cast<int64_t>(shape.token_begin) * heads * kValue;
 
-  // A CTA's weights stay in registers from one 16 tokens to the next, which counts when there are many; few are ready
-  // sooner side by side.
+  // A CTA keeps its weights in registers from one group of 16 tokens to the next, which pays off with many tokens; few
+  // finish sooner in CTAs of their own.
   const int absorb_tokens = shape.num_tokens <= 64 ? 16 : 64;
   const dim3 absorb_grid(kLora / kAbsorbColumns, static_cast<unsigned>(heads),
                          static_cast<unsigned>(ceil_div(shape.num_tokens, absorb_tokens)));
-  absorb_query_kernel<<<absorb_grid, kAbsorbThreads, 0, stream>>>(kv_b, q, q_lat, heads, shape.num_tokens,
+  absorb_query_kernel<<<absorb_grid, kAbsorbThreads, 0, stream>>>(p.kv_b, q, q_lat, heads, shape.num_tokens,
                                                                   absorb_tokens);
-  EPS_CUDA_LAUNCHED();
+  EPS_CUDA_LAUNCHED(absorb_query_kernel);
 
-  const AttendArgs attend{.sequences = sequences,
+  const AttendArgs attend{.sequences = p.sequences,
                           .q = q,
                           .q_lat = q_lat,
                           .partial = partial,
@@ -149,7 +130,7 @@ void mla_decode(const MlaDims& dims, const nv_bf16* kv_b, const nv_bf16* q, cons
                           .num_heads = heads,
                           .token_begin = shape.token_begin,
                           .num_splits = splits,
-                          .layer = layer,
+                          .layer = p.layer,
                           .scale_log2 = dims.softmax_scale * kLog2E};
   const dim3 attend_grid(static_cast<unsigned>(splits), static_cast<unsigned>(row_tiles(dims, shape)),
                          static_cast<unsigned>(shape.num_sequences));
@@ -159,7 +140,7 @@ void mla_decode(const MlaDims& dims, const nv_bf16* kv_b, const nv_bf16* q, cons
     launch_attend<kRowTilesWide>(attend, attend_grid, stream);
   }
 
-  const ProjectArgs project{.kv_b = kv_b,
+  const ProjectArgs project{.kv_b = p.kv_b,
                             .partial = partial,
                             .max_sum = max_sum,
                             .out = out,
@@ -168,13 +149,13 @@ void mla_decode(const MlaDims& dims, const nv_bf16* kv_b, const nv_bf16* q, cons
                             .num_splits = splits};
   if (shape.num_tokens == 1) {
     launch_project<1>(project, stream);
-  } else if (shape.num_tokens <= 16 && splits > 4) {  // many parts to merge: rather more CTAs
+  } else if (shape.num_tokens <= 16 && splits > 4) {  // many parts to merge: more CTAs are better
     launch_project<4>(project, stream);
   } else if (shape.num_tokens < kWideTokens) {
     launch_project<16>(project, stream);
   } else {
     const dim3 grid(static_cast<unsigned>(heads), static_cast<unsigned>(ceil_div(shape.num_tokens, 16)));
-    launch_early(project_value_wide_kernel, project, grid, kProjectThreads, 0, 1, stream);
+    launch_overlapped(project_value_wide_kernel, {.grid = grid, .threads = kProjectThreads}, stream, project);
   }
 }
 

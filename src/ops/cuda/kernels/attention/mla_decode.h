@@ -1,5 +1,5 @@
-// Latent attention of a few new tokens a sequence, in absorbed form: the queries move into the latent space, so that
-// the cache is read once for all heads and never expanded.
+// Latent attention of a few new tokens per sequence, in absorbed form: queries are projected into the latent space, so
+// that the cache is read once for all heads and never expanded.
 #pragma once
 
 #include <cstddef>
@@ -23,16 +23,22 @@ bool mla_decode_supported(const MlaDims& dims);
 
 size_t mla_decode_workspace_bytes(const MlaDims& dims, const MlaDecodeShape& shape);
 
+struct MlaDecodeParams {
+  MlaDims dims;
+  MlaDecodeShape shape;
+  const nv_bf16* kv_b = nullptr;  // [num_heads * (nope_dim + v_dim), kv_lora_rank]; per head keys, then values
+  const nv_bf16* q = nullptr;     // [*, num_heads, nope_dim + rope_dim], rotated
+  const DeviceSequence* sequences = nullptr;  // [shape.num_sequences], device; every context >= q_count >= 1
+  int layer = 0;                              // of the caches
+  nv_bf16* out = nullptr;                     // [*, num_heads, v_dim]; only the shape's token rows are written
+  std::byte* workspace = nullptr;             // mla_decode_workspace_bytes()
+};
+
 // out[t, h] = W_uv[h] · Σ_c softmax_c((W_ukᵀ[h] · q_nope[t, h]) · latent[c] + q_pe[t, h] · k_pe[c]) · latent[c]
 //
-// Shapes  kv_b       [num_heads * (nope_dim + v_dim), kv_lora_rank]  bf16, device; per head its key rows, then values
-//         q          [*, num_heads, nope_dim + rope_dim]             bf16, rotated
-//         sequences  [shape.num_sequences]                           device; every context >= q_count >= 1
-//         out        [*, num_heads, v_dim]                           bf16; only the shape's token rows are written
-// Stream  three kernels, each started while the one before still runs; safe under graph capture
+// Stream  three kernels, each started while the previous one still runs; may be captured into a graph
 // Edge    no tokens: nothing is launched
 // Cost    reads each cache ceil(q_count * num_heads / 32) times (once up to 32), all but the first from L2
-void mla_decode(const MlaDims& dims, const nv_bf16* kv_b, const nv_bf16* q, const DeviceSequence* sequences,
-                const MlaDecodeShape& shape, int layer, nv_bf16* out, std::byte* workspace, cudaStream_t stream);
+void launch_decode_attention(const MlaDecodeParams& params, cudaStream_t stream);
 
 }  // namespace eps::cuda

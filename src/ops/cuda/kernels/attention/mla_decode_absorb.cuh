@@ -1,4 +1,4 @@
-// Moves queries into the latent space: q_lat[t, h] = W_ukᵀ[h] · q_nope[t, h].
+// Projects queries into the latent space: q_lat[t, h] = W_ukᵀ[h] · q_nope[t, h].
 #pragma once
 
 #include "ops/cuda/kernels/attention/mla_decode_ptx.cuh"
@@ -6,7 +6,7 @@
 namespace eps::cuda::mla_decode_detail {
 
 constexpr int kAbsorbThreads = 128;
-constexpr int kAbsorbColumns = 64;     // of the latent dim, a CTA
+constexpr int kAbsorbColumns = 64;     // of the latent dimension, per CTA
 constexpr int kAbsorbStride = 64 + 8;  // an odd number of 16-byte units: ldmatrix without bank conflicts
 
 // grid (kLora / 64, num_heads, tiles of tokens_per_cta, a multiple of 16). q, q_lat at their first token.

@@ -9,17 +9,17 @@
 namespace eps::cuda::mla_decode_detail {
 
 constexpr int kAttendThreads = 256;
-// Rows a step; 75 KB. 32 rows in four stages, or half the shared memory for two CTAs a multiprocessor, were no faster
-// for one new token, and slower for several.
+// Rows per step; 75 KB. 32 rows in four stages, or half the shared memory for two CTAs per multiprocessor, were no
+// faster for one new token and slower for several.
 constexpr int kTile = 64;
-constexpr int kStages = 2;               // one tile on its way while the other is used
+constexpr int kStages = 2;               // one tile is loaded while the other is used
 constexpr int kRowStride = kKey + 8;     // 73 units of 16 bytes, odd: ldmatrix without bank conflicts
 constexpr int kScoreStride = kTile + 8;  // 8-byte stores of a fragment's four rows hit 32 different banks
 constexpr int kProbStride = kTile + 8;   // 5 units of 16 bytes, odd
 constexpr int kStageElements = kTile * kRowStride;
 constexpr int kMinTilesPerSplit = 1;
-// Warps share the scores' work as 4 ranges of the key dim × 2 halves of the tile, so that a warp's part of the queries
-// (9 fragments a row tile) stays in registers; partial scores meet in shared memory.
+// Warps divide the scores into 4 ranges of the key dimension × 2 halves of the tile, so that a warp's part of the
+// queries (9 fragments per row tile) stays in registers; partial scores are added up in shared memory.
 constexpr int kKeyGroups = 4;
 constexpr int kKeySteps = kKey / 16 / kKeyGroups;
 static_assert(kKeySteps * kKeyGroups * 16 == kKey);
@@ -30,7 +30,7 @@ struct AttendArgs {
   const nv_bf16* q;      // at token_begin
   const nv_bf16* q_lat;  // [num_tokens, num_heads, kLora]
   float* partial;        // [num_tokens, num_heads, num_splits, kLora]
-  float2* max_sum;       // [num_tokens, num_heads, num_splits]; sum 0: the split has nothing for the row
+  float2* max_sum;       // [num_tokens, num_heads, num_splits]; sum 0: the split holds no position of the row
   int num_heads;
   int token_begin;
   int num_splits;
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kAttendThreads, 1) attend_latent_kernel(const 
   const int num_rows = seq.q_count * args.num_heads;
   const int row0 = static_cast<int>(blockIdx.y) * kRows;
   if (row0 >= num_rows) {
-    wait_for_kernel_before();
+    wait_for_previous_kernel();
     return;
   }
   const int64_t first_row = static_cast<int64_t>(seq.q_begin - args.token_begin) * args.num_heads + row0;
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kAttendThreads, 1) attend_latent_kernel(const 
   const int tiles_per_split = max(kMinTilesPerSplit, (all_tiles + args.num_splits - 1) / args.num_splits);
   const int num_tiles = min(tiles_per_split, all_tiles - split * tiles_per_split);
   if (num_tiles <= 0) {
-    wait_for_kernel_before();
+    wait_for_previous_kernel();
     if (tid < kRows && row0 + tid < num_rows) {
       args.max_sum[(first_row + tid) * args.num_splits + split] = make_float2(-INFINITY, 0.0F);
     }
@@ -83,8 +83,8 @@ __global__ void __launch_bounds__(kAttendThreads, 1) attend_latent_kernel(const 
   const nv_bf16* const latent = seq.latent + layer_row * kLora;
   const nv_bf16* const k_pe = seq.k_pe + layer_row * kRope;
 
-  // Rows behind the context become zeros: a probability of 0 times what memory holds there might be NaN. (Row by row
-  // through the copy engine, which would leave the threads free, took half as long again.)
+  // Rows past the context become zeros: a probability of 0 times what the memory holds there might be NaN. (Copying row
+  // by row with the TMA, which would leave the threads free, took 1.5 times as long.)
   const auto load_tile = [&](int tile) {
     if (tile < num_tiles) {
       nv_bf16* const stage = cache + tile % kStages * kStageElements;
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kAttendThreads, 1) attend_latent_kernel(const 
 #pragma unroll
   for (int tile = 0; tile < kStages - 1; ++tile) load_tile(tile);
 
-  wait_for_kernel_before();
+  wait_for_previous_kernel();
   const int key_group = warp % kKeyGroups;
   const int token_group = warp / kKeyGroups;
   uint32_t query[kRowTiles][kKeySteps][4];
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(kAttendThreads, 1) attend_latent_kernel(const 
   const int soft_column = tid % 16 * 2;
   float row_max[kRowTiles];
   float row_sum[kRowTiles];
-  int visible[kRowTiles];  // positions the row may see
+  int visible[kRowTiles];  // positions that the row attends to
 #pragma unroll
   for (int m = 0; m < kRowTiles; ++m) {
     row_max[m] = -INFINITY;
@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(kAttendThreads, 1) attend_latent_kernel(const 
 
   for (int tile = 0; tile < num_tiles; ++tile) {
     wait_copies<kStages - 2>();
-    __syncthreads();  // the tile is there for all, and nobody reads the one before
+    __syncthreads();  // the tile is visible to all threads, and all have read the previous one
     load_tile(tile + kStages - 1);
     const nv_bf16* const stage = cache + tile % kStages * kStageElements;
 

@@ -1,4 +1,4 @@
-// Merges the parts that mla_decode_attend.cuh left and multiplies with W_uv[h].
+// Merges the partial sums of mla_decode_attend.cuh and multiplies with W_uv[h].
 #pragma once
 
 #include <cmath>
@@ -9,8 +9,9 @@ namespace eps::cuda::mla_decode_detail {
 
 constexpr int kMaxSplits = 128;
 constexpr int kProjectThreads = 256;
-constexpr int kProjectCluster = 8;  // CTAs of a head: each merges 64 latent columns for all, and has 16 of the outputs
-constexpr int kLatentStride = kLora + 32;  // 64 bytes past a multiple of 128: 16-byte reads of two rows do not collide
+constexpr int kProjectCluster =
+    8;  // CTAs per head: each merges 64 latent columns for all of them and computes 16 of the outputs
+constexpr int kLatentStride = kLora + 32;  // 64 bytes past a multiple of 128: 16-byte reads of two rows do not conflict
 static_assert(kLora / kProjectCluster == 64 && kValue / kProjectCluster == 16);
 
 struct ProjectArgs {
@@ -23,7 +24,7 @@ struct ProjectArgs {
   int num_splits;
 };
 
-// weight[t][s]: what split s's unnormalised sum counts in token t's result; the first num_active[t] are not 0.
+// weight[t][s]: the weight of split s's unnormalised sum in token t's result; the first num_active[t] are not 0.
 template <int kTokens>
 __device__ __forceinline__ void merge_weights(const ProjectArgs& args, int token0, int head,
                                               float (&weight)[kTokens][kMaxSplits], int (&num_active)[kTokens]) {
@@ -57,17 +58,17 @@ __device__ __forceinline__ void merge_weights(const ProjectArgs& args, int token
     const float inverse = sum > 0.0F ? 1.0F / sum : 0.0F;
 #pragma unroll
     for (int i = 0; i < kMaxSplits / 32; ++i) weight[t][lane + i * 32] = part[i].x * inverse;
-    if (lane == 0) num_active[t] = active;  // a row sees a prefix of the context, so these are the first splits
+    if (lane == 0) num_active[t] = active;  // a row attends to a prefix of the context, so these are the first splits
   }
 }
 
-// kTokens a CTA, a power of two up to 16. grid (8, num_heads, tiles of kTokens), clusters of 8.
+// kTokens tokens per CTA, a power of two up to 16. grid (8, num_heads, tiles of kTokens), clusters of 8.
 template <int kTokens>
 __global__ void __launch_bounds__(kProjectThreads) project_value_kernel(const ProjectArgs args) {
   constexpr int kSplitGroups = 16 / kTokens;
   __shared__ __align__(16) nv_bf16 latent[16 * kLatentStride];
   __shared__ int num_active[kTokens];
-  // The products come when the rest is no longer needed.
+  // The products are written when the rest is no longer needed.
   __shared__ union {
     struct {
       float weight[kTokens][kMaxSplits];
@@ -87,8 +88,8 @@ __global__ void __launch_bounds__(kProjectThreads) project_value_kernel(const Pr
   const int token0 = static_cast<int>(blockIdx.z) * kTokens;
 
   asm volatile("barrier.cluster.arrive.relaxed.aligned;");
-  // The order of the contraction's terms is free, if both operands use it: a thread takes 8 consecutive ones as its
-  // parts of two products of 16, so that it can load 16 bytes at a time.
+  // The order of the terms of the contraction is free as long as both operands use the same: a thread takes 8
+  // consecutive ones as its parts of two products of 16, so that it can load 16 bytes at a time.
   uint4 b[2][2];
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
@@ -104,13 +105,13 @@ __global__ void __launch_bounds__(kProjectThreads) project_value_kernel(const Pr
       *reinterpret_cast<uint4*>(latent + row * kLatentStride + i % (kLora / 8) * 8) = make_uint4(0, 0, 0, 0);
     }
   }
-  wait_for_kernel_before();
+  wait_for_previous_kernel();
 
   merge_weights<kTokens>(args, token0, head, weight, num_active);
   __syncthreads();
 
   const int group = tid / 16;
-  const int column = tid % 16;  // of four
+  const int column = tid % 16;  // of four floats
   const int token = group % kTokens;
   {
     float4 sum = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
@@ -130,7 +131,8 @@ __global__ void __launch_bounds__(kProjectThreads) project_value_kernel(const Pr
     merged[group][column] = sum;
   }
   __syncthreads();
-  asm volatile("barrier.cluster.wait.aligned;" ::: "memory");  // all eight run: their shared memory can be written
+  asm volatile("barrier.cluster.wait.aligned;" ::
+                   : "memory");  // all eight CTAs run, so their shared memory can be written
   if (group < kTokens) {
     float4 sum = merged[group][column];
 #pragma unroll
@@ -181,8 +183,8 @@ __global__ void __launch_bounds__(kProjectThreads) project_value_kernel(const Pr
   }
 }
 
-// For many tokens: 16 a CTA, which merges their whole latent vectors and makes all outputs of a head; no cluster to
-// wait for. grid (num_heads, tiles of 16 tokens)
+// For many tokens: 16 per CTA, which merges their whole latent vectors and computes all outputs of a head; no cluster
+// to wait for. grid (num_heads, tiles of 16 tokens)
 __global__ void __launch_bounds__(kProjectThreads) project_value_wide_kernel(const ProjectArgs args) {
   constexpr int kTokens = 16;
   __shared__ __align__(16) nv_bf16 latent[kTokens * kLatentStride];
@@ -194,13 +196,13 @@ __global__ void __launch_bounds__(kProjectThreads) project_value_wide_kernel(con
   const int lane = tid % 32;
   const int head = static_cast<int>(blockIdx.x);
   const int token0 = static_cast<int>(blockIdx.y) * kTokens;
-  wait_for_kernel_before();
+  wait_for_previous_kernel();
   merge_weights<kTokens>(args, token0, head, weight, num_active);
   __syncthreads();
 
   {
     const int token = tid / 16;
-    const int column = tid % 16;  // of four, and every 16 after it
+    const int column = tid % 16;  // of four floats, and every 16th after it
     float4 sum[kLora / 64] = {};
     const int64_t row = static_cast<int64_t>(token0 + token) * args.num_heads + head;
     const float4* part = reinterpret_cast<const float4*>(args.partial + row * args.num_splits * kLora) + column;
@@ -223,7 +225,7 @@ __global__ void __launch_bounds__(kProjectThreads) project_value_wide_kernel(con
   }
   __syncthreads();
 
-  // A warp has 16 of the outputs. Terms in the order of project_value_kernel.
+  // Each warp computes 16 of the outputs, with terms in the order of project_value_kernel.
   float c[2][4] = {};
   const int64_t weight_row = static_cast<int64_t>(head) * (kNope + kValue) + kNope + warp * 16 + lane / 4;
   const nv_bf16* const value_weight = args.kv_b + weight_row * kLora + lane % 4 * 8;

@@ -1,7 +1,8 @@
-// Dims and instructions that the kernels of mla_decode.cu share.
+// Dimensions and PTX instructions that the kernels of mla_decode.cu share.
 #pragma once
 
-#include "ops/cuda/cuda_check.h"
+#include "ops/cuda/kernels/device/device_vector.h"
+#include "ops/cuda/kernels/device/overlapped_launch.h"
 
 namespace eps::cuda::mla_decode_detail {
 
@@ -11,10 +12,6 @@ constexpr int kValue = 128;
 constexpr int kLora = 512;
 constexpr int kQuery = kNope + kRope;
 constexpr int kKey = kLora + kRope;
-
-__device__ __forceinline__ uint32_t shared_address(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
 
 __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -37,7 +34,7 @@ __device__ __forceinline__ void mma(float (&c)[4], uint32_t a0, uint32_t a1, uin
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// 16 bytes; zeros when not valid (`src` must still be an address of the allocation).
+// Copies 16 bytes, or writes zeros when not valid (`src` must still be an address of the allocation).
 __device__ __forceinline__ void copy_async(void* dst, const void* src, bool valid = true) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(dst)), "l"(src), "r"(valid ? 16 : 0)
                : "memory");
@@ -46,14 +43,6 @@ __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_
 template <int kPending>
 __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
-
-__device__ __forceinline__ void let_next_kernel_start() { asm volatile("griddepcontrol.launch_dependents;"); }
-__device__ __forceinline__ void wait_for_kernel_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-
-__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return reinterpret_cast<const uint32_t&>(pair);
 }
 
 }  // namespace eps::cuda::mla_decode_detail

@@ -1,4 +1,4 @@
-// The dimensions of multi-head latent attention as kernels want them. Fields as in eps::MlaParams.
+// The dimensions of multi-head latent attention as kernels take them. Fields as in eps::MlaParams.
 #pragma once
 
 namespace eps::cuda {

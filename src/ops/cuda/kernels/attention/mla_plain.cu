@@ -1,26 +1,17 @@
-#include <cmath>
-
 #include "ops/cuda/kernels/attention/mla_plain.h"
+
+#include <cmath>
 
 namespace eps::cuda {
 namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr int kKeys = 32;  // cache rows a step: a lane each in the softmax
+constexpr int kKeys = 32;  // cache rows per step: one per lane in the softmax
 constexpr int kMaxSharedBytes = 224 * 1024;
 constexpr float kLog2E = 1.4426950408889634F;
 
-struct PlainArgs {
-  MlaDims dims;
-  const nv_bf16* kv_b;
-  const nv_bf16* q;
-  const DeviceSequence* sequences;
-  nv_bf16* out;
-  int layer;
-};
-
-// A row of the cache as floats; odd, so that 32 lanes on 32 rows hit 32 banks.
+// A row of the cache as floats; odd, so that 32 lanes on 32 rows access 32 different banks.
 __host__ __device__ constexpr int key_stride(const MlaDims& d) { return (d.kv_lora_rank + d.rope_dim) | 1; }
 
 template <int kQueries>
@@ -31,7 +22,7 @@ constexpr size_t shared_floats(const MlaDims& d) {
 
 // grid (tiles of kQueries tokens, num_heads, num_sequences)
 template <int kQueries>
-__global__ void __launch_bounds__(kThreads) plain_attention_kernel(const PlainArgs args) {
+__global__ void __launch_bounds__(kThreads) plain_attention_kernel(const MlaPlainParams args) {
   const MlaDims& d = args.dims;
   const DeviceSequence seq = args.sequences[blockIdx.z];
   const int query0 = static_cast<int>(blockIdx.x) * kQueries;
@@ -93,8 +84,8 @@ __global__ void __launch_bounds__(kThreads) plain_attention_kernel(const PlainAr
   const int before = seq.context - seq.q_count;  // query i of the sequence sees before + i + 1 positions
   const int end = before + min(query0 + kQueries, seq.q_count);
   for (int position0 = 0; position0 < end; position0 += kKeys) {
-    __syncthreads();  // nobody reads the tile before
-    // By columns, so that a thread has all its rows' loads under way at once.
+    __syncthreads();  // all threads have read the previous tile
+    // By columns, so that a thread has the loads of all its rows in flight at once.
     for (int column = lane; column < key_dim; column += 32) {
       const bool in_latent = column < lora;
       const nv_bf16* const source = in_latent ? latent + column : k_pe + column - lora;
@@ -102,14 +93,14 @@ __global__ void __launch_bounds__(kThreads) plain_attention_kernel(const PlainAr
 #pragma unroll
       for (int i = 0; i < kKeys / kWarps; ++i) {
         const int row = warp + i * kWarps;
-        // Zeros behind the last position: what memory holds there might be NaN.
+        // Zeros after the last position, where the memory may hold NaN.
         const bool valid = position0 + row < end;
         key[row * stride + column] = valid ? __bfloat162float(source[(position0 + row) * pitch]) : 0.0F;
       }
     }
     __syncthreads();
 
-    // A lane has a key, a warp the queries warp, warp + 8, …
+    // Each lane holds one key, each warp the queries warp, warp + 8, …
     constexpr int kPerWarp = (kQueries + kWarps - 1) / kWarps;
     float score[kPerWarp] = {};
     if (warp < kQueries) {
@@ -189,27 +180,25 @@ bool fits(const MlaDims& dims) {
 }
 
 template <int kQueries>
-void launch(const PlainArgs& args, int num_sequences, int max_q_count, cudaStream_t stream) {
+void launch(const MlaPlainParams& args, cudaStream_t stream) {
   const auto bytes = static_cast<int>(shared_floats<kQueries>(args.dims) * sizeof(float));
   EPS_CUDA(cudaFuncSetAttribute(plain_attention_kernel<kQueries>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-  const dim3 grid(static_cast<unsigned>(ceil_div(max_q_count, kQueries)), static_cast<unsigned>(args.dims.num_heads),
-                  static_cast<unsigned>(num_sequences));
+  const dim3 grid(static_cast<unsigned>(ceil_div(args.max_q_count, kQueries)),
+                  static_cast<unsigned>(args.dims.num_heads), static_cast<unsigned>(args.num_sequences));
   plain_attention_kernel<kQueries><<<grid, kThreads, static_cast<size_t>(bytes), stream>>>(args);
-  EPS_CUDA_LAUNCHED();
+  EPS_CUDA_LAUNCHED(plain_attention_kernel<kQueries>);
 }
 
 }  // namespace
 
 bool mla_plain_supported(const MlaDims& dims) { return fits<2>(dims); }
 
-void mla_plain(const MlaDims& dims, const nv_bf16* kv_b, const nv_bf16* q, const DeviceSequence* sequences,
-               int num_sequences, int max_q_count, int layer, nv_bf16* out, cudaStream_t stream) {
-  if (num_sequences == 0 || max_q_count == 0) return;
-  const PlainArgs args{.dims = dims, .kv_b = kv_b, .q = q, .sequences = sequences, .out = out, .layer = layer};
-  if (max_q_count > 2 && fits<16>(dims)) {
-    launch<16>(args, num_sequences, max_q_count, stream);
+void launch_plain_attention(const MlaPlainParams& params, cudaStream_t stream) {
+  if (params.num_sequences == 0 || params.max_q_count == 0) return;
+  if (params.max_q_count > 2 && fits<16>(params.dims)) {
+    launch<16>(params, stream);
   } else {
-    launch<2>(args, num_sequences, max_q_count, stream);
+    launch<2>(params, stream);
   }
 }
 

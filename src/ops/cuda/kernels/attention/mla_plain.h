@@ -1,4 +1,5 @@
-// Latent attention for dims that the tuned kernels do not have: any dims, any number of new tokens, no workspace.
+// Latent attention for dimensions that the tuned kernels do not support: any dimensions, any number of new tokens, no
+// workspace.
 #pragma once
 
 #include "ops/cuda/kernels/attention/mla_dims.h"
@@ -9,12 +10,22 @@ namespace eps::cuda {
 // Whether the working set fits a CTA's shared memory; true at least up to kv_lora_rank + rope_dim = 1536.
 bool mla_plain_supported(const MlaDims& dims);
 
-// The absorbed form in f32 arithmetic, straight from the cache; shapes as for mla_decode. One CTA per (tile of new
-// tokens, head, sequence) walks the whole context.
+struct MlaPlainParams {
+  MlaDims dims;
+  const nv_bf16* kv_b = nullptr;  // as in MlaDecodeParams
+  const nv_bf16* q = nullptr;
+  const DeviceSequence* sequences = nullptr;  // [num_sequences], device
+  nv_bf16* out = nullptr;
+  int num_sequences = 0;
+  int max_q_count = 0;  // of any of the sequences
+  int layer = 0;        // of the caches
+};
+
+// The absorbed form in f32 arithmetic, straight from the cache. One CTA per (tile of new tokens, head, sequence) visits
+// the whole context.
 //
 // Stream  one kernel; reads contexts and pointers on the device, so a captured launch stays valid while contexts grow
 // Edge    no sequences or no new tokens: nothing is launched
-void mla_plain(const MlaDims& dims, const nv_bf16* kv_b, const nv_bf16* q, const DeviceSequence* sequences,
-               int num_sequences, int max_q_count, int layer, nv_bf16* out, cudaStream_t stream);
+void launch_plain_attention(const MlaPlainParams& params, cudaStream_t stream);
 
 }  // namespace eps::cuda

@@ -8,7 +8,7 @@ constexpr int kRowsPerWarp = 2;
 constexpr int kRows = kThreads / 32 * kRowsPerWarp;
 
 // The first CTA writes the batch's description, the others kRows cache rows each.
-__global__ void __launch_bounds__(kThreads) prefill_gather_kernel(const __grid_constant__ PrefillGather args) {
+__global__ void __launch_bounds__(kThreads) prefill_gather_kernel(const __grid_constant__ PrefillGatherParams args) {
   const MlaDims& d = args.dims;
   const int tid = static_cast<int>(threadIdx.x);
   if (blockIdx.x == 0) {
@@ -54,10 +54,10 @@ __global__ void __launch_bounds__(kThreads) prefill_gather_kernel(const __grid_c
 
 }  // namespace
 
-void prefill_gather(const PrefillGather& args, cudaStream_t stream) {
-  const auto ctas = static_cast<unsigned>(1 + ceil_div(args.num_rows, kRows));
-  prefill_gather_kernel<<<ctas, kThreads, 0, stream>>>(args);
-  EPS_CUDA_LAUNCHED();
+void launch_gather_prefill(const PrefillGatherParams& params, cudaStream_t stream) {
+  const auto ctas = static_cast<unsigned>(1 + ceil_div(params.num_rows, kRows));
+  prefill_gather_kernel<<<ctas, kThreads, 0, stream>>>(params);
+  EPS_CUDA_LAUNCHED(prefill_gather_kernel);
 }
 
 }  // namespace eps::cuda

@@ -1,4 +1,4 @@
-// Device side of MlaPrefill besides GEMM and attention.
+// Gathers the inputs of expanded latent attention (MlaPrefill) from the caches of a batch.
 #pragma once
 
 #include "ops/cuda/kernels/attention/mla_dims.h"
@@ -8,7 +8,7 @@ namespace eps::cuda {
 
 inline constexpr int kMaxPrefillBatch = 64;
 
-// Lengths and element offsets of a batch as cuDNN wants them; all on the device.
+// Lengths and element offsets of a batch in the layout that cuDNN expects; all on the device.
 struct RaggedBatch {
   int32_t* q_length = nullptr;  // [padded]
   int32_t* k_length = nullptr;  // [padded]
@@ -18,7 +18,7 @@ struct RaggedBatch {
   int32_t* o_offset = nullptr;  // [padded + 1]
 };
 
-struct PrefillGather {
+struct PrefillGatherParams {
   struct Sequence {
     int32_t q_begin = 0;
     int32_t q_count = 0;
@@ -30,19 +30,19 @@ struct PrefillGather {
   Sequence sequences[kMaxPrefillBatch];
   MlaDims dims;
   int num_sequences = 0;
-  int padded = 0;             // the rest gets length 0
+  int padded = 0;             // size of the padded batch; its other sequences get length 0
   int key_heads = 0;          // heads in key and value, <= dims.num_heads
   int num_rows = 0;           // Σ context
-  nv_bf16* latent = nullptr;  // [num_rows, kv_lora_rank], or null: not wanted
+  nv_bf16* latent = nullptr;  // [num_rows, kv_lora_rank], or null: not gathered
   nv_bf16* key = nullptr;     // [num_rows, key_heads, q_dim]
   RaggedBatch batch;
 };
 
-// Packs the latent rows of all sequences, writes the shared rotated key behind every head's own part of `key` (the own
-// part is left alone), and writes the batch's lengths and offsets.
+// Packs the latent rows of all sequences, writes the shared rotated key after every head's own part of `key` (the own
+// part is left unchanged), and writes the batch's lengths and offsets.
 //
 // Shapes  kv_lora_rank, rope_dim, nope_dim: multiples of 8; all pointers 16-byte aligned
 // Stream  one kernel
-void prefill_gather(const PrefillGather& args, cudaStream_t stream);
+void launch_gather_prefill(const PrefillGatherParams& params, cudaStream_t stream);
 
 }  // namespace eps::cuda

@@ -1,4 +1,4 @@
-// One sequence of a step, as kernels see it.
+// A sequence of the step as kernels read it.
 #pragma once
 
 #include <cstdint>

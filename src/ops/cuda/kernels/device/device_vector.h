@@ -1,9 +1,7 @@
-// Device-side pieces the small kernels share: vectors of elements, warp and block sums, programmatic launches.
+// What kernels of all families share on the device: vectors of elements, conversions, warp and block sums.
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
-#include <utility>
 
 #include "ops/cuda/cuda_check.h"
 
@@ -12,41 +10,20 @@ namespace eps::cuda {
 inline constexpr int kWarp = 32;
 inline constexpr int kVector = 8;  // elements of a vector access: 16 bytes of bf16, twice 16 of f32
 
-// --- host ---
-
+// Whether rows of `width` elements from these addresses on can be read 16 bytes at a time. Null pointers stand for
+// operands that are absent.
 inline bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
-
-inline void require(bool condition, const char* what, const char* file, int line) {
-  if (!condition) [[unlikely]]
-    raise_cuda_error(cudaErrorInvalidValue, what, file, line);
-}
-#define EPS_CUDA_REQUIRE(condition) ::eps::cuda::require((condition), #condition, __FILE__, __LINE__)
-
-// Launches a kernel that calls wait_for_predecessor(): its blocks may be placed while the kernel before it drains.
-// No kernel here admits its successor earlier than that (griddepcontrol.launch_dependents): it gained 1 % on a decode
-// layer of one token and lost 14 % on one of eight tokens (H100); why was not found out.
-template <typename... Params, typename... Args>
-void launch_overlapped(void (*kernel)(Params...), dim3 grid, int threads, cudaStream_t stream, Args&&... args) {
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  EPS_CUDA(cudaLaunchKernelEx(&config, kernel, Params(std::forward<Args>(args))...));
+template <typename... Pointers>
+bool takes_vectors(int64_t width, Pointers... pointers) {
+  return width % kVector == 0 && (is_aligned(pointers) && ...);
 }
 
 #ifdef __CUDACC__
 
-// --- ordering ---
-
-// Returns when the kernels before this one have finished and their writes can be read. Every kernel started by
-// launch_overlapped must call it, even one that reads nothing: its successor takes its end for theirs too.
-// Reads after it must not go through the non-coherent path (no __restrict__ const, no __ldg): its lines may be stale.
-__device__ __forceinline__ void wait_for_predecessor() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+// Address in the block's shared memory as PTX instructions take it.
+__device__ __forceinline__ uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
 
 // --- elements ---
 
@@ -115,7 +92,7 @@ __device__ __forceinline__ float silu(float x) { return x / (1.0F + __expf(-x));
 
 // --- order ---
 
-// Integers that order as numbers do; -0 and 0 are equal.
+// An integer that compares as the number does; -0 and 0 have the same.
 __device__ __forceinline__ uint32_t order_key(float x) {
   const uint32_t bits = __float_as_uint(x + 0.0F);
   return bits ^ (bits >> 31 != 0 ? ~0U : 0x80000000U);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
 #include <utility>
 
 #include "ops/cuda/kernels/gemm/grouped_gemm_kernel.cuh"
@@ -11,7 +12,7 @@
 namespace eps::cuda {
 namespace {
 
-// One thread for each element of y.
+// One thread per element of y.
 template <GroupedEpilogue kEpilogue>
 __global__ void grouped_gemm_plain_kernel(const nv_bf16* x, const nv_bf16* w, nv_bf16* y, const int32_t* offsets,
                                           int num_groups, int64_t n, int64_t k) {
@@ -34,10 +35,13 @@ __global__ void grouped_gemm_plain_kernel(const nv_bf16* x, const nv_bf16* w, nv
   y[row * y_cols + col] = __float2bfloat16(sum);
 }
 
+// What the columns of x . w^T are divided into: gate and up for kSiluMul.
+constexpr int num_parts(GroupedEpilogue epilogue) { return epilogue == GroupedEpilogue::kSiluMul ? 2 : 1; }
+
 constexpr size_t map_index(int cols) { return cols == 256 ? 0 : cols == 192 ? 1 : 2; }
 
-// bf16 [dims[rank - 1], …, dims[0]], dims[0] contiguous; strides in bytes of dims[1], …. What lies outside reads as
-// zero.
+// Map of bf16 [dims[rank - 1], …, dims[0]], dims[0] contiguous; strides of dims[1], … in bytes. Elements outside read
+// as zero.
 template <size_t kRank>
 CUtensorMap make_map(const nv_bf16* data, const std::array<int64_t, kRank>& dims,
                      const std::array<int64_t, kRank - 1>& strides, const std::array<int, kRank>& box,
@@ -46,7 +50,10 @@ CUtensorMap make_map(const nv_bf16* data, const std::array<int64_t, kRank>& dims
     void* function = nullptr;
     cudaDriverEntryPointQueryResult found{};
     EPS_CUDA(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found));
-    EPS_CUDA(found == cudaDriverEntryPointSuccess ? cudaSuccess : cudaErrorSymbolNotFound);
+    if (found != cudaDriverEntryPointSuccess) {
+      raise_library_error("the NVIDIA driver", "it has no such function: it is older than CUDA 12.0",
+                          {"cuTensorMapEncodeTiled", __FILE__, __LINE__});
+    }
     return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
   }();
   std::array<cuuint64_t, kRank> sizes{};
@@ -62,8 +69,12 @@ CUtensorMap make_map(const nv_bf16* data, const std::array<int64_t, kRank>& dims
       encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, kRank, const_cast<nv_bf16*>(data), sizes.data(), steps.data(),
              box_sizes.data(), element_strides.data(), CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  // One bad argument is all that the driver can object to here.
-  EPS_CUDA(result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue);
+  if (result != CUDA_SUCCESS) {
+    const std::string why =
+        "CUresult " + std::to_string(static_cast<int>(result)) + " for data at " +
+        (is_aligned(data) ? "a multiple of 16 bytes" : "an address that is no multiple of 16 bytes");
+    raise_library_error("the NVIDIA driver", why.c_str(), {"cuTensorMapEncodeTiled", __FILE__, __LINE__});
+  }
   return map;
 }
 
@@ -87,7 +98,7 @@ CUtensorMap make_weight_map(const GroupedWeight& w, int parts) {
 }
 
 template <GroupedEpilogue kEpilogue, typename Tile>
-GroupedGemmMaps make_maps(const GroupedGemmCall& call, int64_t y_cols) {
+GroupedGemmMaps make_maps(const GroupedGemmParams& call, int64_t y_cols) {
   GroupedGemmMaps maps{};
   const auto x_map = [&](int rows) { return make_matrix_map(call.x, call.max_rows, call.weight->k, rows, kStepK); };
   maps.x[kMap64] = x_map(64);
@@ -97,38 +108,38 @@ GroupedGemmMaps make_maps(const GroupedGemmCall& call, int64_t y_cols) {
     maps.x[kMap128] = x_map(128);
     out_cols = TallOut<kEpilogue>::kCols;
   }
-  maps.w = call.weight->maps[map_index(Tile::kCols)][kEpilogue == GroupedEpilogue::kSiluMul ? 1 : 0];
+  maps.w = call.weight->maps[map_index(Tile::kCols)][num_parts(kEpilogue) - 1];
   maps.y = make_matrix_map(call.y, call.max_rows, y_cols, kOutRows, out_cols);
   return maps;
 }
 
 template <GroupedEpilogue kEpilogue, typename Tile>
-void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms, cudaStream_t stream) {
+void launch(const GroupedGemmParams& call, const GroupedGemmArgs& args, int num_sms, cudaStream_t stream) {
   const auto kernel = grouped_gemm_kernel<kEpilogue, Tile>;
   constexpr int kSmemBytes = sizeof(GroupedGemmSmem);
   EPS_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSmemBytes));
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = static_cast<unsigned>(num_sms);
-  config.blockDim = kThreads;
-  config.dynamicSmemBytes = kSmemBytes;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  EPS_CUDA(cudaLaunchKernelEx(&config, kernel, make_maps<kEpilogue, Tile>(call, p.y_cols), p));
+  launch_overlapped(kernel, {.grid = static_cast<unsigned>(num_sms), .threads = kThreads, .shared_bytes = kSmemBytes},
+                    stream, make_maps<kEpilogue, Tile>(call, args.y_cols), args);
 }
 
 template <typename Tile>
-void launch(const GroupedGemmCall& call, const GroupedGemmParams& p, int num_sms, cudaStream_t stream) {
-  call.epilogue == GroupedEpilogue::kSiluMul ? launch<GroupedEpilogue::kSiluMul, Tile>(call, p, num_sms, stream)
-                                             : launch<GroupedEpilogue::kStore, Tile>(call, p, num_sms, stream);
+void launch(const GroupedGemmParams& call, const GroupedGemmArgs& args, int num_sms, cudaStream_t stream) {
+  call.epilogue == GroupedEpilogue::kSiluMul ? launch<GroupedEpilogue::kSiluMul, Tile>(call, args, num_sms, stream)
+                                             : launch<GroupedEpilogue::kStore, Tile>(call, args, num_sms, stream);
+}
+
+void add_map(GroupedWeight& weight, int tile_cols, GroupedEpilogue epilogue) {
+  if (weight.num_groups == 0 || !can_run_grouped(weight.n, weight.k, epilogue)) return;
+  const int parts = num_parts(epilogue);
+  CUtensorMap& map = weight.maps[map_index(tile_cols)][parts - 1];
+  switch (tile_cols) {
+    case 256: map = make_weight_map<WideTile<256>>(weight, parts); break;
+    case 192: map = make_weight_map<WideTile<192>>(weight, parts); break;
+    default: map = make_weight_map<TallTile>(weight, parts); break;
+  }
 }
 
 }  // namespace
-
-bool is_grouped_tile(GroupedTile tile) { return std::ranges::find(kGroupedTiles, tile) != std::end(kGroupedTiles); }
 
 bool can_run_grouped(int64_t n, int64_t k, GroupedEpilogue epilogue) {
   const int64_t y_cols = epilogue == GroupedEpilogue::kSiluMul ? n / 2 : n;
@@ -138,27 +149,38 @@ bool can_run_grouped(int64_t n, int64_t k, GroupedEpilogue epilogue) {
 
 GroupedWeight make_grouped_weight(const nv_bf16* data, int num_groups, int64_t n, int64_t k) {
   GroupedWeight weight{.data = data, .num_groups = num_groups, .n = n, .k = k};
-  if (num_groups == 0) return weight;
-  for (const auto& [epilogue, parts] :
-       {std::pair(GroupedEpilogue::kStore, 1), std::pair(GroupedEpilogue::kSiluMul, 2)}) {
-    if (!can_run_grouped(n, k, epilogue)) continue;
-    weight.maps[map_index(256)][parts - 1] = make_weight_map<WideTile<256>>(weight, parts);
-    weight.maps[map_index(192)][parts - 1] = make_weight_map<WideTile<192>>(weight, parts);
-    weight.maps[map_index(128)][parts - 1] = make_weight_map<TallTile>(weight, parts);
+  for (const GroupedEpilogue epilogue : {GroupedEpilogue::kStore, GroupedEpilogue::kSiluMul}) {
+    for (const int cols : {256, 192, 128}) add_map(weight, cols, epilogue);
   }
   return weight;
 }
 
-void grouped_gemm(const GroupedGemmCall& call, cudaStream_t stream) {
+GroupedWeight make_grouped_weight(const nv_bf16* data, int num_groups, int64_t n, int64_t k, GroupedTile tile,
+                                  GroupedEpilogue epilogue) {
+  GroupedWeight weight{.data = data, .num_groups = num_groups, .n = n, .k = k};
+  add_map(weight, tile.cols, epilogue);
+  return weight;
+}
+
+int resolve_sms(int num_sms) {
+  if (num_sms > 0) return num_sms;
+  int device = 0;
+  int sms = 0;
+  EPS_CUDA(cudaGetDevice(&device));
+  EPS_CUDA(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+  return sms;
+}
+
+void launch_grouped_gemm(const GroupedGemmParams& call, cudaStream_t stream) {
   const GroupedWeight& w = *call.weight;
   if (call.max_rows == 0) return;
-  const bool supported = is_grouped_tile(call.tile) && can_run_grouped(w.n, w.k, call.epilogue);
-  EPS_CUDA(supported ? cudaSuccess : cudaErrorInvalidValue);
+  EPS_CUDA_REQUIRE(is_grouped_tile(call.tile));
+  EPS_CUDA_REQUIRE(can_run_grouped(w.n, w.k, call.epilogue));
   const int sms = resolve_sms(call.num_sms);
   const int b_rows = call.tile.is_tall() ? call.tile.rows : call.tile.cols;
   const int stage_bytes = kBytesA + b_rows * kRowBytes;
   for (int begin = 0; begin < w.num_groups; begin += kMaxGroupsPerLaunch) {
-    const GroupedGemmParams p{
+    const GroupedGemmArgs args{
         .offsets = call.offsets + begin,
         .next_unit = call.next_unit,
         .y = call.y,
@@ -166,21 +188,21 @@ void grouped_gemm(const GroupedGemmCall& call, cudaStream_t stream) {
         .num_groups = std::min(w.num_groups - begin, kMaxGroupsPerLaunch),
         .group_begin = begin,
         .tile_rows = call.tile.rows,
-        // Of gate and up half as many columns each are taken at a time.
+        // With kSiluMul a tile has half as many columns of gate and of up each.
         .col_tiles = static_cast<int>(ceil_div(w.n, call.tile.cols)),
         .k_steps = static_cast<int>(ceil_div(w.k, kStepK)),
         .num_stages = kStagesBytes / stage_bytes,
         .stage_bytes = static_cast<uint32_t>(stage_bytes),
     };
     switch (call.tile.cols) {
-      case 256: launch<WideTile<256>>(call, p, sms, stream); break;
-      case 192: launch<WideTile<192>>(call, p, sms, stream); break;
-      default: launch<TallTile>(call, p, sms, stream); break;
+      case 256: launch<WideTile<256>>(call, args, sms, stream); break;
+      case 192: launch<WideTile<192>>(call, args, sms, stream); break;
+      default: launch<TallTile>(call, args, sms, stream); break;
     }
   }
 }
 
-void grouped_gemm_plain(const GroupedGemmCall& call, cudaStream_t stream) {
+void launch_plain_grouped_gemm(const GroupedGemmParams& call, cudaStream_t stream) {
   const GroupedWeight& w = *call.weight;
   if (call.max_rows == 0 || w.num_groups <= 0) return;
   const bool silu = call.epilogue == GroupedEpilogue::kSiluMul;
@@ -190,7 +212,7 @@ void grouped_gemm_plain(const GroupedGemmCall& call, cudaStream_t stream) {
   const auto kernel =
       silu ? grouped_gemm_plain_kernel<GroupedEpilogue::kSiluMul> : grouped_gemm_plain_kernel<GroupedEpilogue::kStore>;
   kernel<<<grid, block, 0, stream>>>(call.x, w.data, call.y, call.offsets, w.num_groups, w.n, w.k);
-  EPS_CUDA_LAUNCHED();
+  EPS_CUDA_LAUNCHED(kernel);
 }
 
 }  // namespace eps::cuda

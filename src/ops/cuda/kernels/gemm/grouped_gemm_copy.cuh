@@ -5,12 +5,12 @@
 
 namespace eps::cuda {
 
-// Starts the copies of one step. Made for a tile, called for each step by one lane.
+// Starts the copies of a step. Constructed for a tile; start() is called for each step by one lane.
 template <GroupedEpilogue kEpilogue, typename Tile>
 class StepCopies;
 
-// Weights of a wide tile come in two boxes: half of its columns each for kStore; for kSiluMul a quarter of gate and the
-// same of up, so that one thread ends up with both.
+// The weights of a wide tile are loaded in two boxes: half of its columns each for kStore; for kSiluMul a quarter of
+// the columns from gate and the same from up, so that one thread holds both.
 template <GroupedEpilogue kEpilogue, int kCols>
 class StepCopies<kEpilogue, WideTile<kCols>> {
   using Tile = WideTile<kCols>;
@@ -46,7 +46,8 @@ class StepCopies<kEpilogue, WideTile<kCols>> {
   bool has_second_w_;
 };
 
-// Weights of a tall tile come in one box; its rows of kSiluMul are eight of gate and the same eight of up, in turn.
+// The weights of a tall tile are loaded in one box; for kSiluMul its rows alternate between eight of gate and the same
+// eight of up.
 template <GroupedEpilogue kEpilogue>
 class StepCopies<kEpilogue, TallTile> {
   static constexpr bool kSilu = kEpilogue == GroupedEpilogue::kSiluMul;
@@ -82,13 +83,13 @@ class StepCopies<kEpilogue, TallTile> {
   int x_boxes_;
 };
 
-// By one warp.
+// Called by one warp.
 template <GroupedEpilogue kEpilogue, typename Tile>
-__device__ void load_tiles(GroupedGemmSmem& smem, const GroupedGemmMaps& maps, const GroupedGemmParams& p) {
+__device__ void load_tiles(GroupedGemmSmem& smem, const GroupedGemmMaps& maps, const GroupedGemmArgs& p) {
   WorkReader reader(smem);
   Ring ring(static_cast<uint32_t>(p.num_stages));
   const bool is_leader = elect_lane();
-  const int ask_step = max(0, p.k_steps - kAskSteps);
+  const int request_step = max(0, p.k_steps - kRequestSteps);
   while (reader.next()) {
     const StepCopies<kEpilogue, Tile> copies(reader.work(), p.group_begin + reader.work().group);
 #pragma unroll 1
@@ -97,11 +98,11 @@ __device__ void load_tiles(GroupedGemmSmem& smem, const GroupedGemmMaps& maps, c
       const uint32_t a = shared_address(smem.stages) + ring.stage * p.stage_bytes;
       barrier_wait(shared_address(&smem.empty[ring.stage]), ring.parity ^ 1);
       if (is_leader) {
-        if (step == ask_step) barrier_arrive(shared_address(&smem.work_wanted));
+        if (step == request_step) barrier_arrive(shared_address(&smem.work_requested));
         barrier_expect(full, copies.bytes());
         copies.start(maps, a, a + kBytesA, full, step * kStepK);
       }
-      __syncwarp();  // a lane that fell two rounds of the ring behind would wait for a phase that does not come
+      __syncwarp();  // a lane two passes around the ring behind would wait for a phase that never comes
       ring.advance();
     }
   }

@@ -8,12 +8,12 @@
 
 namespace eps::cuda {
 
-// By one compute group: hands a stage back.
+// Called by one compute group: frees a stage for the copying warp.
 __device__ __forceinline__ void release_stage(GroupedGemmSmem& smem, uint32_t stage) {
   if (threadIdx.x % kWarpGroup == 0) barrier_arrive(shared_address(&smem.empty[stage]));
 }
 
-// By one warp: hands back the next stages unread.
+// Called by one warp: frees the next stages unread.
 __device__ __forceinline__ void pass_stages(GroupedGemmSmem& smem, Ring ring, int k_steps) {
 #pragma unroll 1
   for (int step = 0; step < k_steps; ++step) {
@@ -24,10 +24,11 @@ __device__ __forceinline__ void pass_stages(GroupedGemmSmem& smem, Ring ring, in
   }
 }
 
-// d = a compute group's 64 rows of a times kRows rows of b, over all of k. `aside` is called once, while products run.
+// d = the 64 rows of a of a compute group times kRows rows of b, over all of k. `aside` is called once, while products
+// run.
 template <int kRows, int kSums, typename Aside>
-__device__ __forceinline__ void multiply(GroupedGemmSmem& smem, float (&d)[kSums], Ring& ring,
-                                         const GroupedGemmParams& p, int compute_group, const Aside& aside) {
+__device__ __forceinline__ void multiply(GroupedGemmSmem& smem, float (&d)[kSums], Ring& ring, const GroupedGemmArgs& p,
+                                         int compute_group, const Aside& aside) {
   const int aside_step = min(1, p.k_steps - 1);
   uint32_t previous = 0;
 #pragma unroll 1
@@ -45,7 +46,7 @@ __device__ __forceinline__ void multiply(GroupedGemmSmem& smem, float (&d)[kSums
     wgmma_commit();
     if (step == aside_step) aside();
     wgmma_wait<1>();
-    if (step > 0) release_stage(smem, previous);  // its products are done, this step's run on
+    if (step > 0) release_stage(smem, previous);  // its products are done, those of this step still run
     previous = ring.stage;
     ring.advance();
   }
@@ -53,14 +54,14 @@ __device__ __forceinline__ void multiply(GroupedGemmSmem& smem, float (&d)[kSums
   release_stage(smem, previous);
 }
 
-// The shuffle keeps the operands' descriptors in uniform registers, where the products want them.
+// The shuffle keeps the descriptors of the operands in uniform registers, which the products need.
 __device__ __forceinline__ int this_compute_group() {
   return __shfl_sync(~0U, static_cast<int>(threadIdx.x / kWarpGroup), 0) - 1;
 }
 
-// The compute groups of wide tiles: 64 rows of y each.
+// The compute groups with wide tiles: 64 rows of y each.
 template <GroupedEpilogue kEpilogue, typename Tile>
-__device__ void compute_wide_tiles(GroupedGemmSmem& smem, const CUtensorMap& y_map, const GroupedGemmParams& p) {
+__device__ void compute_wide_tiles(GroupedGemmSmem& smem, const CUtensorMap& y_map, const GroupedGemmArgs& p) {
   const int compute_group = this_compute_group();
   const int warp = static_cast<int>(threadIdx.x % kWarpGroup / 32);
   auto& buffers = reinterpret_cast<uint8_t(&)[4][kOutBuffers][kChunkBytes]>(smem.out[compute_group])[warp];
@@ -70,8 +71,8 @@ __device__ void compute_wide_tiles(GroupedGemmSmem& smem, const CUtensorMap& y_m
   constexpr int kChunkCols = kSilu ? Tile::kGateCols : kOutPitch / 2;
   constexpr int kBlockCols = kChunkCols * (kSilu ? 1 : kOutBuffers);  // written at a time
   float d[Tile::kCols / 2];
-  // What does not fit the buffers (kStore: columns past 128) waits in registers for the next tile's products to run:
-  // blocks end their tiles together, and all of y at once takes L2 as long as two or three steps.
+  // What does not fit the buffers (kStore: columns past 128) stays in registers until the products of the next tile
+  // run: blocks finish their tiles together, and writing all of y at once keeps L2 busy for two or three steps.
   OutBlock<kChunkCols> late;
   const auto write_late = [&] {
     if (late.rows > 0) write_block<0>(late, Tile::kCols - kBlockCols, buffers, y_map, p);
@@ -81,8 +82,8 @@ __device__ void compute_wide_tiles(GroupedGemmSmem& smem, const CUtensorMap& y_m
     const GroupedTileWork& work = reader.work();
     const int rows = work.rows - compute_group * kGroupRows;
     if (rows <= 0) {
-      // No rows for this group of warps: the stages are handed on as they fill. Only the first warp watches them; the
-      // others may still be writing the tile before, and would miss a round of the ring.
+      // No rows for this compute group: it frees the stages as they fill. Only the first warp does so; the others may
+      // still be writing the previous tile and would miss a pass around the ring.
       if (warp == 0) pass_stages(smem, ring, p.k_steps);
       ring.advance_by(static_cast<uint32_t>(p.k_steps));
       sync_compute_group(compute_group);
@@ -124,10 +125,10 @@ __device__ void compute_wide_tiles(GroupedGemmSmem& smem, const CUtensorMap& y_m
   if (threadIdx.x % 32 == 0) wait_stores_done();
 }
 
-// The products of a tall tile with so many rows of y.
+// The products of a tall tile with `rows` rows of y.
 template <int kSums, typename Aside>
 __device__ __forceinline__ void multiply_tall(int rows, GroupedGemmSmem& smem, float (&d)[kSums], Ring& ring,
-                                              const GroupedGemmParams& p, int compute_group, const Aside& aside) {
+                                              const GroupedGemmArgs& p, int compute_group, const Aside& aside) {
   static_assert(kTallGranule == 32 && kMaxTallRows == 256);
   switch ((rows + 31) / 32) {
     case 1: return multiply<32>(smem, d, ring, p, compute_group, aside);
@@ -141,9 +142,9 @@ __device__ __forceinline__ void multiply_tall(int rows, GroupedGemmSmem& smem, f
   }
 }
 
-// The compute groups of tall tiles: 64 columns of x . w^T each.
+// The compute groups with tall tiles: 64 columns of x . w^T each.
 template <GroupedEpilogue kEpilogue>
-__device__ void compute_tall_tiles(GroupedGemmSmem& smem, const CUtensorMap& y_map, const GroupedGemmParams& p) {
+__device__ void compute_tall_tiles(GroupedGemmSmem& smem, const CUtensorMap& y_map, const GroupedGemmArgs& p) {
   using Out = TallOut<kEpilogue>;
   const int compute_group = this_compute_group();
   uint8_t* buffer = smem.out[compute_group];
@@ -178,10 +179,10 @@ __device__ void compute_tall_tiles(GroupedGemmSmem& smem, const CUtensorMap& y_m
   if (threadIdx.x % 32 == 0) wait_stores_done();
 }
 
-// One warp group copies and draws tiles, two multiply.
+// One warp group fetches and copies tiles, two multiply.
 template <GroupedEpilogue kEpilogue, typename Tile>
 __global__ void __launch_bounds__(kThreads, 1)
-    grouped_gemm_kernel(const __grid_constant__ GroupedGemmMaps maps, const GroupedGemmParams p) {
+    grouped_gemm_kernel(const __grid_constant__ GroupedGemmMaps maps, const GroupedGemmArgs p) {
   extern __shared__ __align__(1024) uint8_t smem_bytes[];
   auto& smem = *reinterpret_cast<GroupedGemmSmem*>(smem_bytes);
   if (threadIdx.x == 0) {
@@ -193,7 +194,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       barrier_init(shared_address(&smem.work_full[s]), 1);
       barrier_init(shared_address(&smem.work_empty[s]), 1 + kComputeWarps);
     }
-    barrier_init(shared_address(&smem.work_wanted), 1);
+    barrier_init(shared_address(&smem.work_requested), 1);
     barrier_init_done();
     prefetch_map(maps.x[kMap64]);
     if constexpr (Tile::kIsTall) {
@@ -203,7 +204,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     prefetch_map(maps.w);
     prefetch_map(maps.y);
   }
-  // Started before the kernel in front of it ended: nothing that one wrote is read above.
+  // This kernel starts before the previous one has ended: nothing that the previous one wrote is read above.
   wait_for_previous_kernel();
   let_next_kernel_start();
   if (threadIdx.x / 32 == 1) {
@@ -216,7 +217,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x < kWarpGroup) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
     if (threadIdx.x < 32) load_tiles<kEpilogue, Tile>(smem, maps, p);
-    if (threadIdx.x == 32) draw_tiles<Tile::kIsTall>(smem, p);
+    if (threadIdx.x == 32) fetch_tiles<Tile::kIsTall>(smem, p);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
     if constexpr (Tile::kIsTall) {

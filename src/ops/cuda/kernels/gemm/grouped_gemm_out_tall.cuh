@@ -1,7 +1,6 @@
-// How tall tiles of a grouped GEMM are written: each compute group its columns of y, 64 of them or with kSiluMul 32.
-//
-// The sums of a tall tile lie crosswise, a thread's over many rows of y and few columns; the matrix store turns 8 x 8
-// of them at a time.
+// Writing tall tiles of a grouped GEMM: each compute group writes its columns of y, 64 of them or 32 with kSiluMul.
+// The sums of a tall tile are transposed: a thread holds many rows of y and few columns. The matrix store transposes 8
+// x 8 of them at a time.
 #pragma once
 
 #include "ops/cuda/kernels/gemm/grouped_gemm_shape.cuh"
@@ -11,11 +10,11 @@ namespace eps::cuda {
 template <GroupedEpilogue kEpilogue>
 struct TallOut {
   static constexpr bool kSilu = kEpilogue == GroupedEpilogue::kSiluMul;
-  static constexpr int kCols = kSilu ? kGroupRows / 2 : kGroupRows;  // a compute group's
+  static constexpr int kCols = kSilu ? kGroupRows / 2 : kGroupRows;  // of a compute group
   static constexpr int kPitch = kCols * 2;
-  static constexpr int kRows = kOutBytes / kPitch;                     // at a time
-  static constexpr int kMatrices = kSilu ? kRows / 8 : kRows / 8 * 2;  // of a warp: 8 rows of y and 8 columns
-  static constexpr int kRowsOfFour = kSilu ? 32 : 16;                  // rows that four of them hold
+  static constexpr int kRows = kOutBytes / kPitch;                     // written at a time
+  static constexpr int kMatrices = kSilu ? kRows / 8 : kRows / 8 * 2;  // of a warp, each 8 rows of y and 8 columns
+  static constexpr int kRowsOfFour = kSilu ? 32 : 16;                  // rows in four of them
   static_assert(kMatrices == 32);
 
   uint32_t packed[kMatrices];
@@ -24,7 +23,7 @@ struct TallOut {
   int col;
 };
 
-// Fills the block's rows from the sums of rows first_row and on.
+// Fills the block from the sums of rows first_row and after.
 template <GroupedEpilogue kEpilogue, int kSums>
 __device__ __forceinline__ void pack_rows(TallOut<kEpilogue>& out, const float (&d)[kSums], int first_row) {
 #pragma unroll
@@ -40,15 +39,15 @@ __device__ __forceinline__ void pack_rows(TallOut<kEpilogue>& out, const float (
   }
 }
 
-// By a compute group. `buffer` is its own and starts on 1024 bytes.
+// Called by a compute group. `buffer` belongs to it and is aligned to 1024 bytes.
 template <GroupedEpilogue kEpilogue>
 __device__ __forceinline__ void write_rows(const TallOut<kEpilogue>& out, uint8_t* buffer, int compute_group,
-                                           const CUtensorMap& y_map, const GroupedGemmParams& p) {
+                                           const CUtensorMap& y_map, const GroupedGemmArgs& p) {
   constexpr int kPitch = TallOut<kEpilogue>::kPitch;
   constexpr bool kSilu = TallOut<kEpilogue>::kSilu;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int warp = static_cast<int>(threadIdx.x % kWarpGroup / 32);
-  // The copy engine's swizzle: 16-byte pieces of a row change places by bits of the row.
+  // The TMA's swizzle: the 16-byte pieces of a row are permuted by bits of the row number.
   const auto swizzled = [](int row, int piece) {
     return row * kPitch + (piece ^ (kSilu ? row / 2 % 4 : row % 8)) * 16;
   };
@@ -60,10 +59,10 @@ __device__ __forceinline__ void write_rows(const TallOut<kEpilogue>& out, uint8_
     const int matrix = m + lane / 8;
     const int row = (kSilu ? matrix : matrix / 2) * 8 + lane % 8;
     const int piece = kSilu ? warp : warp * 2 + matrix % 2;
-    store_turned_matrices(shared_address(buffer + swizzled(row, piece)), out.packed[m], out.packed[m + 1],
-                          out.packed[m + 2], out.packed[m + 3]);
+    store_matrices_transposed(shared_address(buffer + swizzled(row, piece)), out.packed[m], out.packed[m + 1],
+                              out.packed[m + 2], out.packed[m + 3]);
   }
-  fence_for_copy_engine();
+  fence_for_tma();
   sync_compute_group(compute_group);
 #pragma unroll 1
   for (int first = warp * kOutRows; first < out.rows; first += kComputeWarps / kComputeGroups * kOutRows) {

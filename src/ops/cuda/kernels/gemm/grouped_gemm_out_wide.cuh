@@ -1,16 +1,16 @@
-// How wide tiles of a grouped GEMM are written: each warp its 16 rows, columns in chunks.
+// Writing wide tiles of a grouped GEMM: each warp writes its 16 rows, in chunks of columns.
 #pragma once
 
 #include "ops/cuda/kernels/gemm/grouped_gemm_shape.cuh"
 
 namespace eps::cuda {
 
-constexpr int kOutPitch = 128;  // bytes of a row on the way out: up to 64 columns
+constexpr int kOutPitch = 128;  // bytes of a row in the staging memory: up to 64 columns
 constexpr int kChunkBytes = kOutRows * kOutPitch;
 constexpr int kOutBuffers = 2;  // of each warp
 
-// A warp's 16 rows of y (or the last `rows` of a group) times up to two chunks of kChunkCols columns, as the matrix
-// store takes them: in pairs of eight columns.
+// A warp's 16 rows of y (or the last `rows` of a group) times up to two chunks of kChunkCols columns, packed for the
+// matrix store: in pairs of eight columns.
 template <int kChunkColumns>
 struct OutBlock {
   static constexpr int kChunkCols = kChunkColumns;
@@ -21,10 +21,10 @@ struct OutBlock {
   int col;
 };
 
-// Fills the block from chunk first_chunk of d and, for kStore, the next.
+// Fills the block from chunk first_chunk of d and, for kStore, the one after it.
 template <GroupedEpilogue kEpilogue, int kChunkCols, int kSums>
 __device__ __forceinline__ void pack_block(OutBlock<kChunkCols>& block, const float (&d)[kSums], int first_chunk) {
-  constexpr int kNext = kChunkCols / 2;  // registers from a chunk to the next, or from gate to up
+  constexpr int kNext = kChunkCols / 2;  // registers between chunks, or between gate and up
 #pragma unroll
   for (int i = 0; i < kChunkCols / 4; ++i) {
     if constexpr (kEpilogue == GroupedEpilogue::kSiluMul) {
@@ -40,12 +40,12 @@ __device__ __forceinline__ void pack_block(OutBlock<kChunkCols>& block, const fl
   }
 }
 
-// The block's first `num_cols` columns, through shared memory: chunks of 64 columns and 16 rows by the copy engine,
-// others by 16-byte stores. By one warp. The first buffer is waited for, and with it all others.
+// Writes the block's first `num_cols` columns through shared memory: chunks of 64 columns and 16 rows by TMA, others by
+// 16-byte stores. Called by one warp. Waiting for the first buffer waits for all.
 template <int kFirstBuffer, int kChunkCols>
 __device__ __forceinline__ void write_block(const OutBlock<kChunkCols>& block, int num_cols,
                                             uint8_t (&buffers)[kOutBuffers][kChunkBytes], const CUtensorMap& y_map,
-                                            const GroupedGemmParams& p) {
+                                            const GroupedGemmArgs& p) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   if constexpr (kFirstBuffer == 0) {
     if (lane == 0) wait_stores_read<0>();
@@ -57,16 +57,16 @@ __device__ __forceinline__ void write_block(const OutBlock<kChunkCols>& block, i
     if (c * kChunkCols >= num_cols) break;
 #pragma unroll
     for (int j = 0; j < kChunkCols / 8; j += 2) {
-      // The copy engine's 128-byte swizzle: 16-byte pieces of a row change places by the row's low bits.
+      // The TMA's 128-byte swizzle: the 16-byte pieces of a row are permuted by the low bits of the row number.
       const int piece = (j + lane / 16) ^ (row & 7);
       const auto& r = block.packed[c];
       store_matrices(shared_address(buffers[kFirstBuffer + c] + row * kOutPitch + piece * 16), r[j * 2], r[j * 2 + 1],
                      r[j * 2 + 2], r[j * 2 + 3]);
     }
   }
-  fence_for_copy_engine();
+  fence_for_tma();
   __syncwarp();
-#pragma unroll 1  // few registers are left
+#pragma unroll 1  // few registers are free
   for (int c = 0; c < kOutBuffers - kFirstBuffer; ++c) {
     const uint8_t* buffer = buffers[kFirstBuffer + c];
     const int cols = min(kChunkCols, num_cols - c * kChunkCols);

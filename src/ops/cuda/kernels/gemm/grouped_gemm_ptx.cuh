@@ -1,5 +1,5 @@
-// The pieces of PTX that the grouped GEMM is made of: transaction barriers and the tensor copy engine. `bar`, `smem`
-// are shared memory addresses of this block, as shared_address() gives them.
+// PTX instructions of the grouped GEMM: transaction barriers and the tensor memory accelerator (TMA). `bar` and `smem`
+// are shared memory addresses of this block, from shared_address().
 #pragma once
 
 #include <cuda.h>
@@ -7,10 +7,6 @@
 #include <cstdint>
 
 namespace eps::cuda {
-
-__device__ __forceinline__ uint32_t shared_address(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
 
 // True in one lane of the warp.
 __device__ __forceinline__ bool elect_lane() {
@@ -22,7 +18,7 @@ __device__ __forceinline__ bool elect_lane() {
 __device__ __forceinline__ void barrier_init(uint32_t bar, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(arrivals) : "memory");
 }
-// Makes initialised barriers known to the copy engine.
+// Makes initialised barriers visible to the TMA.
 __device__ __forceinline__ void barrier_init_done() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -41,7 +37,7 @@ __device__ __forceinline__ void barrier_wait(uint32_t bar, uint32_t parity) {
       : "memory");
 }
 
-// A box of a 2D map at (x, y) to `smem` of this block. The bytes count on `bar`.
+// Loads a box of a 2D map at (x, y) to `smem` of this block. Its bytes count on `bar`.
 __device__ __forceinline__ void load_box(uint32_t smem, const CUtensorMap& map, uint32_t bar, int x, int y) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
@@ -65,7 +61,8 @@ __device__ __forceinline__ void load_box(uint32_t smem, const CUtensorMap& map, 
       "l"(&map), "r"(bar), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v)
       : "memory");
 }
-// Shared memory to a box of a 2D map; what lies outside the tensor is dropped. Part of the thread's open store group.
+// Stores shared memory to a box of a 2D map; elements outside the tensor are dropped. Part of the thread's open store
+// group.
 __device__ __forceinline__ void store_box(const CUtensorMap& map, uint32_t smem, int x, int y) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(&map), "r"(smem),
                "r"(x), "r"(y)
@@ -78,33 +75,27 @@ __device__ __forceinline__ void wait_stores_read() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
 __device__ __forceinline__ void wait_stores_done() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
-// Before the copy engine reads what this thread wrote.
-__device__ __forceinline__ void fence_for_copy_engine() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// Orders writes of this thread to shared memory before later reads by the TMA.
+__device__ __forceinline__ void fence_for_tma() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 __device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
 
-// Four 8 x 8 matrices of 16-bit elements from the warp's registers; lane i gives the address of row i % 8 of matrix i
-// / 8.
+// Stores four 8 x 8 matrices of 16-bit elements from the warp's registers; lane i passes the address of row i % 8 of
+// matrix i / 8.
 __device__ __forceinline__ void store_matrices(uint32_t smem, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(smem), "r"(a), "r"(b), "r"(c),
                "r"(d)
                : "memory");
 }
 
-// The same, each matrix turned: what is stored as a row is a column of the registers' matrix.
-__device__ __forceinline__ void store_turned_matrices(uint32_t smem, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+// The same with each matrix transposed: a stored row is a column of the matrix in the registers.
+__device__ __forceinline__ void store_matrices_transposed(uint32_t smem, uint32_t a, uint32_t b, uint32_t c,
+                                                          uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(smem), "r"(a), "r"(b),
                "r"(c), "r"(d)
                : "memory");
-}
-
-// Programmatic dependent launch: returns when the kernel in front has ended and its writes can be seen.
-__device__ __forceinline__ void wait_for_previous_kernel() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-// Lets the kernel behind be placed as blocks of this one leave.
-__device__ __forceinline__ void let_next_kernel_start() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
 }  // namespace eps::cuda

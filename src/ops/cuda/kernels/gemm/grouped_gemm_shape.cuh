@@ -1,44 +1,45 @@
-// What all parts of the grouped GEMM's kernels agree on: tiles, shared memory, parameters.
+// What all parts of the grouped GEMM's kernels share: tiles, shared memory, arguments.
 //
-// A tile of x . w^T is 64 rows of one operand for each of two compute groups, in steps of 64 of k, times up to 256 rows
-// of the other:
+// A tile of x . w^T is 64 rows of operand a for each of two compute groups, times up to 256 rows of operand b, computed
+// in steps of 64 of k:
 //
-//   wide  a = x, 128 rows; b = the weight, kCols of its rows (columns of x . w^T). The rows past a group's last 128
-//   cost
-//         a whole tile, or if they are at most 64 most of one.
-//   tall  a = the weight, 128 rows; b = x, up to 256 rows in steps of 32. A group's rows are dealt to tiles evenly, so
-//         that little is multiplied in vain.
+//   wide  a = x, 128 rows; b = the weight, kCols of its rows (columns of x . w^T). The last rows of a group, if fewer
+//   than
+//         128, cost a whole tile, or most of one if they are at most 64.
+//   tall  a = the weight, 128 rows; b = x, up to 256 rows in steps of 32. The rows of a group are divided evenly among
+//   its
+//         tiles, so that few products are wasted on padding.
 #pragma once
 
+#include "ops/cuda/kernels/device/device_vector.h"
+#include "ops/cuda/kernels/device/overlapped_launch.h"
 #include "ops/cuda/kernels/gemm/grouped_gemm.h"
 #include "ops/cuda/kernels/gemm/grouped_gemm_ptx.cuh"
 #include "ops/cuda/kernels/gemm/grouped_gemm_walk.cuh"
 
 namespace eps::cuda {
 
-constexpr int kStepK = 64;  // of k in one stage: a 128-byte row, the widest swizzle
+constexpr int kStepK = 64;  // of k in a stage: rows of 128 bytes, the widest swizzle
 constexpr int kRowBytes = kStepK * 2;
-constexpr int kGroupRows = 64;  // of operand a, a compute group's
+constexpr int kGroupRows = 64;  // rows of operand a per compute group
 constexpr int kRowsA = 2 * kGroupRows;
 constexpr int kWarpGroup = 128;
 constexpr int kComputeGroups = 2;
 constexpr int kThreads = (1 + kComputeGroups) * kWarpGroup;
 constexpr int kComputeWarps = kComputeGroups * kWarpGroup / 32;
-constexpr int kOutBytes = 16384;  // of a compute group, for its part of y on the way out
+constexpr int kOutBytes = 16384;  // staging memory of a compute group for its part of y
 constexpr int kOutRows = 16;      // of y in one copy
 constexpr int kWorkSlots = 4;
 constexpr int kWorkWords = sizeof(GroupedTileWork) / sizeof(int32_t);
-
-static_assert(kMaxWalkGroups == kMaxGroupsPerLaunch);
 
 template <int kTileColumns>
 struct WideTile {
   static constexpr bool kIsTall = false;
   static constexpr int kCols = kTileColumns;
-  static constexpr int kColBoxes = 2;                 // copies that a step of the weight is made of
-  static constexpr int kBoxCols = kCols / kColBoxes;  // rows of the weight in one: columns of x . w^T
-  static constexpr int kGateCols = kBoxCols / 2;      // kSiluMul: of gate, and as many of up
-  static_assert(kGateCols % 8 == 0, "each part of a copy ends with a group of the swizzle");
+  static constexpr int kColBoxes = 2;                 // copies that load a step of the weight
+  static constexpr int kBoxCols = kCols / kColBoxes;  // rows of the weight in one copy: columns of x . w^T
+  static constexpr int kGateCols = kBoxCols / 2;      // kSiluMul: rows of gate in a copy, and as many of up
+  static_assert(kGateCols % 8 == 0, "each part of a copy must end with a group of the swizzle");
 };
 
 struct TallTile {
@@ -47,7 +48,7 @@ struct TallTile {
   static constexpr int kBoxCols = kCols;
 };
 
-// A stage is a step of both operands, a before b; how many there are depends on the tile.
+// A stage holds one step of both operands, a before b; the number of stages depends on the tile.
 constexpr int kStagesBytes = 196608;
 constexpr int kBytesA = kRowsA * kRowBytes;               // of a
 constexpr int kMaxStages = kStagesBytes / (2 * kBytesA);  // no tile has fewer rows of b than of a
@@ -55,18 +56,18 @@ constexpr int kMaxStages = kStagesBytes / (2 * kBytesA);  // no tile has fewer r
 struct GroupedGemmSmem {
   uint8_t stages[kStagesBytes];
   uint8_t out[kComputeGroups][kOutBytes];
-  uint64_t full[kMaxStages];   // the copy engine has filled the stage
+  uint64_t full[kMaxStages];   // the TMA has filled the stage
   uint64_t empty[kMaxStages];  // the compute groups have read it
-  // The tiles that come next, from the thread that draws them.
+  // A queue of the next tiles, filled by the thread that fetches them.
   uint64_t work_full[kWorkSlots];
   uint64_t work_empty[kWorkSlots];  // the copying warp and the compute warps have read the slot
-  uint64_t work_wanted;             // the copies near the end of a tile
+  uint64_t work_requested;          // the copies of a tile are nearly all issued
   int32_t work[kWorkSlots][kWorkWords];
   GroupedWalkTable table;
 };
-static_assert(sizeof(GroupedGemmSmem) <= 232448, "what an SM has");
+static_assert(sizeof(GroupedGemmSmem) <= 232448, "the shared memory of an SM");
 
-// Boxes of 32, 64 and 128 rows of x; of w as make_weight_map() says; 16 rows of y.
+// Boxes of 32, 64 and 128 rows of x; of w as in make_weight_map(); 16 rows of y.
 struct GroupedGemmMaps {
   CUtensorMap x[3];
   CUtensorMap w;
@@ -76,7 +77,7 @@ constexpr int kMap32 = 0;
 constexpr int kMap64 = 1;
 constexpr int kMap128 = 2;
 
-struct GroupedGemmParams {
+struct GroupedGemmArgs {
   const int32_t* offsets;
   int32_t* next_unit;
   nv_bf16* y;
@@ -90,7 +91,7 @@ struct GroupedGemmParams {
   uint32_t stage_bytes;
 };
 
-// The stage that comes next, and how often the ring has gone round.
+// The next stage, and the parity of the passes around the ring.
 struct Ring {
   uint32_t size;
   uint32_t stage = 0;
@@ -108,7 +109,7 @@ struct Ring {
   }
 };
 
-// By the 128 threads of a compute group.
+// Called by the 128 threads of a compute group.
 __device__ __forceinline__ void sync_compute_group(int compute_group) {
   if (compute_group == 0) {
     asm volatile("bar.sync 1, 128;" ::: "memory");
@@ -118,10 +119,5 @@ __device__ __forceinline__ void sync_compute_group(int compute_group) {
 }
 
 __device__ __forceinline__ float silu_mul(float gate, float up) { return __fdividef(gate, 1.0F + __expf(-gate)) * up; }
-
-__device__ __forceinline__ uint32_t pack_bf16(float a, float b) {
-  const __nv_bfloat162 v = __floats2bfloat162_rn(a, b);
-  return *reinterpret_cast<const uint32_t*>(&v);
-}
 
 }  // namespace eps::cuda

@@ -1,54 +1,34 @@
-// Which tile of a grouped GEMM is computed where and when, from the row counts that only the device knows.
+// The tile scheduler of a grouped GEMM: which tile is computed where and when, from row counts that only the device
+// knows.
 #pragma once
 
 #include <cstdint>
 
+#include "ops/cuda/kernels/gemm/grouped_tile.h"
+
 namespace eps::cuda {
 
-inline constexpr int kWideRows = 128;     // of a wide tile
-inline constexpr int kMaxTallRows = 256;  // of a tall one
-inline constexpr int kTallGranule = 32;
-inline constexpr int kBand = 4;  // row tiles that go through the weight together
-inline constexpr int kMaxWalkGroups = 256;
+inline constexpr int kBand = 4;  // row tiles that are computed together, column by column
 
-// One block's work: a tile of one group, or half of one.
+// One unit of work: a tile of one group, or half of a tile.
 struct GroupedTileWork {
   int group;
   int row;       // first row of x and y
-  int rows;      // up to the tile's; not above 0: this half of a tall tile has none
+  int rows;      // at most the tile's; 0 or less: this half of a tall tile is empty
   int col_tile;  // in units of the tile's columns
   int col_half;  // -1: all of its columns; 0, 1: that half of them (wide tiles)
 };
 
-// How the rows of a group are dealt to tiles: in granules of 128 rows (wide tiles) or 32 (tall), as evenly as can be.
-template <bool kIsTall>
-struct RowTiles {
-  static constexpr int kGranule = kIsTall ? kTallGranule : kWideRows;
-  int count;
-  int least;   // granules of a tile
-  int larger;  // tiles that have one more: the first ones
-
-  __host__ __device__ RowTiles(int rows, int max_tile_rows) {
-    const int granules = (rows + kGranule - 1) / kGranule;
-    const int most = max_tile_rows / kGranule;
-    count = (granules + most - 1) / most;
-    least = count > 0 ? granules / count : 0;
-    larger = granules - least * count;
-  }
-  // Where tile `i` begins, from the group's first row.
-  __host__ __device__ int begin(int i) const { return (i * least + (i < larger ? i : larger)) * kGranule; }
-};
-
-// Tables in shared memory: row offsets, units of work before each group, and in all. The units that would leave more
-// than half of the blocks idle in a last round are cut in two, by columns if wide, by rows if tall.
+// Tables in shared memory: row offsets, units of work before each group, and in total. Units of a last round that would
+// leave at least half of the blocks idle are split in two, wide tiles by columns, tall tiles by rows.
 struct GroupedWalkTable {
-  int row_begin[kMaxWalkGroups + 1];
-  int unit_begin[kMaxWalkGroups + 1];
+  int row_begin[kMaxGroupsPerLaunch + 1];
+  int unit_begin[kMaxGroupsPerLaunch + 1];
   int num_whole_units;
-  int num_units;  // those that are cut counted twice
+  int num_units;  // split units count twice
 };
 
-// Fills the table; by one whole warp. The caller synchronises.
+// Fills the table. Called by one whole warp; the caller synchronises.
 template <bool kIsTall>
 __device__ void build_walk_table(GroupedWalkTable& table, const int32_t* offsets, int num_groups, int col_tiles,
                                  int max_tile_rows, int num_blocks) {
@@ -59,7 +39,7 @@ __device__ void build_walk_table(GroupedWalkTable& table, const int32_t* offsets
     const bool valid = g < num_groups;
     const int begin = valid ? offsets[g] : 0;
     const int units = valid ? RowTiles<kIsTall>(offsets[g + 1] - begin, max_tile_rows).count * col_tiles : 0;
-    int sum = units;  // of this group and those before it
+    int sum = units;  // inclusive prefix sum over the warp
     for (int d = 1; d < 32; d *= 2) {
       const int other = __shfl_up_sync(~0U, sum, d);
       if (lane >= d) sum += other;
@@ -79,19 +59,19 @@ __device__ void build_walk_table(GroupedWalkTable& table, const int32_t* offsets
   }
 }
 
-// Where the units of a call are.
+// Maps units of work to tiles.
 template <bool kIsTall>
 class GroupedWalk {
  public:
   __device__ GroupedWalk(const GroupedWalkTable& table, int col_tiles, int max_tile_rows)
       : table_(table), col_tiles_(col_tiles), max_tile_rows_(max_tile_rows) {}
 
-  // Unit `unit`; units must come in ascending order.
+  // The work of unit `unit`; calls must be in ascending order of units.
   __device__ GroupedTileWork at(int unit) {
     int half = -1;
-    if (const int cut = unit - table_.num_whole_units; cut >= 0) {
-      half = cut % 2;
-      unit -= cut - cut / 2;
+    if (const int split = unit - table_.num_whole_units; split >= 0) {
+      half = split % 2;
+      unit -= split - split / 2;
     }
     while (unit >= table_.unit_begin[group_ + 1]) ++group_;
     GroupedTileWork work;
@@ -99,8 +79,8 @@ class GroupedWalk {
     const int begin = table_.row_begin[group_];
     const int rows = table_.row_begin[group_ + 1] - begin;
     const RowTiles<kIsTall> tiles(rows, max_tile_rows_);
-    // Inside a group the walk goes down a band of row tiles, then on to the next columns: the tiles in flight at one
-    // time then form a block of y that is neither flat nor thin and touch few different rows of x and w.
+    // Within a group, units go down a band of row tiles, then on to the next columns: the tiles in flight at one time
+    // then form a compact block of y and touch few different rows of x and w.
     const int i = unit - table_.unit_begin[group_];
     const int bands = (tiles.count + kBand - 1) / kBand;
     const int band = (tiles.count + bands - 1) / bands;  // all but the last

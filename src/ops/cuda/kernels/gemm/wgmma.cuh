@@ -1,6 +1,5 @@
 // Hopper's warp group matrix instructions on bf16 operands in shared memory, accumulated in f32 registers (sm_90a).
-//
-// An accumulator d [64, n] lies over the 128 threads so: thread (warp w, lane l) holds, for j in [0, n / 8), the
+// An accumulator d [64, n] is distributed over the 128 threads: thread (warp w, lane l) holds, for j in [0, n / 8), the
 // columns j * 8 + l % 4 * 2 and the next one of row w * 16 + l / 4 in d[j * 4], d[j * 4 + 1], and of that row + 8 in
 // d[j * 4 + 2], d[j * 4 + 3].
 #pragma once
@@ -9,7 +8,7 @@
 
 namespace eps::cuda {
 
-// Descriptor of an operand tile [rows, 64] bf16 in shared memory as the copy engine writes it under its 128-byte
+// Descriptor of an operand tile [rows, 64] bf16 in shared memory as the TMA writes it with the 128-byte
 // swizzle: rows of 128 bytes, groups of 8 rows 1024 bytes apart, the first on a 1024-byte boundary. The next 16 of k
 // are 32 bytes on.
 __device__ __forceinline__ uint64_t make_operand_desc(uint32_t smem_address) {
@@ -33,7 +32,7 @@ __device__ __forceinline__ void wgmma_wait() {
 #define EPS_ACC32(d, i) EPS_ACC16(d, i), EPS_ACC16(d, (i) + 16)
 
 // clang-format off
-// The first so many registers, as the assembler numbers them.
+// The first 16, 32, … registers by their numbers in the assembly.
 #define EPS_REGISTERS_16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
 #define EPS_REGISTERS_32 EPS_REGISTERS_16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 #define EPS_REGISTERS_48 EPS_REGISTERS_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
@@ -43,7 +42,7 @@ __device__ __forceinline__ void wgmma_wait() {
 #define EPS_REGISTERS_112 EPS_REGISTERS_96 ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
 #define EPS_REGISTERS_128 EPS_REGISTERS_112 ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
-// `a`, `b`, `predicate`: the numbers behind the registers; then those.
+// a_index, b_index and predicate are the operand numbers after the registers, which come last.
 #define EPS_WGMMA(cols, registers, a_index, b_index, predicate, ...)                                                  \
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #predicate ", 0;\nwgmma.mma_async.sync.aligned.m64n" #cols         \
                "k16.f32.bf16.bf16 {" registers "}, %" #a_index ", %" #b_index ", p, 1, 1, 0, 0;\n}\n"                  \
@@ -75,7 +74,7 @@ __device__ __forceinline__ void wgmma(float (&d)[kRegisters], uint64_t a, uint64
   } else if constexpr (kCols == 32) {
     EPS_WGMMA(32, EPS_REGISTERS_16, 16, 17, 18, EPS_ACC16(d, 0));
   } else {
-    static_assert(kCols == 0, "a width that is not written down here");
+    static_assert(kCols == 0, "no instruction for this width is listed here");
   }
 }
 

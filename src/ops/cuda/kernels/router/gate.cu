@@ -1,18 +1,20 @@
-#include "ops/cuda/kernels/device/device_vector.h"
 #include "ops/cuda/kernels/router/gate.h"
+
+#include "ops/cuda/kernels/device/device_vector.h"
+#include "ops/cuda/kernels/device/overlapped_launch.h"
 
 namespace eps::cuda {
 namespace {
 
-// Experts are compared by integers that order as their logits do, so that a warp's best takes two reductions.
+// Experts are compared by integers with the order of their logits, so that a warp finds its best in two reductions.
 constexpr uint32_t kTakenKey = 0;           // below every key
 constexpr uint32_t kZeroKey = 0x007fffffU;  // of minus infinity: probability zero
-// exp() of less is zero in f64 too, where the reference ranks: such experts tie with those of masked groups.
+// Below this exp() is zero in f64, too, by which the reference ranks: such experts tie with those of masked groups.
 constexpr float kUnderflow = -745.2F;
 
 __device__ __forceinline__ uint32_t rank_key(float x) {
   const uint32_t key = order_key(x);
-  return key > kTakenKey ? key : kTakenKey + 1;  // a NaN must not pass for a taken expert
+  return key > kTakenKey ? key : kTakenKey + 1;  // a NaN must not be mistaken for a selected expert
 }
 
 struct Best {
@@ -28,7 +30,7 @@ __device__ __forceinline__ Best warp_best(Best mine) {
 // Sets the keys of all but the best groups to zero probability. Lane l holds experts l, l + 32, ...
 template <int kPerLane>
 __device__ void mask_groups(uint32_t (&key)[kPerLane], const GateConfig& p, uint32_t* group_key) {
-  constexpr uint32_t kChosen = ~0U;  // a NaN's key may be it too: then its group stays, as good as another
+  constexpr uint32_t kChosen = ~0U;  // may also be the key of a NaN: then its group stays, which is as good as any
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int group_size = p.num_experts / p.num_groups;
   for (int g = lane; g < p.num_groups; g += kWarp) group_key[g] = kTakenKey;
@@ -57,7 +59,7 @@ __device__ void mask_groups(uint32_t (&key)[kPerLane], const GateConfig& p, uint
   __syncwarp();
 }
 
-// One warp gates one token. group_key: scratch of num_groups in shared memory.
+// One warp selects one token's experts. group_key: scratch of num_groups in shared memory.
 template <int kPerLane>
 __device__ void gate_token(const float* logits, const GateConfig& p, uint32_t* group_key, int32_t* idx, float* weight) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -81,7 +83,7 @@ __device__ void gate_token(const float* logits, const GateConfig& p, uint32_t* g
   sum = warp_sum(sum);
   if (p.num_groups > 1) mask_groups(key, p, group_key);
 
-  Best chosen{kZeroKey, 0};  // lane k's
+  Best chosen{kZeroKey, 0};  // lane k holds the k-th best
   for (int k = 0; k < p.top_k; ++k) {
     Best mine{kTakenKey, 0};
 #pragma unroll
@@ -109,17 +111,18 @@ constexpr int kWarps = kThreads / kWarp;
 template <int kPerLane>
 __global__ void gate_topk_kernel(const float* logits, GateConfig p, int64_t rows, int32_t* idx, float* weight) {
   __shared__ uint32_t group_key[kWarps][kMaxGateExperts];
-  wait_for_predecessor();
+  wait_for_previous_kernel();
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int64_t row = int64_t{blockIdx.x} * kWarps + warp;
   if (row >= rows) return;
   gate_token<kPerLane>(logits + row * p.num_experts, p, group_key[warp], idx + row * p.top_k, weight + row * p.top_k);
 }
 
-// A block per expert computes its logit of every row, kRows at most. kUnit elements a load; the first batch of weights
-// is on its way before the input is awaited.
-template <typename X, typename W, int kUnit, int kRows>
-__global__ void __launch_bounds__(kThreads) router_kernel(const X* x, const W* w, int rows, int width, float* logits) {
+// One block per expert computes its logit for every row, at most kRows. kUnit elements per load. The first batch of
+// weights is requested before the wait for the input.
+template <int kUnit, int kRows>
+__global__ void __launch_bounds__(kThreads)
+    router_kernel(const nv_bf16* x, const nv_bf16* w, int rows, int width, float* logits) {
   constexpr int kBatch = 4;
   constexpr int kStride = kThreads * kUnit;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -134,7 +137,7 @@ __global__ void __launch_bounds__(kThreads) router_kernel(const X* x, const W* w
   };
   int begin = static_cast<int>(threadIdx.x) * kUnit;
   load_weights(begin);
-  wait_for_predecessor();
+  wait_for_previous_kernel();
   float acc[kRows] = {};
   while (begin < width) {
 #pragma unroll
@@ -172,10 +175,11 @@ __global__ void __launch_bounds__(kThreads) router_kernel(const X* x, const W* w
   }
 }
 
-// Checked, and with num_groups 1 where all groups stay.
+// The configuration, checked; num_groups becomes 1 where all groups stay.
 GateConfig checked(GateConfig config) {
-  EPS_CUDA_REQUIRE(config.num_experts <= kMaxGateExperts);
-  EPS_CUDA_REQUIRE(config.top_k <= kMaxGateTopK && config.top_k <= config.num_experts);
+  EPS_CUDA_REQUIRE_LE(config.num_experts, kMaxGateExperts);
+  EPS_CUDA_REQUIRE_LE(config.top_k, kMaxGateTopK);
+  EPS_CUDA_REQUIRE_LE(config.top_k, config.num_experts);
   EPS_CUDA_REQUIRE(config.num_groups >= 1 && config.num_experts % config.num_groups == 0);
   if (config.topk_group >= config.num_groups) config.num_groups = 1;
   return config;
@@ -183,43 +187,38 @@ GateConfig checked(GateConfig config) {
 
 }  // namespace
 
-void gate_topk(const float* logits, const GateConfig& config, int64_t rows, int32_t* idx, float* weight,
-               cudaStream_t stream) {
-  const GateConfig args = checked(config);
-  if (rows == 0) return;
-  const dim3 grid(static_cast<unsigned>(ceil_div(rows, kWarps)));
+void launch_select_experts(const SelectExpertsParams& p, cudaStream_t stream) {
+  const GateConfig config = checked(p.config);
+  if (p.rows == 0) return;
+  const dim3 grid(static_cast<unsigned>(ceil_div(p.rows, kWarps)));
   const auto run = [&](auto kernel) {
-    launch_overlapped(kernel, grid, kThreads, stream, logits, args, rows, idx, weight);
+    launch_overlapped(kernel, {.grid = grid, .threads = kThreads}, stream, p.logits, config, p.rows, p.idx, p.weight);
   };
-  // As many values a lane as the models at hand need: 64, 160 and 256 experts, then any number.
-  if (args.num_experts <= 2 * kWarp) {
+  // As many values per lane as 64, 160 and 256 experts need (the models at hand), then any number.
+  if (config.num_experts <= 2 * kWarp) {
     run(gate_topk_kernel<2>);
-  } else if (args.num_experts <= 5 * kWarp) {
+  } else if (config.num_experts <= 5 * kWarp) {
     run(gate_topk_kernel<5>);
-  } else if (args.num_experts <= 8 * kWarp) {
+  } else if (config.num_experts <= 8 * kWarp) {
     run(gate_topk_kernel<8>);
   } else {
     run(gate_topk_kernel<kMaxGateExperts / kWarp>);
   }
 }
 
-template <typename X, typename W>
-void small_router(const X* x, const W* w, int num_experts, int rows, int width, float* logits, cudaStream_t stream) {
-  if (rows == 0 || num_experts == 0) return;
-  EPS_CUDA_REQUIRE(rows <= kMaxRouterRows);
+void launch_score_experts(const ScoreExpertsParams& p, cudaStream_t stream) {
+  if (p.rows == 0 || p.num_experts == 0) return;
+  EPS_CUDA_REQUIRE_LE(p.rows, kMaxRouterRows);
   const auto run = [&](auto kernel) {
-    launch_overlapped(kernel, dim3(static_cast<unsigned>(num_experts)), kThreads, stream, x, w, rows, width, logits);
+    launch_overlapped(kernel, {.grid = static_cast<unsigned>(p.num_experts), .threads = kThreads}, stream, p.x, p.w,
+                      p.rows, p.width, p.logits);
   };
-  const bool vectors = width % kVector == 0 && is_aligned(x) && is_aligned(w);
-  if (rows == 1) {
-    run(vectors ? router_kernel<X, W, kVector, 1> : router_kernel<X, W, 1, 1>);
+  const bool vectors = takes_vectors(p.width, p.x, p.w);
+  if (p.rows == 1) {
+    run(vectors ? router_kernel<kVector, 1> : router_kernel<1, 1>);
   } else {
-    run(vectors ? router_kernel<X, W, kVector, kMaxRouterRows> : router_kernel<X, W, 1, kMaxRouterRows>);
+    run(vectors ? router_kernel<kVector, kMaxRouterRows> : router_kernel<1, kMaxRouterRows>);
   }
 }
-template void small_router(const nv_bf16*, const float*, int, int, int, float*, cudaStream_t);
-template void small_router(const nv_bf16*, const nv_bf16*, int, int, int, float*, cudaStream_t);
-template void small_router(const float*, const float*, int, int, int, float*, cudaStream_t);
-template void small_router(const float*, const nv_bf16*, int, int, int, float*, cudaStream_t);
 
 }  // namespace eps::cuda

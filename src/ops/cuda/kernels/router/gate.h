@@ -1,6 +1,5 @@
-// The router's gate on the GPU: softmax over experts, top-k; and the router itself for decode.
-//
-// Order, Stream, Edge: as in elementwise.h. Ties go to the lower index; the output is best first.
+// The router for decoding (its logits for a few rows), and the gate: softmax over the experts, then the top k.
+// Contract: rows/norm.h.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +11,8 @@ namespace eps::cuda {
 inline constexpr int kMaxGateExperts = 512;
 inline constexpr int kMaxGateTopK = 16;
 
-// eps::GateParams with its methods made one: num_groups 1 is the plain greedy gate;
-// with more, only experts of the best `topk_group` groups keep their scores, the others' become 0.
+// eps::GateParams with one method for all: num_groups 1 is the plain greedy gate; with more groups, only experts of the
+// best `topk_group` groups keep their scores, and the scores of the others become 0.
 struct GateConfig {
   int num_experts = 0;
   int top_k = 0;
@@ -23,17 +22,32 @@ struct GateConfig {
   float routed_scaling_factor = 1.0F;  // weights *= this otherwise
 };
 
-// logits [rows, num_experts] f32 -> idx [rows, top_k] int32, weight [rows, top_k] f32.
-// Experts are ranked by logit, which is what ranking by exact probability gives; softmax itself is f32.
+struct SelectExpertsParams {
+  const float* logits = nullptr;  // [rows, num_experts]
+  GateConfig config;
+  int64_t rows = 0;
+  int32_t* idx = nullptr;   // out [rows, top_k], best first; ties go to the lower index
+  float* weight = nullptr;  // out [rows, top_k]
+};
+
+// Softmax over the experts, then the top k. Experts are ranked by logit, which gives the same order as exact
+// probabilities; the softmax itself is f32.
+//
 // Errors  kInternal past kMaxGateExperts or kMaxGateTopK, or when top_k exceeds num_experts
-void gate_topk(const float* logits, const GateConfig& config, int64_t rows, int32_t* idx, float* weight,
-               cudaStream_t stream);
+void launch_select_experts(const SelectExpertsParams& params, cudaStream_t stream);
 
 inline constexpr int kMaxRouterRows = 8;
 
-// The router of a few rows: logits [rows, num_experts] = x · wᵀ in f32, rows <= kMaxRouterRows. x [rows, width] and
-// w [num_experts, width] nv_bf16 or float. As weights of small_linear.h, w must be constant.
-template <typename X, typename W>
-void small_router(const X* x, const W* w, int num_experts, int rows, int width, float* logits, cudaStream_t stream);
+struct ScoreExpertsParams {
+  const nv_bf16* x = nullptr;  // [rows, width]
+  const nv_bf16* w = nullptr;  // [num_experts, width]; constant: it is read before the preceding kernel has finished
+  int num_experts = 0;
+  int rows = 0;  // <= kMaxRouterRows
+  int width = 0;
+  float* logits = nullptr;  // out [rows, num_experts]
+};
+
+// The router for a few rows: logits = x · wᵀ, summed in f32.
+void launch_score_experts(const ScoreExpertsParams& params, cudaStream_t stream);
 
 }  // namespace eps::cuda

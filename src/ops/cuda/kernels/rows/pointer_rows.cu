@@ -1,5 +1,3 @@
-#include <cuda_fp16.h>
-
 #include "ops/cuda/kernels/rows/pointer_rows.h"
 
 namespace eps::cuda {
@@ -27,56 +25,36 @@ __global__ void add_pairs_kernel(const DeviceRowPair* pairs, int64_t n, int64_t 
   for (int64_t i = 0; i < n; ++i) pairs[i].dst[column] += pairs[i].src[column];
 }
 
-__device__ float widen(float x) { return x; }
-__device__ float widen(__half x) { return __half2float(x); }
-
-template <typename T>
-__global__ void embed_kernel(const T* table, const int32_t* ids, int64_t width, float* out) {
-  const int64_t row = blockIdx.x;
-  const T* from = table + int64_t{ids[row]} * width;
-  for (int64_t i = threadIdx.x; i < width; i += kThreads) out[row * width + i] = widen(from[i]);
-}
-
 unsigned grid_of(int64_t n) { return static_cast<unsigned>(n); }
 
 }  // namespace
 
-void gather_pointers(const std::byte* const* sources, int64_t n, size_t row_bytes, std::byte* out,
-                     cudaStream_t stream) {
-  if (n == 0 || row_bytes == 0) return;
-  const auto bytes = static_cast<int64_t>(row_bytes);
+void launch_gather_pointers(const GatherPointersParams& p, cudaStream_t stream) {
+  if (p.n == 0 || p.row_bytes == 0) return;
+  const auto bytes = static_cast<int64_t>(p.row_bytes);
+  const auto run = [&](auto kernel, int64_t unit_bytes) {
+    kernel<<<grid_of(p.n), kThreads, 0, stream>>>(p.sources, bytes / unit_bytes, p.out);
+    EPS_CUDA_LAUNCHED(kernel);
+  };
   if (bytes % 16 == 0) {
-    gather_kernel<uint4><<<grid_of(n), kThreads, 0, stream>>>(sources, bytes / 16, out);
+    run(gather_kernel<uint4>, 16);
   } else if (bytes % 4 == 0) {
-    gather_kernel<uint32_t><<<grid_of(n), kThreads, 0, stream>>>(sources, bytes / 4, out);
+    run(gather_kernel<uint32_t>, 4);
   } else {
-    gather_kernel<uint8_t><<<grid_of(n), kThreads, 0, stream>>>(sources, bytes, out);
+    run(gather_kernel<uint8_t>, 1);
   }
-  EPS_CUDA_LAUNCHED();
 }
 
-void scale_rows(float* rows, const float* weight, int64_t n, int64_t width, cudaStream_t stream) {
-  if (n == 0) return;
-  scale_kernel<<<grid_of(n), kThreads, 0, stream>>>(rows, weight, width);
-  EPS_CUDA_LAUNCHED();
+void launch_scale_rows(const ScaleRowsParams& p, cudaStream_t stream) {
+  if (p.n == 0) return;
+  scale_kernel<<<grid_of(p.n), kThreads, 0, stream>>>(p.rows, p.weight, p.width);
+  EPS_CUDA_LAUNCHED(scale_kernel);
 }
 
-void add_pairs(const DeviceRowPair* pairs, int64_t n, int64_t width, cudaStream_t stream) {
-  if (n == 0 || width == 0) return;
-  add_pairs_kernel<<<grid_of(ceil_div(width, kThreads)), kThreads, 0, stream>>>(pairs, n, width);
-  EPS_CUDA_LAUNCHED();
-}
-
-void embed_f32(const float* table, const int32_t* ids, int64_t n, int64_t width, float* out, cudaStream_t stream) {
-  if (n == 0) return;
-  embed_kernel<<<grid_of(n), kThreads, 0, stream>>>(table, ids, width, out);
-  EPS_CUDA_LAUNCHED();
-}
-
-void embed_f16(const void* table, const int32_t* ids, int64_t n, int64_t width, float* out, cudaStream_t stream) {
-  if (n == 0) return;
-  embed_kernel<<<grid_of(n), kThreads, 0, stream>>>(static_cast<const __half*>(table), ids, width, out);
-  EPS_CUDA_LAUNCHED();
+void launch_add_row_pairs(const AddRowPairsParams& p, cudaStream_t stream) {
+  if (p.n == 0 || p.width == 0) return;
+  add_pairs_kernel<<<grid_of(ceil_div(p.width, kThreads)), kThreads, 0, stream>>>(p.pairs, p.n, p.width);
+  EPS_CUDA_LAUNCHED(add_pairs_kernel);
 }
 
 }  // namespace eps::cuda

@@ -1,4 +1,4 @@
-// Row kernels over lists that the host made: for the executor, which knows each row's place.
+// Row kernels over lists of addresses from the host: for the executor, which knows the place of each row.
 #pragma once
 
 #include <cstddef>
@@ -8,11 +8,25 @@
 
 namespace eps::cuda {
 
-// out[i] = row at sources[i]; `sources` [n] in device memory
-void gather_pointers(const std::byte* const* sources, int64_t n, size_t row_bytes, std::byte* out, cudaStream_t stream);
+struct GatherPointersParams {
+  const std::byte* const* sources = nullptr;  // [n], in device memory
+  int64_t n = 0;
+  size_t row_bytes = 0;
+  std::byte* out = nullptr;  // [n] rows
+};
 
-// rows[i] *= weight[i]; rows [n, width] f32, weight [n] in device memory
-void scale_rows(float* rows, const float* weight, int64_t n, int64_t width, cudaStream_t stream);
+// out[i] = row at sources[i]
+void launch_gather_pointers(const GatherPointersParams& params, cudaStream_t stream);
+
+struct ScaleRowsParams {
+  float* rows = nullptr;          // [n, width], updated in place
+  const float* weight = nullptr;  // [n], in device memory
+  int64_t n = 0;
+  int64_t width = 0;
+};
+
+// rows[i] *= weight[i]
+void launch_scale_rows(const ScaleRowsParams& params, cudaStream_t stream);
 
 // As eps::RowPair.
 struct DeviceRowPair {
@@ -20,12 +34,15 @@ struct DeviceRowPair {
   const float* src;
 };
 
-// dst += src pair by pair, in their order; `pairs` [n] in device memory. A thread owns columns, so order costs nothing
-// but the walk: meant for the few rows of decoding and for tests, a sorted layout does large batches (permute.h).
-void add_pairs(const DeviceRowPair* pairs, int64_t n, int64_t width, cudaStream_t stream);
+struct AddRowPairsParams {
+  const DeviceRowPair* pairs = nullptr;  // [n], in device memory
+  int64_t n = 0;
+  int64_t width = 0;
+};
 
-// out [n, width] f32 = rows of an f32 or f16 table; for bf16 tables see elementwise.h
-void embed_f32(const float* table, const int32_t* ids, int64_t n, int64_t width, float* out, cudaStream_t stream);
-void embed_f16(const void* table, const int32_t* ids, int64_t n, int64_t width, float* out, cudaStream_t stream);
+// dst += src pair by pair, in order. Each thread owns columns and visits all pairs, so the order needs no
+// synchronisation; meant for the few rows of decoding and for tests. Large batches are summed in sorted order
+// (expert_rows.h).
+void launch_add_row_pairs(const AddRowPairsParams& params, cudaStream_t stream);
 
 }  // namespace eps::cuda

@@ -1,19 +1,22 @@
+#include "ops/cuda/kernels/sampling/pick_token.h"
+
 #include <cfloat>
 
 #include "ops/cuda/kernels/device/device_vector.h"
-#include "ops/cuda/kernels/sampling/pick_token.h"
+#include "ops/cuda/kernels/device/overlapped_launch.h"
+
 #include "ops/cuda/kernels/sampling/pick_token_bins.cuh"
 
 namespace eps::cuda {
 namespace {
 
-// A block picks one token. Top-k, top-p and the draw itself are one question, asked up to three times: at which
-// candidate, in their order, does a running sum (of ones, or of weights) exceed a target? Nothing is sorted: the row's
-// candidates are counted in bins of logits, the bin is found in which the sum passes, and what is in it is binned
-// again.
+// One block samples one token. Top-k, top-p and the sampling itself are the same search, run up to three times: at
+// which candidate, in descending order of logits, does a running sum (of ones, or of weights) exceed a target? Nothing
+// is sorted: the candidates are counted in bins by logit, the bin in which the sum exceeds the target is found, and its
+// candidates are binned again.
 constexpr int kThreads = kBins;
 constexpr int kWarps = kBinWarps;
-constexpr int kBatch = 8;  // loads in flight a thread: a row comes from the L2 cache
+constexpr int kBatch = 8;  // loads in flight per thread: a row comes from the L2 cache
 constexpr uint32_t kInfinityKey = 0xff800000U;
 constexpr uint32_t kMinusInfinityKey = 0x007fffffU;
 
@@ -46,7 +49,7 @@ struct Extremes {
   uint32_t lowest;
 };
 
-// Keys of the row, NaN and infinity among them.
+// Keys of the row's extremes, which may be those of NaN or infinity.
 __device__ Extremes find_extremes(Shared& s, const float* row, int vocab) {
   const int t = static_cast<int>(threadIdx.x);
   uint64_t best = 0;  // key, then the lower index
@@ -73,7 +76,7 @@ __device__ Extremes find_extremes(Shared& s, const float* row, int vocab) {
   return {static_cast<uint32_t>(best >> 32), static_cast<int32_t>(~static_cast<uint32_t>(best)), lowest};
 }
 
-// How logits of a row become weights and bins.
+// Maps the logits of a row to weights and bins.
 struct Scale {
   float top;
   float rate;  // log2(e) / temperature
@@ -82,9 +85,12 @@ struct Scale {
 
   // Neither overflows to NaN at the ends of f32, and both are functions of the logit alone: equal logits stay equal.
   __device__ float distance(float logit) const { return fminf(top - logit, FLT_MAX); }
-  __device__ uint64_t weight(float logit) const { return __float2ull_rn(exp2f(-distance(logit) * rate) * one); }
-  // Of the first counting, evenly over the range that matters; never a lower bin for a smaller logit. (0·∞ is NaN, and
-  // NaN converts to 0.)
+  // 0 for -infinity whatever the temperature: with a very high one, the product below would be a small number.
+  __device__ uint64_t weight(float logit) const {
+    return logit == -INFINITY ? 0 : __float2ull_rn(exp2f(-distance(logit) * rate) * one);
+  }
+  // The bin in the first pass: evenly over the range with nonzero weights, and never lower for a smaller logit. (0·∞ is
+  // NaN, and NaN converts to 0.)
   __device__ int bin(float logit) const { return min(__float2int_rz(distance(logit) * bins_per_unit), kBins - 1); }
 };
 
@@ -93,13 +99,14 @@ __device__ Scale make_scale(const Extremes& extremes, double temperature, int we
   s.top = key_value(extremes.largest);
   s.rate = static_cast<float>(fmin(1.4426950408889634 / temperature, double{FLT_MAX}));
   s.one = ldexpf(1.0F, weight_bits);
-  // Farther away weights round to 0.
+  // Weights farther away round to 0.
   const float range = fminf(s.distance(key_value(extremes.lowest)), static_cast<float>(weight_bits + 1) / s.rate);
   s.bins_per_unit = range > 0.0F ? static_cast<float>(kBins) / range : 0.0F;
   return s;
 }
 
-// The first of `count` keys from `begin` on for which `is_past` holds, which it does from there on; all threads ask.
+// The first of `count` keys from `begin` on for which `is_past` holds; it must hold for all keys after it. Called by
+// all threads of the block.
 template <typename F>
 __device__ uint32_t first_key(uint32_t begin, uint64_t count, F is_past) {
   while (count > 0) {
@@ -108,7 +115,7 @@ __device__ uint32_t first_key(uint32_t begin, uint64_t count, F is_past) {
     const auto num_short = static_cast<uint64_t>(
         __syncthreads_count(offset < count && !is_past(begin + static_cast<uint32_t>(offset)) ? 1 : 0));
     if (num_short == 0) break;
-    // Past the last that falls short, before the first that does not.
+    // Continue after the last key for which it does not hold, before the first for which it does.
     const uint64_t skipped = (num_short - 1) * step + 1;
     begin += static_cast<uint32_t>(skipped);
     count = min(step - 1, count - skipped);
@@ -116,9 +123,9 @@ __device__ uint32_t first_key(uint32_t begin, uint64_t count, F is_past) {
   return begin;
 }
 
-// Candidates of the keys lowest to highest, which weigh `each`: one candidate, or several equal ones.
+// The candidates with keys from lowest to highest, each of weight `each`: one candidate, or several with equal logits.
 struct Place {
-  Tally before;  // all of larger logits
+  Tally before;  // of all candidates with larger logits
   uint64_t each;
   uint32_t lowest;
   uint32_t highest;
@@ -161,7 +168,7 @@ __device__ void write_member(Shared& s, const float* row, int vocab, const Scale
     const uint32_t key = order_key(logit);
     return key >= place.lowest && key <= place.highest && scale.weight(logit) > 0;
   };
-  // A warp has a stretch of whole batches, counts what is in it, and looks closer if the token is there.
+  // Each warp counts the members in its own range of whole batches; the warp whose range holds the token then finds it.
   const int stretch = static_cast<int>(ceil_div(ceil_div(vocab, kWarps), kBatch * kWarp)) * kBatch * kWarp;
   const int begin = min(warp * stretch, vocab);
   const int end = min(begin + stretch, vocab);
@@ -178,14 +185,14 @@ __device__ void write_member(Shared& s, const float* row, int vocab, const Scale
 #pragma unroll
     for (int b = 0; b < kBatch; ++b) {
       const int i = first + b * kWarp + lane;
-      v[b] = i < end ? row[i] : -INFINITY;  // whose key no candidate has
+      v[b] = i < end ? row[i] : -INFINITY;  // never a member: its weight is 0
     }
 #pragma unroll
     for (int b = 0; b < kBatch; ++b) {
       const uint32_t members = __ballot_sync(~0U, is_member(v[b]));
       const auto lower = static_cast<uint32_t>(__popc(members & ((1U << lane) - 1)));
       if ((members >> lane & 1U) != 0 && lower == skip) *token = first + b * kWarp + lane;
-      skip -= static_cast<uint32_t>(__popc(members));  // below 0, that is huge, once it is found
+      skip -= static_cast<uint32_t>(__popc(members));  // wraps around to a huge number once the token is found
     }
   }
 }
@@ -193,15 +200,17 @@ __device__ void write_member(Shared& s, const float* row, int vocab, const Scale
 __global__ void __launch_bounds__(kThreads)
     pick_tokens_kernel(const float* logits, const TokenDraw* draws, int vocab, int weight_bits, int32_t* tokens) {
   __shared__ Shared s;
-  wait_for_predecessor();
+  wait_for_previous_kernel();
   const float* row = logits + int64_t{blockIdx.x} * vocab;
   const TokenDraw draw = draws[blockIdx.x];
   int32_t* token = tokens + blockIdx.x;
 
   const Extremes extremes = find_extremes(s, row, vocab);
-  const bool is_finite = extremes.largest < kInfinityKey && extremes.lowest > kMinusInfinityKey;
-  if (!is_finite || draw.temperature == 0.0) {
-    if (threadIdx.x == 0) *token = is_finite ? extremes.largest_id : kNoToken;
+  // Keys of NaN are above that of infinity or below that of -infinity, by their sign.
+  const bool is_valid =
+      extremes.largest < kInfinityKey && extremes.largest > kMinusInfinityKey && extremes.lowest >= kMinusInfinityKey;
+  if (!is_valid || draw.temperature == 0.0) {
+    if (threadIdx.x == 0) *token = is_valid ? extremes.largest_id : kNoToken;
     return;
   }
 
@@ -214,11 +223,11 @@ __global__ void __launch_bounds__(kThreads)
   Tally total;
   const Bin first = read_bins(s.bins, &total);
 
-  // Each question leaves less of the sum; the candidates it leaves are those before, so their order stays.
+  // Each search keeps a prefix of the candidates, so their order does not change.
   uint64_t kept = total.weight;
-  for (int question = 0; question < 3; ++question) {
-    const bool is_top_k = question == 0;
-    const bool is_top_p = question == 1;
+  for (int search = 0; search < 3; ++search) {
+    const bool is_top_k = search == 0;
+    const bool is_top_p = search == 1;
     uint64_t target = 0;
     if (is_top_k) {
       if (draw.top_k == 0 || draw.top_k >= total.count) continue;
@@ -235,20 +244,20 @@ __global__ void __launch_bounds__(kThreads)
     const uint64_t rest = target - measure(place.before, is_top_k);
     const uint64_t skip = is_top_k ? rest : rest / place.each;
     kept = place.before.weight + (skip + 1) * place.each;
-    if (question == 2) write_member(s, row, vocab, scale, place, static_cast<uint32_t>(skip), token);
+    if (search == 2) write_member(s, row, vocab, scale, place, static_cast<uint32_t>(skip), token);
   }
 }
 
 }  // namespace
 
-void pick_tokens(const float* logits, const TokenDraw* draws, int64_t rows, int64_t vocab, int32_t* tokens,
-                 cudaStream_t stream) {
-  EPS_CUDA_REQUIRE(vocab >= 1 && vocab <= kMaxPickVocab);
-  if (rows == 0) return;
-  int weight_bits = 62;  // so that `vocab` weights of 1 are at most 2^62
-  while ((int64_t{1} << (62 - weight_bits)) < vocab) --weight_bits;
-  launch_overlapped(pick_tokens_kernel, dim3(static_cast<unsigned>(rows)), kThreads, stream, logits, draws,
-                    static_cast<int>(vocab), weight_bits, tokens);
+void launch_pick_tokens(const PickTokensParams& p, cudaStream_t stream) {
+  EPS_CUDA_REQUIRE(p.vocab >= 1);
+  EPS_CUDA_REQUIRE_LE(p.vocab, kMaxPickVocab);
+  if (p.rows == 0) return;
+  int weight_bits = 62;  // so that `vocab` weights of 1 sum to at most 2^62
+  while ((int64_t{1} << (62 - weight_bits)) < p.vocab) --weight_bits;
+  launch_overlapped(pick_tokens_kernel, {.grid = static_cast<unsigned>(p.rows), .threads = kThreads}, stream, p.logits,
+                    p.draws, static_cast<int>(p.vocab), weight_bits, p.tokens);
 }
 
 }  // namespace eps::cuda

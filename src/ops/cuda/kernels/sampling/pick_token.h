@@ -1,7 +1,7 @@
-// Picking a token from each row of logits, as eps::TokenDraw says.
+// Sampling a token from each row of logits with the settings of an eps::TokenDraw.
 //
-// Order, Stream, Edge: as in elementwise.h. A row's token does not depend on the other rows, and is the same every
-// time: sums of weights are integers.
+// Contract: rows/norm.h. A row's token does not depend on the other rows and is the same every time, because weights
+// are summed as integers.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,20 @@ namespace eps::cuda {
 
 inline constexpr int64_t kMaxPickVocab = int64_t{1} << 30;
 
-// tokens [rows] int32 = what draws [rows] (device memory) pick from logits [rows, vocab] f32; kNoToken where a logit is
-// NaN or infinite.
-// A weight is f32, off by (3·|ln weight| + 4)·2^-24 of itself at most, and rounded to a multiple of 2^-k, the largest k
-// for which `vocab` of them cannot overflow: below half of that a token is never drawn.
-// Errors  kInternal for a vocabulary of no token or more than kMaxPickVocab
-void pick_tokens(const float* logits, const TokenDraw* draws, int64_t rows, int64_t vocab, int32_t* tokens,
-                 cudaStream_t stream);
+struct PickTokensParams {
+  const float* logits = nullptr;     // [rows, vocab]
+  const TokenDraw* draws = nullptr;  // [rows], in device memory
+  int64_t rows = 0;
+  int64_t vocab = 0;          // 1 to kMaxPickVocab
+  int32_t* tokens = nullptr;  // out [rows]
+};
+
+// tokens[i] = the token that draws[i] samples from row i; kNoToken where a logit is NaN or +infinity, or all are
+// -infinity. A token whose logit is -infinity is never sampled.
+//
+// A weight is f32 with a relative error of at most (3·|ln weight| + 4)·2^-24, rounded to a multiple of 2^-k, where k is
+// the largest for which the sum of `vocab` weights cannot overflow: a token with less than half of that is never
+// sampled. Errors  kInternal for a vocabulary of no token or more than kMaxPickVocab
+void launch_pick_tokens(const PickTokensParams& params, cudaStream_t stream);
 
 }  // namespace eps::cuda

@@ -1,7 +1,6 @@
-// Bins of candidates in shared memory: how many there are in each, what they weigh, where a running sum passes a
-// target.
-//
-// All functions but add_to_bin are called by all threads of a block, which has one for each bin.
+// Bins of candidates in shared memory: their counts, their sums of weights, and the bin in which a running sum exceeds
+// a target. All functions except add_to_bin are called by all threads of a block, which has as many threads as there
+// are bins.
 #pragma once
 
 #include "ops/cuda/kernels/device/device_vector.h"
@@ -11,9 +10,9 @@ namespace eps::cuda {
 inline constexpr int kBinBits = 10;
 inline constexpr int kBins = 1 << kBinBits;
 inline constexpr int kBinWarps = kBins / kWarp;
-static_assert(kBinWarps == kWarp, "a warp has one value of every warp");
+static_assert(kBinWarps == kWarp, "a warp holds one value of every warp");
 
-// Some candidates and the sum of their weights.
+// A number of candidates and the sum of their weights.
 struct Tally {
   uint32_t count;
   uint64_t weight;
@@ -51,7 +50,7 @@ __device__ __forceinline__ void clear_bins(BinMemory& s) {
   __syncthreads();
 }
 
-// Shared memory adds 32 bits at a time. Each overflow of the low half is seen by the one addition that makes it.
+// Atomic additions to shared memory are 32 bits wide. Exactly one addition observes each overflow of the low half.
 __device__ __forceinline__ void add_to_bin(BinMemory& s, int bin, uint64_t weight) {
   const auto low = static_cast<uint32_t>(weight);
   atomicAdd(&s.count[bin], 1U);
@@ -70,7 +69,7 @@ __device__ __forceinline__ Tally warp_inclusive_scan(Tally sum) {
   return sum;
 }
 
-// This thread's bin, once all threads have filled theirs; `total`: of all bins.
+// This thread's bin, after all threads have added their candidates; `total` is the sum over all bins.
 __device__ __forceinline__ Bin read_bins(BinMemory& s, Tally* total) {
   const int t = static_cast<int>(threadIdx.x);
   __syncthreads();
@@ -84,10 +83,10 @@ __device__ __forceinline__ Bin read_bins(BinMemory& s, Tally* total) {
   return {warps_before + sum - self, self, t};
 }
 
-// The bin, out of every thread's own, in which the running sum exceeds `target`: one does.
+// The bin in which the running sum first exceeds `target`; there is exactly one. `mine`: the calling thread's bin.
 __device__ __forceinline__ Bin find_bin(BinMemory& s, const Bin& mine, bool by_count, uint64_t target) {
   const uint64_t begin = measure(mine.before, by_count);
-  __syncthreads();  // all have read what was found before
+  __syncthreads();  // all threads have read the previous result
   if (begin <= target && target - begin < measure(mine.self, by_count)) s.found = mine;
   __syncthreads();
   return s.found;

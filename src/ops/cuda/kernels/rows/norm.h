@@ -1,0 +1,48 @@
+// RMS norms of rows.
+//
+// Contract of all row kernels (norm.h, rope.h, elementwise.h, sort_rows.h, expert_rows.h): pointers are device memory,
+// rows dense unless a stride (in elements) is given. Widths that are multiples of 8 over 16-byte aligned rows are read
+// 16 bytes at a time; any other width takes a scalar kernel.
+// Order   a result row depends on its own input row alone, not on how many rows come with it
+// Stream  enqueued on `stream`, never synchronises or allocates; may be captured into a graph. Launched with
+//         programmatic serialization: a kernel may start while its predecessor drains, and waits before it reads.
+// Errors  kInternal when a launch is refused or an argument is out of the stated range
+// Edge    zero rows launch nothing
+#pragma once
+
+#include <cstdint>
+
+#include "ops/cuda/cuda_check.h"
+
+namespace eps::cuda {
+
+template <typename In, typename Out>
+struct RmsNormParams {
+  const In* in = nullptr;  // [rows, width]
+  int64_t in_row_stride = 0;
+  const float* weight = nullptr;  // [width]
+  float eps = 0.0F;
+  int64_t rows = 0;
+  int width = 0;
+  Out* out = nullptr;  // [rows, width]; may be `in` with the same stride
+  int64_t out_row_stride = 0;
+};
+
+// out = in / rms(in) * weight per row. In, Out: nv_bf16 or float.
+template <typename In, typename Out>
+void launch_rms_norm(const RmsNormParams<In, Out>& params, cudaStream_t stream);
+
+struct AddRmsNormParams {
+  float* hidden = nullptr;         // [rows, width], updated in place
+  const nv_bf16* delta = nullptr;  // [rows, width]; null: nothing is added
+  const float* weight = nullptr;   // [width]
+  float eps = 0.0F;
+  int64_t rows = 0;
+  int width = 0;
+  nv_bf16* out = nullptr;  // [rows, width]
+};
+
+// hidden += delta, then out = bf16(hidden / rms(hidden) * weight).
+void launch_add_rms_norm(const AddRmsNormParams& params, cudaStream_t stream);
+
+}  // namespace eps::cuda

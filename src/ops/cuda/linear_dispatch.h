@@ -1,0 +1,50 @@
+// OpSet::linear on the GPU: which kernel each task runs on.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "ops/cuda/cublas_gemm.h"
+#include "ops/cuda/cuda_weights.h"
+#include "ops/cuda/grouped_gemm.h"
+#include "ops/op_set.h"
+
+namespace eps::cuda {
+
+// Experts that share a weight pool run as one grouped GEMM, a few rows on the kernels of small_linear.h, everything
+// else on cuBLAS.
+class LinearDispatch {
+ public:
+  LinearDispatch(CublasGemm& blas, GroupedGemm& grouped, DeviceList& list, cudaStream_t stream)
+      : blas_(blas), grouped_(grouped), list_(list), stream_(stream) {}
+
+  void limit_sms(int num_sms) { num_sms_ = num_sms; }  // 0: all
+
+  // See OpSet::linear.
+  void run(std::span<const LinearTask> tasks);
+  // act = silu · mul of the results, in the same kernel. False, and nothing done, where the tasks are not one grouped
+  // GEMM.
+  bool run_silu_mul(std::span<const LinearTask> tasks, const MutableTensorView& act);
+
+ private:
+  // Tasks whose weights share a pool, in its order, and whose rows are contiguous: the operands of one grouped GEMM.
+  struct GroupedTasks {
+    const CudaWeightPool* pool = nullptr;
+    std::vector<int64_t> rows;  // of every group
+    int64_t total = 0;
+  };
+  static std::optional<GroupedTasks> find_grouped(std::span<const LinearTask> tasks);
+  void run_grouped(const GroupedTasks& tasks, const nv_bf16* x, nv_bf16* y, GroupedEpilogue epilogue);
+  bool run_small_pair(const LinearTask& a, const LinearTask& b);
+  void run_one(const LinearTask& task);
+
+  CublasGemm& blas_;
+  GroupedGemm& grouped_;
+  DeviceList& list_;
+  cudaStream_t stream_;
+  int num_sms_ = 0;
+};
+
+}  // namespace eps::cuda
