@@ -149,7 +149,7 @@ class OpSet {
 
   // tokens[i] = what draws[i] picks from row i of logits [n, vocab] f32, n being the size of both spans. Waits for all
   // calls before it.
-  // Edge  a row in which a logit is NaN or infinite: kNoToken
+  // Edge  a logit of -infinity is never sampled; a row in which one is NaN or +infinity, or all are -infinity: kNoToken
   virtual void pick_tokens(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens) = 0;
 
   // --- attention ---

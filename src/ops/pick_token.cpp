@@ -13,28 +13,28 @@ namespace {
 
 struct Largest {
   float logit = 0.0F;
-  bool all_finite = false;
+  bool is_valid = false;  // no logit is NaN or +infinity, and not all are -infinity
 };
 
 Largest find_largest(std::span<const float> logits) {
-  // Sixteen maxima side by side become vector instructions: a step of a large batch picks from millions of logits.
+  // Sixteen maxima side by side become vector instructions: a step of a large batch samples from millions of logits.
   constexpr size_t kLanes = 16;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
   std::array<float, kLanes> top;
-  std::array<float, kLanes> poison{};  // v - v is 0 of numbers, else NaN
-  top.fill(-std::numeric_limits<float>::infinity());
+  std::array<uint32_t, kLanes> bad{};
+  top.fill(-kInfinity);
+  const auto add = [&](size_t lane, float v) {
+    top[lane] = v > top[lane] ? v : top[lane];
+    bad[lane] |= v < kInfinity ? 0U : 1U;  // NaN compares false
+  };
   size_t i = 0;
   for (; i + kLanes <= logits.size(); i += kLanes) {
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-      const float v = logits[i + lane];
-      top[lane] = v > top[lane] ? v : top[lane];
-      poison[lane] += v - v;
-    }
+    for (size_t lane = 0; lane < kLanes; ++lane) add(lane, logits[i + lane]);
   }
-  for (; i < logits.size(); ++i) {
-    top[0] = std::max(top[0], logits[i]);
-    poison[0] += logits[i] - logits[i];
-  }
-  return {*std::ranges::max_element(top), std::ranges::all_of(poison, [](float v) { return v == 0.0F; })};
+  for (; i < logits.size(); ++i) add(0, logits[i]);
+  const float largest = *std::ranges::max_element(top);
+  const bool is_any_bad = std::ranges::any_of(bad, [](uint32_t b) { return b != 0; });
+  return {largest, !is_any_bad && largest > -kInfinity};
 }
 
 struct Candidate {
@@ -62,7 +62,7 @@ std::vector<Candidate> best_candidates(std::span<const float> logits, int64_t to
 int32_t pick_token(std::span<const float> logits, const TokenDraw& draw) {
   EPS_CHECK(!logits.empty());
   const Largest largest = find_largest(logits);
-  if (!largest.all_finite) return kNoToken;
+  if (!largest.is_valid) return kNoToken;
   if (draw.temperature == 0.0) return static_cast<int32_t>(std::ranges::find(logits, largest.logit) - logits.begin());
 
   const std::vector<Candidate> candidates = best_candidates(logits, draw.top_k);
@@ -74,6 +74,8 @@ int32_t pick_token(std::span<const float> logits, const TokenDraw& draw) {
     weights.push_back(std::exp((static_cast<double>(c.logit) - top) / draw.temperature));
     total += weights.back();
   }
+  // Candidates of weight 0 are last in the order; the first one always weighs 1.
+  while (weights.back() == 0.0) weights.pop_back();
   size_t kept = weights.size();
   if (draw.top_p < 1.0) {
     double sum = 0;
@@ -86,7 +88,7 @@ int32_t pick_token(std::span<const float> logits, const TokenDraw& draw) {
     rest -= weights[i];
     if (rest < 0) return candidates[i].id;
   }
-  return candidates[kept - 1].id;  // rounding left a sliver of the interval
+  return candidates[kept - 1].id;  // rounding left a rest of the interval
 }
 
 void pick_tokens_on_host(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens) {

@@ -10,7 +10,7 @@
 namespace eps {
 
 // What `draw` picks from the logits of one row, of which there is one or more; sums are f64.
-// Edge  a logit that is NaN or infinite: kNoToken
+// Edge  a logit of -infinity is never sampled; one that is NaN or +infinity, or a row of -infinity alone: kNoToken
 int32_t pick_token(std::span<const float> logits, const TokenDraw& draw);
 
 // OpSet::pick_tokens, row by row.

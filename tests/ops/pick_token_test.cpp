@@ -59,6 +59,33 @@ TEST(PickToken, GreedyTakesTheFirstOfEqualLogitsWhereverItStands) {
   EXPECT_EQ(pick_token(std::vector<float>{-0.0F, 0.0F}, {}), 0);
 }
 
+// Masked logits are -infinity: never sampled, whatever the settings. A row without any candidate, NaN and +infinity are
+// errors of the model.
+TEST(PickToken, MaskedTokensAreNeverSampled) {
+  constexpr float kMasked = -std::numeric_limits<float>::infinity();
+  const std::vector<float> logits = {kMasked, 0.5F, kMasked, 0.25F, kMasked};
+  EXPECT_EQ(pick_token(logits, {}), 1);
+  for (const double temperature : {1e-6, 1.0, 1e9, 1e300}) {
+    for (const int64_t top_k : {0, 1, 2, 4, 5}) {
+      for (const double top_p : {1.0, 0.5}) {
+        for (const double uniform : {0.0, 0.4, 1 - 0x1p-53}) {
+          const int32_t token = pick_token(logits, {temperature, top_k, top_p, uniform});
+          EXPECT_TRUE(token == 1 || token == 3) << token << " with temperature " << temperature << ", top_k " << top_k;
+        }
+      }
+    }
+  }
+  for (const size_t size : {1U, 16U, 40U}) {
+    std::vector<float> row(size, kMasked);
+    EXPECT_EQ(pick_token(row, {}), kNoToken) << size;
+    EXPECT_EQ(pick_token(row, {.temperature = 1.0, .uniform = 0.5}), kNoToken) << size;
+    row.back() = -1.0F;
+    EXPECT_EQ(pick_token(row, {}), static_cast<int32_t>(size - 1));
+    row.front() = -kMasked;
+    EXPECT_EQ(pick_token(row, {}), kNoToken) << size;
+  }
+}
+
 TEST(PickToken, OpSetsPickRowByRow) {
   const std::vector<float> logits = {0.0F, 2.0F, 1.0F, 5.0F, 4.0F, 3.0F};
   const std::vector<TokenDraw> draws = {{}, {.temperature = 1.0, .top_k = 2, .uniform = 0.9}};

@@ -37,9 +37,11 @@ class SamplingOracle {
   // Whether `token` is picked when all sums are off by no more than `rounding` explains. Where no boundary is that
   // close, one token is.
   bool allows(const TokenDraw& draw, const WeightRounding& rounding, int32_t token) const {
-    if (!std::all_of(logits_.begin(), logits_.end(), [](float v) { return std::isfinite(v); }))
-      return token == kNoToken;
+    const bool is_any_bad =
+        std::any_of(logits_.begin(), logits_.end(), [](float v) { return std::isnan(v) || (std::isinf(v) && v > 0); });
+    if (is_any_bad || std::isinf(logit(order_.front()))) return token == kNoToken;
     if (token < 0 || token >= std::ssize(logits_)) return false;
+    if (std::isinf(logit(token))) return false;  // masked
     if (draw.temperature == 0.0) return token == order_.front();
     const size_t n = order_.size();
     const size_t best = draw.top_k > 0 ? std::min(n, static_cast<size_t>(draw.top_k)) : n;
@@ -98,8 +100,16 @@ inline std::vector<PickRow> pick_rows(int64_t vocab, RandomValues& random) {
   out.push_back({"large", random.normal(vocab, 1e4)});
   out.push_back({"both zeros", std::vector<float>(last + 1, 0.0F)});
   for (size_t i = 0; i <= last; i += 2) out.back().logits[i] = -0.0F;
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
-                          -std::numeric_limits<float>::infinity()}) {
+  constexpr float kMasked = -std::numeric_limits<float>::infinity();
+  out.push_back({"all but the last masked", std::vector<float>(last + 1, kMasked)});
+  out.back().logits[last] = -3.0F;
+  out.push_back({"every other one masked", random.normal(vocab)});
+  for (size_t i = 1; i <= last; i += 2) out.back().logits[i] = kMasked;
+  out.push_back({"all masked", std::vector<float>(last + 1, kMasked)});
+  out.push_back({"masked and infinite", std::vector<float>(last + 1, kMasked)});
+  out.back().logits[last / 2] = -kMasked;
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN(),
+                          std::numeric_limits<float>::infinity(), kMasked}) {
     for (const size_t at : {size_t{0}, last / 2, last}) {
       out.push_back({fmt::format("{} at {}", bad, at), random.normal(vocab)});
       out.back().logits[at] = bad;

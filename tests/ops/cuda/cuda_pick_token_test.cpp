@@ -1,4 +1,4 @@
-// Picking tokens on the GPU against sorted candidates, over edge shapes.
+// Sampling tokens on the GPU against sorted candidates, over edge shapes.
 #include "support/gpu_test.h"
 #include "support/sampling_oracle.h"
 
@@ -7,8 +7,8 @@ namespace {
 
 class CudaPickTokenTest : public test::GpuTest {
  protected:
-  // One row a draw, each its own turn of the same logits, so that rows differ in their tokens.
-  static std::vector<float> turned(const std::vector<float>& logits, size_t rows) {
+  // One row per draw, each a different rotation of the same logits, so that rows differ in their tokens.
+  static std::vector<float> rotated(const std::vector<float>& logits, size_t rows) {
     std::vector<float> out;
     for (size_t r = 0; r < rows; ++r) {
       const auto middle = logits.begin() + static_cast<int64_t>(r % logits.size());
@@ -28,13 +28,13 @@ class CudaPickTokenTest : public test::GpuTest {
   }
 };
 
-TEST_F(CudaPickTokenTest, PicksWhatSortedCandidatesSay) {
+TEST_F(CudaPickTokenTest, AgreesWithSortedCandidates) {
   for (const int64_t vocab : test::kPickVocabs) {
     const auto all = test::pick_draws(vocab, random_);
     for (const test::PickRow& row : test::pick_rows(vocab, random_)) {
       // All settings in one call; of a large vocabulary some.
       const auto draws = test::some_of(all, vocab > 2000 || test::is_brief() ? 37 : 1, random_);
-      const auto logits = turned(row.logits, draws.size());
+      const auto logits = rotated(row.logits, draws.size());
       const auto tokens = pick(logits, vocab, draws);
       const auto width = static_cast<size_t>(vocab);
       for (size_t r = 0; r < draws.size(); ++r) {
@@ -67,7 +67,7 @@ TEST_F(CudaPickTokenTest, ARowAloneGetsItsTokenOfTheBatchEveryTime) {
   EXPECT_TRUE(pick({}, kVocab, {}).empty());
 }
 
-// The frequencies of the softmax: what a picker that is wrong in the same way as its oracle's idea of it would miss.
+// The frequencies of the softmax, which do not depend on the oracle.
 TEST_F(CudaPickTokenTest, DrawsWithTheProbabilitiesOfTheSoftmax) {
   const std::vector<float> row = {std::log(0.1F), std::log(0.4F), std::log(0.3F), std::log(0.2F)};
   constexpr size_t kDraws = 2000;
@@ -79,7 +79,7 @@ TEST_F(CudaPickTokenTest, DrawsWithTheProbabilitiesOfTheSoftmax) {
   }
   std::vector<int> count(row.size());
   for (const int32_t token : pick(logits, 4, draws)) ++count.at(static_cast<size_t>(token));
-  // Each boundary between neighbours falls into one of the even steps.
+  // Each boundary between two tokens falls into one of the even steps.
   for (size_t id = 0; id < row.size(); ++id) EXPECT_NEAR(count[id], std::exp(row[id]) * kDraws, 1.001) << id;
 }
 
