@@ -43,6 +43,8 @@ std::string hint_for(cudaError_t error) {
     case cudaErrorECCUncorrectable:
     case cudaErrorDevicesUnavailable:
     case cudaErrorSystemNotReady: return "nvidia-smi -q: the GPU reports a fault or is not available";
+    case cudaErrorInsufficientDriver:
+    case cudaErrorNoDevice: return "a machine with an NVIDIA GPU and a driver for CUDA 13";
     default: return "";
   }
 }
