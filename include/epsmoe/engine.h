@@ -17,6 +17,12 @@
 
 namespace eps {
 
+// Something about a model's files that opening them did not use, in one line.
+struct LoadNote {
+  std::string text;
+  bool is_warning = false;  // results may differ from those of other programs; else for the curious
+};
+
 struct EngineOptions {
   std::string model = {};             // a folder with config.json, safetensors and tokenizer.json; or a preset's name
   bool dummy_weights = false;         // random weights; `model` then needs no weights, and may be a preset's name
@@ -33,6 +39,7 @@ struct EngineOptions {
   int64_t comm_timeout_ms = 300'000;  // a rank waiting longer for another one fails
   // Called while weights load, with bytes done and bytes in all.
   std::function<void(uint64_t, uint64_t)> on_load_progress = {};
+  std::function<void(const LoadNote&)> on_note = {};  // called before weights load
 };
 
 struct SamplingOptions {

@@ -29,8 +29,12 @@ inline constexpr int kInterruptedExit = 130;  // 128 + SIGINT, as shells expect
 inline constexpr uint64_t kMaxTextBytes = uint64_t{256} << 20;
 
 // Engine flags shared by all commands that run a model: -m/--model, --load-format, --device, --dtype, --ep,
-// --eps-pipeline, --threads, --max-num-batched-tokens, --max-model-len. `options` outlives the app.
+// --eps-pipeline, --threads, --max-num-batched-tokens, --max-model-len, -v/--verbose. `options` outlives the app and
+// stays where it is.
 void add_engine_flags(CLI::App& command, EngineOptions& options);
+
+// One line on stderr.
+void print_note(const LoadNote& note);
 
 // The memory of this machine; 0 where the system does not say.
 double machine_memory_gb();

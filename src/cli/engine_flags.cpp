@@ -57,8 +57,18 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       .add_option("--max-num-batched-tokens", options.max_num_batched_tokens,
                   "Most tokens of one prefill step; longer prompts take several. (perplexity: at least one window)")
       ->capture_default_str();
+  options.on_note = [](const LoadNote& note) {
+    if (note.is_warning) print_note(note);
+  };
+  group.add_flag_callback(
+      "-v,--verbose", [&options] { options.on_note = print_note; },
+      "Say what of the model's files is not used: unknown keys, skipped weights");
   group.add_option("--max-model-len", options.max_model_len, "Context in tokens (0: what the model was made for)")
       ->capture_default_str();
+}
+
+void print_note(const LoadNote& note) {
+  fmt::print(stderr, "epsmoe: {}: {}\n", note.is_warning ? "warning" : "note", printable(note.text, 2000));
 }
 
 CLI::Validator whole_number_from(uint64_t least) {

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "base/error.h"
 #include "cli/command.h"
 #include "engine/model_folder.h"
 #include "io/json.h"
@@ -82,6 +83,15 @@ void print_text(const ModelFolder& folder, const std::string& name) {
     }
   }
   fmt::print("  kv cache    {} a token\n", size_text(static_cast<double>(cache_bytes_per_token(s))));
+  for (const std::string& key : folder.unknown_keys) fmt::print("  unknown     {}\n", printable(key));
+  const WeightCensus& w = folder.weights;
+  for (const auto& [label, names] :
+       {std::pair("skipped", &w.skipped), std::pair("not used", &w.suspicious), std::pair("no place", &w.misplaced)}) {
+    if (!names->empty()) fmt::print("  {:<11} {} weights: {}\n", label, names->size(), summarize(w, *names));
+  }
+  for (const LoadNote& note : folder.notes) {
+    fmt::print("  {:<11} {}\n", note.is_warning ? "warning" : "note", printable(note.text, 2000));
+  }
   fmt::print("  weights of one rank, by --ep:\n");
   for (const RankMemory& m : memory_by_ep(folder)) fmt::print("    {:>4}  {:>10}\n", m.ep, size_text(m.weight_bytes));
 }
@@ -94,6 +104,8 @@ Json to_json(const ModelFolder& folder, const std::string& name) {
   if (folder.checkpoint) {
     for (const auto& [dtype, totals] : folder.checkpoint->dtype_totals()) dtypes[dtype] = totals.num_bytes;
   }
+  Json notes = Json::array();
+  for (const LoadNote& note : folder.notes) notes.push_back({{"text", note.text}, {"warning", note.is_warning}});
   return {{"model", name},
           {"family", s.family},
           {"parameters", s.total_parameters()},
@@ -107,6 +119,11 @@ Json to_json(const ModelFolder& folder, const std::string& name) {
           {"top_k", s.moe.gate.top_k},
           {"kv_cache_bytes_per_token", cache_bytes_per_token(s)},
           {"bytes_by_dtype", dtypes},
+          {"unknown_keys", folder.unknown_keys},
+          {"skipped_weights", folder.weights.skipped},
+          {"suspicious_weights", folder.weights.suspicious},
+          {"misplaced_weights", folder.weights.misplaced},
+          {"notes", notes},
           {"memory_per_rank", by_ep}};
 }
 

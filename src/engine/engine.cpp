@@ -48,6 +48,10 @@ class EngineImpl final : public Engine {
     group.num_ranks = options.ep;
     group.pipeline = parse_pipeline_option(options.eps_pipeline);
     group.record_trace = options.record_trace;
+    if (folder_.checkpoint) refuse_misplaced(folder_.weights, *folder_.checkpoint);
+    if (options.on_note) {
+      for (const LoadNote& note : folder_.notes) options.on_note(note);
+    }
     // What the command line got wrong is said before the weights are read.
     check_rank_options(folder_.spec, group);
     auto comms =
@@ -70,8 +74,9 @@ class EngineImpl final : public Engine {
          options.emulate_link.empty() ? std::nullopt : std::optional(parse_link_spec(options.emulate_link))});
     group.profile = std::move(profile.profile);
     profile_note_ = std::move(profile.note);
-    auto source = folder_.checkpoint ? make_checkpoint_source(*folder_.checkpoint) : make_dummy_source();
-    const uint64_t total = source->total_bytes();
+    auto source =
+        folder_.checkpoint ? make_checkpoint_source(*folder_.checkpoint, *folder_.names) : make_dummy_source();
+    const uint64_t total = folder_.weights.used_bytes;
     model_ = Model::load(folder_.spec, *folder_.family, std::move(source), *ops.front(), [&](uint64_t done) {
       if (options_.on_load_progress) options_.on_load_progress(done, total);
     });
@@ -139,7 +144,7 @@ class EngineImpl final : public Engine {
                               const std::function<bool(int64_t, int64_t)>& keep_going) override {
     require_tokenizer();
     const int32_t bos = bos_token(folder_);
-    const std::vector<int32_t> ids = folder_.tokenizer->encode(text, false);
+    const std::vector<int32_t> ids = encode_text(folder_, text);
     if (ids.empty())
       fail(ErrorKind::kInput, "text", {.what = "is empty", .got = "", .wanted = "some text", .hint = ""});
     PerplexityResult result;
@@ -242,7 +247,7 @@ class EngineImpl final : public Engine {
 
   int64_t num_parameters() const override { return folder_.spec.total_parameters(); }
   uint64_t weight_bytes() const override {
-    return folder_.checkpoint ? folder_.checkpoint->total_bytes()
+    return folder_.checkpoint ? folder_.weights.used_bytes
                               : static_cast<uint64_t>(folder_.spec.total_parameters()) * size_of(DType::kBF16);
   }
   int64_t max_model_len() const override { return max_model_len_; }
@@ -322,7 +327,7 @@ class EngineImpl final : public Engine {
   }
 
   EngineOptions options_;
-  ModelFolder folder_;  // before model_: the embedding is read from its checkpoint
+  ModelFolder folder_;  // before model_, which keeps a source of its checkpoint
   int64_t max_model_len_ = 0;
   std::unique_ptr<Model> model_;
   std::unique_ptr<RankGroup> ranks_;

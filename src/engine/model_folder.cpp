@@ -1,10 +1,13 @@
 #include "engine/model_folder.h"
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 
 #include "base/error.h"
 #include "io/file.h"
+#include "model/checkpoint_keys.h"
+#include "tensor/widen.h"
 
 namespace eps {
 namespace {
@@ -17,26 +20,148 @@ std::string preset_names() {
   return out;
 }
 
+void warn(ModelFolder& folder, std::string text) {
+  folder.notes.push_back({.text = std::move(text), .is_warning = true});
+}
+
+void note(ModelFolder& folder, std::string text) {
+  folder.notes.push_back({.text = std::move(text), .is_warning = false});
+}
+
+void look_up_keys(ModelFolder& folder, CheckpointFile file, const JsonObject& object) {
+  KeyReport report = check_keys(file, object);
+  for (std::string& warning : report.warnings) warn(folder, std::move(warning));
+  if (report.unknown.empty()) return;
+  const std::string name = fs::path(object.where()).filename().string();
+  std::string keys;
+  for (const std::string& key : report.unknown) {
+    folder.unknown_keys.push_back(fmt::format("{}: {}", name, key));
+    keys += fmt::format("{}\"{}\"", keys.empty() ? "" : ", ", printable(key, 80));
+  }
+  note(folder, fmt::format("{}: unknown key{} {}", object.where(), report.unknown.size() == 1 ? "" : "s", keys));
+}
+
+// What rope_parameters says and rope_scaling, which is taken instead, does not.
+void warn_about_rope(ModelFolder& folder, const JsonObject& config) {
+  const auto taken = config.optional_child("rope_scaling");
+  const auto other = config.optional_child("rope_parameters");
+  if (!taken || !other || taken->value().empty()) return;
+  const auto theta = other->optional<double>("rope_theta");
+  if (theta && *theta != folder.spec.attention.rope.theta) {
+    warn(folder, fmt::format("{}: rope_scaling replaces rope_parameters, whose rope_theta = {} has no effect",
+                             config.where(), *theta));
+  } else {
+    note(folder, fmt::format("{}: rope_scaling replaces rope_parameters", config.where()));
+  }
+}
+
 void read_spec(ModelFolder& folder, const Json& config, const std::string& where) {
   const JsonObject object(config, where);
   folder.family = &find_family(object);
   folder.spec = folder.family->read_config(object);
+  look_up_keys(folder, CheckpointFile::kConfig, object);
+  for (const char* key : {"rope_parameters", "rope_scaling"}) {
+    if (const auto rope = object.optional_child(key)) look_up_keys(folder, CheckpointFile::kRope, *rope);
+  }
+  warn_about_rope(folder, object);
 }
 
 void open_tokenizer(ModelFolder& folder, const std::string& dir) {
-  const fs::path path = fs::path(dir) / "tokenizer.json";
-  folder.tokenizer = Tokenizer::from_file(path.string());
+  const std::string path = join_path(dir, "tokenizer.json");
+  const Json json = read_json_file(path);
+  const JsonObject object(json, path);
+  folder.tokenizer = Tokenizer::from_object(object);
+  look_up_keys(folder, CheckpointFile::kTokenizer, object);
   if (folder.tokenizer->vocab_size() > folder.spec.vocab_size) {
-    fail(ErrorKind::kInput, path.string(),
-         {.what = "has more tokens than the model",
-          .got = std::to_string(folder.tokenizer->vocab_size()),
-          .wanted = fmt::format("at most vocab_size = {}", folder.spec.vocab_size),
-          .hint = "the tokenizer.json that belongs to this checkpoint"});
+    note(folder, fmt::format("{}: has {} tokens and the model {}; texts with one of the others are refused", path,
+                             folder.tokenizer->vocab_size(), folder.spec.vocab_size));
   }
-  const fs::path config_path = fs::path(dir) / "tokenizer_config.json";
-  if (!file_exists(config_path.string())) return;
-  const Json config = read_json_file(config_path.string());
-  folder.add_bos = JsonObject(config, config_path.string()).get_or<bool>("add_bos_token", false);
+  const std::string config_path = join_path(dir, "tokenizer_config.json");
+  if (!file_exists(config_path)) return;
+  const Json config = read_json_file(config_path, kPythonJson);
+  const JsonObject settings(config, config_path);
+  look_up_keys(folder, CheckpointFile::kTokenizerConfig, settings);
+  folder.add_bos = settings.get_or<bool>("add_bos_token", false);
+}
+
+// Settings in config.json, where transformers once kept them, count when there is no generation_config.json.
+void open_generation_config(ModelFolder& folder, const std::string& dir, const Json& config) {
+  const std::string path = join_path(dir, "generation_config.json");
+  if (!file_exists(path)) {
+    folder.generation = parse_generation_config(JsonObject(config, join_path(dir, "config.json")));
+    return;
+  }
+  const Json json = read_json_file(path, kPythonJson);
+  const JsonObject object(json, path);
+  folder.generation = parse_generation_config(object);
+  look_up_keys(folder, CheckpointFile::kGenerationConfig, object);
+}
+
+// Whether two stored weights have the same values, whatever their dtypes. Reads them in pieces, up to the first
+// difference.
+bool are_equal(const Checkpoint& checkpoint, const std::string& a, const std::string& b, const Shape& shape) {
+  const DType type_a = checkpoint.type(a, shape).dtype;
+  const DType type_b = checkpoint.type(b, shape).dtype;
+  constexpr int64_t kPiece = int64_t{1} << 20;  // values: a few megabytes
+  Buffer bytes_a;
+  Buffer bytes_b;
+  std::vector<float> values_a;
+  std::vector<float> values_b;
+  for (int64_t begin = 0; begin < shape.numel(); begin += kPiece) {
+    const Shape piece{std::min(kPiece, shape.numel() - begin)};
+    const MutableTensorView view_a = bytes_a.view(type_a, piece);
+    const MutableTensorView view_b = bytes_b.view(type_b, piece);
+    const auto read = [&](const std::string& name, const MutableTensorView& view) {
+      checkpoint.file(name).read_bytes(checkpoint.info(name), static_cast<uint64_t>(begin) * size_of(view.dtype()),
+                                       {static_cast<std::byte*>(view.data()), view.num_bytes()});
+    };
+    read(a, view_a);
+    read(b, view_b);
+    if (type_a == type_b) {
+      if (std::memcmp(view_a.data(), view_b.data(), view_a.num_bytes()) != 0) return false;
+      continue;
+    }
+    values_a.resize(static_cast<size_t>(piece.numel()));
+    values_b.resize(values_a.size());
+    widen_to_f32(view_a, values_a.data());
+    widen_to_f32(view_b, values_b.data());
+    if (values_a != values_b) return false;
+  }
+  return true;
+}
+
+// A checkpoint that says "tied" and stores another output matrix means the matrix, as transformers 5 reads it.
+void untie_if_different(ModelFolder& folder) {
+  if (!folder.spec.tie_embeddings) return;
+  const GlobalNames globals = folder.family->global_names();
+  const std::string embedding = folder.names->stored(globals.embedding);
+  const std::string lm_head = folder.names->stored(globals.lm_head);
+  if (!folder.checkpoint->has(lm_head) || !folder.checkpoint->has(embedding) || lm_head == embedding) return;
+  if (are_equal(*folder.checkpoint, embedding, lm_head, {folder.spec.vocab_size, folder.spec.hidden})) return;
+  folder.spec.tie_embeddings = false;
+  warn(folder, fmt::format("{}: tie_word_embeddings is true, but \"{}\" differs from \"{}\": the stored matrix is used",
+                           folder.checkpoint->config_path(), lm_head, embedding));
+}
+
+void look_at_weights(ModelFolder& folder) {
+  const Checkpoint& checkpoint = *folder.checkpoint;
+  for (const std::string& text : checkpoint.notes()) note(folder, fmt::format("{}: {}", checkpoint.dir(), text));
+  folder.names.emplace(folder.spec, *folder.family, checkpoint);
+  if (folder.names->prefix() != folder.names->family_prefix()) {
+    note(folder, fmt::format("{}: weights are named \"{}…\" instead of \"{}…\"", checkpoint.dir(),
+                             folder.names->prefix(), folder.names->family_prefix()));
+  }
+  untie_if_different(folder);
+  folder.weights = take_census(folder.spec, *folder.family, checkpoint, *folder.names);
+  const WeightCensus& w = folder.weights;
+  if (!w.suspicious.empty()) {
+    warn(folder,
+         fmt::format("{}: weights that this model does not use: {}", checkpoint.dir(), summarize(w, w.suspicious)));
+  }
+  if (!w.skipped.empty()) {
+    note(folder, fmt::format("{}: skipped weights that the forward pass does not use: {}", checkpoint.dir(),
+                             summarize(w, w.skipped)));
+  }
 }
 
 }  // namespace
@@ -73,14 +198,17 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
               "a folder with config.json and safetensors files, or --load-format dummy with one of " + preset_names()});
   }
   if (dummy) {
-    const fs::path path = fs::path(model) / "config.json";
-    read_spec(folder, read_json_file(path.string()), path.string());
+    const std::string path = join_path(model, "config.json");
+    const Json config = read_json_file(path, kPythonJson);
+    read_spec(folder, config, path);
+    open_generation_config(folder, model, config);
   } else {
     folder.checkpoint = std::make_unique<Checkpoint>(Checkpoint::open(model));
     read_spec(folder, folder.checkpoint->config(), folder.checkpoint->config_path());
+    open_generation_config(folder, model, folder.checkpoint->config());
+    look_at_weights(folder);
   }
   if (file_exists(join_path(model, "tokenizer.json"))) open_tokenizer(folder, model);
-  folder.generation = read_generation_config(model);
   return folder;
 }
 
@@ -90,21 +218,43 @@ DType stored_dtype(const ModelFolder& folder) {
   if (!folder.checkpoint) return most;
   for (const auto& [name, totals] : folder.checkpoint->dtype_totals()) {
     const std::optional<DType> dtype = parse_dtype(name);
-    if (!dtype || totals.num_bytes <= bytes) continue;
+    const bool is_weight = dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
+    if (!is_weight || totals.num_bytes <= bytes) continue;
     most = *dtype;
     bytes = totals.num_bytes;
   }
   return most;
 }
 
-std::vector<int32_t> encode_prompt(const ModelFolder& folder, std::string_view text) {
+namespace {
+
+std::vector<int32_t> encode(const ModelFolder& folder, std::string_view text, bool add_special_tokens) {
   EPS_CHECK(folder.tokenizer.has_value());
-  std::vector<int32_t> ids = folder.tokenizer->encode(text, true);
+  std::vector<int32_t> ids = folder.tokenizer->encode(text, add_special_tokens);
+  for (const int32_t id : ids) {
+    if (id < folder.spec.vocab_size) continue;
+    fail(ErrorKind::kInput, "text to encode",
+         {.what = "a token that the tokenizer has and the model does not",
+          .got = fmt::format("\"{}\", token {}", folder.tokenizer->id_to_token(id), id),
+          .wanted = fmt::format("tokens below vocab_size = {}", folder.spec.vocab_size),
+          .hint = "a text without it, or the tokenizer.json that belongs to this checkpoint"});
+  }
+  return ids;
+}
+
+}  // namespace
+
+std::vector<int32_t> encode_prompt(const ModelFolder& folder, std::string_view text) {
+  std::vector<int32_t> ids = encode(folder, text, true);
   if (folder.add_bos) {
     const int32_t bos = bos_token(folder);
     if (ids.empty() || ids.front() != bos) ids.insert(ids.begin(), bos);
   }
   return ids;
+}
+
+std::vector<int32_t> encode_text(const ModelFolder& folder, std::string_view text) {
+  return encode(folder, text, false);
 }
 
 int32_t bos_token(const ModelFolder& folder) {

@@ -49,13 +49,16 @@ Checkpoint Checkpoint::open(const std::string& dir) {
   if (!file_exists(config_path)) {
     fail(ErrorKind::kInput, config_path, {"no config.json in the model folder", "", "", kFolderHint});
   }
-  checkpoint.config_ = read_json_file(config_path);
+  checkpoint.config_ = read_json_file(config_path, kPythonJson);
   const JsonObject must_be_object(checkpoint.config_, config_path);
 
   const std::string single = join_path(dir, "model.safetensors");
   const std::string index = join_path(dir, "model.safetensors.index.json");
   if (file_exists(single)) {
-    checkpoint.add_file(single);
+    checkpoint.add_shard("model.safetensors", {});
+    if (file_exists(index)) {
+      checkpoint.notes_.emplace_back("model.safetensors.index.json: not read, because model.safetensors is there, too");
+    }
   } else if (file_exists(index)) {
     checkpoint.open_shards(index);
   } else {
@@ -71,21 +74,29 @@ Checkpoint Checkpoint::open(const std::string& dir) {
 
 std::string Checkpoint::config_path() const { return join_path(dir_, "config.json"); }
 
-void Checkpoint::add_file(const std::string& path) {
-  files_.push_back(SafetensorsFile::open(path));
+// `shard_of` is the index's weight_map; empty when a single file holds all.
+void Checkpoint::add_shard(const std::string& shard, const std::map<std::string, std::string>& shard_of) {
+  files_.push_back(SafetensorsFile::open(join_path(dir_, shard)));
   const auto& tensors = files_.back().tensors();
+  size_t num_stale = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    const auto [it, inserted] = tensors_.emplace(tensors[i].name, Entry{files_.size() - 1, i});
-    if (!inserted) {
-      fail(ErrorKind::kInput, path,
-           {fmt::format("tensor \"{}\" is also in {}", printable(tensors[i].name, 120), files_[it->second.file].path()),
-            "", "every tensor in one shard", ""});
+    const auto listed = shard_of.find(tensors[i].name);
+    if (listed != shard_of.end() && listed->second != shard) {
+      ++num_stale;
+      continue;
     }
+    const auto [it, inserted] = tensors_.emplace(tensors[i].name, Entry{files_.size() - 1, i});
+    if (!inserted) it->second.other_file = files_.size() - 1;
+  }
+  if (num_stale > 0) {
+    notes_.push_back(fmt::format("{}: {} tensor{} passed over, because the index takes {} from another shard",
+                                 printable(shard, 120), num_stale, num_stale == 1 ? "" : "s",
+                                 num_stale == 1 ? "it" : "them"));
   }
 }
 
 void Checkpoint::open_shards(const std::string& index_path) {
-  const Json index = read_json_file(index_path);
+  const Json index = read_json_file(index_path, kPythonJson);
   const JsonObject weight_map = JsonObject(index, index_path).child("weight_map");
   std::map<std::string, std::string> shard_of;
   std::set<std::string> shards;
@@ -108,16 +119,12 @@ void Checkpoint::open_shards(const std::string& index_path) {
                       printable(missing.front(), 120)),
           "", "", "downloading the missing files"});
   }
-  for (const std::string& shard : shards) add_file(join_path(dir_, shard));
+  for (const std::string& shard : shards) add_shard(shard, shard_of);
   for (const auto& [tensor, shard] : shard_of) {
-    const auto it = tensors_.find(tensor);
-    const std::string path = join_path(dir_, shard);
-    if (it == tensors_.end() || files_[it->second.file].path() != path) {
-      fail(ErrorKind::kInput, path,
-           {fmt::format("tensor \"{}\" is not in this shard, but {} says so", printable(tensor, 120), index_path),
-            it == tensors_.end() ? "" : files_[it->second.file].path(), "",
-            "downloading the index and the shards again: they do not belong together"});
-    }
+    if (tensors_.contains(tensor)) continue;
+    fail(ErrorKind::kInput, join_path(dir_, shard),
+         {fmt::format("tensor \"{}\" is not in this shard, but {} says so", printable(tensor, 120), index_path), "", "",
+          "downloading the index and the shards again: they do not belong together"});
   }
 }
 
@@ -130,28 +137,30 @@ const Checkpoint::Entry& Checkpoint::find(std::string_view name) const {
                       nearest.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", printable(nearest, 120))),
           "", "", ""});
   }
+  if (it->second.other_file) {
+    fail(ErrorKind::kInput, files_[*it->second.other_file].path(),
+         {fmt::format("tensor \"{}\" is also in {}, and the index lists neither", printable(name, 120),
+                      files_[it->second.file].path()),
+          "", "every tensor in one shard", ""});
+  }
   return it->second;
 }
 
-TensorView Checkpoint::tensor(std::string_view name) const {
-  const Entry& entry = find(name);
-  return files_[entry.file].view(info(entry));
-}
+const TensorInfo& Checkpoint::info(std::string_view name) const { return info_of(find(name)); }
 
-TensorView Checkpoint::tensor(std::string_view name, const Shape& want) const {
-  const TensorView view = tensor(name);
-  if (view.shape() != want) {
-    fail(ErrorKind::kInput, files_[find(name).file].path(),
-         {fmt::format("tensor \"{}\" has the wrong shape", printable(name, 120)), view.shape().to_string(),
+const SafetensorsFile& Checkpoint::file(std::string_view name) const { return files_[find(name).file]; }
+
+TensorType Checkpoint::type(std::string_view name, const Shape& want) const {
+  const TensorType type = tensor_type(info(name), file(name).path());
+  if (type.shape != want) {
+    fail(ErrorKind::kInput, file(name).path(),
+         {fmt::format("tensor \"{}\" has the wrong shape", printable(name, 120)), type.shape.to_string(),
           want.to_string(), "checking that config.json belongs to these weights"});
   }
-  return view;
+  return type;
 }
 
-void Checkpoint::release(std::string_view name) const {
-  const Entry& entry = find(name);
-  files_[entry.file].release(info(entry));
-}
+OwnedTensor Checkpoint::read(std::string_view name) const { return file(name).read(info(name)); }
 
 std::vector<std::string> Checkpoint::names() const {
   std::vector<std::string> out;
@@ -175,10 +184,10 @@ uint64_t Checkpoint::total_bytes() const {
 std::map<std::string, DTypeTotals> Checkpoint::dtype_totals() const {
   std::map<std::string, DTypeTotals> totals;
   for (const auto& [name, entry] : tensors_) {
-    const TensorInfo& tensor = info(entry);
-    DTypeTotals& of_dtype = totals[std::string(to_string(tensor.dtype))];
+    const TensorInfo& tensor = info_of(entry);
+    DTypeTotals& of_dtype = totals[dtype_label(tensor)];
     ++of_dtype.num_tensors;
-    of_dtype.num_elements += static_cast<uint64_t>(tensor.shape.numel());
+    of_dtype.num_elements += tensor.num_elements;
     of_dtype.num_bytes += tensor.num_bytes();
   }
   return totals;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,9 +21,10 @@ struct DTypeTotals {
   uint64_t num_bytes = 0;
 };
 
-// Owns    the mapped files: views end with it. Move-only.
+// Owns    the open files. Move-only.
 // Threads const methods from any thread
-// Order   model.safetensors is taken when both it and model.safetensors.index.json are there
+// Order   model.safetensors is taken when both it and model.safetensors.index.json are there. Of several copies of a
+//         tensor the index says which is meant.
 // Edge    tensors of a shard that the index does not list are taken, too
 class Checkpoint {
  public:
@@ -35,33 +37,42 @@ class Checkpoint {
   std::string config_path() const;                // for error messages about config()
 
   bool has(std::string_view name) const { return tensors_.contains(name); }
-  // Errors  kInput when there is no such tensor, with the nearest name
-  TensorView tensor(std::string_view name) const;
-  // Errors  kInput also when its shape is another one
-  TensorView tensor(std::string_view name, const Shape& want) const;
-  // Gives the memory of a tensor back to the system; views stay valid and read from the disk again.
-  void release(std::string_view name) const;
+  // Errors  kInput when there is no such tensor (with the nearest name), or several that the index does not choose from
+  const TensorInfo& info(std::string_view name) const;
+  // The file a tensor lies in.  Errors  as info
+  const SafetensorsFile& file(std::string_view name) const;
+
+  // A tensor's shape and dtype, once it is needed.
+  // Errors  as info; kInput for a dtype that this program does not have and for a shape other than `want`
+  TensorType type(std::string_view name, const Shape& want) const;
+  // Errors  as type with any shape; kResource when the file was changed since it was opened (InputFile::read_at)
+  OwnedTensor read(std::string_view name) const;
 
   std::vector<std::string> names() const;  // sorted
   uint64_t num_parameters() const;         // elements of all tensors
   uint64_t total_bytes() const;
-  std::map<std::string, DTypeTotals> dtype_totals() const;  // by "bf16", "f32", …
+  std::map<std::string, DTypeTotals> dtype_totals() const;  // by dtype_label: "bf16", "f32", …
+
+  // What opening passed over: copies of tensors that the index takes from elsewhere, an index beside a single file.
+  const std::vector<std::string>& notes() const { return notes_; }
 
  private:
   struct Entry {
-    size_t file;    // in files_
-    size_t tensor;  // in files_[file].tensors()
+    size_t file;                            // in files_
+    size_t tensor;                          // in files_[file].tensors()
+    std::optional<size_t> other_file = {};  // another copy, between which nothing chooses
   };
 
-  void add_file(const std::string& path);
+  void add_shard(const std::string& shard, const std::map<std::string, std::string>& shard_of);
   void open_shards(const std::string& index_path);
   const Entry& find(std::string_view name) const;
-  const TensorInfo& info(const Entry& entry) const { return files_[entry.file].tensors()[entry.tensor]; }
+  const TensorInfo& info_of(const Entry& entry) const { return files_[entry.file].tensors()[entry.tensor]; }
 
   std::string dir_;
   Json config_;
   std::vector<SafetensorsFile> files_;
   std::map<std::string, Entry, std::less<>> tensors_;
+  std::vector<std::string> notes_;
 };
 
 // The candidate that is `name` but for a prefix, or that has the fewest edits from it; empty when none is near enough

@@ -18,12 +18,22 @@ namespace {
   std::string hint;
   if (code == ENOENT || code == ENOTDIR) hint = "checking the path";
   if (code == EACCES || code == EPERM) hint = "a file this user may read (ls -l shows who may)";
+  if (code == EMFILE) hint = "raising the limit of open files (ulimit -n)";
   fail(ErrorKind::kInput, path, {what, std::strerror(code), "", hint});
+}
+
+int64_t modification_time_ns(const struct stat& info) {
+  return int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
+}
+
+[[noreturn]] void fail_changed(const std::string& path, const std::string& what, const std::string& got,
+                               const std::string& wanted) {
+  fail(ErrorKind::kResource, path, {what, got, wanted, "again when no other program writes the file"});
 }
 
 }  // namespace
 
-InputFile::InputFile(const std::string& path) {
+InputFile::InputFile(const std::string& path) : path_(path) {
   // Looked at before it is opened, and opened without blocking: opening a FIFO would wait for a writer.
   struct stat info = {};
   if (::stat(path.c_str(), &info) != 0) fail_errno(path, "cannot open the file", errno);
@@ -41,11 +51,20 @@ InputFile::InputFile(const std::string& path) {
     fail_errno(path, "cannot read the file's size", code);
   }
   size_ = static_cast<uint64_t>(info.st_size);
+  modified_ns_ = modification_time_ns(info);
 }
 
+InputFile::InputFile(InputFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      fd_(std::exchange(other.fd_, -1)),
+      size_(other.size_),
+      modified_ns_(other.modified_ns_) {}
+
 InputFile& InputFile::operator=(InputFile&& other) noexcept {
+  std::swap(path_, other.path_);
   std::swap(fd_, other.fd_);
   std::swap(size_, other.size_);
+  std::swap(modified_ns_, other.modified_ns_);
   return *this;
 }
 
@@ -53,9 +72,46 @@ InputFile::~InputFile() {
   if (fd_ >= 0) ::close(fd_);
 }
 
+void InputFile::read_at(uint64_t offset, std::span<std::byte> to) const {
+  EPS_CHECK(offset <= size_ && to.size() <= size_ - offset, "{} bytes at {} of {}", to.size(), offset, size_);
+  size_t filled = 0;
+  while (filled < to.size()) {
+    const ssize_t count = ::pread(fd_, to.data() + filled, to.size() - filled, static_cast<off_t>(offset + filled));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail(ErrorKind::kResource, path_, {"cannot read the file", std::strerror(errno), "", ""});
+    if (count == 0) {
+      fail_changed(path_, "the file was cut short while it was being read", fmt::format("{} bytes", offset + filled),
+                   fmt::format("{}, as when it was opened", size_));
+    }
+    filled += static_cast<size_t>(count);
+  }
+  // After the bytes, so that no change of them is missed.
+  require_unchanged();
+}
+
+void InputFile::require_unchanged() const {
+  struct stat info = {};
+  if (::fstat(fd_, &info) != 0) {
+    fail(ErrorKind::kResource, path_, {"cannot read the file's time of change", std::strerror(errno), "", ""});
+  }
+  if (static_cast<uint64_t>(info.st_size) != size_) {
+    fail_changed(path_, "the file changed its size while it was being read", fmt::format("{} bytes", info.st_size),
+                 fmt::format("{}, as when it was opened", size_));
+  }
+  if (modification_time_ns(info) != modified_ns_) {
+    fail_changed(path_, "the file was changed while it was being read", "", "");
+  }
+}
+
 bool file_exists(const std::string& path) {
   struct stat info = {};
-  return ::stat(path.c_str(), &info) == 0;
+  if (::stat(path.c_str(), &info) == 0) return true;
+  const int code = errno;
+  if (code == ENOTDIR) return false;
+  if (code != ENOENT) fail_errno(path, "cannot tell whether the file is there", code);
+  if (::lstat(path.c_str(), &info) != 0) return false;
+  fail(ErrorKind::kInput, path,
+       {"the link leads to a file that is not there", "", "", "removing the link or restoring the file"});
 }
 
 std::string read_file(const std::string& path, uint64_t max_bytes) {
@@ -66,15 +122,7 @@ std::string read_file(const std::string& path, uint64_t max_bytes) {
           "checking that it is the right file"});
   }
   std::string bytes(file.size(), '\0');
-  size_t filled = 0;
-  while (filled < bytes.size()) {
-    const ssize_t count = ::read(file.fd(), bytes.data() + filled, bytes.size() - filled);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) fail_errno(path, "cannot read the file", errno);
-    if (count == 0) break;  // it shrank meanwhile
-    filled += static_cast<size_t>(count);
-  }
-  bytes.resize(filled);
+  file.read_at(0, std::as_writable_bytes(std::span(bytes)));
   return bytes;
 }
 

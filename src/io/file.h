@@ -1,34 +1,52 @@
 // Opening and reading files with errors a user can act on.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 namespace eps {
 
 // An open file descriptor of a regular file, closed on destruction. Move-only.
+//
+// Everything is read as of the moment of opening: a file that another program changes in place or cuts short afterwards
+// is an error and never a mixture. Replacing or deleting a file does no harm, because its old contents stay readable.
+//
+// Threads  read_at from any thread
 class InputFile {
  public:
   // Errors  kInput when the file is missing, is not a regular file, or may not be read
   explicit InputFile(const std::string& path);
-  InputFile(InputFile&& other) noexcept : fd_(other.fd_), size_(other.size_) { other.fd_ = -1; }
+  InputFile(InputFile&& other) noexcept;
   InputFile& operator=(InputFile&& other) noexcept;
   InputFile(const InputFile&) = delete;
   InputFile& operator=(const InputFile&) = delete;
   ~InputFile();
 
-  int fd() const { return fd_; }
+  const std::string& path() const { return path_; }
   uint64_t size() const { return size_; }
 
+  // Fills `to` with the bytes from `offset` on, which have to be in the file as it was opened.
+  // Errors  kResource when the file was changed or cut short since it was opened, or when the disk fails
+  void read_at(uint64_t offset, std::span<std::byte> to) const;
+
  private:
+  void require_unchanged() const;
+
+  std::string path_;
   int fd_ = -1;
   uint64_t size_ = 0;
+  int64_t modified_ns_ = 0;  // the time of the last change of the contents
 };
 
+// Whether there is something of that name, followed through links.
+// Errors  kInput when that cannot be told: a link that leads nowhere or in circles, a folder that may not be searched.
+//         A file that somebody put there must not count as absent.
 bool file_exists(const std::string& path);
 
 // The bytes of a whole file.
-// Errors  kInput as InputFile, or when it is larger than `max_bytes`
+// Errors  as InputFile; kInput when it is larger than `max_bytes`
 std::string read_file(const std::string& path, uint64_t max_bytes);
 
 // "dir/name", without doubling the slash.

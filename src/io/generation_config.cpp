@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "io/file.h"
 
 namespace eps {
 
@@ -30,13 +29,6 @@ GenerationConfig parse_generation_config(const JsonObject& object) {
   config.bos_token_ids = read_token_ids(object, "bos_token_id");
   config.eos_token_ids = read_token_ids(object, "eos_token_id");
   return config;
-}
-
-GenerationConfig read_generation_config(const std::string& dir) {
-  const std::string path = join_path(dir, "generation_config.json");
-  if (!file_exists(path)) return {};
-  const Json json = read_json_file(path);
-  return parse_generation_config(JsonObject(json, path));
 }
 
 }  // namespace eps

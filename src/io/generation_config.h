@@ -22,10 +22,7 @@ struct GenerationConfig {
   std::vector<int> eos_token_ids;  // empty when the file names none: config.json may
 };
 
-// Edge    without the file, the defaults
-// Errors  kInput for a file that is there but not readable or not meaningful
-GenerationConfig read_generation_config(const std::string& dir);
-
+// Errors  kInput for settings that are not meaningful
 GenerationConfig parse_generation_config(const JsonObject& object);
 
 // A token id field, written as an integer, a list of integers, or null; empty when absent. config.json has them, too.

@@ -3,7 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <iterator>
+#include <limits>
+#include <map>
 #include <utility>
 
 #include "base/error.h"
@@ -53,11 +57,57 @@ class TrackingIterator {
   const char** reached_;
 };
 
+// Python's literals for numbers that JSON cannot write, and stand-ins of the same length that are JSON.
+struct PythonLiteral {
+  std::string_view text;
+  std::string_view stand_in;
+  double value;
+};
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr std::array<PythonLiteral, 3> kPythonLiterals = {{{"NaN", "0e0", std::numeric_limits<double>::quiet_NaN()},
+                                                           {"Infinity", "1e000000", kInfinity},
+                                                           {"-Infinity", "-1e000000", -kInfinity}}};
+
+bool continues_word(char c) {
+  const bool is_letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+  return is_letter || (c >= '0' && c <= '9') || c == '+' || c == '-' || c == '.' || c == '_';
+}
+
+// Replaces the literals that stand outside of strings in `text`, so that offsets stay what they are.
+// Returns the values by the offset they begin at.
+std::map<size_t, double> replace_python_literals(std::string& text) {
+  std::map<size_t, double> values;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      if (c == '"') in_string = false;
+      continue;
+    }
+    if (c == '"') in_string = true;
+    if (c != 'N' && c != 'I' && c != '-') continue;
+    // Inside of a longer word or number a stand-in would make sense of what makes none.
+    if (i > 0 && continues_word(text[i - 1])) continue;
+    for (const PythonLiteral& literal : kPythonLiterals) {
+      const size_t end = i + literal.text.size();
+      if (text.compare(i, literal.text.size(), literal.text) != 0) continue;
+      if (end < text.size() && continues_word(text[end])) continue;
+      text.replace(i, literal.text.size(), literal.stand_in);
+      values.emplace(i, literal.value);
+      i += literal.text.size() - 1;
+      break;
+    }
+  }
+  return values;
+}
+
 // Builds the value while reading. The library's own builder lets a later duplicate key win and has no depth limit.
 class TreeBuilder : public nlohmann::json_sax<Json> {
  public:
-  TreeBuilder(std::string_view text, const std::string& where, int max_depth)
-      : text_(text), where_(where), max_depth_(max_depth), reached_(text.data()) {}
+  TreeBuilder(std::string_view text, const std::string& where, int max_depth,
+              const std::map<size_t, double>& literals = {})
+      : text_(text), where_(where), max_depth_(max_depth), literals_(literals), reached_(text.data()) {}
 
   TrackingIterator begin() { return {text_.data(), &reached_}; }
   TrackingIterator end() { return {text_.data() + text_.size(), &reached_}; }
@@ -67,7 +117,15 @@ class TreeBuilder : public nlohmann::json_sax<Json> {
   bool boolean(bool v) override { return add(v); }
   bool number_integer(number_integer_t v) override { return add(v); }
   bool number_unsigned(number_unsigned_t v) override { return add(v); }
-  bool number_float(number_float_t v, const string_t&) override { return add(v); }
+  bool number_float(number_float_t v, const string_t& token) override {
+    // The parser has read the byte after a number, unless the text ends with it.
+    const auto reached = static_cast<size_t>(reached_ - text_.data());
+    for (const size_t begin : {reached - token.size() - 1, reached - token.size()}) {
+      const auto found = literals_.find(begin);
+      if (found != literals_.end() && text_.substr(begin, token.size()) == token) return add(found->second);
+    }
+    return add(v);
+  }
   bool string(string_t& v) override { return add(std::move(v)); }
   bool binary(binary_t&) override { return false; }  // not reachable from text
   bool start_object(size_t) override { return open(Json::object()); }
@@ -134,6 +192,7 @@ class TreeBuilder : public nlohmann::json_sax<Json> {
   std::string_view text_;
   const std::string& where_;
   int max_depth_;
+  std::map<size_t, double> literals_;  // numbers that are not finite, by the offset of their stand-in
   const char* reached_;
   Json root_;
   std::vector<Json*> stack_;  // the containers that are still open, outermost first
@@ -155,7 +214,16 @@ Json parse_json(std::string_view text, const std::string& where, const JsonLimit
   if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
     fail_at(where, text, nul, "not valid JSON (a NUL byte)", "");
   }
-  TreeBuilder builder(text, where, limits.max_depth);
+  std::string replaced;
+  std::map<size_t, double> literals;
+  // Most files have none and need no copy.
+  const auto may_have = [text](const PythonLiteral& literal) { return text.find(literal.text) != text.npos; };
+  if (limits.python_literals && std::ranges::any_of(kPythonLiterals, may_have)) {
+    replaced = text;
+    literals = replace_python_literals(replaced);
+    text = replaced;
+  }
+  TreeBuilder builder(text, where, limits.max_depth, literals);
   Json::sax_parse(builder.begin(), builder.end(), &builder);
   return builder.take();
 }
@@ -168,6 +236,10 @@ std::string describe_json(const Json& value) {
   if (value.is_object()) return "an object";
   if (value.is_array()) return fmt::format("a list of {}", value.size());
   if (value.is_string()) return fmt::format("\"{}\"", printable(value.get_ref<const std::string&>(), 60));
+  if (value.is_number_float() && !std::isfinite(value.get<double>())) {
+    const auto number = value.get<double>();
+    return std::isnan(number) ? "NaN" : number > 0 ? "Infinity" : "-Infinity";
+  }
   return value.dump();
 }
 

@@ -18,10 +18,15 @@ using Json = nlohmann::json;
 struct JsonLimits {
   size_t max_bytes = size_t{128} << 20;  // the largest tokenizer.json files have about 30 MB
   int max_depth = 128;                   // bounds the recursion of everything that walks the result
+  // Python's json module writes and reads the literals NaN, Infinity and -Infinity, which JSON does not have.
+  bool python_literals = false;
 };
 
-// Stricter than RFC 8259 asks: no duplicate keys at any depth, no comments, no NaN or Infinity, no number outside the
-// range of double, no invalid UTF-8, nothing after the value.
+// For the files of a checkpoint, which Python programs write.
+inline constexpr JsonLimits kPythonJson = {.python_literals = true};
+
+// Stricter than RFC 8259 asks: no duplicate keys at any depth, no comments, no NaN or Infinity (but for
+// `python_literals`), no number outside the range of double, no invalid UTF-8, nothing after the value.
 //
 // Errors  kInput with `where`, line and column
 Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits = {});
@@ -42,7 +47,7 @@ std::string describe_json(const Json& value);
 //
 // A field that is null counts as absent: configurations are written both ways.
 // T is one of bool, int, int64_t, float, double, std::string, or a std::vector of these (a list in the file).
-// Integers are refused when written as 2.0 or 2e3; float and double take integers, too.
+// Integers are refused when written as 2.0 or 2e3; float and double take integers, too, and no NaN or Infinity.
 // Errors  kInput: the file, the path of the key, what it holds and what was wanted
 class JsonObject {
  public:

@@ -55,6 +55,7 @@ std::optional<T> convert(const Json& value) {
   } else if constexpr (std::is_floating_point_v<T>) {
     if (!value.is_number()) return std::nullopt;
     const double number = value.get<double>();
+    if (!std::isfinite(number)) return std::nullopt;
     if (std::abs(number) > static_cast<double>(std::numeric_limits<T>::max())) return std::nullopt;
     return static_cast<T>(number);
   } else {
@@ -119,8 +120,10 @@ T JsonObject::get(std::string_view key) const {
   const Json& value = require(key, wanted_of<T>());
   auto converted = convert<T>(value);
   if (!converted) {
+    const bool is_not_finite = value.is_number_float() && !std::isfinite(value.get<double>());
     fail(ErrorKind::kInput, where_,
-         {fmt::format("key \"{}\"", path_of(key)), describe_culprit<T>(value), wanted_of<T>(), ""});
+         {fmt::format("key \"{}\"", path_of(key)), describe_culprit<T>(value),
+          is_not_finite ? "a finite number" : wanted_of<T>(), ""});
   }
   return std::move(*converted);
 }

@@ -1,4 +1,4 @@
-// One safetensors file, mapped; its tensors are views into the mapping.
+// One safetensors file: its header, and its tensors read into memory of their own.
 #pragma once
 
 #include <functional>
@@ -7,34 +7,45 @@
 #include <string_view>
 #include <vector>
 
-#include "io/mapped_file.h"
+#include "io/file.h"
 #include "io/safetensors_header.h"
 #include "tensor/tensor.h"
 
 namespace eps {
 
-// Owns    the mapping: views end with it. Move-only.
+// A tensor in memory of its own, aligned for every kernel wherever it lies in its file.
+struct OwnedTensor {
+  Buffer memory;
+  TensorView view;
+};
+
+// Weights are read and not mapped: a mapped file that is cut short ends the program with SIGBUS, and one that is
+// overwritten gives other weights without a word.
+//
+// Owns    the open file. Move-only.
 // Threads const methods from any thread
-// Cost    opening reads the header; data is read from the disk when it is touched
+// Cost    opening reads the header, read() the tensor
 class SafetensorsFile {
  public:
-  // Errors  those of MappedFile::open and parse_safetensors_header
+  // Errors  those of InputFile and parse_safetensors_header
   static SafetensorsFile open(const std::string& path);
 
-  const std::string& path() const { return path_; }
+  const std::string& path() const { return file_.path(); }
   const std::vector<TensorInfo>& tensors() const { return header_.tensors; }  // by position in the file
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
   const TensorInfo* find(std::string_view name) const;  // nullptr when absent
 
   // `info` is one of tensors().
-  TensorView view(const TensorInfo& info) const;
-
-  // Gives the memory of a tensor back to the system; the view stays valid and reads from the disk again.
-  void release(const TensorInfo& info) const { mapped_.release(info.begin, info.num_bytes()); }
+  //
+  // Errors  those of tensor_type, and those of InputFile::read_at
+  OwnedTensor read(const TensorInfo& info) const;
+  // Bytes [offset, offset + to.size()) of the tensor, whatever its dtype.
+  void read_bytes(const TensorInfo& info, uint64_t offset, std::span<std::byte> to) const;
 
  private:
-  std::string path_;
-  MappedFile mapped_;
+  explicit SafetensorsFile(const std::string& path) : file_(path) {}
+
+  InputFile file_;
   SafetensorsHeader header_;
   std::map<std::string, size_t, std::less<>> index_of_name_;
 };

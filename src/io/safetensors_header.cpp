@@ -18,18 +18,34 @@
 namespace eps {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "safetensors data is little-endian and used in place");
+static_assert(std::endian::native == std::endian::little, "safetensors data is little-endian and used as it is read");
 
-constexpr uint64_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the limit of the format's reference implementation
 constexpr int kMaxHeaderDepth = 8;                 // a valid header needs three
 
-constexpr std::array<std::pair<std::string_view, DType>, 6> kDTypes = {{{"F32", DType::kF32},
-                                                                        {"BF16", DType::kBF16},
-                                                                        {"F16", DType::kF16},
-                                                                        {"I32", DType::kI32},
-                                                                        {"I64", DType::kI64},
-                                                                        {"U8", DType::kU8}}};
+struct StoredDType {
+  std::string_view name;
+  int bits;                    // of one element
+  std::optional<DType> dtype;  // that it is held as
+};
+
+// All dtypes of the format (its version 0.8). Others may come: their sizes are then not checked.
+constexpr std::array<StoredDType, 22> kStoredDTypes = {
+    {{"F32", 32, DType::kF32},         {"BF16", 16, DType::kBF16},   {"F16", 16, DType::kF16},
+     {"I32", 32, DType::kI32},         {"I64", 64, DType::kI64},     {"U8", 8, DType::kU8},
+     {"BOOL", 8, std::nullopt},        {"F4", 4, std::nullopt},      {"F6_E2M3", 6, std::nullopt},
+     {"F6_E3M2", 6, std::nullopt},     {"I8", 8, std::nullopt},      {"F8_E5M2", 8, std::nullopt},
+     {"F8_E4M3", 8, std::nullopt},     {"F8_E8M0", 8, std::nullopt}, {"F8_E4M3FNUZ", 8, std::nullopt},
+     {"F8_E5M2FNUZ", 8, std::nullopt}, {"I16", 16, std::nullopt},    {"U16", 16, std::nullopt},
+     {"U32", 32, std::nullopt},        {"U64", 64, std::nullopt},    {"F64", 64, std::nullopt},
+     {"C64", 64, std::nullopt}}};
+
+const StoredDType* find_stored_dtype(std::string_view name) {
+  const auto* found = std::ranges::find(kStoredDTypes, name, &StoredDType::name);
+  return found == kStoredDTypes.end() ? nullptr : found;
+}
+
+std::string shape_text(const std::vector<int64_t>& dims) { return fmt::format("[{}]", fmt::join(dims, ", ")); }
 
 // The errors of one tensor, all of which begin with the file and the tensor's name.
 class TensorReader {
@@ -42,20 +58,11 @@ class TensorReader {
     TensorInfo info;
     info.name = name_;
     info.dtype = dtype();
-    info.shape = shape();
+    info.dims = dims();
     const auto [begin, end] = offsets(data_bytes);
-    const uint64_t want = checked_bytes(info.shape, info.dtype);
-    if (end - begin != want) {
-      complain("data_offsets", fmt::format("{} bytes", end - begin),
-               fmt::format("{} bytes for {} {}", want, to_string(info.dtype), info.shape.to_string()));
-    }
+    check_size(info, end - begin);
     info.begin = data_begin + begin;
     info.end = data_begin + end;
-    if (want > 0 && info.begin % size_of(info.dtype) != 0) {
-      complain("misaligned data", fmt::format("file offset {}", info.begin),
-               fmt::format("a multiple of {} for {}", size_of(info.dtype), to_string(info.dtype)),
-               "saving the file again with the safetensors library, which aligns it");
-    }
     return info;
   }
 
@@ -71,31 +78,24 @@ class TensorReader {
     return *it;
   }
 
-  DType dtype() const {
+  std::string dtype() const {
     const Json& value = field("dtype");
     if (!value.is_string()) complain("dtype", describe_json(value), "a string");
-    for (const auto& [name, dtype] : kDTypes) {
-      if (value.get_ref<const std::string&>() == name) return dtype;
-    }
-    complain("unsupported dtype", describe_json(value), "F32, BF16 or F16 (or I32, I64, U8)",
-             "converting the checkpoint to BF16");
+    return value.get<std::string>();
   }
 
-  Shape shape() const {
+  std::vector<int64_t> dims() const {
     const Json& value = field("shape");
     if (!value.is_array()) complain("shape", describe_json(value), "a list of dimensions");
-    if (value.size() > Shape::kMaxRank) {
-      complain("shape", fmt::format("{} dimensions", value.size()), fmt::format("at most {}", Shape::kMaxRank));
-    }
-    std::array<int64_t, Shape::kMaxRank> dims{};
+    std::vector<int64_t> dims;
     for (size_t i = 0; i < value.size(); ++i) {
       const auto dim = unsigned_integer(value[i]);
       if (!dim || !std::in_range<int64_t>(*dim)) {
         complain(fmt::format("dimension {} of shape", i), describe_json(value[i]), "an integer from 0 to 2^63-1");
       }
-      dims[i] = static_cast<int64_t>(*dim);
+      dims.push_back(static_cast<int64_t>(*dim));
     }
-    return Shape(std::span<const int64_t>(dims.data(), value.size()));
+    return dims;
   }
 
   std::pair<uint64_t, uint64_t> offsets(uint64_t data_bytes) const {
@@ -114,18 +114,29 @@ class TensorReader {
     return {*begin, *end};
   }
 
-  // Bytes of the whole tensor. Dimensions of 0 are left out of the overflow check, so that the product of any of the
-  // others fits as well and nobody has to check again.
-  uint64_t checked_bytes(const Shape& shape, DType dtype) const {
-    int64_t product = static_cast<int64_t>(size_of(dtype));
-    bool is_empty = false;
-    for (int i = 0; i < shape.rank(); ++i) {
-      is_empty |= shape[i] == 0;
-      if (shape[i] != 0 && __builtin_mul_overflow(product, shape[i], &product)) {
-        complain("shape", fmt::format("{} of {}", shape.to_string(), to_string(dtype)), "fewer than 2^63 bytes");
+  // Dimensions of 0 are left out of the overflow check, so that the product of any of the others fits as well and
+  // nobody has to check again.
+  void check_size(TensorInfo& info, uint64_t got) const {
+    const StoredDType* stored = find_stored_dtype(info.dtype);
+    const int bits = stored == nullptr ? 8 : stored->bits;
+    int64_t product = (bits + 7) / 8;
+    int64_t elements = 1;
+    for (const int64_t dim : info.dims) {
+      if (dim != 0 && __builtin_mul_overflow(product, dim, &product)) {
+        complain("shape", fmt::format("{} of {}", shape_text(info.dims), dtype_label(info)), "fewer than 2^63 bytes");
       }
+      elements *= dim;
     }
-    return is_empty ? 0 : static_cast<uint64_t>(product);
+    info.num_elements = static_cast<uint64_t>(elements);
+    if (stored == nullptr) return;
+    // Elements of less than a byte are packed; a tensor of them fills whole bytes.
+    const uint64_t want = bits >= 8 ? info.num_elements * static_cast<uint64_t>(bits / 8)
+                                    : info.num_elements / 8 * static_cast<uint64_t>(bits) +
+                                          (info.num_elements % 8 * static_cast<uint64_t>(bits) + 7) / 8;
+    if (got != want) {
+      complain("data_offsets", fmt::format("{} bytes", got),
+               fmt::format("{} bytes for {} {}", want, dtype_label(info), shape_text(info.dims)));
+    }
   }
 
   static std::optional<uint64_t> unsigned_integer(const Json& value) {
@@ -181,14 +192,47 @@ void check_coverage(const std::vector<TensorInfo>& tensors, uint64_t data_begin,
   }
 }
 
-uint64_t read_header_length(std::span<const std::byte> file_bytes, const std::string& where) {
-  if (file_bytes.size() < kLengthBytes) {
-    fail(ErrorKind::kInput, where,
-         {"not a safetensors file: too short for a header length", fmt::format("{} bytes", file_bytes.size()),
-          "at least 8", "downloading the file again"});
+}  // namespace
+
+std::optional<DType> known_dtype(const TensorInfo& info) {
+  const StoredDType* stored = find_stored_dtype(info.dtype);
+  return stored == nullptr ? std::nullopt : stored->dtype;
+}
+
+std::string dtype_label(const TensorInfo& info) {
+  if (const auto dtype = known_dtype(info)) return std::string(to_string(*dtype));
+  std::string label = printable(info.dtype, 40);
+  for (char& c : label) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   }
+  return label;
+}
+
+TensorType tensor_type(const TensorInfo& info, const std::string& where) {
+  const std::string what = fmt::format("tensor \"{}\": ", printable(info.name, 120));
+  const std::optional<DType> dtype = known_dtype(info);
+  if (!dtype) {
+    fail(ErrorKind::kInput, where,
+         {what + "unsupported dtype", info.dtype, "F32, BF16 or F16 (or I32, I64, U8)",
+          "converting the checkpoint to BF16"});
+  }
+  if (info.dims.size() > Shape::kMaxRank) {
+    fail(ErrorKind::kInput, where,
+         {what + "shape", fmt::format("{} dimensions", info.dims.size()), fmt::format("at most {}", Shape::kMaxRank),
+          ""});
+  }
+  return {*dtype, Shape(std::span<const int64_t>(info.dims))};
+}
+
+uint64_t safetensors_header_length(std::span<const std::byte> start, uint64_t file_bytes, const std::string& where) {
+  if (file_bytes < kSafetensorsLengthBytes) {
+    fail(ErrorKind::kInput, where,
+         {"not a safetensors file: too short for a header length", fmt::format("{} bytes", file_bytes), "at least 8",
+          "downloading the file again"});
+  }
+  EPS_CHECK_GE(start.size(), kSafetensorsLengthBytes);
   uint64_t length = 0;
-  std::memcpy(&length, file_bytes.data(), kLengthBytes);
+  std::memcpy(&length, start.data(), kSafetensorsLengthBytes);
   const std::string got = fmt::format("{} bytes", length);
   if (length == 0) fail(ErrorKind::kInput, where, {"not a safetensors file: header length", got, "at least 2", ""});
   if (length > kMaxHeaderBytes) {
@@ -196,40 +240,37 @@ uint64_t read_header_length(std::span<const std::byte> file_bytes, const std::st
          {"not a safetensors file: header length", got, fmt::format("at most {}", kMaxHeaderBytes),
           "checking that the file is what its name says (a Git LFS pointer is plain text)"});
   }
-  if (length > file_bytes.size() - kLengthBytes) {
+  if (length > file_bytes - kSafetensorsLengthBytes) {
     fail(ErrorKind::kInput, where,
          {"the header is longer than the file: header length", got,
-          fmt::format("at most {}", file_bytes.size() - kLengthBytes),
+          fmt::format("at most {}", file_bytes - kSafetensorsLengthBytes),
           "downloading the file again: it may be cut short"});
   }
   return length;
 }
 
-}  // namespace
-
-SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file_bytes, const std::string& where) {
-  const uint64_t length = read_header_length(file_bytes, where);
-  const std::string_view text(reinterpret_cast<const char*>(file_bytes.data()) + kLengthBytes, length);
-  if (text.front() != '{') {
+SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t file_bytes, const std::string& where) {
+  EPS_CHECK_LE(kSafetensorsLengthBytes + text.size(), file_bytes);
+  if (text.empty() || text.front() != '{') {
     fail(ErrorKind::kInput, where,
          {"not a safetensors file: the header begins with", fmt::format("\"{}\"", text.substr(0, 1)), "\"{\"", ""});
   }
   const Json root = parse_json(text, where + " (header)", {.max_bytes = kMaxHeaderBytes, .max_depth = kMaxHeaderDepth});
 
   SafetensorsHeader header;
-  header.data_begin = kLengthBytes + length;
+  header.data_begin = kSafetensorsLengthBytes + text.size();
   for (const auto& [name, entry] : root.items()) {
     if (name == "__metadata__") {
       header.metadata = read_metadata(entry, where);
     } else {
       const TensorReader reader(where, name, entry);
-      header.tensors.push_back(reader.read(header.data_begin, file_bytes.size() - header.data_begin));
+      header.tensors.push_back(reader.read(header.data_begin, file_bytes - header.data_begin));
     }
   }
   std::sort(header.tensors.begin(), header.tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
     return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
   });
-  check_coverage(header.tensors, header.data_begin, file_bytes.size(), where);
+  check_coverage(header.tensors, header.data_begin, file_bytes, where);
   return header;
 }
 

@@ -4,8 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tensor/dtype.h"
@@ -13,15 +15,32 @@
 
 namespace eps {
 
+inline constexpr uint64_t kSafetensorsLengthBytes = 8;
+
+// A tensor as the header describes it. Whether this program can use its dtype and shape is judged when it is needed:
+// checkpoints hold tensors of many kinds that no forward pass reads.
 struct TensorInfo {
   std::string name;
-  DType dtype = DType::kF32;
-  Shape shape;
+  std::string dtype;  // as the file spells it: "BF16", "F8_E4M3", …
+  std::vector<int64_t> dims;
+  uint64_t num_elements = 0;
   uint64_t begin = 0;  // the tensor's bytes are [begin, end) of the file
   uint64_t end = 0;
 
   uint64_t num_bytes() const { return end - begin; }
 };
+
+// The dtype under which this program holds such tensors, or none.
+std::optional<DType> known_dtype(const TensorInfo& info);
+// "bf16", and for others the file's spelling in lower case: "f64", "f8_e4m3".
+std::string dtype_label(const TensorInfo& info);
+
+struct TensorType {
+  DType dtype;
+  Shape shape;
+};
+// Errors  kInput, naming the tensor: a dtype this program does not have, too many dimensions
+TensorType tensor_type(const TensorInfo& info, const std::string& where);
 
 struct SafetensorsHeader {
   uint64_t data_begin = 0;          // where the header ends
@@ -29,14 +48,18 @@ struct SafetensorsHeader {
   std::map<std::string, std::string> metadata;
 };
 
-// Layout  u64 little-endian header length | JSON header, padded with spaces | data
+// The length of the JSON text that follows the first eight bytes of a file of `file_bytes`.
+// Edge    `start` is shorter than eight bytes when the file is
+// Errors  kInput with `where`: no header, or one that does not fit into the file
+uint64_t safetensors_header_length(std::span<const std::byte> start, uint64_t file_bytes, const std::string& where);
+
+// Layout  u64 little-endian header length | JSON header of any length | data
 //
-// Promises about what it returns: every tensor lies inside the file and has exactly the bytes its shape and dtype ask
-// for, element and byte counts fit int64, at most Shape::kMaxRank dimensions, data aligned to the element size, the
-// tensors cover the data exactly.
+// Guarantees: every tensor lies inside the file, element and byte counts fit int64, the tensors cover the data exactly,
+// and a tensor of one of the format's dtypes has exactly the bytes that its shape asks for. Data need not be aligned.
 //
 // Errors  kInput with `where` and the tensor's name
 // Source  the format's documentation, https://github.com/huggingface/safetensors#format
-SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file_bytes, const std::string& where);
+SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t file_bytes, const std::string& where);
 
 }  // namespace eps

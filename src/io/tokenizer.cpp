@@ -88,13 +88,15 @@ Tokenizer::Tokenizer(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) 
 
 Tokenizer Tokenizer::from_file(const std::string& path) {
   const Json json = read_json_file(path);
-  return Tokenizer(std::make_shared<const Impl>(JsonObject(json, path)));
+  return from_object(JsonObject(json, path));
 }
 
 Tokenizer Tokenizer::from_json(std::string_view text, const std::string& where) {
   const Json json = parse_json(text, where);
-  return Tokenizer(std::make_shared<const Impl>(JsonObject(json, where)));
+  return from_object(JsonObject(json, where));
 }
+
+Tokenizer Tokenizer::from_object(const JsonObject& json) { return Tokenizer(std::make_shared<const Impl>(json)); }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
   if (const size_t bad = utf8_find_invalid(text); bad != std::string_view::npos) {

@@ -12,6 +12,8 @@
 
 namespace eps {
 
+class JsonObject;
+
 // Immutable: copies share one vocabulary, and any number of threads may use it at once.
 //
 // "truncation" and "padding" of the file are settings of a training run and are ignored.
@@ -20,6 +22,7 @@ class Tokenizer {
   // Errors  kInput for files that are not valid, or that use a part this program does not have: file and field named
   static Tokenizer from_file(const std::string& path);
   static Tokenizer from_json(std::string_view text, const std::string& where);
+  static Tokenizer from_object(const JsonObject& json);  // the content of a tokenizer.json, already read
 
   // `add_special_tokens`: with what the post-processor puts around a text, such as a token for its beginning. Special
   // tokens that are written out in the text become their ids in any case.

@@ -38,8 +38,7 @@ class KeepingSource final : public WeightSource {
     kept_.erase(name);
     inner_.release(name);
   }
-  std::vector<std::string> unused() const override { return inner_.unused(); }
-  uint64_t total_bytes() const override { return inner_.total_bytes(); }
+  void end_loading() override { inner_.end_loading(); }
   void set_last_user() { is_last_user_ = true; }
 
  private:

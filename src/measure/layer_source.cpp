@@ -58,7 +58,9 @@ LayerSource open_layer_source(const LayerChoice& choice) {
     fail(ErrorKind::kInput, out.name, {.what = "has no MoE layer", .got = "", .wanted = "", .hint = "another model"});
   }
   set_num_experts(out.spec, choice.num_experts, dummy);
-  out.weights = out.checkpoint ? make_checkpoint_source(*out.checkpoint) : make_dummy_source();
+  out.weights = out.checkpoint
+                    ? make_checkpoint_source(*out.checkpoint, StoredNames(out.spec, *out.family, *out.checkpoint))
+                    : make_dummy_source();
   return out;
 }
 

@@ -110,6 +110,10 @@ class Loader {
 
   void taken(const std::vector<std::string>& names, uint64_t bytes) {
     for (const std::string& name : names) source_.release(name);
+    count(bytes);
+  }
+
+  void count(uint64_t bytes) {
     done_bytes_ += bytes;
     if (progress_) progress_(done_bytes_);
   }
@@ -129,21 +133,6 @@ class Loader {
   uint64_t done_bytes_ = 0;
 };
 
-// A weight that the configuration has no place for means that the two do not belong together, and the text would be
-// wrong without a word. Known exceptions: a stored copy of a tied output matrix, and rotary frequencies that old
-// versions of transformers saved.
-void refuse_unused(const ModelSpec& spec, const GlobalNames& names, const WeightSource& source) {
-  for (const std::string& name : source.unused()) {
-    if (spec.tie_embeddings && name == names.lm_head) continue;
-    if (name.ends_with("rotary_emb.inv_freq")) continue;
-    fail(ErrorKind::kInput, name,
-         {.what = "the checkpoint has a weight that config.json leaves no place for",
-          .got = "",
-          .wanted = "",
-          .hint = "the config.json that belongs to these weights"});
-  }
-}
-
 }  // namespace
 
 std::unique_ptr<Model> Model::load(const ModelSpec& spec, const Family& family, std::unique_ptr<WeightSource> source,
@@ -153,14 +142,20 @@ std::unique_ptr<Model> Model::load(const ModelSpec& spec, const Family& family, 
   model->source_ = std::move(source);
   Loader loader(spec, family, *model->source_, ops, progress);
   const GlobalNames names = family.global_names();
-  model->lm_head_ =
-      loader.matrix({{spec.tie_embeddings ? names.embedding : names.lm_head, spec.vocab_size}}, spec.hidden);
+  const TensorView embedding = loader.weight(names.embedding, {spec.vocab_size, spec.hidden});
+  model->lm_head_ = spec.tie_embeddings ? ops.pack_linear(std::span(&embedding, 1), Precision::kCompute)
+                                        : loader.matrix({{names.lm_head, spec.vocab_size}}, spec.hidden);
   model->embedding_memory_ = Buffer(ops.memory());
-  model->embedding_ =
-      ops.place(loader.weight(names.embedding, {spec.vocab_size, spec.hidden}), model->embedding_memory_);
+  model->embedding_ = ops.place(embedding, model->embedding_memory_);
+  // On the host the embedding stays where it was read to.
+  if (model->embedding_.data() == embedding.data()) {
+    loader.count(embedding.num_bytes());
+  } else {
+    loader.taken({names.embedding}, embedding.num_bytes());
+  }
   for (int i = 0; i < spec.num_layers(); ++i) model->layers_.push_back(loader.layer(i));
   model->final_norm_ = loader.norm(names.final_norm, spec.hidden);
-  refuse_unused(spec, names, *model->source_);
+  model->source_->end_loading();
   model->rope_table_ = make_rope_table(spec.attention.rope, spec.max_positions);
   model->rope_cos_ = Buffer(ops.memory());
   model->rope_sin_ = Buffer(ops.memory());

@@ -61,7 +61,7 @@ class Model {
   // Packs every weight of `spec` from `source`, which is kept: the embedding may be read from it row by row. A tensor's
   // source memory is released as soon as it is packed, so that the peak stays near one copy of the checkpoint.
   //
-  // Errors  kInput: a weight is missing or misshaped
+  // Errors  kInput: a weight is missing or misshaped; kResource: its file changed meanwhile
   static std::unique_ptr<Model> load(const ModelSpec& spec, const Family& family, std::unique_ptr<WeightSource> source,
                                      const OpSet& ops, const LoadProgress& progress);
 

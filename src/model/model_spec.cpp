@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/error.h"
+
 namespace eps {
 
 int ModelSpec::num_moe_layers() const {
@@ -42,6 +44,47 @@ int64_t ModelSpec::total_parameters() const {
 int64_t ModelSpec::active_parameters() const {
   const int64_t idle = moe.gate.num_experts - moe.gate.top_k;
   return total_parameters() - num_moe_layers() * idle * expert_parameters();
+}
+
+void check_sizes(const ModelSpec& spec, const std::string& where) {
+  // A thousand times the largest models there are; bytes and operations of it still fit int64 many times over.
+  constexpr double kMaxElements = 0x1p50;
+  constexpr double kMaxWidth = 0x1p31 - 1;  // of one row, which some kernels count in 32 bits
+  const auto require = [&where](const char* what, double got, double most, const char* keys) {
+    if (got <= most) return;
+    fail(ErrorKind::kInput, where,
+         {.what = fmt::format("the sizes of {} multiply to too much", what),
+          .got = fmt::format("{:.3g}", got),
+          .wanted = fmt::format("at most {:.3g}", most),
+          .hint = fmt::format("checking {}", keys)});
+  };
+  // In double, which overflows nowhere here.
+  const MlaParams& a = spec.attention.mla;
+  const double heads = a.num_heads;
+  const double hidden = static_cast<double>(spec.hidden);
+  const double layers = spec.num_layers();
+  const double q_out = heads * (double{1} * a.nope_dim + a.rope_dim);
+  const double kv_out = heads * (double{1} * a.nope_dim + a.v_dim);
+  const double v_out = heads * a.v_dim;
+  const double latent = double{1} * a.kv_lora_rank + a.rope_dim;
+  constexpr const char* kHeadKeys = "num_attention_heads, qk_nope_head_dim, qk_rope_head_dim and v_head_dim";
+  require("attention", std::max({q_out, kv_out, latent}), kMaxWidth, kHeadKeys);
+  const double q_in = spec.attention.q_lora_rank > 0 ? spec.attention.q_lora_rank : hidden;
+  const double attention =
+      q_in * (q_out + hidden) + hidden * (latent + v_out) + kv_out * static_cast<double>(a.kv_lora_rank);
+  require("attention", layers * attention, kMaxElements, kHeadKeys);
+  const double shared = static_cast<double>(spec.moe.shared_inner);
+  const double inner = static_cast<double>(spec.moe.inner);
+  require("the shared experts", 2 * shared, kMaxWidth, "n_shared_experts and moe_intermediate_size");
+  require("the experts", layers * hidden * (spec.moe.gate.num_experts * (3 * inner + 1) + 3 * shared), kMaxElements,
+          "n_routed_experts, n_shared_experts, moe_intermediate_size and hidden_size");
+  double dense = 0;
+  for (const LayerSpec& layer : spec.layers) dense += 3 * hidden * static_cast<double>(layer.dense_inner);
+  require("the dense layers", dense, kMaxElements, "intermediate_size and hidden_size");
+  require("the vocabulary", 2 * hidden * static_cast<double>(spec.vocab_size), kMaxElements,
+          "vocab_size and hidden_size");
+  require("the cache", layers * latent * static_cast<double>(spec.max_positions), kMaxElements,
+          "max_position_embeddings, kv_lora_rank and qk_rope_head_dim");
 }
 
 double ModelSpec::prefill_flops(int64_t num_sequences, int64_t length) const {

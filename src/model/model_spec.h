@@ -58,6 +58,7 @@ struct ModelSpec {
   AttentionSpec attention;
   MoeSpec moe;
   std::vector<LayerSpec> layers;
+  int num_mtp_layers = 0;  // stored after `layers`: they predict further tokens and are not run
   std::vector<int> bos_token_ids;
   std::vector<int> eos_token_ids;
 
@@ -76,6 +77,10 @@ struct ModelSpec {
   // attention, by keys and values of every head as MLA is defined, however it is computed.
   double prefill_flops(int64_t num_sequences, int64_t length) const;
 };
+
+// Every dimension may be in range and their products beyond any machine, or beyond int64.
+// Errors  kInput with `where`, naming the part: sizes whose products this program's arithmetic could not hold
+void check_sizes(const ModelSpec& spec, const std::string& where);
 
 // The MoE layers' sizes for planning: weights as they are stored, activations as they are computed with.
 MoeShape moe_shape(const ModelSpec& spec, DType weights, DType activations);

@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <set>
+#include <mutex>
+#include <utility>
 
 #include "base/cpu_features.h"
 #include "base/thread_pool.h"
@@ -11,27 +12,74 @@
 namespace eps {
 namespace {
 
-class CheckpointSource final : public WeightSource {
+// Released memory for the next weight of about its size: new pages cost the kernel about what filling them costs us.
+class SpareBuffers {
  public:
-  explicit CheckpointSource(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
-  bool has(const std::string& name) const override { return checkpoint_.has(name); }
-  TensorView get(const std::string& name, const Shape& shape) override {
-    used_.insert(name);
-    return checkpoint_.tensor(name, shape);
-  }
-  std::vector<std::string> unused() const override {
-    std::vector<std::string> out;
-    for (std::string& name : checkpoint_.names()) {
-      if (!used_.contains(name)) out.push_back(std::move(name));
-    }
+  Buffer take(size_t num_bytes) {
+    const auto found = std::ranges::find_if(buffers_, [num_bytes](const Buffer& buffer) {
+      return buffer.capacity() >= num_bytes && buffer.capacity() / 2 <= num_bytes;
+    });
+    if (found == buffers_.end()) return Buffer(num_bytes);
+    Buffer out = std::move(*found);
+    buffers_.erase(found);
+    num_bytes_ -= out.capacity();
     return out;
   }
-  void release(const std::string& name) override { checkpoint_.release(name); }
-  uint64_t total_bytes() const override { return checkpoint_.total_bytes(); }
+  void give(Buffer buffer) {
+    if (num_bytes_ + buffer.capacity() > kMostBytes) return;
+    num_bytes_ += buffer.capacity();
+    buffers_.push_back(std::move(buffer));
+  }
+
+ private:
+  // Room for the matrices of one expert (DeepSeek-V2: 2 x 15.7 MB).
+  static constexpr size_t kMostBytes = size_t{32} << 20;
+  std::vector<Buffer> buffers_;
+  size_t num_bytes_ = 0;
+};
+
+class CheckpointSource final : public WeightSource {
+ public:
+  CheckpointSource(const Checkpoint& checkpoint, StoredNames names)
+      : checkpoint_(checkpoint), names_(std::move(names)) {}
+
+  bool has(const std::string& name) const override { return checkpoint_.has(names_.stored(name)); }
+
+  TensorView get(const std::string& name, const Shape& shape) override {
+    const std::string stored = names_.stored(name);
+    const TensorType type = checkpoint_.type(stored, shape);
+    const TensorInfo& info = checkpoint_.info(stored);
+    Buffer buffer;
+    {
+      const std::lock_guard lock(mutex_);
+      if (const auto found = buffers_.find(name); found != buffers_.end()) return found->second.view(type.dtype, shape);
+      buffer = spares_.take(std::max<size_t>(1, info.num_bytes()));
+    }
+    // Outside the lock, so that threads read at the same time.
+    checkpoint_.file(stored).read_bytes(info, 0, {buffer.data(), info.num_bytes()});
+    const std::lock_guard lock(mutex_);
+    return buffers_.try_emplace(name, std::move(buffer)).first->second.view(type.dtype, shape);
+  }
+
+  void release(const std::string& name) override {
+    const std::lock_guard lock(mutex_);
+    const auto found = buffers_.find(name);
+    if (found == buffers_.end()) return;
+    spares_.give(std::move(found->second));
+    buffers_.erase(found);
+  }
+
+  void end_loading() override {
+    const std::lock_guard lock(mutex_);
+    spares_ = {};
+  }
 
  private:
   const Checkpoint& checkpoint_;
-  std::set<std::string> used_;
+  StoredNames names_;
+  std::mutex mutex_;  // guards what follows
+  std::map<std::string, Buffer> buffers_;
+  SpareBuffers spares_;
 };
 
 // splitmix64: a different, repeatable stream for every name. Its state only counts, so a stream can start anywhere.
@@ -81,32 +129,6 @@ class BellTable {
   std::array<bf16, 4 * 255 + 1> values_;
 };
 
-// Released memory for the next weight of about its size: new pages cost the kernel about what filling them costs us.
-class SpareBuffers {
- public:
-  Buffer take(size_t num_bytes) {
-    const auto found = std::ranges::find_if(buffers_, [num_bytes](const Buffer& buffer) {
-      return buffer.capacity() >= num_bytes && buffer.capacity() / 2 <= num_bytes;
-    });
-    if (found == buffers_.end()) return Buffer(num_bytes);
-    Buffer out = std::move(*found);
-    buffers_.erase(found);
-    num_bytes_ -= out.capacity();
-    return out;
-  }
-  void give(Buffer buffer) {
-    if (num_bytes_ + buffer.capacity() > kMostBytes) return;
-    num_bytes_ += buffer.capacity();
-    buffers_.push_back(std::move(buffer));
-  }
-
- private:
-  // What is spared stays for as long as the model: room for the matrices of one expert (DeepSeek-V2: 2 x 15.7 MB).
-  static constexpr size_t kMostBytes = size_t{32} << 20;
-  std::vector<Buffer> buffers_;
-  size_t num_bytes_ = 0;
-};
-
 class DummySource final : public WeightSource {
  public:
   explicit DummySource(int num_threads) : pool_(num_threads) {}
@@ -114,6 +136,7 @@ class DummySource final : public WeightSource {
   bool has(const std::string&) const override { return true; }
 
   TensorView get(const std::string& name, const Shape& shape) override {
+    const std::lock_guard lock(mutex_);
     const int64_t count = shape.numel();
     Buffer& buffer = buffers_[name];
     if (buffer.capacity() == 0) buffer = spares_.take(std::max<size_t>(1, static_cast<size_t>(count) * sizeof(bf16)));
@@ -132,13 +155,17 @@ class DummySource final : public WeightSource {
   }
 
   void release(const std::string& name) override {
+    const std::lock_guard lock(mutex_);
     const auto found = buffers_.find(name);
     if (found == buffers_.end()) return;
     spares_.give(std::move(found->second));
     buffers_.erase(found);
   }
-  std::vector<std::string> unused() const override { return {}; }
-  uint64_t total_bytes() const override { return 0; }
+
+  void end_loading() override {
+    const std::lock_guard lock(mutex_);
+    spares_ = {};
+  }
 
  private:
   // Values of one turn of a thread: some 100 us of work, which waking a thread is little beside.
@@ -154,6 +181,7 @@ class DummySource final : public WeightSource {
   }
 
   BellTable bell_;
+  std::mutex mutex_;  // held while a weight is made, by all threads of the pool
   std::map<std::string, Buffer> buffers_;
   SpareBuffers spares_;
   ThreadPool pool_;
@@ -164,8 +192,8 @@ constexpr int kMostThreads = 16;
 
 }  // namespace
 
-std::unique_ptr<WeightSource> make_checkpoint_source(const Checkpoint& checkpoint) {
-  return std::make_unique<CheckpointSource>(checkpoint);
+std::unique_ptr<WeightSource> make_checkpoint_source(const Checkpoint& checkpoint, StoredNames names) {
+  return std::make_unique<CheckpointSource>(checkpoint, std::move(names));
 }
 
 std::unique_ptr<WeightSource> make_dummy_source(int num_threads) {

@@ -184,6 +184,37 @@ TEST_F(CommandLine, InspectAndDoctorSpeakJson) {
   EXPECT_NE(run("doctor").out.find("cpu"), std::string::npos);
 }
 
+TEST_F(CommandLine, NotesAboutAModelsFilesAreWarningsOrNeedVerbose) {
+  fs::copy(kModel, path("model"));
+  Json config = read_json_file(kModel + "/config.json");
+  config["frobnicate"] = 1;
+  config["num_hidden_layers"] = 6;
+  std::ofstream(path("model/config.json")) << config.dump();
+  const std::string generate = "generate -m " + path("model") + " -p x --max-tokens 1";
+  const std::string unknown = "epsmoe: note: " + path("model") + "/config.json: unknown key \"frobnicate\"\n";
+  const std::string unused = "weights that this model does not use: model.layers.6.* (";
+  const Result quiet = run(generate);
+  EXPECT_EQ(quiet.exit_code, 0) << quiet.err;
+  EXPECT_EQ(quiet.err.find("frobnicate"), std::string::npos) << quiet.err;
+  EXPECT_NE(quiet.err.find("epsmoe: warning: "), std::string::npos) << quiet.err;
+  EXPECT_NE(quiet.err.find(unused), std::string::npos) << quiet.err;
+  for (const char* flag : {" -v", " --verbose"}) {
+    const Result verbose = run(generate + flag);
+    EXPECT_EQ(verbose.exit_code, 0) << verbose.err;
+    EXPECT_NE(verbose.err.find(unknown), std::string::npos) << verbose.err;
+    EXPECT_NE(verbose.err.find(unused), std::string::npos) << verbose.err;
+    EXPECT_EQ(verbose.out, quiet.out);
+  }
+  const Result text = run("inspect -m " + path("model"));
+  EXPECT_NE(text.out.find("unknown     config.json: frobnicate"), std::string::npos) << text.out;
+  EXPECT_NE(text.out.find("model.layers.6.* ("), std::string::npos) << text.out;
+  const Json json = parse_json(run("inspect --json -m " + path("model")).out, "output");
+  EXPECT_EQ(json["unknown_keys"], Json::array({"config.json: frobnicate"}));
+  EXPECT_GT(json["suspicious_weights"].size(), 90U);
+  EXPECT_EQ(json["skipped_weights"].size(), 0U);
+  EXPECT_EQ(json["notes"].size(), 2U);
+}
+
 TEST_F(CommandLine, TuneWritesAProfileThatReadsBack) {
   const Result r = run("tune --quick --ep 1 --threads 1 --shape 32,64 -m " + kModel + " --out " + path("box.json"));
   ASSERT_EQ(r.exit_code, 0) << r.err;

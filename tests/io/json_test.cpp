@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 
 #include "io/safetensors_files.h"
@@ -27,6 +28,35 @@ TEST(ParseJson, ReadsEveryKindOfValue) {
 TEST(ParseJson, KeepsNestedValuesApart) {
   const Json json = parse(R"([[1, [2]], {"a": [3, {"b": 4}], "c": 5}, 6])");
   EXPECT_EQ(json.dump(), R"([[1,[2]],{"a":[3,{"b":4}],"c":5},6])");
+}
+
+TEST(ParseJson, ReadsPythonsLiteralsWhereTheyAreAllowed) {
+  const auto python = [](std::string_view text) { return parse_json(text, "config.json", kPythonJson); };
+  const Json json = python(R"({"a": [0.0, Infinity], "NaN": "NaN, -Infinity \"Infinity", "b": NaN,
+    "c": {"d": -Infinity}, "e": 0e0, "f": -1e000000, "g":NaN,"h":Infinity})");
+  EXPECT_EQ(json["a"][0].get<double>(), 0.0);
+  EXPECT_EQ(json["a"][1].get<double>(), HUGE_VAL);
+  EXPECT_EQ(json["NaN"], "NaN, -Infinity \"Infinity");
+  EXPECT_TRUE(std::isnan(json["b"].get<double>()));
+  EXPECT_EQ(json["c"]["d"].get<double>(), -HUGE_VAL);
+  EXPECT_EQ(json["e"].get<double>(), 0.0) << "the spelling that stands in for NaN";
+  EXPECT_EQ(json["f"].get<double>(), -1.0);
+  EXPECT_TRUE(std::isnan(json["g"].get<double>()));
+  EXPECT_EQ(json["h"].get<double>(), HUGE_VAL);
+  EXPECT_TRUE(std::isnan(python("NaN").get<double>()));
+  EXPECT_EQ(python(" -Infinity ").get<double>(), -HUGE_VAL);
+  EXPECT_EQ(describe_json(json["a"][1]), "Infinity");
+  for (const char* bad :
+       {"nan", "inf", "+Infinity", "Infinit", "-NaN", "[NaNNaN]", "[1Infinity]", "Infinity Infinity"}) {
+    expect_input_error([&] { python(bad); }, {"config.json", "not valid JSON"});
+  }
+  // Used, they are refused by name.
+  const JsonObject object(json, "config.json");
+  expect_input_error([&] { object.get<double>("b"); }, {"key \"b\": got NaN, wanted a finite number"});
+  expect_input_error([&] { object.get<float>("h"); }, {"key \"h\": got Infinity, wanted a finite number"});
+  expect_input_error([&] { object.get<int>("b"); }, {"key \"b\": got NaN"});
+  expect_input_error([&] { object.positive_int("h"); }, {"key \"h\": got Infinity"});
+  expect_input_error([&] { object.get<std::vector<double>>("a"); }, {"got Infinity as element 1"});
 }
 
 struct BadJson {

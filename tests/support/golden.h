@@ -43,14 +43,15 @@ inline Golden read_golden(const std::string& name, int64_t vocab) {
   const SafetensorsFile file = SafetensorsFile::open((golden_root() / name / "golden.safetensors").string());
   Golden out;
   for (int s = 0; file.find("ids" + std::to_string(s)) != nullptr; ++s) {
-    const TensorView ids = file.view(*file.find("ids" + std::to_string(s)));
+    const OwnedTensor ids_tensor = file.read(*file.find("ids" + std::to_string(s)));
+    const TensorView ids = ids_tensor.view;
     out.ids.emplace_back();
     for (int64_t i = 0; i < ids.numel(); ++i) {
       out.ids.back().push_back(ids.dtype() == DType::kI64 ? static_cast<int32_t>(ids.as<const int64_t>()[i])
                                                           : ids.as<const int32_t>()[i]);
     }
-    const TensorView logits = file.view(*file.find("logits" + std::to_string(s)));
-    const float* p = logits.as<const float>();
+    const OwnedTensor logits = file.read(*file.find("logits" + std::to_string(s)));
+    const float* p = logits.view.as<const float>();
     out.logits.emplace_back();
     for (int64_t i = 0; i < ids.numel(); ++i, p += vocab) out.logits.back().emplace_back(p, p + vocab);
   }

@@ -28,7 +28,10 @@ class ModelRanks {
  public:
   ModelRanks(const ModelFolder& folder, const RankSettings& settings) : folder_(folder) {
     auto ops = make_op_sets(settings.device, settings.dtype, settings.ep, settings.threads);
-    model_ = Model::load(folder.spec, *folder.family, make_checkpoint_source(*folder.checkpoint), *ops.front(), {});
+    model_ = Model::load(
+        folder.spec, *folder.family,
+        make_checkpoint_source(*folder.checkpoint, StoredNames(folder.spec, *folder.family, *folder.checkpoint)),
+        *ops.front(), {});
     ranks_ = std::make_unique<RankGroup>(
         *model_, std::move(ops), make_communicators(settings.ep, std::chrono::milliseconds(60000)),
         RankGroupOptions{.num_ranks = settings.ep, .pipeline = parse_pipeline_option(settings.pipeline)});

@@ -23,29 +23,44 @@ struct Rope {
 };
 
 // Two spellings: transformers 5 writes one `rope_parameters` object, everything before it `rope_theta` and
-// `rope_scaling`.
+// `rope_scaling`. Where both are given, a `rope_scaling` that is not empty replaces `rope_parameters` as a whole, its
+// theta included.
+// Source  transformers 5.24, modeling_rope_utils.py, convert_rope_params_to_dict
+std::optional<JsonObject> rope_object(const JsonObject& config) {
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    auto object = config.optional_child(key);
+    if (object && !object->value().empty()) return object;
+  }
+  return std::nullopt;
+}
+
 Rope read_rope(const JsonObject& config, int rope_dim) {
   Rope rope;
   rope.spec.dim = rope_dim;
-  auto parameters = config.optional_child("rope_parameters");
-  if (!parameters) parameters = config.optional_child("rope_scaling");
+  const auto parameters = rope_object(config);
   const double outer_theta = config.get_or<double>("rope_theta", 10000.0);
   rope.spec.theta = parameters ? parameters->get_or<double>("rope_theta", outer_theta) : outer_theta;
-  if (rope.spec.theta <= 1.0) config.reject("rope_theta", "a number above 1");
+  if (rope.spec.theta <= 1.0) {
+    (parameters && parameters->has("rope_theta") ? *parameters : config).reject("rope_theta", "a number above 1");
+  }
   if (!parameters) return rope;
   const std::string_view type_key = parameters->has("rope_type") ? "rope_type" : "type";
   const std::string type = parameters->get_or<std::string>(type_key, "default");
   if (type == "default") return rope;
   if (type != "yarn") parameters->reject(type_key, "default or yarn");
   YarnSpec yarn;
-  yarn.original_max_positions =
-      parameters->get_or<double>("original_max_position_embeddings", config.get<double>("max_position_embeddings"));
+  // At the top level it wins over the one of the object.
+  const std::string_view original_key = "original_max_position_embeddings";
+  const JsonObject& original = config.has(original_key) ? config : *parameters;
+  yarn.original_max_positions = original.get_or<double>(original_key, config.get<double>("max_position_embeddings"));
   yarn.factor =
       parameters->get_or<double>("factor", config.get<double>("max_position_embeddings") / yarn.original_max_positions);
-  if (yarn.original_max_positions < 1.0) parameters->reject("original_max_position_embeddings", "1 or more");
+  if (yarn.original_max_positions < 1.0) original.reject(original_key, "1 or more");
   if (yarn.factor <= 0.0) parameters->reject("factor", "a number above 0");
   yarn.beta_fast = parameters->get_or<double>("beta_fast", 32.0);
   yarn.beta_slow = parameters->get_or<double>("beta_slow", 1.0);
+  if (yarn.beta_fast == 0.0) yarn.beta_fast = 32.0;  // as if it were not there
+  if (yarn.beta_slow == 0.0) yarn.beta_slow = 1.0;
   if (yarn.beta_fast <= 0.0) parameters->reject("beta_fast", "a number above 0");
   if (yarn.beta_slow <= 0.0) parameters->reject("beta_slow", "a number above 0");
   yarn.truncate = parameters->get_or<bool>("truncate", true);
@@ -83,9 +98,19 @@ AttentionSpec read_attention(const JsonObject& config) {
   return a;
 }
 
+// transformers reads both spellings.
+std::string_view experts_key(const JsonObject& config) {
+  constexpr std::string_view kOwn = "n_routed_experts";
+  constexpr std::string_view kCommon = "num_experts";
+  if (config.has(kOwn) && config.has(kCommon) && *config.find(kOwn) != *config.find(kCommon)) {
+    config.reject(kCommon, fmt::format("{}, as {}", describe_json(*config.find(kOwn)), kOwn));
+  }
+  return config.has(kCommon) ? kCommon : kOwn;
+}
+
 GateParams read_gate(const JsonObject& config) {
   GateParams gate;
-  gate.num_experts = static_cast<int>(config.positive_int("n_routed_experts", 1 << 16));
+  gate.num_experts = static_cast<int>(config.positive_int(experts_key(config), 1 << 16));
   gate.top_k = static_cast<int>(config.int_in("num_experts_per_tok", 1, gate.num_experts));
   gate.norm_topk_prob = config.get_or<bool>("norm_topk_prob", false);
   gate.routed_scaling_factor = config.get_or<float>("routed_scaling_factor", 1.0F);
@@ -123,7 +148,7 @@ ModelSpec read_config(const JsonObject& config) {
   spec.attention = read_attention(config);
   const int64_t num_layers = config.positive_int("num_hidden_layers", 1 << 12);
   const int64_t first_moe =
-      config.has("n_routed_experts") ? config.get_or<int64_t>("first_k_dense_replace", 0) : num_layers;
+      config.has(experts_key(config)) ? config.get_or<int64_t>("first_k_dense_replace", 0) : num_layers;
   if (first_moe < 0) config.reject("first_k_dense_replace", "0 or more");
   if (first_moe < num_layers) {
     spec.moe.gate = read_gate(config);
@@ -135,6 +160,10 @@ ModelSpec read_config(const JsonObject& config) {
   for (int64_t layer = 0; layer < num_layers; ++layer) {
     spec.layers.push_back({.dense_inner = layer < first_moe ? dense_inner : 0});
   }
+  for (const char* key : {"num_nextn_predict_layers", "num_mtp_layers"}) {
+    if (config.has(key)) spec.num_mtp_layers = static_cast<int>(config.int_in(key, 0, 1 << 12));
+  }
+  check_sizes(spec, config.where());
   spec.bos_token_ids = read_token_ids(config, "bos_token_id");
   spec.eos_token_ids = read_token_ids(config, "eos_token_id");
   return spec;

@@ -1,0 +1,420 @@
+#include "model/checkpoint_keys.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace eps {
+namespace {
+
+constexpr KeyUse kUsed = KeyUse::kUsed;
+constexpr KeyUse kHarmless = KeyUse::kHarmless;
+constexpr KeyUse kWarned = KeyUse::kWarned;
+constexpr KeyUse kRefused = KeyUse::kRefused;
+
+bool is_off(const KnownKey& known, const Json& value) {
+  if (value.is_null() || value == Json(false)) return true;
+  if (value.is_structured() && value.empty()) return true;
+  if (value.is_string() && value.get_ref<const std::string&>().empty()) return true;
+  const Json off = Json::parse(known.off);
+  return std::ranges::find(off, value) != off.end();
+}
+
+}  // namespace
+
+KeyReport check_keys(CheckpointFile file, const JsonObject& object) {
+  KeyReport report;
+  const auto known = known_keys(file);
+  for (const auto& [key, value] : object.value().items()) {
+    const auto found = std::ranges::find(known, std::string_view(key), &KnownKey::key);
+    if (found == known.end()) {
+      report.unknown.push_back(object.path_of(key));
+    } else if (found->use == kWarned && !is_off(*found, value)) {
+      report.warnings.push_back(fmt::format("{}: key \"{}\" = {} is not supported and has no effect ({})",
+                                            object.where(), printable(object.path_of(key), 120), describe_json(value),
+                                            found->why));
+    } else if (found->use == kRefused && !is_off(*found, value)) {
+      object.reject(key, fmt::format("it to be absent or off, because this program does not support {}", found->why));
+    }
+  }
+  return report;
+}
+
+namespace {
+
+constexpr KnownKey kConfigKeys[] = {
+    // Read by the families of this build.
+    {"attention_bias", kUsed, ""},
+    {"bos_token_id", kUsed, ""},
+    {"eos_token_id", kUsed, ""},
+    {"first_k_dense_replace", kUsed, ""},
+    {"hidden_act", kUsed, ""},
+    {"hidden_size", kUsed, ""},
+    {"intermediate_size", kUsed, ""},
+    {"kv_lora_rank", kUsed, ""},
+    {"max_position_embeddings", kUsed, ""},
+    {"mlp_bias", kUsed, ""},
+    {"model_type", kUsed, ""},
+    {"moe_intermediate_size", kUsed, ""},
+    {"moe_layer_freq", kUsed, ""},
+    {"n_group", kUsed, ""},
+    {"n_routed_experts", kUsed, ""},
+    {"n_shared_experts", kUsed, ""},
+    {"norm_topk_prob", kUsed, ""},
+    {"num_attention_heads", kUsed, ""},
+    {"num_experts", kUsed, ""},
+    {"num_experts_per_tok", kUsed, ""},
+    {"num_hidden_layers", kUsed, ""},
+    {"num_key_value_heads", kUsed, ""},
+    {"num_mtp_layers", kUsed, ""},
+    {"num_nextn_predict_layers", kUsed, ""},
+    {"original_max_position_embeddings", kUsed, ""},
+    {"q_lora_rank", kUsed, ""},
+    {"qk_nope_head_dim", kUsed, ""},
+    {"qk_rope_head_dim", kUsed, ""},
+    {"quantization_config", kUsed, ""},
+    {"rms_norm_eps", kUsed, ""},
+    {"rope_parameters", kUsed, ""},
+    {"rope_scaling", kUsed, ""},
+    {"rope_theta", kUsed, ""},
+    {"routed_scaling_factor", kUsed, ""},
+    {"scoring_func", kUsed, ""},
+    {"tie_word_embeddings", kUsed, ""},
+    {"topk_group", kUsed, ""},
+    {"topk_method", kUsed, ""},
+    {"v_head_dim", kUsed, ""},
+    {"vocab_size", kUsed, ""},
+    // Provenance, and classes to run in Python.
+    {"_attn_implementation", kHarmless, ""},
+    {"_attn_implementation_autoset", kHarmless, ""},
+    {"_commit_hash", kHarmless, ""},
+    {"_experts_implementation", kHarmless, ""},
+    {"_name_or_path", kHarmless, ""},
+    {"architectures", kHarmless, "model_type says the same"},
+    {"auto_map", kHarmless, ""},
+    {"id2label", kHarmless, "labels of classifiers"},
+    {"label2id", kHarmless, "labels of classifiers"},
+    {"model_name", kHarmless, ""},
+    {"name_or_path", kHarmless, ""},
+    {"problem_type", kHarmless, "for classifiers"},
+    {"task_specific_params", kHarmless, "for pipelines"},
+    {"tokenizer_class", kHarmless, "tokenizer.json has all of it"},
+    {"transformers_version", kHarmless, ""},
+    {"transformers_weights", kHarmless, ""},
+    {"unsloth_fixed", kHarmless, ""},
+    {"unsloth_version", kHarmless, ""},
+    // The weights are read in the type they are stored in; caches and outputs are the program's own business.
+    {"cache_implementation", kHarmless, ""},
+    {"dtype", kHarmless, ""},
+    {"is_decoder", kHarmless, ""},
+    {"output_attentions", kHarmless, ""},
+    {"output_hidden_states", kHarmless, ""},
+    {"output_router_logits", kHarmless, ""},
+    {"return_dict", kHarmless, ""},
+    {"return_dict_in_generate", kHarmless, ""},
+    {"torch_dtype", kHarmless, ""},
+    {"torchscript", kHarmless, ""},
+    {"use_bfloat16", kHarmless, ""},
+    {"use_cache", kHarmless, ""},
+    // How a computation is spread or chunked, without another result.
+    {"chunk_size_feed_forward", kHarmless, ""},
+    {"ep_size", kHarmless, ""},
+    {"gradient_checkpointing", kHarmless, ""},
+    {"max_seq_len_cached", kHarmless, ""},
+    {"megablocks", kHarmless, ""},
+    {"pretraining_tp", kHarmless, ""},
+    {"tp_plan", kHarmless, ""},
+    // Training alone.
+    {"attention_dropout", kHarmless, ""},
+    {"attn_pdrop", kHarmless, ""},
+    {"aux_loss_alpha", kHarmless, ""},
+    {"emb_pdrop", kHarmless, ""},
+    {"embd_pdrop", kHarmless, ""},
+    {"enable_expert_tensor_parallelism", kHarmless, ""},
+    {"hidden_dropout", kHarmless, ""},
+    {"initializer_range", kHarmless, ""},
+    {"moe_eval_capacity_factor", kHarmless, ""},
+    {"moe_jitter_eps", kHarmless, ""},
+    {"moe_loss_weight", kHarmless, ""},
+    {"moe_min_capacity", kHarmless, ""},
+    {"moe_train_capacity_factor", kHarmless, ""},
+    {"resid_pdrop", kHarmless, ""},
+    {"router_aux_loss_coef", kHarmless, ""},
+    {"router_jitter_noise", kHarmless, ""},
+    {"router_z_loss_coef", kHarmless, ""},
+    {"seq_aux", kHarmless, ""},
+    // Follow from keys that are read.
+    {"head_dim", kHarmless, "DeepSeek: written by transformers from qk_rope_head_dim"},
+    {"qk_head_dim", kHarmless, "written by transformers from its two parts"},
+    {"rope_interleave", kHarmless, "DeepSeek rotates adjacent pairs"},
+    // Padding, and tokens of other kinds of models.
+    {"cross_attention_hidden_size", kHarmless, "for encoder-decoder models"},
+    {"decoder_start_token_id", kHarmless, "for encoder-decoder models"},
+    {"pad_token_id", kHarmless, "batches are not padded"},
+    {"prefix", kHarmless, "for pipelines"},
+    {"sep_token_id", kHarmless, ""},
+    {"tie_encoder_decoder", kHarmless, "for encoder-decoder models"},
+    // Generation settings in config.json count when there is no generation_config.json (parse_generation_config).
+    {"bad_words_ids", kWarned, "forbidden words"},
+    {"begin_suppress_tokens", kWarned, "tokens suppressed at the beginning"},
+    {"diversity_penalty", kWarned, "diverse beam search", "[0, 0.0]"},
+    {"do_sample", kUsed, ""},
+    {"early_stopping", kHarmless, "of beam search"},
+    {"encoder_no_repeat_ngram_size", kHarmless, "for encoder-decoder models"},
+    {"exponential_decay_length_penalty", kWarned, "a growing chance of the end token"},
+    {"forced_bos_token_id", kWarned, "a forced first token"},
+    {"forced_eos_token_id", kWarned, "a forced last token"},
+    {"length_penalty", kHarmless, "of beam search"},
+    {"max_length", kHarmless, "counts the prompt; max_new_tokens and --max-tokens do not"},
+    {"max_new_tokens", kUsed, ""},
+    {"min_length", kWarned, "a least length", "[0]"},
+    {"no_repeat_ngram_size", kWarned, "no repeated n-grams", "[0]"},
+    {"num_beam_groups", kWarned, "beam search", "[1]"},
+    {"num_beams", kWarned, "beam search", "[1]"},
+    {"num_return_sequences", kHarmless, ""},
+    {"output_scores", kHarmless, ""},
+    {"remove_invalid_values", kHarmless, "NaN and Inf logits are errors"},
+    {"repetition_penalty", kWarned, "a penalty for repeated tokens", "[1, 1.0]"},
+    {"suppress_tokens", kWarned, "suppressed tokens"},
+    {"temperature", kUsed, ""},
+    {"top_k", kUsed, ""},
+    {"top_p", kUsed, ""},
+    {"typical_p", kWarned, "typical sampling", "[1, 1.0]"},
+    // Other kinds of models.
+    {"add_cross_attention", kRefused, "cross-attention"},
+    {"finetuning_task", kHarmless, ""},
+    {"is_causal", kRefused, "attention to later tokens", "[true]"},
+    {"is_encoder_decoder", kRefused, "encoder-decoder models"},
+    {"pruned_heads", kRefused, "pruned attention heads"},
+    {"partial_rotary_factor", kRefused, "rotation of a part of each head", "[1, 1.0]"},
+    {"sparse_attention_config", kRefused, "sparse attention"},
+    // Settings of families that this build does not read yet. Another family's reader, like transformers', passes over
+    // them, but whoever wrote them meant something.
+    {"attn_config", kWarned, "DBRX's attention settings"},
+    {"clip_qkv", kWarned, "clipped queries, keys and values (OLMoE, DBRX)"},
+    {"d_model", kWarned, "DBRX's hidden size"},
+    {"decoder_sparse_step", kWarned, "dense layers between MoE layers (Qwen)", "[1]"},
+    {"experts_per_token", kWarned, "gpt-oss's top-k"},
+    {"ffn_config", kWarned, "DBRX's expert settings"},
+    {"index_head_dim", kWarned, "sparse attention (DeepSeek-V3.2)"},
+    {"index_n_heads", kWarned, "sparse attention (DeepSeek-V3.2)"},
+    {"index_topk", kWarned, "sparse attention (DeepSeek-V3.2)"},
+    {"initial_context_length", kWarned, "gpt-oss's context before YaRN"},
+    {"layer_types", kWarned, "attention by layer"},
+    {"max_seq_len", kWarned, "DBRX's context"},
+    {"max_window_layers", kHarmless, "Qwen's sliding windows, which use_sliding_window turns on"},
+    {"mlp_only_layers", kWarned, "dense layers by number (Qwen)"},
+    {"moe_layer_frequency", kWarned, "Arctic's dense layers between MoE layers", "[1]"},
+    {"n_heads", kWarned, "DBRX's attention heads"},
+    {"n_layers", kWarned, "DBRX's layers"},
+    {"num_local_experts", kWarned, "Mixtral's experts"},
+    {"parallel_attn_mlp_res", kWarned, "Arctic's residual beside the experts"},
+    {"qkv_bias", kWarned, "biases of queries, keys and values (Qwen2)"},
+    {"quantization", kRefused, "weights quantised by MLX"},
+    {"router_logits_fp32", kHarmless, "the router computes in f32"},
+    {"shared_expert_intermediate_size", kWarned, "Qwen2's shared expert", "[0]"},
+    {"sliding_window", kWarned, "sliding-window attention"},
+    {"swiglu_alpha", kWarned, "gpt-oss's activation"},
+    {"swiglu_limit", kWarned, "gpt-oss's activation"},
+    {"use_qk_norm", kWarned, "normalised queries and keys (GLM-4.5)"},
+    {"use_residual", kWarned, "Arctic's residual beside the experts"},
+    {"use_sliding_window", kWarned, "sliding-window attention"},
+};
+
+constexpr KnownKey kRopeKeys[] = {
+    {"attention_factor", kUsed, ""},
+    {"beta_fast", kUsed, ""},
+    {"beta_slow", kUsed, ""},
+    {"factor", kUsed, ""},
+    {"mscale", kUsed, ""},
+    {"mscale_all_dim", kUsed, ""},
+    {"original_max_position_embeddings", kUsed, ""},
+    {"rope_theta", kUsed, ""},
+    {"rope_type", kUsed, ""},
+    {"truncate", kUsed, ""},
+    {"type", kUsed, ""},
+    {"finetuned", kHarmless, "provenance"},
+    {"partial_rotary_factor", kRefused, "rotation of a part of each head", "[1, 1.0]"},
+    // Of kinds of scaling whose name is refused.
+    {"high_freq_factor", kHarmless, "llama3 scaling"},
+    {"long_factor", kHarmless, "longrope scaling"},
+    {"low_freq_factor", kHarmless, "llama3 scaling"},
+    {"mrope_section", kRefused, "multimodal rotation"},
+    {"short_factor", kHarmless, "longrope scaling"},
+};
+
+constexpr KnownKey kGenerationKeys[] = {
+    {"bos_token_id", kUsed, ""},
+    {"do_sample", kUsed, ""},
+    {"eos_token_id", kUsed, ""},
+    {"max_new_tokens", kUsed, ""},
+    {"temperature", kUsed, ""},
+    {"top_k", kUsed, ""},
+    {"top_p", kUsed, ""},
+    {"_commit_hash", kHarmless, "provenance"},
+    {"_from_model_config", kHarmless, "provenance"},
+    {"_original_object_hash", kHarmless, "provenance"},
+    {"transformers_version", kHarmless, "provenance"},
+    {"cache_config", kHarmless, "the cache is the program's own business"},
+    {"cache_implementation", kHarmless, "the cache is the program's own business"},
+    {"compile_config", kHarmless, "of PyTorch"},
+    {"continuous_batching_config", kHarmless, "of transformers' own server"},
+    {"custom_generate", kWarned, "a generation loop of the checkpoint's own"},
+    {"decoder_start_token_id", kHarmless, "for encoder-decoder models"},
+    {"disable_compile", kHarmless, "of PyTorch"},
+    {"early_stopping", kHarmless, "of beam search"},
+    {"encoder_no_repeat_ngram_size", kHarmless, "for encoder-decoder models"},
+    {"encoder_repetition_penalty", kHarmless, "for encoder-decoder models"},
+    {"is_assistant", kHarmless, "speculation changes no result"},
+    {"assistant_confidence_threshold", kHarmless, "speculation changes no result"},
+    {"assistant_early_exit", kHarmless, "speculation changes no result"},
+    {"assistant_ensemble_weight", kHarmless, "speculation changes no result"},
+    {"assistant_lookbehind", kHarmless, "speculation changes no result"},
+    {"max_matching_ngram_size", kHarmless, "speculation changes no result"},
+    {"num_assistant_tokens", kHarmless, "speculation changes no result"},
+    {"num_assistant_tokens_schedule", kHarmless, "speculation changes no result"},
+    {"prompt_lookup_num_tokens", kHarmless, "speculation changes no result"},
+    {"speculation_type", kHarmless, "speculation changes no result"},
+    {"target_lookbehind", kHarmless, "speculation changes no result"},
+    {"use_mtp", kHarmless, "speculation changes no result"},
+    {"length_penalty", kHarmless, "of beam search"},
+    {"low_memory", kHarmless, "contrastive search"},
+    {"max_cache_len", kHarmless, "the cache is the program's own business"},
+    {"max_length", kHarmless, "counts the prompt; max_new_tokens and --max-tokens do not"},
+    {"max_time", kWarned, "a limit on time"},
+    {"num_return_sequences", kHarmless, "one text is asked for"},
+    {"output_attentions", kHarmless, "outputs for programs"},
+    {"output_hidden_states", kHarmless, "outputs for programs"},
+    {"output_logits", kHarmless, "outputs for programs"},
+    {"output_scores", kHarmless, "outputs for programs"},
+    {"pad_token_id", kHarmless, "batches are not padded"},
+    {"prefill_chunk_size", kHarmless, "changes no result"},
+    {"remove_invalid_values", kHarmless, "NaN and Inf logits are errors"},
+    {"renormalize_logits", kHarmless, "probabilities add up to 1 in any case"},
+    {"return_dict_in_generate", kHarmless, "outputs for programs"},
+    {"use_cache", kHarmless, "changes no result"},
+    // What samplers elsewhere do and this one does not.
+    {"bad_words_ids", kWarned, "forbidden words"},
+    {"begin_suppress_tokens", kWarned, "tokens suppressed at the beginning"},
+    {"constraints", kWarned, "constrained beam search"},
+    {"diversity_penalty", kWarned, "diverse beam search", "[0, 0.0]"},
+    {"dola_layers", kWarned, "decoding by contrasting layers"},
+    {"epsilon_cutoff", kWarned, "epsilon sampling", "[0, 0.0]"},
+    {"eta_cutoff", kWarned, "eta sampling", "[0, 0.0]"},
+    {"exponential_decay_length_penalty", kWarned, "a growing chance of the end token"},
+    {"force_words_ids", kWarned, "constrained beam search"},
+    {"forced_bos_token_id", kWarned, "a forced first token"},
+    {"forced_eos_token_id", kWarned, "a forced last token"},
+    {"frequency_penalty", kWarned, "a penalty for frequent tokens", "[0, 0.0]"},
+    {"guidance_scale", kWarned, "classifier-free guidance", "[1, 1.0]"},
+    {"min_length", kWarned, "a least length", "[0]"},
+    {"min_new_tokens", kWarned, "a least number of tokens", "[0]"},
+    {"min_p", kWarned, "min-p sampling", "[0, 0.0]"},
+    {"no_repeat_ngram_size", kWarned, "no repeated n-grams", "[0]"},
+    {"num_beam_groups", kWarned, "beam search", "[1]"},
+    {"num_beams", kWarned, "beam search", "[1]"},
+    {"penalty_alpha", kWarned, "contrastive search", "[0, 0.0]"},
+    {"presence_penalty", kWarned, "a penalty for repeated tokens", "[0, 0.0]"},
+    {"repetition_penalty", kWarned, "a penalty for repeated tokens", "[1, 1.0]"},
+    {"sequence_bias", kWarned, "biases of token sequences"},
+    {"stop_strings", kWarned, "texts to stop at"},
+    {"suppress_tokens", kWarned, "suppressed tokens"},
+    {"token_healing", kWarned, "token healing"},
+    {"top_h", kWarned, "top-h sampling"},
+    {"typical_p", kWarned, "typical sampling", "[1, 1.0]"},
+    {"watermarking_config", kWarned, "a watermark in the text"},
+    {"chat_format", kHarmless, "a name of a chat template"},
+    {"trust_remote_code", kHarmless, "no code of checkpoints is run"},
+};
+
+constexpr KnownKey kTokenizerKeys[] = {
+    {"added_tokens", kUsed, ""},
+    {"decoder", kUsed, ""},
+    {"model", kUsed, ""},
+    {"normalizer", kUsed, ""},
+    {"post_processor", kUsed, ""},
+    {"pre_tokenizer", kUsed, ""},
+    {"version", kUsed, ""},
+    {"padding", kHarmless, "of training batches"},
+    {"truncation", kHarmless, "of training batches"},
+};
+
+constexpr KnownKey kTokenizerConfigKeys[] = {
+    {"add_bos_token", kUsed, ""},
+    // tokenizer.json has what these say, as the fast tokenizers read it.
+    {"add_prefix_space", kHarmless, "as tokenizer.json says"},
+    {"added_tokens_decoder", kHarmless, "as tokenizer.json says"},
+    {"additional_special_tokens", kHarmless, "as tokenizer.json says"},
+    {"extra_special_tokens", kHarmless, "as tokenizer.json says"},
+    {"from_slow", kHarmless, ""},
+    {"is_local", kHarmless, ""},
+    {"legacy", kHarmless, "as tokenizer.json says"},
+    {"sp_model_kwargs", kHarmless, "as tokenizer.json says"},
+    {"spaces_between_special_tokens", kHarmless, "of slow tokenizers"},
+    {"tokenizer_class", kHarmless, ""},
+    {"tokenizer_file", kHarmless, ""},
+    {"tokenizer_object", kHarmless, ""},
+    {"backend", kHarmless, ""},
+    {"byte_fallback", kHarmless, "as tokenizer.json says"},
+    {"trim_offsets", kHarmless, "offsets are not given out"},
+    {"unk_id", kHarmless, "as tokenizer.json says"},
+    {"use_fast", kHarmless, ""},
+    {"use_default_system_prompt", kHarmless, "of chats"},
+    {"vocab_file", kHarmless, ""},
+    {"merges_file", kHarmless, ""},
+    {"vocab_size", kHarmless, "as tokenizer.json says"},
+    // Named tokens: ids come from config.json and generation_config.json.
+    {"audio_token", kHarmless, ""},
+    {"bos_token", kHarmless, ""},
+    {"boi_token", kHarmless, ""},
+    {"cls_token", kHarmless, ""},
+    {"eoi_token", kHarmless, ""},
+    {"eos_token", kHarmless, ""},
+    {"image_token", kHarmless, ""},
+    {"mask_token", kHarmless, ""},
+    {"pad_token", kHarmless, ""},
+    {"sep_token", kHarmless, ""},
+    {"unk_token", kHarmless, ""},
+    // Chats, batches and provenance.
+    {"auto_map", kHarmless, "no code of checkpoints is run"},
+    {"chat_template", kHarmless, "texts are continued as they are"},
+    {"clean_up_tokenization_spaces", kHarmless, "tidies English text for display; ids are the same"},
+    {"errors", kHarmless, "bytes that are not UTF-8 become U+FFFD"},
+    {"max_length", kHarmless, "of batches"},
+    {"max_len", kHarmless, "of batches"},
+    {"model_input_names", kHarmless, "of batches"},
+    {"model_max_length", kHarmless, "config.json says what the model was made for"},
+    {"model_specific_special_tokens", kHarmless, ""},
+    {"name_or_path", kHarmless, "provenance"},
+    {"pad_to_multiple_of", kHarmless, "of batches"},
+    {"pad_token_type_id", kHarmless, "of batches"},
+    {"padding_side", kHarmless, "of batches"},
+    {"processor_class", kHarmless, "of multimodal models"},
+    {"response_schema", kHarmless, "of chats"},
+    {"special_tokens_map_file", kHarmless, "provenance"},
+    {"stride", kHarmless, "of batches"},
+    {"transformers_version", kHarmless, "provenance"},
+    {"truncation_side", kHarmless, "of batches"},
+    {"truncation_strategy", kHarmless, "of batches"},
+    // What changes the ids of a text.
+    {"add_eos_token", kRefused, "an end token after every prompt"},
+    {"do_lower_case", kRefused, "lower-casing beside tokenizer.json's normalizer"},
+    {"split_special_tokens", kRefused, "special tokens read as text"},
+};
+
+}  // namespace
+
+std::span<const KnownKey> known_keys(CheckpointFile file) {
+  switch (file) {
+    case CheckpointFile::kConfig: return kConfigKeys;
+    case CheckpointFile::kRope: return kRopeKeys;
+    case CheckpointFile::kGenerationConfig: return kGenerationKeys;
+    case CheckpointFile::kTokenizer: return kTokenizerKeys;
+    case CheckpointFile::kTokenizerConfig: return kTokenizerConfigKeys;
+  }
+  return {};
+}
+
+}  // namespace eps
