@@ -287,8 +287,8 @@ void CudaPeerLayer::begin(const Plan& plan, const MoeWeights& weights, MutableTe
   EPS_CHECK(up_pool_ != nullptr && down_pool_ != nullptr, "experts are packed into pools");
   EPS_CHECK_EQ(up_pool_->count, num_experts_ / num_ranks());
   has_shared_ = false;
-  combines_left_ = static_cast<int>(
-      std::ranges::count_if(plan.ops, [](const PlanOp& op) { return op.kind == OpKind::kCombine; }));
+  combines_left_ =
+      static_cast<int>(std::ranges::count_if(plan.ops, [](const PlanOp& op) { return op.kind == OpKind::kCombine; }));
   if (is_empty()) return;
   make_slots(plan);
   const int64_t inner = down_pool_->k;
@@ -358,7 +358,8 @@ void CudaPeerLayer::gate_up(int stage) {
 }
 
 void CudaPeerLayer::down(int stage) {
-  run_experts(stage, *down_pool_, GroupedEpilogue::kStore, data_of<nv_bf16>(memory_.act), data_of<nv_bf16>(memory_.rows));
+  run_experts(stage, *down_pool_, GroupedEpilogue::kStore, data_of<nv_bf16>(memory_.act),
+              data_of<nv_bf16>(memory_.rows));
 }
 
 int CudaPeerLayer::comm_sms() const { return plan_->sms.comm > 0 ? plan_->sms.comm : kUnlimitedCommSms; }

@@ -1,5 +1,5 @@
-// MoE layers whose experts are spread over GPUs, against a double-precision layer on the host, and against themselves on
-// other numbers of ranks and with other plans. Ranks share a GPU where there are not enough.
+// MoE layers whose experts are spread over GPUs, against a double-precision layer on the host, and against themselves
+// on other numbers of ranks and with other plans. Ranks share a GPU where there are not enough.
 #include "ops/peer_layer.h"
 
 #include <numeric>
@@ -129,7 +129,8 @@ class CudaPeerLayerTest : public test::GpuTest {
   }
 
   // The layer's output for all tokens. Each rank runs it `times` times over, as layers follow one another.
-  std::vector<float> run(const test::MoeValues& values, const Batch& batch, const std::string& pipeline, int times = 1) {
+  std::vector<float> run(const test::MoeValues& values, const Batch& batch, const std::string& pipeline,
+                         int times = 1) {
     const MoeDims& d = values.dims;
     const auto num_ranks = static_cast<int>(std::ssize(batch.tokens_per_rank));
     std::vector<std::vector<float>> out(static_cast<size_t>(num_ranks));
@@ -141,13 +142,14 @@ class CudaPeerLayerTest : public test::GpuTest {
       const int count = d.num_experts / num_ranks;
       const RankWeights packed = pack(*ops, values, count * comm.rank(), count);
       const std::unique_ptr<PeerLayer> layer = ops->make_peer_layer(comm);
-      const int64_t begin = std::accumulate(batch.tokens_per_rank.begin(),
-                                            batch.tokens_per_rank.begin() + comm.rank(), int64_t{0});
+      const int64_t begin =
+          std::accumulate(batch.tokens_per_rank.begin(), batch.tokens_per_rank.begin() + comm.rank(), int64_t{0});
       const int64_t tokens = batch.tokens_per_rank[rank];
       const std::span x_values(batch.x.data() + begin * d.hidden, static_cast<size_t>(tokens * d.hidden));
       const test::DeviceTensor x(*ops, DType::kBF16, {tokens, d.hidden}, x_values);
-      const test::DeviceTensor idx(*ops, {tokens, d.top_k},
-                                   std::span(batch.idx.data() + begin * d.top_k, static_cast<size_t>(tokens * d.top_k)));
+      const test::DeviceTensor idx(
+          *ops, {tokens, d.top_k},
+          std::span(batch.idx.data() + begin * d.top_k, static_cast<size_t>(tokens * d.top_k)));
       const test::DeviceTensor weight(
           *ops, DType::kF32, {tokens, d.top_k},
           std::span(batch.weight.data() + begin * d.top_k, static_cast<size_t>(tokens * d.top_k)));
@@ -208,8 +210,8 @@ class CudaPeerLayerTest : public test::GpuTest {
     const Batch batch = random_batch(random_, d, tokens_per_rank, spread);
     std::vector<float> first;
     for (const char* pipeline : pipelines) {
-      const std::string what =
-          fmt::format("{} ranks, tokens {}, pipeline {}", tokens_per_rank.size(), fmt::join(tokens_per_rank, " "), pipeline);
+      const std::string what = fmt::format("{} ranks, tokens {}, pipeline {}", tokens_per_rank.size(),
+                                           fmt::join(tokens_per_rank, " "), pipeline);
       const std::vector<float> got = run(values, batch, pipeline);
       if (first.empty()) {
         first = got;

@@ -118,9 +118,8 @@ __global__ void __launch_bounds__(kMaxThreads, kBlocksPerSm) sum_rows_kernel(con
       float out[kUnit];
       if constexpr (kLevel >= 0) {
         TokenSum<kUnit> sum;
-        for_each_leaf<kUnit, kLevel>(p.from, rows[turn], i, [&](int segment, const float(&leaf)[kUnit]) {
-          sum.template add<0>(segment, leaf);
-        });
+        for_each_leaf<kUnit, kLevel>(
+            p.from, rows[turn], i, [&](int segment, const float(&leaf)[kUnit]) { sum.template add<0>(segment, leaf); });
         sum.finish(out);
       } else {
         for_each_leaf<kUnit, kLevel>(p.from, rows[turn], i, [&](int, const float(&leaf)[kUnit]) {
@@ -135,7 +134,8 @@ __global__ void __launch_bounds__(kMaxThreads, kBlocksPerSm) sum_rows_kernel(con
 
 // A block for each token.
 template <int kUnit, int kLevel>
-__global__ void __launch_bounds__(kMaxThreads, kBlocksPerSm) finish_tokens_kernel(const __grid_constant__ FinishTokensParams p) {
+__global__ void __launch_bounds__(kMaxThreads, kBlocksPerSm)
+    finish_tokens_kernel(const __grid_constant__ FinishTokensParams p) {
   __shared__ TokenRows rows;
   wait_for_previous_kernel();
   const int me = p.counts.rank;
@@ -227,8 +227,8 @@ void launch_finish_tokens(const FinishTokensParams& params, cudaStream_t stream)
   check(params.from, params.counts);
   const int tokens = params.counts.tokens[params.counts.rank];
   if (tokens == 0 || params.from.width == 0) return;
-  const bool vectors = params.from.width % kVector == 0 && is_aligned(params.from.rows) && is_aligned(params.partials) &&
-                       is_aligned(params.shared) && is_aligned(params.out);
+  const bool vectors = params.from.width % kVector == 0 && is_aligned(params.from.rows) &&
+                       is_aligned(params.partials) && is_aligned(params.shared) && is_aligned(params.out);
   const auto kernel = with_level(params.counts.num_ranks, [&](auto level) {
     return vectors ? finish_tokens_kernel<kVector, level()> : finish_tokens_kernel<1, level()>;
   });

@@ -1,6 +1,6 @@
-// The sums of a token's expert outputs: on every rank those of the rows it computed for tokens of other ranks, which then
-// travel home, and on the home rank what came from all. The order of additions is that of token_sum.cuh, whatever the
-// stages.
+// The sums of a token's expert outputs: on every rank those of the rows it computed for tokens of other ranks, which
+// then travel home, and on the home rank what came from all. The order of additions is that of token_sum.cuh, whatever
+// the stages.
 #pragma once
 
 #include <cstdint>
@@ -11,19 +11,19 @@ namespace eps::cuda {
 
 // A rank's own results, and which of them belong to which token.
 struct ExpertOutputs {
-  const nv_bf16* rows = nullptr;     // [rows, width]
-  const int32_t* place = nullptr;    // [num_ranks * max_tokens, top_k] row of `rows`; -1: not on this rank
-  const int32_t* expert = nullptr;   // [num_ranks * max_tokens, top_k]
-  const float* weight = nullptr;     // [num_ranks * max_tokens, top_k]
-  int top_k = 0;                     // at most 32
-  int num_experts = 0;               // over all ranks
+  const nv_bf16* rows = nullptr;    // [rows, width]
+  const int32_t* place = nullptr;   // [num_ranks * max_tokens, top_k] row of `rows`; -1: not on this rank
+  const int32_t* expert = nullptr;  // [num_ranks * max_tokens, top_k]
+  const float* weight = nullptr;    // [num_ranks * max_tokens, top_k]
+  int top_k = 0;                    // at most 32
+  int num_experts = 0;              // over all ranks
   int width = 0;
 };
 
 struct SumRowsParams {
   ExpertOutputs from;
   TokenCounts counts;
-  TokenList list;        // tokens of other ranks
+  TokenList list;         // tokens of other ranks
   nv_bf16* to = nullptr;  // [tokens of the list, width]: row n is that of tokens[n], counted from tokens[0]
 };
 void launch_sum_rows(const SumRowsParams& params, cudaStream_t stream);

@@ -93,9 +93,7 @@ class PieceList {
         first_(list.begin[0]),
         in_list_(int64_t{list.begin[1] - first_} * cut.per_row) {}
 
-  __device__ int64_t count() const {
-    return in_list_ <= blockIdx.x ? 0 : (in_list_ - 1 - blockIdx.x) / gridDim.x + 1;
-  }
+  __device__ int64_t count() const { return in_list_ <= blockIdx.x ? 0 : (in_list_ - 1 - blockIdx.x) / gridDim.x + 1; }
   // The position in the list of this block's piece `i`; the first one's past the last piece.
   __device__ int64_t position(int64_t i) const {
     const int64_t piece = blockIdx.x + i * gridDim.x;
@@ -196,8 +194,8 @@ __device__ void write_pieces(const typename Way::Params& p, const Pieces& cut, c
 
 // The first warp brings pieces into the ring, the second one writes them.
 template <typename Way>
-__global__ void __launch_bounds__(2 * kWarp) move_rows_kernel(const __grid_constant__ typename Way::Params p,
-                                                              const __grid_constant__ Pieces cut) {
+__global__ void __launch_bounds__(2 * kWarp)
+    move_rows_kernel(const __grid_constant__ typename Way::Params p, const __grid_constant__ Pieces cut) {
   extern __shared__ __align__(128) uint8_t ring[];
   __shared__ __align__(8) MoveSmem smem;
   if (threadIdx.x == 0) {

@@ -1,8 +1,9 @@
-// Rows that cross between GPUs: pulled out of the memory of the rank that has them, or pushed into the memory of the rank
-// that wants them.
+// Rows that cross between GPUs: pulled out of the memory of the rank that has them, or pushed into the memory of the
+// rank that wants them.
 //
 // The copy engine of an SM brings a row to shared memory, from where it is written to every place it is needed in. No
-// registers are touched, so few SMs do. A pulled row crosses the link once, whatever the number of experts that want it.
+// registers are touched, so few SMs do. A pulled row crosses the link once, whatever the number of experts that want
+// it.
 #pragma once
 
 #include <cstdint>

@@ -113,8 +113,8 @@ dim3 rank_grid(const TokenCounts& counts, int top_k) {
 void launch_assign_row_slots(const RowSlotParams& params, const SlotTable& table, cudaStream_t stream) {
   const int64_t tokens = int64_t{params.counts.num_ranks} * params.counts.max_tokens;
   if (tokens == 0) return;
-  launch_overlapped(assign_row_slots_kernel, {dim3(static_cast<unsigned>(ceil_div(tokens, kThreads))), kThreads}, stream,
-                    params, table);
+  launch_overlapped(assign_row_slots_kernel, {dim3(static_cast<unsigned>(ceil_div(tokens, kThreads))), kThreads},
+                    stream, params, table);
 }
 
 void launch_gather_routing(const GatherRoutingParams& params, cudaStream_t stream) {

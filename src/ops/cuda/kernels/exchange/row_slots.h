@@ -11,7 +11,7 @@
 
 namespace eps::cuda {
 
-inline constexpr int kMaxRanks = 16;        // GPUs of one host
+inline constexpr int kMaxRanks = 16;         // GPUs of one host
 inline constexpr int kMaxSlotExperts = 512;  // experts of a layer, over all ranks
 inline constexpr int kMaxSlots = 512;        // experts of a rank, each counted once for every stage that runs it
 
@@ -36,9 +36,9 @@ struct RowSlotParams {
   const int32_t* expert_idx = nullptr;  // [num_ranks * max_tokens, top_k]
   int top_k = 0;
   TokenCounts counts;
-  int32_t* slot = nullptr;         // out [num_ranks * max_tokens, top_k]; -1: not on this rank
-  int32_t* first_stage = nullptr;  // out [num_ranks * max_tokens] -1: an own token, or one without rows here
-  int32_t* last_stage = nullptr;   // out, likewise
+  int32_t* slot = nullptr;            // out [num_ranks * max_tokens, top_k]; -1: not on this rank
+  int32_t* first_stage = nullptr;     // out [num_ranks * max_tokens] -1: an own token, or one without rows here
+  int32_t* last_stage = nullptr;      // out, likewise
   int32_t* weight_of_slot = nullptr;  // out [num_slots]
 };
 
@@ -58,18 +58,18 @@ struct GatherRoutingParams {
 };
 void launch_gather_routing(const GatherRoutingParams& params, cudaStream_t stream);
 
-// What planning needs to know of the routing of all ranks (moe/routing_summary.h), counted in one go and laid out for one
-// copy to the host.
+// What planning needs to know of the routing of all ranks (moe/routing_summary.h), counted in one go and laid out for
+// one copy to the host.
 struct RoutingCounts {
   int num_experts = 0;
   int num_ranks = 0;
   int top_k = 0;
 
-  __host__ __device__ int load() const { return 0; }                                          // [num_experts] rows over all ranks
-  __host__ __device__ int local_load() const { return num_experts; }                          // [num_experts] of the expert's own rank
-  __host__ __device__ int tokens_between() const { return 2 * num_experts; }                  // [num_ranks (home), num_ranks]
+  __host__ __device__ int load() const { return 0; }                          // [num_experts] rows over all ranks
+  __host__ __device__ int local_load() const { return num_experts; }          // [num_experts] of the expert's own rank
+  __host__ __device__ int tokens_between() const { return 2 * num_experts; }  // [num_ranks (home), num_ranks]
   __host__ __device__ int visits() const { return tokens_between() + num_ranks * num_ranks; }  // [num_ranks, top_k + 1]
-  __host__ __device__ int size() const { return visits() + num_ranks * (top_k + 1); }         // in int32
+  __host__ __device__ int size() const { return visits() + num_ranks * (top_k + 1); }          // in int32
 };
 
 struct CountRoutingParams {

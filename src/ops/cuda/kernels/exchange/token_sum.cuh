@@ -1,10 +1,10 @@
 // The order in which a token's expert outputs are added up on GPUs, the same for every number of ranks.
 //
 // Experts are cut into kSumSegments ranges of equal size. Inside a range outputs are added in ascending order of
-// experts, in f32; the ranges' sums are the leaves of a binary tree. Every node below the root is rounded to bf16: where
-// the ranks' experts are whole nodes (1, 2, 4 or 8 ranks), that is the type in which a rank's part of the sum travels,
-// so one rank alone arrives at the same bits. A node with one child is that child.
-// For other numbers of ranks each rank's part is one leaf, and leaves are added in order.
+// experts, in f32; the ranges' sums are the leaves of a binary tree. Every node below the root is rounded to bf16:
+// where the ranks' experts are whole nodes (1, 2, 4 or 8 ranks), that is the type in which a rank's part of the sum
+// travels, so one rank alone arrives at the same bits. A node with one child is that child. For other numbers of ranks
+// each rank's part is one leaf, and leaves are added in order.
 #pragma once
 
 #include "ops/cuda/kernels/device/device_vector.h"
@@ -16,8 +16,8 @@ inline constexpr int kSumSegments = 1 << kSumLevels;
 
 __device__ __forceinline__ float round_to_bf16(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
 
-// Adds up one token's nodes in ascending order, kUnit elements a thread. What is added where is the same for all threads
-// of a warp, so nothing diverges. Levels are template parameters so that everything stays in registers.
+// Adds up one token's nodes in ascending order, kUnit elements a thread. What is added where is the same for all
+// threads of a warp, so nothing diverges. Levels are template parameters so that everything stays in registers.
 template <int kUnit>
 class TokenSum {
  public:
