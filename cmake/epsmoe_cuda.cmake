@@ -73,9 +73,8 @@ message(STATUS "CUDA backend: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, cuDNN in ${EP
 file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/cuda/*.cpp
   ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernels/*/*.cpp ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernels/*/*.cu)
 add_library(epsmoe_cuda MODULE ${sources} ${PROJECT_SOURCE_DIR}/src/ops/op_set.cpp)
-# For the one file that tells it, so that a changed header does not compile every kernel again.
-set_source_files_properties(${PROJECT_SOURCE_DIR}/src/ops/cuda/cuda_module.cpp PROPERTIES
-  COMPILE_DEFINITIONS "${build_definition}")
+# Host files only, so that a changed header does not compile every kernel again.
+target_compile_definitions(epsmoe_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${build_definition}>)
 # It includes the cuDNN frontend headers: most of the time goes into optimising code that runs once per shape.
 set_source_files_properties(${PROJECT_SOURCE_DIR}/src/ops/cuda/mla_prefill_plan.cpp PROPERTIES COMPILE_OPTIONS -O1)
 set_target_properties(epsmoe_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin

@@ -122,8 +122,8 @@ class CudaPeerLayer final : public PeerLayer {
           x_rows(m),
           act(m),
           rows(m),
-          partials(m),
           sums(m),
+          partials(m),
           shared_gate_up(m),
           shared_act(m),
           shared_out(m) {}
