@@ -384,12 +384,12 @@ ExpertOutputs CudaPeerLayer::outputs() const {
 // other.
 void CudaPeerLayer::reduce(int stage) {
   if (is_empty() || num_ranks() == 1) return;
-  SumRowsParams sum;
+  SumPartialsParams sum;
   sum.from = outputs();
   sum.counts = counts_;
   sum.list = complete_tokens(stage);
   sum.to = data_of<nv_bf16>(memory_.sums);
-  launch_sum_rows(sum, lanes_.stream(Lane::kCompute));
+  launch_sum_partials(sum, lanes_.stream(Lane::kCompute));
 }
 
 void CudaPeerLayer::combine(int stage) {

@@ -101,7 +101,7 @@ __device__ __forceinline__ void for_each_leaf(const ExpertOutputs& from, const T
 }
 
 template <int kUnit, int kLevel>
-__global__ void __launch_bounds__(kMaxThreads, kBlocksPerSm) sum_rows_kernel(const __grid_constant__ SumRowsParams p) {
+__global__ void __launch_bounds__(kMaxThreads, kBlocksPerSm) sum_partials_kernel(const __grid_constant__ SumPartialsParams p) {
   __shared__ TokenRows rows[2];  // of this token and of the next one, in turn
   wait_for_previous_kernel();
   const int end = p.list.begin[1];
@@ -210,12 +210,12 @@ int num_sms() {
 
 }  // namespace
 
-void launch_sum_rows(const SumRowsParams& params, cudaStream_t stream) {
+void launch_sum_partials(const SumPartialsParams& params, cudaStream_t stream) {
   check(params.from, params.counts);
   if (params.from.width == 0) return;
   const bool vectors = params.from.width % kVector == 0 && is_aligned(params.from.rows) && is_aligned(params.to);
   const auto kernel = with_level(params.counts.num_ranks, [&](auto level) {
-    return vectors ? sum_rows_kernel<kVector, level()> : sum_rows_kernel<1, level()>;
+    return vectors ? sum_partials_kernel<kVector, level()> : sum_partials_kernel<1, level()>;
   });
   const int threads = num_threads(vectors ? params.from.width / kVector : params.from.width);
   // How many tokens there are only the device knows: enough blocks to fill it, each with many tokens.

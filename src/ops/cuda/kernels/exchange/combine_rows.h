@@ -20,13 +20,13 @@ struct ExpertOutputs {
   int width = 0;
 };
 
-struct SumRowsParams {
+struct SumPartialsParams {
   ExpertOutputs from;
   TokenCounts counts;
   TokenList list;         // tokens of other ranks
   nv_bf16* to = nullptr;  // [tokens of the list, width]: row n is that of tokens[n], counted from tokens[0]
 };
-void launch_sum_rows(const SumRowsParams& params, cudaStream_t stream);
+void launch_sum_partials(const SumPartialsParams& params, cudaStream_t stream);
 
 struct FinishTokensParams {
   ExpertOutputs from;
