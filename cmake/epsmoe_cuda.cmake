@@ -6,7 +6,8 @@ set(EPSMOE_CUDNN_FRONTEND "${PROJECT_SOURCE_DIR}/.cache/cudnn-frontend/include" 
 
 # Program and library must agree on every header that crosses their border.
 file(GLOB border CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/*.h ${PROJECT_SOURCE_DIR}/src/tensor/*.h
-  ${PROJECT_SOURCE_DIR}/src/moe/gemm_kind.h ${PROJECT_SOURCE_DIR}/src/base/*.h ${PROJECT_SOURCE_DIR}/include/epsmoe/error.h)
+  ${PROJECT_SOURCE_DIR}/src/moe/*.h ${PROJECT_SOURCE_DIR}/src/plan/*.h ${PROJECT_SOURCE_DIR}/src/device/*.h
+  ${PROJECT_SOURCE_DIR}/src/comm/*.h ${PROJECT_SOURCE_DIR}/src/base/*.h ${PROJECT_SOURCE_DIR}/include/epsmoe/error.h)
 set(text "")
 foreach(file ${border})
   file(SHA256 ${file} hash)
@@ -72,7 +73,8 @@ message(STATUS "CUDA backend: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, cuDNN in ${EP
 file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/cuda/*.cpp
   ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernels/*/*.cpp ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernels/*/*.cu)
 add_library(epsmoe_cuda MODULE ${sources} ${PROJECT_SOURCE_DIR}/src/ops/op_set.cpp)
-target_compile_definitions(epsmoe_cuda PRIVATE ${build_definition})
+# Host files only, so that a changed header does not compile every kernel again.
+target_compile_definitions(epsmoe_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${build_definition}>)
 # It includes the cuDNN frontend headers: most of the time goes into optimising code that runs once per shape.
 set_source_files_properties(${PROJECT_SOURCE_DIR}/src/ops/cuda/mla_prefill_plan.cpp PROPERTIES COMPILE_OPTIONS -O1)
 set_target_properties(epsmoe_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin
@@ -81,7 +83,7 @@ target_include_directories(epsmoe_cuda SYSTEM PRIVATE ${EPSMOE_CUDNN_INCLUDE} ${
 target_compile_options(epsmoe_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo --expt-relaxed-constexpr -Werror=all-warnings
   -Xptxas=-v -Xcompiler=-Wall,-Wextra>)
-target_link_libraries(epsmoe_cuda PRIVATE eps_moe CUDA::cudart_static CUDA::cublas CUDA::nvrtc ${EPSMOE_CUDNN_LIBRARY})
+target_link_libraries(epsmoe_cuda PRIVATE eps_plan CUDA::cudart_static CUDA::cublas CUDA::nvrtc ${EPSMOE_CUDNN_LIBRARY})
 # A symbol that nothing defines is an error here and not where the library is opened.
 target_link_options(epsmoe_cuda PRIVATE -Wl,-z,defs)
 add_dependencies(cuda_backend epsmoe_cuda)

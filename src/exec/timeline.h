@@ -6,18 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "plan/plan.h"
+#include "device/lane_set.h"
 
 namespace eps {
-
-struct TimelineEvent {
-  std::string name;
-  Lane lane = Lane::kCompute;
-  int layer = -1;
-  int stage = -1;
-  int64_t begin_ns = 0;
-  int64_t end_ns = 0;
-};
 
 struct OverlapStats {
   int64_t communication_ns = 0;  // time a dispatch or combine op ran

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "ops/peer_layer.h"
+
 namespace eps {
 
 void OpSet::upload(const void* from, MutableTensorView to) const {
@@ -16,6 +18,8 @@ void OpSet::copy(TensorView from, MutableTensorView to) const {
   EPS_CHECK_EQ(from.num_bytes(), to.num_bytes());
   if (from.num_bytes() > 0) std::memcpy(to.data(), from.data(), from.num_bytes());
 }
+
+std::unique_ptr<PeerLayer> OpSet::make_peer_layer(Communicator& /*comm*/) { return nullptr; }
 
 TensorView OpSet::place(TensorView host, Buffer& storage) const {
   if (memory().on_host()) return host;

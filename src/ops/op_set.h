@@ -20,7 +20,9 @@
 
 namespace eps {
 
+class Communicator;
 class LocalMoe;
+class PeerLayer;
 
 // A weight matrix [out, in] in whatever layout its op set likes. Immutable, so ranks share it.
 class LinearWeight {
@@ -75,6 +77,8 @@ class OpSet {
 
   // Of a device with memory of its own; null: the op set works where the host does.
   virtual const DeviceSizes* device() const { return nullptr; }
+  // Called on the thread that will call the op set from now on, before it does.
+  virtual void bind_thread() const {}
   // GEMMs use at most so many SMs from now on; 0: all. Nothing where there are none.
   virtual void limit_sms(int /*num_sms*/) {}
   virtual DType weight_dtype(DType stored) const { return stored; }  // that weights stored so are packed in
@@ -181,6 +185,9 @@ class OpSet {
 
   // For layers whose experts are all on this rank; null: the executor does them with the ops above.
   virtual LocalMoe* local_moe() { return nullptr; }
+  // For layers whose experts are spread over devices that read each other's memory; null: the op set's device cannot.
+  // Both outlive the layer.
+  virtual std::unique_ptr<PeerLayer> make_peer_layer(Communicator& comm);
 };
 
 }  // namespace eps

@@ -27,6 +27,22 @@ int count_devices() {
   return count;
 }
 
+// Lets `device`, the current one, read and write the memory of every other one that it can reach.
+void open_peers(int device, int count) {
+  for (int peer = 0; peer < count; ++peer) {
+    int can_access = 0;
+    if (peer == device) continue;
+    EPS_CUDA(cudaDeviceCanAccessPeer(&can_access, device, peer));
+    if (can_access == 0) continue;
+    const cudaError_t error = cudaDeviceEnablePeerAccess(peer, 0);
+    if (error == cudaErrorPeerAccessAlreadyEnabled) {
+      cudaGetLastError();  // another op set of the process has enabled it
+    } else {
+      EPS_CUDA(error);
+    }
+  }
+}
+
 // "580.159.03", as the kernel module reports it; empty if it does not.
 std::string driver_version() {
   std::ifstream file("/proc/driver/nvidia/version");
@@ -50,6 +66,7 @@ DeviceInfo open_device(int device) {
            "compute capability 9.0");
   }
   EPS_CUDA(cudaSetDevice(device));
+  open_peers(device, count);
   int driver = 0;
   EPS_CUDA(cudaDriverGetVersion(&driver));
   const auto cuda_version = [](int v) { return fmt::format("{}.{}", v / 1000, v % 1000 / 10); };
@@ -58,7 +75,7 @@ DeviceInfo open_device(int device) {
       .memory_gb = static_cast<double>(properties.totalGlobalMem) * 1e-9,
       .fuses_silu_mul = true,
       .software = fmt::format("CUDA {}, driver {}", cuda_version(CUDART_VERSION), driver_version())};
-  return {properties.name, cuda_version(driver), sizes};
+  return {device, properties.name, cuda_version(driver), sizes};
 }
 
 }  // namespace cuda

@@ -8,6 +8,7 @@
 namespace eps::cuda {
 
 struct DeviceInfo {
+  int number = 0;      // as CUDA counts them
   std::string name;    // "NVIDIA H200"
   std::string driver;  // "13.0": the CUDA version that the driver supports
   DeviceSizes sizes;

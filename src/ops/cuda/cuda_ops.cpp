@@ -21,6 +21,7 @@
 #include "ops/cuda/kernels/sampling/pick_token.h"
 #include "ops/cuda/linear_dispatch.h"
 #include "ops/cuda/mla_attention.h"
+#include "ops/cuda/peer_layer.h"
 #include "ops/cuda/step_graphs.h"
 #include "ops/cuda/step_state.h"
 
@@ -56,6 +57,7 @@ class CudaOps final : public OpSet {
 
   DType weight_dtype(DType) const override { return DType::kBF16; }
   const DeviceSizes* device() const override { return &device_.sizes; }
+  void bind_thread() const override { EPS_CUDA(cudaSetDevice(device_.number)); }
   void limit_sms(int num_sms) override {
     grouped_.limit_sms(num_sms);
     linear_.limit_sms(num_sms);
@@ -299,6 +301,10 @@ class CudaOps final : public OpSet {
   }
 
   LocalMoe* local_moe() override { return &local_moe_; }
+
+  std::unique_ptr<PeerLayer> make_peer_layer(Communicator& comm) override {
+    return std::make_unique<CudaPeerLayer>(comm, memory_, blas_, grouped_, stream_.get());
+  }
 
  private:
   static DeviceRopeTable table_of(const RopeView& table) {

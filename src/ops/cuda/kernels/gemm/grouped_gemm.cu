@@ -15,7 +15,7 @@ namespace {
 // One thread per element of y.
 template <GroupedEpilogue kEpilogue>
 __global__ void grouped_gemm_plain_kernel(const nv_bf16* x, const nv_bf16* w, nv_bf16* y, const int32_t* offsets,
-                                          int num_groups, int64_t n, int64_t k) {
+                                          const int32_t* weight_of_group, int num_groups, int64_t n, int64_t k) {
   const int64_t y_cols = kEpilogue == GroupedEpilogue::kSiluMul ? n / 2 : n;
   const int64_t col = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
   const int64_t row = offsets[0] + static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
@@ -23,7 +23,8 @@ __global__ void grouped_gemm_plain_kernel(const nv_bf16* x, const nv_bf16* w, nv
   int group = 0;
   while (row >= offsets[group + 1]) ++group;
   const nv_bf16* x_row = x + row * k;
-  const nv_bf16* w_row = w + (group * n + col) * k;
+  const int weight = weight_of_group != nullptr ? weight_of_group[group] : group;
+  const nv_bf16* w_row = w + (weight * n + col) * k;
   float sum = 0.0F;
   float up = 0.0F;
   for (int64_t i = 0; i < k; ++i) {
@@ -179,14 +180,17 @@ void launch_grouped_gemm(const GroupedGemmParams& call, cudaStream_t stream) {
   const int sms = resolve_sms(call.num_sms);
   const int b_rows = call.tile.is_tall() ? call.tile.rows : call.tile.cols;
   const int stage_bytes = kBytesA + b_rows * kRowBytes;
-  for (int begin = 0; begin < w.num_groups; begin += kMaxGroupsPerLaunch) {
+  const bool is_mapped = call.weight_of_group != nullptr;
+  const int num_groups = is_mapped ? call.num_groups : w.num_groups;
+  for (int begin = 0; begin < num_groups; begin += kMaxGroupsPerLaunch) {
     const GroupedGemmArgs args{
         .offsets = call.offsets + begin,
+        .weight_of_group = is_mapped ? call.weight_of_group + begin : nullptr,
         .next_unit = call.next_unit,
         .y = call.y,
         .y_cols = call.epilogue == GroupedEpilogue::kSiluMul ? w.n / 2 : w.n,
-        .num_groups = std::min(w.num_groups - begin, kMaxGroupsPerLaunch),
-        .group_begin = begin,
+        .num_groups = std::min(num_groups - begin, kMaxGroupsPerLaunch),
+        .group_begin = is_mapped ? 0 : begin,
         .tile_rows = call.tile.rows,
         // With kSiluMul a tile has half as many columns of gate and of up each.
         .col_tiles = static_cast<int>(ceil_div(w.n, call.tile.cols)),
@@ -204,14 +208,15 @@ void launch_grouped_gemm(const GroupedGemmParams& call, cudaStream_t stream) {
 
 void launch_plain_grouped_gemm(const GroupedGemmParams& call, cudaStream_t stream) {
   const GroupedWeight& w = *call.weight;
-  if (call.max_rows == 0 || w.num_groups <= 0) return;
+  const int num_groups = call.weight_of_group != nullptr ? call.num_groups : w.num_groups;
+  if (call.max_rows == 0 || num_groups <= 0) return;
   const bool silu = call.epilogue == GroupedEpilogue::kSiluMul;
   const dim3 block(32, 8);
   const dim3 grid(static_cast<unsigned>(ceil_div(call.max_rows, block.y)),
                   static_cast<unsigned>(ceil_div(silu ? w.n / 2 : w.n, block.x)));
   const auto kernel =
       silu ? grouped_gemm_plain_kernel<GroupedEpilogue::kSiluMul> : grouped_gemm_plain_kernel<GroupedEpilogue::kStore>;
-  kernel<<<grid, block, 0, stream>>>(call.x, w.data, call.y, call.offsets, w.num_groups, w.n, w.k);
+  kernel<<<grid, block, 0, stream>>>(call.x, w.data, call.y, call.offsets, call.weight_of_group, num_groups, w.n, w.k);
   EPS_CUDA_LAUNCHED(kernel);
 }
 

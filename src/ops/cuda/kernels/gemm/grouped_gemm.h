@@ -30,6 +30,9 @@ struct GroupedGemmParams {
   nv_bf16* y = nullptr;        // [max_rows, n or I]; rows outside the groups are left unchanged
   // device, [num_groups + 1], ascending: rows of group g are [offsets[g], offsets[g + 1])
   const int32_t* offsets = nullptr;
+  // device, [num_groups]: the weight of each group; null: group g has weight g
+  const int32_t* weight_of_group = nullptr;
+  int num_groups = -1;  // with weight_of_group: groups of this call; otherwise those of the weight
   // device: the counter from which blocks fetch tiles, 0 before the first call and after each. Calls that share it must
   // not run at the same time.
   int32_t* next_unit = nullptr;

@@ -79,6 +79,7 @@ constexpr int kMap128 = 2;
 
 struct GroupedGemmArgs {
   const int32_t* offsets;
+  const int32_t* weight_of_group;  // null: each group's own number
   int32_t* next_unit;
   nv_bf16* y;
   int64_t y_cols;

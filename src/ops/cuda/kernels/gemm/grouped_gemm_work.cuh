@@ -73,7 +73,8 @@ __device__ void fetch_tiles(GroupedGemmSmem& smem, const GroupedGemmArgs& p) {
   uint32_t parity = 0;
   int unit = static_cast<int>(blockIdx.x);
   while (unit < num_units) {
-    const GroupedTileWork work = walk.at(unit);
+    GroupedTileWork work = walk.at(unit);
+    if (p.weight_of_group != nullptr) work.group = p.weight_of_group[work.group];
     if (work.rows > 0) {
       writer.write(work);
       barrier_wait(shared_address(&smem.work_requested), parity);

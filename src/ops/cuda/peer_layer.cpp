@@ -1,0 +1,447 @@
+#include "ops/cuda/peer_layer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <numeric>
+#include <thread>
+
+#include "base/error.h"
+#include "ops/cuda/cuda_local_moe.h"
+#include "ops/cuda/kernels/exchange/move_rows.h"
+#include "ops/cuda/kernels/rows/elementwise.h"
+#include "ops/cuda/kernels/rows/expert_rows.h"
+#include "ops/cuda/kernels/rows/sort_rows.h"
+
+namespace eps::cuda {
+namespace {
+
+// SMs that pull and send rows where a plan limits nothing: enough for the link, and nothing runs beside them.
+constexpr int kUnlimitedCommSms = 24;
+// A device that has not answered for so long is not going to.
+constexpr std::chrono::seconds kDeviceTimeout{60};
+
+template <typename T>
+T* room(Buffer& buffer, int64_t count) {
+  return buffer.view(DTypeOf<T>::value, {std::max<int64_t>(1, count)}).template as<T>();
+}
+nv_bf16* bf16_room(Buffer& buffer, int64_t rows, int64_t width) {
+  return static_cast<nv_bf16*>(buffer.view(DType::kBF16, {std::max<int64_t>(1, rows), width}).data());
+}
+template <typename T>
+T* data_of(const Buffer& buffer) {
+  return reinterpret_cast<T*>(buffer.data());
+}
+
+// The columns of SlotTable::slot that a stage's part takes.
+bool takes(TokenPart part, bool is_own, bool is_second_half) {
+  switch (part) {
+    case TokenPart::kAll: return true;
+    case TokenPart::kLocal: return is_own;
+    case TokenPart::kRemote: return !is_own;
+    case TokenPart::kFirstHalf: return !is_second_half;
+    case TokenPart::kSecondHalf: return is_second_half;
+  }
+  return false;
+}
+
+}  // namespace
+
+CudaPeerLayer::CudaPeerLayer(Communicator& comm, MemoryResource& device, CublasGemm& blas, GroupedGemm& grouped,
+                             cudaStream_t stream)
+    : comm_(comm),
+      blas_(blas),
+      grouped_(grouped),
+      lanes_(stream),
+      ready_(make_event()),
+      sent_(make_event()),
+      counted_(make_event()),
+      memory_(device),
+      host_counts_(pinned_) {
+  EPS_CHECK_LE(comm.size(), kMaxRanks);
+  counts_.rank = comm.rank();
+  counts_.num_ranks = comm.size();
+}
+
+void CudaPeerLayer::begin_step(std::span<const int64_t> tokens_per_rank, int top_k, int64_t hidden) {
+  EPS_CHECK_EQ(std::ssize(tokens_per_rank), num_ranks());
+  EPS_CHECK(hidden % 8 == 0, "rows of {} elements do not travel in whole 16 bytes", hidden);
+  EPS_CHECK_LE(top_k, kMaxSumTopK);
+  std::ranges::copy(tokens_per_rank, counts_.tokens);
+  counts_.max_tokens = static_cast<int>(std::ranges::max(tokens_per_rank));
+  top_k_ = top_k;
+  hidden_ = hidden;
+  if (is_empty()) return;
+  const int64_t routed = all_tokens() * top_k;
+  room<int32_t>(memory_.own_idx, int64_t{counts_.max_tokens} * top_k);
+  room<float>(memory_.own_weight, int64_t{counts_.max_tokens} * top_k);
+  room<int32_t>(memory_.idx, routed);
+  room<float>(memory_.weight, routed);
+  room<int32_t>(memory_.slot, routed);
+  room<int32_t>(memory_.place, routed);
+  room<int32_t>(memory_.first_stage, all_tokens());
+  room<int32_t>(memory_.last_stage, all_tokens());
+  room<int32_t>(memory_.dispatch_tokens, all_tokens());
+  room<int32_t>(memory_.combine_tokens, all_tokens());
+  room<int32_t>(memory_.token_places, all_tokens());
+  bf16_room(memory_.partials, all_tokens(), hidden);
+  bf16_room(memory_.sums, all_tokens(), hidden);
+}
+
+void CudaPeerLayer::route(const GateParams& gate, TensorView logits) {
+  num_experts_ = gate.num_experts;
+  EPS_CHECK_EQ(gate.top_k, top_k_);
+  auto* idx = data_of<int32_t>(memory_.own_idx);
+  auto* weight = data_of<float>(memory_.own_weight);
+  launch_select_experts({.logits = logits.as<const float>(),
+                         .config = gate_config(gate),
+                         .rows = logits.dim(0),
+                         .idx = idx,
+                         .weight = weight},
+                        lanes_.stream(Lane::kCompute));
+  own_idx_ = idx;
+  own_weight_ = weight;
+}
+
+void CudaPeerLayer::set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) {
+  num_experts_ = num_experts;
+  EPS_CHECK_EQ(topk_idx.dim(1), top_k_);
+  own_idx_ = topk_idx.as<const int32_t>();
+  own_weight_ = topk_weight.as<const float>();
+}
+
+void CudaPeerLayer::publish(TensorView x) {
+  EPS_CHECK_EQ(x.dim(0), counts_.tokens[rank()]);
+  x_ = static_cast<const nv_bf16*>(x.data());
+  EPS_CUDA(cudaEventRecord(ready_.get(), lanes_.stream(Lane::kCompute)));
+  const Published mine{x.data(), own_idx_, own_weight_, data_of<nv_bf16>(memory_.partials), ready_.get(), sent_.get()};
+  peers_.clear();
+  for (const std::vector<std::byte>& bytes : comm_.all_gather(std::as_bytes(std::span(&mine, 1)))) {
+    EPS_CHECK_EQ(bytes.size(), sizeof(Published));
+    std::memcpy(&peers_.emplace_back(), bytes.data(), sizeof(Published));
+  }
+}
+
+PeerLoad CudaPeerLayer::exchange(TensorView x) {
+  publish(x);
+  load_ = count_rows();
+  return load_;
+}
+
+PeerLoad CudaPeerLayer::count_rows() {
+  const RoutingCounts layout{num_experts_, num_ranks(), top_k_};
+  std::vector<int32_t> counts(static_cast<size_t>(layout.size()), 0);
+  if (!is_empty()) {
+    const cudaStream_t stream = lanes_.stream(Lane::kDispatch);
+    GatherRoutingParams gather;
+    gather.counts = counts_;
+    gather.top_k = top_k_;
+    gather.idx = data_of<int32_t>(memory_.idx);
+    gather.weight = data_of<float>(memory_.weight);
+    for (size_t r = 0; r < peers_.size(); ++r) {
+      EPS_CUDA(cudaStreamWaitEvent(stream, peers_[r].ready));
+      gather.from.idx[r] = peers_[r].idx;
+      gather.from.weight[r] = peers_[r].weight;
+    }
+    launch_gather_routing(gather, stream);
+    CountRoutingParams count;
+    count.idx = gather.idx;
+    count.counts = counts_;
+    count.layout = layout;
+    count.out = room<int32_t>(memory_.counts, layout.size());
+    launch_count_routing(count, stream);
+    auto* on_host = room<int32_t>(host_counts_, layout.size());
+    EPS_CUDA(cudaMemcpyAsync(on_host, count.out, counts.size() * sizeof(int32_t), cudaMemcpyDeviceToHost, stream));
+    EPS_CUDA(cudaEventRecord(counted_.get(), stream));
+    wait_on_host(counted_.get(), "the routing of all ranks");
+    std::copy_n(on_host, counts.size(), counts.begin());
+  }
+  const auto part = [&](int begin, int size) {
+    return std::vector<int64_t>(counts.begin() + begin, counts.begin() + begin + size);
+  };
+  PeerLoad out;
+  out.rows = part(layout.load(), num_experts_);
+  out.summary.local_load = part(layout.local_load(), num_experts_);
+  out.summary.tokens_between = part(layout.tokens_between(), num_ranks() * num_ranks());
+  out.summary.visits = part(layout.visits(), num_ranks() * (top_k_ + 1));
+  // Whatever the number of ranks, one sum a token and rank returns.
+  out.summary.partials_between = out.summary.tokens_between;
+  for (int r = 0; r < num_ranks(); ++r) {
+    out.summary.partials_between[static_cast<size_t>(r) * static_cast<size_t>(num_ranks() + 1)] = 0;
+  }
+  return out;
+}
+
+void CudaPeerLayer::wait_on_host(cudaEvent_t event, const char* what) const {
+  // Polled, so that a rank whose peer's device hangs still ends with a message.
+  const auto deadline = std::chrono::steady_clock::now() + kDeviceTimeout;
+  while (true) {
+    const cudaError_t state = cudaEventQuery(event);
+    if (state == cudaSuccess) return;
+    if (state != cudaErrorNotReady) EPS_CUDA(state);
+    if (std::chrono::steady_clock::now() > deadline) {
+      throw Error(ErrorKind::kTimeout, fmt::format("rank {}", rank()),
+                  fmt::format("its GPU waited {} s for {}", kDeviceTimeout.count(), what));
+    }
+    std::this_thread::yield();
+  }
+}
+
+std::string CudaPeerLayer::why_not(const Plan& plan) const {
+  if (plan.strategy != Strategy::kDpEp) return fmt::format("{} plans cannot be run yet", to_string(plan.strategy));
+  if (plan.wire.dispatch != DType::kBF16 || plan.wire.combine != DType::kBF16) {
+    return fmt::format("rows travel in bf16 between GPUs: got {} out and {} back", to_string(plan.wire.dispatch),
+                       to_string(plan.wire.combine));
+  }
+  const int first = num_experts_ / num_ranks() * rank();
+  int64_t slots = 0;
+  for (const Stage& stage : plan.stages) {
+    for (const int32_t e : stage.experts) slots += e >= first && e < first + num_experts_ / num_ranks() ? 1 : 0;
+    const auto r = static_cast<size_t>(rank());
+    if (stage.gate_up_kernel[r] == GemmKind::kDense || stage.down_kernel[r] == GemmKind::kDense) {
+      return "stages of several GPUs run grouped GEMMs: got dense ones";
+    }
+  }
+  if (slots > kMaxSlots) return fmt::format("{} experts in stages on one GPU: wanted at most {}", slots, kMaxSlots);
+  return "";
+}
+
+void CudaPeerLayer::make_slots(const Plan& plan) {
+  const int experts_per_rank = num_experts_ / num_ranks();
+  const int first = experts_per_rank * rank();
+  std::ranges::fill(std::span(&slots_.slot[0][0], kMaxSlotExperts * 4), int16_t{-1});
+  slots_.num_slots = 0;
+  slot_begin_ = {0};
+  rows_of_slot_.clear();
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    const Stage& stage = plan.stages[s];
+    for (const int32_t e : stage.experts) {
+      if (e < first || e >= first + experts_per_rank) continue;
+      const auto slot = static_cast<int16_t>(slots_.num_slots++);
+      slots_.stage_of_slot[slot] = static_cast<int16_t>(s);
+      slots_.weight_of_slot[slot] = static_cast<int16_t>(e - first);
+      for (int column = 0; column < 4; ++column) {
+        if (takes(stage.part, column >= 2, column % 2 == 1)) slots_.slot[e][column] = slot;
+      }
+      const auto at = static_cast<size_t>(e);
+      rows_of_slot_.push_back(rows_in_part(load_.rows[at], load_.summary.local_load[at], stage.part));
+    }
+    slot_begin_.push_back(slots_.num_slots);
+  }
+  max_rows_ = std::accumulate(load_.rows.begin() + first, load_.rows.begin() + first + experts_per_rank, int64_t{0});
+}
+
+// Sorts tokens by `stage` [all tokens]; those of -1 are left out.
+void CudaPeerLayer::sort_tokens(const int32_t* stage, int32_t* begin, int32_t* tokens, Buffer& places) {
+  SortRowsParams params;
+  params.idx = stage;
+  params.tokens = all_tokens();
+  params.top_k = 1;
+  params.num_experts = static_cast<int>(plan_->stages.size());
+  params.workspace = memory_.workspace.data();
+  params.offsets = begin;
+  params.row_of = data_of<int32_t>(places);
+  params.token_of_row = tokens;
+  launch_sort_rows(params, lanes_.stream(Lane::kDispatch));
+}
+
+void CudaPeerLayer::sort_rows() {
+  const cudaStream_t stream = lanes_.stream(Lane::kDispatch);
+  const auto num_stages = static_cast<int>(plan_->stages.size());
+  memory_.workspace.reserve(std::max({size_t{1}, sort_rows_workspace_bytes(all_tokens(), top_k_, slots_.num_slots),
+                                      sort_rows_workspace_bytes(all_tokens(), 1, num_stages)}));
+  RowSlotParams assign;
+  assign.expert_idx = data_of<int32_t>(memory_.idx);
+  assign.top_k = top_k_;
+  assign.counts = counts_;
+  assign.slot = data_of<int32_t>(memory_.slot);
+  assign.first_stage = data_of<int32_t>(memory_.first_stage);
+  assign.last_stage = data_of<int32_t>(memory_.last_stage);
+  assign.weight_of_slot = room<int32_t>(memory_.weight_of_slot, slots_.num_slots);
+  launch_assign_row_slots(assign, slots_, stream);
+  SortRowsParams sort;
+  sort.idx = assign.slot;
+  sort.tokens = all_tokens();
+  sort.top_k = top_k_;
+  sort.num_experts = slots_.num_slots;
+  sort.workspace = memory_.workspace.data();
+  sort.offsets = room<int32_t>(memory_.slot_offsets, slots_.num_slots + 1);
+  sort.row_of = data_of<int32_t>(memory_.place);
+  launch_sort_rows(sort, stream);
+  if (num_ranks() == 1) return;
+  sort_tokens(assign.first_stage, room<int32_t>(memory_.dispatch_begin, num_stages + 1),
+              data_of<int32_t>(memory_.dispatch_tokens), memory_.token_places);
+  sort_tokens(assign.last_stage, room<int32_t>(memory_.combine_begin, num_stages + 1),
+              data_of<int32_t>(memory_.combine_tokens), memory_.token_places);
+}
+
+void CudaPeerLayer::begin(const Plan& plan, const MoeWeights& weights, MutableTensorView out) {
+  const std::string refusal = why_not(plan);
+  EPS_CHECK(refusal.empty(), "{}", refusal);
+  plan_ = &plan;
+  weights_ = &weights;
+  out_ = out;
+  const auto first = static_cast<size_t>(num_experts_ / num_ranks() * rank());
+  up_pool_ = as_cuda(*weights.gate_up[first]).pool;
+  down_pool_ = as_cuda(*weights.down[first]).pool;
+  EPS_CHECK(up_pool_ != nullptr && down_pool_ != nullptr, "experts are packed into pools");
+  EPS_CHECK_EQ(up_pool_->count, num_experts_ / num_ranks());
+  has_shared_ = false;
+  combines_left_ =
+      static_cast<int>(std::ranges::count_if(plan.ops, [](const PlanOp& op) { return op.kind == OpKind::kCombine; }));
+  if (is_empty()) return;
+  make_slots(plan);
+  const int64_t inner = down_pool_->k;
+  // A little more than now, so that loads which differ from layer to layer seldom make it grow.
+  const int64_t rows = max_rows_ + max_rows_ / 8;
+  nv_bf16* x_rows = bf16_room(memory_.x_rows, rows, hidden_);
+  bf16_room(memory_.act, rows, inner);
+  bf16_room(memory_.rows, rows, hidden_);
+  sort_rows();
+  lanes_.wait_for(Lane::kCompute, Lane::kDispatch);
+  lanes_.wait_for(Lane::kCombine, Lane::kDispatch);
+  // Own rows are taken by all SMs at once, before anything else runs.
+  GatherRowsParams own;
+  own.x = x_;
+  own.row_of = data_of<int32_t>(memory_.place) + int64_t{rank()} * counts_.max_tokens * top_k_;
+  own.tokens = counts_.tokens[rank()];
+  own.top_k = top_k_;
+  own.width = static_cast<int>(hidden_);
+  own.out = x_rows;
+  launch_gather_rows(own, lanes_.stream(Lane::kCompute));
+}
+
+void CudaPeerLayer::run(const PlanOp& op) {
+  switch (op.kind) {
+    case OpKind::kDispatch: return dispatch(op.stage);
+    case OpKind::kGateUp: return gate_up(op.stage);
+    case OpKind::kSiluMul: return;  // done by the GEMM before it
+    case OpKind::kDown: return down(op.stage);
+    case OpKind::kReduce: return reduce(op.stage);
+    case OpKind::kCombine: return combine(op.stage);
+    case OpKind::kShared: return shared(op.share);
+    case OpKind::kFinish: return finish();
+    case OpKind::kEnter:
+    case OpKind::kLeave: break;
+  }
+  EPS_CHECK(false, "op {} between GPUs", to_string(op.kind));
+}
+
+void CudaPeerLayer::dispatch(int stage) {
+  if (is_empty()) return;
+  PullRowsParams pull;
+  for (size_t r = 0; r < peers_.size(); ++r) pull.from[r] = peers_[r].x;
+  pull.row_bytes = hidden_ * int64_t{sizeof(nv_bf16)};
+  pull.max_tokens = counts_.max_tokens;
+  pull.list = {data_of<int32_t>(memory_.dispatch_tokens), data_of<int32_t>(memory_.dispatch_begin) + stage};
+  pull.places = data_of<int32_t>(memory_.place);
+  pull.places_per_token = top_k_;
+  pull.to = memory_.x_rows.data();
+  pull.num_blocks = comm_sms();
+  launch_pull_rows(pull, lanes_.stream(Lane::kDispatch));
+}
+
+void CudaPeerLayer::run_experts(int stage, const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x,
+                                nv_bf16* y) {
+  if (is_empty()) return;
+  const auto begin = static_cast<size_t>(slot_begin_[static_cast<size_t>(stage)]);
+  const auto count = static_cast<size_t>(slot_begin_[static_cast<size_t>(stage) + 1]) - begin;
+  const GroupedGemm::Groups groups{data_of<int32_t>(memory_.slot_offsets) + begin,
+                                   data_of<int32_t>(memory_.weight_of_slot) + begin,
+                                   std::span(rows_of_slot_).subspan(begin, count)};
+  grouped_.run_groups(pool, epilogue, x, y, groups, max_rows_, plan_->sms.gemm);
+}
+
+void CudaPeerLayer::gate_up(int stage) {
+  run_experts(stage, *up_pool_, GroupedEpilogue::kSiluMul, data_of<nv_bf16>(memory_.x_rows),
+              data_of<nv_bf16>(memory_.act));
+}
+
+void CudaPeerLayer::down(int stage) {
+  run_experts(stage, *down_pool_, GroupedEpilogue::kStore, data_of<nv_bf16>(memory_.act),
+              data_of<nv_bf16>(memory_.rows));
+}
+
+int CudaPeerLayer::comm_sms() const { return plan_->sms.comm > 0 ? plan_->sms.comm : kUnlimitedCommSms; }
+
+TokenList CudaPeerLayer::complete_tokens(int stage) const {
+  return {data_of<int32_t>(memory_.combine_tokens), data_of<int32_t>(memory_.combine_begin) + stage};
+}
+
+ExpertOutputs CudaPeerLayer::outputs() const {
+  ExpertOutputs out;
+  out.rows = data_of<nv_bf16>(memory_.rows);
+  out.place = data_of<int32_t>(memory_.place);
+  out.expert = data_of<int32_t>(memory_.idx);
+  out.weight = data_of<float>(memory_.weight);
+  out.top_k = top_k_;
+  out.num_experts = num_experts_;
+  out.width = static_cast<int>(hidden_);
+  return out;
+}
+
+// Sums of tokens of other ranks that are complete with this stage, where the link's kernel finds them one after the
+// other.
+void CudaPeerLayer::reduce(int stage) {
+  if (is_empty() || num_ranks() == 1) return;
+  SumPartialsParams sum;
+  sum.from = outputs();
+  sum.counts = counts_;
+  sum.list = complete_tokens(stage);
+  sum.to = data_of<nv_bf16>(memory_.sums);
+  launch_sum_partials(sum, lanes_.stream(Lane::kCompute));
+}
+
+void CudaPeerLayer::combine(int stage) {
+  const cudaStream_t stream = lanes_.stream(Lane::kCombine);
+  if (!is_empty()) {
+    PushRowsParams push;
+    push.list = complete_tokens(stage);
+    push.from = memory_.sums.data();
+    push.row_bytes = hidden_ * int64_t{sizeof(nv_bf16)};
+    push.max_tokens = counts_.max_tokens;
+    for (size_t r = 0; r < peers_.size(); ++r) {
+      push.to[r] = peers_[r].partials + int64_t{rank()} * counts_.max_tokens * hidden_;
+    }
+    push.num_blocks = comm_sms();
+    launch_push_rows(push, stream);
+  }
+  if (--combines_left_ == 0) EPS_CUDA(cudaEventRecord(sent_.get(), stream));
+}
+
+void CudaPeerLayer::shared(TokenShare share) {
+  if (weights_->shared_down == nullptr) return;
+  const int64_t num_tokens = counts_.tokens[rank()];
+  const int64_t begin = num_tokens * share.begin / 1000;
+  const int64_t tokens = num_tokens * share.end / 1000 - begin;
+  const CudaLinear& up = as_cuda(*weights_->shared_gate_up);
+  const CudaLinear& down = as_cuda(*weights_->shared_down);
+  const int64_t inner = down.k;
+  nv_bf16* out = bf16_room(memory_.shared_out, num_tokens, hidden_);
+  has_shared_ = num_tokens > 0;
+  if (tokens == 0) return;
+  nv_bf16* gate_up = bf16_room(memory_.shared_gate_up, num_tokens, 2 * inner);
+  nv_bf16* act = bf16_room(memory_.shared_act, num_tokens, inner);
+  const int sms = plan_->sms.gemm;
+  blas_.run(x_ + begin * hidden_, up.w, gate_up, DType::kBF16, tokens, 2 * inner, hidden_, false, sms);
+  launch_silu_mul<nv_bf16>({gate_up, tokens, static_cast<int>(inner), act}, lanes_.stream(Lane::kCompute));
+  blas_.run(act, down.w, out + begin * hidden_, DType::kBF16, tokens, hidden_, inner, false, sms);
+}
+
+void CudaPeerLayer::finish() {
+  const cudaStream_t stream = lanes_.stream(Lane::kCompute);
+  if (num_ranks() > 1) {
+    comm_.barrier();  // every rank has recorded that its sums are sent
+    for (const Published& peer : peers_) EPS_CUDA(cudaStreamWaitEvent(stream, peer.sent));
+  }
+  if (is_empty()) return;
+  FinishTokensParams params;
+  params.from = outputs();
+  params.counts = counts_;
+  params.partials = data_of<nv_bf16>(memory_.partials);
+  params.shared = has_shared_ ? data_of<nv_bf16>(memory_.shared_out) : nullptr;
+  params.out = static_cast<nv_bf16*>(out_.data());
+  launch_finish_tokens(params, stream);
+}
+
+}  // namespace eps::cuda

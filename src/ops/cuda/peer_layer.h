@@ -1,0 +1,144 @@
+// ops/peer_layer.h on GPUs of one process: rows are pulled out of the memory of the rank that has them and sums are
+// stored in the memory of the rank that wants them, by kernels on few SMs beside the experts' GEMMs.
+//
+// Ranks wait for each other's work through events across devices. Such a wait refers to the latest record of an event,
+// so the record must have been issued first: the host rendezvous in exchange() and before the last op see to that, and
+// because nothing on a device ever waits for work that is not issued yet, memory can be allocated at any time.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "ops/cuda/cublas_gemm.h"
+#include "ops/cuda/grouped_gemm.h"
+#include "ops/cuda/kernels/exchange/combine_rows.h"
+#include "ops/cuda/kernels/exchange/row_slots.h"
+#include "ops/cuda/stream_lanes.h"
+#include "ops/peer_layer.h"
+
+namespace eps::cuda {
+
+class CudaPeerLayer final : public PeerLayer {
+ public:
+  // References outlive the object; `stream` is that of the rank's other work.
+  CudaPeerLayer(Communicator& comm, MemoryResource& device, CublasGemm& blas, GroupedGemm& grouped,
+                cudaStream_t stream);
+
+  void begin_step(std::span<const int64_t> tokens_per_rank, int top_k, int64_t hidden) override;
+  void route(const GateParams& gate, TensorView logits) override;
+  void set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) override;
+  PeerLoad exchange(TensorView x) override;
+  std::string why_not(const Plan& plan) const override;
+  void begin(const Plan& plan, const MoeWeights& weights, MutableTensorView out) override;
+  void run(const PlanOp& op) override;
+  LaneSet& lanes() override { return lanes_; }
+  void record_times(bool record) override { lanes_.record_times(record); }
+
+ private:
+  // What a rank tells the others, as bytes of Communicator::all_gather.
+  struct Published {
+    const void* x;
+    const int32_t* idx;
+    const float* weight;
+    nv_bf16* partials;
+    cudaEvent_t ready;  // x, idx and weight are written
+    cudaEvent_t sent;   // all sums for other ranks are stored
+  };
+
+  int rank() const { return counts_.rank; }
+  int num_ranks() const { return counts_.num_ranks; }
+  int64_t all_tokens() const { return int64_t{counts_.num_ranks} * counts_.max_tokens; }
+  bool is_empty() const { return counts_.max_tokens == 0; }
+  ExpertOutputs outputs() const;
+  TokenList complete_tokens(int stage) const;
+  int comm_sms() const;
+  void publish(TensorView x);
+  PeerLoad count_rows();
+  void wait_on_host(cudaEvent_t event, const char* what) const;
+  void make_slots(const Plan& plan);
+  void sort_rows();
+  void sort_tokens(const int32_t* stage, int32_t* begin, int32_t* tokens, Buffer& places);
+
+  void dispatch(int stage);
+  void gate_up(int stage);
+  void down(int stage);
+  void reduce(int stage);
+  void combine(int stage);
+  void shared(TokenShare share);
+  void finish();
+  void run_experts(int stage, const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y);
+
+  Communicator& comm_;
+  CublasGemm& blas_;
+  GroupedGemm& grouped_;
+  StreamLanes lanes_;
+  EventPtr ready_, sent_, counted_;
+
+  // Of the step.
+  TokenCounts counts_;
+  int top_k_ = 0;
+  int64_t hidden_ = 0;
+
+  // Of the layer.
+  int num_experts_ = 0;
+  const int32_t* own_idx_ = nullptr;
+  const float* own_weight_ = nullptr;
+  const nv_bf16* x_ = nullptr;
+  std::vector<Published> peers_;
+  PeerLoad load_;
+  const Plan* plan_ = nullptr;
+  const MoeWeights* weights_ = nullptr;
+  const CudaWeightPool* up_pool_ = nullptr;
+  const CudaWeightPool* down_pool_ = nullptr;
+  MutableTensorView out_;
+  SlotTable slots_{};
+  std::vector<int> slot_begin_;        // [stages + 1]
+  std::vector<int64_t> rows_of_slot_;  // as the host estimates them: exact for whole experts
+  int64_t max_rows_ = 0;               // of all slots together
+  bool has_shared_ = false;
+  int combines_left_ = 0;
+
+  struct Memory {
+    explicit Memory(MemoryResource& m)
+        : own_idx(m),
+          own_weight(m),
+          idx(m),
+          weight(m),
+          counts(m),
+          slot(m),
+          first_stage(m),
+          last_stage(m),
+          weight_of_slot(m),
+          slot_offsets(m),
+          place(m),
+          dispatch_begin(m),
+          dispatch_tokens(m),
+          combine_begin(m),
+          combine_tokens(m),
+          token_places(m),
+          workspace(m),
+          x_rows(m),
+          act(m),
+          rows(m),
+          sums(m),
+          partials(m),
+          shared_gate_up(m),
+          shared_act(m),
+          shared_out(m) {}
+    Buffer own_idx, own_weight;  // [T, K] of this rank
+    Buffer idx, weight;          // [num_ranks * max_tokens, K]
+    Buffer counts;
+    Buffer slot, first_stage, last_stage, weight_of_slot, slot_offsets, place;
+    Buffer dispatch_begin, dispatch_tokens, combine_begin, combine_tokens, token_places, workspace;
+    Buffer x_rows, act, rows;  // [max_rows, …] by slot
+    Buffer sums;               // [num_ranks * max_tokens, H] of tokens of other ranks, in the order they are complete
+    Buffer partials;           // [num_ranks, max_tokens, H] stored by other ranks
+    Buffer shared_gate_up, shared_act, shared_out;
+  } memory_;
+  PinnedMemory pinned_;
+  Buffer host_counts_;
+};
+
+}  // namespace eps::cuda

@@ -1,0 +1,80 @@
+#include "ops/cuda/stream_lanes.h"
+
+#include "base/clock.h"
+
+namespace eps::cuda {
+namespace {
+
+EventPtr make_timing_event() {
+  cudaEvent_t event = nullptr;
+  EPS_CUDA(cudaEventCreate(&event));
+  return EventPtr(event);
+}
+
+int64_t ns_between(const EventPtr& from, const EventPtr& to) {
+  float ms = 0;
+  EPS_CUDA(cudaEventElapsedTime(&ms, from.get(), to.get()));
+  return static_cast<int64_t>(static_cast<double>(ms) * 1e6);
+}
+
+}  // namespace
+
+StreamLanes::StreamLanes(cudaStream_t compute)
+    : dispatch_(make_stream()),
+      combine_(make_stream()),
+      streams_{compute, dispatch_.get(), combine_.get()},
+      joined_(make_event()) {}
+
+void StreamLanes::wait_for(Lane lane, Lane other) {
+  // One event serves all joins: a wait refers to the record before it, not to later ones.
+  EPS_CUDA(cudaEventRecord(joined_.get(), stream(other)));
+  EPS_CUDA(cudaStreamWaitEvent(stream(lane), joined_.get()));
+}
+
+void StreamLanes::run(const Plan& plan, const std::function<void(int)>& run_op,
+                      const std::function<void(const char*)>& on_error) {
+  while (events_.size() < plan.ops.size()) events_.push_back({make_event(), nullptr, nullptr});
+  timeline_.clear();
+  is_timed_ = records_times_;
+  if (is_timed_) {
+    if (origin_ == nullptr) origin_ = make_timing_event();
+    EPS_CUDA(cudaEventRecord(origin_.get(), stream(Lane::kCompute)));
+    EPS_CUDA(cudaEventSynchronize(origin_.get()));
+    origin_ns_ = now_ns();
+  }
+  try {
+    for (size_t i = 0; i < plan.ops.size(); ++i) {
+      const PlanOp& op = plan.ops[i];
+      OpEvents& events = events_[i];
+      for (const int dep : op.deps) {
+        if (plan.ops[static_cast<size_t>(dep)].lane == op.lane) continue;  // a stream keeps its order by itself
+        EPS_CUDA(cudaStreamWaitEvent(stream(op.lane), events_[static_cast<size_t>(dep)].done.get()));
+      }
+      if (is_timed_) {
+        if (events.begin == nullptr) events.begin = make_timing_event();
+        if (events.end == nullptr) events.end = make_timing_event();
+        EPS_CUDA(cudaEventRecord(events.begin.get(), stream(op.lane)));
+        timeline_.push_back({std::string(to_string(op.kind)), op.lane, -1, op.stage, 0, 0});
+      }
+      run_op(static_cast<int>(i));
+      if (is_timed_) EPS_CUDA(cudaEventRecord(events.end.get(), stream(op.lane)));
+      EPS_CUDA(cudaEventRecord(events.done.get(), stream(op.lane)));
+    }
+  } catch (const std::exception& e) {
+    on_error(e.what());
+    throw;
+  }
+}
+
+const std::vector<TimelineEvent>& StreamLanes::timeline() {
+  if (!is_timed_) return timeline_;
+  for (size_t i = 0; i < timeline_.size(); ++i) {
+    EPS_CUDA(cudaEventSynchronize(events_[i].end.get()));
+    timeline_[i].begin_ns = origin_ns_ + ns_between(origin_, events_[i].begin);
+    timeline_[i].end_ns = origin_ns_ + ns_between(origin_, events_[i].end);
+  }
+  is_timed_ = false;
+  return timeline_;
+}
+
+}  // namespace eps::cuda

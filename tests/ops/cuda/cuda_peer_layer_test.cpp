@@ -1,0 +1,278 @@
+// MoE layers whose experts are spread over GPUs, against a double-precision layer on the host, and against themselves
+// on other numbers of ranks and with other plans. Ranks share a GPU where there are not enough.
+#include "ops/peer_layer.h"
+
+#include <numeric>
+
+#include "engine/cuda_loader.h"
+#include "plan/planner.h"
+#include "sim/gpu_profile.h"
+#include "support/gpu_test.h"
+#include "support/moe_oracle.h"
+#include "support/ranks.h"
+
+namespace eps {
+namespace {
+
+using test::MoeDims;
+
+enum class Spread { kSkewed, kOneExpertEach, kFirstExperts };
+
+// Tokens of all ranks, one rank after the other, and where they go.
+struct Batch {
+  std::vector<int64_t> tokens_per_rank;
+  std::vector<float> x;  // [T, hidden], values that bf16 holds
+  std::vector<int32_t> idx;
+  std::vector<float> weight;
+
+  int64_t num_tokens() const { return std::accumulate(tokens_per_rank.begin(), tokens_per_rank.end(), int64_t{0}); }
+};
+
+// Different experts for each token, best first in no particular order. kFirstExperts: the same for all.
+Batch random_batch(test::RandomValues& random, const MoeDims& d, std::vector<int64_t> tokens_per_rank, Spread spread) {
+  Batch out;
+  out.tokens_per_rank = std::move(tokens_per_rank);
+  const int64_t tokens = out.num_tokens();
+  out.x = random.normal(tokens * d.hidden, 1.0, DType::kBF16);
+  std::vector<int32_t> experts(static_cast<size_t>(d.num_experts));
+  std::iota(experts.begin(), experts.end(), 0);
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int k = 0; k < d.top_k && spread == Spread::kSkewed; ++k) {
+      const int64_t reach = random.draw(0, 1) == 0 ? d.num_experts - 1 : std::max<int64_t>(k, d.num_experts / 4);
+      std::swap(experts[static_cast<size_t>(k)],
+                experts[static_cast<size_t>(random.draw(k, std::max<int64_t>(k, reach)))]);
+    }
+    for (int k = 0; k < d.top_k; ++k) {
+      const bool in_turn = spread == Spread::kOneExpertEach;
+      out.idx.push_back(in_turn ? static_cast<int32_t>((t + k * 7) % d.num_experts) : experts[static_cast<size_t>(k)]);
+      out.weight.push_back(static_cast<float>(random.draw(1, 1000)) / 1000.0F);
+    }
+  }
+  return out;
+}
+
+// One rank's weights on its GPU.
+struct RankWeights {
+  std::unique_ptr<WeightPool> gate_up_pool, down_pool;
+  std::vector<std::unique_ptr<LinearWeight>> keep;
+  MoeWeights weights;
+};
+
+RankWeights pack(OpSet& ops, const test::MoeValues& values, int first, int count) {
+  const MoeDims& d = values.dims;
+  RankWeights out;
+  out.gate_up_pool = ops.make_weight_pool(count, 2 * d.inner, d.hidden);
+  out.down_pool = ops.make_weight_pool(count, d.hidden, d.inner);
+  const auto pack_one = [&](const std::vector<bf16>& w, int64_t n, int64_t k, WeightPool* pool) {
+    const TensorView part(w.data(), DType::kBF16, {n, k});
+    out.keep.push_back(ops.pack_linear(std::span(&part, 1), Precision::kCompute, pool));
+    return out.keep.back().get();
+  };
+  out.weights.gate_up.assign(static_cast<size_t>(d.num_experts), nullptr);
+  out.weights.down.assign(static_cast<size_t>(d.num_experts), nullptr);
+  for (int e = first; e < first + count; ++e) {
+    const auto at = static_cast<size_t>(e);
+    out.weights.gate_up[at] = pack_one(values.experts[at].gate_up, 2 * d.inner, d.hidden, out.gate_up_pool.get());
+    out.weights.down[at] = pack_one(values.experts[at].down, d.hidden, d.inner, out.down_pool.get());
+  }
+  if (d.shared_inner > 0) {
+    out.weights.shared_gate_up = pack_one(values.shared.gate_up, 2 * d.shared_inner, d.hidden, nullptr);
+    out.weights.shared_down = pack_one(values.shared.down, d.hidden, d.shared_inner, nullptr);
+  }
+  return out;
+}
+
+class CudaPeerLayerTest : public test::GpuTest {
+ protected:
+  static int num_gpus() {
+    static const int count = [] {
+      int n = 1;
+      while (test::try_gpu([n] { make_cuda_op_set(n); }).why_not.empty()) ++n;
+      return n;
+    }();
+    return count;
+  }
+
+  // The plan that all ranks derive from what they have counted.
+  static Plan plan_layer(const MoeDims& d, const Batch& batch, const PeerLoad& load, const std::string& pipeline) {
+    const MoeShape shape{d.hidden, d.inner, d.shared_inner, d.top_k, DType::kBF16, DType::kBF16};
+    MoeProblem problem;
+    problem.shape = shape;
+    problem.placement = place_experts(d.num_experts, static_cast<int>(std::ssize(batch.tokens_per_rank)));
+    problem.load = load.rows;
+    problem.tokens_per_rank = batch.tokens_per_rank;
+    problem.routing = load.summary;
+    problem.wire = {DType::kBF16, DType::kBF16};
+    PlanLimits limits;
+    limits.kernel = GemmKind::kGrouped;
+    return Planner(gpu_profile(), shape, limits).plan(problem, parse_pipeline_option(pipeline));
+  }
+
+  // What every rank must have counted.
+  static void check_load(const MoeDims& d, const Batch& batch, const PeerLoad& got) {
+    std::vector<Routing> routing;
+    int64_t begin = 0;
+    for (const int64_t tokens : batch.tokens_per_rank) {
+      Routing r{tokens, d.top_k, {}, {}};
+      r.expert_idx.assign(batch.idx.begin() + begin * d.top_k, batch.idx.begin() + (begin + tokens) * d.top_k);
+      r.weight.assign(batch.weight.begin() + begin * d.top_k, batch.weight.begin() + (begin + tokens) * d.top_k);
+      normalize_routing(r, d.num_experts);
+      routing.push_back(std::move(r));
+      begin += tokens;
+    }
+    const ExpertPlacement placement = place_experts(d.num_experts, static_cast<int>(std::ssize(batch.tokens_per_rank)));
+    const RoutingSummary want = summarize_routing(routing, placement);
+    EXPECT_EQ(got.rows, count_rows(routing, d.num_experts));
+    EXPECT_EQ(got.summary.local_load, want.local_load);
+    EXPECT_EQ(got.summary.tokens_between, want.tokens_between);
+    EXPECT_EQ(got.summary.visits, want.visits);
+  }
+
+  // The layer's output for all tokens. Each rank runs it `times` times over, as layers follow one another.
+  std::vector<float> run(const test::MoeValues& values, const Batch& batch, const std::string& pipeline,
+                         int times = 1) {
+    const MoeDims& d = values.dims;
+    const auto num_ranks = static_cast<int>(std::ssize(batch.tokens_per_rank));
+    std::vector<std::vector<float>> out(static_cast<size_t>(num_ranks));
+    test::on_ranks(num_ranks, [&](Communicator& comm) {
+      const auto rank = static_cast<size_t>(comm.rank());
+      const int gpu = comm.rank() % num_gpus();
+      const std::unique_ptr<OpSet> ops = make_cuda_op_set(gpu);
+      ops->bind_thread();
+      const int count = d.num_experts / num_ranks;
+      const RankWeights packed = pack(*ops, values, count * comm.rank(), count);
+      const std::unique_ptr<PeerLayer> layer = ops->make_peer_layer(comm);
+      const int64_t begin =
+          std::accumulate(batch.tokens_per_rank.begin(), batch.tokens_per_rank.begin() + comm.rank(), int64_t{0});
+      const int64_t tokens = batch.tokens_per_rank[rank];
+      const std::span x_values(batch.x.data() + begin * d.hidden, static_cast<size_t>(tokens * d.hidden));
+      const test::DeviceTensor x(*ops, DType::kBF16, {tokens, d.hidden}, x_values);
+      const test::DeviceTensor idx(
+          *ops, {tokens, d.top_k},
+          std::span(batch.idx.data() + begin * d.top_k, static_cast<size_t>(tokens * d.top_k)));
+      const test::DeviceTensor weight(
+          *ops, DType::kF32, {tokens, d.top_k},
+          std::span(batch.weight.data() + begin * d.top_k, static_cast<size_t>(tokens * d.top_k)));
+      for (int i = 0; i < times; ++i) {
+        const test::DeviceTensor y(*ops, DType::kBF16, {tokens, d.hidden});
+        layer->begin_step(batch.tokens_per_rank, d.top_k, d.hidden);
+        layer->set_routing(d.num_experts, idx.view(), weight.view());
+        const PeerLoad load = layer->exchange(x.view());
+        check_load(d, batch, load);
+        const Plan plan = plan_layer(d, batch, load, pipeline);
+        ASSERT_EQ(layer->why_not(plan), "");
+        layer->begin(plan, packed.weights, y.view());
+        layer->lanes().run(
+            plan, [&](int op) { layer->run(plan.ops[static_cast<size_t>(op)]); },
+            [&](const char* what) { comm.abort(what); });
+        out[rank] = y.values();
+        EXPECT_EQ(x.values(), std::vector<float>(x_values.begin(), x_values.end()));
+      }
+      comm.barrier();  // nobody frees what another still reads
+    });
+    std::vector<float> all;
+    for (const auto& part : out) all.insert(all.end(), part.begin(), part.end());
+    return all;
+  }
+
+  void check_oracle(const test::MoeValues& values, const Batch& batch, const std::vector<float>& got,
+                    const std::string& what) {
+    const MoeDims& d = values.dims;
+    const int64_t tokens = batch.num_tokens();
+    const int64_t cost = 3 * d.hidden * (d.top_k * d.inner + d.shared_inner);
+    const int64_t most = std::max<int64_t>(8, 100'000'000 / cost);
+    std::vector<int64_t> wanted;
+    for (int64_t i = 0; i < std::min(tokens, most); ++i) {
+      wanted.push_back(tokens <= most ? i : i * (tokens - 1) / (most - 1));
+    }
+    std::vector<float> part, exact;
+    std::vector<double> allowed;
+    const auto rows = test::run_moe(values, batch.x, batch.idx, batch.weight, wanted);
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      for (int64_t h = 0; h < d.hidden; ++h) {
+        const auto at = static_cast<size_t>(h);
+        part.push_back(got[static_cast<size_t>(wanted[i] * d.hidden + h)]);
+        exact.push_back(static_cast<float>(rows[i].value[at]));
+        // Besides what a layer on one device rounds: every node of the sum below the root, three levels of them.
+        const double node = std::abs(rows[i].value[at]) + 4 * std::sqrt(rows[i].square[at]);
+        allowed.push_back(test::moe_tolerance(rows[i].value[at], rows[i].square[at]) +
+                          3 * test::unit_roundoff(DType::kBF16) * node);
+      }
+    }
+    expect_close(
+        part, exact, [&](size_t i) { return allowed[i]; }, what);
+  }
+
+  // Every plan on these ranks against the oracle, and bit for bit against each other.
+  void check_plans(const MoeDims& d, const std::vector<int64_t>& tokens_per_rank, Spread spread,
+                   std::initializer_list<const char*> pipelines) {
+    const test::MoeValues values = test::random_moe(random_, d);
+    const Batch batch = random_batch(random_, d, tokens_per_rank, spread);
+    std::vector<float> first;
+    for (const char* pipeline : pipelines) {
+      const std::string what = fmt::format("{} ranks, tokens {}, pipeline {}", tokens_per_rank.size(),
+                                           fmt::join(tokens_per_rank, " "), pipeline);
+      const std::vector<float> got = run(values, batch, pipeline);
+      if (first.empty()) {
+        first = got;
+        check_oracle(values, batch, got, what);
+      } else {
+        expect_equal(got, first, what);
+      }
+    }
+  }
+};
+
+constexpr MoeDims kDemo{256, 64, 128, 32, 4};
+const auto kPipelines = {"off", "2", "3", "all", "microbatch", "auto"};
+
+TEST_F(CudaPeerLayerTest, OneRank) { check_plans(kDemo, {100}, Spread::kSkewed, {"off", "2", "all"}); }
+TEST_F(CudaPeerLayerTest, TwoRanks) { check_plans(kDemo, {70, 33}, Spread::kSkewed, kPipelines); }
+TEST_F(CudaPeerLayerTest, FourRanks) { check_plans(kDemo, {40, 1, 64, 17}, Spread::kSkewed, kPipelines); }
+TEST_F(CudaPeerLayerTest, ARankWithoutTokens) { check_plans(kDemo, {0, 50}, Spread::kSkewed, kPipelines); }
+TEST_F(CudaPeerLayerTest, OneTokenInAll) { check_plans(kDemo, {0, 1}, Spread::kSkewed, {"off", "2", "all"}); }
+TEST_F(CudaPeerLayerTest, NoTokens) { check_plans(kDemo, {0, 0}, Spread::kSkewed, {"off", "2"}); }
+TEST_F(CudaPeerLayerTest, EverythingToTheFirstExperts) {
+  check_plans(kDemo, {65, 90}, Spread::kFirstExperts, kPipelines);
+}
+TEST_F(CudaPeerLayerTest, EvenLoads) { check_plans(kDemo, {64, 64}, Spread::kOneExpertEach, kPipelines); }
+TEST_F(CudaPeerLayerTest, NoSharedExperts) { check_plans({256, 64, 0, 16, 2}, {31, 32}, Spread::kSkewed, kPipelines); }
+TEST_F(CudaPeerLayerTest, RanksThatAreNoNodesOfTheSum) {
+  check_plans({128, 64, 64, 12, 3}, {20, 30, 25}, Spread::kSkewed, {"off", "2", "all"});
+}
+TEST_F(CudaPeerLayerTest, RowsThatTakeSeveralPieces) {
+  check_plans({20480, 64, 0, 8, 2}, {40, 50}, Spread::kSkewed, {"off", "2"});
+}
+TEST_F(CudaPeerLayerTest, ManyTokens) {
+  if (test::is_brief()) GTEST_SKIP() << "takes long under a sanitizer";
+  check_plans({512, 128, 128, 64, 6}, {3000, 2500}, Spread::kSkewed, {"off", "3", "auto"});
+}
+TEST_F(CudaPeerLayerTest, SizesOfV2Lite) {
+  if (test::is_brief()) GTEST_SKIP() << "takes long under a sanitizer";
+  check_plans({2048, 1408, 2816, 16, 6}, {700, 500}, Spread::kSkewed, {"off", "4"});
+}
+
+// The same tokens on one, two, four and eight ranks: the same bits.
+TEST_F(CudaPeerLayerTest, TheNumberOfRanksDoesNotChangeABit) {
+  const test::MoeValues values = test::random_moe(random_, kDemo);
+  Batch batch = random_batch(random_, kDemo, {96}, Spread::kSkewed);
+  const std::vector<float> one = run(values, batch, "off");
+  for (const auto& split :
+       {std::vector<int64_t>{50, 46}, {10, 40, 0, 46}, {12, 12, 12, 12, 12, 12, 12, 12}, {0, 0, 96, 0, 0, 0, 0, 0}}) {
+    batch.tokens_per_rank = split;
+    for (const char* pipeline : {"off", "2"}) {
+      expect_equal(run(values, batch, pipeline), one, fmt::format("{} ranks, pipeline {}", split.size(), pipeline));
+    }
+  }
+}
+
+// Layers follow one another without the host waiting in between.
+TEST_F(CudaPeerLayerTest, LayersInARow) {
+  const test::MoeValues values = test::random_moe(random_, kDemo);
+  const Batch batch = random_batch(random_, kDemo, {80, 75}, Spread::kSkewed);
+  const std::vector<float> once = run(values, batch, "2");
+  expect_equal(run(values, batch, "2", 20), once, "the twentieth layer");
+}
+
+}  // namespace
+}  // namespace eps
