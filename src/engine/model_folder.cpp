@@ -49,16 +49,16 @@ bool is_preset(const std::string& model) {
 ModelFolder open_model_folder(const std::string& model, bool dummy) {
   ModelFolder folder;
   if (model.empty()) {
-    fail(ErrorKind::kUsage, "--model",
+    fail(ErrorKind::kUsage, "model",
          {.what = "no model named",
           .got = "",
-          .wanted = "a folder, or with --load-format dummy a preset: " + preset_names(),
-          .hint = "-m models/austen-moe"});
+          .wanted = "a folder, or with `dummy_weights` a preset: " + preset_names(),
+          .hint = "`model` models/austen-moe"});
   }
   if (is_preset(model)) {
     if (!dummy) {
-      fail(ErrorKind::kUsage, "--model",
-           {.what = "a preset has no weights", .got = model, .wanted = "a folder", .hint = "--load-format dummy"});
+      fail(ErrorKind::kUsage, "model",
+           {.what = "a preset has no weights", .got = model, .wanted = "a folder", .hint = "`dummy_weights`"});
     }
     folder.spec = preset_spec(model);
     folder.family = &find_preset_family(model);
@@ -69,8 +69,7 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
          {.what = "no such model folder",
           .got = "",
           .wanted = "",
-          .hint =
-              "a folder with config.json and safetensors files, or --load-format dummy with one of " + preset_names()});
+          .hint = "a folder with config.json and safetensors files, or `dummy_weights` with one of " + preset_names()});
   }
   if (dummy) {
     const fs::path path = fs::path(model) / "config.json";

@@ -16,7 +16,7 @@ void raise_cuda_error(cudaError_t error, const char* call, const char* file, int
           .got = fmt::format("{:.1f} of {:.1f} GB free", static_cast<double>(free_bytes) * 1e-9,
                              static_cast<double>(total_bytes) * 1e-9),
           .wanted = "",
-          .hint = "a smaller --max-num-batched-tokens or model"});
+          .hint = "a smaller `max_num_batched_tokens` or model"});
   }
   fail(ErrorKind::kInternal, fmt::format("{}:{}", file, line),
        {.what = fmt::format("{} failed", call),
