@@ -144,7 +144,9 @@ TEST_F(CommandLineInputs, LeadingZerosStayDecimal) {
   const Result r = run(demo + "--ep 08 --threads 1");
   ASSERT_EQ(r.exit_code, 0) << r.err;
   EXPECT_EQ(parse_json(r.out, "output")["op_sets"].size(), 8U);
-  EXPECT_EQ(run("epsmoe " + generate() + "-p hello --temperature +0.0 --top-k +05").exit_code, 0);
+  EXPECT_EQ(
+      run("epsmoe generate -m " + model().path() + " -p hello --max-tokens 1 --temperature +0.0 --top-k +05").exit_code,
+      0);
 }
 
 TEST_F(CommandLineInputs, NumbersOfTheEnvironmentAndOfConfigFilesAreTheSame) {
@@ -211,7 +213,7 @@ TEST_F(CommandLineInputs, SamplingFlagsChangeTheText) {
     EXPECT_EQ(ids(std::string(flag) + " --device reference"), ids(flag)) << flag;
   }
   EXPECT_EQ(ids("--min-p 0.1 --top-k -1"), plain);
-  EXPECT_EQ(ids("--temperature 0 --repetition-penalty 1"), plain);
+  EXPECT_EQ(ids("--repetition-penalty 1 --no-repeat-ngram-size 0"), plain);
 }
 
 TEST_F(CommandLineInputs, PromptsComeFromPipesAndDevices) {
@@ -222,7 +224,8 @@ TEST_F(CommandLineInputs, PromptsComeFromPipesAndDevices) {
         "-f /dev/fd/5 5< <(sleep 0.3; printf hello)", "< <(printf hel; sleep 0.3; printf lo)"}) {
     const Result r = run("epsmoe " + generate() + source);
     EXPECT_EQ(r.exit_code, 0) << source << "\n" << r.err;
-    if (source.find("<<<") == std::string::npos) EXPECT_EQ(r.out, wanted) << source;
+    const bool has_newline = source.find("<<<") != std::string::npos;
+    EXPECT_TRUE(has_newline || r.out == wanted) << source << "\n" << r.out;
   }
   const std::string perplexity = "epsmoe perplexity -m " + model().path() + " ";
   const Result of_file = run("printf 'hello world' >" + path("text") + "; " + perplexity + "-f " + path("text"));
@@ -257,11 +260,9 @@ TEST_F(CommandLineInputs, ConfigFilesMayBePipesAndAreBounded) {
   std::string deep = "[a";
   for (int i = 0; i < 200000; ++i) deep += ".a";
   std::ofstream(path("deep.toml")) << deep << "]\nx = 1\n";
-  expect_refused("timeout 10 epsmoe --config " + path("deep.toml") + " doctor",
-                 "deep.toml:1: a name with too many dots");
+  expect_refused("epsmoe --config " + path("deep.toml") + " doctor", "deep.toml:1: a name with too many dots");
   std::ofstream(path("deep.toml")) << deep.substr(1) << " = 1\n";
-  expect_refused("timeout 10 epsmoe --config " + path("deep.toml") + " doctor",
-                 "deep.toml:1: a name with too many dots");
+  expect_refused("epsmoe --config " + path("deep.toml") + " doctor", "deep.toml:1: a name with too many dots");
 }
 
 TEST_F(CommandLineInputs, CtrlCEndsTheWaitForAPipeThatNobodyWrites) {

@@ -200,7 +200,7 @@ TEST(GenerationSettings, RequestsAreJudgedByTheirFields) {
   refused([](auto& r) { r.presence_penalty = 3.0; }, "presence_penalty: ");
   refused([](auto& r) { r.min_tokens = 17; }, "min_tokens: more than `max_tokens`");
   refused([](auto& r) { r.stop = {""}; }, "stop: ");
-  refused([](auto& r) { r.bad_words_ids = {{1000}}; }, "bad_words_ids: ");
+  refused([](auto& r) { r.bad_words_ids = std::vector<std::vector<int32_t>>{{1000}}; }, "bad_words_ids: ");
   refused(
       [](auto& r) {
         r.suppress_tokens = std::vector<int32_t>(96);

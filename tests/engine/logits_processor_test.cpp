@@ -101,7 +101,7 @@ TEST(LogitsProcessor, SuppressesTokens) {
 
 // Suppressing comes after forcing, and the penalty after the bias.
 TEST(LogitsProcessor, KeepsTransformersOrder) {
-  EXPECT_EQ(processed({.repetition_penalty = 2.0, .sequence_bias = {{{0}, 3.0}}}, {{0}, {}, 9}, {}, {1, 1}),
+  EXPECT_EQ(processed({.sequence_bias = {{{0}, 3.0}}, .repetition_penalty = 2.0}, {{0}, {}, 9}, {}, {1, 1}),
             (Logits{2, 1}));
   EXPECT_EQ(processed({.forced_eos_token_ids = {1}, .suppress_tokens = {1}}, {{0}, {}, 1}, {}, {5, 6}),
             (Logits{kBarred, kBarred}));

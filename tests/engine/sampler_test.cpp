@@ -70,7 +70,7 @@ std::vector<int32_t> kept(const SamplingOptions& options) {
 TEST(Sampler, FurtherCutsKeepWhatTransformersKeeps) {
   using Ids = std::vector<int32_t>;
   EXPECT_EQ(kept({.min_p = 0.6}), (Ids{1, 2}));  // at least 0.6 · 0.4 = 0.24
-  EXPECT_EQ(kept({.min_p = 0.5}), (Ids{1, 2, 3}));
+  EXPECT_EQ(kept({.min_p = 0.45}), (Ids{1, 2, 3}));
   EXPECT_EQ(kept({.min_p = 1.0}), (Ids{1}));
   EXPECT_EQ(kept({.epsilon_cutoff = 0.15}), (Ids{1, 2, 3}));
   EXPECT_EQ(kept({.epsilon_cutoff = 0.9}), (Ids{1}));  // the best one always stays
