@@ -74,6 +74,8 @@ class WeightedCandidates {
       weights_.push_back(std::exp((static_cast<double>(c.logit) - top) / temperature));
       total_ += weights_.back();
     }
+    // Candidates of weight 0 are last in the order; the first one always weighs 1.
+    while (weights_.back() == 0.0) weights_.pop_back();
   }
 
   void keep_first(size_t count) {
