@@ -15,6 +15,8 @@
 #include <string_view>
 #include <vector>
 
+#include "epsmoe/sampling.h"
+
 namespace eps {
 
 // Something about a model's files that opening them did not use, in one line.
@@ -42,22 +44,27 @@ struct EngineOptions {
   std::function<void(const LoadNote&)> on_note = {};  // called before weights load
 };
 
-struct SamplingOptions {
-  double temperature = 1.0;  // 0: greedy
-  int64_t top_k = 0;         // 0: off
-  double top_p = 1.0;        // 1: off
-  uint64_t seed = 0;
-};
-
 struct GenerateRequest {
   std::string prompt = {};
   int64_t max_tokens = 0;  // 0: the model's suggestion, or 256
-  // What is not set here comes from the model's generation_config.json.
+  // What is not set here comes from the model's generation_config.json. The names are those of SamplingOptions, which
+  // also holds what only the file can set.
   std::optional<double> temperature = {};
   std::optional<int64_t> top_k = {};
   std::optional<double> top_p = {};
   uint64_t seed = 0;
   bool ignore_eos = false;
+  std::optional<double> min_p = {};
+  std::optional<double> repetition_penalty = {};
+  std::optional<double> frequency_penalty = {};
+  std::optional<double> presence_penalty = {};
+  std::optional<int64_t> no_repeat_ngram_size = {};
+  std::optional<int64_t> min_tokens = {};
+  std::optional<std::vector<std::vector<int32_t>>> bad_words_ids = {};
+  std::optional<std::vector<int32_t>> suppress_tokens = {};
+  std::optional<std::vector<int32_t>> begin_suppress_tokens = {};
+  std::optional<std::vector<std::string>> stop = {};  // texts that end the output, which keeps them
+  bool use_generation_config = true;                  // false: as if the model had no such file
 };
 
 struct GenerateResult {
@@ -68,6 +75,7 @@ struct GenerateResult {
   double prefill_seconds = 0;
   double decode_seconds = 0;  // of all tokens after the first
   double time_to_first_token_seconds = 0;
+  std::vector<std::string> notes;  // what generation_config.json asks for and is not done, a line each
 };
 
 // Text as it becomes certain; return false to stop.

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "cli/numbers.h"
 #include "epsmoe/engine.h"
 
 namespace eps::cli {
@@ -41,9 +42,6 @@ double machine_memory_gb();
 
 // Opens the engine, with a progress bar on stderr when it takes longer than a second.
 std::unique_ptr<Engine> open_engine(EngineOptions options);
-
-// Accepts whole numbers from `least` on (and, for seeds, up to 2^64 - 1), and says so otherwise.
-CLI::Validator whole_number_from(uint64_t least);
 
 void add_generate_command(CLI::App& app, Chosen& chosen);
 void add_perplexity_command(CLI::App& app, Chosen& chosen);

@@ -1,8 +1,6 @@
 // The flags that every command which runs a model has.
 #include <fmt/format.h>
 
-#include <charconv>
-
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/progress.h"
@@ -34,6 +32,7 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       .add_option("--dtype", options.dtype, "Compute type: auto (bf16 on GPUs and CPUs with AMX, else f32), f32, bf16")
       ->capture_default_str();
   group.add_option("--ep", options.ep, "Expert-parallel ranks; must divide the experts. Each is a thread here")
+      ->check(whole_number_from(1))
       ->capture_default_str();
   group
       .add_option(
@@ -52,10 +51,12 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
                   "Slow the ranks' transport down to a link, to see what it would cost: 1GB/s,20us")
       ->type_name("LINK");
   group.add_option("--threads", options.threads, "Threads of each rank (0: usable cores / ranks)")
+      ->check(whole_number_from(0))
       ->capture_default_str();
   group
       .add_option("--max-num-batched-tokens", options.max_num_batched_tokens,
                   "Most tokens of one prefill step; longer prompts take several. (perplexity: at least one window)")
+      ->check(whole_number_from(1))
       ->capture_default_str();
   options.on_note = [](const LoadNote& note) {
     if (note.is_warning) print_note(note);
@@ -64,22 +65,12 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       "-v,--verbose", [&options] { options.on_note = print_note; },
       "Say what of the model's files is not used: unknown keys, skipped weights");
   group.add_option("--max-model-len", options.max_model_len, "Context in tokens (0: what the model was made for)")
+      ->check(whole_number_from(0))
       ->capture_default_str();
 }
 
 void print_note(const LoadNote& note) {
   fmt::print(stderr, "epsmoe: {}: {}\n", note.is_warning ? "warning" : "note", printable(note.text, 2000));
-}
-
-CLI::Validator whole_number_from(uint64_t least) {
-  return CLI::Validator(
-      [least](std::string& text) {
-        uint64_t value = 0;
-        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-        const bool ok = error == std::errc() && end == text.data() + text.size() && value >= least;
-        return ok ? std::string() : fmt::format("got {}, wanted a whole number from {}", printable(text), least);
-      },
-      "");
 }
 
 std::unique_ptr<Engine> open_engine(EngineOptions options) {

@@ -4,14 +4,13 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <iostream>
-#include <iterator>
+#include <limits>
 #include <memory>
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/input_text.h"
 #include "cli/output_file.h"
-#include "io/file.h"
 #include "io/json.h"
 
 namespace eps::cli {
@@ -28,12 +27,12 @@ struct GenerateFlags {
 
 std::string read_prompt(const GenerateFlags& flags) {
   if (flags.has_prompt) return flags.request.prompt;
-  if (!flags.prompt_file.empty() && flags.prompt_file != "-") return read_file(flags.prompt_file, kMaxTextBytes);
-  if (isatty(STDIN_FILENO) == 1 && flags.prompt_file.empty()) {
+  if (!flags.prompt_file.empty()) return read_text(flags.prompt_file, kMaxTextBytes);
+  if (isatty(STDIN_FILENO) == 1) {
     fail(ErrorKind::kUsage, "generate",
          {.what = "no prompt", .got = "", .wanted = "-p TEXT, -f FILE or text on standard input", .hint = ""});
   }
-  return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+  return read_text("-", kMaxTextBytes);
 }
 
 double per_second(int64_t count, double seconds) { return seconds > 0 ? static_cast<double>(count) / seconds : 0.0; }
@@ -121,6 +120,7 @@ int run(GenerateFlags& flags) {
   });
   if (!flags.json) write("\n");
   if (flags.engine.record_trace) write_file(flags.trace, engine->trace_json());
+  for (const std::string& note : result.notes) fmt::print(stderr, "note       {}\n", printable(note, 400));
   const EngineReport report = engine->report();
   if (flags.json) {
     fmt::print("{}\n", dump_json(to_json(flags, result, report)));
@@ -128,6 +128,60 @@ int run(GenerateFlags& flags) {
     print_summary(flags, result, report);
   }
   return result.finish_reason == "interrupted" ? kInterruptedExit : 0;
+}
+
+// Names and ranges as in vLLM's SamplingParams.
+void add_sampling_flags(CLI::App& command, GenerateFlags& flags) {
+  constexpr double kAny = std::numeric_limits<double>::infinity();
+  GenerateRequest& request = flags.request;
+  CLI::Option_group& group = *command.add_option_group("Sampling", "Defaults come from generation_config.json");
+  group.add_option("--max-tokens", request.max_tokens, "Most tokens to generate")->check(whole_number_from(1));
+  group.add_option("--min-tokens", request.min_tokens, "Fewest tokens before an end-of-text token (0: any)")
+      ->check(whole_number_from(0));
+  group.add_option("--temperature", request.temperature, "0 always takes the most likely token")
+      ->check(number_between(0, kAny));
+  group.add_option("--top-k", request.top_k, "Sample among the k most likely tokens only (0 or -1: all)")
+      ->check(number_between(-1, kAny));
+  group
+      .add_option("--top-p", request.top_p, "Sample among the most likely tokens that reach this probability (1: all)")
+      ->check(number_above(0, 1));
+  group
+      .add_option("--min-p", request.min_p,
+                  "Sample among tokens of at least this part of the most likely one's probability (0: all)")
+      ->check(number_between(0, 1));
+  group
+      .add_option("--repetition-penalty", request.repetition_penalty,
+                  "Above 1 disfavours tokens of the prompt and the output, below 1 favours them (1: off)")
+      ->check(number_above(0, kAny));
+  group
+      .add_option("--presence-penalty", request.presence_penalty,
+                  "Taken off the logits of tokens that are in the output (0: off)")
+      ->check(number_between(-2, 2));
+  group
+      .add_option("--frequency-penalty", request.frequency_penalty,
+                  "Taken off the logits of tokens for each time they are in the output (0: off)")
+      ->check(number_between(-2, 2));
+  group
+      .add_option("--no-repeat-ngram-size", request.no_repeat_ngram_size,
+                  "Never repeat so many tokens in a row, of the prompt or the output (0: off)")
+      ->check(whole_number_from(0));
+  group.add_option("--seed", request.seed, "The same seed gives the same text")
+      ->check(whole_number_from(0))
+      ->capture_default_str();
+  group.add_flag("--ignore-eos", request.ignore_eos, "Go on after an end-of-text token");
+  group
+      .add_option_function<std::string>(
+          "--generation-config",
+          [&request](const std::string& choice) {
+            if (choice != "auto" && choice != "none") {
+              throw CLI::ValidationError("--generation-config", "got " + printable(choice) + ", wanted auto or none");
+            }
+            request.use_generation_config = choice == "auto";
+          },
+          "auto: what is not set here comes from the model's generation_config.json; none: as if there were no such "
+          "file")
+      ->type_name("CHOICE")
+      ->default_str("auto");
 }
 
 }  // namespace
@@ -145,19 +199,10 @@ void add_generate_command(CLI::App& app, Chosen& chosen) {
           },
           "The text to continue")
       ->type_name("TEXT");
-  command.add_option("-f,--file", flags->prompt_file, "Read the prompt from a file (-: standard input)")
+  command.add_option("-f,--file", flags->prompt_file, "Read the prompt from a file or a pipe (-: standard input)")
       ->type_name("FILE")
       ->excludes("--prompt");
-  CLI::Option_group& sampling = *command.add_option_group("Sampling", "Defaults come from generation_config.json");
-  sampling.add_option("--max-tokens", flags->request.max_tokens, "Most tokens to generate")
-      ->check(whole_number_from(1));
-  sampling.add_option("--temperature", flags->request.temperature, "0 always takes the likeliest token");
-  sampling.add_option("--top-k", flags->request.top_k, "Draw among the k likeliest tokens only (0: all)");
-  sampling.add_option("--top-p", flags->request.top_p, "Draw among the likeliest tokens that reach this probability");
-  sampling.add_option("--seed", flags->request.seed, "The same seed gives the same text")
-      ->check(whole_number_from(0))
-      ->capture_default_str();
-  sampling.add_flag("--ignore-eos", flags->request.ignore_eos, "Go on after an end-of-text token");
+  add_sampling_flags(command, *flags);
   command.add_option("--trace", flags->trace, "Write a Chrome/Perfetto trace, one track per rank and lane")
       ->type_name("FILE");
   command.add_flag("--json", flags->json, "One JSON object on stdout instead of streamed text");

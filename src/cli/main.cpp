@@ -7,6 +7,9 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/config_file.h"
+#include "cli/flag_names.h"
+#include "cli/input_text.h"
 #include "epsmoe/version.h"
 
 namespace {
@@ -33,8 +36,7 @@ int run(int argc, char** argv) {
   CLI::App app("epsmoe runs Mixture-of-Experts language models and hides their communication under their computation.");
   app.name("epsmoe");
   app.set_version_flag("--version", EPSMOE_VERSION);
-  app.set_config("--config", "", "Read flags from a TOML file, one [section] per command; stands before the command");
-  app.allow_config_extras(CLI::config_extras_mode::error);
+  eps::cli::add_config_flag(app);
   app.require_subcommand(1);
   app.fallthrough(false);
   app.footer(
@@ -51,6 +53,7 @@ int run(int argc, char** argv) {
   eps::cli::add_tune_command(app, chosen);
   eps::cli::add_doctor_command(app, chosen);
   add_environment(app);
+  eps::cli::require_decimal_numbers(app);
   if (argc > 1 && argv[1][0] != '-' && named_commands(app, argv[1]).empty()) {
     fmt::print(stderr, "epsmoe: there is no command {}; try epsmoe --help\n", eps::printable(argv[1]));
     return 2;
@@ -65,7 +68,13 @@ int run(int argc, char** argv) {
                named.empty() ? "" : named.front()->get_name() + " ");
     return 2;
   }
-  const int code = chosen.action();
+  int code = 0;
+  try {
+    code = chosen.action();
+  } catch (const eps::Error& e) {
+    fmt::print(stderr, "epsmoe: {}\n", eps::cli::with_flags(app, e).what());
+    return eps::exit_code(e.kind());
+  }
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     fmt::print(stderr, "epsmoe: standard output could not be written in full\n");
     return 1;
@@ -79,6 +88,8 @@ int main(int argc, char** argv) {
   eps::cli::watch_interrupts();
   try {
     return run(argc, argv);
+  } catch (const eps::cli::Interrupted&) {
+    return eps::cli::kInterruptedExit;
   } catch (const eps::Error& e) {
     fmt::print(stderr, "epsmoe: {}\n", e.what());
     return eps::exit_code(e.kind());

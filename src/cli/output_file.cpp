@@ -24,6 +24,20 @@ void require_writable(const std::string& flag, const std::string& path) {
   if (is_new) std::filesystem::remove(path, ignored);
 }
 
+void require_another_file(const std::string& flag, const std::string& path, const std::string& other_flag,
+                          const std::string& other_path) {
+  if (path.empty() || other_path.empty()) return;
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  // Devices such as /dev/null and /dev/stdout take any number of texts.
+  if (fs::exists(path, ignored) && !fs::is_regular_file(path, ignored)) return;
+  const bool is_same = fs::equivalent(path, other_path, ignored) ||
+                       fs::weakly_canonical(path, ignored) == fs::weakly_canonical(other_path, ignored);
+  if (!is_same) return;
+  fail(ErrorKind::kUsage, flag,
+       {.what = "the same file as " + other_flag, .got = path, .wanted = "another file", .hint = ""});
+}
+
 void write_file(const std::string& path, std::string_view contents) {
   std::ofstream out(path, std::ios::trunc);
   out.write(contents.data(), static_cast<std::streamsize>(contents.size()));

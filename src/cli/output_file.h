@@ -9,6 +9,11 @@ namespace eps::cli {
 // Checks that `path` can be written, without touching what is in it.  Errors  kUsage naming the flag and the path
 void require_writable(const std::string& flag, const std::string& path);
 
+// Checks that two flags do not name the same file, of which the second would overwrite the first; both may be empty.
+// Errors  kUsage naming `flag`
+void require_another_file(const std::string& flag, const std::string& path, const std::string& other_flag,
+                          const std::string& other_path);
+
 // Replaces the file's contents.  Errors  kResource
 void write_file(const std::string& path, std::string_view contents);
 

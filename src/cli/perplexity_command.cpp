@@ -4,8 +4,8 @@
 #include <memory>
 
 #include "cli/command.h"
+#include "cli/input_text.h"
 #include "cli/progress.h"
-#include "io/file.h"
 #include "io/json.h"
 
 namespace eps::cli {
@@ -19,7 +19,7 @@ struct PerplexityFlags {
 };
 
 int run(const PerplexityFlags& flags) {
-  const std::string text = read_file(flags.file, kMaxTextBytes);
+  const std::string text = read_text(flags.file, kMaxTextBytes);
   const auto engine = open_engine(flags.engine);
   PerplexityResult result;
   {
@@ -54,7 +54,9 @@ void add_perplexity_command(CLI::App& app, Chosen& chosen) {
   CLI::App& command = *app.add_subcommand("perplexity", "Measure how well a model predicts a text");
   const auto flags = std::make_shared<PerplexityFlags>();
   add_engine_flags(command, flags->engine);
-  command.add_option("-f,--file", flags->file, "UTF-8 text to score")->type_name("FILE")->required();
+  command.add_option("-f,--file", flags->file, "UTF-8 text to score; a pipe will do (-: standard input)")
+      ->type_name("FILE")
+      ->required();
   command.add_option("--window", flags->window, "Tokens scored together, after the begin-of-text token (0: 512)")
       ->check(whole_number_from(0))
       ->capture_default_str();

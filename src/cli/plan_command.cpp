@@ -161,6 +161,7 @@ int terminal_width() {
 int run(PlanFlags& flags) {
   if (!flags.svg.empty()) require_writable("--svg", flags.svg);
   if (!flags.trace.empty()) require_writable("--trace", flags.trace);
+  require_another_file("--trace", flags.trace, "--svg", flags.svg);
   const PipelineOption pipeline = pipeline_of(flags);
   flags.work.skew = parse_skew(flags.skew);
   set_wire(flags.work, flags.wire);

@@ -73,14 +73,14 @@ class EmulatedLink final : public Communicator {
 
 }  // namespace
 
-LinkSpec parse_link_spec(std::string_view text, const std::string& flag) {
+LinkSpec parse_link_spec(std::string_view text, const std::string& field) {
   const size_t comma = text.find(',');
   const auto rate = parse_quantity(text.substr(0, comma), kRates);
   const auto latency =
       comma == std::string_view::npos ? std::optional<double>(0.0) : parse_quantity(text.substr(comma + 1), kTimes);
   // A rate below 1 kB/s would run into every timeout, a latency above a minute too.
   if (!rate || !latency || !(*rate >= 1e3 && *rate <= 1e15) || !(*latency >= 0.0 && *latency <= 60.0)) {
-    fail(ErrorKind::kUsage, flag,
+    fail(ErrorKind::kUsage, field,
          {.what = "not a link",
           .got = std::string(text),
           .wanted = "BANDWIDTH or BANDWIDTH,LATENCY, such as 1GB/s,20us",

@@ -16,8 +16,8 @@ struct LinkSpec {
 };
 
 // "1GB/s,20us": a bandwidth (B/s, kB/s, MB/s, GB/s; powers of ten) and, after a comma, a latency (ns, us, ms, s).
-// Errors  kUsage naming `flag`
-LinkSpec parse_link_spec(std::string_view text, const std::string& flag = "--emulate-link");
+// Errors  kUsage naming `field`
+LinkSpec parse_link_spec(std::string_view text, const std::string& field = "emulate_link");
 
 // Each rank has one link that carries its traffic of both channels, one message after the other, the larger of what it
 // sends and receives counting (full duplex). all_to_all returns when the link would have delivered. Waiting sleeps, so

@@ -27,20 +27,38 @@ class RandomTokens {
   uint64_t vocab_size_;
 };
 
+void require_at_least(int64_t least, const char* field, int64_t value) {
+  if (value >= least) return;
+  fail(ErrorKind::kUsage, field,
+       {.what = "out of range", .got = std::to_string(value), .wanted = fmt::format("{} or more", least), .hint = ""});
+}
+
+// Blames the prompt where it alone is too long.
 void require_fits(const ModelSpec& spec, int64_t input_len, int64_t output_len) {
-  if (input_len + output_len <= spec.max_positions) return;
-  fail(ErrorKind::kUsage, "--input-len",
-       {.what = "with --output-len it is longer than the context",
-        .got = fmt::format("{} tokens", input_len + output_len),
-        .wanted = fmt::format("at most {}", spec.max_positions),
-        .hint = ""});
+  const int64_t room = spec.max_positions;
+  if (input_len > room) {
+    fail(ErrorKind::kUsage, "input_len",
+         {.what = "longer than the context",
+          .got = fmt::format("{} tokens", input_len),
+          .wanted = fmt::format("at most {}", room),
+          .hint = ""});
+  }
+  if (output_len > room - input_len) {
+    fail(ErrorKind::kUsage, "output_len",
+         {.what = fmt::format("with `input_len` {} longer than the context of {} tokens", input_len, room),
+          .got = fmt::format("{} tokens", output_len),
+          .wanted = fmt::format("at most {}", room - input_len),
+          .hint = ""});
+  }
 }
 
 }  // namespace
 
 Engine::BatchTimes time_batch(BatchRun& run, const ModelSpec& spec, const Engine::BatchWork& work,
                               const std::function<bool()>& keep_going) {
-  EPS_CHECK(work.batch_size >= 1 && work.input_len >= 1 && work.output_len >= 0);
+  require_at_least(1, "batch_size", work.batch_size);
+  require_at_least(1, "input_len", work.input_len);
+  require_at_least(0, "output_len", work.output_len);
   require_fits(spec, work.input_len, work.output_len);
   run.cancel();
   RandomTokens tokens(work.seed, spec.vocab_size);
@@ -64,7 +82,10 @@ Engine::BatchTimes time_batch(BatchRun& run, const ModelSpec& spec, const Engine
 
 Engine::RequestTimes time_requests(BatchRun& run, const ModelSpec& spec, const Engine::RequestWork& work,
                                    const std::function<bool(int64_t, int64_t)>& keep_going) {
-  EPS_CHECK(work.num_requests >= 1 && work.input_len >= 1 && work.output_len >= 1 && work.max_num_seqs >= 1);
+  require_at_least(1, "num_requests", work.num_requests);
+  require_at_least(1, "input_len", work.input_len);
+  require_at_least(1, "output_len", work.output_len);
+  require_at_least(1, "max_num_seqs", work.max_num_seqs);
   require_fits(spec, work.input_len, work.output_len);
   run.cancel();
   RandomTokens tokens(work.seed, spec.vocab_size);

@@ -71,8 +71,8 @@ const Opened& opened() {
 
 std::unique_ptr<OpSet> make_cuda_op_set(int device) {
   if (opened().module == nullptr) {
-    fail(opened().is_broken ? ErrorKind::kResource : ErrorKind::kUsage, "--device",
-         {.what = opened().why_not, .got = "cuda", .wanted = "cpu or reference", .hint = "--device cpu"});
+    fail(opened().is_broken ? ErrorKind::kResource : ErrorKind::kUsage, "device",
+         {.what = opened().why_not, .got = "cuda", .wanted = "cpu or reference", .hint = "`device` cpu"});
   }
   return opened().module->make_ops(device);
 }

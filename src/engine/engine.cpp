@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "engine/batch_timing.h"
 #include "engine/factory.h"
+#include "engine/generation_settings.h"
 #include "engine/model_folder.h"
 #include "engine/profile_choice.h"
 #include "engine/rank_group.h"
@@ -18,8 +19,8 @@ namespace {
 
 double seconds_since(int64_t begin_ns) { return static_cast<double>(now_ns() - begin_ns) * 1e-9; }
 
-void require_numbers(std::span<const float> logits) {
-  if (!std::all_of(logits.begin(), logits.end(), [](float v) { return std::isfinite(v); })) fail_not_numbers();
+void require_finite(std::span<const float> logits) {
+  if (!all_finite(logits)) fail_not_finite("logits");
 }
 
 // -log softmax(logits)[id], in double.
@@ -30,20 +31,28 @@ double negative_log_likelihood(std::span<const float> logits, int32_t id) {
   return top + std::log(sum) - static_cast<double>(logits[static_cast<size_t>(id)]);
 }
 
-void require_at_least(int64_t least, const char* flag, int64_t value) {
+void require_at_least(int64_t least, const char* field, int64_t value) {
   if (value >= least) return;
-  fail(ErrorKind::kUsage, flag,
+  fail(ErrorKind::kUsage, field,
        {.what = "out of range", .got = std::to_string(value), .wanted = fmt::format("{} or more", least), .hint = ""});
+}
+
+// Whether one of `stops` ends within the last `num_fresh` bytes of `text`.
+bool ends_in_stop(std::string_view text, size_t num_fresh, const std::vector<std::string>& stops) {
+  return std::ranges::any_of(stops, [&](const std::string& stop) {
+    const size_t tail = std::min(text.size(), num_fresh + stop.size() - 1);
+    return text.substr(text.size() - tail).find(stop) != std::string_view::npos;
+  });
 }
 
 class EngineImpl final : public Engine {
  public:
   explicit EngineImpl(const EngineOptions& options)
       : options_(options), folder_(open_model_folder(options.model, options.dummy_weights)) {
-    require_at_least(1, "--ep", options.ep);
-    require_at_least(0, "--threads", options.threads);
-    require_at_least(0, "--max-model-len", options.max_model_len);
-    require_at_least(1, "--max-num-batched-tokens", options.max_num_batched_tokens);
+    require_at_least(1, "ep", options.ep);
+    require_at_least(0, "threads", options.threads);
+    require_at_least(0, "max_model_len", options.max_model_len);
+    require_at_least(1, "max_num_batched_tokens", options.max_num_batched_tokens);
     RankGroupOptions group;
     group.num_ranks = options.ep;
     group.pipeline = parse_pipeline_option(options.eps_pipeline);
@@ -58,7 +67,7 @@ class EngineImpl final : public Engine {
         make_communicators(options.ep, std::chrono::milliseconds(options.comm_timeout_ms), options.emulate_link);
     max_model_len_ = options.max_model_len > 0 ? options.max_model_len : folder_.spec.max_positions;
     if (max_model_len_ > folder_.spec.max_positions) {
-      fail(ErrorKind::kUsage, "--max-model-len",
+      fail(ErrorKind::kUsage, "max_model_len",
            {.what = "longer than the model's positions",
             .got = std::to_string(max_model_len_),
             .wanted = fmt::format("at most {}", folder_.spec.max_positions),
@@ -91,11 +100,13 @@ class EngineImpl final : public Engine {
       fail(ErrorKind::kInput, "prompt",
            {.what = "is empty", .got = "", .wanted = "some text", .hint = "-p \"It is a truth\""});
     }
-    const SamplingOptions sampling = resolve_sampling(request);
-    Sampler sampler(sampling);
     GenerateResult result;
     result.prompt_ids = encode_prompt(folder_, request.prompt);
     const auto prompt_len = std::ssize(result.prompt_ids);
+    if (prompt_len == 0) {
+      fail(ErrorKind::kInput, "prompt",
+           {.what = "the tokenizer leaves no tokens of it", .got = request.prompt, .wanted = "some text", .hint = ""});
+    }
     if (prompt_len >= max_model_len_) {
       fail(ErrorKind::kInput, "prompt",
            {.what = "does not leave room for an answer in the context",
@@ -103,24 +114,25 @@ class EngineImpl final : public Engine {
             .wanted = fmt::format("at most {}", max_model_len_ - 1),
             .hint = "a shorter prompt"});
     }
-    if (request.max_tokens < 0) require_at_least(1, "--max-tokens", request.max_tokens);
-    int64_t max_tokens = request.max_tokens > 0 ? request.max_tokens : folder_.generation.max_new_tokens.value_or(256);
-    max_tokens = std::min(max_tokens, max_model_len_ - prompt_len);
+    GenerationSettings settings = resolve_generation(request, folder_, prompt_len, max_model_len_);
+    result.notes = std::move(settings.notes);
+    Sampler sampler(settings.sampling, {result.prompt_ids, settings.eos_ids, settings.max_tokens});
 
     KvCache cache(folder_.spec, max_model_len_, ranks_->op_set(0));
     StreamDecoder decoder(*folder_.tokenizer, true);
     const int64_t start = now_ns();
-    int32_t id = prefill(cache, result.prompt_ids, sampler.draw());
+    int32_t id = prefill(cache, result.prompt_ids, &sampler);
     result.prefill_seconds = seconds_since(start);
     int64_t decode_start = 0;
     result.finish_reason = "length";
-    while (std::ssize(result.ids) < max_tokens) {
+    while (std::ssize(result.ids) < settings.max_tokens) {
       if (result.ids.empty()) {
         result.time_to_first_token_seconds = seconds_since(start);
         decode_start = now_ns();
       }
       result.ids.push_back(id);
-      if (is_eos(id) && !request.ignore_eos) {
+      sampler.append(id);
+      if (!request.ignore_eos && std::ranges::find(settings.eos_ids, id) != settings.eos_ids.end()) {
         result.finish_reason = "stop";
         break;
       }
@@ -130,8 +142,12 @@ class EngineImpl final : public Engine {
         result.finish_reason = "interrupted";
         break;
       }
-      if (std::ssize(result.ids) == max_tokens) break;
-      id = step_one(cache, std::span(&id, 1), sampler.draw());
+      if (ends_in_stop(result.text, piece.size(), settings.stop)) {
+        result.finish_reason = "stop";
+        break;
+      }
+      if (std::ssize(result.ids) == settings.max_tokens) break;
+      id = step_one(cache, std::span(&id, 1), &sampler);
     }
     if (decode_start != 0) result.decode_seconds = seconds_since(decode_start);
     const std::string rest = decoder.flush();
@@ -143,6 +159,7 @@ class EngineImpl final : public Engine {
   PerplexityResult perplexity(std::string_view text, int64_t window,
                               const std::function<bool(int64_t, int64_t)>& keep_going) override {
     require_tokenizer();
+    require_at_least(0, "window", window);
     const int32_t bos = bos_token(folder_);
     const std::vector<int32_t> ids = encode_text(folder_, text);
     if (ids.empty())
@@ -151,7 +168,7 @@ class EngineImpl final : public Engine {
     constexpr int64_t kDefaultWindow = 512;
     result.window = window > 0 ? window : std::min(kDefaultWindow, max_model_len_);
     if (result.window > max_model_len_) {
-      fail(ErrorKind::kUsage, "--window",
+      fail(ErrorKind::kUsage, "window",
            {.what = "longer than the context",
             .got = std::to_string(result.window),
             .wanted = fmt::format("at most {}", max_model_len_),
@@ -175,12 +192,18 @@ class EngineImpl final : public Engine {
   }
 
   StepTimes time_steps(int64_t prompt_tokens, int64_t decode_tokens, uint64_t seed) override {
-    if (prompt_tokens + decode_tokens > max_model_len_) {
-      fail(ErrorKind::kUsage, "benchmark",
-           {.what = "longer than the context",
-            .got = fmt::format("{} tokens", prompt_tokens + decode_tokens),
-            .wanted = fmt::format("at most {}", max_model_len_),
-            .hint = "a smaller -p or -n"});
+    require_at_least(0, "prompt_tokens", prompt_tokens);
+    require_at_least(0, "decode_tokens", decode_tokens);
+    // Each alone first: their sum may overflow.
+    if (prompt_tokens > max_model_len_ || decode_tokens > max_model_len_ - prompt_tokens) {
+      const bool is_prompt = prompt_tokens > max_model_len_ || decode_tokens == 0;
+      fail(ErrorKind::kUsage, is_prompt ? "prompt_tokens" : "decode_tokens",
+           {.what = is_prompt || prompt_tokens == 0
+                        ? "longer than the context"
+                        : fmt::format("with `prompt_tokens` {} longer than the context", prompt_tokens),
+            .got = fmt::format("{} tokens", is_prompt ? prompt_tokens : decode_tokens),
+            .wanted = fmt::format("at most {}", is_prompt ? max_model_len_ : max_model_len_ - prompt_tokens),
+            .hint = ""});
     }
     const auto draw = [&seed, this] {
       seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
@@ -192,13 +215,13 @@ class EngineImpl final : public Engine {
       std::vector<int32_t> ids(static_cast<size_t>(prompt_tokens));
       for (int32_t& id : ids) id = draw();
       const int64_t start = now_ns();
-      prefill(cache, ids, {});
+      prefill(cache, ids, nullptr);
       times.prefill_seconds = seconds_since(start);
     }
     const int64_t start = now_ns();
     for (int64_t i = 0; i < decode_tokens; ++i) {
       const int32_t id = draw();
-      step_one(cache, std::span(&id, 1), {});
+      step_one(cache, std::span(&id, 1), nullptr);
     }
     if (decode_tokens > 0) times.decode_seconds = seconds_since(start);
     return times;
@@ -241,7 +264,10 @@ class EngineImpl final : public Engine {
   }
 
   std::string trace_json() const override {
-    EPS_CHECK(ranks_->trace() != nullptr, "the engine was opened without record_trace");
+    if (ranks_->trace() == nullptr) {
+      fail(ErrorKind::kUsage, "record_trace",
+           {.what = "no trace was recorded", .got = "false", .wanted = "true", .hint = ""});
+    }
     return chrome_trace_json(*ranks_->trace());
   }
 
@@ -262,34 +288,27 @@ class EngineImpl final : public Engine {
           .hint = "a model folder with one"});
   }
 
-  SamplingOptions resolve_sampling(const GenerateRequest& request) const {
-    const GenerationConfig& suggested = folder_.generation;
-    SamplingOptions out;
-    out.temperature = request.temperature.value_or(suggested.do_sample ? suggested.temperature : 0.0);
-    out.top_k = request.top_k.value_or(suggested.top_k);
-    out.top_p = request.top_p.value_or(suggested.top_p);
-    out.seed = request.seed;
-    return out;
-  }
-
-  bool is_eos(int32_t id) const {
-    const auto& ids =
-        folder_.generation.eos_token_ids.empty() ? folder_.spec.eos_token_ids : folder_.generation.eos_token_ids;
-    return std::find(ids.begin(), ids.end(), id) != ids.end();
-  }
-
-  // Feeds one or more `ids` in steps of at most max_num_batched_tokens; returns the token drawn after the last.
-  int32_t prefill(KvCache& cache, std::span<const int32_t> ids, const TokenDraw& draw) {
+  // Feeds one or more `ids` in steps of at most max_num_batched_tokens; returns the token sampled after the last.
+  int32_t prefill(KvCache& cache, std::span<const int32_t> ids, Sampler* sampler) {
     EPS_CHECK(!ids.empty());
     const auto most = static_cast<size_t>(options_.max_num_batched_tokens);
-    for (; ids.size() > most; ids = ids.subspan(most)) step_one(cache, ids.first(most), draw, StepOutput::kNone);
-    return step_one(cache, ids, draw);
+    for (; ids.size() > most; ids = ids.subspan(most)) {
+      const PlacedChunk chunk{0, {&cache, ids.first(most), StepOutput::kNone}};
+      ranks_->step(std::span(&chunk, 1), {});
+    }
+    return step_one(cache, ids, sampler);
   }
 
-  // One step of one sequence, which lives on rank 0; the other ranks bring their experts.
-  int32_t step_one(KvCache& cache, std::span<const int32_t> ids, const TokenDraw& draw,
-                   StepOutput output = StepOutput::kToken) {
-    const PlacedChunk chunk{0, {&cache, ids, output, draw}};
+  // One step of one sequence, which lives on rank 0; the other ranks bring their experts. `sampler` null: greedy.
+  int32_t step_one(KvCache& cache, std::span<const int32_t> ids, Sampler* sampler) {
+    PlacedChunk chunk{0, {&cache, ids, StepOutput::kToken}};
+    HostSampler on_host;
+    if (sampler != nullptr && sampler->is_plain()) {
+      chunk.chunk.draw = sampler->draw();
+    } else if (sampler != nullptr) {
+      on_host = [sampler](std::span<float> logits) { return sampler->sample(logits); };
+      chunk.chunk.host_sampler = &on_host;
+    }
     return ranks_->step(std::span(&chunk, 1), {}).front();
   }
 
@@ -317,7 +336,7 @@ class EngineImpl final : public Engine {
     }
     ranks_->step(chunks, [&windows](size_t i, int64_t position, std::span<const float> logits) {
       Window& w = windows[i];
-      require_numbers(logits);
+      require_finite(logits);
       w.nll += negative_log_likelihood(logits, w.labels[static_cast<size_t>(position)]);
     });
     for (const Window& w : windows) {

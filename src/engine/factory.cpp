@@ -18,8 +18,14 @@ std::optional<DType> parse_dtype(const std::string& dtype) {
   if (dtype == "auto") return std::nullopt;
   if (dtype == "f32" || dtype == "float32") return DType::kF32;
   if (dtype == "bf16" || dtype == "bfloat16") return DType::kBF16;
-  fail(ErrorKind::kUsage, "--dtype",
+  fail(ErrorKind::kUsage, "dtype",
        {.what = "unknown compute dtype", .got = dtype, .wanted = "auto, f32 or bf16", .hint = ""});
+}
+
+void require_in_range(const char* field, int value, int most) {
+  if (value >= 1 && value <= most) return;
+  fail(ErrorKind::kUsage, field,
+       {.what = "out of range", .got = std::to_string(value), .wanted = fmt::format("1 to {}", most), .hint = ""});
 }
 
 class OneDnnGemm final : public GemmBaseline {
@@ -36,6 +42,8 @@ class OneDnnGemm final : public GemmBaseline {
 
 std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, const std::string& dtype, int num_ranks,
                                                  int threads_per_rank) {
+  require_in_range("ep", num_ranks, kMaxRanks);
+  require_in_range("threads", threads_per_rank, max_threads_per_rank());
   const std::optional<DType> wanted = parse_dtype(dtype);
   std::vector<std::unique_ptr<OpSet>> out;
   if (device == "cpu") {
@@ -43,43 +51,46 @@ std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, cons
     for (int r = 0; r < num_ranks; ++r) out.push_back(make_cpu_ops(choice, threads_per_rank));
   } else if (device == "reference") {
     if (wanted == DType::kBF16) {
-      fail(ErrorKind::kUsage, "--dtype",
+      fail(ErrorKind::kUsage, "dtype",
            {.what = "the reference op set computes in f32", .got = dtype, .wanted = "f32", .hint = ""});
     }
     for (int r = 0; r < num_ranks; ++r) out.push_back(make_reference_ops());
   } else if (device == "cuda") {
     if (wanted == DType::kF32) {
-      fail(ErrorKind::kUsage, "--dtype",
+      fail(ErrorKind::kUsage, "dtype",
            {.what = "the CUDA op set computes in bf16", .got = dtype, .wanted = "auto or bf16", .hint = ""});
     }
     if (num_ranks > 1) {
-      fail(ErrorKind::kUsage, "--ep",
+      fail(ErrorKind::kUsage, "ep",
            {.what = "the CUDA backend runs one rank so far",
             .got = std::to_string(num_ranks),
             .wanted = "1",
-            .hint = "--ep 1, or --device cpu"});
+            .hint = "`ep` 1, or `device` cpu"});
     }
     out.push_back(make_cuda_op_set(0));
   } else {
-    fail(ErrorKind::kUsage, "--device",
-         {.what = "unknown device", .got = device, .wanted = "cpu, cuda or reference", .hint = "--device cpu"});
+    fail(ErrorKind::kUsage, "device",
+         {.what = "unknown device", .got = device, .wanted = "cpu, cuda or reference", .hint = "`device` cpu"});
   }
   return out;
 }
 
 std::vector<std::unique_ptr<Communicator>> make_communicators(int num_ranks, std::chrono::milliseconds timeout,
                                                               const std::string& emulate_link) {
+  require_in_range("ep", num_ranks, kMaxRanks);
   auto comms = make_inproc_communicators(num_ranks, timeout);
   if (!emulate_link.empty()) {
     if (num_ranks == 1) {
-      fail(ErrorKind::kUsage, "--emulate-link",
-           {.what = "one rank has no link", .got = emulate_link, .wanted = "", .hint = "--ep 2"});
+      fail(ErrorKind::kUsage, "emulate_link",
+           {.what = "one rank has no link", .got = emulate_link, .wanted = "", .hint = "`ep` 2"});
     }
     const LinkSpec link = parse_link_spec(emulate_link);
     for (auto& comm : comms) comm = make_emulated_link(std::move(comm), link);
   }
   return comms;
 }
+
+int max_threads_per_rank() { return std::min(1024, 4 * std::max(1, cpu_features().usable_cores)); }
 
 int default_threads_per_rank(int num_ranks) { return std::max(1, cpu_features().usable_cores / num_ranks); }
 

@@ -89,11 +89,13 @@ void open_generation_config(ModelFolder& folder, const std::string& dir, const J
   const std::string path = join_path(dir, "generation_config.json");
   if (!file_exists(path)) {
     folder.generation = parse_generation_config(JsonObject(config, join_path(dir, "config.json")));
+    folder.generation.path = join_path(dir, "config.json");
     return;
   }
   const Json json = read_json_file(path, kPythonJson);
   const JsonObject object(json, path);
   folder.generation = parse_generation_config(object);
+  folder.generation.path = path;
   look_up_keys(folder, CheckpointFile::kGenerationConfig, object);
 }
 
@@ -174,16 +176,16 @@ bool is_preset(const std::string& model) {
 ModelFolder open_model_folder(const std::string& model, bool dummy) {
   ModelFolder folder;
   if (model.empty()) {
-    fail(ErrorKind::kUsage, "--model",
+    fail(ErrorKind::kUsage, "model",
          {.what = "no model named",
           .got = "",
-          .wanted = "a folder, or with --load-format dummy a preset: " + preset_names(),
-          .hint = "-m models/austen-moe"});
+          .wanted = "a folder, or with `dummy_weights` a preset: " + preset_names(),
+          .hint = "`model` models/austen-moe"});
   }
   if (is_preset(model)) {
     if (!dummy) {
-      fail(ErrorKind::kUsage, "--model",
-           {.what = "a preset has no weights", .got = model, .wanted = "a folder", .hint = "--load-format dummy"});
+      fail(ErrorKind::kUsage, "model",
+           {.what = "a preset has no weights", .got = model, .wanted = "a folder", .hint = "`dummy_weights`"});
     }
     folder.spec = preset_spec(model);
     folder.family = &find_preset_family(model);
@@ -194,8 +196,7 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
          {.what = "no such model folder",
           .got = "",
           .wanted = "",
-          .hint =
-              "a folder with config.json and safetensors files, or --load-format dummy with one of " + preset_names()});
+          .hint = "a folder with config.json and safetensors files, or `dummy_weights` with one of " + preset_names()});
   }
   if (dummy) {
     const std::string path = join_path(model, "config.json");

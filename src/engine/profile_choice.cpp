@@ -59,11 +59,11 @@ ChosenProfile find_profile(const ProfileQuery& query) {
     ChosenProfile chosen{load_profile(query.requested), ""};
     find_gemm(chosen.profile, GemmKind::kGrouped, query.weight_dtype);  // throws when it is not there
     if (lacks_links(chosen.profile, query)) {
-      fail(ErrorKind::kUsage, "--profile",
+      fail(ErrorKind::kUsage, "profile",
            {.what = fmt::format("profile {} has no links between ranks", chosen.profile.name),
             .got = fmt::format("{} ranks", query.num_ranks),
             .wanted = "1 rank",
-            .hint = "epsmoe tune --ep 2"});
+            .hint = "`epsmoe tune --ep 2`"});
     }
     chosen.note = why_not(chosen.profile, query);
     return chosen;

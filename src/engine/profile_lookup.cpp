@@ -49,7 +49,7 @@ HardwareProfile load_profile(const std::string& name_or_path) {
   const auto bundled = bundled_profiles();
   const auto it = std::ranges::find(bundled, name_or_path, &BundledProfile::name);
   if (it != bundled.end()) return bundled_profile(it->name);
-  fail(ErrorKind::kUsage, "--profile",
+  fail(ErrorKind::kUsage, "profile",
        {.what = "no such profile",
         .got = name_or_path,
         .wanted = fmt::format("one of {}, or a file", fmt::join(known_names(dir), ", ")),

@@ -1,5 +1,6 @@
 #include "engine/rank_group.h"
 
+#include <atomic>
 #include <numeric>
 #include <system_error>
 
@@ -17,7 +18,7 @@ RankThreads::RankThreads(int num_ranks) : errors_(static_cast<size_t>(num_ranks)
          {.what = fmt::format("cannot start rank {} of {}", started, num_ranks),
           .got = e.what(),
           .wanted = "",
-          .hint = "a smaller --ep"});
+          .hint = "a smaller `ep`"});
   }
 }
 
@@ -79,7 +80,7 @@ void check_rank_options(const ModelSpec& spec, const RankGroupOptions& options) 
   if (spec.first_moe_layer() >= 0) {
     check_stages(options.pipeline, place_experts(spec.moe.gate.num_experts, options.num_ranks));
   } else if (options.num_ranks > 1) {
-    fail(ErrorKind::kUsage, "--ep",
+    fail(ErrorKind::kUsage, "ep",
          {.what = "the model has no experts to spread",
           .got = std::to_string(options.num_ranks),
           .wanted = "1",
@@ -91,7 +92,7 @@ void check_local_pipeline(OpSet& ops, const RankGroupOptions& options) {
   const PipelineOption::Mode mode = options.pipeline.mode;
   if (ops.local_moe() == nullptr || options.num_ranks > 1) return;
   if (mode == PipelineOption::Mode::kAuto || mode == PipelineOption::Mode::kOff) return;
-  fail(ErrorKind::kUsage, "--eps-pipeline",
+  fail(ErrorKind::kUsage, "eps_pipeline",
        {.what = "one rank on a GPU runs a layer's experts at once: no rows travel that stages could hide",
         .got = to_string(options.pipeline),
         .wanted = "auto or off",
@@ -116,8 +117,11 @@ RankGroup::RankGroup(const Model& model, std::vector<std::unique_ptr<OpSet>> ops
 
 std::vector<int32_t> RankGroup::step(std::span<const PlacedChunk> chunks, const LogitSink& sink) {
   if (!broken_.empty()) throw Error(ErrorKind::kAborted, "engine", "an earlier step failed: " + broken_);
+  // Before any rank begins: the others would wait for one that fails.
+  for (const PlacedChunk& c : chunks) c.chunk.cache->require_room(std::ssize(c.chunk.ids));
   // A rank writes the elements of its own chunks.
   std::vector<int32_t> tokens(chunks.size(), kNoToken);
+  std::atomic<bool> is_aborted = false;
   try {
     threads_.run(
         [&](int rank) {
@@ -134,10 +138,13 @@ std::vector<int32_t> RankGroup::step(std::span<const PlacedChunk> chunks, const 
           for (size_t i = 0; i < picked.size(); ++i) tokens[index[i]] = picked[i];
         },
         [&](int rank, const char* what) {
+          // An error that keeps nobody waiting is this step's alone.
+          if (!decoders_[static_cast<size_t>(rank)]->is_awaited()) return;
+          is_aborted = true;
           comms_[static_cast<size_t>(rank)]->abort(fmt::format("rank {}: {}", rank, what));
         });
   } catch (const std::exception& e) {
-    broken_ = e.what();
+    if (is_aborted) broken_ = e.what();
     throw;
   }
   return tokens;

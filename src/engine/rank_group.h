@@ -74,8 +74,9 @@ class RankGroup {
   int num_ranks() const { return static_cast<int>(decoders_.size()); }
 
   // One step of all ranks; returns and errors as Decoder::forward. sink(i, position, logits) gets chunks[i]'s rows; it
-  // runs on the owning rank's thread, one thread a chunk. After an error the group can not be used again: every later
-  // step throws the reason.
+  // runs on the owning rank's thread, one thread a chunk. A sequence that does not fit its cache (kUsage) and NaN or
+  // Inf logits are errors of the one step. After one that leaves other ranks waiting (kTimeout, say) the group cannot
+  // be used again: every later step throws the reason.
   std::vector<int32_t> step(std::span<const PlacedChunk> chunks, const LogitSink& sink);
 
   OpSet& op_set(int rank) { return *ops_[static_cast<size_t>(rank)]; }

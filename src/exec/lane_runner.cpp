@@ -103,7 +103,7 @@ void LaneRunner::start_threads() {
     }
   } catch (const std::system_error& e) {
     fail(ErrorKind::kResource, "threads",
-         {.what = "cannot start a communication lane", .got = e.what(), .wanted = "", .hint = "--eps-pipeline off"});
+         {.what = "cannot start a communication lane", .got = e.what(), .wanted = "", .hint = "`eps_pipeline` off"});
   }
 }
 

@@ -1,12 +1,36 @@
 #include "exec/moe_layer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "exec/predicted_events.h"
+#include "ops/pick_token.h"
 
 namespace eps {
+
+namespace {
+
+// What a rank sends instead of a routing when its router's logits are NaN or infinite: gates do not rank those alike.
+Routing invalid_routing(int64_t num_tokens, int top_k) {
+  const auto num_rows = static_cast<size_t>(num_tokens * top_k);
+  return {num_tokens, top_k, std::vector<int32_t>(num_rows, 0),
+          std::vector<float>(num_rows, std::numeric_limits<float>::quiet_NaN())};
+}
+
+bool is_valid(const Routing& routing) {
+  return std::ranges::all_of(routing.weight, [](float w) { return std::isfinite(w); });
+}
+
+}  // namespace
+
+RouterError::RouterError(int layer)
+    : Error(
+          ErrorKind::kInput, fmt::format("layer {}'s router", layer),
+          "the model produced NaN or Inf logits; try `epsmoe inspect`, and downloading the checkpoint's files again") {}
 
 TensorView MoeLayerRunner::router_logits(const GateParams& gate, const LinearWeight& router, TensorView x) {
   const MutableTensorView logits = logits_.view(DType::kF32, {x.dim(0), gate.num_experts});
@@ -15,11 +39,25 @@ TensorView MoeLayerRunner::router_logits(const GateParams& gate, const LinearWei
   return logits;
 }
 
+bool MoeLayerRunner::are_finite(TensorView logits) {
+  const auto count = static_cast<size_t>(logits.numel());
+  if (ops_.memory().on_host()) return all_finite({logits.as<const float>(), count});
+  host_logits_.resize(count);
+  ops_.download(logits, host_logits_.data());
+  return all_finite(host_logits_);
+}
+
+void MoeLayerRunner::check_router(int layer, const GateParams& gate, const LinearWeight& router, TensorView x) {
+  if (!are_finite(router_logits(gate, router, x))) throw RouterError(layer);
+}
+
 Routing MoeLayerRunner::route(const GateParams& gate, const LinearWeight& router, TensorView x) {
   const int64_t num_tokens = x.dim(0);
+  const TensorView logits = router_logits(gate, router, x);
+  if (!are_finite(logits)) return invalid_routing(num_tokens, gate.top_k);
   const MutableTensorView idx = topk_idx_.view(DType::kI32, {num_tokens, gate.top_k});
   const MutableTensorView weight = topk_weight_.view(DType::kF32, {num_tokens, gate.top_k});
-  ops_.gate(gate, router_logits(gate, router, x), idx, weight);
+  ops_.gate(gate, logits, idx, weight);
   Routing routing{num_tokens, gate.top_k, {}, {}};
   routing.expert_idx.resize(static_cast<size_t>(idx.numel()));
   routing.weight.resize(static_cast<size_t>(idx.numel()));
@@ -57,6 +95,8 @@ void MoeLayerRunner::run(int layer, const GateParams& gate, const LinearWeight& 
   if (is_local(ops_, comm_)) return run_local(*ops_.local_moe(), layer, gate, router, weights, x, out);
   const int64_t begin = now_ns();
   const std::vector<Routing> routing = exchange(route(gate, router, x), gate.top_k);
+  // After the exchange: every rank sees what went wrong on any of them, and all of them leave the step here.
+  if (!std::ranges::all_of(routing, is_valid)) throw RouterError(layer);
   const MoeProblem problem = make_problem(shape_, place_experts(gate.num_experts, comm_.size()), routing);
   const Plan& plan = plans_.plan(problem);
   const int64_t end = now_ns();

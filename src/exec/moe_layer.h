@@ -4,6 +4,7 @@
 #include <map>
 #include <vector>
 
+#include "epsmoe/error.h"
 #include "exec/moe_executor.h"
 #include "exec/trace.h"
 #include "ops/local_moe.h"
@@ -24,6 +25,13 @@ struct MoeStats {
   std::vector<std::vector<int64_t>> load;           // [layer][expert] rows over all ranks; empty: not a MoE layer
 };
 
+// A router's logits are NaN or infinite. Every rank throws it for the same layer, whichever of them found it, and
+// leaves the communicator as it was.
+class RouterError : public Error {
+ public:
+  explicit RouterError(int layer);
+};
+
 class MoeLayerRunner {
  public:
   // `trace` may be null; everything referred to outlives the runner. The planner's shape is that of every layer.
@@ -40,8 +48,13 @@ class MoeLayerRunner {
         topk_weight_(ops.memory()) {}
 
   // out [T, H] = MoE(x [T, H]), both act. Every rank calls it for the same layer.
+  // Errors  RouterError, but not where the layer routes on the device: check_router does that
   void run(int layer, const GateParams& gate, const LinearWeight& router, const MoeWeights& weights, TensorView x,
            MutableTensorView out);
+
+  // Errors  RouterError if the router's logits of x are NaN or infinite
+  // Cost    waits for the device
+  void check_router(int layer, const GateParams& gate, const LinearWeight& router, TensorView x);
 
   // Counts layers that ran without run() being called: those of a step that is played again (OpSet::run_step).
   void count_repeated(int64_t num_layers) { count_local(kFewTokenKernels, num_layers); }
@@ -54,6 +67,7 @@ class MoeLayerRunner {
 
   static bool is_local(OpSet& ops, const Communicator& comm) { return ops.local_moe() != nullptr && comm.size() == 1; }
   TensorView router_logits(const GateParams& gate, const LinearWeight& router, TensorView x);
+  bool are_finite(TensorView logits);
   Routing route(const GateParams& gate, const LinearWeight& router, TensorView x);
   // A layer without other ranks, on an op set that needs no help from the host.
   void run_local(LocalMoe& local, int layer, const GateParams& gate, const LinearWeight& router,
@@ -74,6 +88,7 @@ class MoeLayerRunner {
   MoeShape shape_;
   MoeStats stats_;
   Buffer logits_, topk_idx_, topk_weight_;
+  std::vector<float> host_logits_;
 };
 
 }  // namespace eps

@@ -14,12 +14,12 @@ constexpr int64_t kLogitBlock = 64;
 
 }  // namespace
 
-void fail_not_numbers() {
-  fail(ErrorKind::kInput, "model",
-       {.what = "its logits are not numbers",
-        .got = "NaN or infinity",
+void fail_not_finite(const std::string& where) {
+  fail(ErrorKind::kInput, where,
+       {.what = "the model produced NaN or Inf logits",
+        .got = "",
         .wanted = "",
-        .hint = "epsmoe inspect, and the checkpoint's files again"});
+        .hint = "`epsmoe inspect`, and downloading the checkpoint's files again"});
 }
 
 Decoder::Decoder(const Model& model, OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
@@ -33,7 +33,8 @@ Decoder::Decoder(const Model& model, OpSet& ops, Communicator& comm, const Plann
       moe_weights_(model.layers().size()),
       act_(ops.activation_dtype()),
       memory_(ops.memory()),
-      host_logits_(ops.staging_memory()) {
+      host_logits_(ops.staging_memory()),
+      host_row_(ops.staging_memory()) {
   if (spec_.first_moe_layer() < 0) return;
   const ExpertPlacement placement = place_experts(spec_.moe.gate.num_experts, comm.size());
   for (size_t i = 0; i < model.layers().size(); ++i) {
@@ -51,6 +52,7 @@ void Decoder::traced(int layer, const char* name, const std::function<void()>& b
 }
 
 std::vector<int32_t> Decoder::forward(std::span<const SequenceChunk> chunks, const LogitSink& sink) {
+  is_awaited_ = comm_.size() > 1;
   begin_step(chunks);
   std::vector<int32_t> tokens(chunks.size(), kNoToken);
   const std::vector<LogitRow> rows = logit_rows(chunks);
@@ -65,7 +67,13 @@ std::vector<int32_t> Decoder::forward(std::span<const SequenceChunk> chunks, con
     deliver(chunks, rows, sink, tokens);
     return tokens;
   }
-  run_layers();
+  try {
+    run_layers();
+  } catch (const RouterError&) {
+    is_awaited_ = false;
+    throw;
+  }
+  is_awaited_ = false;  // what follows is this rank's alone
   traced(-1, "logits", [&] {
     for (size_t first = 0; first < rows.size(); first += kLogitBlock) {
       const auto block = std::span(rows).subspan(first, std::min<size_t>(kLogitBlock, rows.size() - first));
@@ -97,7 +105,7 @@ void Decoder::begin_step(std::span<const SequenceChunk> chunks) {
 }
 
 bool Decoder::is_repeatable(std::span<const SequenceChunk> chunks) const {
-  // One new token a sequence, whose logits are needed; no other ranks to wait for, and nobody to tell times to.
+  // One new token a sequence, whose logits are needed; no other ranks to wait for, and tracing is off.
   return num_tokens_ > 0 && num_tokens_ <= kLogitBlock && comm_.size() == 1 && trace_ == nullptr &&
          std::ranges::all_of(chunks,
                              [](const SequenceChunk& c) { return c.ids.size() == 1 && c.output != StepOutput::kNone; });
@@ -161,6 +169,7 @@ void Decoder::feed_forward(int layer) {
   if (weights.experts.empty()) {
     if (num_tokens_ > 0) traced(layer, "dense_ffn", [&] { dense_mlp(weights.dense, normed_, delta_); });
   } else {
+    if (checks_routers_) moe_.check_router(layer, spec_.moe.gate, *weights.router, normed_);
     moe_.run(layer, spec_.moe.gate, *weights.router, moe_weights_[static_cast<size_t>(layer)], normed_, delta_);
   }
   pending_ = delta_;
@@ -215,7 +224,7 @@ TensorView Decoder::gather_hidden(std::span<const LogitRow> rows) {
 void Decoder::deliver(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows, const LogitSink& sink,
                       std::span<int32_t> tokens) {
   const auto wants_token = [&](const LogitRow& r) { return chunks[r.sequence].output == StepOutput::kToken; };
-  if (std::ranges::any_of(rows, wants_token)) pick_tokens(chunks, rows, tokens);
+  if (std::ranges::any_of(rows, wants_token)) sample_tokens(chunks, rows, tokens);
   if (std::ranges::all_of(rows, wants_token)) return;
   const float* logits = logits_on_host();
   const auto vocab = static_cast<size_t>(spec_.vocab_size);
@@ -224,18 +233,45 @@ void Decoder::deliver(std::span<const SequenceChunk> chunks, std::span<const Log
   }
 }
 
-void Decoder::pick_tokens(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows,
-                          std::span<int32_t> tokens) {
-  // From every row: one that is wanted as logits among others that are not is rare, and a greedy pick is cheap.
+void Decoder::sample_tokens(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows,
+                            std::span<int32_t> tokens) {
+  // From every row: one that is wanted otherwise among others that are not is rare, and a greedy token costs little.
   std::vector<TokenDraw> draws;
   for (const LogitRow& r : rows) draws.push_back(chunks[r.sequence].draw);
-  std::vector<int32_t> picked(rows.size());
-  ops_.pick_tokens(logits_, draws, picked);
+  std::vector<int32_t> sampled(rows.size(), kNoToken);
+  const auto is_on_host = [&](const LogitRow& r) { return chunks[r.sequence].host_sampler != nullptr; };
+  if (!std::ranges::all_of(rows, is_on_host)) ops_.pick_tokens(logits_, draws, sampled);
   for (size_t i = 0; i < rows.size(); ++i) {
-    if (chunks[rows[i].sequence].output != StepOutput::kToken) continue;
-    if (picked[i] == kNoToken) fail_not_numbers();
-    tokens[rows[i].sequence] = picked[i];
+    const SequenceChunk& chunk = chunks[rows[i].sequence];
+    if (chunk.output != StepOutput::kToken) continue;
+    if (chunk.host_sampler != nullptr) sampled[i] = sample_on_host(i, *chunk.host_sampler);
+    if (sampled[i] == kNoToken) fail_in_step();
+    tokens[rows[i].sequence] = sampled[i];
   }
+}
+
+// Of a copy: logits of the step may be asked for again.
+int32_t Decoder::sample_on_host(size_t row, const HostSampler& sampler) {
+  const auto i = static_cast<int64_t>(row);
+  const MutableTensorView host = host_row_.view(DType::kF32, {1, spec_.vocab_size});
+  ops_.download(logits_.rows(i, i + 1), host.data());
+  return sampler(std::span(host.as<float>(), static_cast<size_t>(spec_.vocab_size)));
+}
+
+// Logits of the step are NaN or infinite. Where layers route on the device, nobody has looked at their routers: the
+// layers run again, which writes the same into the caches, and the first router that is to blame is named.
+void Decoder::fail_in_step() {
+  if (ops_.local_moe() != nullptr && comm_.size() == 1) {
+    checks_routers_ = true;
+    try {
+      run_layers();
+    } catch (...) {
+      checks_routers_ = false;
+      throw;
+    }
+    checks_routers_ = false;
+  }
+  fail_not_finite("logits");
 }
 
 const float* Decoder::logits_on_host() {

@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "exec/moe_layer.h"
@@ -16,19 +17,24 @@ namespace eps {
 // What a step brings of a sequence: the next token, or the logits after its last token or after each.
 enum class StepOutput : uint8_t { kNone, kToken, kLastLogits, kAllLogits };
 
+// Samples a token from logits [vocab] in host memory, which it may change; kNoToken where one is NaN or infinite. Runs
+// on the rank's thread.
+using HostSampler = std::function<int32_t(std::span<float> logits)>;
+
 // New tokens of one sequence, which continue what its cache holds.
 struct SequenceChunk {
   KvCache* cache = nullptr;
   std::span<const int32_t> ids;
   StepOutput output = StepOutput::kToken;
-  TokenDraw draw = {};  // how the token is picked
+  TokenDraw draw = {};                        // how the op set samples the token
+  const HostSampler* host_sampler = nullptr;  // samples it instead, where not null
 };
 
 // logits [vocab] after token `position` of the step's sequence `sequence`; valid during the call.
 using LogitSink = std::function<void(size_t sequence, int64_t position, std::span<const float> logits)>;
 
-// Weights or settings that give no numbers must not come out as a text or a score. Errors  kInput, always
-[[noreturn]] void fail_not_numbers();
+// NaN and infinity must not come out as a text or a score. `where`: what they were found in. Errors  kInput, always
+[[noreturn]] void fail_not_finite(const std::string& where);
 
 class Decoder {
  public:
@@ -38,8 +44,12 @@ class Decoder {
 
   // Runs one step. Every rank calls it once per step, a rank without sequences, too. `sink` may be empty if no chunk
   // wants logits. Returns each chunk's token, kNoToken for those that want none.
-  // Errors  kInput: a token's logits are not numbers
+  // Errors  kInput: a token's logits, or a router's, are NaN or infinite
   std::vector<int32_t> forward(std::span<const SequenceChunk> chunks, const LogitSink& sink);
+
+  // After forward has thrown: whether other ranks may still wait for this one in the same step. They do not where every
+  // rank throws the same, nor once the layers are done.
+  bool is_awaited() const { return is_awaited_; }
 
   const MoeStats& stats() const { return moe_.stats(); }
 
@@ -71,7 +81,9 @@ class Decoder {
   // Of `rows`, whose logits stand in logits_: to `sink` and into `tokens`, as each one's chunk wants them.
   void deliver(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows, const LogitSink& sink,
                std::span<int32_t> tokens);
-  void pick_tokens(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows, std::span<int32_t> tokens);
+  void sample_tokens(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows, std::span<int32_t> tokens);
+  int32_t sample_on_host(size_t row, const HostSampler& sampler);
+  [[noreturn]] void fail_in_step();
   const float* logits_on_host();
   void traced(int layer, const char* name, const std::function<void()>& body);
 
@@ -85,6 +97,8 @@ class Decoder {
   DType act_;                            // of activations
 
   // Of the step.
+  bool is_awaited_ = false;
+  bool checks_routers_ = false;
   int64_t num_tokens_ = 0;
   std::vector<int32_t> ids_;
   std::vector<int32_t> positions_;
@@ -111,7 +125,7 @@ class Decoder {
   MutableTensorView delta_;   // [T, H] act, what a block adds
   TensorView pending_;        // delta_ while it is not yet added; else empty
   MutableTensorView logits_;  // [rows, vocab] f32
-  Buffer host_logits_;
+  Buffer host_logits_, host_row_;
 };
 
 }  // namespace eps

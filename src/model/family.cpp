@@ -63,7 +63,7 @@ const Preset& find_preset(std::string_view name) {
     if (preset.name == name) return preset;
     known += (known.empty() ? "" : ", ") + std::string(preset.name);
   }
-  fail(ErrorKind::kUsage, "--preset",
+  fail(ErrorKind::kUsage, "preset",
        {.what = "unknown preset", .got = std::string(name), .wanted = "one of " + known, .hint = ""});
 }
 

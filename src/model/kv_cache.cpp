@@ -48,7 +48,7 @@ void KvCache::require_fits(int64_t count) const {
        {.what = "the sequence does not fit the context",
         .got = fmt::format("{} tokens", count),
         .wanted = fmt::format("at most {}", max_tokens_),
-        .hint = "a shorter prompt or a smaller --max-tokens"});
+        .hint = "a shorter prompt or a smaller `max_tokens`"});
 }
 
 void KvCache::reserve(int64_t count) {

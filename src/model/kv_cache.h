@@ -23,6 +23,9 @@ class KvCache {
   // Errors  kUsage when the context would exceed max_tokens
   void extend(int64_t count);
 
+  // Errors  kUsage when `count` more tokens would exceed max_tokens
+  void require_room(int64_t count) const { require_fits(num_tokens_ + count); }
+
   // Sets room aside for `count` tokens in all, so that no step up to there has to.
   // Errors  as extend
   void reserve(int64_t count);

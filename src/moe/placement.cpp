@@ -11,7 +11,7 @@ ExpertPlacement place_experts(int num_experts, int num_ranks) {
     for (int d = 1; d <= num_experts; ++d) {
       if (num_experts % d == 0) divisors += (divisors.empty() ? "" : ", ") + std::to_string(d);
     }
-    fail(ErrorKind::kUsage, "--ep",
+    fail(ErrorKind::kUsage, "ep",
          {.what = fmt::format("the ranks must divide the {} experts evenly", num_experts),
           .got = std::to_string(num_ranks),
           .wanted = "one of " + divisors,

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "base/error.h"
@@ -15,6 +16,9 @@ struct Largest {
   float logit = 0.0F;
   bool is_valid = false;  // no logit is NaN or +infinity, and not all are -infinity
 };
+
+// A candidate beyond these is no part of top-h's entropy. Source  transformers' TopHLogitsWarper
+constexpr size_t kMostOfTopH = 100;
 
 Largest find_largest(std::span<const float> logits) {
   // Sixteen maxima side by side become vector instructions: a step of a large batch samples from millions of logits.
@@ -42,10 +46,13 @@ struct Candidate {
   int32_t id;
 };
 
-// The candidates that top-k leaves, best first.
+// The candidates that top-k leaves of those that are not barred, best first.
 std::vector<Candidate> best_candidates(std::span<const float> logits, int64_t top_k) {
-  std::vector<Candidate> out(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) out[i] = {logits[i], static_cast<int32_t>(i)};
+  std::vector<Candidate> out;
+  out.reserve(logits.size());
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (logits[i] != -std::numeric_limits<float>::infinity()) out.push_back({logits[i], static_cast<int32_t>(i)});
+  }
   const auto better = [](const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
   };
@@ -57,38 +64,145 @@ std::vector<Candidate> best_candidates(std::span<const float> logits, int64_t to
   return out;
 }
 
+// Candidates with their weights exp((logit - largest) / temperature), best first, never none.
+class WeightedCandidates {
+ public:
+  WeightedCandidates(std::vector<Candidate> candidates, double temperature) : candidates_(std::move(candidates)) {
+    weights_.reserve(candidates_.size());
+    const double top = candidates_.front().logit;
+    for (const Candidate& c : candidates_) {
+      weights_.push_back(std::exp((static_cast<double>(c.logit) - top) / temperature));
+      total_ += weights_.back();
+    }
+    // Candidates of weight 0 are last in the order; the first one always weighs 1.
+    while (weights_.back() == 0.0) weights_.pop_back();
+  }
+
+  void keep_first(size_t count) {
+    if (count >= weights_.size()) return;
+    weights_.resize(std::max<size_t>(count, 1));
+    total_ = std::accumulate(weights_.begin(), weights_.end(), 0.0);
+  }
+
+  // The fewest that reach `part` of the sum.
+  void keep_mass(double part) {
+    if (part >= 1.0) return;
+    double sum = 0;
+    size_t kept = 0;
+    for (; kept < weights_.size() && sum < part * total_; ++kept) sum += weights_[kept];
+    keep_first(kept);
+  }
+
+  // The best, those of the same weight, and all of at least this probability.
+  void keep_probable(double least) {
+    const double best = weights_.front();
+    const auto end = std::ranges::find_if(weights_, [&](double w) { return w / total_ < least && w < best; });
+    keep_first(static_cast<size_t>(end - weights_.begin()));
+  }
+
+  void keep_min_p(double min_p) {
+    if (min_p > 0.0) keep_probable(min_p * weights_.front() / total_);
+  }
+
+  void keep_top_h(double part) {
+    const std::span<const double> best = std::span(weights_).first(std::min(kMostOfTopH, weights_.size()));
+    const double sum = std::accumulate(best.begin(), best.end(), 0.0);
+    double entropy = 0;
+    for (const double w : best) entropy += entropy_term(w / sum);
+    double so_far = 0;
+    size_t kept = 0;
+    for (; kept < best.size(); ++kept) {
+      so_far += entropy_term(best[kept] / sum);
+      if (so_far > part * entropy) break;
+    }
+    keep_first(kept);
+  }
+
+  // Those whose information is closest to the entropy, until they reach `mass`.
+  void keep_typical(double mass) {
+    const double expected = entropy();
+    std::vector<double> distance(weights_.size());
+    for (size_t i = 0; i < weights_.size(); ++i) distance[i] = std::abs(-std::log(weights_[i] / total_) - expected);
+    std::vector<size_t> order(weights_.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::ranges::stable_sort(order, [&](size_t a, size_t b) { return distance[a] < distance[b]; });
+    double sum = 0;
+    size_t last = 0;
+    for (; last + 1 < order.size(); ++last) {
+      sum += weights_[order[last]] / total_;
+      if (sum >= mass) break;
+    }
+    const double farthest = distance[order[last]];
+    std::vector<Candidate> kept;
+    std::vector<double> weights;
+    for (size_t i = 0; i < weights_.size(); ++i) {
+      if (!(distance[i] <= farthest) && i != order.front()) continue;
+      kept.push_back(candidates_[i]);
+      weights.push_back(weights_[i]);
+    }
+    candidates_ = std::move(kept);
+    weights_ = std::move(weights);
+    total_ = std::accumulate(weights_.begin(), weights_.end(), 0.0);
+  }
+
+  double entropy() const {
+    double sum = 0;
+    for (const double w : weights_) sum += entropy_term(w / total_);
+    return sum;
+  }
+
+  // The first at which the running sum of weights exceeds `uniform` of their sum.
+  int32_t at(double uniform) const {
+    double rest = uniform * total_;
+    for (size_t i = 0; i < weights_.size(); ++i) {
+      rest -= weights_[i];
+      if (rest < 0) return candidates_[i].id;
+    }
+    return candidates_[weights_.size() - 1].id;  // rounding left a sliver of the interval
+  }
+
+ private:
+  static double entropy_term(double p) { return p > 0 ? -p * std::log(p) : 0.0; }
+
+  std::vector<Candidate> candidates_;  // of more than these, the first have weights
+  std::vector<double> weights_;
+  double total_ = 0;
+};
+
 }  // namespace
+
+bool all_finite(std::span<const float> logits) { return find_largest(logits).all_finite; }
+
+int32_t sample_token(std::span<const float> logits, const TokenDraw& draw, const TokenCuts& cuts) {
+  EPS_CHECK(!logits.empty());
+  if (draw.temperature == 0.0) {
+    const auto best = std::ranges::max_element(logits);
+    return *best == -std::numeric_limits<float>::infinity() ? kNoToken : static_cast<int32_t>(best - logits.begin());
+  }
+  std::vector<Candidate> best = best_candidates(logits, cuts.top_h ? 0 : draw.top_k);
+  if (best.empty()) return kNoToken;
+  WeightedCandidates candidates(std::move(best), draw.temperature);
+  if (cuts.top_h) {
+    candidates.keep_top_h(*cuts.top_h);
+    if (draw.top_k > 0) candidates.keep_first(static_cast<size_t>(draw.top_k));
+  }
+  candidates.keep_mass(draw.top_p);
+  candidates.keep_min_p(cuts.min_p);
+  if (cuts.typical_p < 1.0) candidates.keep_typical(cuts.typical_p);
+  if (cuts.epsilon_cutoff > 0.0) candidates.keep_probable(cuts.epsilon_cutoff);
+  if (cuts.eta_cutoff > 0.0) {
+    const double flat = std::sqrt(cuts.eta_cutoff) * std::exp(-candidates.entropy());
+    candidates.keep_probable(std::min(cuts.eta_cutoff, flat));
+  }
+  return candidates.at(draw.uniform);
+}
 
 int32_t pick_token(std::span<const float> logits, const TokenDraw& draw) {
   EPS_CHECK(!logits.empty());
   const Largest largest = find_largest(logits);
   if (!largest.is_valid) return kNoToken;
   if (draw.temperature == 0.0) return static_cast<int32_t>(std::ranges::find(logits, largest.logit) - logits.begin());
-
-  const std::vector<Candidate> candidates = best_candidates(logits, draw.top_k);
-  std::vector<double> weights;
-  weights.reserve(candidates.size());
-  double total = 0;
-  const double top = candidates.front().logit;
-  for (const Candidate& c : candidates) {
-    weights.push_back(std::exp((static_cast<double>(c.logit) - top) / draw.temperature));
-    total += weights.back();
-  }
-  // Candidates of weight 0 are last in the order; the first one always weighs 1.
-  while (weights.back() == 0.0) weights.pop_back();
-  size_t kept = weights.size();
-  if (draw.top_p < 1.0) {
-    double sum = 0;
-    for (kept = 0; kept < weights.size() && sum < draw.top_p * total; ++kept) sum += weights[kept];
-    kept = std::max<size_t>(kept, 1);
-    total = sum;
-  }
-  double rest = draw.uniform * total;
-  for (size_t i = 0; i < kept; ++i) {
-    rest -= weights[i];
-    if (rest < 0) return candidates[i].id;
-  }
-  return candidates[kept - 1].id;  // rounding left a rest of the interval
+  return sample_token(logits, draw, {});
 }
 
 void pick_tokens_on_host(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens) {

@@ -34,7 +34,7 @@ DecoderCost::DecoderCost(const ModelShape& shape, const HardwareProfile& profile
       plain_(dense_gemm(profile, shape.moe.act_dtype, shape.moe.weight_dtype)),
       layer_(profile, shape.moe, 1) {
   if (profile.attention_tflops <= 0) {
-    fail(ErrorKind::kUsage, "--profile",
+    fail(ErrorKind::kUsage, "profile",
          {.what = fmt::format("profile {} does not say how fast attention is", profile.name),
           .got = fmt::format("attention_tflops {:g}", profile.attention_tflops),
           .wanted = "more than 0",

@@ -122,7 +122,7 @@ ModelShape shape_preset(std::string_view name) {
   for (const GroupedQueryModel& model : kGroupedQueryModels) {
     if (model.name == name) return shape_of(model);
   }
-  fail(ErrorKind::kUsage, "--model",
+  fail(ErrorKind::kUsage, "model",
        {.what = "unknown preset",
         .got = std::string(name),
         .wanted = fmt::format("one of {}", fmt::join(shape_preset_names(), ", ")),

@@ -19,19 +19,19 @@ void check_at_least_one(const char* flag, int64_t value, int64_t most) {
 void check_batch(const PrefillOptions& options) {
   constexpr int64_t kMost = int64_t{1} << 30;  // products of two stay far inside 64 bits
   const PrefillBatch& batch = options.batch;
-  check_at_least_one("--ep", options.num_ranks, 1024);
-  check_at_least_one("--batch", batch.batch, kMost);
-  check_at_least_one("--seq-len", batch.sequence_length, kMaxTokensPerRank);
+  check_at_least_one("ep", options.num_ranks, 1024);
+  check_at_least_one("batch", batch.batch, kMost);
+  check_at_least_one("seq_len", batch.sequence_length, kMaxTokensPerRank);
   if (options.strategy == Strategy::kDpEp && batch.batch % options.num_ranks != 0) {
-    fail(ErrorKind::kUsage, "--batch",
+    fail(ErrorKind::kUsage, "batch",
          {.what = "dp+ep gives every rank the same number of sequences",
           .got = std::to_string(batch.batch),
-          .wanted = fmt::format("a multiple of --ep {}", options.num_ranks),
+          .wanted = fmt::format("a multiple of `ep` {}", options.num_ranks),
           .hint = ""});
   }
   const int64_t own = (batch.tokens() + options.num_ranks - 1) / options.num_ranks;
   if (own > kMaxTokensPerRank) {
-    fail(ErrorKind::kUsage, "--batch",
+    fail(ErrorKind::kUsage, "batch",
          {.what = "batch times sequence length is too large",
           .got = fmt::format("{} tokens a rank", own),
           .wanted = fmt::format("at most {}", kMaxTokensPerRank),

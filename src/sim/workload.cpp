@@ -16,18 +16,18 @@ constexpr int kMaxRanks = 1024;
 
 void check_ranges(const ModelShape& shape, const WorkloadOptions& options) {
   if (shape.num_experts < 1 || shape.num_moe_layers() < 1) {
-    fail(ErrorKind::kUsage, "--model",
+    fail(ErrorKind::kUsage, "model",
          {.what = "has no experts", .got = shape.name, .wanted = "a Mixture-of-Experts model", .hint = ""});
   }
   if (options.num_ranks < 1 || options.num_ranks > kMaxRanks) {
-    fail(ErrorKind::kUsage, "--ep",
+    fail(ErrorKind::kUsage, "ep",
          {.what = "number of ranks",
           .got = std::to_string(options.num_ranks),
           .wanted = fmt::format("1 to {}", kMaxRanks),
           .hint = ""});
   }
   if (options.tokens_per_rank < 1 || options.tokens_per_rank > kMaxTokensPerRank) {
-    fail(ErrorKind::kUsage, "--tokens",
+    fail(ErrorKind::kUsage, "tokens",
          {.what = "tokens of each rank",
           .got = std::to_string(options.tokens_per_rank),
           .wanted = fmt::format("1 to {}", kMaxTokensPerRank),
@@ -37,11 +37,11 @@ void check_ranges(const ModelShape& shape, const WorkloadOptions& options) {
 
 void require_divides(int num_ranks, int64_t size, std::string_view what, const ModelShape& shape, Strategy strategy) {
   if (size % num_ranks == 0) return;
-  fail(ErrorKind::kUsage, "--ep",
+  fail(ErrorKind::kUsage, "ep",
        {.what = fmt::format("{} splits the {} {} of {} evenly", to_string(strategy), size, what, shape.name),
         .got = std::to_string(num_ranks),
         .wanted = fmt::format("a divisor of {}", size),
-        .hint = strategy == Strategy::kTpEp ? "--strategy dp+ep" : ""});
+        .hint = strategy == Strategy::kTpEp ? "`strategy` dp+ep" : ""});
 }
 
 // Of what tensor parallelism cuts. Key-value heads are not: ranks beyond their number share copies.
@@ -97,7 +97,7 @@ Skew parse_skew(const std::string& text) {
     const auto [stop, error] = std::from_chars(text.data() + prefix.size(), end, alpha);
     if (error == std::errc() && stop == end && alpha >= 1e-3 && alpha <= 1e6) return {alpha};
   }
-  fail(ErrorKind::kUsage, "--skew",
+  fail(ErrorKind::kUsage, "skew",
        {.what = "unknown skew",
         .got = text,
         .wanted = "uniform, or dirichlet:ALPHA with ALPHA from 0.001 (one expert gets most) to 1000000 (even)",

@@ -144,11 +144,12 @@ TEST(BenchGemm, RefusesWhatCannotBeRun) {
   EXPECT_NE(error_of("--preset nonsense", ErrorKind::kUsage).find("deepseek-v2-lite"), std::string::npos);
   EXPECT_NE(error_of("-m /nowhere", ErrorKind::kInput).find("no such model folder"), std::string::npos);
   const std::string m = "-m " + kModel + " ";
-  for (const char* wrong : {"--tokens 0", "--loads 0", "-r 0", "--threads -1", "--limit-size -1", "--num-experts 2",
+  for (const char* wrong : {"--tokens 0", "--loads 0", "-r 0", "--limit-size -1", "--num-experts 2",
                             "--skew dirichlet:0", "--device abacus", "--profile nonsense"}) {
     const std::string flag = std::string(wrong).substr(0, std::string(wrong).find(' '));
     EXPECT_NE(error_of(m + wrong, ErrorKind::kUsage).find(flag), std::string::npos) << wrong;
   }
+  EXPECT_THROW(gemm(m + "--threads -1"), CLI::ParseError);
   EXPECT_THROW(gemm(m + "--ep 2"), CLI::ParseError) << "a flag that would mean nothing";
 }
 

@@ -140,14 +140,14 @@ TEST(Prefill, WrongSizesNameTheFlag) {
       EXPECT_EQ(e.where(), flag) << e.what();
     }
   };
-  refused(options_of(8, Strategy::kDpEp, {12, 1024}), "--batch");
-  refused(options_of(8, Strategy::kTpEp, {0, 1024}), "--batch");
-  refused(options_of(8, Strategy::kTpEp, {1, 0}), "--seq-len");
-  refused(options_of(8, Strategy::kTpEp, {1, int64_t{1} << 40}), "--seq-len");
-  refused(options_of(8, Strategy::kTpEp, {int64_t{1} << 62, 1 << 20}), "--batch");
-  refused(options_of(8, Strategy::kTpEp, {1 << 20, 1 << 10}), "--batch");
-  refused(options_of(7, Strategy::kTpEp, {7, 1024}), "--ep");
-  refused(options_of(0, Strategy::kTpEp, {7, 1024}), "--ep");
+  refused(options_of(8, Strategy::kDpEp, {12, 1024}), "batch");
+  refused(options_of(8, Strategy::kTpEp, {0, 1024}), "batch");
+  refused(options_of(8, Strategy::kTpEp, {1, 0}), "seq_len");
+  refused(options_of(8, Strategy::kTpEp, {1, int64_t{1} << 40}), "seq_len");
+  refused(options_of(8, Strategy::kTpEp, {int64_t{1} << 62, 1 << 20}), "batch");
+  refused(options_of(8, Strategy::kTpEp, {1 << 20, 1 << 10}), "batch");
+  refused(options_of(7, Strategy::kTpEp, {7, 1024}), "ep");
+  refused(options_of(0, Strategy::kTpEp, {7, 1024}), "ep");
 }
 
 const std::vector<Strategy> kAll = {Strategy::kTpTp, Strategy::kTpEp, Strategy::kDpEp};

@@ -179,17 +179,17 @@ TEST(MakeProblem, TensorParallelExpertsNeedNoDivisibleCount) {
 TEST(MakeProblem, WhatCannotBeSplitIsAUsageErrorThatNamesTheFlag) {
   const ModelShape mixtral = shape_preset("mixtral-8x7b");
   const ModelShape arctic = shape_preset("arctic");
-  expect_usage_error(mixtral, Strategy::kDpEp, {.num_ranks = 3, .tokens_per_rank = 1}, "--ep", "one of 1, 2, 4, 8");
-  expect_usage_error(mixtral, Strategy::kDpEp, {.num_ranks = 0, .tokens_per_rank = 1}, "--ep", "1 to 1024");
-  expect_usage_error(arctic, Strategy::kTpEp, {.num_ranks = 16, .tokens_per_rank = 1}, "--ep", "56 attention heads");
-  expect_usage_error(mixtral, Strategy::kTpTp, {.num_ranks = 5, .tokens_per_rank = 1}, "--ep", "32 attention heads");
-  expect_usage_error(arctic, Strategy::kTpTp, {.num_ranks = 7, .tokens_per_rank = 1}, "--ep", "key-value heads");
-  expect_usage_error(mixtral, Strategy::kDpEp, {.num_ranks = 2, .tokens_per_rank = 0}, "--tokens", "1 to 1048576");
-  expect_usage_error(mixtral, Strategy::kDpEp, {.num_ranks = 2, .tokens_per_rank = int64_t{1} << 31}, "--tokens",
+  expect_usage_error(mixtral, Strategy::kDpEp, {.num_ranks = 3, .tokens_per_rank = 1}, "ep", "one of 1, 2, 4, 8");
+  expect_usage_error(mixtral, Strategy::kDpEp, {.num_ranks = 0, .tokens_per_rank = 1}, "ep", "1 to 1024");
+  expect_usage_error(arctic, Strategy::kTpEp, {.num_ranks = 16, .tokens_per_rank = 1}, "ep", "56 attention heads");
+  expect_usage_error(mixtral, Strategy::kTpTp, {.num_ranks = 5, .tokens_per_rank = 1}, "ep", "32 attention heads");
+  expect_usage_error(arctic, Strategy::kTpTp, {.num_ranks = 7, .tokens_per_rank = 1}, "ep", "key-value heads");
+  expect_usage_error(mixtral, Strategy::kDpEp, {.num_ranks = 2, .tokens_per_rank = 0}, "tokens", "1 to 1048576");
+  expect_usage_error(mixtral, Strategy::kDpEp, {.num_ranks = 2, .tokens_per_rank = int64_t{1} << 31}, "tokens",
                      "2147483648");
   ModelShape dense = mixtral;
   dense.num_dense_layers = dense.num_layers;
-  expect_usage_error(dense, Strategy::kDpEp, {.num_ranks = 1, .tokens_per_rank = 1}, "--model", "no experts");
+  expect_usage_error(dense, Strategy::kDpEp, {.num_ranks = 1, .tokens_per_rank = 1}, "model", "no experts");
 }
 
 }  // namespace

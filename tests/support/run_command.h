@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cli/command.h"
+#include "cli/flag_names.h"
 
 namespace eps::test {
 
@@ -17,11 +18,15 @@ inline std::string run_command(const std::function<void(CLI::App&, cli::Chosen&)
   CLI::App app;
   cli::Chosen chosen;
   add_command(app, chosen);
+  cli::require_decimal_numbers(app);
   app.parse(line);
   testing::internal::CaptureStdout();
   int code = -1;
   try {
     code = chosen.action();
+  } catch (const Error& e) {
+    testing::internal::GetCapturedStdout();
+    throw cli::with_flags(app, e);
   } catch (...) {
     testing::internal::GetCapturedStdout();
     throw;

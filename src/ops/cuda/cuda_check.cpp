@@ -26,7 +26,7 @@ std::string free_memory() {
                      static_cast<double>(total_bytes) * 1e-9);
 }
 
-constexpr const char* kMemoryHint = "a smaller max_num_batched_tokens, max_model_len or model";
+constexpr const char* kMemoryHint = "a smaller `max_num_batched_tokens`, `max_model_len` or model";
 
 std::string hint_for(cudaError_t error) {
   switch (error) {

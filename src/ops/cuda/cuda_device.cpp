@@ -13,7 +13,7 @@ namespace cuda {
 namespace {
 
 [[noreturn]] void refuse(const std::string& what, const std::string& got, const std::string& wanted) {
-  fail(ErrorKind::kUsage, "--device cuda", {.what = what, .got = got, .wanted = wanted, .hint = "--device cpu"});
+  fail(ErrorKind::kUsage, "device", {.what = what, .got = got, .wanted = wanted, .hint = "`device` cpu"});
 }
 
 int count_devices() {

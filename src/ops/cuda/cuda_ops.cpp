@@ -96,11 +96,11 @@ class CudaOps final : public OpSet {
   std::unique_ptr<WeightPool> make_weight_pool(int64_t count, int64_t n, int64_t k) const override {
     constexpr int64_t kMost = std::min(kMaxGateExperts, kMaxSortExperts);
     if (count > kMost) {
-      fail(ErrorKind::kInput, "--device cuda",
+      fail(ErrorKind::kUsage, "device",
            {.what = "more experts than its kernels support",
             .got = std::to_string(count),
             .wanted = fmt::format("at most {}", kMost),
-            .hint = "--device cpu"});
+            .hint = "`device` cpu"});
     }
     return std::make_unique<CudaWeightPool>(memory_, count, n, k);
   }
@@ -116,11 +116,11 @@ class CudaOps final : public OpSet {
     EPS_CHECK_EQ(kv_b.dim(0), int64_t{params.num_heads} * (params.nope_dim + params.v_dim));
     EPS_CHECK_EQ(kv_b.dim(1), params.kv_lora_rank);
     if (!MlaAttention::supported(params)) {
-      fail(ErrorKind::kInput, "--device cuda",
+      fail(ErrorKind::kUsage, "device",
            {.what = "attention of sizes that no kernel supports",
             .got = fmt::format("a latent of {} and a rotated key of {}", params.kv_lora_rank, params.rope_dim),
             .wanted = "1536 together at most",
-            .hint = "--device cpu"});
+            .hint = "`device` cpu"});
     }
     auto out = std::make_unique<CudaMla>();
     out->memory = Buffer(memory_);

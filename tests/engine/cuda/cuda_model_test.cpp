@@ -1,10 +1,13 @@
 // Whole models on a GPU: against Hugging Face transformers, against the CPU, and batches against single sequences.
+#include <set>
+
 #include "engine/batch_run.h"
 #include "epsmoe/engine.h"
 #include "io/file.h"
 #include "io/json.h"
 #include "support/golden.h"
 #include "support/gpu_test.h"
+#include "support/tiny_model.h"
 
 namespace eps {
 namespace {
@@ -260,6 +263,69 @@ TEST_F(CudaModelTest, ALongPromptInChunks) {
     expect_close_logits(ranks.run(sequences, {0}, chunk), want, folder.spec.num_layers(),
                         chunk > 1000 ? "900 tokens whole" : fmt::format("900 tokens in chunks of {}", chunk));
   }
+}
+
+std::unique_ptr<Engine> open_on_gpu(const std::string& model) {
+  EngineOptions options;
+  options.model = model;
+  options.device = "cuda";
+  return Engine::open(options);
+}
+
+std::vector<int32_t> generate(Engine& engine, GenerateRequest request) {
+  request.max_tokens = 24;
+  return engine.generate(request, [](std::string_view) { return true; }).ids;
+}
+
+// In prefills and in recorded decoding steps; the words are those of the CPU (tests/engine/engine_errors_test.cpp).
+TEST_F(CudaModelTest, ARouterWithNaNIsNamedAndTheEngineGoesOn) {
+  const auto message = [](const auto& body) -> std::string {
+    try {
+      body();
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::kInput);
+      return e.what();
+    }
+    return "no error";
+  };
+  {
+    const test::TinyModel model;
+    model.fill_row(test::kTinyRouter, 2, test::kNaN);
+    const auto engine = open_on_gpu(model.path());
+    for (const std::string prompt : {"h", "hello world, it is"}) {
+      for (int i = 0; i < 2; ++i) {
+        const std::string got = message([&] { generate(*engine, {.prompt = prompt}); });
+        EXPECT_TRUE(got.starts_with("layer 1's router: the model produced NaN or Inf logits")) << got;
+      }
+    }
+  }
+  const test::TinyModel sound;
+  const ModelFolder folder = open_model_folder(sound.path(), false);
+  const test::TinyModel model;
+  model.fill_row(test::kTinyEmbedding, encode_prompt(folder, "hello z").back(), test::kNaN);
+  const auto engine = open_on_gpu(model.path());
+  const GenerateRequest good{.prompt = "hello", .min_tokens = 4};
+  const std::string got = message([&] { generate(*engine, {.prompt = "hello z"}); });
+  EXPECT_NE(got.find("the model produced NaN or Inf logits"), std::string::npos) << got;
+  // The answer may run into the token of the bad row; what matters is that the step runs.
+  const std::string after = message([&] { generate(*engine, good); });
+  EXPECT_EQ(after.find("an earlier step failed"), std::string::npos) << after;
+}
+
+TEST_F(CudaModelTest, SettingsThatChangeLogitsWork) {
+  const auto engine = open_on_gpu(kModel);
+  const auto ids = generate(*engine, {.prompt = "It is a truth", .temperature = 0.0, .no_repeat_ngram_size = 1});
+  EXPECT_EQ(std::set<int32_t>(ids.begin(), ids.end()).size(), ids.size());
+  const auto plain = generate(*engine, {.prompt = "It is a truth", .temperature = 0.0});
+  const auto barred = generate(
+      *engine, {.prompt = "It is a truth", .temperature = 0.0, .suppress_tokens = std::vector<int32_t>{plain[1]}});
+  EXPECT_EQ(barred[0], plain[0]);
+  EXPECT_NE(barred[1], plain[1]);
+  // Cuts that cut nothing sample on the host what the device samples: the same number decides.
+  GenerateRequest sampled{.prompt = "It is a truth", .temperature = 0.8, .top_k = 8, .top_p = 1.0, .seed = 3};
+  const auto on_device = generate(*engine, sampled);
+  sampled.min_p = 1e-30;
+  EXPECT_EQ(generate(*engine, sampled), on_device);
 }
 
 }  // namespace

@@ -1,0 +1,13 @@
+// The --config file: CLI11's TOML, read within limits and with its brackets and quotes checked.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace eps::cli {
+
+// Adds --config to `app`. The file may be a pipe.
+// Errors  CLI::ParseError or kInput, in one line: the file cannot be read, is too large, nests sections too deeply, or
+//         has a bracket or quote that nothing closes
+void add_config_flag(CLI::App& app);
+
+}  // namespace eps::cli

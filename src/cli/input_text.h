@@ -1,0 +1,19 @@
+// Reads texts that users name: files, pipes, devices and standard input, up to a size.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace eps::cli {
+
+// Ctrl-C came while there was nothing to read; main.cpp makes exit code 130 of it.
+struct Interrupted {};
+
+// The bytes of a file, FIFO, device or socket until its end; "-" and "/dev/stdin" mean standard input. Waits for a FIFO
+// that has no writer yet.
+//
+// Errors  kInput naming the path: missing, a folder, not readable, larger than `max_bytes` (of which no more is read);
+//         Interrupted
+std::string read_text(const std::string& path, uint64_t max_bytes);
+
+}  // namespace eps::cli

@@ -1,0 +1,321 @@
+// What users hand to the program itself: numbers in every notation, prompts from pipes and devices, configuration
+// files.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "io/file.h"
+#include "io/json.h"
+#include "support/tiny_model.h"
+
+namespace eps {
+namespace {
+
+struct Result {
+  int exit_code;
+  std::string out;
+  std::string err;
+};
+
+class CommandLineInputs : public ::testing::Test {
+ protected:
+  std::string path(const std::string& name) const { return model_.path() + "/" + name; }
+  const test::TinyModel& model() const { return model_; }
+  std::string generate() const { return "generate -m " + model_.path() + " --max-tokens 2 --temperature 0 "; }
+
+  // A line of bash in which `epsmoe` is the program; 124: it took longer than a minute.
+  Result run(const std::string& line) const {
+    std::ofstream(path("line.sh")) << "epsmoe() { \"" EPSMOE_PROGRAM "\" \"$@\"; }\n" << line << "\n";
+    const std::string command =
+        "timeout 60 bash " + path("line.sh") + " >" + path("out") + " 2>" + path("err") + " </dev/null";
+    const int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(path("out"), 1 << 24),
+            read_file(path("err"), 1 << 24)};
+  }
+
+  void expect_refused(const std::string& line, const std::string& fragment) const {
+    const Result r = run(line);
+    EXPECT_EQ(r.exit_code, 2) << line << "\n" << r.err;
+    EXPECT_TRUE(r.out.empty()) << line << "\n" << r.out;
+    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << line << "\n" << r.err;
+    EXPECT_NE(r.err.find(fragment), std::string::npos) << line << "\n" << r.err;
+    EXPECT_EQ(r.err.find("check failed"), std::string::npos) << line << "\n" << r.err;
+  }
+
+ private:
+  test::TinyModel model_;
+};
+
+// Every numeric flag, by command.
+struct NumericFlags {
+  const char* command;
+  std::vector<const char*> whole;
+  std::vector<const char*> real;
+};
+
+// Of every command that runs a model; tried with a few of them.
+const std::vector<const char*> kEngineFlags = {"--ep", "--threads", "--max-num-batched-tokens", "--max-model-len"};
+
+const std::vector<NumericFlags>& numeric_flags() {
+  static const std::vector<NumericFlags> table = {
+      {"generate",
+       {"--ep", "--threads", "--max-num-batched-tokens", "--max-model-len", "--max-tokens", "--min-tokens", "--top-k",
+        "--no-repeat-ngram-size", "--seed"},
+       {"--temperature", "--top-p", "--min-p", "--repetition-penalty", "--presence-penalty", "--frequency-penalty"}},
+      {"perplexity -f x", {"--ep", "--threads", "--max-num-batched-tokens", "--max-model-len", "--window"}, {}},
+      {"plan -m deepseek-v2 --profile h800", {"--ep", "--tokens", "--seed"}, {}},
+      {"simulate -m dbrx", {"--ep", "--batch", "--seq-len", "--seed", "--loads"}, {}},
+      {"tune", {"--ep", "--threads"}, {}},
+      {"bench sweep",
+       {"--ep", "--threads", "--max-num-batched-tokens", "--max-model-len", "--n-prompt", "--n-gen", "--repetitions"},
+       {}},
+      {"bench latency",
+       {"--ep", "--batch-size", "--input-len", "--output-len", "--seed", "--num-iters", "--num-iters-warmup"},
+       {"--limit-tflops"}},
+      {"bench throughput",
+       {"--ep", "--num-prompts", "--input-len", "--output-len", "--max-num-seqs", "--seed", "--num-warmups"},
+       {}},
+      {"bench layer",
+       {"--ep", "--threads", "--tokens", "--seed", "--num-experts", "--repetitions", "--limit-size"},
+       {}},
+      {"bench overlap", {"--ep", "--tokens", "--seed", "--num-experts", "--most-stages", "--repetitions"}, {}},
+      {"bench gemm",
+       {"--threads", "--loads", "--tokens", "--rows", "--seed", "--num-experts", "--repetitions", "--limit-size"},
+       {}},
+  };
+  return table;
+}
+
+TEST_F(CommandLineInputs, NumbersAreDecimalAndInRangeForEveryFlag) {
+  const auto expect = [this](const std::string& command, const std::string& flag, const std::string& value) {
+    expect_refused("epsmoe " + command + " " + flag + " '" + value + "'", flag);
+  };
+  for (const NumericFlags& flags : numeric_flags()) {
+    for (const char* flag : flags.whole) {
+      for (const char* wrong : {"99999999999999999999", "0x10", "", "1.5", " 3"}) {
+        expect(flags.command, flag, wrong);
+      }
+    }
+    for (const char* flag : flags.real) {
+      for (const char* wrong : {"nan", "inf", "1e999", "0x1p3", "", " 1"}) {
+        expect(flags.command, flag, wrong);
+      }
+    }
+  }
+}
+
+// The table above is all there is: help texts name the type of each flag.
+TEST_F(CommandLineInputs, EveryNumericFlagIsInTheTable) {
+  for (const NumericFlags& flags : numeric_flags()) {
+    const std::string command = flags.command;
+    const bool is_bench = command.starts_with("bench");
+    const size_t end = command.find(' ', is_bench ? command.find(' ') + 1 : 0);
+    const Result help = run("epsmoe " + command.substr(0, end) + " --help | grep -E -- '--[a-z-]+ (U?INT|FLOAT)'");
+    std::istringstream lines(help.out);
+    for (std::string line; std::getline(lines, line);) {
+      const size_t begin = line.find("--");
+      std::string flag = line.substr(begin, line.find_first_of(" ,", begin) - begin);
+      const auto is_known = [&flag](const char* known) { return flag == known; };
+      EXPECT_TRUE(std::ranges::any_of(flags.whole, is_known) || std::ranges::any_of(flags.real, is_known) ||
+                  std::ranges::any_of(kEngineFlags, is_known))
+          << command << ": " << flag;
+    }
+  }
+}
+
+TEST_F(CommandLineInputs, LeadingZerosStayDecimal) {
+  for (const char* wrong : {"2e1", "3 ", "nan", "--1", "+-1", "0b1", "1_000", "two"}) {
+    expect_refused("epsmoe " + generate() + "-p x --ep '" + wrong + "'", "--ep");
+  }
+  // 32 experts: 010 is 10, which does not divide them; 08 and 016 do.
+  const std::string demo = "epsmoe generate -m " EPSMOE_SOURCE_DIR "/models/austen-moe -p x --max-tokens 1 --json ";
+  expect_refused(demo + "--ep 010", "got 10");
+  const Result r = run(demo + "--ep 08 --threads 1");
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_EQ(parse_json(r.out, "output")["op_sets"].size(), 8U);
+  EXPECT_EQ(
+      run("epsmoe generate -m " + model().path() + " -p hello --max-tokens 1 --temperature +0.0 --top-k +05").exit_code,
+      0);
+}
+
+TEST_F(CommandLineInputs, NumbersOfTheEnvironmentAndOfConfigFilesAreTheSame) {
+  expect_refused("EPSMOE_EP=99999999999999999999 epsmoe " + generate() + "-p x", "--ep");
+  expect_refused("EPSMOE_THREADS=0x2 epsmoe " + generate() + "-p x", "--threads");
+  expect_refused("EPSMOE_TOP_P=nan epsmoe generate -m x -p x", "--top-p");
+  const auto config = [this](const std::string& text) {
+    std::ofstream(path("run.toml")) << "[generate]\n" << text << "\n";
+    return "epsmoe --config " + path("run.toml") + " " + generate() + "-p x";
+  };
+  for (const char* wrong : {"ep = 0x2", "ep = \"\"", "ep = 1e3", "threads = 99999999999999999999"}) {
+    expect_refused(config(wrong), std::string(wrong).substr(0, 2));
+  }
+  for (const char* wrong : {"ep = [2,4", "ep = [2,", "ep=[[2]", "eps-pipeline = [2,4\n[bench.sweep]",
+                            "profile = \"h800", "profile = 'h800\"", "ep =", "[generate"}) {
+    expect_refused(config(wrong), "run.toml:2: ");
+  }
+}
+
+TEST_F(CommandLineInputs, CountsAreBoundedBySense) {
+  expect_refused("epsmoe tune --ep 1000000000", "--ep: out of range");
+  expect_refused("epsmoe tune --ep 1 --threads 1000000", "--threads: out of range");
+  expect_refused("epsmoe " + generate() + "-p x --threads 5000", "--threads: out of range");
+  expect_refused("epsmoe bench layer --preset deepseek-v2-lite --threads 5000", "--threads: out of range");
+}
+
+TEST_F(CommandLineInputs, LibraryErrorsNameFlags) {
+  const std::string latency = "epsmoe bench latency --load-format dummy --threads 1 -m " + model().path() + " ";
+  expect_refused(latency + "--input-len 600 --output-len 0", "--input-len: longer than the context");
+  expect_refused(latency + "--input-len 500 --output-len 30", "--output-len: with --input-len 500 longer");
+  expect_refused("epsmoe generate -m deepseek-v2-lite -p x", "try --load-format dummy");
+  expect_refused("epsmoe " + generate() + "-p x --min-tokens 3", "--min-tokens: more than --max-tokens");
+  expect_refused("epsmoe " + generate() + "-p x --max-model-len 5000", "--max-model-len: ");
+  model().write_generation_config(R"({"num_beams": 3})");
+  expect_refused("epsmoe " + generate() + "-p x", "try --generation-config none");
+  EXPECT_EQ(run("epsmoe " + generate() + "-p hello --generation-config none").exit_code, 0);
+  expect_refused("epsmoe " + generate() + "-p hello --generation-config vllm", "auto or none");
+}
+
+TEST_F(CommandLineInputs, NotesOfGenerationSettingsGoToStderrOnce) {
+  model().write_generation_config(R"({"num_return_sequences": 3})");
+  const Result r = run("epsmoe " + generate() + "-p hello --json");
+  EXPECT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_EQ(parse_json(r.out, "output")["generated_tokens"], 2);
+  const size_t first = r.err.find("num_return_sequences");
+  ASSERT_NE(first, std::string::npos) << r.err;
+  EXPECT_EQ(r.err.find("num_return_sequences", first + 1), std::string::npos) << r.err;
+}
+
+TEST_F(CommandLineInputs, SamplingFlagsChangeTheText) {
+  const std::string base = "epsmoe generate -m " + model().path() +
+                           " -p 'hello world, it is' --max-tokens 16 --dtype f32 "
+                           "--temperature 0 --json ";
+  const auto ids = [&](const std::string& flags) {
+    const Result r = run(base + flags);
+    EXPECT_EQ(r.exit_code, 0) << r.err;
+    return parse_json(r.out, "output")["token_ids"].get<std::vector<int>>();
+  };
+  const std::vector<int> plain = ids("");
+  EXPECT_EQ(ids("--repetition-penalty 1.3"),
+            (std::vector<int>{38, 84, 13, 78, 94, 38, 19, 56, 46, 51, 4, 91, 44, 93, 41, 51}));
+  for (const char* flag : {"--presence-penalty 2", "--frequency-penalty 2", "--no-repeat-ngram-size 1"}) {
+    EXPECT_NE(ids(flag), plain) << flag;
+    EXPECT_EQ(ids(std::string(flag) + " --device reference"), ids(flag)) << flag;
+  }
+  EXPECT_EQ(ids("--min-p 0.1 --top-k -1"), plain);
+  EXPECT_EQ(ids("--repetition-penalty 1 --no-repeat-ngram-size 0"), plain);
+}
+
+TEST_F(CommandLineInputs, PromptsComeFromPipesAndDevices) {
+  const std::string wanted = run("epsmoe " + generate() + "-p hello").out;
+  ASSERT_FALSE(wanted.empty());
+  for (const std::string source :
+       {"-f <(printf hello)", "-f /dev/stdin <<<hello", "-f - < <(printf hello)",
+        "-f /dev/fd/5 5< <(sleep 0.3; printf hello)", "< <(printf hel; sleep 0.3; printf lo)"}) {
+    const Result r = run("epsmoe " + generate() + source);
+    EXPECT_EQ(r.exit_code, 0) << source << "\n" << r.err;
+    const bool has_newline = source.find("<<<") != std::string::npos;
+    EXPECT_TRUE(has_newline || r.out == wanted) << source << "\n" << r.out;
+  }
+  const std::string perplexity = "epsmoe perplexity -m " + model().path() + " ";
+  const Result of_file = run("printf 'hello world' >" + path("text") + "; " + perplexity + "-f " + path("text"));
+  ASSERT_EQ(of_file.exit_code, 0) << of_file.err;
+  for (const std::string source : {"-f - < <(printf 'hello world')", "-f <(printf 'hello world')"}) {
+    EXPECT_EQ(run(perplexity + source).out, of_file.out) << source;
+  }
+  expect_refused("epsmoe " + generate() + "-f <(exit)", "prompt: is empty");
+  expect_refused("epsmoe " + generate() + "-f /dev/null", "prompt: is empty");
+  expect_refused("epsmoe " + generate() + "-f " + model().path(), "a directory");
+  expect_refused("epsmoe " + generate() + "-f - <&-", "standard input: cannot read");
+}
+
+// Half a gigabyte of address space holds the program but not what /dev/zero has.
+TEST_F(CommandLineInputs, EndlessInputsAreRefusedByTheirSize) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers need more address space than the limit leaves";
+#endif
+  const std::string limit = "ulimit -v 2000000; ";
+  for (const std::string source : {"-f /dev/zero", "< /dev/zero", "-f <(yes)"}) {
+    expect_refused(limit + "epsmoe " + generate() + source, "too large");
+  }
+  expect_refused(limit + "epsmoe perplexity -m " + model().path() + " -f /dev/zero", "too large");
+  expect_refused(limit + "epsmoe --config /dev/zero doctor", "too large");
+}
+
+TEST_F(CommandLineInputs, ConfigFilesMayBePipesAndAreBounded) {
+  EXPECT_EQ(run("epsmoe --config <(printf '[doctor]\\njson = true\\n') doctor").out.front(), '{');
+  EXPECT_EQ(run("printf '[doctor]\\njson = true\\n' | epsmoe --config - doctor").out.front(), '{');
+  expect_refused("epsmoe --config /nowhere doctor", "/nowhere");
+  expect_refused("epsmoe --config '' doctor", "");
+  std::string deep = "[a";
+  for (int i = 0; i < 200000; ++i) deep += ".a";
+  std::ofstream(path("deep.toml")) << deep << "]\nx = 1\n";
+  expect_refused("epsmoe --config " + path("deep.toml") + " doctor", "deep.toml:1: a name with too many dots");
+  std::ofstream(path("deep.toml")) << deep.substr(1) << " = 1\n";
+  expect_refused("epsmoe --config " + path("deep.toml") + " doctor", "deep.toml:1: a name with too many dots");
+}
+
+TEST_F(CommandLineInputs, CtrlCEndsTheWaitForAPipeThatNobodyWrites) {
+  const std::string fifo = path("fifo");
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  const std::string folder = model().path();
+  const std::vector<std::vector<std::string>> commands = {
+      {"generate", "-m", folder, "-f", fifo}, {"perplexity", "-m", folder, "-f", fifo}, {"--config", fifo, "doctor"}};
+  for (const auto& command : commands) {
+    const pid_t child = fork();
+    if (child == 0) {
+      std::freopen("/dev/null", "w", stderr);
+      std::vector<char*> args = {const_cast<char*>("epsmoe")};
+      for (const std::string& word : command) args.push_back(const_cast<char*>(word.c_str()));
+      args.push_back(nullptr);
+      execv(EPSMOE_PROGRAM, args.data());
+      _exit(99);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, WNOHANG), 0) << command.front() << " did not wait";
+    kill(child, SIGINT);
+    const auto begin = std::chrono::steady_clock::now();
+    while (waitpid(child, &status, WNOHANG) == 0) {
+      if (std::chrono::steady_clock::now() - begin > std::chrono::seconds(10)) {
+        kill(child, SIGKILL);
+        waitpid(child, &status, 0);
+        break;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    ASSERT_TRUE(WIFEXITED(status)) << command.front();
+    EXPECT_EQ(WEXITSTATUS(status), 130) << command.front();
+  }
+}
+
+TEST_F(CommandLineInputs, TwoOutputsDoNotShareAFile) {
+  const std::string plan =
+      "epsmoe plan -m deepseek-v2-lite --ep 4 --profile h800 --tokens 64 --svg " + path("x") + " --trace ";
+  expect_refused(plan + path("x"), "--trace: the same file as --svg");
+  expect_refused(plan + path("./x"), "--trace: the same file as --svg");
+  ASSERT_EQ(::symlink(path("x").c_str(), path("y").c_str()), 0);
+  expect_refused(plan + path("y"), "--trace: the same file as --svg");
+  EXPECT_EQ(run(plan + path("z")).exit_code, 0);
+}
+
+TEST_F(CommandLineInputs, ARouterWithNaNIsOneLineOnEveryDevice) {
+  model().fill_row(test::kTinyRouter, 0, test::kNaN);
+  for (const char* flags : {"", "--ep 2", "--device reference"}) {
+    expect_refused("epsmoe " + generate() + "-p hello --dtype f32 " + flags,
+                   "epsmoe: layer 1's router: the model produced NaN or Inf logits");
+  }
+}
+
+}  // namespace
+}  // namespace eps
