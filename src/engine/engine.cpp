@@ -89,15 +89,8 @@ class EngineImpl final : public Engine {
     const SamplingOptions sampling = resolve_sampling(request);
     Sampler sampler(sampling);
     GenerateResult result;
-    result.prompt_ids = encode_prompt(folder_, request.prompt);
+    result.prompt_ids = encode_prompt(folder_, request.prompt, max_model_len_);
     const auto prompt_len = std::ssize(result.prompt_ids);
-    if (prompt_len >= max_model_len_) {
-      fail(ErrorKind::kInput, "prompt",
-           {.what = "does not leave room for an answer in the context",
-            .got = fmt::format("{} tokens", prompt_len),
-            .wanted = fmt::format("at most {}", max_model_len_ - 1),
-            .hint = "a shorter prompt"});
-    }
     if (request.max_tokens < 0) require_at_least(1, "--max-tokens", request.max_tokens);
     int64_t max_tokens = request.max_tokens > 0 ? request.max_tokens : folder_.generation.max_new_tokens.value_or(256);
     max_tokens = std::min(max_tokens, max_model_len_ - prompt_len);
@@ -139,7 +132,11 @@ class EngineImpl final : public Engine {
                               const std::function<bool(int64_t, int64_t)>& keep_going) override {
     require_tokenizer();
     const int32_t bos = bos_token(folder_);
-    const std::vector<int32_t> ids = folder_.tokenizer->encode(text, false);
+    bool stopped = false;
+    // A text of hundreds of megabytes takes a while to encode. Nothing of it is scored by then.
+    const auto may_encode = [&] { return !(stopped = stopped || (keep_going && !keep_going(0, 0))); };
+    const std::vector<int32_t> ids = folder_.tokenizer->encode(text, false, SIZE_MAX, may_encode);
+    if (stopped) return {};
     if (ids.empty())
       fail(ErrorKind::kInput, "text", {.what = "is empty", .got = "", .wanted = "some text", .hint = ""});
     PerplexityResult result;

@@ -97,13 +97,28 @@ DType stored_dtype(const ModelFolder& folder) {
   return most;
 }
 
-std::vector<int32_t> encode_prompt(const ModelFolder& folder, std::string_view text) {
+std::vector<int32_t> encode_prompt(const ModelFolder& folder, std::string_view text, int64_t context) {
   EPS_CHECK(folder.tokenizer.has_value());
-  std::vector<int32_t> ids = folder.tokenizer->encode(text, true);
+  const auto refuse = [context](const std::string& got) {
+    fail(ErrorKind::kInput, "prompt",
+         {.what = "does not leave room for an answer in the context",
+          .got = got,
+          .wanted = fmt::format("at most {} tokens", context - 1),
+          .hint = "a shorter prompt"});
+  };
+  // Text has about four bytes a token, and even runs of spaces hardly get to 64. The bound is what keeps normalizers,
+  // which need the whole text, from working on hundreds of megabytes that would be refused anyway.
+  constexpr int64_t kMostBytesPerToken = 64;
+  constexpr int64_t kAlwaysTried = int64_t{1} << 16;
+  const int64_t most_bytes = kAlwaysTried + kMostBytesPerToken * std::min(context, INT64_MAX / 128);
+  if (std::ssize(text) > most_bytes) refuse(fmt::format("{} bytes", text.size()));
+  const auto most = static_cast<size_t>(std::max<int64_t>(0, context - 1));
+  std::vector<int32_t> ids = folder.tokenizer->encode(text, true, most);
   if (folder.add_bos) {
     const int32_t bos = bos_token(folder);
     if (ids.empty() || ids.front() != bos) ids.insert(ids.begin(), bos);
   }
+  if (ids.size() > most) refuse(fmt::format("more than {} tokens", most));
   return ids;
 }
 
