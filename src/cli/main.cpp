@@ -80,7 +80,7 @@ int main(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const eps::Error& e) {
-    fmt::print(stderr, "epsmoe: {}\n", e.what());
+    fmt::print(stderr, "epsmoe: {}\n", eps::printable(e.what(), 4000));
     return eps::exit_code(e.kind());
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "epsmoe: out of memory\n");
