@@ -1,5 +1,6 @@
 #include "base/error.h"
 
+#include "base/terminal_text.h"
 #include "base/utf8.h"
 
 namespace eps {
@@ -34,19 +35,48 @@ void fail(ErrorKind kind, std::string where, const Complaint& complaint) {
   throw Error(kind, printable(where, 400), std::move(message));
 }
 
+namespace {
+
+// Appends the character at text[i], escaped where it is not a plain one; returns where the next one begins.
+size_t append_printable(std::string& out, std::string_view text, size_t i) {
+  const size_t length = utf8_sequence_length(text, i);
+  if (length == 0) {
+    out += fmt::format("\\x{:02x}", static_cast<unsigned char>(text[i]));
+    return i + 1;
+  }
+  const char32_t c = utf8_decode(text, i);
+  if (is_plain_character(c)) {
+    out.append(text, i, length);
+  } else if (c < 0x80) {
+    out += fmt::format("\\x{:02x}", static_cast<uint32_t>(c));
+  } else if (c < 0x10000) {
+    out += fmt::format("\\u{:04x}", static_cast<uint32_t>(c));
+  } else {
+    out += fmt::format("\\U{:08x}", static_cast<uint32_t>(c));
+  }
+  return i + length;
+}
+
+}  // namespace
+
 std::string printable(std::string_view text, size_t max_chars) {
   std::string out;
   size_t chars = 0;
   for (size_t i = 0; i < text.size();) {
     if (chars++ == max_chars) return out + "…";
-    const size_t length = utf8_sequence_length(text, i);
-    const auto byte = static_cast<unsigned char>(text[i]);
-    if (length == 0 || byte < 0x20 || byte == 0x7f) {
-      out += fmt::format("\\x{:02x}", byte);
-      ++i;
+    i = append_printable(out, text, i);
+  }
+  return out;
+}
+
+std::string printable_lines(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size();) {
+    if (text[i] == '\n') {
+      out += text[i++];
     } else {
-      out.append(text, i, length);
-      i += length;
+      i = append_printable(out, text, i);
     }
   }
   return out;

@@ -27,7 +27,7 @@ struct Complaint {
 };
 [[noreturn]] void fail(ErrorKind kind, std::string where, const Complaint& complaint);
 
-// Text made safe to print on one line: control characters and invalid UTF-8 escaped, cut to `max_chars`.
+// Text of others made safe to print on one line: all but plain characters (base/utf8.h) escaped, cut to `max_chars`.
 std::string printable(std::string_view text, size_t max_chars = 200);
 
 namespace detail {

@@ -49,6 +49,13 @@ char32_t utf8_decode(std::string_view text, size_t pos) {
   return code_point;
 }
 
+size_t utf8_character_before(std::string_view text, size_t end) {
+  do {
+    --end;
+  } while ((static_cast<unsigned char>(text[end]) & 0xc0) == 0x80);
+  return end;
+}
+
 void utf8_append(std::string& out, char32_t c) {
   const auto put = [&out](char32_t byte) { out.push_back(static_cast<char>(byte)); };
   if (c < 0x80) {
@@ -66,6 +73,18 @@ void utf8_append(std::string& out, char32_t c) {
     put(0x80 | ((c >> 6) & 0x3f));
     put(0x80 | (c & 0x3f));
   }
+}
+
+bool is_plain_character(char32_t c) {
+  if (c < 0x80) return c >= 0x20 && c != 0x7f;
+  if (c < 0xa0) return false;
+  const bool no_width = c == 0xad || c == 0x34f || c == 0x61c || c == 0x115f || c == 0x1160 || c == 0x17b4 ||
+                        c == 0x17b5 || (c >= 0x180b && c <= 0x180f) || (c >= 0x200b && c <= 0x200f) ||
+                        (c >= 0x2060 && c <= 0x206f) || c == 0x3164 || (c >= 0xfe00 && c <= 0xfe0f) || c == 0xfeff ||
+                        c == 0xffa0 || (c >= 0xfff0 && c <= 0xfffb) || (c >= 0xe0000 && c <= 0xe0fff);
+  const bool separator_or_direction = c >= 0x2028 && c <= 0x202e;
+  const bool no_character = (c & 0xfffe) == 0xfffe;
+  return !no_width && !separator_or_direction && !no_character;
 }
 
 size_t utf8_find_invalid(std::string_view text) {

@@ -6,20 +6,17 @@
 #include <memory>
 #include <optional>
 
+#include "base/error.h"
 #include "cli/bench_gemm_output.h"
 #include "cli/bench_layer_output.h"
 #include "cli/bench_overlap_output.h"
 #include "cli/bench_subcommands.h"
 #include "cli/bench_sweep_output.h"
 #include "cli/command.h"
+#include "cli/output_file.h"
 #include "cli/progress.h"
 
 namespace eps::cli {
-
-void print_out(std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
 
 bool keep_going() { return !interrupted(); }
 
@@ -97,7 +94,7 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
 
 int run_layer(const LayerBenchOptions& options, bool json) {
   const LayerBenchResult result = run_layer_bench(
-      options, [](std::string_view line) { fmt::print(stderr, "{}\n", line); }, keep_going);
+      options, [](std::string_view line) { fmt::print(stderr, "{}\n", printable(line, 400)); }, keep_going);
   if (!result.us.empty()) {
     print_out(json ? format_layer_json(options, result) + "\n" : format_layer_text(options, result));
   }
@@ -148,7 +145,7 @@ void add_layer(CLI::App& bench, Chosen& chosen) {
 
 int run_overlap(const OverlapBenchOptions& options, bool json) {
   const OverlapBenchResult result = run_overlap_bench(
-      options, [](std::string_view line) { fmt::print(stderr, "{}\n", line); }, keep_going);
+      options, [](std::string_view line) { fmt::print(stderr, "{}\n", printable(line, 400)); }, keep_going);
   if (!result.arms.front().us.empty() && !interrupted()) {
     print_out(json ? format_overlap_json(options, result) : format_overlap_text(options, result));
   }
@@ -190,7 +187,7 @@ void add_overlap(CLI::App& bench, Chosen& chosen) {
 
 int run_gemm(const GemmBenchOptions& options, bool json) {
   const GemmBenchResult result = run_gemm_bench(
-      options, [](std::string_view line) { fmt::print(stderr, "{}\n", line); }, keep_going);
+      options, [](std::string_view line) { fmt::print(stderr, "{}\n", printable(line, 400)); }, keep_going);
   if (!result.loads.empty()) print_out(json ? format_gemm_json(options, result) : format_gemm_text(options, result));
   return interrupted() ? kInterruptedExit : 0;
 }

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/cpu_features.h"
+#include "base/error.h"
 #include "cli/table.h"
 #include "epsmoe/version.h"
 #include "io/json.h"
@@ -152,8 +153,8 @@ Json summary_json(const GemmBenchOptions& options, const GemmBenchResult& r) {
 std::string format_gemm_text(const GemmBenchOptions& options, const GemmBenchResult& r) {
   const std::string work =
       options.rows > 0 ? fmt::format("{} rows an expert", options.rows) : fmt::format("{} tokens", options.tokens);
-  std::string out = fmt::format("{}: {} experts of {} x {}, top-{}; {}; {}; profile {}\n\n", r.model, r.num_experts,
-                                r.hidden, r.inner, r.top_k, r.op_set, work, r.profile);
+  std::string out = fmt::format("{}: {} experts of {} x {}, top-{}; {}; {}; profile {}\n\n", printable(r.model),
+                                r.num_experts, r.hidden, r.inner, r.top_k, r.op_set, work, printable(r.profile));
   const std::vector<TableColumn> columns = {{"load", 4, true},
                                             {"skew", 13, false},
                                             {"rows (min / med / max)", 22, true},

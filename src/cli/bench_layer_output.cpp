@@ -24,7 +24,7 @@ std::string format_layer_text(const LayerBenchOptions& options, const LayerBench
       "{}, layer {}: {} experts of {} x {}, top-{}, shared {}; {:.2f} GFLOP\n"
       "{} rank{} x {}; {} tokens a rank, {}: {} / {:g} / {} rows an expert (least / median / most)\n"
       "plan {} with {} stage{}, {} GEMMs ({})\n\n",
-      r.model, r.layer, r.num_experts, r.hidden, r.inner, r.top_k, r.shared_inner, r.flops * 1e-9, ep,
+      printable(r.model), r.layer, r.num_experts, r.hidden, r.inner, r.top_k, r.shared_inner, r.flops * 1e-9, ep,
       ep == 1 ? "" : "s", r.op_set, options.tokens, options.skew, r.min_rows, r.median_rows, r.max_rows, r.policy,
       r.num_stages, r.num_stages == 1 ? "" : "s", r.kernel, r.reason);
   const std::vector<TableColumn> columns = {{"arm", 28, false}, {"median ms", 10, true}, {"p10", 8, true},

@@ -3,14 +3,16 @@
 #include <fmt/format.h>
 
 #include "base/cpu_features.h"
+#include "base/error.h"
 #include "epsmoe/version.h"
 #include "measure/stats.h"
 
 namespace eps::cli {
 
 std::string model_line(const EngineOptions& options, const BenchedModel& model) {
-  return fmt::format("{}{}, {} rank{} x {}, pipeline {}", model.name, options.dummy_weights ? " (dummy weights)" : "",
-                     options.ep, options.ep == 1 ? "" : "s", model.op_set, options.eps_pipeline);
+  return fmt::format("{}{}, {} rank{} x {}, pipeline {}", printable(model.name),
+                     options.dummy_weights ? " (dummy weights)" : "", options.ep, options.ep == 1 ? "" : "s",
+                     model.op_set, printable(options.eps_pipeline));
 }
 
 nlohmann::ordered_json model_json(const EngineOptions& options, const BenchedModel& model) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "cli/table.h"
 #include "epsmoe/version.h"
 #include "io/json.h"
@@ -28,9 +29,10 @@ const OverlapArm& best_arm(const OverlapBenchResult& r) {
 
 std::string format_overlap_text(const OverlapBenchOptions& options, const OverlapBenchResult& r) {
   std::string out =
-      fmt::format("{}: {} ranks x {}; {} tokens a rank, {}; link {}; profile {}\n\n", r.model, options.engine.ep,
-                  r.op_set, options.tokens, options.skew,
-                  options.engine.emulate_link.empty() ? "in process" : options.engine.emulate_link, r.profile);
+      fmt::format("{}: {} ranks x {}; {} tokens a rank, {}; link {}; profile {}\n\n", printable(r.model),
+                  options.engine.ep, r.op_set, options.tokens, options.skew,
+                  options.engine.emulate_link.empty() ? "in process" : printable(options.engine.emulate_link),
+                  printable(r.profile));
   const std::vector<TableColumn> columns = {
       {"pipeline", 10, false}, {"stages", 6, true},    {"promised ms", 11, true}, {"measured ms", 11, true},
       {"p10", 8, true},        {"p90", 8, true},       {"ratio", 6, true},        {"compute ms", 10, true},

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "cli/command.h"
+#include "cli/output_file.h"
 
 namespace eps::cli {
 
@@ -12,8 +13,5 @@ void add_bench_throughput(CLI::App& bench, Chosen& chosen);
 
 // What a benchmark asks before each repetition.
 bool keep_going();
-
-// To stdout, at once.
-void print_out(std::string_view text);
 
 }  // namespace eps::cli

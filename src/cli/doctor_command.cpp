@@ -47,10 +47,11 @@ int run(bool json) {
     return 0;
   }
   fmt::print("epsmoe {}\n", EPSMOE_VERSION);
-  fmt::print("cpu       {}, {} usable core{}, {:.1f} GB memory\n", cpu.brand, cpu.usable_cores,
+  fmt::print("cpu       {}, {} usable core{}, {:.1f} GB memory\n", printable(cpu.brand), cpu.usable_cores,
              cpu.usable_cores == 1 ? "" : "s", machine_memory_gb());
   fmt::print("isa       {}\n", cpu.isa_list().empty() ? "none that the kernels use" : cpu.isa_list());
-  for (const auto& b : backends) fmt::print("{}  {:<10} {}\n", b.available ? "on " : "off", b.name, b.detail);
+  for (const auto& b : backends)
+    fmt::print("{}  {:<10} {}\n", b.available ? "on " : "off", b.name, printable(b.detail, 400));
   for (const std::string& entry : environment()) fmt::print("env       {}\n", printable(entry));
   return 0;
 }

@@ -55,7 +55,7 @@ void print_summary(const GenerateFlags& flags, const GenerateResult& r, const En
              per_second(prompt, r.prefill_seconds), r.time_to_first_token_seconds);
   fmt::print(stderr, "generated  {} tokens, {:.1f} tok/s decode ({})\n", r.ids.size(),
              per_second(decoded_after_first(r), r.decode_seconds), r.finish_reason);
-  fmt::print(stderr, "ranks      {} × {}\n", report.op_sets.size(), report.op_sets.front());
+  fmt::print(stderr, "ranks      {} × {}\n", report.op_sets.size(), printable(report.op_sets.front()));
   fmt::print(stderr, "moe        {}\n", list_counts(report));
   if (report.communication_seconds > 0) {
     fmt::print(stderr, "overlap    {:.0f} % of {:.1f} ms dispatch and combine ran under compute\n",
@@ -69,11 +69,12 @@ void print_summary(const GenerateFlags& flags, const GenerateResult& r, const En
         "profile {}, {} made\n",
         1e3 * report.promised_seconds, 1e3 * report.measured_seconds,
         100 * (report.promised_seconds / report.measured_seconds - 1),
-        100 * report.error_seconds / report.measured_seconds, report.profile, report.plans_made);
+        100 * report.error_seconds / report.measured_seconds, printable(report.profile), report.plans_made);
   }
   if (!report.profile_note.empty())
-    fmt::print(stderr, "profile    {}: `epsmoe tune` measures this machine\n", report.profile_note);
-  if (!flags.trace.empty()) fmt::print(stderr, "trace      {} (open in ui.perfetto.dev)\n", flags.trace);
+    fmt::print(stderr, "profile    {}: `epsmoe tune` measures this machine\n", printable(report.profile_note, 400));
+  if (!flags.trace.empty())
+    fmt::print(stderr, "trace      {} (open in ui.perfetto.dev)\n", printable(flags.trace, kMaxPathShown));
 }
 
 Json to_json(const GenerateFlags& flags, const GenerateResult& r, const EngineReport& report) {
@@ -107,6 +108,9 @@ int run(GenerateFlags& flags) {
   flags.request.prompt = read_prompt(flags);
   const auto engine = open_engine(flags.engine);
   bool begun = false;  // the prompt is repeated only once it was accepted
+  // The text goes out byte for byte, on a terminal, too, as with other programs of this kind: it is what was asked for,
+  // and escaping in it would break the joiners of emoji and the direction marks of Arabic and Hebrew. Whoever runs
+  // a model that he does not trust can take --json, which escapes control characters.
   const auto write = [&](std::string_view text) {
     if (flags.json) return;
     if (!begun) fmt::print("{}", flags.request.prompt);

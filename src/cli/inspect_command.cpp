@@ -57,8 +57,8 @@ void print_text(const ModelFolder& folder, const std::string& name) {
   const ModelSpec& s = folder.spec;
   const MlaParams& a = s.attention.mla;
   const GateParams& g = s.moe.gate;
-  fmt::print("{}\n", name);
-  fmt::print("  family      {}\n", s.family);
+  fmt::print("{}\n", printable(name));
+  fmt::print("  family      {}\n", printable(s.family));
   fmt::print("  parameters  {:.2f} M, {:.2f} M active per token\n", static_cast<double>(s.total_parameters()) * 1e-6,
              static_cast<double>(s.active_parameters()) * 1e-6);
   fmt::print("  layers      {} ({} dense, {} MoE), hidden {}, vocabulary {}{}, context {}\n", s.num_layers(),
@@ -78,7 +78,7 @@ void print_text(const ModelFolder& folder, const std::string& name) {
   }
   if (folder.checkpoint) {
     for (const auto& [dtype, totals] : folder.checkpoint->dtype_totals()) {
-      fmt::print("  stored      {} tensors of {}, {}\n", totals.num_tensors, dtype,
+      fmt::print("  stored      {} tensors of {}, {}\n", totals.num_tensors, printable(dtype),
                  size_text(static_cast<double>(totals.num_bytes)));
     }
   }

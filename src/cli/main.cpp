@@ -91,7 +91,7 @@ int main(int argc, char** argv) {
   } catch (const eps::cli::Interrupted&) {
     return eps::cli::kInterruptedExit;
   } catch (const eps::Error& e) {
-    fmt::print(stderr, "epsmoe: {}\n", e.what());
+    fmt::print(stderr, "epsmoe: {}\n", eps::printable(e.what(), 4000));
     return eps::exit_code(e.kind());
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "epsmoe: out of memory\n");

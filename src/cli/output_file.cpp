@@ -1,13 +1,21 @@
 #include "cli/output_file.h"
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 
 #include "base/error.h"
+#include "base/terminal_text.h"
 
 namespace eps::cli {
+
+void print_out(std::string_view text) {
+  const std::string safe = printable_lines(text);
+  std::fwrite(safe.data(), 1, safe.size(), stdout);
+  std::fflush(stdout);
+}
 
 void require_writable(const std::string& flag, const std::string& path) {
   std::error_code ignored;

@@ -1,10 +1,19 @@
-// A file that is written at the end of a run but whose path is checked at the beginning.
+// What a command puts out: results on stdout, and files that are written at the end of a run but whose path is checked
+// at the beginning.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
 namespace eps::cli {
+
+// Paths are printed whole, as far as there are such long ones.
+inline constexpr size_t kMaxPathShown = 4096;
+
+// Writes a result to stdout. Names in it come from profiles, models and flags: what is not a plain character but for
+// line ends is escaped (base/error.h).
+void print_out(std::string_view text);
 
 // Checks that `path` can be written, without touching what is in it.  Errors  kUsage naming the flag and the path
 void require_writable(const std::string& flag, const std::string& path);

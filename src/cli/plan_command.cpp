@@ -189,9 +189,10 @@ int run(PlanFlags& flags) {
   if (!flags.trace.empty()) write_trace(flags.trace, planner, report);
   const std::string text =
       flags.json ? format_plan_json(report) + "\n" : format_plan_text(report, flags.all, terminal_width());
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  if (!flags.svg.empty()) fmt::print(stderr, "svg        {}\n", flags.svg);
-  if (!flags.trace.empty()) fmt::print(stderr, "trace      {} (open in ui.perfetto.dev)\n", flags.trace);
+  print_out(text);
+  if (!flags.svg.empty()) fmt::print(stderr, "svg        {}\n", printable(flags.svg, kMaxPathShown));
+  if (!flags.trace.empty())
+    fmt::print(stderr, "trace      {} (open in ui.perfetto.dev)\n", printable(flags.trace, kMaxPathShown));
   return 0;
 }
 

@@ -37,10 +37,10 @@ std::string format_head(const PlanReport& r) {
       "{}, one MoE layer: {} experts of {} x {}, top-{}, shared {}; {} weights\n"
       "{} rank{} x {} tokens, {}: {} / {} / {} rows an expert (least / median / most)\n"
       "profile {}: {} ({}){}\n\n",
-      r.shape.name, r.shape.num_experts, moe.hidden, moe.inner, moe.top_k, moe.shared_inner,
+      printable(r.shape.name), r.shape.num_experts, moe.hidden, moe.inner, moe.top_k, moe.shared_inner,
       to_string(moe.weight_dtype), r.num_ranks(), r.num_ranks() == 1 ? "" : "s", r.tokens_per_rank(), r.skew,
-      load.front(), load[load.size() / 2], load.back(), r.profile.name, r.profile.device, r.profile.origin,
-      r.link.empty() ? "" : ", links replaced by " + r.link);
+      load.front(), load[load.size() / 2], load.back(), printable(r.profile.name), printable(r.profile.device),
+      printable(r.profile.origin), r.link.empty() ? "" : ", links replaced by " + printable(r.link));
   const Plan& plan = r.plan;
   const int n = plan.num_expert_stages();
   out += fmt::format("plan     {}, {} stage{}, {}: {}", to_string(plan.policy), n, n == 1 ? "" : "s",

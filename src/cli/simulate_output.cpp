@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "cli/table.h"
 #include "epsmoe/version.h"
 #include "io/json.h"
@@ -94,10 +95,10 @@ std::string format_simulate_text(const SimulateReport& report) {
   std::string out = fmt::format(
       "{}: {:.1f} B parameters, {} weights; {} rank{} of {} ({}, {})\n"
       "{} sequence{} of {} tokens, skew {}, wire {}\n\n",
-      report.shape.name, static_cast<double>(report.shape.total_parameters()) * 1e-9,
-      to_string(report.shape.moe.weight_dtype), o.num_ranks, o.num_ranks == 1 ? "" : "s", report.profile.name,
-      report.profile.device, report.profile.origin, o.batch.batch, o.batch.batch == 1 ? "" : "s",
-      o.batch.sequence_length, report.skew, report.wire);
+      printable(report.shape.name), static_cast<double>(report.shape.total_parameters()) * 1e-9,
+      to_string(report.shape.moe.weight_dtype), o.num_ranks, o.num_ranks == 1 ? "" : "s",
+      printable(report.profile.name), printable(report.profile.device), printable(report.profile.origin), o.batch.batch,
+      o.batch.batch == 1 ? "" : "s", o.batch.sequence_length, report.skew, report.wire);
   const std::vector<TableColumn> columns = {{"strategy", 8, false},      {"policy", 10, false},  {"stages", 6, true},
                                             {"prefill tok/s", 13, true}, {"TTFT ms", 9, true},   {"MoE %", 5, true},
                                             {"speedup", 7, true},        {"GB a rank", 9, true}, {"fits", 4, false}};

@@ -8,6 +8,8 @@
 namespace eps::cli {
 namespace {
 
+constexpr size_t kWhole = std::string::npos;  // cells hold names of others: they are escaped, but not cut
+
 int column_width(const TableColumn& column) { return std::max(column.width, static_cast<int>(column.title.size())); }
 
 std::string replace_all(const std::string& text, char what, const std::string& with) {
@@ -23,7 +25,7 @@ std::string markdown_row(std::span<const TableColumn> columns, std::span<const s
   std::string out = "|";
   for (size_t i = 0; i < cells.size(); ++i) {
     const int width = column_width(columns[i]);
-    const std::string cell = replace_all(cells[i], '|', "\\|");
+    const std::string cell = replace_all(printable(cells[i], kWhole), '|', "\\|");
     out += columns[i].numeric ? fmt::format(" {:>{}} |", cell, width) : fmt::format(" {:<{}} |", cell, width);
   }
   return out + "\n";
@@ -43,7 +45,7 @@ std::string markdown_header(std::span<const TableColumn> columns) {
 std::string csv_row(std::span<const std::string> cells) {
   std::string out;
   for (const std::string& cell : cells) {
-    out += (out.empty() ? "\"" : ",\"") + replace_all(cell, '"', "\"\"") + "\"";
+    out += (out.empty() ? "\"" : ",\"") + replace_all(printable(cell, kWhole), '"', "\"\"") + "\"";
   }
   return out + "\n";
 }

@@ -178,9 +178,9 @@ int run(const TuneFlags& flags) {
   profile.name = std::filesystem::path(path).stem().string();
   profile.made = fmt::format("{}, epsmoe {}{}", utc_time_now(), EPSMOE_VERSION, software);
   write_file(path, to_json(profile));
-  fmt::print("{}", describe_profile(profile));
-  fmt::print("written to {}; use it with --profile {}\n", path,
-             path.find('/') == std::string::npos ? "./" + path : path);
+  print_out(describe_profile(profile));
+  fmt::print("written to {}; use it with --profile {}\n", printable(path, kMaxPathShown),
+             printable(path.find('/') == std::string::npos ? "./" + path : path, kMaxPathShown));
   return 0;
 }
 

@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "base/error.h"
 #include "cli/table.h"
 
 namespace eps::cli {
@@ -47,8 +48,8 @@ TuneModel demo_model() {
 }
 
 std::string describe_profile(const HardwareProfile& profile) {
-  std::string out = fmt::format("{}: {}\n\nGFLOP/s of one group, by its rows\n{}\n", profile.name, profile.device,
-                                gemm_table(profile));
+  std::string out = fmt::format("{}: {}\n\nGFLOP/s of one group, by its rows\n{}\n", printable(profile.name),
+                                printable(profile.device), gemm_table(profile));
   for (const LinkPoint& link : profile.links) {
     out += fmt::format("link       {:.2f} GB/s each way and rank, {:.1f} µs a message\n", link.gbps, link.alpha_us);
   }

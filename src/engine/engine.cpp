@@ -101,18 +101,11 @@ class EngineImpl final : public Engine {
            {.what = "is empty", .got = "", .wanted = "some text", .hint = "-p \"It is a truth\""});
     }
     GenerateResult result;
-    result.prompt_ids = encode_prompt(folder_, request.prompt);
+    result.prompt_ids = encode_prompt(folder_, request.prompt, max_model_len_);
     const auto prompt_len = std::ssize(result.prompt_ids);
     if (prompt_len == 0) {
       fail(ErrorKind::kInput, "prompt",
            {.what = "the tokenizer leaves no tokens of it", .got = request.prompt, .wanted = "some text", .hint = ""});
-    }
-    if (prompt_len >= max_model_len_) {
-      fail(ErrorKind::kInput, "prompt",
-           {.what = "does not leave room for an answer in the context",
-            .got = fmt::format("{} tokens", prompt_len),
-            .wanted = fmt::format("at most {}", max_model_len_ - 1),
-            .hint = "a shorter prompt"});
     }
     GenerationSettings settings = resolve_generation(request, folder_, prompt_len, max_model_len_);
     result.notes = std::move(settings.notes);
@@ -161,7 +154,11 @@ class EngineImpl final : public Engine {
     require_tokenizer();
     require_at_least(0, "window", window);
     const int32_t bos = bos_token(folder_);
-    const std::vector<int32_t> ids = encode_text(folder_, text);
+    bool stopped = false;
+    // A text of hundreds of megabytes takes a while to encode. Nothing of it is scored by then.
+    const auto may_encode = [&] { return !(stopped = stopped || (keep_going && !keep_going(0, 0))); };
+    const std::vector<int32_t> ids = encode_text(folder_, text, may_encode);
+    if (stopped) return {};
     if (ids.empty())
       fail(ErrorKind::kInput, "text", {.what = "is empty", .got = "", .wanted = "some text", .hint = ""});
     PerplexityResult result;

@@ -229,9 +229,8 @@ DType stored_dtype(const ModelFolder& folder) {
 
 namespace {
 
-std::vector<int32_t> encode(const ModelFolder& folder, std::string_view text, bool add_special_tokens) {
-  EPS_CHECK(folder.tokenizer.has_value());
-  std::vector<int32_t> ids = folder.tokenizer->encode(text, add_special_tokens);
+// Every token of a text needs a row of the embedding.
+void require_rows(const ModelFolder& folder, std::span<const int32_t> ids) {
   for (const int32_t id : ids) {
     if (id < folder.spec.vocab_size) continue;
     fail(ErrorKind::kInput, "text to encode",
@@ -240,22 +239,42 @@ std::vector<int32_t> encode(const ModelFolder& folder, std::string_view text, bo
           .wanted = fmt::format("tokens below vocab_size = {}", folder.spec.vocab_size),
           .hint = "a text without it, or the tokenizer.json that belongs to this checkpoint"});
   }
-  return ids;
 }
 
 }  // namespace
 
-std::vector<int32_t> encode_prompt(const ModelFolder& folder, std::string_view text) {
-  std::vector<int32_t> ids = encode(folder, text, true);
+std::vector<int32_t> encode_prompt(const ModelFolder& folder, std::string_view text, int64_t context) {
+  EPS_CHECK(folder.tokenizer.has_value());
+  const auto refuse = [context](const std::string& got) {
+    fail(ErrorKind::kInput, "prompt",
+         {.what = "does not leave room for an answer in the context",
+          .got = got,
+          .wanted = fmt::format("at most {} tokens", context - 1),
+          .hint = "a shorter prompt"});
+  };
+  // Text has about four bytes a token, and even runs of spaces hardly get to 64. The bound is what keeps normalizers,
+  // which need the whole text, from working on hundreds of megabytes that would be refused anyway.
+  constexpr int64_t kMostBytesPerToken = 64;
+  constexpr int64_t kAlwaysTried = int64_t{1} << 16;
+  const int64_t most_bytes = kAlwaysTried + kMostBytesPerToken * std::min(context, INT64_MAX / 128);
+  if (std::ssize(text) > most_bytes) refuse(fmt::format("{} bytes", text.size()));
+  const auto most = static_cast<size_t>(std::max<int64_t>(0, context - 1));
+  std::vector<int32_t> ids = folder.tokenizer->encode(text, true, most);
+  require_rows(folder, ids);
   if (folder.add_bos) {
     const int32_t bos = bos_token(folder);
     if (ids.empty() || ids.front() != bos) ids.insert(ids.begin(), bos);
   }
+  if (ids.size() > most) refuse(fmt::format("more than {} tokens", most));
   return ids;
 }
 
-std::vector<int32_t> encode_text(const ModelFolder& folder, std::string_view text) {
-  return encode(folder, text, false);
+std::vector<int32_t> encode_text(const ModelFolder& folder, std::string_view text,
+                                 const std::function<bool()>& keep_going) {
+  EPS_CHECK(folder.tokenizer.has_value());
+  std::vector<int32_t> ids = folder.tokenizer->encode(text, false, SIZE_MAX, keep_going);
+  require_rows(folder, ids);
+  return ids;
 }
 
 int32_t bos_token(const ModelFolder& folder) {

@@ -1,6 +1,7 @@
 // What a model folder or preset holds besides weights: spec, family, tokenizer, suggested sampling.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,15 +42,19 @@ ModelFolder open_model_folder(const std::string& model, bool dummy);
 // What most of the checkpoint's bytes are in; bf16 where there are none.
 DType stored_dtype(const ModelFolder& folder);
 
-// Encodes with the special tokens the model was trained with.
-// Errors  kInput: the text has a token that the tokenizer knows and the model has no row for
-std::vector<int32_t> encode_prompt(const ModelFolder& folder, std::string_view text);
+// Encodes with the special tokens the model was trained with. At least one token of the context is left for an answer.
+//
+// Errors  kInput when the text does not fit. One that is far too long is refused by its size in bytes, or after a part
+//         of it has been encoded: a few hundred milliseconds at most, whatever the text is. Also when it has a token
+//         that the tokenizer knows and the model has no row for.
+std::vector<int32_t> encode_prompt(const ModelFolder& folder, std::string_view text, int64_t context);
 
 // The begin-of-text token: of generation_config.json, else of config.json.  Errors  kInput: neither names one
 int32_t bos_token(const ModelFolder& folder);
 
 // Tokens of a text alone, without special tokens around it.  Errors  as encode_prompt
-std::vector<int32_t> encode_text(const ModelFolder& folder, std::string_view text);
+std::vector<int32_t> encode_text(const ModelFolder& folder, std::string_view text,
+                                 const std::function<bool()>& keep_going);
 
 // Whether `model` is the name of a preset and not of something on disk.
 bool is_preset(const std::string& model);

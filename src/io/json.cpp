@@ -232,6 +232,27 @@ Json read_json_file(const std::string& path, const JsonLimits& limits) {
   return parse_json(read_file(path, limits.max_bytes), path, limits);
 }
 
+std::string escape_json(std::string json) {
+  const auto is_ascii = [](char byte) { return static_cast<unsigned char>(byte) < 0x7f; };
+  if (std::ranges::all_of(json, is_ascii)) return json;
+  std::string out;
+  out.reserve(json.size());
+  for (size_t i = 0; i < json.size();) {
+    const size_t length = utf8_sequence_length(json, i);
+    const char32_t c = utf8_decode(json, i);
+    if (c == '\n' || is_plain_character(c)) {
+      out.append(json, i, length);
+    } else if (c < 0x10000) {
+      out += fmt::format("\\u{:04x}", static_cast<uint32_t>(c));
+    } else {  // a pair of surrogates
+      const uint32_t rest = static_cast<uint32_t>(c) - 0x10000;
+      out += fmt::format("\\u{:04x}\\u{:04x}", 0xd800 + (rest >> 10), 0xdc00 + (rest & 0x3ff));
+    }
+    i += length;
+  }
+  return out;
+}
+
 std::string describe_json(const Json& value) {
   if (value.is_object()) return "an object";
   if (value.is_array()) return fmt::format("a list of {}", value.size());

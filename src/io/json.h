@@ -34,10 +34,15 @@ Json parse_json(std::string_view text, const std::string& where, const JsonLimit
 // Errors  as parse_json, and those of read_file (io/file.h)
 Json read_json_file(const std::string& path, const JsonLimits& limits = {});
 
-// One line of JSON. Strings that are not UTF-8 (a file's name, say) get U+FFFD for what is not.
+// JSON text with \u escapes for the characters in it that are not plain (base/utf8.h), which it may hold in strings
+// only.
+std::string escape_json(std::string json);
+
+// One line of JSON. Strings that are not UTF-8 (a file's name, say) get U+FFFD for what is not. Safe to print on a
+// terminal, and the same value to whatever reads it.
 template <typename AnyJson>
 std::string dump_json(const AnyJson& value, int indent = -1) {
-  return value.dump(indent, ' ', false, AnyJson::error_handler_t::replace);
+  return escape_json(value.dump(indent, ' ', false, AnyJson::error_handler_t::replace));
 }
 
 // A JSON value cut to fit an error message: strings, numbers and literals as they are, "an object", "a list of 3".

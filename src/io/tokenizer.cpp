@@ -17,7 +17,8 @@ namespace eps {
 struct Tokenizer::Impl {
   explicit Impl(const JsonObject& json);
 
-  void encode(std::string_view text, std::vector<int32_t>& ids) const;
+  void encode(std::string_view text, size_t max_ids, const std::function<bool()>& keep_going,
+              std::vector<int32_t>& ids) const;
   // The token that decoding sees for `id`; nothing when there is none, or when it is special and those are skipped.
   std::optional<std::string_view> decodable(int32_t id, bool skip_special_tokens) const;
 
@@ -52,27 +53,58 @@ Tokenizer::Impl::Impl(const JsonObject& json)
   if (const auto part = json.optional_child("decoder")) decoder = tok::Decoder(*part);
 }
 
-void Tokenizer::Impl::encode(std::string_view text, std::vector<int32_t>& ids) const {
-  tok::RegexScratch scratch;
-  std::vector<tok::Piece> pieces = added.split_and_normalize(text, normalizers, scratch);
-  for (const auto& pre_tokenizer : pre_tokenizers) {
-    std::vector<tok::Piece> parts;
-    parts.reserve(pieces.size());
-    for (tok::Piece& piece : pieces) {
-      if (piece.id != tok::Piece::kNoId) {
-        parts.push_back(std::move(piece));
-      } else {
-        pre_tokenizer->split(std::move(piece), scratch, parts);
-      }
+namespace {
+
+// Sends the parts of a text through the pre-tokenizers to BPE, each part through all of them before the next.
+class PartEncoder {
+ public:
+  PartEncoder(const tok::PreTokenizers& pre_tokenizers, const tok::BpeModel& model, size_t max_ids,
+              const std::function<bool()>& keep_going, tok::Workspace& workspace, std::vector<int32_t>& ids)
+      : pre_tokenizers_(pre_tokenizers),
+        model_(model),
+        max_ids_(max_ids),
+        keep_going_(keep_going),
+        workspace_(workspace),
+        ids_(ids) {}
+
+  // False once there are more ids than wanted, or the caller wants no more. The recursion is at most tok::kMaxStages
+  // deep.
+  bool encode(const tok::Part& part, size_t stage = 0) {
+    if (stage < pre_tokenizers_.size()) {
+      return pre_tokenizers_[stage]->split(
+          part, workspace_, [this, stage](const tok::Part& smaller) { return encode(smaller, stage + 1); });
     }
-    pieces = std::move(parts);
+    model_.encode(part.text, max_ids_, scratch_, ids_);
+    if (keep_going_ && ++num_parts_ % kPartsPerQuestion == 0 && !keep_going_()) return false;
+    return ids_.size() <= max_ids_;
   }
-  for (const tok::Piece& piece : pieces) {
+
+ private:
+  static constexpr size_t kPartsPerQuestion = 4096;
+
+  const tok::PreTokenizers& pre_tokenizers_;
+  const tok::BpeModel& model_;
+  size_t max_ids_;
+  const std::function<bool()>& keep_going_;
+  size_t num_parts_ = 0;
+  tok::Workspace& workspace_;
+  std::vector<int32_t>& ids_;
+  tok::BpeModel::Scratch scratch_;
+};
+
+}  // namespace
+
+void Tokenizer::Impl::encode(std::string_view text, size_t max_ids, const std::function<bool()>& keep_going,
+                             std::vector<int32_t>& ids) const {
+  tok::Workspace workspace(tok::Budget::for_text(text.size(), "text to encode"));
+  PartEncoder encoder(pre_tokenizers, model, max_ids, keep_going, workspace, ids);
+  for (const tok::Piece& piece : added.split_and_normalize(text, normalizers, workspace)) {
     if (piece.id != tok::Piece::kNoId) {
       ids.push_back(piece.id);
-    } else {
-      model.encode(piece.text, ids);
+    } else if (!encoder.encode(piece.part())) {
+      return;
     }
+    if (ids.size() > max_ids) return;
   }
 }
 
@@ -98,7 +130,8 @@ Tokenizer Tokenizer::from_json(std::string_view text, const std::string& where) 
 
 Tokenizer Tokenizer::from_object(const JsonObject& json) { return Tokenizer(std::make_shared<const Impl>(json)); }
 
-std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
+std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_tokens, size_t max_ids,
+                                       const std::function<bool()>& keep_going) const {
   if (const size_t bad = utf8_find_invalid(text); bad != std::string_view::npos) {
     fail(ErrorKind::kInput, "text to encode",
          {fmt::format("not valid UTF-8 at byte {}", bad),
@@ -107,7 +140,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_t
   }
   std::vector<int32_t> ids;
   if (add_special_tokens) ids = impl_->post_processor.prefix();
-  impl_->encode(text, ids);
+  impl_->encode(text, max_ids, keep_going, ids);
   if (add_special_tokens) {
     const std::vector<int32_t>& suffix = impl_->post_processor.suffix();
     ids.insert(ids.end(), suffix.begin(), suffix.end());

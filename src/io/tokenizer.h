@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -27,10 +28,21 @@ class Tokenizer {
   // `add_special_tokens`: with what the post-processor puts around a text, such as a token for its beginning. Special
   // tokens that are written out in the text become their ids in any case.
   //
-  // Errors  kInput when `text` is not UTF-8 (with the offset of the first bad byte)
-  std::vector<int32_t> encode(std::string_view text, bool add_special_tokens) const;
+  // Stops once there are more than `max_ids`, so that a text that cannot fit a context is known to be too long before
+  // all of it has been encoded: the result is then some beginning of the text's ids, with more than `max_ids` of them.
+  // `keep_going`, where there is one, is asked every few milliseconds; after a no, too, the result is a beginning.
+  //
+  // Cost    O(n log n) time and O(n) memory in the bytes of the text, whatever the text and the tokenizer.json are; the
+  //         files in tokenizer/ say why
+  // Errors  kInput when `text` is not UTF-8 (with the offset of the first bad byte), when a pattern of the tokenizer
+  //         takes too many steps on it, or when more text is made of it than is sane (tokenizer/workspace.h)
+  std::vector<int32_t> encode(std::string_view text, bool add_special_tokens, size_t max_ids = SIZE_MAX,
+                              const std::function<bool()>& keep_going = {}) const;
 
   // Ids without a token are passed over. Always valid UTF-8: what is not becomes U+FFFD.
+  //
+  // Cost    O(n) in the bytes of the tokens
+  // Errors  kInput when more text is made of the tokens than is sane
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens) const;
 
   // One more than the largest id.
@@ -59,6 +71,8 @@ class StreamDecoder {
 
   // The text that is certain now and was not before; often empty. Text spelled in byte tokens (<0x..>) is certain only
   // once the run of them ends, since one bad byte spoils all of the run.
+  //
+  // Errors  as Tokenizer::decode
   std::string push(int32_t id);
   // What was held back. The decoder is then ready for another text.
   std::string flush();

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <iterator>
 
+#include "base/utf8.h"
+
 namespace eps {
 namespace {
 
@@ -47,19 +49,18 @@ std::string to_string(Color color) { return fmt::format("#{:02x}{:02x}{:02x}", c
 
 std::string escape_xml(std::string_view text) {
   std::string out;
-  for (const char c : text) {
+  for (size_t i = 0; i < text.size();) {
+    const size_t length = utf8_sequence_length(text, i);
+    const char32_t c = length == 0 ? U'\uFFFD' : utf8_decode(text, i);
+    i += length == 0 ? 1 : length;
     switch (c) {
       case '&': out += "&amp;"; break;
       case '<': out += "&lt;"; break;
       case '>': out += "&gt;"; break;
       case '"': out += "&quot;"; break;
       case '\'': out += "&#39;"; break;
-      default:
-        if (static_cast<unsigned char>(c) < 0x20 && c != '\t' && c != '\n') {
-          out += "\uFFFD";
-        } else {
-          out += c;
-        }
+      // XML allows neither most control characters, escaped or not, nor U+FFFE and U+FFFF, nor bytes that are no UTF-8.
+      default: utf8_append(out, c == '\t' || c == '\n' || is_plain_character(c) ? c : U'\uFFFD');
     }
   }
   return out;

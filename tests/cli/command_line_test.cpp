@@ -10,7 +10,10 @@
 #include <fstream>
 #include <string>
 #include <thread>
+#include <vector>
 
+#include "base/error.h"
+#include "base/utf8.h"
 #include "engine/profile_lookup.h"
 #include "io/file.h"
 #include "io/json.h"
@@ -227,6 +230,65 @@ TEST_F(CommandLine, TuneWritesAProfileThatReadsBack) {
   EXPECT_EQ(load_profile(path("cpu.json")).name, "cpu");
   for (const char* word : {"32 x 64", "GFLOP/s", "attention", "--profile "}) {
     EXPECT_NE(r.out.find(word), std::string::npos) << word << "\n" << r.out;
+  }
+}
+
+// Names in files and flags come from others: nothing in them may move the cursor, hide text or turn it around.
+TEST_F(CommandLine, NothingFromFilesOrFlagsCommandsTheTerminal) {
+  const std::string evil = "\x1b[2J\u009b31m\u202e\u200b\u2028";
+  const auto expect_plain = [](const std::string& text, const std::string& what) {
+    ASSERT_EQ(utf8_find_invalid(text), std::string::npos) << what;
+    for (size_t at = 0; at < text.size(); at += utf8_sequence_length(text, at)) {
+      ASSERT_TRUE(text[at] == '\n' || is_plain_character(utf8_decode(text, at)))
+          << what << ": " << printable(text, 2000);
+    }
+  };
+  Json profile = read_json_file(std::string(EPSMOE_SOURCE_DIR) + "/src/report/profiles/cpu.json");
+  for (const char* key : {"name", "device", "origin"}) profile[key] = evil + "\n" + key;
+  std::ofstream(path("evil.json")) << profile.dump();
+  fs::copy(kModel, path(evil));
+  std::ofstream(path("config.toml")) << "[generate]\n\"" << evil << "\" = 1\n";
+  const std::string with_profile = " --profile " + path("evil.json");
+  const std::vector<std::string> commands = {"plan -m deepseek-v2 --ep 2 --tokens 64" + with_profile,
+                                             "plan -m deepseek-v2 --ep 2 --tokens 64 --json" + with_profile,
+                                             "plan --ep 2 --tokens 64 -m '" + path(evil) + "'",
+                                             "simulate -m deepseek-v2 --ep 2" + with_profile,
+                                             "simulate -m deepseek-v2 --ep 2 --json" + with_profile,
+                                             "inspect -m '" + path(evil) + "'",
+                                             "inspect --json -m '" + path(evil) + "'",
+                                             "bench gemm --tokens 16 -m '" + path(evil) + "'" + with_profile,
+                                             "bench sweep -p 8 -n 0 -r 1 -m '" + path(evil) + "'",
+                                             "bench sweep -p 8 -n 0 -r 1 -o csv -m '" + path(evil) + "'",
+                                             "generate --max-tokens 1 -p a -m '" + path(evil) + "'" + with_profile,
+                                             "generate --max-tokens 1 --json -p '" + evil + "' -m " + kModel,
+                                             "generate -p a -m '/nowhere/" + evil + "'",
+                                             "generate -p a -m " + kModel + " --profile '" + evil + "'",
+                                             "generate -p a -m " + kModel + " --trace '/nowhere/" + evil + "'",
+                                             "generate -p a -m " + kModel + " --eps-pipeline '" + evil + "'",
+                                             "generate --'" + evil + "'",
+                                             "--config " + path("config.toml") + " generate",
+                                             "'" + evil + "'"};
+  for (const std::string& command : commands) {
+    const Result r = run(command);
+    expect_plain(r.out, command);
+    expect_plain(r.err, command);
+    EXPECT_FALSE(r.out.empty() && r.err.empty()) << command;
+  }
+  run("plan -m deepseek-v2 --ep 2 --tokens 64 --svg " + path("plan.svg") + with_profile);
+  const std::string svg = read_file(path("plan.svg"), 1 << 24);
+  EXPECT_NE(svg.find("<svg"), std::string::npos) << svg.substr(0, 100);
+  expect_plain(svg, "SVG");
+  // A line of the head is a line, whatever the names are.
+  const Result plan = run(commands.front());
+  EXPECT_EQ(plan.exit_code, 0) << plan.err;
+  EXPECT_NE(plan.out.find("\\x1b[2J\\u009b31m\\u202e\\u200b\\u2028\\x0aname"), std::string::npos) << plan.out;
+}
+
+// What a tokenizer or a prompt costs is bounded by their sizes (tests/io/tokenizer_bounds_test.cpp).
+TEST_F(CommandLine, PromptsThatCannotFitAreRefusedEarly) {
+  for (const size_t size : {size_t{20'000}, size_t{250'000}, size_t{50'000'000}}) {
+    std::ofstream(path("prompt")) << std::string(size, 'a');
+    expect_refused("generate -m " + kModel + " -f " + path("prompt"), "does not leave room");
   }
 }
 

@@ -192,5 +192,14 @@ TEST(JsonObject, RefusesATopThatIsNoObject) {
   expect_input_error([&] { JsonObject(list, "config.json"); }, {"config.json: the content: got a list of 2"});
 }
 
+TEST(Json, DumpsNothingThatATerminalObeys) {
+  const std::string text = "\x1b[31m\x7f\u009b\u202e\u200b\U000e0041 é 中 🙂 \\ \"";
+  const std::string line = dump_json(Json{{"key", text}});
+  EXPECT_EQ(line, R"({"key":"\u001b[31m\u007f\u009b\u202e\u200b\udb40\udc41 é 中 🙂 \\ \""})");
+  EXPECT_EQ(parse_json(line, "test").at("key").get<std::string>(), text);
+  EXPECT_EQ(dump_json(Json{{"\u202e", 1}}, 2), "{\n  \"\\u202e\": 1\n}");
+  EXPECT_EQ(dump_json(Json("\xff")), "\"\ufffd\"");
+}
+
 }  // namespace
 }  // namespace eps

@@ -1,7 +1,11 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
 #include "io/tokenizer/regex.h"
 
 #include <gtest/gtest.h>
+#include <pcre2.h>
 
+#include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -240,6 +244,101 @@ TEST(Regex, RefusesWhatItCannotTranslate) {
   }
 }
 
+// Matches from left to right by PCRE2 as it is, which sees the whole text each time.
+std::vector<std::pair<size_t, size_t>> matches_of_pcre2(const std::string& pattern, std::string_view text) {
+  int error = 0;
+  PCRE2_SIZE offset = 0;
+  const std::string translated = onig_to_pcre2(pattern, "test");
+  const std::unique_ptr<pcre2_code, decltype(&pcre2_code_free)> code(
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &error, &offset, nullptr),
+      pcre2_code_free);
+  const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(pcre2_match_data_create(1, nullptr),
+                                                                                 pcre2_match_data_free);
+  std::vector<std::pair<size_t, size_t>> found;
+  size_t from = 0;
+  while (from <= text.size() && pcre2_match(code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from, 0,
+                                            data.get(), nullptr) >= 0) {
+    const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(data.get());
+    const bool again = bounds[0] == bounds[1] && !found.empty() && found.back().second == bounds[1];
+    if (!again) found.emplace_back(bounds[0], bounds[1]);
+    from = bounds[1];
+    if (again) from += from < text.size() ? utf8_sequence_length(text, from) : 1;
+  }
+  return found;
+}
+
+// Searches see a window of the text at a time. Runs of all lengths around that of the window, at all places in it.
+TEST(Regex, WindowsGiveWhatTheWholeTextDoes) {
+  const std::vector<std::string> patterns = {
+      R"('(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)",
+      R"((?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+      R"(\d{1,3}(?=(?:\d{3})*\b))",
+      R"([\r\n])",
+      "a(?=.*b)",
+      "a(?!.*b)",
+      "(?<=ab)a+",
+      "(?<!a)1+$",
+      "^a*",
+      "$",
+      "a*$",
+      "a*",
+      "(?:)",
+      R"(\b)",
+      R"(\B)",
+      R"(\z)",
+      R"(a|\Z)",
+      "(?:ab?)+1",
+      "é+|中",
+      ".*",
+      ".+b",
+      R"([^\n]{300})",
+      "a{100}",
+      R"((?m:.)*\z)"};
+  const std::vector<std::string> letters = {"a", "b", "ab", "1", " ", "\n", "é", "中", "🙂", "'s", "-"};
+  std::mt19937 random(7);
+  for (const std::string& pattern : patterns) {
+    const Regex regex(pattern, "test");
+    for (int round = 0; round < 30; ++round) {
+      std::string text;
+      const size_t length = random() % 1500;
+      while (text.size() < length) {
+        const std::string& letter = letters[random() % letters.size()];
+        const size_t times = random() % 12 == 0 ? 200 + random() % 120 : 1 + random() % 4;
+        for (size_t i = 0; i < times; ++i) text += letter;
+      }
+      RegexScratch scratch;
+      std::vector<Span> spans;
+      regex.find_all(text, scratch, spans);
+      std::vector<std::pair<size_t, size_t>> found;
+      for (const Span& span : spans) {
+        if (span.is_match) found.emplace_back(span.begin, span.end);
+      }
+      if (text.empty()) continue;  // one span that is no match, by definition
+      ASSERT_EQ(found, matches_of_pcre2(pattern, text)) << pattern << "\n" << printable(text, 2000);
+    }
+  }
+}
+
+TEST(Regex, SinksMayMatchWithTheSameScratch) {
+  const Regex words("[a-z]+", "test");
+  const Regex letters("[a-z]", "test");
+  RegexScratch scratch;
+  std::string out;
+  const bool all = words.for_each_span("ab cd", scratch, [&](const Span& word) {
+    out += word.is_match ? "[" : "(";
+    letters.for_each_span(std::string_view("ab cd").substr(word.begin, word.end - word.begin), scratch,
+                          [&](const Span& letter) {
+                            out += letter.is_match ? "x" : "_";
+                            return true;
+                          });
+    return true;
+  });
+  EXPECT_TRUE(all);
+  EXPECT_EQ(out, "[xx(_[xx");
+  EXPECT_FALSE(words.for_each_span("ab cd", scratch, [](const Span&) { return false; }));
+}
+
 TEST(Regex, GivesUpOnExponentialPatterns) {
   const Regex regex("(?:a|aa)+$", "test");
   RegexScratch scratch;
@@ -255,9 +354,15 @@ TEST(Regex, MegabytesOfWhitespaceAreNoProblem) {
   EXPECT_EQ(matches(R"(\s*[\r\n]+|\s+(?!\S)|\s+)", text).size(), 2U);
 }
 
-std::string join(const std::vector<Span>& spans, std::string_view text) {
+std::string merged(const std::vector<Span>& spans, SplitBehavior behavior, std::string_view text) {
   std::string out;
-  for (const Span& span : spans) out += fmt::format("[{}]", text.substr(span.begin, span.end - span.begin));
+  const auto append = [&](const Span& span) {
+    out += fmt::format("[{}]", text.substr(span.begin, span.end - span.begin));
+    return true;
+  };
+  SpanMerger merger(behavior, append);
+  for (const Span& span : spans) EXPECT_TRUE(merger.add(span));
+  EXPECT_TRUE(merger.finish());
   return out;
 }
 
@@ -266,7 +371,7 @@ TEST(SplitBehavior, TreatsMatchesAsNamed) {
   RegexScratch scratch;
   std::vector<Span> spans;
   Regex("-", "test").find_all(text, scratch, spans);
-  const auto split = [&](SplitBehavior behavior) { return join(apply_behavior(spans, behavior), text); };
+  const auto split = [&](SplitBehavior behavior) { return merged(spans, behavior, text); };
   EXPECT_EQ(split(SplitBehavior::kRemoved), "[the][final][countdown]");
   EXPECT_EQ(split(SplitBehavior::kIsolated), "[the][-][final][-][-][countdown]");
   EXPECT_EQ(split(SplitBehavior::kMergedWithPrevious), "[the-][final-][-][countdown]");

@@ -121,5 +121,12 @@ TEST(CandidateList, BestVariantOfEachKindTheChosenFirst) {
   EXPECT_EQ(wire_text({DType::kF8E4M3, DType::kBF16}), "fp8/bf16");
 }
 
+TEST(Svg, TextIsValidXmlWhateverNamesHold) {
+  EXPECT_EQ(escape_xml("a<b>&\"'"), "a&lt;b&gt;&amp;&quot;&#39;");
+  EXPECT_EQ(escape_xml("\x1b[31m\u009b\u202e\r"), "\ufffd[31m\ufffd\ufffd\ufffd");
+  EXPECT_EQ(escape_xml("\xff\xed\xa0\x80\xef\xbf\xbe\xef\xbf\xbf"), "\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd");
+  EXPECT_EQ(escape_xml("é 中\n\t🙂"), "é 中\n\t🙂");
+}
+
 }  // namespace
 }  // namespace eps

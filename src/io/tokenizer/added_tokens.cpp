@@ -5,28 +5,25 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "io/tokenizer/unicode.h"
+#include "io/tokenizer/workspace.h"
 
 namespace eps::tok {
 namespace {
 
-std::string normalize(std::string_view text, const Normalizers& normalizers, RegexScratch& scratch) {
+// Real vocabularies have a few thousand added tokens of a few bytes. The automaton takes 24 bytes for each of theirs.
+constexpr size_t kMaxAddedBytes = size_t{4} << 20;
+
+std::string normalize(std::string_view text, const Normalizers& normalizers, Workspace& workspace) {
   Piece piece;
   piece.text = std::string(text);
-  for (const auto& normalizer : normalizers) normalizer->apply(piece, scratch);
+  for (const auto& normalizer : normalizers) normalizer->apply(piece, workspace);
   return piece.text;
 }
 
-// Start of the character that ends at `end`.
-size_t character_before(std::string_view text, size_t end) {
-  do {
-    --end;
-  } while ((static_cast<unsigned char>(text[end]) & 0xc0) == 0x80);
-  return end;
-}
-
-size_t skip_spaces_back(std::string_view text, size_t end) {
-  while (end > 0) {
-    const size_t before = character_before(text, end);
+// Not further back than `floor`, which is the start of a character.
+size_t skip_spaces_back(std::string_view text, size_t end, size_t floor) {
+  while (end > floor) {
+    const size_t before = utf8_character_before(text, end);
     if (!is_whitespace(utf8_decode(text, before))) break;
     end = before;
   }
@@ -39,39 +36,38 @@ size_t skip_spaces(std::string_view text, size_t begin) {
 }
 
 bool stands_alone(std::string_view text, size_t begin, size_t end) {
-  if (begin > 0 && is_word(utf8_decode(text, character_before(text, begin)))) return false;
+  if (begin > 0 && is_word(utf8_decode(text, utf8_character_before(text, begin)))) return false;
   return end == text.size() || !is_word(utf8_decode(text, end));
 }
 
 }  // namespace
 
-bool TokenTrie::insert(std::string_view text, int32_t id) {
-  uint32_t node = 0;
-  for (const char byte : text) {
-    const auto next = static_cast<uint32_t>(nodes_.size());
-    const auto [it, added] = nodes_[node].next.try_emplace(static_cast<unsigned char>(byte), next);
-    node = it->second;
-    if (added) nodes_.emplace_back();
-  }
-  if (node == 0 || nodes_[node].id != Piece::kNoId) return false;
-  nodes_[node].id = id;
-  return true;
-}
-
-std::optional<TokenTrie::Match> TokenTrie::longest_at(std::string_view text, size_t pos) const {
-  std::optional<Match> best;
-  uint32_t node = 0;
-  for (size_t i = pos; i < text.size(); ++i) {
-    const auto it = nodes_[node].next.find(static_cast<unsigned char>(text[i]));
-    if (it == nodes_[node].next.end()) break;
-    node = it->second;
-    if (nodes_[node].id != Piece::kNoId) best = {nodes_[node].id, i + 1 - pos};
-  }
-  return best;
-}
-
 AddedTokens::AddedTokens(const std::vector<JsonObject>& json, const BpeModel& model, const Normalizers& normalizers) {
-  RegexScratch scratch;
+  read(json, model, normalizers);
+  std::set<std::string_view> seen[2];
+  std::vector<TokenMatcher::Pattern> patterns[2];
+  size_t bytes = 0;
+  for (const auto& [id, token] : tokens_) {
+    if (token.decoded.empty() || !seen[token.normalized ? 1 : 0].insert(token.decoded).second) {
+      fail(ErrorKind::kInput, json.front().where(),
+           {"an added token normalizes to nothing or to the text of another", token.content, {}, {}});
+    }
+    patterns[token.normalized ? 1 : 0].push_back({token.decoded, id});
+    bytes += token.decoded.size();
+    if (bytes > kMaxAddedBytes) {
+      fail(ErrorKind::kInput, json.front().where(),
+           {"the added tokens are too long", {}, fmt::format("at most {} bytes in all", kMaxAddedBytes), {}});
+    }
+  }
+  raw_ = TokenMatcher(std::move(patterns[0]));
+  normalized_ = TokenMatcher(std::move(patterns[1]));
+}
+
+void AddedTokens::read(const std::vector<JsonObject>& json, const BpeModel& model, const Normalizers& normalizers) {
+  if (json.empty()) return;
+  size_t bytes = 0;
+  for (const JsonObject& entry : json) bytes += entry.get<std::string>("content").size();
+  Workspace workspace(Budget::for_text(bytes, json.front().where()));
   int32_t next_id = model.num_tokens();
   for (const JsonObject& entry : json) {
     AddedToken token;
@@ -90,21 +86,15 @@ AddedTokens::AddedTokens(const std::vector<JsonObject>& json, const BpeModel& mo
       // The reference takes its own id over the declared one and only warns; the embedding row would be a wrong one.
       entry.reject("id", fmt::format("{} ({})", id, known ? "its id in the vocabulary" : "the next free one"));
     }
-    token.decoded = token.normalized ? normalize(token.content, normalizers, scratch) : token.content;
+    token.decoded = token.normalized ? normalize(token.content, normalizers, workspace) : token.content;
     ids_[token.content] = id;
     if (token.special) special_.insert(token.content);
     tokens_[id] = std::move(token);
   }
-  for (const auto& [id, token] : tokens_) {
-    if (!(token.normalized ? normalized_ : raw_).insert(token.decoded, id)) {
-      fail(ErrorKind::kInput, json.front().where(),
-           {"an added token normalizes to nothing or to the text of another", token.content, {}, {}});
-    }
-  }
 }
 
 std::optional<int32_t> AddedTokens::token_to_id(std::string_view content) const {
-  const auto it = ids_.find(std::string(content));
+  const auto it = ids_.find(content);
   return it == ids_.end() ? std::nullopt : std::optional(it->second);
 }
 
@@ -114,51 +104,64 @@ const AddedToken* AddedTokens::find(int32_t id) const {
 }
 
 std::vector<Piece> AddedTokens::split_and_normalize(std::string_view text, const Normalizers& normalizers,
-                                                    RegexScratch& scratch) const {
+                                                    Workspace& workspace) const {
   Piece whole;
   whole.text = std::string(text);
   whole.at_start = true;
   whole.start_bytes = text.empty() ? 0 : utf8_sequence_length(text, 0);
   std::vector<Piece> raw;
-  cut(whole, raw_, raw);
+  cut(std::move(whole), raw_, raw);
   std::vector<Piece> pieces;
   for (Piece& piece : raw) {
     if (piece.id != Piece::kNoId) {
       pieces.push_back(std::move(piece));
       continue;
     }
-    for (const auto& normalizer : normalizers) normalizer->apply(piece, scratch);
-    cut(piece, normalized_, pieces);
+    for (const auto& normalizer : normalizers) normalizer->apply(piece, workspace);
+    cut(std::move(piece), normalized_, pieces);
   }
   return pieces;
 }
 
-void AddedTokens::cut(const Piece& piece, const TokenTrie& trie, std::vector<Piece>& out) const {
+// The reference goes on looking right behind a match, also where the whitespace that the match took along (rstrip)
+// reaches further, and single-word tokens that do not stand alone hide what begins within them.
+//
+// Whitespace is scanned back no further than to the end of the match before, and forward once for each run of it, so
+// that a text in which every character is a match that strips takes linear time.
+void AddedTokens::cut(Piece piece, const TokenMatcher& matcher, std::vector<Piece>& out) const {
+  if (matcher.empty()) {
+    if (!piece.text.empty()) out.push_back(std::move(piece));
+    return;
+  }
   const std::string_view text = piece.text;
-  const auto emit = [&](size_t begin, size_t end, int32_t id) {
-    if (begin >= end) return;
-    out.push_back(piece.slice(begin, end));
-    out.back().id = id;
-  };
+  const std::vector<TokenMatcher::Match> matches = matcher.longest_at_each(text);
   size_t covered = 0;
-  for (size_t pos = 0; !trie.empty() && pos < text.size();) {
-    const auto match = trie.longest_at(text, pos);
-    if (!match) {
-      ++pos;
-      continue;
-    }
+  size_t pos = 0;
+  size_t spaces_begin = 0;  // the run of whitespace scanned last
+  size_t spaces_end = 0;
+  for (auto match = matches.rbegin(); match != matches.rend(); ++match) {
+    if (match->begin < pos) continue;
     const AddedToken& token = tokens_.at(match->id);
-    size_t begin = pos;
-    size_t end = pos + match->length;
+    size_t begin = match->begin;
+    size_t end = begin + match->length;
     pos = end;
     if (token.single_word && !stands_alone(text, begin, end)) continue;
-    if (token.lstrip) begin = std::max(skip_spaces_back(text, begin), covered);
-    if (token.rstrip) end = skip_spaces(text, end);
-    emit(covered, begin, Piece::kNoId);
-    emit(begin, end, match->id);
+    if (token.lstrip) begin = std::max(skip_spaces_back(text, begin, covered), covered);
+    if (token.rstrip) {
+      if (end < spaces_begin || end >= spaces_end) {
+        spaces_begin = end;
+        spaces_end = skip_spaces(text, end);
+      }
+      end = spaces_end;
+    }
+    if (covered < begin) out.emplace_back(piece.part().slice(covered, begin));
+    if (begin < end) {
+      out.emplace_back();
+      out.back().id = match->id;
+    }
     covered = end;
   }
-  emit(covered, text.size(), Piece::kNoId);
+  if (covered < text.size()) out.emplace_back(piece.part().slice(covered, text.size()));
 }
 
 }  // namespace eps::tok

@@ -1,8 +1,8 @@
 #include "io/tokenizer/bpe.h"
 
 #include <algorithm>
-#include <bit>
-#include <queue>
+#include <functional>
+#include <utility>
 
 #include "base/error.h"
 #include "base/utf8.h"
@@ -10,52 +10,10 @@
 namespace eps::tok {
 namespace {
 
-constexpr uint64_t kEmptyKey = ~uint64_t{0};  // ids are not negative, so that no pair has this key
-
-uint64_t pair_key(int32_t left, int32_t right) {
-  return static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right);
-}
-
-// A merge that could be done: of the symbol at `position` with the one after it. Lowest rank first, then leftmost.
-struct Candidate {
-  int32_t rank;
-  uint32_t position;
-  int32_t id;
-  bool operator>(const Candidate& other) const {
-    return rank != other.rank ? rank > other.rank : position > other.position;
-  }
-};
-
-// The symbols of a piece as a doubly linked list over their first positions.
-struct Symbol {
-  static constexpr uint32_t kNone = UINT32_MAX;
-  int32_t id;
-  uint32_t prev;
-  uint32_t next;
-  bool merged_away;
-};
+// Longer runs than this, of characters that are all parts of tokens with their neighbors, are no text.
+constexpr size_t kMaxRun = size_t{1} << 28;
 
 }  // namespace
-
-MergeTable::MergeTable(size_t num_merges)
-    : slots_(std::bit_ceil(2 * num_merges + 1), Slot{kEmptyKey, {}}), mask_(slots_.size() - 1) {}
-
-size_t MergeTable::slot_of(uint64_t key) const {
-  // Fibonacci hashing; the high bits are the well-mixed ones.
-  size_t slot = static_cast<size_t>((key * 0x9e3779b97f4a7c15ULL) >> 20) & mask_;
-  while (slots_[slot].key != kEmptyKey && slots_[slot].key != key) slot = (slot + 1) & mask_;
-  return slot;
-}
-
-void MergeTable::insert(int32_t left, int32_t right, Merge merge) {
-  const uint64_t key = pair_key(left, right);
-  slots_[slot_of(key)] = {key, merge};
-}
-
-const MergeTable::Merge* MergeTable::find(int32_t left, int32_t right) const {
-  const Slot& slot = slots_[slot_of(pair_key(left, right))];
-  return slot.key == kEmptyKey ? nullptr : &slot.merge;
-}
 
 std::optional<int32_t> BpeModel::token_to_id(std::string_view token) const {
   const auto it = ids_.find(token);
@@ -73,7 +31,7 @@ int32_t BpeModel::character_id(std::string_view character) const {
   return it == ids_.end() ? kAbsent : it->second;
 }
 
-void BpeModel::encode(std::string_view piece, std::vector<int32_t>& ids) const {
+void BpeModel::encode(std::string_view piece, size_t max_ids, Scratch& scratch, std::vector<int32_t>& ids) const {
   if (piece.empty()) return;
   if (ignore_merges_) {
     if (const auto it = ids_.find(piece); it != ids_.end()) {
@@ -81,14 +39,26 @@ void BpeModel::encode(std::string_view piece, std::vector<int32_t>& ids) const {
       return;
     }
   }
-  std::vector<int32_t> symbols;
-  symbols.reserve(piece.size());
-  initial_symbols(piece, symbols);
-  merge(symbols, ids);
+  // No merge crosses a place between two characters that stand side by side in no token that merges make: what is left
+  // and right of it can be merged by itself. Where there is no pre-tokenizer, that saves a long text from being merged
+  // as a whole, jumping about in memory.
+  std::vector<int32_t>& run = scratch.run;
+  run.clear();
+  initial_symbols(piece, [&](int32_t symbol) {
+    if (!run.empty() && !can_join(run.back(), symbol)) {
+      merge(scratch, ids);
+      run.clear();
+      if (ids.size() > max_ids) return false;
+    }
+    run.push_back(symbol);
+    return true;
+  });
+  merge(scratch, ids);
 }
 
-// One symbol a character; for characters the vocabulary lacks their bytes, else the unknown token, else nothing.
-void BpeModel::initial_symbols(std::string_view piece, std::vector<int32_t>& symbols) const {
+// One symbol a character; for characters the vocabulary lacks their bytes, else the unknown token, else nothing. Until
+// the sink says false.
+void BpeModel::initial_symbols(std::string_view piece, FunctionRef<bool(int32_t)> sink) const {
   // An unknown token waits here for more to fuse with. Falling back to bytes does not end its waiting: that is how the
   // reference behaves, and ids have to be the same.
   bool unk_waits = false;
@@ -96,15 +66,16 @@ void BpeModel::initial_symbols(std::string_view piece, std::vector<int32_t>& sym
     const std::string_view character = piece.substr(i, utf8_sequence_length(piece, i));
     i += character.size();
     if (const int32_t id = character_id(character); id != kAbsent) {
-      if (unk_waits) symbols.push_back(unk_id_);
-      unk_waits = false;
-      symbols.push_back(id);
+      if (std::exchange(unk_waits, false) && !sink(unk_id_)) return;
+      if (!sink(id)) return;
       continue;
     }
     if (byte_fallback_) {
       const auto byte_id = [this](char byte) { return byte_ids_[static_cast<unsigned char>(byte)]; };
       if (std::ranges::none_of(character, [&](char byte) { return byte_id(byte) == kAbsent; })) {
-        std::ranges::transform(character, std::back_inserter(symbols), byte_id);
+        for (const char byte : character) {
+          if (!sink(byte_id(byte))) return;
+        }
         continue;
       }
     }
@@ -113,51 +84,63 @@ void BpeModel::initial_symbols(std::string_view piece, std::vector<int32_t>& sym
       fail(ErrorKind::kInput, where_,
            {"the text needs the unknown token, which the vocabulary does not hold", unk_token_, {}, {}});
     }
-    if (unk_waits && !fuse_unk_) symbols.push_back(unk_id_);
+    if (unk_waits && !fuse_unk_ && !sink(unk_id_)) return;
     unk_waits = true;
   }
-  if (unk_waits) symbols.push_back(unk_id_);
+  if (unk_waits) sink(unk_id_);
 }
 
-void BpeModel::merge(const std::vector<int32_t>& input, std::vector<int32_t>& ids) const {
+void BpeModel::merge(Scratch& scratch, std::vector<int32_t>& ids) const {
+  const std::vector<int32_t>& input = scratch.run;
   if (input.size() < 2) {
     ids.insert(ids.end(), input.begin(), input.end());
     return;
   }
-  const auto count = static_cast<uint32_t>(input.size());
-  std::vector<Symbol> symbols(count);
-  std::vector<Candidate> found;
-  for (uint32_t i = 0; i < count; ++i) {
-    symbols[i] = {input[i], i == 0 ? Symbol::kNone : i - 1, i + 1 == count ? Symbol::kNone : i + 1, false};
-    if (i + 1 == count) break;
-    if (const MergeTable::Merge* m = merges_.find(input[i], input[i + 1])) found.push_back({m->rank, i, m->id});
+  if (input.size() > kMaxRun) {
+    fail(ErrorKind::kInput, "text to encode",
+         {"a word is too long", fmt::format("{} characters", input.size()), fmt::format("at most {}", kMaxRun), {}});
   }
-  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue(std::greater<>{}, std::move(found));
+  const auto count = static_cast<uint32_t>(input.size());
+  std::vector<BpeSymbol>& symbols = scratch.symbols;
+  std::vector<BpeCandidate>& queue = scratch.queue;
+  symbols.resize(count);
+  queue.clear();
+  for (uint32_t i = 0; i < count; ++i) {
+    symbols[i] = {input[i], i == 0 ? BpeSymbol::kNone : i - 1, i + 1 == count ? BpeSymbol::kNone : i + 1, false};
+    if (i + 1 == count) break;
+    if (const MergeTable::Merge* m = merges_.find(input[i], input[i + 1])) queue.push_back({m->rank, i, m->id});
+  }
+  std::make_heap(queue.begin(), queue.end(), std::greater<>{});
+  const auto push = [&queue](const BpeCandidate& candidate) {
+    queue.push_back(candidate);
+    std::push_heap(queue.begin(), queue.end(), std::greater<>{});
+  };
   while (!queue.empty()) {
-    const Candidate top = queue.top();
-    queue.pop();
-    Symbol& left = symbols[top.position];
-    if (left.merged_away || left.next == Symbol::kNone) continue;
-    Symbol& right = symbols[left.next];
+    std::pop_heap(queue.begin(), queue.end(), std::greater<>{});
+    const BpeCandidate top = queue.back();
+    queue.pop_back();
+    BpeSymbol& left = symbols[top.position];
+    if (left.merged_away || left.next == BpeSymbol::kNone) continue;
+    BpeSymbol& right = symbols[left.next];
     // The entry is stale when its symbols have merged with others meanwhile.
     const MergeTable::Merge* merge = merges_.find(left.id, right.id);
     if (merge == nullptr || merge->id != top.id) continue;
     left.id = top.id;
     left.next = right.next;
     right.merged_away = true;
-    if (left.next != Symbol::kNone) {
+    if (left.next != BpeSymbol::kNone) {
       symbols[left.next].prev = top.position;
       if (const MergeTable::Merge* m = merges_.find(left.id, symbols[left.next].id)) {
-        queue.push({m->rank, top.position, m->id});
+        push({m->rank, top.position, m->id});
       }
     }
-    if (left.prev != Symbol::kNone) {
+    if (left.prev != BpeSymbol::kNone) {
       if (const MergeTable::Merge* m = merges_.find(symbols[left.prev].id, left.id)) {
-        queue.push({m->rank, left.prev, m->id});
+        push({m->rank, left.prev, m->id});
       }
     }
   }
-  for (uint32_t i = 0; i != Symbol::kNone; i = symbols[i].next) ids.push_back(symbols[i].id);
+  for (uint32_t i = 0; i != BpeSymbol::kNone; i = symbols[i].next) ids.push_back(symbols[i].id);
 }
 
 }  // namespace eps::tok

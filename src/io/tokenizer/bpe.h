@@ -10,49 +10,53 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/function_ref.h"
 #include "io/json.h"
+#include "io/tokenizer/merge_table.h"
 
 namespace eps::tok {
 
 // Ids index arrays here and rows of the embedding there: no vocabulary comes near this, a broken file may.
 inline constexpr int32_t kMaxTokenId = (1 << 24) - 1;
 
-// (left id, right id) -> the merge's rank and the id it makes. Open addressing with linear probing: merging spends its
-// time here.
-class MergeTable {
- public:
-  struct Merge {
-    int32_t rank;
-    int32_t id;
-  };
+// A merge that could be done: of the symbol at `position` with the one after it. Lowest rank first, then leftmost.
+struct BpeCandidate {
+  int32_t rank;
+  uint32_t position;
+  int32_t id;
+  bool operator>(const BpeCandidate& other) const {
+    return rank != other.rank ? rank > other.rank : position > other.position;
+  }
+};
 
-  explicit MergeTable(size_t num_merges);
-  // A pair that is there already gets the newer merge.
-  void insert(int32_t left, int32_t right, Merge merge);
-  const Merge* find(int32_t left, int32_t right) const;
-
- private:
-  struct Slot {
-    uint64_t key;
-    Merge merge;
-  };
-  size_t slot_of(uint64_t key) const;
-
-  std::vector<Slot> slots_;
-  size_t mask_;
+// The symbols of a run of characters as a doubly linked list over their first positions.
+struct BpeSymbol {
+  static constexpr uint32_t kNone = UINT32_MAX;
+  int32_t id;
+  uint32_t prev;
+  uint32_t next;
+  bool merged_away;
 };
 
 class BpeModel {
  public:
-  // Errors  kInput for options that are not supported (dropout, subword affixes), ids that are negative, beyond
-  //         kMaxTokenId or used twice, and merges of or into tokens the vocabulary lacks
+  // Errors  kInput for options that are not supported (dropout, subword affixes), ids that are negative, used twice or
+  //         far beyond the number of tokens, and merges of or into tokens the vocabulary lacks
+  // Cost    O(n) in the bytes of the vocabulary and the merges, in time and in memory
   explicit BpeModel(const JsonObject& json);
 
-  // Appends the ids of one piece of text (valid UTF-8).
+  // Memory for merging, kept from piece to piece.
+  struct Scratch {
+    std::vector<int32_t> run;
+    std::vector<BpeSymbol> symbols;
+    std::vector<BpeCandidate> queue;
+  };
+  // Appends the ids of one piece of text (valid UTF-8). Stops once `ids` holds more than `max_ids`.
   //
   // Errors  kInput when the unknown token is needed and not in the vocabulary
-  // Cost    O(n log n) in the length of the piece
-  void encode(std::string_view piece, std::vector<int32_t>& ids) const;
+  // Cost    O(n log n) in the length of the piece: each symbol is merged away once, and each merge puts at most two
+  //         candidates into a heap. Memory is that of the longest run of characters within which tokens can form.
+  void encode(std::string_view piece, size_t max_ids, Scratch& scratch, std::vector<int32_t>& ids) const;
 
   std::optional<int32_t> token_to_id(std::string_view token) const;
   // Nothing for ids without a token.
@@ -65,16 +69,23 @@ class BpeModel {
 
   void read_vocabulary(const JsonObject& json);
   void read_merges(const JsonObject& json);
-  void add_merge(int32_t rank, const std::string& left, const std::string& right);
+  MergeTable::Entry make_merge(int32_t rank, const std::string& left, const std::string& right) const;
+  MergeTable make_table(const std::vector<MergeTable::Entry>& entries) const;
+  void find_joints(const std::vector<MergeTable::Entry>& merges);
+  bool is_byte_or_unknown(int32_t id) const;
   int32_t character_id(std::string_view character) const;
-  void initial_symbols(std::string_view piece, std::vector<int32_t>& symbols) const;
-  void merge(const std::vector<int32_t>& symbols, std::vector<int32_t>& ids) const;
+  // Whether a token can form across the two initial symbols.
+  bool can_join(int32_t left, int32_t right) const { return !has_joints_ || joints_.find(left, right) != nullptr; }
+  void initial_symbols(std::string_view piece, FunctionRef<bool(int32_t)> sink) const;
+  void merge(Scratch& scratch, std::vector<int32_t>& ids) const;
 
   std::string where_;
   std::deque<std::string> texts_;  // owns what the two below point to
   std::unordered_map<std::string_view, int32_t> ids_;
   std::vector<std::optional<std::string_view>> tokens_;  // by id
-  MergeTable merges_{0};
+  MergeTable merges_;
+  MergeTable joints_;                                 // pairs of characters next to each other in what some merge makes
+  bool has_joints_ = false;                           // else any two symbols may join
   std::array<int32_t, 256> byte_ids_{};               // of "<0x00>" to "<0xFF>"
   std::array<int32_t, 0x800> short_character_ids_{};  // of the characters of one or two bytes in UTF-8
   std::string unk_token_;

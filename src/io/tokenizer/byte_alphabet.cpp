@@ -37,11 +37,8 @@ char32_t byte_to_char(unsigned char byte) { return kTables.to_char[byte]; }
 
 int char_to_byte(char32_t c) { return c < kTables.to_byte.size() ? kTables.to_byte[c] : -1; }
 
-std::string to_byte_alphabet(std::string_view bytes) {
-  std::string out;
-  out.reserve(bytes.size() + bytes.size() / 4);
+void append_byte_alphabet(std::string_view bytes, std::string& out) {
   for (const char byte : bytes) utf8_append(out, byte_to_char(static_cast<unsigned char>(byte)));
-  return out;
 }
 
 std::optional<std::string> from_byte_alphabet(std::string_view text) {

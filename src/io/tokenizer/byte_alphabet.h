@@ -11,7 +11,7 @@ char32_t byte_to_char(unsigned char byte);
 // The byte that `c` stands for; -1 when it stands for none.
 int char_to_byte(char32_t c);
 
-std::string to_byte_alphabet(std::string_view bytes);
+void append_byte_alphabet(std::string_view bytes, std::string& out);
 // The bytes that `text` stands for; nothing when it holds a character outside the alphabet.
 std::optional<std::string> from_byte_alphabet(std::string_view text);
 

@@ -1,6 +1,7 @@
 #include "io/tokenizer/decoder.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/utf8.h"
 #include "io/tokenizer/byte_alphabet.h"
@@ -70,6 +71,7 @@ void Decoder::add_stages(const JsonObject& json) {
     for (const JsonObject& part : json.children("decoders")) add_stages(part);
     return;
   }
+  require_stage_fits(stages_.size(), json.where());
   Stage stage;
   if (type == "ByteLevel") {
     stage.kind = Kind::kByteLevel;
@@ -96,17 +98,14 @@ void Decoder::add_stages(const JsonObject& json) {
   stages_.push_back(std::move(stage));
 }
 
-std::string Decoder::Stage::replace(std::string_view token, RegexScratch& scratch) const {
-  std::vector<Span> spans;
-  pattern->find_all(token, scratch, spans);
+std::string Decoder::Stage::replace(std::string_view token, Workspace& workspace) const {
   std::string out;
-  for (const Span& span : spans) {
-    if (span.is_match) {
-      out += content;
-    } else {
-      out += token.substr(span.begin, span.end - span.begin);
-    }
-  }
+  pattern->for_each_span(token, workspace.regex, [&](const Span& span) {
+    const std::string_view part = span.is_match ? content : token.substr(span.begin, span.end - span.begin);
+    workspace.budget.spend(part.size());
+    out += part;
+    return true;
+  });
   return out;
 }
 
@@ -131,9 +130,11 @@ std::string Decoder::Stage::strip_whole(std::string_view token) const {
 }
 
 void Decoder::Run::push(std::string_view token, std::string& out) {
+  workspace_.budget.earn_token();
   if (decoder_.stages_.empty()) {
     if (joined_any_) out += decoder_.separator_;
     joined_any_ = true;
+    workspace_.budget.spend(token.size());
     out += token;
     return;
   }
@@ -149,6 +150,7 @@ void Decoder::Run::feed(size_t index, std::string_view token, std::string& out) 
     out += token;
     return;
   }
+  workspace_.budget.spend(token.size());
   const Stage& stage = decoder_.stages_[index];
   State& state = states_[index];
   const bool first = !state.seen_any;
@@ -166,7 +168,7 @@ void Decoder::Run::feed(size_t index, std::string_view token, std::string& out) 
       if (!text.empty()) feed(index + 1, text, out);
       return;
     }
-    case Kind::kReplace: return feed(index + 1, stage.replace(token, scratch_), out);
+    case Kind::kReplace: return feed(index + 1, stage.replace(token, workspace_), out);
     case Kind::kByteFallback:
       if (const int byte = fallback_byte(token); byte >= 0) {
         state.held.push_back(static_cast<char>(byte));
@@ -194,11 +196,22 @@ void Decoder::Run::strip(size_t index, std::string_view token, std::string& out)
       state.stripping = false;
     }
   }
-  state.held += token;
-  std::string_view body = state.held;
-  for (size_t i = 0; i < stage.stop && body.ends_with(stage.content); ++i) body.remove_suffix(stage.content.size());
-  const std::string ready(body);
-  state.held.erase(0, ready.size());
+  // What is held back consists of the character alone, so that only the new token has to be looked through.
+  const size_t size = stage.content.size();
+  std::string_view body = token;
+  size_t trailing = 0;
+  for (; trailing < stage.stop && body.ends_with(stage.content); ++trailing) body.remove_suffix(size);
+  std::string ready;
+  if (body.empty()) {
+    const size_t held = state.held.size() / size;
+    const size_t surplus = held + trailing - std::min(held + trailing, stage.stop);
+    ready = state.held.substr(0, surplus * size);
+    state.held.erase(0, surplus * size);
+    state.held += token;
+  } else {
+    ready = std::exchange(state.held, std::string(token.substr(body.size())));
+    ready += body;
+  }
   if (!ready.empty()) feed(index + 1, ready, out);
 }
 
@@ -210,7 +223,7 @@ void Decoder::Run::end(size_t index, std::string& out) {
   std::string text;
   switch (stage.kind) {
     case Kind::kByteLevel: text = to_valid_utf8(stage.fused ? from_byte_alphabet(held).value_or(held) : held); break;
-    case Kind::kReplace: text = stage.replace(held, scratch_); break;
+    case Kind::kReplace: text = stage.replace(held, workspace_); break;
     case Kind::kByteFallback: {
       const int byte = stage.fused ? fallback_byte(held) : -1;
       text = !stage.fused ? decode_run(held) : byte < 0 ? held : decode_run(std::string(1, static_cast<char>(byte)));

@@ -9,6 +9,7 @@
 #include "io/json.h"
 #include "io/tokenizer/metaspace.h"
 #include "io/tokenizer/pattern.h"
+#include "io/tokenizer/workspace.h"
 
 namespace eps::tok {
 
@@ -17,15 +18,19 @@ namespace eps::tok {
 class Decoder {
  public:
   Decoder() = default;
-  // Errors  kInput for other types, and for fields that are missing or wrong
+  // Errors  kInput for other types, for fields that are missing or wrong, and for more than kMaxStages in all
   explicit Decoder(const JsonObject& json);
 
   // Where a chain stands in one text. The decoder has to outlive it.
   class Run {
    public:
-    explicit Run(const Decoder& decoder) : decoder_(decoder), states_(decoder.stages_.size()) {}
+    explicit Run(const Decoder& decoder)
+        : decoder_(decoder), states_(decoder.stages_.size()), workspace_(Budget::for_tokens("decoder")) {}
 
     // Takes the next token, appends to `out` the text that nothing later can change.
+    //
+    // Cost    O(token), and what has been held back is not looked at again
+    // Errors  kInput when the stages make more of the tokens than the budget of workspace.h allows
     void push(std::string_view token, std::string& out);
     // Ends the text: appends what was held back.
     void finish(std::string& out);
@@ -33,7 +38,7 @@ class Decoder {
    private:
     struct State {
       bool seen_any = false;
-      std::string held;     // bytes that what follows may change
+      std::string held;     // bytes that what follows may change; of Strip: its character, over and over
       size_t stripped = 0;  // characters Strip has removed at the start
       bool stripping = true;
     };
@@ -44,7 +49,7 @@ class Decoder {
     const Decoder& decoder_;
     std::vector<State> states_;
     bool joined_any_ = false;
-    RegexScratch scratch_;
+    Workspace workspace_;
   };
 
  private:
@@ -63,7 +68,7 @@ class Decoder {
     bool collects() const {
       return fused && (kind == Kind::kReplace || kind == Kind::kByteLevel || kind == Kind::kByteFallback);
     }
-    std::string replace(std::string_view token, RegexScratch& scratch) const;
+    std::string replace(std::string_view token, Workspace& workspace) const;
     std::string restore_spaces(std::string_view token, bool first) const;
     std::string strip_whole(std::string_view token) const;
   };

@@ -26,7 +26,8 @@ void rewrite_piece(Piece& piece, Rewrite rewrite) {
 class UnicodeNormalizer : public Normalizer {
  public:
   explicit UnicodeNormalizer(UnicodeForm form) : form_(form) {}
-  void apply(Piece& piece, RegexScratch&) const override {
+  void apply(Piece& piece, Workspace& workspace) const override {
+    workspace.budget.spend(piece.text.size());
     rewrite_piece(piece, [this](std::string_view text) { return normalize_unicode(text, form_); });
   }
 
@@ -36,7 +37,8 @@ class UnicodeNormalizer : public Normalizer {
 
 class LowercaseNormalizer : public Normalizer {
  public:
-  void apply(Piece& piece, RegexScratch&) const override {
+  void apply(Piece& piece, Workspace& workspace) const override {
+    workspace.budget.spend(piece.text.size());
     rewrite_piece(piece, [](std::string_view text) {
       std::string out;
       for (size_t i = 0; i < text.size(); i += utf8_sequence_length(text, i)) {
@@ -50,15 +52,15 @@ class LowercaseNormalizer : public Normalizer {
 class StripNormalizer : public Normalizer {
  public:
   StripNormalizer(bool left, bool right) : left_(left), right_(right) {}
-  void apply(Piece& piece, RegexScratch&) const override {
+  void apply(Piece& piece, Workspace& workspace) const override {
+    workspace.budget.spend(piece.text.size());
     std::string_view text = piece.text;
     if (left_) {
       while (!text.empty() && is_whitespace(utf8_decode(text, 0))) text.remove_prefix(utf8_sequence_length(text, 0));
     }
     const size_t removed = piece.text.size() - text.size();
     while (right_ && !text.empty()) {
-      size_t last = text.size() - 1;
-      while ((static_cast<unsigned char>(text[last]) & 0xc0) == 0x80) --last;
+      const size_t last = utf8_character_before(text, text.size());
       if (!is_whitespace(utf8_decode(text, last))) break;
       text.remove_suffix(text.size() - last);
     }
@@ -74,7 +76,10 @@ class StripNormalizer : public Normalizer {
 class PrependNormalizer : public Normalizer {
  public:
   explicit PrependNormalizer(std::string prefix) : prefix_(std::move(prefix)) {}
-  void apply(Piece& piece, RegexScratch&) const override { piece.prepend(prefix_); }
+  void apply(Piece& piece, Workspace& workspace) const override {
+    workspace.budget.spend(prefix_.size() + piece.text.size());
+    piece.prepend(prefix_);
+  }
 
  private:
   std::string prefix_;
@@ -84,13 +89,12 @@ class ReplaceNormalizer : public Normalizer {
  public:
   ReplaceNormalizer(Pattern pattern, std::string content)
       : pattern_(std::move(pattern)), content_(std::move(content)) {}
-  void apply(Piece& piece, RegexScratch& scratch) const override {
+  void apply(Piece& piece, Workspace& workspace) const override {
     if (piece.text.empty()) return;
-    std::vector<Span> spans;
-    pattern_.find_all(piece.text, scratch, spans);
     std::string out;
     size_t start_bytes = 0;
-    for (const Span& span : spans) {
+    pattern_.for_each_span(piece.text, workspace.regex, [&](const Span& span) {
+      workspace.budget.spend(span.is_match ? content_.size() : span.end - span.begin);
       if (span.is_match) {
         out += content_;
         // What is put in counts as coming from where the last byte of what it replaces did.
@@ -101,7 +105,8 @@ class ReplaceNormalizer : public Normalizer {
           start_bytes = out.size() - (span.end - std::min(span.end, piece.start_bytes));
         }
       }
-    }
+      return true;
+    });
     piece.start_bytes = start_bytes;
     piece.text = std::move(out);
   }
@@ -123,6 +128,7 @@ std::optional<UnicodeForm> unicode_form(std::string_view type) {
 
 void append_normalizers(const JsonObject& json, Normalizers& out) {
   const auto type = json.get<std::string>("type");
+  if (type != "Sequence") require_stage_fits(out.size(), json.where());
   if (type == "Sequence") {
     for (const JsonObject& part : json.children("normalizers")) append_normalizers(part, out);
   } else if (const auto form = unicode_form(type)) {

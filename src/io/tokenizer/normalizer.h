@@ -7,20 +7,22 @@
 
 #include "io/json.h"
 #include "io/tokenizer/piece.h"
-#include "io/tokenizer/regex.h"
+#include "io/tokenizer/workspace.h"
 
 namespace eps::tok {
 
 class Normalizer {
  public:
   virtual ~Normalizer() = default;
-  virtual void apply(Piece& piece, RegexScratch& scratch) const = 0;
+  // Cost    O(text) for each, but for what a regex takes, which is bounded by the text, too (regex.h)
+  // Errors  kInput when the text grows beyond the workspace's budget
+  virtual void apply(Piece& piece, Workspace& workspace) const = 0;
 };
 
 // NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, and Sequence of these, which is resolved into its parts.
 using Normalizers = std::vector<std::unique_ptr<Normalizer>>;
 
-// Errors  kInput for other types, and for fields that are missing or wrong
+// Errors  kInput for other types, for fields that are missing or wrong, and for more than kMaxStages in all
 void append_normalizers(const JsonObject& json, Normalizers& out);
 
 }  // namespace eps::tok

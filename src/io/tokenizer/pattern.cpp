@@ -28,16 +28,45 @@ Pattern Pattern::from_json(const JsonObject& object, std::string_view key) {
   return Pattern(std::move(literal));
 }
 
-void Pattern::find_all(std::string_view text, RegexScratch& scratch, std::vector<Span>& out) const {
-  if (const Regex* regex = std::get_if<Regex>(&what_)) return regex->find_all(text, scratch, out);
+Pattern::Pattern(std::string literal) {
+  // Searching for a short literal takes no more than its length for each byte of the text. For a long one, such as
+  // thousands of the same letter, Knuth, Morris and Pratt's algorithm takes two steps a byte. It needs to know for each
+  // prefix how long its longest border is: the part that is both its beginning and its end.
+  constexpr size_t kShort = 32;
+  if (literal.size() > kShort) {
+    borders_.resize(literal.size());
+    uint32_t border = 0;
+    for (size_t i = 1; i < literal.size(); ++i) {
+      while (border > 0 && literal[i] != literal[border]) border = borders_[border - 1];
+      if (literal[i] == literal[border]) ++border;
+      borders_[i] = border;
+    }
+  }
+  what_ = std::move(literal);
+}
+
+size_t Pattern::find_literal(const std::string& literal, std::string_view text, size_t from) const {
+  if (borders_.empty()) return text.find(literal, from);
+  uint32_t matched = 0;
+  for (size_t i = from; i < text.size(); ++i) {
+    while (matched > 0 && text[i] != literal[matched]) matched = borders_[matched - 1];
+    if (text[i] == literal[matched]) ++matched;
+    if (matched == literal.size()) return i + 1 - literal.size();
+  }
+  return std::string_view::npos;
+}
+
+bool Pattern::for_each_span(std::string_view text, RegexScratch& scratch, SpanSink sink) const {
+  if (const Regex* regex = std::get_if<Regex>(&what_)) return regex->for_each_span(text, scratch, sink);
   const std::string& literal = *std::get_if<std::string>(&what_);
   size_t covered = 0;
-  for (size_t at = text.find(literal); at != std::string_view::npos; at = text.find(literal, covered)) {
-    if (at != covered) out.push_back({covered, at, false});
+  for (size_t at = find_literal(literal, text, 0); at != std::string_view::npos;
+       at = find_literal(literal, text, covered)) {
+    if (at != covered && !sink({covered, at, false})) return false;
     covered = at + literal.size();
-    out.push_back({at, covered, true});
+    if (!sink({at, covered, true})) return false;
   }
-  if (covered != text.size() || text.empty()) out.push_back({covered, text.size(), false});
+  return (covered == text.size() && !text.empty()) || sink({covered, text.size(), false});
 }
 
 }  // namespace eps::tok

@@ -1,6 +1,7 @@
 // What Split and Replace look for: a literal text or a regex.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -19,29 +20,33 @@ class Pattern {
   // Errors  kInput for any other value, and those of Regex
   static Pattern from_json(const JsonObject& object, std::string_view key);
 
-  // As Regex::find_all.
-  void find_all(std::string_view text, RegexScratch& scratch, std::vector<Span>& out) const;
+  // As Regex::for_each_span, at the same cost.
+  bool for_each_span(std::string_view text, RegexScratch& scratch, SpanSink sink) const;
 
  private:
-  explicit Pattern(std::variant<std::string, Regex> what) : what_(std::move(what)) {}
+  explicit Pattern(Regex regex) : what_(std::move(regex)) {}
+  explicit Pattern(std::string literal);
+
+  size_t find_literal(const std::string& literal, std::string_view text, size_t from) const;
 
   std::variant<std::string, Regex> what_;
+  std::vector<uint32_t> borders_;  // of a long literal
 };
 
-// Spans that cover `text`, each character for which `wanted` holds a match of its own.
+// Spans that cover `text`, each character for which `wanted` holds a match of its own. Returns false when the sink did.
 template <typename Predicate>
-void find_characters(std::string_view text, Predicate wanted, std::vector<Span>& out) {
+bool for_each_character_span(std::string_view text, Predicate wanted, SpanSink sink) {
   size_t covered = 0;
   for (size_t i = 0; i < text.size();) {
     const size_t length = utf8_sequence_length(text, i);
     if (wanted(utf8_decode(text, i))) {
-      if (covered < i) out.push_back({covered, i, false});
-      out.push_back({i, i + length, true});
+      if (covered < i && !sink({covered, i, false})) return false;
+      if (!sink({i, i + length, true})) return false;
       covered = i + length;
     }
     i += length;
   }
-  if (covered < text.size()) out.push_back({covered, text.size(), false});
+  return covered == text.size() || sink({covered, text.size(), false});
 }
 
 }  // namespace eps::tok

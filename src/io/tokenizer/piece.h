@@ -9,6 +9,18 @@
 
 namespace eps::tok {
 
+// A part of a piece's text, which it does not own.
+struct Part {
+  std::string_view text;
+  bool at_start = false;  // these two as in Piece
+  size_t start_bytes = 0;
+
+  Part slice(size_t begin, size_t end) const {
+    const bool starts = at_start && begin < start_bytes;
+    return {text.substr(begin, end - begin), starts, starts ? start_bytes - begin : 0};
+  }
+};
+
 struct Piece {
   static constexpr int32_t kNoId = -1;
 
@@ -21,13 +33,9 @@ struct Piece {
   bool at_start = false;
   size_t start_bytes = 0;
 
-  Piece slice(size_t begin, size_t end) const {
-    Piece part;
-    part.text = text.substr(begin, end - begin);
-    part.at_start = at_start && begin < start_bytes;
-    part.start_bytes = part.at_start ? start_bytes - begin : 0;
-    return part;
-  }
+  Piece() = default;
+  explicit Piece(const Part& part) : text(part.text), at_start(part.at_start), start_bytes(part.start_bytes) {}
+  Part part() const { return {text, at_start, start_bytes}; }
 
   // Puts `prefix` in front; it counts as coming from where the first character does.
   void prepend(std::string_view prefix);

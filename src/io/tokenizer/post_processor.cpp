@@ -3,7 +3,15 @@
 #include <algorithm>
 #include <string>
 
+#include "base/error.h"
+
 namespace eps::tok {
+namespace {
+
+// Real post-processors put one to three ids around a text.
+constexpr size_t kMaxIds = 1024;
+
+}  // namespace
 
 PostProcessor::PostProcessor(const JsonObject& json, int32_t num_ids) { add(json, num_ids); }
 
@@ -31,6 +39,9 @@ void PostProcessor::add_template(const JsonObject& json, int32_t num_ids) {
     const JsonObject token = json.child("special_tokens").child(piece.child("SpecialToken").get<std::string>("id"));
     for (const int64_t id : token.get<std::vector<int64_t>>("ids")) {
       if (id < 0 || id >= num_ids) token.reject("ids", "ids of the vocabulary");
+      if (prefix_.size() + suffix_.size() + before.size() + after.size() >= kMaxIds) {
+        json.reject("single", fmt::format("at most {} ids around a text", kMaxIds));
+      }
       (seen_text ? after : before).push_back(static_cast<int32_t>(id));
     }
   }

@@ -12,7 +12,8 @@ namespace eps::tok {
 class PostProcessor {
  public:
   PostProcessor() = default;
-  // Errors  kInput for other types, templates without exactly one sequence A, and ids outside [0, num_ids)
+  // Errors  kInput for other types, templates without exactly one sequence A, ids outside [0, num_ids), and for more
+  //         ids in all than any model was trained with (a template can repeat a list of ids over and over)
   PostProcessor(const JsonObject& json, int32_t num_ids);
 
   const std::vector<int32_t>& prefix() const { return prefix_; }

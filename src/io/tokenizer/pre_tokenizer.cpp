@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "base/utf8.h"
 #include "io/tokenizer/byte_alphabet.h"
@@ -17,10 +18,16 @@ namespace {
 constexpr std::string_view kByteLevelPattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-void emit(const Piece& piece, std::vector<Span> spans, SplitBehavior behavior, std::vector<Piece>& out) {
-  for (const Span& span : apply_behavior(std::move(spans), behavior)) {
-    if (span.begin < span.end) out.push_back(piece.slice(span.begin, span.end));
-  }
+// Splits `part` at the spans that `find` gives to the sink it is called with.
+template <typename Find>
+bool split_at_spans(const Part& part, SplitBehavior behavior, Workspace& workspace, PartSink sink, Find find) {
+  const auto keep = [&](const Span& span) {
+    if (span.begin >= span.end) return true;
+    workspace.budget.spend(0);
+    return sink(part.slice(span.begin, span.end));
+  };
+  SpanMerger merger(behavior, keep);
+  return find([&merger](const Span& span) { return merger.add(span); }) && merger.finish();
 }
 
 class ByteLevelPreTokenizer : public PreTokenizer {
@@ -28,20 +35,28 @@ class ByteLevelPreTokenizer : public PreTokenizer {
   ByteLevelPreTokenizer(bool add_prefix_space, bool use_regex, std::string where)
       : add_prefix_space_(add_prefix_space), use_regex_(use_regex), regex_(kByteLevelPattern, std::move(where)) {}
 
-  void split(Piece piece, RegexScratch& scratch, std::vector<Piece>& out) const override {
-    if (add_prefix_space_ && !piece.text.starts_with(' ')) piece.prepend(" ");
-    const size_t first = out.size();
-    if (use_regex_) {
-      std::vector<Span> spans;
-      regex_.find_all(piece.text, scratch, spans);
-      emit(piece, std::move(spans), SplitBehavior::kIsolated, out);
-    } else {
-      out.push_back(std::move(piece));
+  bool split(const Part& part, Workspace& workspace, PartSink sink) const override {
+    Piece prefixed;
+    Part whole = part;
+    if (add_prefix_space_ && !part.text.starts_with(' ')) {
+      workspace.budget.spend(part.text.size() + 1);
+      prefixed = Piece(part);
+      prefixed.prepend(" ");
+      whole = prefixed.part();
     }
-    for (size_t i = first; i < out.size(); ++i) {
-      out[i].start_bytes = to_byte_alphabet(std::string_view(out[i].text).substr(0, out[i].start_bytes)).size();
-      out[i].text = to_byte_alphabet(out[i].text);
-    }
+    std::string bytes;
+    const auto encode = [&](const Part& word) {
+      const size_t from_start = std::min(word.start_bytes, word.text.size());
+      bytes.clear();
+      append_byte_alphabet(word.text.substr(0, from_start), bytes);
+      const size_t start_bytes = bytes.size();
+      append_byte_alphabet(word.text.substr(from_start), bytes);
+      workspace.budget.spend(bytes.size());
+      return sink({bytes, word.at_start, start_bytes});
+    };
+    if (!use_regex_) return encode(whole);
+    return split_at_spans(whole, SplitBehavior::kIsolated, workspace, encode,
+                          [&](SpanSink spans) { return regex_.for_each_span(whole.text, workspace.regex, spans); });
   }
 
  private:
@@ -55,13 +70,12 @@ class SplitPreTokenizer : public PreTokenizer {
   SplitPreTokenizer(Pattern pattern, SplitBehavior behavior, bool invert)
       : pattern_(std::move(pattern)), behavior_(behavior), invert_(invert) {}
 
-  void split(Piece piece, RegexScratch& scratch, std::vector<Piece>& out) const override {
-    std::vector<Span> spans;
-    pattern_.find_all(piece.text, scratch, spans);
-    if (invert_) {
-      for (Span& span : spans) span.is_match = !span.is_match;
-    }
-    emit(piece, std::move(spans), behavior_, out);
+  bool split(const Part& part, Workspace& workspace, PartSink sink) const override {
+    return split_at_spans(part, behavior_, workspace, sink, [&](SpanSink spans) {
+      return pattern_.for_each_span(part.text, workspace.regex, [&](const Span& span) {
+        return spans({span.begin, span.end, span.is_match != invert_});
+      });
+    });
   }
 
  private:
@@ -75,10 +89,9 @@ class CharacterPreTokenizer : public PreTokenizer {
  public:
   CharacterPreTokenizer(bool (*wanted)(char32_t), SplitBehavior behavior) : wanted_(wanted), behavior_(behavior) {}
 
-  void split(Piece piece, RegexScratch&, std::vector<Piece>& out) const override {
-    std::vector<Span> spans;
-    find_characters(piece.text, wanted_, spans);
-    emit(piece, std::move(spans), behavior_, out);
+  bool split(const Part& part, Workspace& workspace, PartSink sink) const override {
+    return split_at_spans(part, behavior_, workspace, sink,
+                          [&](SpanSink spans) { return for_each_character_span(part.text, wanted_, spans); });
   }
 
  private:
@@ -89,21 +102,23 @@ class CharacterPreTokenizer : public PreTokenizer {
 // Runs of word characters, and runs of what is neither word nor whitespace.
 class WhitespacePreTokenizer : public PreTokenizer {
  public:
-  void split(Piece piece, RegexScratch&, std::vector<Piece>& out) const override {
+  bool split(const Part& part, Workspace& workspace, PartSink sink) const override {
     enum class Kind { kSpace, kWord, kOther };
-    const auto kind_at = [&piece](size_t i) {
-      const char32_t c = utf8_decode(piece.text, i);
+    const auto kind_at = [&part](size_t i) {
+      const char32_t c = utf8_decode(part.text, i);
       return is_word(c) ? Kind::kWord : is_whitespace(c) ? Kind::kSpace : Kind::kOther;
     };
-    for (size_t begin = 0; begin < piece.text.size();) {
+    for (size_t begin = 0; begin < part.text.size();) {
       const Kind kind = kind_at(begin);
       size_t end = begin;
       do {
-        end += utf8_sequence_length(piece.text, end);
-      } while (end < piece.text.size() && kind_at(end) == kind);
-      if (kind != Kind::kSpace) out.push_back(piece.slice(begin, end));
+        end += utf8_sequence_length(part.text, end);
+      } while (end < part.text.size() && kind_at(end) == kind);
+      workspace.budget.spend(0);
+      if (kind != Kind::kSpace && !sink(part.slice(begin, end))) return false;
       begin = end;
     }
+    return true;
   }
 };
 
@@ -111,37 +126,34 @@ class MetaspacePreTokenizer : public PreTokenizer {
  public:
   explicit MetaspacePreTokenizer(Metaspace options) : options_(std::move(options)) {}
 
-  void split(Piece piece, RegexScratch&, std::vector<Piece>& out) const override {
-    replace_spaces(piece);
+  bool split(const Part& part, Workspace& workspace, PartSink sink) const override {
+    Piece piece;
+    piece.at_start = part.at_start;
+    replace_spaces(part, piece);
     const bool prepend = options_.prepend == Metaspace::Prepend::kAlways ||
                          (options_.prepend == Metaspace::Prepend::kFirst && piece.at_start);
     if (prepend && !piece.text.starts_with(options_.replacement)) piece.prepend(options_.replacement);
-    if (!options_.split) {
-      out.push_back(std::move(piece));
-      return;
-    }
-    std::vector<Span> spans;
+    workspace.budget.spend(piece.text.size());
+    const Part whole = piece.part();
+    if (!options_.split) return sink(whole);
     const char32_t mark = utf8_decode(options_.replacement, 0);
-    find_characters(
-        piece.text, [mark](char32_t c) { return c == mark; }, spans);
-    emit(piece, std::move(spans), SplitBehavior::kMergedWithNext, out);
+    return split_at_spans(whole, SplitBehavior::kMergedWithNext, workspace, sink, [&](SpanSink spans) {
+      return for_each_character_span(
+          whole.text, [mark](char32_t c) { return c == mark; }, spans);
+    });
   }
 
  private:
-  void replace_spaces(Piece& piece) const {
-    std::string text;
-    text.reserve(piece.text.size() + piece.text.size() / 4);
-    size_t start_bytes = 0;
-    for (size_t i = 0; i < piece.text.size(); ++i) {
-      if (piece.text[i] == ' ') {
-        text += options_.replacement;
+  void replace_spaces(const Part& part, Piece& out) const {
+    out.text.reserve(part.text.size() + part.text.size() / 4);
+    for (size_t i = 0; i < part.text.size(); ++i) {
+      if (part.text[i] == ' ') {
+        out.text += options_.replacement;
       } else {
-        text += piece.text[i];
+        out.text += part.text[i];
       }
-      if (i < piece.start_bytes) start_bytes = text.size();
+      if (i < part.start_bytes) out.start_bytes = out.text.size();
     }
-    piece.text = std::move(text);
-    piece.start_bytes = start_bytes;
   }
 
   Metaspace options_;
@@ -159,32 +171,27 @@ SplitBehavior parse_behavior(const JsonObject& json) {
 
 }  // namespace
 
-std::vector<Span> apply_behavior(std::vector<Span> spans, SplitBehavior behavior) {
-  if (behavior == SplitBehavior::kIsolated) return spans;
-  if (behavior == SplitBehavior::kRemoved) {
-    std::erase_if(spans, [](const Span& span) { return span.is_match; });
-    return spans;
+bool SpanMerger::add(const Span& span) {
+  const bool match_before = std::exchange(match_before_, span.is_match);
+  bool merge = false;
+  switch (behavior_) {
+    case SplitBehavior::kIsolated: return sink_(span);
+    case SplitBehavior::kRemoved: return span.is_match || sink_(span);
+    case SplitBehavior::kMergedWithPrevious: merge = span.is_match && !match_before; break;
+    case SplitBehavior::kMergedWithNext: merge = !span.is_match && match_before; break;
+    case SplitBehavior::kContiguous: merge = span.is_match == match_before; break;
   }
-  const bool backwards = behavior == SplitBehavior::kMergedWithNext;
-  if (backwards) std::ranges::reverse(spans);
-  std::vector<Span> kept;
-  bool match_before = false;
-  for (const Span& span : spans) {
-    const bool merge =
-        behavior == SplitBehavior::kContiguous ? span.is_match == match_before : span.is_match && !match_before;
-    if (merge && !kept.empty()) {
-      (backwards ? kept.back().begin : kept.back().end) = backwards ? span.begin : span.end;
-    } else {
-      kept.push_back(span);
-    }
-    match_before = span.is_match;
+  if (merge && waiting_) {
+    waiting_->end = span.end;
+    return true;
   }
-  if (backwards) std::ranges::reverse(kept);
-  return kept;
+  const std::optional<Span> ready = std::exchange(waiting_, span);
+  return !ready || sink_(*ready);
 }
 
 void append_pre_tokenizers(const JsonObject& json, PreTokenizers& out) {
   const auto type = json.get<std::string>("type");
+  if (type != "Sequence") require_stage_fits(out.size(), json.where());
   if (type == "Sequence") {
     for (const JsonObject& part : json.children("pretokenizers")) append_pre_tokenizers(part, out);
   } else if (type == "ByteLevel") {

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "base/function_ref.h"
 
 namespace eps::tok {
 
@@ -16,8 +19,11 @@ struct Span {
   bool is_match;
 };
 
-// The memory that matching needs; one for all regexes of a thread. Made anew per call of Tokenizer::encode or decode,
-// so that a tokenizer can be shared between threads.
+// Takes spans one by one; false when it wants no more.
+using SpanSink = FunctionRef<bool(const Span&)>;
+
+// The memory that matching needs, and the steps that it may still take; one for all regexes of a call of
+// Tokenizer::encode or decode, so that a tokenizer can be shared between threads and the calls' work is bounded.
 class RegexScratch {
  public:
   RegexScratch();
@@ -39,10 +45,14 @@ class Regex {
   Regex& operator=(Regex&&) noexcept;
   ~Regex();
 
-  // Appends spans that cover `text` (valid UTF-8) in order: every match, and what lies between them. An empty match
+  // Gives spans that cover `text` (valid UTF-8) in order: every match, and what lies between them. An empty match
   // is a span of its own; one right behind another match does not count. An empty text is one span without a match.
+  // `sink` may match other regexes with the same scratch. Returns false when the sink did.
   //
-  // Errors  kInput when a match takes more steps or memory than is sane
+  // Cost    O(text), for any pattern and text: see regex.cpp
+  // Errors  kInput when matching takes more steps than are sane for so long a text
+  bool for_each_span(std::string_view text, RegexScratch& scratch, SpanSink sink) const;
+  // The same, appended to `out`.
   void find_all(std::string_view text, RegexScratch& scratch, std::vector<Span>& out) const;
 
  private:
