@@ -146,7 +146,7 @@ void write_trace(const std::string& path, const Planner& planner, const PlanRepo
   std::vector<OpTime> of_rank(report.plan.ops.size());
   for (size_t rank = 0; rank < num_ranks; ++rank) {
     for (size_t i = 0; i < of_rank.size(); ++i) of_rank[i] = times[i * num_ranks + rank];
-    trace.add_promised(static_cast<int>(rank), promised_events(report.plan, of_rank, -1, 0));
+    trace.add_predicted(static_cast<int>(rank), predicted_events(report.plan, of_rank, -1, 0));
   }
   write_file(path, chrome_trace_json(trace));
 }

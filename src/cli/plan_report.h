@@ -10,7 +10,7 @@
 
 namespace eps::cli {
 
-// One way to split attention and experts over the ranks: the whole prefill by `epsmoe simulate`'s reckoning.
+// One way to split attention and experts over the ranks: the whole prefill as `epsmoe simulate` estimates it.
 struct StrategyRow {
   Strategy strategy = Strategy::kDpEp;
   Verdict verdict = Verdict::kSlower;

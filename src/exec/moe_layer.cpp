@@ -110,13 +110,13 @@ void MoeLayerRunner::run_local(LocalMoe& local, int layer, const GateParams& gat
   local.route(gate, router_logits(gate, router, x));
   LocalKernels kernels = kFewTokenKernels;
   const bool is_few = x.dim(0) <= local.few_tokens();
-  double promised_us = 0;
+  double predicted_us = 0;
   int64_t routed = begin;
   if (!is_few) {
     const MoeProblem problem = make_local_problem(shape_, local.load(), x.dim(0));
     const Plan& plan = plans_.plan(problem);
     routed = now_ns();
-    promised_us = plan.makespan_us;
+    predicted_us = plan.makespan_us;
     kernels = {plan.stages.front().gate_up_kernel.front(), plan.stages.front().down_kernel.front()};
     add_load(layer, problem.load);
     stats_.plans_made = plans_.num_misses();
@@ -131,9 +131,9 @@ void MoeLayerRunner::run_local(LocalMoe& local, int layer, const GateParams& gat
   if (is_few) return;
   trace_->add(comm_.rank(), {{"experts", Lane::kCompute, layer, -1, routed, end}});
   const double measured_us = static_cast<double>(end - routed) * 1e-3;
-  stats_.promised_us += promised_us;
+  stats_.promised_us += predicted_us;
   stats_.measured_us += measured_us;
-  stats_.error_us += std::abs(promised_us - measured_us);
+  stats_.error_us += std::abs(predicted_us - measured_us);
 }
 
 void MoeLayerRunner::count_local(const LocalKernels& kernels, int64_t num_layers) {
@@ -172,7 +172,7 @@ void MoeLayerRunner::record(int layer, const Plan& plan, const MoeProblem& probl
   for (TimelineEvent& event : traced) event.layer = layer;
   traced.push_back({"gate", Lane::kCompute, layer, -1, times.gate_begin_ns, times.gate_end_ns});
   trace_->add(comm_.rank(), traced);
-  trace_->add_promised(comm_.rank(), promised_events(plan, layer, times.gate_end_ns));
+  trace_->add_predicted(comm_.rank(), predicted_events(plan, layer, times.gate_end_ns));
 }
 
 }  // namespace eps

@@ -6,13 +6,13 @@
 
 namespace eps {
 
-std::vector<TimelineEvent> promised_events(const Plan& plan, int layer, int64_t begin_ns) {
+std::vector<TimelineEvent> predicted_events(const Plan& plan, int layer, int64_t begin_ns) {
   if (plan.predicted.empty()) return {};
-  return promised_events(plan, plan.predicted, layer, begin_ns);
+  return predicted_events(plan, plan.predicted, layer, begin_ns);
 }
 
-std::vector<TimelineEvent> promised_events(const Plan& plan, std::span<const OpTime> times, int layer,
-                                           int64_t begin_ns) {
+std::vector<TimelineEvent> predicted_events(const Plan& plan, std::span<const OpTime> times, int layer,
+                                            int64_t begin_ns) {
   EPS_CHECK_EQ(times.size(), plan.ops.size());
   const auto ns = [begin_ns](double us) { return begin_ns + std::llround(us * 1e3); };
   std::vector<TimelineEvent> events;

@@ -9,13 +9,13 @@ void TraceRecorder::add(int rank, const std::vector<TimelineEvent>& events) {
   add(rank, false, events);
 }
 
-void TraceRecorder::add_promised(int rank, const std::vector<TimelineEvent>& events) {
+void TraceRecorder::add_predicted(int rank, const std::vector<TimelineEvent>& events) {
   if (events.empty()) return;
   int64_t begin = events.front().begin_ns;
   for (const TimelineEvent& event : events) begin = std::min(begin, event.begin_ns);
-  // A promise that was too long ends where the next one begins: events of one track must not overlap.
+  // A prediction that was too long ends where the next one begins: events of one track must not overlap.
   const std::lock_guard lock(mutex_);
-  std::vector<size_t>& last = last_promise_[rank];
+  std::vector<size_t>& last = last_predicted_[rank];
   for (const size_t i : last) {
     events_[i].event.begin_ns = std::min(events_[i].event.begin_ns, begin);
     events_[i].event.end_ns = std::min(events_[i].event.end_ns, begin);
@@ -25,10 +25,10 @@ void TraceRecorder::add_promised(int rank, const std::vector<TimelineEvent>& eve
   add(rank, true, events);
 }
 
-void TraceRecorder::add(int rank, bool promised, const std::vector<TimelineEvent>& events) {
+void TraceRecorder::add(int rank, bool predicted, const std::vector<TimelineEvent>& events) {
   for (const TimelineEvent& event : events) {
     if (events_.size() < max_events_) {
-      events_.push_back({rank, promised, event});
+      events_.push_back({rank, predicted, event});
     } else {
       ++num_dropped_;
     }

@@ -17,24 +17,24 @@ class TraceRecorder {
 
   // Threads  any
   void add(int rank, const std::vector<TimelineEvent>& events);
-  // What the rank's plan said would happen (exec/predicted_events.h), on the same clock.
-  void add_promised(int rank, const std::vector<TimelineEvent>& events);
+  // What was predicted of the rank's plan (exec/predicted_events.h), on the same clock.
+  void add_predicted(int rank, const std::vector<TimelineEvent>& events);
 
   struct Event {
     int rank;
-    bool promised;
+    bool predicted;
     TimelineEvent event;
   };
   std::vector<Event> events() const;
   int64_t num_dropped() const;
 
  private:
-  void add(int rank, bool promised, const std::vector<TimelineEvent>& events);  // mutex_ held
+  void add(int rank, bool predicted, const std::vector<TimelineEvent>& events);  // mutex_ held
 
   mutable std::mutex mutex_;
   size_t max_events_;
   std::vector<Event> events_;
-  std::map<int, std::vector<size_t>> last_promise_;  // by rank: its latest promised events, in events_
+  std::map<int, std::vector<size_t>> last_predicted_;  // by rank: its latest predicted events, in events_
   int64_t num_dropped_ = 0;
 };
 

@@ -28,8 +28,8 @@ constexpr bool holds(TokenPart part, int64_t token, int64_t num_tokens, int home
   return false;
 }
 
-// Rows of an expert with `load` rows, `local` of them from its own rank, that are in `part`. Halves are reckoned even:
-// which of the rows belong to which half only the routing knows.
+// Rows of an expert with `load` rows, `local` of them from its own rank, that are in `part`. Halves are assumed to be
+// even: which of the rows belong to which half only the routing knows.
 constexpr int64_t rows_in_part(int64_t load, int64_t local, TokenPart part) {
   switch (part) {
     case TokenPart::kAll: return load;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "plan/op_table.h"
 
 namespace eps {
 namespace {
@@ -26,8 +27,8 @@ const GemmShapeCurve& nearest_shape(const GemmProfile& gemm, int64_t n, int64_t 
   return *best;
 }
 
-OpCost find_op(const HardwareProfile& profile, const char* name) {
-  const auto it = profile.ops.find(name);
+OpCost find_op(const HardwareProfile& profile, std::string_view name) {
+  const auto it = profile.ops.find(std::string(name));
   return it == profile.ops.end() ? OpCost{} : it->second;
 }
 
@@ -55,11 +56,7 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
       grouped_(&find_gemm(profile, GemmKind::kGrouped, shape.weight_dtype)),
       dense_call_us_(dense_->call_us),
       grouped_call_us_(grouped_->call_us),
-      gather_(find_op(profile, "gather")),
       silu_mul_(find_op(profile, "silu_mul")),
-      expert_silu_mul_(grouped_->fuses_silu_mul ? OpCost{} : silu_mul_),
-      reduce_(find_op(profile, "reduce")),
-      finish_(find_op(profile, "finish")),
       pack_(find_op(profile, "pack")),
       quantize_(find_op(profile, "quantize")) {
   shape_.inner = std::max<int64_t>(1, shape.inner / tp);
@@ -79,8 +76,18 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
   for (const LinkPoint& link : profile.inter_links) {
     if (link.gbps > far_link_.gbps) far_link_ = link;
   }
-  row_ops_fixed_us_ = gather_.fixed_us + expert_silu_mul_.fixed_us + reduce_.fixed_us;
-  row_ops_us_per_row_ = gather_us(1) + silu_mul_us(1) + reduce_us(1) - row_ops_fixed_us_;
+  double stage_us_of_one_row = 0;
+  for (const OpRow& row : kOpTable) {
+    if (row.memory.cost.empty()) continue;
+    RowCost& op = memory_[static_cast<size_t>(row.kind)];
+    op = {find_op(profile, row.memory.cost), row.memory.passes, row.memory.inner ? shape_.inner : shape_.hidden};
+    // Where grouped kernels do it on the way, experts have no op of their own for it (the dense ones' tables have it).
+    if (row.kind == OpKind::kSiluMul && grouped_->fuses_silu_mul) op.cost = {};
+    if (!row.of_stage) continue;
+    stage_fixed_us_ += op.cost.fixed_us;
+    stage_us_of_one_row += memory_us(row.kind, 1);
+  }
+  stage_us_per_row_ = stage_us_of_one_row - stage_fixed_us_;
   constexpr int kMostGroups = 512;
   for (int g = 0; g <= kMostGroups; ++g) {
     group_factor_.push_back(grouped_->group_factor.empty() ? 1.0 : curve_at(grouped_->group_factor, g, false));
@@ -90,8 +97,9 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
 // missing: 0 = messages have the SMs they want, 1 = none.
 ClockRates LayerCost::rates(double missing) const {
   const Contention& c = profile_->contention;
+  // Profiles hold no slowdown below 0. A difference of two large ones must not round to a rate above 1, or to infinity.
   const auto rate = [missing](double capped, double uncapped) {
-    return 1 / (1 + capped + missing * (uncapped - capped));
+    return 1 / (1 + std::max(0.0, capped + missing * (uncapped - capped)));
   };
   return {rate(c.compute, c.uncapped_compute), rate(c.comm, c.uncapped_comm)};
 }
@@ -125,27 +133,9 @@ GemmKind LayerCost::better_kernel(const StageGemm& gemm, const SmFactors& factor
   return dense ? GemmKind::kDense : GemmKind::kGrouped;
 }
 
-double LayerCost::stage_overhead_us() const {
-  return row_ops_fixed_us_ + 2 * std::min(dense_call_us_, grouped_call_us_);
-}
+double LayerCost::stage_overhead_us() const { return stage_fixed_us_ + 2 * std::min(dense_call_us_, grouped_call_us_); }
 
 double LayerCost::least_group_factor() const { return *std::min_element(group_factor_.begin(), group_factor_.end()); }
-
-double LayerCost::gather_us(int64_t rows) const {
-  return rows == 0 ? 0 : time_us(gather_, 2.0 * static_cast<double>(rows * shape_.hidden) * act_bytes_);
-}
-
-double LayerCost::silu_mul_us(int64_t rows) const {
-  return rows == 0 ? 0 : time_us(expert_silu_mul_, 3.0 * static_cast<double>(rows * shape_.inner) * act_bytes_);
-}
-
-double LayerCost::reduce_us(int64_t rows) const {
-  return rows == 0 ? 0 : time_us(reduce_, 3.0 * static_cast<double>(rows * shape_.hidden) * act_bytes_);
-}
-
-double LayerCost::finish_us(int64_t tokens) const {
-  return tokens == 0 ? 0 : time_us(finish_, 3.0 * static_cast<double>(tokens * shape_.hidden) * act_bytes_);
-}
 
 double LayerCost::shared_us(int64_t tokens, const SmFactors& factors) const {
   if (shape_.shared_inner == 0 || tokens == 0) return 0;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -50,7 +51,7 @@ struct StageGemm {
   int groups = 0;  // experts with rows
 };
 
-// Time factors of the kernels under an SM budget, and how a kernel gets on with a message beside it.
+// Time factors of the kernels under an SM budget, and how much a kernel and a message beside it slow each other down.
 struct SmFactors {
   double dense = 1;
   double grouped = 1;
@@ -88,16 +89,17 @@ class LayerCost {
 
   double least_group_factor() const;
 
-  double gather_us(int64_t rows) const;
-  double silu_mul_us(int64_t rows) const;
-  double reduce_us(int64_t rows) const;
-  // The three of them: everything a stage does besides its GEMMs.
-  double row_ops_us(int64_t rows) const {
-    return rows == 0 ? 0 : row_ops_fixed_us_ + static_cast<double>(rows) * row_ops_us_per_row_;
+  // What an op does besides its GEMM and messages: the rows that it reads and writes (OpRow::memory).
+  double memory_us(OpKind kind, int64_t rows) const {
+    const RowCost& op = memory_[static_cast<size_t>(kind)];
+    return rows == 0 ? 0 : time_us(op.cost, op.passes * static_cast<double>(rows * op.width) * act_bytes_);
   }
-  // Least cost of one more stage on a rank: its row ops and two calls.
+  // That of all of a stage's ops together.
+  double stage_memory_us(int64_t rows) const {
+    return rows == 0 ? 0 : stage_fixed_us_ + static_cast<double>(rows) * stage_us_per_row_;
+  }
+  // Least cost of one more stage on a rank: what its ops cost without rows, and two GEMM calls.
   double stage_overhead_us() const;
-  double finish_us(int64_t tokens) const;
   double shared_us(int64_t tokens, const SmFactors& factors) const;  // all three steps; 0 without shared experts
   // The least they take when the tokens are cut in two: measured curves need not favour the whole.
   double least_shared_us(int64_t tokens) const;
@@ -113,6 +115,13 @@ class LayerCost {
   const HardwareProfile& profile() const { return *profile_; }
 
  private:
+  // OpRow::memory with this profile's rate and this shape's width.
+  struct RowCost {
+    OpCost cost;
+    double passes = 0;
+    int64_t width = 0;
+  };
+
   ClockRates rates(double missing) const;
 
   const HardwareProfile* profile_;
@@ -122,10 +131,11 @@ class LayerCost {
   const GemmProfile* dense_;
   const GemmProfile* grouped_;
   double dense_call_us_, grouped_call_us_;
-  double row_ops_fixed_us_ = 0, row_ops_us_per_row_ = 0;
+  std::array<RowCost, kNumOpKinds> memory_;
+  double stage_fixed_us_ = 0, stage_us_per_row_ = 0;  // of all ops of a stage
   ProjectionTables gate_up_, down_;
   RowTable shared_gate_up_, shared_down_;
-  OpCost gather_, silu_mul_, expert_silu_mul_, reduce_, finish_, pack_, quantize_;
+  OpCost silu_mul_, pack_, quantize_;
   LinkPoint far_link_;                // gbps 0: none
   std::vector<double> group_factor_;  // by number of groups
 };

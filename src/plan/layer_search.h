@@ -1,11 +1,12 @@
-// Looks at the ways to run one layer and keeps the best. Private to the planner.
+// Searches the ways to run one layer for the one with the smallest makespan. Private to the planner.
 #pragma once
 
 #include <vector>
 
+#include "plan/op_cost.h"
 #include "plan/planner.h"
 #include "plan/rank_stage.h"
-#include "plan/stage_dealer.h"
+#include "plan/stage_balancer.h"
 #include "plan/traffic.h"
 
 namespace eps {
@@ -18,13 +19,18 @@ struct Choice {
   int first_share = 1000;  // thousandths of the tokens that the shared experts see before the first stage
 };
 
+// The messages of one stage: of each, the larger of every rank's.
+struct StageMessages {
+  MessageRows dispatch, combine;
+};
+
 // The stages of a choice, in the order they run.
 struct ChosenStages {
-  std::vector<int> stage_of;     // [num_experts] before parts
-  std::vector<TokenPart> parts;  // [num_stages]
-  std::vector<int> experts_of;   // [num_stages] the value in stage_of of each stage's experts
-  std::vector<RankStage> sums;   // [num_stages, num_ranks]
-  Pipeline pipeline;             // of the slowest rank
+  std::vector<int> stage_of;            // [num_experts] before parts
+  std::vector<TokenPart> parts;         // [num_stages]
+  std::vector<int> experts_of;          // [num_stages] the value in stage_of of each stage's experts
+  std::vector<RankStage> sums;          // [num_stages, num_ranks]
+  std::vector<StageMessages> messages;  // [num_stages]
 };
 
 class LayerSearch {
@@ -46,26 +52,30 @@ class LayerSearch {
  private:
   // A set of SMs for messages and one for GEMMs.
   struct Budget {
-    LinkPoint link;
-    int gemm_sms;  // 0: all
-    SmFactors factors;
-    double least_shared_us = 0;  // of the shared experts, however they are cut
-  };
-  // The larger of every rank's messages of a stage.
-  struct StageMessages {
-    MessageRows dispatch, combine;
+    OpTerms terms;                        // but for the wire and the hand-over
+    int gemm_sms = 0;                     // 0: all
+    double least_shared_us = 0;           // of the shared experts, however they are cut
+    std::vector<double> all_messages_us;  // [wires] of dispatch and combine in one stage
   };
 
+  Budget make_budget(const LinkPoint& link, int gemm_sms) const;
   void list_budgets();
-  double lower_bound(int num_stages, const Budget& budget, const Wire& wire) const;
+  double finish_us() const;
+  double all_messages_us(const Budget& budget, const Wire& wire) const;
+  OpTerms terms_of(const Budget& budget, const Wire& wire) const;
+
+  // Bounds (search_bounds.cpp).
+  double lower_bound(int num_stages, const Budget& budget, size_t wire) const;
   bool any_can_win(int num_stages) const;
   bool any_stages_can_win(Policy policy, int num_stages) const;
   double visited_us(const Budget& budget, const Wire& wire) const;
   double largest_share(size_t begin) const;
   double longest_wait_us(const Budget& budget, const Wire& wire, double share) const;
   bool may_win(const Candidate& candidate, const Budget& budget) const;
-  double least_comm_us(int num_stages, const Budget& budget, const Wire& wire) const;
+  double least_comm_us(int num_stages, const Budget& budget, size_t wire) const;
   bool can_win(double bound) const { return !has_best_ || bound < best_us_; }
+
+  // Stages (search_stages.cpp).
   bool split(Policy policy, int num_stages, bool only_if_it_can_win);
   void swap_with_best();
   void find_costs();
@@ -76,13 +86,14 @@ class LayerSearch {
   void order_stages(int num_stages);
   void sum_local();
   void find_messages(Policy policy, int num_stages);
+
+  // Estimates (search_estimate.cpp).
   StageCost::Best slowest(const StageCost* ranks, const SmFactors& factors) const;
-  PipelineStage pipeline_stage(const StageCost* ranks, const SmFactors& factors) const;
-  double message_us(const MessageRows& rows, const LinkPoint& link, DType wire, double row_bytes) const;
-  double collective_us(const LinkPoint& link, DType wire) const;
+  static PipelineStage pipeline_stage(const StageCost::Best& slowest, const OpTerms& terms, bool awaits_rows);
   void fill_pipeline(Candidate& candidate, const Budget& budget);
   void add_local_stage(Candidate& candidate, const Budget& budget);
-  void set_shared(Candidate& candidate, const SmFactors& factors, int first_share);
+  void set_shared(Candidate& candidate, const Budget& budget, int first_share);
+
   void try_budgets(Candidate candidate);
   void keep(const Candidate& candidate, const Budget& budget, int first_share);
 
@@ -90,7 +101,7 @@ class LayerSearch {
   const MoeProblem& problem_;
   const PlanLimits& limits_;
   TrafficModel traffic_;
-  StageDealer dealer_;
+  StageBalancer balancer_;
   size_t num_ranks_;
   size_t experts_each_;
   int64_t most_tokens_ = 0;  // of a rank

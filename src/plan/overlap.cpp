@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "plan/op_table.h"
+
 namespace eps {
 namespace {
 
@@ -29,10 +31,13 @@ std::vector<OpTime> busy_times(const Plan& plan, Wanted wanted) {
 PlanOverlap predicted_overlap(const Plan& plan) {
   const auto compute = busy_times(plan, [](Lane lane) { return lane == Lane::kCompute; });
   PlanOverlap overlap;
-  for (const OpTime& comm : busy_times(plan, [](Lane lane) { return lane != Lane::kCompute; })) {
+  auto first = compute.begin();
+  for (const OpTime& comm : busy_times(plan, [](Lane lane) { return lane_row(lane).moves_rows; })) {
     overlap.communication_us += comm.end_us - comm.begin_us;
-    for (const OpTime& work : compute) {
-      overlap.hidden_us += std::max(0.0, std::min(comm.end_us, work.end_us) - std::max(comm.begin_us, work.begin_us));
+    // Both lists ascend: what ended before this message is of no interest to later ones, and a plan may have thousands.
+    while (first != compute.end() && first->end_us <= comm.begin_us) ++first;
+    for (auto work = first; work != compute.end() && work->begin_us < comm.end_us; ++work) {
+      overlap.hidden_us += std::min(comm.end_us, work->end_us) - std::max(comm.begin_us, work->begin_us);
     }
   }
   return overlap;

@@ -7,32 +7,13 @@
 #include <set>
 #include <utility>
 
+#include "plan/op_table.h"
+
 namespace eps {
 
-std::string_view to_string(Lane lane) {
-  switch (lane) {
-    case Lane::kCompute: return "compute";
-    case Lane::kDispatch: return "dispatch";
-    case Lane::kCombine: return "combine";
-  }
-  return "?";
-}
+std::string_view to_string(Lane lane) { return lane_row(lane).name; }
 
-std::string_view to_string(OpKind kind) {
-  switch (kind) {
-    case OpKind::kEnter: return "enter";
-    case OpKind::kDispatch: return "dispatch";
-    case OpKind::kShared: return "shared";
-    case OpKind::kGateUp: return "gate_up";
-    case OpKind::kSiluMul: return "silu_mul";
-    case OpKind::kDown: return "down";
-    case OpKind::kReduce: return "reduce";
-    case OpKind::kCombine: return "combine";
-    case OpKind::kFinish: return "finish";
-    case OpKind::kLeave: return "leave";
-  }
-  return "?";
-}
+std::string_view to_string(OpKind kind) { return op_row(kind).name; }
 
 std::string_view to_string(Policy policy) {
   switch (policy) {
@@ -104,33 +85,21 @@ void check_shared(const Plan& plan, const MoeProblem& problem, std::vector<std::
   if (done != (problem.shape.shared_inner > 0 ? 1000 : 0)) faults.push_back("shared experts do not see every token");
 }
 
-Lane lane_of(OpKind kind) {
-  switch (kind) {
-    case OpKind::kEnter:
-    case OpKind::kDispatch: return Lane::kDispatch;
-    case OpKind::kCombine:
-    case OpKind::kLeave: return Lane::kCombine;
-    default: return Lane::kCompute;
-  }
-}
-
 // Every op once, on its lane, of a stage that there is. (Shared experts may come in parts: check_shared.)
 void check_ops(const Plan& plan, const MoeProblem& problem, std::vector<std::string>& faults) {
   std::set<std::pair<OpKind, int>> seen;
   const bool travels = problem.placement.num_ranks > 1 && plan.policy != Policy::kTp;
   for (const PlanOp& op : plan.ops) {
-    const bool outer = op.kind == OpKind::kEnter || op.kind == OpKind::kShared || op.kind == OpKind::kFinish ||
-                       op.kind == OpKind::kLeave;
-    if (op.lane != lane_of(op.kind))
-      faults.push_back(fmt::format("{} on the {} lane", to_string(op.kind), to_string(op.lane)));
-    if (outer ? op.stage != -1 : op.stage < 0 || op.stage >= plan.num_stages()) {
+    const OpRow& row = op_row(op.kind);
+    if (op.lane != row.lane) faults.push_back(fmt::format("{} on the {} lane", to_string(op.kind), to_string(op.lane)));
+    if (row.of_stage ? op.stage < 0 || op.stage >= plan.num_stages() : op.stage != -1) {
       faults.push_back(fmt::format("{} of stage {}", to_string(op.kind), op.stage));
       continue;
     }
     if (op.kind != OpKind::kShared && !seen.emplace(op.kind, op.stage).second) {
       faults.push_back(fmt::format("{} of stage {} twice", to_string(op.kind), op.stage));
     }
-    const bool message = op.kind == OpKind::kDispatch || op.kind == OpKind::kCombine;
+    const bool message = row.of_stage && lane_row(row.lane).moves_rows;
     if (message && (!travels || plan.stages[static_cast<size_t>(op.stage)].part == TokenPart::kLocal)) {
       faults.push_back(fmt::format("{} of stage {}, whose rows do not travel", to_string(op.kind), op.stage));
     }

@@ -32,6 +32,7 @@ enum class OpKind : uint8_t {
   kFinish,    // partial sums + shared experts -> layer output
   kLeave,     // tp+ep: all-gather of the outputs; tp+tp: all-reduce
 };
+inline constexpr int kNumOpKinds = 10;
 std::string_view to_string(OpKind kind);
 
 // A share of the rank's own tokens, in thousandths: [begin, end).
@@ -99,7 +100,7 @@ struct Candidate {
   double compute_us = 0;  // busy time of the compute lane, as it runs alone
   double comm_us = 0;     // of the communication lanes
   double grouped_us = 0;  // of the experts' GEMMs if all were grouped: the paper's G
-  double memory_gb = 0;   // of one rank, where it was reckoned
+  double memory_gb = 0;   // of one rank, where it was estimated
   Verdict verdict = Verdict::kSlower;
   bool operator==(const Candidate&) const = default;
 };
@@ -110,7 +111,7 @@ struct OpTime {
   bool operator==(const OpTime&) const = default;
 };
 
-// The paper's own reckoning, beside ours (paper §scheduler).
+// The paper's own estimate, beside ours (paper §scheduler).
 struct PaperView {
   double eps0 = 0;         // N·S(m/N)/S(m) - 1 at our N: what cutting costs communication
   double eps1 = 0;         // N·G(m/N, E/N)/G(m, E) - 1: what it costs GEMMs
@@ -145,13 +146,13 @@ struct Plan {
   bool operator==(const Plan&) const = default;
 };
 
-// Rows of `stage` on every rank. Halves are reckoned even; the routing knows better.
+// Rows of `stage` on every rank. Halves are assumed to be even; the routing has the exact numbers.
 std::vector<int64_t> count_stage_rows(const Plan& plan, const Stage& stage, const MoeProblem& problem);
 
 // True when no two ops may run at the same time, so that one thread can run the plan without waiting.
 bool is_chain(const Plan& plan);
 
-// Broken promises of `plan`, one line each; empty when it is sound: every row in exactly one stage, dependencies point
+// What is wrong with `plan`, one line each; empty when it is sound: every row in exactly one stage, dependencies point
 // backwards, dispatch before gate_up before silu_mul before down before reduce before combine, finish last, the shared
 // experts on every token once.
 std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& problem);

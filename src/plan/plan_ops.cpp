@@ -1,21 +1,24 @@
 #include "plan/plan_ops.h"
 
+#include "plan/op_table.h"
+
 namespace eps {
 namespace {
 
 class OpList {
  public:
-  int add(OpKind kind, Lane lane, int stage, std::vector<int> deps, TokenShare share = {}) {
+  // Dependencies of -1 are none.
+  int add(OpKind kind, int stage, std::vector<int> deps, TokenShare share = {}) {
     std::erase(deps, -1);
-    ops_.push_back({kind, lane, stage, std::move(deps), share});
+    ops_.push_back({kind, op_row(kind).lane, stage, std::move(deps), share});
     return static_cast<int>(ops_.size()) - 1;
   }
   // gate_up, silu_mul, down, reduce of one stage; returns the last.
   int add_expert_ffn(int stage, int after) {
-    const int gate_up = add(OpKind::kGateUp, Lane::kCompute, stage, {after});
-    const int silu = add(OpKind::kSiluMul, Lane::kCompute, stage, {gate_up});
-    const int down = add(OpKind::kDown, Lane::kCompute, stage, {silu});
-    return add(OpKind::kReduce, Lane::kCompute, stage, {down});
+    const int gate_up = add(OpKind::kGateUp, stage, {after});
+    const int silu = add(OpKind::kSiluMul, stage, {gate_up});
+    const int down = add(OpKind::kDown, stage, {silu});
+    return add(OpKind::kReduce, stage, {down});
   }
   std::vector<PlanOp> take() { return std::move(ops_); }
 
@@ -28,40 +31,39 @@ class OpList {
 std::vector<PlanOp> serial_ops(const OpShape& shape) {
   OpList ops;
   int last = -1;
-  if (shape.collectives) last = ops.add(OpKind::kEnter, Lane::kDispatch, -1, {});
-  if (shape.ranks) last = ops.add(OpKind::kDispatch, Lane::kDispatch, 0, {last});
+  if (shape.collectives) last = ops.add(OpKind::kEnter, -1, {});
+  if (shape.ranks) last = ops.add(OpKind::kDispatch, 0, {last});
   last = ops.add_expert_ffn(0, last);
-  if (shape.ranks) last = ops.add(OpKind::kCombine, Lane::kCombine, 0, {last});
-  if (shape.shared) last = ops.add(OpKind::kShared, Lane::kCompute, -1, {last});
-  last = ops.add(OpKind::kFinish, Lane::kCompute, -1, {last});
-  if (shape.collectives) ops.add(OpKind::kLeave, Lane::kCombine, -1, {last});
+  if (shape.ranks) last = ops.add(OpKind::kCombine, 0, {last});
+  if (shape.shared) last = ops.add(OpKind::kShared, -1, {last});
+  last = ops.add(OpKind::kFinish, -1, {last});
+  if (shape.collectives) ops.add(OpKind::kLeave, -1, {last});
   return ops.take();
 }
 
 std::vector<PlanOp> pipelined_ops(std::span<const Stage> stages, const OpShape& shape) {
   OpList ops;
-  const int enter = shape.collectives ? ops.add(OpKind::kEnter, Lane::kDispatch, -1, {}) : -1;
+  const int enter = shape.collectives ? ops.add(OpKind::kEnter, -1, {}) : -1;
   std::vector<int> rows_here;
   for (size_t s = 0; s < stages.size(); ++s) {
     const bool travels = shape.ranks && stages[s].part != TokenPart::kLocal;
-    rows_here.push_back(travels ? ops.add(OpKind::kDispatch, Lane::kDispatch, static_cast<int>(s), {enter}) : enter);
+    rows_here.push_back(travels ? ops.add(OpKind::kDispatch, static_cast<int>(s), {enter}) : enter);
   }
-  // The shared experts need no one: they fill the wait for the first dispatch.
+  // The shared experts need no other rank: they fill the wait for the first dispatch.
   std::vector<int> before_finish;
   if (shape.shared && shape.first_share > 0) {
-    before_finish.push_back(ops.add(OpKind::kShared, Lane::kCompute, -1, {enter}, {0, shape.first_share}));
+    before_finish.push_back(ops.add(OpKind::kShared, -1, {enter}, {0, shape.first_share}));
   }
   for (size_t s = 0; s < stages.size(); ++s) {
     const int reduce = ops.add_expert_ffn(static_cast<int>(s), rows_here[s]);
     const bool travels = shape.ranks && stages[s].part != TokenPart::kLocal;
-    before_finish.push_back(travels ? ops.add(OpKind::kCombine, Lane::kCombine, static_cast<int>(s), {reduce})
-                                    : reduce);
+    before_finish.push_back(travels ? ops.add(OpKind::kCombine, static_cast<int>(s), {reduce}) : reduce);
   }
   if (shape.shared && shape.first_share < 1000) {
-    before_finish.push_back(ops.add(OpKind::kShared, Lane::kCompute, -1, {enter}, {shape.first_share, 1000}));
+    before_finish.push_back(ops.add(OpKind::kShared, -1, {enter}, {shape.first_share, 1000}));
   }
-  const int finish = ops.add(OpKind::kFinish, Lane::kCompute, -1, std::move(before_finish));
-  if (shape.collectives) ops.add(OpKind::kLeave, Lane::kCombine, -1, {finish});
+  const int finish = ops.add(OpKind::kFinish, -1, std::move(before_finish));
+  if (shape.collectives) ops.add(OpKind::kLeave, -1, {finish});
   return ops.take();
 }
 

@@ -4,12 +4,25 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "plan/clock_work.h"
 #include "plan/layer_search.h"
-#include "plan/op_work.h"
 #include "plan/plan_ops.h"
 
 namespace eps {
 namespace {
+
+// Numbers of stages that `auto` looks at: all of the small ones, then each a sixteenth larger than the one before. What
+// one more stage changes shrinks with their number, and a layer of thousands of experts has to be planned in a second.
+constexpr int kEveryStageCount = 128;
+constexpr int kStageCountSteps = 16;
+
+std::vector<int> stage_counts(int most) {
+  std::vector<int> counts;
+  counts.reserve(kEveryStageCount);
+  for (int n = 1; n < most; n += n < kEveryStageCount ? 1 : n / kStageCountSteps) counts.push_back(n);
+  counts.push_back(most);
+  return counts;
+}
 
 void search(LayerSearch& search, const MoeProblem& problem, const PlanLimits& limits, const PipelineOption& option) {
   const int experts = problem.placement.experts_per_rank();
@@ -21,10 +34,14 @@ void search(LayerSearch& search, const MoeProblem& problem, const PlanLimits& li
     case PipelineOption::Mode::kAuto: break;
   }
   search.try_serial();
-  // A likely number first: the better the best so far, the more of the others need no more than a look.
-  const int likely = std::clamp(search.likely_stages(), 1, experts);
-  for (int n = likely; n >= 1; --n) search.try_eps(n);
-  for (int n = likely + 1; n <= experts && search.try_eps(n); ++n) {
+  // One rank communicates with nobody, so there is nothing that stages could hide. Looking at them all the same would
+  // choose by the noise of measured curves, where two GEMMs may seem faster than one of both.
+  if (problem.placement.num_ranks == 1) return;
+  // A likely number first: the better the best so far, the more of the others are ruled out by a bound.
+  const std::vector<int> counts = stage_counts(experts);
+  const auto above = std::ranges::upper_bound(counts, std::clamp(search.likely_stages(), 1, experts));
+  for (auto n = above; n != counts.begin();) search.try_eps(*--n);
+  for (auto n = above; n != counts.end() && search.try_eps(*n); ++n) {
   }
   if (limits.microbatch) search.try_microbatch();
 }
@@ -33,16 +50,20 @@ std::vector<Stage> make_stages(const ChosenStages& chosen, const LayerCost& cost
   const size_t num_stages = chosen.parts.size();
   const size_t num_ranks = chosen.sums.size() / num_stages;
   std::vector<Stage> stages(num_stages);
+  // By the values of stage_of: stages that are parts of the same experts' rows share one.
+  const auto num_sets = static_cast<size_t>(*std::ranges::max_element(chosen.experts_of)) + 1;
+  std::vector<std::vector<int32_t>> experts(num_sets);
+  for (auto& set : experts) set.reserve(chosen.stage_of.size() / num_sets + num_ranks);
+  for (size_t e = 0; e < chosen.stage_of.size(); ++e) {
+    experts[static_cast<size_t>(chosen.stage_of[e])].push_back(static_cast<int32_t>(e));
+  }
   for (size_t s = 0; s < num_stages; ++s) {
     Stage& stage = stages[s];
     stage.part = chosen.parts[s];
-    stage.experts.reserve(chosen.stage_of.size() / num_stages + num_ranks);
+    stage.experts = experts[static_cast<size_t>(chosen.experts_of[s])];
     stage.rows_per_rank.reserve(num_ranks);
     stage.gate_up_kernel.reserve(num_ranks);
     stage.down_kernel.reserve(num_ranks);
-    for (size_t e = 0; e < chosen.stage_of.size(); ++e) {
-      if (chosen.stage_of[e] == chosen.experts_of[s]) stage.experts.push_back(static_cast<int32_t>(e));
-    }
     for (size_t r = 0; r < num_ranks; ++r) {
       const RankStage& sums = chosen.sums[s * num_ranks + r];
       stage.rows_per_rank.push_back(sums.rows);
@@ -92,9 +113,9 @@ struct Planner::Impl {
 };
 
 Plan Planner::Impl::plan_ep(const MoeProblem& problem, const PipelineOption& option) const {
-  LayerSearch looked(cost, problem, limits);
-  search(looked, problem, limits, option);
-  const Choice& best = looked.best();
+  LayerSearch layer(cost, problem, limits);
+  search(layer, problem, limits, option);
+  const Choice& best = layer.best();
   const Candidate& chosen = best.candidate;
   Plan plan;
   plan.policy = chosen.policy;
@@ -104,15 +125,15 @@ Plan Planner::Impl::plan_ep(const MoeProblem& problem, const PipelineOption& opt
   plan.sms = chosen.sms;
   plan.makespan_us = chosen.makespan_us;
   plan.bound_us = chosen.bound_us;
-  const ChosenStages stages = looked.best_stages();
+  const ChosenStages stages = layer.best_stages();
   plan.stages = make_stages(stages, cost, cost.sm_factors(best.gemm_sms, best.link.sms));
   const bool ranks = problem.placement.num_ranks > 1;
   const OpShape ops{ranks, ranks && problem.strategy == Strategy::kTpEp, shape.shared_inner > 0, best.first_share};
   plan.ops = chosen.policy == Policy::kSerial ? serial_ops(ops) : pipelined_ops(plan.stages, ops);
-  plan.bytes_dispatch = looked.traffic().dispatch_rows() * wire_row_bytes(plan.wire.dispatch, shape.hidden);
-  plan.bytes_combine = looked.traffic().combine_rows() * wire_row_bytes(plan.wire.combine, shape.hidden);
+  plan.bytes_dispatch = layer.traffic().dispatch_rows() * wire_row_bytes(plan.wire.dispatch, shape.hidden);
+  plan.bytes_combine = layer.traffic().combine_rows() * wire_row_bytes(plan.wire.combine, shape.hidden);
   plan.predicted = run_virtual_clock(plan, slowest_rank_work(plan, stages, problem, cost));
-  plan.candidates = looked.take_candidates();
+  plan.candidates = layer.take_candidates();
   for (Candidate& c : plan.candidates) {
     if (c == chosen) c.verdict = Verdict::kChosen;
   }
@@ -143,7 +164,7 @@ Plan Planner::Impl::plan_tp(const MoeProblem& problem) const {
   plan.stages = make_stages(all, split, split.sm_factors(0));
   OpShape ops{false, num_ranks > 1, shape.shared_inner > 0, 1000};
   plan.ops = serial_ops(ops);
-  const ClockWork every_rank = reckon_work(plan, problem, split);
+  const ClockWork every_rank = every_rank_work(plan, problem, split);
   ClockWork work;  // the same on every rank: that of the first
   for (size_t i = 0; i < plan.ops.size(); ++i) {
     work.us.push_back(every_rank.us[i * static_cast<size_t>(num_ranks)]);
@@ -204,9 +225,9 @@ Plan Planner::plan(const MoeProblem& problem, const PipelineOption& option) cons
 }
 
 std::vector<OpTime> Planner::simulate(const Plan& plan, const MoeProblem& problem) const {
-  if (plan.policy != Policy::kTp) return run_virtual_clock(plan, reckon_work(plan, problem, impl_->cost));
+  if (plan.policy != Policy::kTp) return run_virtual_clock(plan, every_rank_work(plan, problem, impl_->cost));
   const LayerCost split(impl_->profile, impl_->shape, problem.placement.num_ranks);
-  return run_virtual_clock(plan, reckon_work(plan, problem, split));
+  return run_virtual_clock(plan, every_rank_work(plan, problem, split));
 }
 
 PaperView Planner::paper_view(const MoeProblem& problem, const Plan& plan) const {
@@ -215,14 +236,14 @@ PaperView Planner::paper_view(const MoeProblem& problem, const Plan& plan) const
   PlanLimits limits = impl_->limits;
   limits.comm_sms = {plan.sms.comm};
   limits.local_first = false;
-  const auto reckon = [&](int num_stages) {
+  const auto estimate = [&](int num_stages) {
     LayerSearch one(impl_->cost, problem, limits);
     one.try_eps(num_stages);
     return one.best().candidate;
   };
   const int experts = problem.placement.experts_per_rank();
   const int ours = plan.policy == Policy::kEps ? plan.num_expert_stages() : 1;
-  return view_as_paper(reckon(1), reckon(std::max(std::min(2, experts), ours)), ours);
+  return view_as_paper(estimate(1), estimate(std::max(std::min(2, experts), ours)), ours);
 }
 
 }  // namespace eps

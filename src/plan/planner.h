@@ -16,7 +16,7 @@ struct PlanLimits {
   bool microbatch = true;
   bool tp = false;
   bool local_first = true;
-  // Reckon every candidate, also those that cannot win by a bound: for people who ask why. Takes longer, the choice is
+  // Estimate every candidate, also those that a bound rules out: for people who ask why. Takes longer, the choice is
   // the same.
   bool explain = false;
   std::vector<int> comm_sms = {};  // allowed; empty: every point of the profile's links
@@ -32,9 +32,9 @@ struct PlanLimits {
 //   off         policy `serial`: one stage, one op after the other
 //   N           policy `eps` with N stages by expert; all = one expert per rank and stage
 //   microbatch  policy `microbatch`
-//   auto        the smallest predicted makespan; between equals, fewer stages
+//   auto        the smallest predicted makespan; between equals, fewer stages. One rank has nothing to hide: one stage
 //
-// Stages balance every rank's rows: each rank deals its experts, heaviest first, to the stage with the fewest rows;
+// Stages balance every rank's rows: each rank assigns its experts, heaviest first, to the stage with the fewest rows;
 // small stages come first and last, where nothing hides their messages.
 //
 // Errors  kUsage when the profile lacks what the shape needs; from plan(): fewer experts on a rank than stages asked

@@ -31,7 +31,7 @@ void check_routing(const MoeProblem& problem) {
   }
   for (size_t i = 0; i < ranks * ranks; ++i) {
     const int64_t tokens = problem.tokens_per_rank[i / ranks];
-    // A copy for every expert at most, for those who reckon without deduplication.
+    // A copy for every expert at most, for estimates without deduplication.
     const int64_t most = tokens * std::max(1, problem.shape.top_k);
     EPS_CHECK(routing.tokens_between[i] >= 0 && routing.tokens_between[i] <= most,
               "rank {} sends {} rows of its {} tokens to one rank", i / ranks, routing.tokens_between[i], tokens);
@@ -96,6 +96,13 @@ void check_problem(const MoeProblem& problem) {
   // Split experts need not divide; ranks that hold whole ones do.
   EPS_CHECK(problem.strategy == Strategy::kTpTp || problem.placement.num_experts % problem.placement.num_ranks == 0,
             "{} experts over {} ranks", problem.placement.num_experts, problem.placement.num_ranks);
+  if (problem.placement.experts_per_rank() > kMaxExpertsPerRank) {
+    fail(ErrorKind::kUsage, "problem",
+         {.what = "too many experts on a rank",
+          .got = std::to_string(problem.placement.experts_per_rank()),
+          .wanted = fmt::format("at most {}", kMaxExpertsPerRank),
+          .hint = "more ranks"});
+  }
   const auto ranks = static_cast<size_t>(problem.placement.num_ranks);
   const auto experts = static_cast<size_t>(problem.placement.num_experts);
   EPS_CHECK_EQ(problem.load.size(), experts);

@@ -65,7 +65,12 @@ MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement,
 // The problem of one rank with all experts, whose loads are known and not which tokens they come from.
 MoeProblem make_local_problem(const MoeShape& shape, std::span<const int64_t> load, int64_t num_tokens);
 
-// Errors  kInternal when sizes disagree; kUsage when a count is negative or beyond 2^31 - 1 rows a rank
+// Experts of one rank, at most.
+inline constexpr int kMaxExpertsPerRank = 65535;
+
+// Errors  kInternal when sizes disagree; kUsage when a count is negative or beyond 2^31 - 1 rows a rank, and when a
+// rank
+//         has more than kMaxExpertsPerRank experts
 void check_problem(const MoeProblem& problem);
 
 // How many stages to cut the experts into: the value of --eps-pipeline.

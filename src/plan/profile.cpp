@@ -15,28 +15,54 @@ constexpr std::array<std::string_view, 8> kOpNames = {"gather", "silu_mul", "red
 // What every layer runs: one that a profile forgot would count as free.
 constexpr std::array<std::string_view, 5> kLayerOps = {"gather", "silu_mul", "reduce", "finish", "pack"};
 
+// What a number of a profile may be. The ranges hold every device there is with orders of magnitude to spare, and keep
+// what planning makes of them finite: a layer of 2^31 rows at the slowest rates takes 1e30 µs, and no sum of times
+// loses a whole op to rounding.
+struct Range {
+  double least;
+  double most;
+};
+constexpr Range kTimes = {0, 1e9};             // µs: up to a quarter of an hour
+constexpr Range kPositiveTimes = {1e-9, 1e9};  // µs that some rows take
+constexpr Range kRates = {1e-6, 1e12};         // GB/s and TFLOP/s
+constexpr Range kFactors = {1e-3, 1e3};        // of grouped GEMMs by groups
+constexpr Range kSmFactors = {1, 1e4};         // of GEMMs on fewer SMs
+constexpr Range kSlowdowns = {0, 1e3};         // 1000: takes a thousand times as long
+constexpr Range kXs = {1, 2147483648.0};       // rows, groups, SMs
+constexpr int64_t kMaxMatrixSide = int64_t{1} << 31;
+constexpr int kMaxSms = 1 << 16;
+constexpr int kMaxRanksPerNode = 1 << 20;
+// Of lists. Planning looks at every link and searches curves; a measured profile has some ten of each.
+constexpr size_t kMaxPoints = 4096;
+constexpr size_t kMaxShapes = 1024;
+constexpr size_t kMaxLinks = 64;
+
 class Faults {
  public:
   void add(const std::string& key, const std::string& what) {
     lines_.push_back(fmt::format("key \"{}\": {}", key, what));
   }
 
-  void positive(const std::string& key, double value) {
-    if (!(std::isfinite(value) && value > 0)) add(key, fmt::format("got {}, wanted a number above 0", value));
+  // Written so that NaN is out of every range.
+  void number(const std::string& key, double value, const Range& range, const char* name = "") {
+    if (value >= range.least && value <= range.most) return;
+    add(key, fmt::format("got {}{}, wanted {:.10g} to {:.10g}", name, value, range.least, range.most));
   }
-  void not_negative(const std::string& key, double value) {
-    if (!(std::isfinite(value) && value >= 0)) add(key, fmt::format("got {}, wanted 0 or more", value));
+  // False when there are too many to look at one by one.
+  bool count(const std::string& key, size_t count, size_t most) {
+    if (count <= most) return true;
+    add(key, fmt::format("got {}, wanted {} at most", count, most));
+    return false;
   }
 
-  // `least_y`: of every point.
-  void curve(const std::string& key, const Curve& curve, double least_y, bool rising) {
+  // `values`: of every point's y.
+  void curve(const std::string& key, const Curve& curve, const Range& values, bool rising) {
+    if (!count(key, curve.size(), kMaxPoints)) return;
     for (size_t i = 0; i < curve.size(); ++i) {
       const auto [x, y] = curve[i];
       const std::string at = fmt::format("{}[{}]", key, i);
-      if (!(std::isfinite(x) && x >= 1)) add(at, fmt::format("got x = {}, wanted 1 or more", x));
-      if (!(std::isfinite(y) && y > 0 && y >= least_y)) {
-        add(at, fmt::format("got y = {}, wanted {}", y, least_y > 0 ? fmt::format("{} or more", least_y) : "above 0"));
-      }
+      number(at, x, kXs, "x = ");
+      number(at, y, values, "y = ");
       if (i == 0) continue;
       if (!(x > curve[i - 1].x)) add(at, fmt::format("got x = {}, wanted more than {} before it", x, curve[i - 1].x));
       if (rising && y < curve[i - 1].y) {
@@ -54,23 +80,24 @@ class Faults {
 std::string name_of(GemmKind kind, DType dtype) { return fmt::format("{} {}", to_string(kind), to_string(dtype)); }
 
 void check_gemm(Faults& faults, const std::string& key, const GemmProfile& gemm, int num_sms) {
-  faults.not_negative(key + ".call_us", gemm.call_us);
+  faults.number(key + ".call_us", gemm.call_us, kTimes);
+  if (!faults.count(key + ".shapes", gemm.shapes.size(), kMaxShapes)) return;
   if (gemm.shapes.empty()) faults.add(key + ".shapes", "got none, wanted one or more");
   std::set<std::pair<int64_t, int64_t>> seen;
   for (size_t i = 0; i < gemm.shapes.size(); ++i) {
     const GemmShapeCurve& shape = gemm.shapes[i];
     const std::string at = fmt::format("{}.shapes[{}]", key, i);
-    if (shape.n < 1 || shape.k < 1) {
-      faults.add(at, fmt::format("got n = {}, k = {}, wanted 1 or more", shape.n, shape.k));
+    if (std::min(shape.n, shape.k) < 1 || std::max(shape.n, shape.k) > kMaxMatrixSide) {
+      faults.add(at, fmt::format("got n = {}, k = {}, wanted 1 to {}", shape.n, shape.k, kMaxMatrixSide));
     }
     if (!seen.insert({shape.n, shape.k}).second) {
       faults.add(at, fmt::format("got n = {}, k = {} a second time", shape.n, shape.k));
     }
     if (shape.us_of_rows.empty()) faults.add(at + ".us_of_rows", "got no point, wanted one or more");
-    faults.curve(at + ".us_of_rows", shape.us_of_rows, 0, true);
+    faults.curve(at + ".us_of_rows", shape.us_of_rows, kPositiveTimes, true);
   }
-  faults.curve(key + ".group_factor", gemm.group_factor, 0, false);
-  faults.curve(key + ".sm_factor", gemm.sm_factor, 1, false);
+  faults.curve(key + ".group_factor", gemm.group_factor, kFactors, false);
+  faults.curve(key + ".sm_factor", gemm.sm_factor, kSmFactors, false);
   if (!gemm.sm_factor.empty() && gemm.sm_factor.back().x > num_sms) {
     faults.add(key + ".sm_factor", fmt::format("got {} SMs of {}", gemm.sm_factor.back().x, num_sms));
   }
@@ -96,6 +123,7 @@ void check_gemms(Faults& faults, const HardwareProfile& profile) {
 }
 
 void check_links(Faults& faults, const std::string& key, const std::vector<LinkPoint>& links, int num_sms) {
+  if (!faults.count(key, links.size(), kMaxLinks)) return;
   for (size_t i = 0; i < links.size(); ++i) {
     const LinkPoint& link = links[i];
     const std::string at = fmt::format("{}[{}]", key, i);
@@ -105,8 +133,8 @@ void check_links(Faults& faults, const std::string& key, const std::vector<LinkP
     if (i > 0 && link.sms <= links[i - 1].sms) {
       faults.add(at + ".sms", fmt::format("got {}, wanted more than {} before it", link.sms, links[i - 1].sms));
     }
-    faults.positive(at + ".gbps", link.gbps);
-    faults.not_negative(at + ".alpha_us", link.alpha_us);
+    faults.number(at + ".gbps", link.gbps, kRates);
+    faults.number(at + ".alpha_us", link.alpha_us, kTimes);
   }
 }
 
@@ -116,8 +144,8 @@ void check_ops(Faults& faults, const std::map<std::string, OpCost>& ops) {
     if (std::ranges::find(kOpNames, name) == kOpNames.end()) {
       faults.add(key, fmt::format("no such op, wanted one of {}", fmt::join(kOpNames, ", ")));
     }
-    faults.not_negative(key + ".fixed_us", cost.fixed_us);
-    faults.positive(key + ".gbps", cost.gbps);
+    faults.number(key + ".fixed_us", cost.fixed_us, kTimes);
+    faults.number(key + ".gbps", cost.gbps, kRates);
   }
   for (const std::string_view name : kLayerOps) {
     if (!ops.contains(std::string(name))) faults.add(fmt::format("ops.{}", name), "got nothing, wanted its cost");
@@ -141,22 +169,20 @@ double curve_at(const Curve& curve, double x, bool extend) {
 std::vector<std::string> find_profile_faults(const HardwareProfile& profile) {
   Faults faults;
   if (profile.name.empty()) faults.add("name", "is empty");
-  if (profile.num_sms < 0) faults.add("num_sms", fmt::format("got {}, wanted 0 or more", profile.num_sms));
-  if (profile.ranks_per_node < 1) {
-    faults.add("ranks_per_node", fmt::format("got {}, wanted 1 or more", profile.ranks_per_node));
-  }
-  faults.positive("memory_gb", profile.memory_gb);
-  faults.positive("memory_gbps", profile.memory_gbps);
+  faults.number("num_sms", profile.num_sms, {0, kMaxSms});
+  faults.number("ranks_per_node", profile.ranks_per_node, {1, kMaxRanksPerNode});
+  faults.number("memory_gb", profile.memory_gb, kRates);
+  faults.number("memory_gbps", profile.memory_gbps, kRates);
   check_gemms(faults, profile);
   check_links(faults, "links", profile.links, profile.num_sms);
   check_links(faults, "inter_links", profile.inter_links, profile.num_sms);
-  faults.not_negative("contention.compute", profile.contention.compute);
-  faults.not_negative("contention.comm", profile.contention.comm);
-  faults.not_negative("contention.uncapped_compute", profile.contention.uncapped_compute);
-  faults.not_negative("contention.uncapped_comm", profile.contention.uncapped_comm);
-  faults.not_negative("handoff_us", profile.handoff_us);
+  faults.number("contention.compute", profile.contention.compute, kSlowdowns);
+  faults.number("contention.comm", profile.contention.comm, kSlowdowns);
+  faults.number("contention.uncapped_compute", profile.contention.uncapped_compute, kSlowdowns);
+  faults.number("contention.uncapped_comm", profile.contention.uncapped_comm, kSlowdowns);
+  faults.number("handoff_us", profile.handoff_us, kTimes);
   check_ops(faults, profile.ops);
-  faults.positive("attention_tflops", profile.attention_tflops);
+  faults.number("attention_tflops", profile.attention_tflops, kRates);
   return faults.take();
 }
 

@@ -99,7 +99,8 @@ struct HardwareProfile {
 // y at x. `extend`: continue the last segment above the last point; otherwise flat.
 double curve_at(const Curve& curve, double x, bool extend);
 
-// Broken promises, one line each; empty when sound: positive finite rates, ascending curves, a GEMM of each kind, …
+// What is wrong with a profile, one line each with the key, the value and the range; empty when it is sound: numbers in
+// range, ascending curves of bounded length, a GEMM of each kind, …
 std::vector<std::string> find_profile_faults(const HardwareProfile& profile);
 
 // The profile's kernel of that kind and weight type.  Errors  kUsage, naming what the profile has

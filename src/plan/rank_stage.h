@@ -1,4 +1,4 @@
-// What one stage's experts add up to on one rank. Private to planning and simulating.
+// The sums of one stage's experts on one rank. Private to planning and simulating.
 #pragma once
 
 #include <cstdint>
@@ -63,7 +63,7 @@ inline StageCost stage_cost(const LayerCost& cost, const RankStage& stage) {
   const SmFactors all;
   return {cost.gemm_us(GemmKind::kDense, stage.gate_up(), all), cost.gemm_us(GemmKind::kGrouped, stage.gate_up(), all),
           cost.gemm_us(GemmKind::kDense, stage.down(), all), cost.gemm_us(GemmKind::kGrouped, stage.down(), all),
-          cost.row_ops_us(stage.rows)};
+          cost.stage_memory_us(stage.rows)};
 }
 
 }  // namespace eps

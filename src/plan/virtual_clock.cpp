@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "plan/op_table.h"
 
 namespace eps {
 namespace {
@@ -13,6 +14,25 @@ constexpr double kNever = std::numeric_limits<double>::infinity();
 
 // Two events that close count as one; without it a remainder of rounding would make steps of its own.
 constexpr double kTick = 1e-9;
+
+// Every step ends at least one op, but for what rounding leaves of a long one: 2^-53 of its time, and of that again, so
+// that even 1e30 µs end in three more steps. More than that is a number that is not finite, or an error in the clock;
+// either ends in a message, not in a hang.
+constexpr size_t kMaxStepsPerOp = 8;
+
+class StepCounter {
+ public:
+  explicit StepCounter(size_t num_ops) : left_((num_ops + 1) * kMaxStepsPerOp) {}
+  void count(double step) {
+    // Written so that NaN fails.
+    EPS_CHECK(step >= 0 && step < kNever && left_ > 0, "the predicted time of a plan's op is not finite: step {}",
+              step);
+    --left_;
+  }
+
+ private:
+  size_t left_;
+};
 
 class Clock {
  public:
@@ -28,10 +48,13 @@ class Clock {
   }
 
   std::vector<OpTime> run() {
+    StepCounter steps(left_);
     while (left_ > 0) {
       start_ready();
       const double step = next_step();
-      EPS_CHECK(step < kNever, "ops of a plan wait for each other: {} of {} ran", times_.size() - left_, times_.size());
+      EPS_CHECK(step != kNever, "ops of a plan wait for each other: {} of {} ran", times_.size() - left_,
+                times_.size());
+      steps.count(step);
       advance(step);
     }
     return std::move(times_);
@@ -69,7 +92,7 @@ class Clock {
         if (state.posted || state.next == order_[l].size() || !is_ready(op_of(state, l), rank)) continue;
         state.posted = true;
         const size_t op = op_of(state, l);
-        if (l == static_cast<size_t>(Lane::kCompute)) {
+        if (!kLaneTable[l].moves_rows) {
           begin(op, rank, state);
         } else if (++arrived_[op] == num_ranks_) {
           for (size_t r = 0; r < num_ranks_; ++r) begin(op, r, lane(r, l));
@@ -80,15 +103,18 @@ class Clock {
 
   // Rates of the rank's lanes as they are now.
   std::array<double, kNumLanes> rates(size_t rank) {
-    const LaneState& compute = lane(rank, 0);
-    const int messages = static_cast<int>(lane(rank, 1).running) + static_cast<int>(lane(rank, 2).running);
-    std::array<double, kNumLanes> out = {1, 1, 1};
-    if (messages == 2) out[1] = out[2] = 0.5;
-    if (compute.running && messages > 0) {
-      const ClockRates& r = work_.rates[op_of(compute, 0) * num_ranks_ + rank];
-      out[0] = r.compute_beside_comm;
-      out[1] *= r.comm_beside_compute;
-      out[2] *= r.comm_beside_compute;
+    const LaneState& compute = lane(rank, static_cast<size_t>(Lane::kCompute));
+    int messages = 0;
+    for (size_t l = 0; l < kNumLanes; ++l) messages += kLaneTable[l].moves_rows && lane(rank, l).running ? 1 : 0;
+    std::array<double, kNumLanes> out;
+    out.fill(1);
+    if (messages == 0) return out;
+    ClockRates slowed;
+    if (compute.running) {
+      slowed = work_.rates[op_of(compute, static_cast<size_t>(Lane::kCompute)) * num_ranks_ + rank];
+    }
+    for (size_t l = 0; l < kNumLanes; ++l) {
+      out[l] = kLaneTable[l].moves_rows ? slowed.comm_beside_compute / messages : slowed.compute_beside_comm;
     }
     return out;
   }
@@ -143,6 +169,12 @@ class Clock {
 std::vector<OpTime> run_virtual_clock(const Plan& plan, const ClockWork& work) {
   EPS_CHECK_EQ(work.us.size(), plan.ops.size() * static_cast<size_t>(work.num_ranks));
   EPS_CHECK_EQ(work.rates.size(), work.us.size());
+  // A rate above 1 or beside zero would end ops at times that mean nothing; NaN fails both comparisons.
+  for (size_t i = 0; i < work.us.size(); ++i) {
+    const auto& [compute, comm] = work.rates[i];
+    EPS_CHECK(work.us[i] >= 0 && work.us[i] < kNever, "op {} takes {} µs", i, work.us[i]);
+    EPS_CHECK(compute > 0 && compute <= 1 && comm > 0 && comm <= 1, "op {} runs at rates {} and {}", i, compute, comm);
+  }
   return Clock(plan, work).run();
 }
 
@@ -163,6 +195,7 @@ double pipeline_makespan(const Pipeline& pipeline) {
   double compute_left = pipeline.first_us;
   double dispatch_left = n > 0 ? stage(0).dispatch_us : 0;
   double combine_left = n > 0 ? stage(0).combine_us : 0;
+  StepCounter steps(3 * n + 2);
   while (true) {
     const bool computes = compute <= n + 1 && (compute == 0 || compute > n || dispatch >= compute);
     const bool dispatches = dispatch < n;
@@ -180,6 +213,7 @@ double pipeline_makespan(const Pipeline& pipeline) {
     if (computes) step = compute_left / compute_rate;
     if (dispatches) step = std::min(step, dispatch_left / comm_rate);
     if (combines) step = std::min(step, combine_left / comm_rate);
+    steps.count(step);
     now += step;
     if (computes && (compute_left -= step * compute_rate) <= kTick) {
       ++compute;

@@ -30,7 +30,7 @@ struct ClockWork {
 // take no time.
 //
 // Shapes  returns [ops, num_ranks]
-// Errors  kInternal when the ops wait for each other in a circle
+// Errors  kInternal when the ops wait for each other in a circle, work is not finite or a rate is not in (0, 1]
 std::vector<OpTime> run_virtual_clock(const Plan& plan, const ClockWork& work);
 
 // The end of the last op.

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "plan/op_table.h"
 
 namespace eps {
 namespace {
@@ -22,6 +23,14 @@ T read_word(const JsonObject& object, std::string_view key, const std::array<T, 
     wanted += fmt::format("{}{}", wanted.empty() ? "one of " : ", ", to_word(value));
   }
   object.reject(key, wanted);
+}
+
+// The row of a table whose name it is.
+template <typename Row, size_t N>
+const Row& read_row(const JsonObject& object, std::string_view key, const std::array<Row, N>& table) {
+  std::array<const Row*, N> rows = {};
+  for (size_t i = 0; i < N; ++i) rows[i] = &table[i];
+  return *read_word(object, key, rows, [](const Row* row) { return row->name; });
 }
 
 template <typename T, size_t N>
@@ -57,15 +66,9 @@ Policy read_policy(const JsonObject& object, std::string_view key) {
   return read_word(object, key, std::array{Policy::kSerial, Policy::kEps, Policy::kMicrobatch, Policy::kTp});
 }
 
-Lane read_lane(const JsonObject& object, std::string_view key) {
-  return read_word(object, key, std::array{Lane::kCompute, Lane::kDispatch, Lane::kCombine});
-}
+Lane read_lane(const JsonObject& object, std::string_view key) { return read_row(object, key, kLaneTable).lane; }
 
-OpKind read_op_kind(const JsonObject& object, std::string_view key) {
-  return read_word(object, key,
-                   std::array{OpKind::kEnter, OpKind::kDispatch, OpKind::kShared, OpKind::kGateUp, OpKind::kSiluMul,
-                              OpKind::kDown, OpKind::kReduce, OpKind::kCombine, OpKind::kFinish, OpKind::kLeave});
-}
+OpKind read_op_kind(const JsonObject& object, std::string_view key) { return read_row(object, key, kOpTable).kind; }
 
 TokenPart read_token_part(const JsonObject& object, std::string_view key) {
   return read_word(object, key,

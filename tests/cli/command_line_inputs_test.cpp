@@ -274,7 +274,7 @@ TEST_F(CommandLineInputs, CtrlCEndsTheWaitForAPipeThatNobodyWrites) {
   for (const auto& command : commands) {
     const pid_t child = fork();
     if (child == 0) {
-      std::freopen("/dev/null", "w", stderr);
+      if (std::freopen("/dev/null", "w", stderr) == nullptr) std::abort();
       std::vector<char*> args = {const_cast<char*>("epsmoe")};
       for (const std::string& word : command) args.push_back(const_cast<char*>(word.c_str()));
       args.push_back(nullptr);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -307,8 +308,8 @@ TEST_F(CommandLine, TuneRefusesWhatItCannotMeasure) {
 TEST_F(CommandLine, CtrlCFinishesTheStepAndSaysSo) {
   const pid_t child = fork();
   if (child == 0) {
-    std::freopen(path("out").c_str(), "w", stdout);
-    std::freopen(path("err").c_str(), "w", stderr);
+    if (std::freopen(path("out").c_str(), "w", stdout) == nullptr) std::abort();
+    if (std::freopen(path("err").c_str(), "w", stderr) == nullptr) std::abort();
     execl(EPSMOE_PROGRAM, "epsmoe", "generate", "-m", kModel.c_str(), "-p", "It is a truth", "--ep", "2",
           "--max-tokens", "1000", "--ignore-eos", static_cast<char*>(nullptr));
     _exit(99);

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "moe/row_layout.h"
-#include "plan/stage_dealer.h"
+#include "plan/stage_balancer.h"
 #include "support/problems.h"
 
 namespace eps {
@@ -40,7 +40,7 @@ TEST(Traffic, ExpectedStagesAreCloseToWhatIsSentAndTotalsAreExact) {
   for (const int num_stages : {1, 2, 5, 10}) {
     RandomLayer layer = random_layer(rng, 40, 4, 6, 1500, LoadKind::kEven);
     std::vector<int> stage_of(40);
-    StageDealer(layer.problem.placement, layer.problem.load).deal(num_stages, stage_of);
+    StageBalancer(layer.problem.placement, layer.problem.load).assign(num_stages, stage_of);
     std::vector<double> rows(static_cast<size_t>(num_stages) * 4, 0.0);
     for (size_t e = 0; e < 40; ++e) {
       rows[static_cast<size_t>(stage_of[e]) * 4 + e / 10] += static_cast<double>(layer.problem.load[e]);
@@ -75,11 +75,11 @@ TEST(Traffic, RanksOfOtherNodesAreFar) {
   for (const MessageRows& m : dispatch) EXPECT_EQ(m.near_rows, 0);
 }
 
-TEST(StageDealer, KeepsRanksBalancedAndTheirLargestStagesTogether) {
+TEST(StageBalancer, KeepsRanksBalancedAndTheirLargestStagesTogether) {
   const ExpertPlacement placement = place_experts(10, 2);
   const std::vector<int64_t> load = {90, 10, 10, 10, 60, 5, 5, 200, 5, 5};
   std::vector<int> stage_of(10);
-  StageDealer(placement, load).deal(2, stage_of);
+  StageBalancer(placement, load).assign(2, stage_of);
   std::vector<std::vector<int64_t>> rows(2, std::vector<int64_t>(2, 0));
   for (size_t e = 0; e < 10; ++e) rows[e / 5][static_cast<size_t>(stage_of[e])] += load[e];
   EXPECT_EQ(rows[0], (std::vector<int64_t>{90, 90}));

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "base/error.h"
 
 namespace eps {
@@ -74,6 +77,34 @@ TEST(PipelineMakespan, NoStagesIsComputeAlone) {
   p.finish_us = 4;
   p.leave_us = 5;
   EXPECT_DOUBLE_EQ(pipeline_makespan(p), 15);
+}
+
+// Numbers that no profile may hold must still end in an error, and large ones in a time.
+TEST(VirtualClock, EndsWhateverTheNumbers) {
+  const double inf = std::numeric_limits<double>::infinity();
+  for (const double us : {inf, std::nan(""), -1.0}) {
+    EXPECT_THROW(run_virtual_clock(two_stages(), work_of({us, 10, 25, 5, 25, 5, 1})), Error) << us;
+    Pipeline p;
+    p.stages = {{10, us, 10, {}}};
+    EXPECT_THROW(pipeline_makespan(p), Error) << us;
+  }
+  ClockWork work = work_of({10, 10, 25, 5, 25, 5, 1});
+  work.rates[2] = {inf, 1};  // what contention of 1e16 once made of itself
+  EXPECT_THROW(run_virtual_clock(two_stages(), work), Error);
+  Pipeline p;
+  p.stages = {{100, 10, 10, {}}, {100, 10, 10, {inf, 1}}};
+  p.outer = {inf, 1};
+  p.first_us = 10;
+  EXPECT_THROW(pipeline_makespan(p), Error);
+
+  // 2^-53 of a long op is longer than a tick: it takes steps of its own, but few.
+  for (const double scale : {1e-12, 1e6, 1e12, 1e30}) {
+    ClockWork scaled = work_of({10, 10, 25, 5, 25, 5, 1});
+    for (double& us : scaled.us) us *= scale / 3;
+    scaled.rates.assign(scaled.us.size(), {0.001, 0.001});
+    const double end = end_of(run_virtual_clock(two_stages(), scaled));
+    EXPECT_TRUE(std::isfinite(end) && end >= 0) << scale;
+  }
 }
 
 }  // namespace

@@ -20,24 +20,24 @@ TEST(Trace, WritesOneTrackPerRankAndLaneAndDropsWhatDoesNotFit) {
   EXPECT_EQ(json.find("late"), std::string::npos);
 }
 
-TEST(Trace, ShowsPromisesBesideMeasurements) {
+TEST(Trace, ShowsPredictionsBesideMeasurements) {
   Plan plan;
   plan.ops.push_back({OpKind::kDispatch, Lane::kDispatch, 0, {}, {}});
   plan.ops.push_back({OpKind::kFinish, Lane::kCompute, -1, {0}, {}});
-  EXPECT_TRUE(promised_events(plan, 3, 0).empty());
+  EXPECT_TRUE(predicted_events(plan, 3, 0).empty());
   plan.predicted = {{0, 1.5}, {1.5, 4}};
   const std::vector<OpTime> of_rank_1 = {{0, 1}, {1, 4}};
 
   TraceRecorder trace;
   trace.add(0, {{"dispatch", Lane::kDispatch, 3, 0, 7000, 9000}});
   trace.add(1, {{"dispatch", Lane::kDispatch, 3, 0, 7500, 9000}});
-  trace.add_promised(0, promised_events(plan, 3, 7000));
-  trace.add_promised(1, promised_events(plan, of_rank_1, 3, 7000));
+  trace.add_predicted(0, predicted_events(plan, 3, 7000));
+  trace.add_predicted(1, predicted_events(plan, of_rank_1, 3, 7000));
   const std::string json = chrome_trace_json(trace);
   for (const char* line : {
            R"("pid":0,"name":"process_name","args":{"name":"rank 0"})",
-           R"("pid":2,"name":"process_name","args":{"name":"rank 0 promised"})",
-           R"("pid":3,"name":"process_name","args":{"name":"rank 1 promised"})",
+           R"("pid":2,"name":"process_name","args":{"name":"rank 0 predicted"})",
+           R"("pid":3,"name":"process_name","args":{"name":"rank 1 predicted"})",
            R"("pid":2,"name":"process_sort_index","args":{"sort_index":1})",
            R"("pid":2,"tid":1,"name":"dispatch","ts":0.000,"dur":1.500,"args":{"layer":3,"stage":0})",
            R"("pid":2,"tid":0,"name":"finish","ts":1.500,"dur":2.500,"args":{"layer":3})",
@@ -47,10 +47,10 @@ TEST(Trace, ShowsPromisesBesideMeasurements) {
   }
 }
 
-TEST(Trace, APromiseEndsWhereTheNextOneBegins) {
+TEST(Trace, APredictionEndsWhereTheNextOneBegins) {
   TraceRecorder trace;
-  trace.add_promised(0, {{"first", Lane::kCompute, 1, -1, 0, 900}, {"second", Lane::kCompute, 1, -1, 900, 2000}});
-  trace.add_promised(0, {{"third", Lane::kCompute, 2, -1, 1500, 2500}});
+  trace.add_predicted(0, {{"first", Lane::kCompute, 1, -1, 0, 900}, {"second", Lane::kCompute, 1, -1, 900, 2000}});
+  trace.add_predicted(0, {{"third", Lane::kCompute, 2, -1, 1500, 2500}});
   const std::string json = chrome_trace_json(trace);
   EXPECT_NE(json.find(R"("name":"second","ts":0.900,"dur":0.600)"), std::string::npos) << json;
   EXPECT_NE(json.find(R"("name":"third","ts":1.500,"dur":1.000)"), std::string::npos) << json;
@@ -58,7 +58,7 @@ TEST(Trace, APromiseEndsWhereTheNextOneBegins) {
 
 TEST(Trace, BeginsAtItsFirstEventEvenAtZero) {
   TraceRecorder trace;
-  trace.add_promised(0, {{"first", Lane::kCompute, -1, -1, 0, 1000}, {"second", Lane::kCompute, -1, -1, 500, 1000}});
+  trace.add_predicted(0, {{"first", Lane::kCompute, -1, -1, 0, 1000}, {"second", Lane::kCompute, -1, -1, 500, 1000}});
   const std::string json = chrome_trace_json(trace);
   EXPECT_NE(json.find(R"("name":"second","ts":0.500)"), std::string::npos) << json;
   EXPECT_NE(chrome_trace_json(TraceRecorder()).find("dropped_events"), std::string::npos);

@@ -26,7 +26,7 @@ HardwareProfile sound_profile() {
   p.num_sms = 132;
   p.ranks_per_node = 8;
   p.memory_gb = 0.1 + 0.2;
-  p.memory_gbps = 1e21;
+  p.memory_gbps = 1e11 / 3;
   const Curve sm = {{66, 2}, {132, 1}};
   p.gemms = {{GemmKind::kDense, DType::kBF16, 1.0 / 3, {{3072, 5120, {{1, 0.1}, {8, 1.2}, {64, 1e-7 + 3}}}}, {}, sm},
              {GemmKind::kGrouped, DType::kBF16, 2, {{64, 32, {{1, 2}}}, {32, 64, {{1, 2}}}}, {{1, 1}, {8, 0.9}}, {}}};
@@ -82,13 +82,29 @@ TEST(Profile, FindsTheGemmOrSaysWhatThereIs) {
   }
 }
 
-// Each edit breaks one promise; the complaint names the file and the key.
+// Each edit makes the profile unsound in one way; the message names the file and the key.
 struct Broken {
   const char* wanted;  // part of the complaint
   void (*edit)(Json&);
 };
 
-TEST(Profile, FilesThatBreakAPromiseAreRefusedByKey) {
+void check_refused(const std::vector<Broken>& cases) {
+  for (const Broken& broken : cases) {
+    Json json = Json::parse(to_json(sound_profile()));
+    broken.edit(json);
+    try {
+      parse_profile(json.dump(), "file.json");
+      ADD_FAILURE() << broken.wanted;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::kInput) << e.what();
+      EXPECT_TRUE(std::string(e.what()).starts_with("file.json: ")) << e.what();
+      EXPECT_NE(std::string(e.what()).find(broken.wanted), std::string::npos)
+          << e.what() << "\nwanted " << broken.wanted;
+    }
+  }
+}
+
+TEST(Profile, UnsoundFilesAreRefusedByKey) {
   const std::vector<Broken> cases = {
       {"missing key \"memory_gb\"", [](Json& j) { j.erase("memory_gb"); }},
       {"missing key \"gemms[0].call_us\"", [](Json& j) { j["gemms"][0].erase("call_us"); }},
@@ -130,7 +146,7 @@ TEST(Profile, FilesThatBreakAPromiseAreRefusedByKey) {
        [](Json& j) {
          j["gemms"][0]["sm_factor"] = {{1, 2, 3}};
        }},
-      {"key \"gemms[0].sm_factor[1]\": got y = 0.5, wanted 1 or more",
+      {"key \"gemms[0].sm_factor[1]\": got y = 0.5, wanted 1 to 10000",
        [](Json& j) { j["gemms"][0]["sm_factor"][1][1] = 0.5; }},
       {"key \"gemms[0].sm_factor\": got 132 SMs of 100 (and",
        [](Json& j) {
@@ -138,19 +154,51 @@ TEST(Profile, FilesThatBreakAPromiseAreRefusedByKey) {
          j["links"].push_back({{"sms", -1}, {"gbps", 1}, {"alpha_us", 1}});
        }},
   };
-  for (const Broken& broken : cases) {
-    Json json = Json::parse(to_json(sound_profile()));
-    broken.edit(json);
-    try {
-      parse_profile(json.dump(), "file.json");
-      ADD_FAILURE() << broken.wanted;
-    } catch (const Error& e) {
-      EXPECT_EQ(e.kind(), ErrorKind::kInput) << e.what();
-      EXPECT_TRUE(std::string(e.what()).starts_with("file.json: ")) << e.what();
-      EXPECT_NE(std::string(e.what()).find(broken.wanted), std::string::npos)
-          << e.what() << "\nwanted " << broken.wanted;
-    }
-  }
+  check_refused(cases);
+}
+
+// Well-formed numbers that no device has: each once made planning hang, overflow or fail an inner check.
+TEST(Profile, AbsurdNumbersAreRefusedByKeyAndRange) {
+  check_refused({
+      {"key \"contention.compute\": got 1e+16, wanted 0 to 1000", [](Json& j) { j["contention"]["compute"] = 1e16; }},
+      {"key \"contention.uncapped_comm\": got 1e+16", [](Json& j) { j["contention"]["uncapped_comm"] = 1e16; }},
+      {"key \"handoff_us\": got 1e+308, wanted 0 to 1000000000", [](Json& j) { j["handoff_us"] = 1e308; }},
+      {"key \"memory_gbps\": got 1e-300, wanted 1e-06 to 1e+12", [](Json& j) { j["memory_gbps"] = 1e-300; }},
+      {"key \"links[0].gbps\": got 1e-300", [](Json& j) { j["links"][0]["gbps"] = 1e-300; }},
+      {"key \"links[0].gbps\": got 5e-324", [](Json& j) { j["links"][0]["gbps"] = 5e-324; }},
+      {"key \"links[1].alpha_us\": got 1e+300", [](Json& j) { j["links"][1]["alpha_us"] = 1e300; }},
+      {"key \"ops.pack.gbps\": got 1e+300", [](Json& j) { j["ops"]["pack"]["gbps"] = 1e300; }},
+      {"key \"ops.pack.fixed_us\": got 10000000000, wanted", [](Json& j) { j["ops"]["pack"]["fixed_us"] = 1e10; }},
+      {"key \"attention_tflops\": got 1e-300", [](Json& j) { j["attention_tflops"] = 1e-300; }},
+      {"key \"memory_gb\": got 1e+300", [](Json& j) { j["memory_gb"] = 1e300; }},
+      {"key \"num_sms\": got 1000000", [](Json& j) { j["num_sms"] = 1000000; }},
+      {"key \"ranks_per_node\": got 2000000000", [](Json& j) { j["ranks_per_node"] = 2000000000; }},
+      {"key \"gemms[0].call_us\": got 1e+300", [](Json& j) { j["gemms"][0]["call_us"] = 1e300; }},
+      {"key \"gemms[0].shapes[0]\": got n = 9007199254740992, k = 5120, wanted 1 to 2147483648",
+       [](Json& j) { j["gemms"][0]["shapes"][0]["n"] = int64_t{1} << 53; }},
+      {"key \"gemms[0].shapes[0].us_of_rows[0]\": got y = 5e-324",
+       [](Json& j) { j["gemms"][0]["shapes"][0]["us_of_rows"][0][1] = 5e-324; }},
+      {"key \"gemms[0].shapes[0].us_of_rows[2]\": got x = 1e+300",
+       [](Json& j) { j["gemms"][0]["shapes"][0]["us_of_rows"][2][0] = 1e300; }},
+      {"key \"gemms[1].group_factor[1]\": got y = 1e+300",
+       [](Json& j) { j["gemms"][1]["group_factor"][1][1] = 1e300; }},
+      {"key \"gemms[0].shapes[0].us_of_rows\": got 100000, wanted 4096 at most",
+       [](Json& j) {
+         Json points = Json::array();
+         for (int i = 1; i <= 100000; ++i) points.push_back({i, i});
+         j["gemms"][0]["shapes"][0]["us_of_rows"] = points;
+       }},
+      {"key \"links\": got 100, wanted 64 at most",
+       [](Json& j) {
+         for (int i = 0; i < 98; ++i) j["links"].push_back({{"sms", 17 + i}, {"gbps", 1}, {"alpha_us", 1}});
+       }},
+  });
+}
+
+TEST(Profile, ZeroHasNoSignThatMatters) {
+  Json json = Json::parse(to_json(sound_profile()));
+  json["handoff_us"] = -0.0;
+  EXPECT_EQ(parse_profile(json.dump(), "file").handoff_us, 0.0);
 }
 
 TEST(Profile, NotANumberIsNeverARate) {

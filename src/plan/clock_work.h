@@ -1,14 +1,17 @@
-// What every op of a plan takes on every rank. Private to planning and simulating.
+// A plan's ops as work for the virtual clock, from the table of ops. Private to planning and simulating.
 #pragma once
 
 #include "plan/layer_search.h"
+#include "plan/op_cost.h"
 #include "plan/plan.h"
 
 namespace eps {
 
+// The work of every op on every rank.
+//
 // Shapes  us, rates [ops, num_ranks]
 // Errors  kInternal: an op or stage that is not part of the problem
-ClockWork reckon_work(const Plan& plan, const MoeProblem& problem, const LayerCost& cost);
+ClockWork every_rank_work(const Plan& plan, const MoeProblem& problem, const LayerCost& cost);
 
 // The same for one imaginary rank that is everywhere as slow as the slowest: for each stage the rank whose compute
 // takes longest, for each message the longest of each of its parts. What planning minimises.

@@ -1,4 +1,4 @@
-#include "plan/stage_dealer.h"
+#include "plan/stage_balancer.h"
 
 #include <algorithm>
 #include <array>
@@ -10,10 +10,15 @@
 namespace eps {
 namespace {
 
-// Of the stage's index and of its number of experts; the rows have the rest, more than 2^31 times as many experts need.
-constexpr int kBits = 12;
+// Bits of the stage's index and of its number of experts. The rows have the other 32; check_problem holds a rank's rows
+// below 2^31.
+constexpr int kBits = 16;
+static_assert(kMaxExpertsPerRank < 1 << kBits);
 constexpr uint64_t kIndexMask = (uint64_t{1} << kBits) - 1;
 constexpr uint64_t kNoBin = ~uint64_t{0};
+
+// Up to here reading all bins for every expert is faster than keeping them in a heap: measured at 20 to 160 experts.
+constexpr size_t kMaxScannedStages = 64;
 
 // A bin's index is part of its number, so the least number says which bin it is: no branch to mispredict, and four
 // chains of comparisons at once. The size is a multiple of four.
@@ -25,9 +30,21 @@ uint64_t least_of(const uint64_t* bins, size_t size) {
   return std::min(std::min(least[0], least[1]), std::min(least[2], least[3]));
 }
 
+// Puts `value` in the place of a heap's least number, the first one, and restores the heap.
+void replace_least(uint64_t* heap, size_t size, uint64_t value) {
+  size_t at = 0;
+  for (size_t child = 1; child < size; child = 2 * at + 1) {
+    if (child + 1 < size && heap[child + 1] < heap[child]) ++child;
+    if (value <= heap[child]) break;
+    heap[at] = heap[child];
+    at = child;
+  }
+  heap[at] = value;
+}
+
 }  // namespace
 
-StageDealer::StageDealer(const ExpertPlacement& placement, std::span<const int64_t> load)
+StageBalancer::StageBalancer(const ExpertPlacement& placement, std::span<const int64_t> load)
     : placement_(placement), load_(load), by_load_(load.size()) {
   std::iota(by_load_.begin(), by_load_.end(), 0);
   const int64_t* rows = load.data();
@@ -39,12 +56,12 @@ StageDealer::StageDealer(const ExpertPlacement& placement, std::span<const int64
   }
 }
 
-void StageDealer::deal(int num_stages, std::span<int> stage_of) {
+void StageBalancer::assign(int num_stages, std::span<int> stage_of) {
   if (num_stages == 1) {
     std::fill(stage_of.begin(), stage_of.end(), 0);
     return;
   }
-  EPS_CHECK_LT(placement_.experts_per_rank(), 1 << kBits);
+  EPS_CHECK_LE(placement_.experts_per_rank(), kMaxExpertsPerRank);
   const auto n = static_cast<size_t>(num_stages);
   const size_t padded = (n + 3) / 4 * 4;
   const auto num_ranks = static_cast<size_t>(placement_.num_ranks);
@@ -56,8 +73,14 @@ void StageDealer::deal(int num_stages, std::span<int> stage_of) {
     for (size_t r = 0; r < num_ranks; ++r) {
       const auto e = static_cast<size_t>(by_load_[r * each + i]);
       uint64_t* bins = &bins_[r * padded];
-      const uint64_t least = least_of(bins, padded);
-      bins[least & kIndexMask] = least + (static_cast<uint64_t>(load_[e]) << (2 * kBits)) + (uint64_t{1} << kBits);
+      // All bins' numbers differ, so a heap and a scan find the same one.
+      const uint64_t least = n > kMaxScannedStages ? bins[0] : least_of(bins, padded);
+      const uint64_t filled = least + (static_cast<uint64_t>(load_[e]) << (2 * kBits)) + (uint64_t{1} << kBits);
+      if (n > kMaxScannedStages) {
+        replace_least(bins, n, filled);
+      } else {
+        bins[least & kIndexMask] = filled;
+      }
       stage_of[e] = static_cast<int>(least & kIndexMask);
     }
   }

@@ -1,4 +1,4 @@
-// Deals every rank's experts to stages, so that a rank's stages have about the same rows.
+// Assigns every rank's experts to stages, so that a rank's stages have about the same number of rows.
 #pragma once
 
 #include <cstdint>
@@ -6,21 +6,24 @@
 #include <vector>
 
 #include "moe/placement.h"
+#include "plan/problem.h"
 
 namespace eps {
 
-class StageDealer {
+class StageBalancer {
  public:
-  // Keeps references: both outlive the dealer.
-  StageDealer(const ExpertPlacement& placement, std::span<const int64_t> load);
+  // Keeps references: both outlive the balancer.
+  //
+  // Errors  kInternal: more than kMaxExpertsPerRank on a rank, which check_problem refuses
+  StageBalancer(const ExpertPlacement& placement, std::span<const int64_t> load);
 
   // stage_of[e] for every expert: a rank's experts, heaviest first, each to the stage with the fewest rows so far (then
   // the fewest experts, then the first). Stages are then numbered by their rows, the largest first, on every rank.
   //
   // Shapes  stage_of [num_experts]
   // Edge    num_stages up to the experts of a rank: no stage stays empty
-  // Cost    O(num_experts · num_stages)
-  void deal(int num_stages, std::span<int> stage_of);
+  // Cost    O(num_experts · log num_stages); for few stages a scan of them all, which is faster
+  void assign(int num_stages, std::span<int> stage_of);
 
  private:
   const ExpertPlacement& placement_;

@@ -1,0 +1,145 @@
+// Lower bounds: what no candidate of a kind can beat, found without estimating it.
+//
+// A bound that is too high would lose the best plan, one that is too low only costs time. So each leaves out what is
+// not sure: calls where experts may have no rows, latencies of links that a stage may not use, waits that another order
+// of the work may fill.
+#include <algorithm>
+#include <cmath>
+
+#include "plan/layer_search.h"
+
+namespace eps {
+namespace {
+
+// The least time that `compute` and `comm` µs of work can take together, however they overlap, when each slows the
+// other down: x µs at the same time save (sum of both rates - 1) · x.
+double least_span(double compute, double comm, const SmFactors& factors) {
+  const double c = std::max(factors.dense_rates.compute_beside_comm, factors.grouped_rates.compute_beside_comm);
+  const double m = std::max(factors.dense_rates.comm_beside_compute, factors.grouped_rates.comm_beside_compute);
+  const double saved = std::max(0.0, c + m - 1);
+  return compute + comm - std::min(compute / c, comm / m) * saved;
+}
+
+}  // namespace
+
+// What a dispatch and a combine of everything at once take.
+double LayerSearch::all_messages_us(const Budget& budget, const Wire& wire) const {
+  OpTerms terms = budget.terms;
+  terms.wire = wire;
+  OpLoad all;
+  all.dispatch = all_messages_.dispatch;
+  all.combine = all_messages_.combine;
+  return op_us(OpKind::kDispatch, terms, all) + op_us(OpKind::kCombine, terms, all);
+}
+
+// The messages' bytes, and as often as every stage surely has one, what a message costs however small.
+double LayerSearch::least_comm_us(int num_stages, const Budget& budget, size_t wire) const {
+  if (alone_) return 0;
+  // Ranks beyond the node have other latencies; which message they are in is not known here.
+  const double again = traffic_.any_far() || num_stages > comm_stages_ ? 0 : 2 * budget.terms.link.alpha_us;
+  return budget.all_messages_us[wire] + (num_stages - 1) * again;
+}
+
+// What no plan with that many stages can beat: the busiest rank's rows at their best rates with its calls, or the
+// messages.
+double LayerSearch::lower_bound(int num_stages, const Budget& budget, size_t wire) const {
+  const double factor = std::min(budget.terms.factors.dense, budget.terms.factors.grouped);
+  const double calls = num_stages <= least_busy_
+                           ? (num_stages - 1) * (cost_.stage_overhead_us() + (alone_ ? 0 : cost_.handoff_us()))
+                           : 0.0;
+  return least_span(budget.least_shared_us + least_others_us_ + factor * least_gemms_us_ + calls,
+                    least_comm_us(num_stages, budget, wire), budget.terms.factors);
+}
+
+int LayerSearch::likely_stages() const {
+  if (alone_) return 1;
+  const Budget& budget = budgets_.front();
+  const double hidable = std::min(lower_bound(1, budget, 0), least_comm_us(1, budget, 0));
+  const double stage = cost_.stage_overhead_us() + 2 * budget.terms.link.alpha_us + 2 * cost_.handoff_us();
+  return stage > 0 ? static_cast<int>(std::lround(std::min(1e6, std::sqrt(hidable / stage)))) : 1;
+}
+
+bool LayerSearch::any_can_win(int num_stages) const {
+  if (limits_.explain) return true;
+  for (const Budget& budget : budgets_) {
+    for (size_t wire = 0; wire < wires_.size(); ++wire) {
+      if (can_win(lower_bound(num_stages, budget, wire))) return true;
+    }
+  }
+  return false;
+}
+
+// The same for the stages that the experts were assigned to: their compute, and what of the first dispatch and the last
+// combine no stage can hide.
+bool LayerSearch::any_stages_can_win(Policy policy, int num_stages) const {
+  double least_share = 0;
+  double most_share = 1;
+  double all = 0;
+  for (size_t i = most_visited_; i < stages_.size(); i += num_ranks_) all += static_cast<double>(stages_[i].rows);
+  if (policy == Policy::kEps && all > 0 && traffic_.has_visits(most_visited_)) {
+    least_share = 1;
+    for (size_t i = most_visited_; i < stages_.size(); i += num_ranks_) {
+      least_share = std::min(least_share, static_cast<double>(stages_[i].rows) / all);
+    }
+    most_share = 0;
+    for (size_t i = 0; i < stages_.size(); i += num_ranks_) most_share = std::max(most_share, largest_share(i));
+  }
+  // What the first stage needs first is what the last one completes: neither has less than the smallest stage would.
+  const double first = traffic_.first_need(most_visited_, least_share);
+  for (const Budget& budget : budgets_) {
+    double stages = finish_us() + handoff_us_;
+    for (size_t i = 0; i < costs_.size(); i += num_ranks_) {
+      stages += slowest(&costs_[i], budget.terms.factors).us + handoff_us_;
+    }
+    for (size_t w = 0; w < wires_.size(); ++w) {
+      const Wire& wire = wires_[w];
+      const double comm = least_comm_us(num_stages, budget, w);
+      const double spanned = least_span(stages + budget.least_shared_us, comm, budget.terms.factors);
+      const double ends = 2 * first * visited_us(budget, wire);
+      // Where the first stage's local rows may run while its dispatch does, another cut of them is yet to come.
+      if (local_first_ && policy == Policy::kEps &&
+          longest_wait_us(budget, wire, most_share) > budget.least_shared_us) {
+        return true;
+      }
+      if (can_win(std::max(spanned, stages + ends))) return true;
+    }
+  }
+  return false;
+}
+
+// The largest part of its rows that a rank has in the stage at `begin` of stages_.
+double LayerSearch::largest_share(size_t begin) const {
+  double most = 0;
+  for (size_t r = 0; r < num_ranks_; ++r) {
+    if (rank_rows_[r] > 0) most = std::max(most, static_cast<double>(stages_[begin + r].rows) / rank_rows_[r]);
+  }
+  return most;
+}
+
+// At most what the first dispatch takes when no rank has more than `share` of its rows in the first stage. What a rank
+// sends is first needed on others, what it receives on itself: both are bounded by the rank that needs most.
+double LayerSearch::longest_wait_us(const Budget& budget, const Wire& wire, double share) const {
+  double first = 0;
+  for (size_t r = 0; r < num_ranks_; ++r) first = std::max(first, traffic_.first_need(r, share));
+  MessageRows rows = all_messages_.dispatch;
+  rows.near_rows *= first;
+  rows.far_rows *= first;
+  rows.sent_rows *= first;
+  OpLoad load;
+  load.dispatch = rows;
+  return op_us(OpKind::kDispatch, terms_of(budget, wire), load);
+}
+
+// The smaller of what the most visited rank receives and returns, on the link alone.
+double LayerSearch::visited_us(const Budget& budget, const Wire& wire) const {
+  const int64_t bytes = std::min(wire_row_bytes(wire.dispatch, problem_.shape.hidden),
+                                 wire_row_bytes(wire.combine, problem_.shape.hidden));
+  return traffic_.near_visits(most_visited_) * static_cast<double>(bytes) * 1e-3 / budget.terms.link.gbps;
+}
+
+// Whether the candidate's work could be done in less time than the best so far, however it overlaps.
+bool LayerSearch::may_win(const Candidate& c, const Budget& budget) const {
+  return limits_.explain || can_win(least_span(stages_us_ + budget.least_shared_us, c.comm_us, budget.terms.factors));
+}
+
+}  // namespace eps

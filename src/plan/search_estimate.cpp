@@ -1,0 +1,87 @@
+// What a candidate takes: the ops of the table (plan/op_table.h) on the slowest ranks, as a pipeline.
+#include <algorithm>
+
+#include "plan/layer_search.h"
+
+namespace eps {
+
+OpTerms LayerSearch::terms_of(const Budget& budget, const Wire& wire) const {
+  OpTerms terms = budget.terms;
+  terms.wire = wire;
+  terms.handoff_us = handoff_us_;
+  return terms;
+}
+
+StageCost::Best LayerSearch::slowest(const StageCost* ranks, const SmFactors& factors) const {
+  StageCost::Best worst;
+  for (size_t r = 0; r < num_ranks_; ++r) {
+    const StageCost::Best best = ranks[r].best(factors);
+    if (best.us > worst.us) worst = best;
+  }
+  return worst;
+}
+
+// The compute of the slowest rank; `awaits_rows`: a message brings the stage's rows.
+PipelineStage LayerSearch::pipeline_stage(const StageCost::Best& slowest, const OpTerms& terms, bool awaits_rows) {
+  const double handoff = awaits_rows ? terms.handoff_us : 0;
+  return {0, slowest.us + handoff, 0, mix_rates(terms.factors, slowest.dense_us, slowest.grouped_us)};
+}
+
+// Everything but the shared experts: what each op of the table takes, in the form whose makespan is quick to find.
+void LayerSearch::fill_pipeline(Candidate& c, const Budget& budget) {
+  const OpTerms terms = terms_of(budget, c.wire);
+  OpLoad layer;
+  layer.tokens = most_tokens_;
+  Pipeline& p = pipeline_;
+  p.stages.clear();
+  p.outer = terms.factors.dense_rates;
+  p.enter_us = op_us(OpKind::kEnter, terms, layer);
+  p.leave_us = op_us(OpKind::kLeave, terms, layer);
+  p.finish_us = op_us(OpKind::kFinish, terms, layer);
+  c.comm_us = p.enter_us + p.leave_us;
+  c.grouped_us = grouped_us_ * terms.factors.grouped;
+  stages_us_ = p.finish_us;
+  c.uses_dense = c.uses_grouped = false;
+  OpLoad load;
+  for (size_t s = 0; s < messages_.size(); ++s) {
+    const StageCost::Best worst = slowest(&costs_[s * num_ranks_], terms.factors);
+    c.uses_dense |= worst.dense_us > 0;
+    c.uses_grouped |= worst.grouped_us > 0;
+    PipelineStage stage = pipeline_stage(worst, terms, true);
+    load.dispatch = messages_[s].dispatch;
+    load.combine = messages_[s].combine;
+    stage.dispatch_us = op_us(OpKind::kDispatch, terms, load);
+    stage.combine_us = op_us(OpKind::kCombine, terms, load);
+    stages_us_ += stage.compute_us;
+    c.comm_us += stage.dispatch_us + stage.combine_us;
+    p.stages.push_back(stage);
+  }
+}
+
+// Cuts the shared experts' tokens in two: a part before the first stage, the rest after the last one.
+void LayerSearch::set_shared(Candidate& c, const Budget& budget, int first_share) {
+  OpLoad load;
+  load.tokens = most_tokens_ * first_share / 1000;
+  pipeline_.first_us = op_us(OpKind::kShared, budget.terms, load);
+  load.tokens = most_tokens_ - load.tokens;
+  pipeline_.last_us = op_us(OpKind::kShared, budget.terms, load);
+  c.split_shared = first_share < 1000;
+  c.compute_us = stages_us_ + pipeline_.first_us + pipeline_.last_us;
+  c.bound_us = std::max(c.compute_us, c.comm_us);
+}
+
+// Cuts the first stage in two: its local rows, which need no message, then the others.
+void LayerSearch::add_local_stage(Candidate& c, const Budget& budget) {
+  sum_local();
+  const OpTerms terms = terms_of(budget, c.wire);
+  const PipelineStage local = pipeline_stage(slowest(local_costs_.data(), terms.factors), terms, false);
+  const PipelineStage remote = pipeline_stage(slowest(remote_costs_.data(), terms.factors), terms, true);
+  PipelineStage& first = pipeline_.stages.front();
+  stages_us_ += local.compute_us + remote.compute_us - first.compute_us;
+  first.compute_us = remote.compute_us;
+  first.rates = remote.rates;
+  pipeline_.stages.insert(pipeline_.stages.begin(), local);
+  c.local_first = true;
+}
+
+}  // namespace eps

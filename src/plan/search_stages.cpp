@@ -1,0 +1,139 @@
+// Splitting a layer into stages: which experts, how many rows on every rank, and which messages.
+//
+// Nothing here depends on SMs, links or wires, so one split serves all of a number of stages' candidates.
+#include <algorithm>
+
+#include "plan/layer_search.h"
+
+namespace eps {
+
+// Sets stage_of_, stages_, costs_ and messages_. False, and messages_ not set, when the stages cannot win.
+bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) {
+  if (best_is_here_) swap_with_best();
+  best_is_here_ = false;
+  has_local_ = false;
+  split_ = {policy, num_stages};
+  handoff_us_ = handoff_of(policy);
+  if (policy == Policy::kEps) {
+    balancer_.assign(num_stages, stage_of_);
+    sum_stages(num_stages);
+  } else {
+    std::fill(stage_of_.begin(), stage_of_.end(), 0);
+    policy == Policy::kMicrobatch ? sum_halves() : sum_stages(1);
+  }
+  find_costs();
+  if (only_if_it_can_win && !limits_.explain && !any_stages_can_win(policy, num_stages)) return false;
+  if (policy == Policy::kEps && num_stages > 1) order_stages(num_stages);
+  find_messages(policy, num_stages);
+  return true;
+}
+
+// The best split so far is kept by exchanging it with buffers that the next one overwrites.
+void LayerSearch::swap_with_best() {
+  std::swap(split_, best_split_.split);
+  std::swap(grouped_us_, best_split_.grouped_us);
+  stage_of_.swap(best_split_.stage_of);
+  stages_.swap(best_split_.stages);
+  costs_.swap(best_split_.costs);
+  messages_.swap(best_split_.messages);
+  stage_of_.resize(problem_.load.size());
+}
+
+void LayerSearch::sum_stages(int num_stages) {
+  stages_.assign(static_cast<size_t>(num_stages) * num_ranks_, {});
+  size_t e = 0;
+  for (size_t r = 0; r < num_ranks_; ++r) {
+    for (size_t i = 0; i < experts_each_; ++i, ++e) {
+      stages_[static_cast<size_t>(stage_of_[e]) * num_ranks_ + r].add(problem_.load[e], expert_times_[e]);
+    }
+  }
+}
+
+void LayerSearch::sum_halves() {
+  stages_.assign(2 * num_ranks_, {});
+  for (size_t e = 0; e < problem_.load.size(); ++e) {
+    const int64_t first = rows_in_part(problem_.load[e], 0, TokenPart::kFirstHalf);
+    const int64_t second = problem_.load[e] - first;
+    const ExpertTimes times = expert_times(cost_, first);
+    stages_[e / experts_each_].add(first, times);
+    stages_[num_ranks_ + e / experts_each_].add(second, first == second ? times : expert_times(cost_, second));
+  }
+}
+
+// Small stages at both ends, large ones in the middle: the first dispatch and the last combine are what nothing hides.
+void LayerSearch::order_stages(int num_stages) {
+  const auto n = static_cast<size_t>(num_stages);
+  by_rows_.clear();
+  for (size_t s = 0; s < n; ++s) {
+    int64_t most = 0;
+    for (size_t r = 0; r < num_ranks_; ++r) most = std::max(most, stages_[s * num_ranks_ + r].rows);
+    by_rows_.emplace_back(most, static_cast<int>(s));
+  }
+  std::sort(by_rows_.begin(), by_rows_.end());
+  ordered_.resize(stages_.size());
+  ordered_costs_.resize(stages_.size());
+  for (size_t i = 0; i < n; ++i) {
+    const size_t to = i % 2 == 0 ? i / 2 : n - 1 - i / 2;
+    const auto from = static_cast<size_t>(by_rows_[i].second);
+    std::copy_n(&stages_[from * num_ranks_], num_ranks_, &ordered_[to * num_ranks_]);
+    std::copy_n(&costs_[from * num_ranks_], num_ranks_, &ordered_costs_[to * num_ranks_]);
+    by_rows_[i].first = static_cast<int64_t>(to);
+  }
+  stages_.swap(ordered_);
+  costs_.swap(ordered_costs_);
+  // Back to the stages' own order, to look places up by stage.
+  std::sort(by_rows_.begin(), by_rows_.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  for (int& s : stage_of_) s = static_cast<int>(by_rows_[static_cast<size_t>(s)].first);
+}
+
+void LayerSearch::find_costs() {
+  costs_.clear();
+  grouped_us_ = 0;
+  for (size_t i = 0; i < stages_.size(); i += num_ranks_) {
+    double most_grouped = 0;
+    for (size_t r = 0; r < num_ranks_; ++r) {
+      costs_.push_back(stage_cost(cost_, stages_[i + r]));
+      most_grouped = std::max(most_grouped, costs_.back().gate_up_grouped_us + costs_.back().down_grouped_us);
+    }
+    grouped_us_ += most_grouped;
+  }
+}
+
+void LayerSearch::sum_local() {
+  if (has_local_) return;
+  has_local_ = true;
+  local_.assign(num_ranks_, {});
+  remote_.assign(num_ranks_, {});
+  for (size_t e = 0; e < stage_of_.size(); ++e) {
+    if (stage_of_[e] != 0) continue;
+    const int64_t own = problem_.routing.local_load[e];
+    const int64_t others = problem_.load[e] - own;
+    local_[e / experts_each_].add(own, local_times_[e]);
+    remote_[e / experts_each_].add(others, remote_times_[e]);
+  }
+  local_costs_.clear();
+  remote_costs_.clear();
+  for (const RankStage& stage : local_) local_costs_.push_back(stage_cost(cost_, stage));
+  for (const RankStage& stage : remote_) remote_costs_.push_back(stage_cost(cost_, stage));
+}
+
+void LayerSearch::find_messages(Policy policy, int num_stages) {
+  messages_.assign(static_cast<size_t>(num_stages), {});
+  if (alone_) return;
+  dispatch_.assign(stages_.size(), {});
+  combine_.assign(stages_.size(), {});
+  if (policy == Policy::kMicrobatch) {
+    traffic_.split_evenly(num_stages, dispatch_, combine_);
+  } else {
+    rows_.resize(stages_.size());
+    for (size_t i = 0; i < stages_.size(); ++i) rows_[i] = static_cast<double>(stages_[i].rows);
+    traffic_.split(rows_, num_stages, dispatch_, combine_);
+  }
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    StageMessages& m = messages_[i / num_ranks_];
+    m.dispatch = larger(m.dispatch, dispatch_[i]);
+    m.combine = larger(m.combine, combine_[i]);
+  }
+}
+
+}  // namespace eps
