@@ -155,7 +155,7 @@ TEST_P(NaNErrors, AFailedRequestDoesNotEndTheEngine) {
   const std::vector<int32_t> wanted = generate(*open(sound), prompt);
   const ModelFolder folder = open_model_folder(sound.path(), false);
   const std::string bad_prompt = "hello z";
-  const int32_t bad_id = encode_prompt(folder, bad_prompt).back();
+  const int32_t bad_id = encode_prompt(folder, bad_prompt, 64).back();
   const test::TinyModel model;
   model.fill_row(test::kTinyEmbedding, bad_id, test::kNaN);
   const auto engine = open(model);

@@ -372,11 +372,11 @@ TEST(ModelFolder, ATokenizerMayHaveTokensThatTheModelHasNoRowFor) {
                                        {"special", true}});
   demo.write("tokenizer.json", tokenizer.dump());
   const ModelFolder folder = demo.open();
-  EXPECT_EQ(encode_prompt(folder, "It is a truth"), encode_prompt(Demo().open(), "It is a truth"));
+  EXPECT_EQ(encode_prompt(folder, "It is a truth", 512), encode_prompt(Demo().open(), "It is a truth", 512));
   EXPECT_TRUE(any_contains(texts(folder, false), "has 4097 tokens and the model 4096"));
-  for (const auto& encode : {encode_prompt, encode_text}) {
-    expect_input_error([&] { encode(folder, "It is [PAD]"); }, {"\"[PAD]\", token 4096", "below vocab_size = 4096"});
-  }
+  const std::vector<std::string> wanted = {"\"[PAD]\", token 4096", "below vocab_size = 4096"};
+  expect_input_error([&] { encode_prompt(folder, "It is [PAD]", 512); }, wanted);
+  expect_input_error([&] { encode_text(folder, "It is [PAD]", {}); }, wanted);
 }
 
 TEST(ModelFolder, ConfigurationsNameTheirUnknownKeys) {
@@ -405,9 +405,9 @@ TEST(ModelFolder, OldGenerationSettingsInConfigCountWithoutAFileOfTheirOwn) {
   config["do_sample"] = true;
   config["temperature"] = 0.25;
   demo.write("config.json", config.dump());
-  EXPECT_EQ(demo.open().generation.temperature, 0.8);
+  EXPECT_EQ(demo.open().generation.sampling.temperature, 0.8);
   fs::remove(demo.dir.file("generation_config.json"));
-  EXPECT_EQ(demo.open().generation.temperature, 0.25);
+  EXPECT_EQ(demo.open().generation.sampling.temperature, 0.25);
   EXPECT_TRUE(demo.open().generation.do_sample);
 }
 

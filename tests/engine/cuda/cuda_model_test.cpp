@@ -302,7 +302,7 @@ TEST_F(CudaModelTest, ARouterWithNaNIsNamedAndTheEngineGoesOn) {
   const test::TinyModel sound;
   const ModelFolder folder = open_model_folder(sound.path(), false);
   const test::TinyModel model;
-  model.fill_row(test::kTinyEmbedding, encode_prompt(folder, "hello z").back(), test::kNaN);
+  model.fill_row(test::kTinyEmbedding, encode_prompt(folder, "hello z", 64).back(), test::kNaN);
   const auto engine = open_on_gpu(model.path());
   const GenerateRequest good{.prompt = "hello", .min_tokens = 4};
   const std::string got = message([&] { generate(*engine, {.prompt = "hello z"}); });

@@ -101,7 +101,8 @@ __device__ __forceinline__ void for_each_leaf(const ExpertOutputs& from, const T
 }
 
 template <int kUnit, int kLevel>
-__global__ void __launch_bounds__(kMaxThreads, kBlocksPerSm) sum_partials_kernel(const __grid_constant__ SumPartialsParams p) {
+__global__ void __launch_bounds__(kMaxThreads, kBlocksPerSm)
+    sum_partials_kernel(const __grid_constant__ SumPartialsParams p) {
   __shared__ TokenRows rows[2];  // of this token and of the next one, in turn
   wait_for_previous_kernel();
   const int end = p.list.begin[1];
