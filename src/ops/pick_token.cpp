@@ -171,7 +171,7 @@ class WeightedCandidates {
 
 }  // namespace
 
-bool all_finite(std::span<const float> logits) { return find_largest(logits).is_valid; }
+bool all_finite(std::span<const float> logits) { return logits.empty() || find_largest(logits).is_valid; }
 
 int32_t sample_token(std::span<const float> logits, const TokenDraw& draw, const TokenCuts& cuts) {
   EPS_CHECK(!logits.empty());
