@@ -111,7 +111,7 @@ TokenDraw Sampler::draw() {
 int32_t Sampler::sample(std::span<float> logits) {
   const TokenDraw next = draw();
   if (is_plain()) return pick_token(logits, next);
-  if (!all_finite(logits)) return kNoToken;
+  if (!can_sample(logits)) return kNoToken;
   processor_.process(logits);
   const int32_t token = sample_token(logits, next, cuts_);
   if (token == kNoToken) {

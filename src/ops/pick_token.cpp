@@ -171,7 +171,11 @@ class WeightedCandidates {
 
 }  // namespace
 
-bool all_finite(std::span<const float> logits) { return logits.empty() || find_largest(logits).is_valid; }
+bool all_finite(std::span<const float> logits) {
+  return std::ranges::all_of(logits, [](float v) { return std::isfinite(v); });
+}
+
+bool can_sample(std::span<const float> logits) { return !logits.empty() && find_largest(logits).is_valid; }
 
 int32_t sample_token(std::span<const float> logits, const TokenDraw& draw, const TokenCuts& cuts) {
   EPS_CHECK(!logits.empty());

@@ -34,6 +34,9 @@ int32_t sample_token(std::span<const float> logits, const TokenDraw& draw, const
 // Whether no logit is NaN or infinite.
 bool all_finite(std::span<const float> logits);
 
+// Whether a token can be sampled: no logit is NaN or +infinity, and not all are -infinity (tokens that are masked).
+bool can_sample(std::span<const float> logits);
+
 // OpSet::pick_tokens, row by row.
 void pick_tokens_on_host(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens);
 
