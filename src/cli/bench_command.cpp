@@ -12,14 +12,12 @@
 #include "cli/bench_subcommands.h"
 #include "cli/bench_sweep_output.h"
 #include "cli/command.h"
+#include "cli/console.h"
 #include "cli/progress.h"
 
 namespace eps::cli {
 
-void print_out(std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
+void print_out(std::string_view text) { write_output(text); }
 
 bool keep_going() { return !interrupted(); }
 
@@ -35,6 +33,7 @@ void remove_flag(CLI::App& command, const std::string& name) {
 int run_sweep_command(const SweepOptions& options, SweepFormat format) {
   check_sweep(options);
   const auto engine = open_engine(options.engine);
+  const GracefulStop graceful;
   std::optional<SweepPrinter> printer;
   std::optional<Progress> progress;  // of the test that runs
   const SweepEvents events{
@@ -96,8 +95,9 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
 }
 
 int run_layer(const LayerBenchOptions& options, bool json) {
+  const GracefulStop graceful;
   const LayerBenchResult result = run_layer_bench(
-      options, [](std::string_view line) { fmt::print(stderr, "{}\n", line); }, keep_going);
+      options, [](std::string_view line) { print_error("{}\n", line); }, keep_going);
   if (!result.us.empty()) {
     print_out(json ? format_layer_json(options, result) + "\n" : format_layer_text(options, result));
   }
@@ -147,8 +147,9 @@ void add_layer(CLI::App& bench, Chosen& chosen) {
 }
 
 int run_overlap(const OverlapBenchOptions& options, bool json) {
+  const GracefulStop graceful;
   const OverlapBenchResult result = run_overlap_bench(
-      options, [](std::string_view line) { fmt::print(stderr, "{}\n", line); }, keep_going);
+      options, [](std::string_view line) { print_error("{}\n", line); }, keep_going);
   if (!result.arms.front().us.empty() && !interrupted()) {
     print_out(json ? format_overlap_json(options, result) : format_overlap_text(options, result));
   }
@@ -189,8 +190,9 @@ void add_overlap(CLI::App& bench, Chosen& chosen) {
 }
 
 int run_gemm(const GemmBenchOptions& options, bool json) {
+  const GracefulStop graceful;
   const GemmBenchResult result = run_gemm_bench(
-      options, [](std::string_view line) { fmt::print(stderr, "{}\n", line); }, keep_going);
+      options, [](std::string_view line) { print_error("{}\n", line); }, keep_going);
   if (!result.loads.empty()) print_out(json ? format_gemm_json(options, result) : format_gemm_text(options, result));
   return interrupted() ? kInterruptedExit : 0;
 }

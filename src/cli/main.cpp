@@ -1,15 +1,16 @@
 // The command line: parses, runs the chosen subcommand, and turns errors into one line and an exit code.
-#include <fmt/format.h>
-
 #include <cctype>
-#include <cstdio>
 #include <new>
+#include <sstream>
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/console.h"
 #include "epsmoe/version.h"
 
 namespace {
+
+using eps::cli::print_error;
 
 // Every flag --some-flag (but the input texts) can also come from the variable EPSMOE_SOME_FLAG; the command line wins.
 void add_environment(CLI::App& app) {
@@ -23,6 +24,16 @@ void add_environment(CLI::App& app) {
     option->envname(variable);
   }
   for (CLI::App* child : app.get_subcommands({})) add_environment(*child);
+}
+
+// "bench sweep": the commands that were parsed, in their order.
+std::string parsed_command(const CLI::App& app) {
+  std::string out;
+  for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
+    at = at->get_subcommands().front();
+    out += (out.empty() ? "" : " ") + at->get_name();
+  }
+  return out;
 }
 
 std::vector<const CLI::App*> named_commands(const CLI::App& app, const std::string& name) {
@@ -52,40 +63,50 @@ int run(int argc, char** argv) {
   eps::cli::add_doctor_command(app, chosen);
   add_environment(app);
   if (argc > 1 && argv[1][0] != '-' && named_commands(app, argv[1]).empty()) {
-    fmt::print(stderr, "epsmoe: there is no command {}; try epsmoe --help\n", eps::printable(argv[1]));
+    print_error("epsmoe: there is no command {}; try epsmoe --help\n", eps::printable(argv[1]));
     return 2;
   }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& e) {
-    return app.exit(e);  // --help, --version
+    std::ostringstream text;  // --help, --version
+    const int code = app.exit(e, text, text);
+    eps::cli::write_output(text.str());
+    return code;
   } catch (const CLI::ParseError& e) {
     const auto named = argc > 1 ? named_commands(app, argv[1]) : std::vector<const CLI::App*>{};
-    fmt::print(stderr, "epsmoe: {}; try epsmoe {}--help\n", eps::printable(e.what(), 400),
-               named.empty() ? "" : named.front()->get_name() + " ");
+    print_error("epsmoe: {}; try epsmoe {}--help\n", eps::printable(e.what(), 400),
+                named.empty() ? "" : named.front()->get_name() + " ");
     return 2;
   }
-  const int code = chosen.action();
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
-    fmt::print(stderr, "epsmoe: standard output could not be written in full\n");
-    return 1;
+  const std::string command = parsed_command(app);
+  eps::cli::name_interrupted_command(command);
+  std::string what = "interrupted";
+  try {
+    const int code = chosen.action();
+    if (code != eps::cli::kInterruptedExit) return code;
+  } catch (const eps::Error& e) {
+    if (e.kind() != eps::ErrorKind::kInterrupted) throw;
+    what = e.what();
   }
-  return code;
+  print_error("epsmoe: {}: {}\n", command, what);
+  return eps::cli::kInterruptedExit;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  eps::cli::occupy_standard_streams();
   eps::cli::watch_interrupts();
   try {
     return run(argc, argv);
   } catch (const eps::Error& e) {
-    fmt::print(stderr, "epsmoe: {}\n", e.what());
+    print_error("epsmoe: {}\n", e.what());
     return eps::exit_code(e.kind());
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "epsmoe: out of memory\n");
+    print_error("epsmoe: out of memory\n");
   } catch (const std::exception& e) {
-    fmt::print(stderr, "epsmoe: {}\n", eps::printable(e.what(), 400));
+    print_error("epsmoe: {}\n", eps::printable(e.what(), 400));
   }
   return 1;
 }

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/console.h"
 #include "cli/output_file.h"
 #include "cli/plan_report.h"
 #include "cli/planning_inputs.h"
@@ -188,9 +189,9 @@ int run(PlanFlags& flags) {
   if (!flags.trace.empty()) write_trace(flags.trace, planner, report);
   const std::string text =
       flags.json ? format_plan_json(report) + "\n" : format_plan_text(report, flags.all, terminal_width());
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  if (!flags.svg.empty()) fmt::print(stderr, "svg        {}\n", flags.svg);
-  if (!flags.trace.empty()) fmt::print(stderr, "trace      {} (open in ui.perfetto.dev)\n", flags.trace);
+  write_output(text);
+  if (!flags.svg.empty()) print_error("svg        {}\n", flags.svg);
+  if (!flags.trace.empty()) print_error("trace      {} (open in ui.perfetto.dev)\n", flags.trace);
   return 0;
 }
 

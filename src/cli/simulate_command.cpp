@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "cli/command.h"
+#include "cli/console.h"
 #include "cli/planning_inputs.h"
 #include "cli/simulate_output.h"
 #include "sim/strategy.h"
@@ -59,7 +60,7 @@ int run_simulate(const SimulateFlags& flags) {
   const std::vector<Strategy> strategies = strategies_to_show(flags.strategy, report);
   report.rows = compare_prefill(report.shape, report.profile, options, strategies);
   mark_fastest(report);
-  fmt::print("{}", flags.json ? format_simulate_json(report) : format_simulate_text(report));
+  print_output("{}", flags.json ? format_simulate_json(report) : format_simulate_text(report));
   return 0;
 }
 

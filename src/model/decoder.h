@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "epsmoe/stop.h"
 #include "exec/moe_layer.h"
 #include "model/kv_cache.h"
 #include "model/model.h"
@@ -34,11 +35,11 @@ class Decoder {
  public:
   // All references outlive the decoder; `trace` may be null.
   Decoder(const Model& model, OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
-          TraceRecorder* trace);
+          TraceRecorder* trace, StopToken stop = {});
 
   // Runs one step. Every rank calls it once per step, a rank without sequences, too. `sink` may be empty if no chunk
   // wants logits. Returns each chunk's token, kNoToken for those that want none.
-  // Errors  kInput: a token's logits are not numbers
+  // Errors  kInput: a token's logits are not numbers; kInterrupted: asked to stop, on one rank before the others
   std::vector<int32_t> forward(std::span<const SequenceChunk> chunks, const LogitSink& sink);
 
   const MoeStats& stats() const { return moe_.stats(); }
@@ -54,7 +55,8 @@ class Decoder {
   void begin_step(std::span<const SequenceChunk> chunks);
   // Whether a step of these chunks makes the same calls as every other one of so many tokens.
   bool is_repeatable(std::span<const SequenceChunk> chunks) const;
-  void run_layers();
+  // `stop`: what is polled between layers.
+  void run_layers(const StopToken& stop);
   void attention(int layer);
   void feed_forward(int layer);
   void dense_mlp(const MlpWeights& mlp, TensorView x, MutableTensorView out);
@@ -80,6 +82,7 @@ class Decoder {
   OpSet& ops_;
   Communicator& comm_;
   TraceRecorder* trace_;
+  StopToken stop_;
   MoeLayerRunner moe_;
   std::vector<MoeWeights> moe_weights_;  // by layer, as this rank sees them
   DType act_;                            // of activations
