@@ -20,7 +20,7 @@ std::atomic<const char*> g_message{"epsmoe: interrupted\n"};
 constexpr int kWatched[] = {SIGINT, SIGTERM};
 
 // What a command may take to report its results after the first signal.
-constexpr int64_t kGraceUs = 800'000;
+constexpr int64_t kGraceUs = 600'000;  // freeing a large model takes a part of the second, too
 
 extern "C" void on_deadline(int) { end_program(g_message.load(), kInterruptedExit); }
 

@@ -16,7 +16,7 @@ void watch_interrupts();
 void name_interrupted_command(const std::string& command);
 
 // While one lives, the first signal only asks to stop: commands look at interrupted() between steps, the engine at
-// stop_token() within them. They have 0.8 s to report what they have; then the program ends all the same.
+// stop_token() within them. They have 0.6 s to report what they have; then the program ends all the same.
 class GracefulStop {
  public:
   GracefulStop();
