@@ -84,7 +84,7 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
   command.footer(
       "t/s is the mean over the repetitions ± their standard deviation. Tokens are random, and so are the experts "
       "they\n"
-      "go to. Results go to stdout a test at a time, progress to stderr. Ctrl-C ends after the repetition that runs.\n"
+      "go to. Results go to stdout a test at a time, progress to stderr. Ctrl-C reports the tests that are done.\n"
       "Examples:\n"
       "  epsmoe bench sweep -m models/austen-moe -p 128,256 -n 64\n"
       "  epsmoe bench sweep -m models/austen-moe --ep 2 --eps-pipeline 4 -o jsonl >> bench/results/sweep.jsonl\n"
