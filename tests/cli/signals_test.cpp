@@ -42,6 +42,7 @@ class Signals : public ::testing::Test {
   ChildProgram start(std::vector<std::string> arguments, const std::string& input = "/dev/null",
                      void (*prepare)() = nullptr) const {
     arguments.insert(arguments.begin(), EPSMOE_PROGRAM);
+    fs::remove(path("out"));  // of the program before
     return {arguments, path("out"), path("err"), input, prepare};
   }
 
@@ -164,7 +165,7 @@ TEST_F(Signals, AStoppedProgramGoesOn) {
 TEST_F(Signals, AnIgnoredSignalStaysIgnored) {
   ChildProgram child = start(
       {"generate", "-m", kModel, "-p", "It is a truth", "--max-tokens", "200", "--ignore-eos", "--temperature", "0"},
-      "/dev/null", [] { std::signal(SIGINT, SIG_IGN); });
+      "/dev/null", [] { signal(SIGINT, SIG_IGN); });
   wait_for_output(20);
   child.send(SIGINT);
   EXPECT_EQ(child.wait_at_most(60).code, 0) << err();
