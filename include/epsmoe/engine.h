@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "epsmoe/sampling.h"
+#include "epsmoe/stop.h"
 
 namespace eps {
 
@@ -39,6 +40,9 @@ struct EngineOptions {
   bool record_trace = false;
   std::string emulate_link = {};      // "1GB/s,20us": pace the ranks' transport to this; empty: as fast as it goes
   int64_t comm_timeout_ms = 300'000;  // a rank waiting longer for another one fails
+  // Ends what is under way, opening included, within about 100 ms after it asks to stop: each call says how. The engine
+  // can then be used again once the flag is down.
+  StopToken stop = {};
   // Called while weights load, with bytes done and bytes in all.
   std::function<void(uint64_t, uint64_t)> on_load_progress = {};
   std::function<void(const LoadNote&)> on_note = {};  // called before weights load
@@ -111,11 +115,15 @@ class Engine {
   static std::unique_ptr<Engine> open(const EngineOptions& options);
   virtual ~Engine() = default;
 
+  // `on_text` gets the text as it becomes certain; what it throws is passed on. A stop while text is generated returns
+  // what there is, with finish_reason "interrupted".
+  //
+  // Errors  kInterrupted: stopped before the first token
   virtual GenerateResult generate(const GenerateRequest& request, const TextCallback& on_text) = 0;
 
   // Perplexity of a text: its tokens in windows of `window` (0: 512, or the context if that is shorter), each after the
   // begin-of-text token alone, every token predicted once. `keep_going` (may be null) is asked between steps with the
-  // tokens done and in all; false stops with what was done.
+  // tokens done and in all; false stops with what was done, as EngineOptions::stop does in the middle of a step.
   virtual PerplexityResult perplexity(std::string_view text, int64_t window,
                                       const std::function<bool(int64_t, int64_t)>& keep_going) = 0;
 
@@ -124,13 +132,14 @@ class Engine {
   struct StepTimes {
     double prefill_seconds = 0;
     double decode_seconds = 0;
+    bool complete = true;  // false: stopped before the end
   };
   virtual StepTimes time_steps(int64_t prompt_tokens, int64_t decode_tokens, uint64_t seed) = 0;
 
   // Times `batch_size` sequences of `input_len` random tokens, run together: their prefill, in steps of at most
   // max_num_batched_tokens over all of them, then decoding, one token of each a step, always the likeliest. Of the
   // `output_len` tokens of each the first comes from the prefill, so there are output_len - 1 decoding steps (0: none).
-  // `keep_going` (may be null) is asked between steps; false stops.
+  // `keep_going` (may be null) is asked between steps; false stops, as EngineOptions::stop does.
   //
   // Errors  kUsage: longer than the context
   // Cost    the caches stay for the next call

@@ -7,12 +7,13 @@
 namespace eps {
 
 enum class ErrorKind {
-  kUsage,     // wrong flags or arguments                 -> exit 2
-  kInput,     // a file or text that cannot be accepted   -> exit 2
-  kInternal,  // a broken promise inside the program      -> exit 1
-  kTimeout,   // a wait between ranks ran out             -> exit 1
-  kAborted,   // another rank failed first                -> exit 1
-  kResource,  // memory, disk, threads                    -> exit 1
+  kUsage,        // wrong flags or arguments                 -> exit 2
+  kInput,        // a file or text that cannot be accepted   -> exit 2
+  kInternal,     // a broken invariant inside the program    -> exit 1
+  kTimeout,      // a wait between ranks ran out             -> exit 1
+  kAborted,      // another rank failed first                -> exit 1
+  kResource,     // memory, disk, threads                    -> exit 1
+  kInterrupted,  // stopped through a StopToken              -> exit 130
 };
 
 class Error : public std::runtime_error {

@@ -13,11 +13,15 @@ std::string_view to_string(ErrorKind kind) {
     case ErrorKind::kTimeout: return "timeout";
     case ErrorKind::kAborted: return "aborted";
     case ErrorKind::kResource: return "resource";
+    case ErrorKind::kInterrupted: return "interrupted";
   }
   return "unknown";
 }
 
-int exit_code(ErrorKind kind) { return kind == ErrorKind::kUsage || kind == ErrorKind::kInput ? 2 : 1; }
+int exit_code(ErrorKind kind) {
+  if (kind == ErrorKind::kInterrupted) return 130;  // 128 + SIGINT, as shells expect
+  return kind == ErrorKind::kUsage || kind == ErrorKind::kInput ? 2 : 1;
+}
 
 Error::Error(ErrorKind kind, std::string where, std::string message)
     : std::runtime_error(where.empty() ? message : where + ": " + message),

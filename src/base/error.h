@@ -14,7 +14,8 @@ namespace eps {
 
 std::string_view to_string(ErrorKind kind);
 
-// Exit code the command line uses for an error of this kind: 2 for usage and input, 1 for the rest.
+// Exit code the command line uses for an error of this kind: 2 for usage and input, 130 when
+// interrupted, 1 for the rest.
 int exit_code(ErrorKind kind);
 
 // Throws the error a user can act on, in one line: "<where>: <what>: got <got>, wanted <wanted>; try <hint>".

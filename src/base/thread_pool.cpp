@@ -5,6 +5,7 @@
 
 #include "base/cpu_features.h"
 #include "base/error.h"
+#include "base/stop.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -55,7 +56,7 @@ bool spin_until(int64_t spin_us, const Ready& ready) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads) {
+ThreadPool::ThreadPool(int num_threads, StopToken stop) : stop_requested_(stop) {
   if (num_threads < 1)
     fail(ErrorKind::kUsage, "thread pool", {"number of threads", std::to_string(num_threads), "at least 1", ""});
   // With fewer cores than threads a spinning worker would take the core from one that works.
@@ -69,10 +70,15 @@ ThreadPool::ThreadPool(int num_threads) {
     fail(ErrorKind::kResource, "thread pool",
          {fmt::format("cannot start thread {} of {} ({})", started + 1, num_threads, e.what()), "", "",
           "fewer threads"});
+  } catch (...) {  // no memory for the next thread: a joinable one must not be destroyed
+    stop_workers();
+    throw;
   }
 }
 
 ThreadPool::~ThreadPool() { stop_workers(); }
+
+void ThreadPool::check_stop() const { throw_if_stopped(stop_requested_); }
 
 void ThreadPool::stop_workers() {
   {
@@ -90,6 +96,7 @@ void ThreadPool::run_share(Job& job) {
     for (;;) {
       const int64_t i = job.next.fetch_add(1, std::memory_order_relaxed);
       if (i >= job.count) return;
+      check_stop();
       (*job.body)(i);
     }
   } catch (...) {
@@ -136,7 +143,10 @@ void ThreadPool::parallel_for(int64_t count, const std::function<void(int64_t)>&
   if (count <= 0) return;
   if (workers_.empty() || count == 1 || t_inside_body) {
     const InsideBody inside;
-    for (int64_t i = 0; i < count; ++i) body(i);
+    for (int64_t i = 0; i < count; ++i) {
+      check_stop();
+      body(i);
+    }
     return;
   }
   const std::lock_guard call_lock(call_mutex_);

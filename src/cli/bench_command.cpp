@@ -13,6 +13,7 @@
 #include "cli/bench_subcommands.h"
 #include "cli/bench_sweep_output.h"
 #include "cli/command.h"
+#include "cli/console.h"
 #include "cli/output_file.h"
 #include "cli/progress.h"
 
@@ -32,6 +33,7 @@ void remove_flag(CLI::App& command, const std::string& name) {
 int run_sweep_command(const SweepOptions& options, SweepFormat format) {
   check_sweep(options);
   const auto engine = open_engine(options.engine);
+  const GracefulStop graceful;
   std::optional<SweepPrinter> printer;
   std::optional<Progress> progress;  // of the test that runs
   const SweepEvents events{
@@ -82,7 +84,7 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
   command.footer(
       "t/s is the mean over the repetitions ± their standard deviation. Tokens are random, and so are the experts "
       "they\n"
-      "go to. Results go to stdout a test at a time, progress to stderr. Ctrl-C ends after the repetition that runs.\n"
+      "go to. Results go to stdout a test at a time, progress to stderr. Ctrl-C reports the tests that are done.\n"
       "Examples:\n"
       "  epsmoe bench sweep -m models/austen-moe -p 128,256 -n 64\n"
       "  epsmoe bench sweep -m models/austen-moe --ep 2 --eps-pipeline 4 -o jsonl >> bench/results/sweep.jsonl\n"
@@ -93,8 +95,9 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
 }
 
 int run_layer(const LayerBenchOptions& options, bool json) {
+  const GracefulStop graceful;
   const LayerBenchResult result = run_layer_bench(
-      options, [](std::string_view line) { fmt::print(stderr, "{}\n", printable(line, 400)); }, keep_going);
+      options, [](std::string_view line) { print_error("{}\n", printable(line, 400)); }, keep_going);
   if (!result.us.empty()) {
     print_out(json ? format_layer_json(options, result) + "\n" : format_layer_text(options, result));
   }
@@ -144,8 +147,9 @@ void add_layer(CLI::App& bench, Chosen& chosen) {
 }
 
 int run_overlap(const OverlapBenchOptions& options, bool json) {
+  const GracefulStop graceful;
   const OverlapBenchResult result = run_overlap_bench(
-      options, [](std::string_view line) { fmt::print(stderr, "{}\n", printable(line, 400)); }, keep_going);
+      options, [](std::string_view line) { print_error("{}\n", printable(line, 400)); }, keep_going);
   if (!result.arms.front().us.empty() && !interrupted()) {
     print_out(json ? format_overlap_json(options, result) : format_overlap_text(options, result));
   }
@@ -186,8 +190,9 @@ void add_overlap(CLI::App& bench, Chosen& chosen) {
 }
 
 int run_gemm(const GemmBenchOptions& options, bool json) {
+  const GracefulStop graceful;
   const GemmBenchResult result = run_gemm_bench(
-      options, [](std::string_view line) { fmt::print(stderr, "{}\n", printable(line, 400)); }, keep_going);
+      options, [](std::string_view line) { print_error("{}\n", printable(line, 400)); }, keep_going);
   if (!result.loads.empty()) print_out(json ? format_gemm_json(options, result) : format_gemm_text(options, result));
   return interrupted() ? kInterruptedExit : 0;
 }

@@ -34,6 +34,7 @@ int run(const LatencyOptions& options, const ResultFlags& flags) {
   check_latency(options);
   if (!flags.output_json.empty()) require_writable("--output-json", flags.output_json);
   const auto engine = open_engine(options.engine);
+  const GracefulStop graceful;
   Progress progress("bench latency", "iterations");
   const LatencyResult result = run_latency(options, *engine, show_progress(progress), keep_going);
   if (!result.latencies.empty()) {
@@ -47,6 +48,7 @@ int run(const ThroughputOptions& options, const ResultFlags& flags) {
   check_throughput(options);
   if (!flags.output_json.empty()) require_writable("--output-json", flags.output_json);
   const auto engine = open_engine(options.engine);
+  const GracefulStop graceful;
   Progress progress("bench throughput", "requests");
   const Engine::RequestTimes times = run_throughput(options, *engine, show_progress(progress), keep_going);
   if (times.num_finished > 0) {

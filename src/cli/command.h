@@ -3,11 +3,11 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
 
+#include "cli/interrupt.h"
 #include "cli/numbers.h"
 #include "epsmoe/engine.h"
 
@@ -20,11 +20,6 @@ using Action = std::function<int()>;
 struct Chosen {
   Action action;
 };
-
-// True from the first Ctrl-C on: commands finish their step, print what they have and return 130.
-bool interrupted();
-void watch_interrupts();  // from here on SIGINT and SIGTERM are noted; the second one ends the program
-inline constexpr int kInterruptedExit = 130;  // 128 + SIGINT, as shells expect
 
 // A prompt or text file larger than this is a mistake: no context holds it.
 inline constexpr uint64_t kMaxTextBytes = uint64_t{256} << 20;

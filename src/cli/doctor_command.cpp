@@ -7,6 +7,7 @@
 #include "base/cpu_features.h"
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/console.h"
 #include "engine/factory.h"
 #include "epsmoe/version.h"
 #include "io/json.h"
@@ -43,16 +44,16 @@ int run(bool json) {
                       {"l2_bytes", cpu.l2_bytes},
                       {"backends", list},
                       {"environment", environment()}};
-    fmt::print("{}\n", dump_json(out));
+    print_output("{}\n", dump_json(out));
     return 0;
   }
-  fmt::print("epsmoe {}\n", EPSMOE_VERSION);
-  fmt::print("cpu       {}, {} usable core{}, {:.1f} GB memory\n", printable(cpu.brand), cpu.usable_cores,
-             cpu.usable_cores == 1 ? "" : "s", machine_memory_gb());
-  fmt::print("isa       {}\n", cpu.isa_list().empty() ? "none that the kernels use" : cpu.isa_list());
+  print_output("epsmoe {}\n", EPSMOE_VERSION);
+  print_output("cpu       {}, {} usable core{}, {:.1f} GB memory\n", printable(cpu.brand), cpu.usable_cores,
+               cpu.usable_cores == 1 ? "" : "s", machine_memory_gb());
+  print_output("isa       {}\n", cpu.isa_list().empty() ? "none that the kernels use" : cpu.isa_list());
   for (const auto& b : backends)
-    fmt::print("{}  {:<10} {}\n", b.available ? "on " : "off", b.name, printable(b.detail, 400));
-  for (const std::string& entry : environment()) fmt::print("env       {}\n", printable(entry));
+    print_output("{}  {:<10} {}\n", b.available ? "on " : "off", b.name, printable(b.detail, 400));
+  for (const std::string& entry : environment()) print_output("env       {}\n", printable(entry));
   return 0;
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/console.h"
 #include "cli/progress.h"
 
 namespace eps::cli {
@@ -70,10 +71,11 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
 }
 
 void print_note(const LoadNote& note) {
-  fmt::print(stderr, "epsmoe: {}: {}\n", note.is_warning ? "warning" : "note", printable(note.text, 2000));
+  print_error("epsmoe: {}: {}\n", note.is_warning ? "warning" : "note", printable(note.text, 2000));
 }
 
 std::unique_ptr<Engine> open_engine(EngineOptions options) {
+  options.stop = stop_token();
   Progress progress("loading weights", "MB");
   options.on_load_progress = [&progress](uint64_t done, uint64_t total) { progress.update(done, total); };
   return Engine::open(options);

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/console.h"
 #include "cli/input_text.h"
 #include "cli/output_file.h"
 #include "io/json.h"
@@ -51,20 +52,19 @@ std::string list_counts(const EngineReport& report) {
 
 void print_summary(const GenerateFlags& flags, const GenerateResult& r, const EngineReport& report) {
   const auto prompt = std::ssize(r.prompt_ids);
-  fmt::print(stderr, "prompt     {} tokens, {:.1f} tok/s prefill, first token after {:.3f} s\n", prompt,
-             per_second(prompt, r.prefill_seconds), r.time_to_first_token_seconds);
-  fmt::print(stderr, "generated  {} tokens, {:.1f} tok/s decode ({})\n", r.ids.size(),
-             per_second(decoded_after_first(r), r.decode_seconds), r.finish_reason);
-  fmt::print(stderr, "ranks      {} × {}\n", report.op_sets.size(), printable(report.op_sets.front()));
-  fmt::print(stderr, "moe        {}\n", list_counts(report));
+  print_error("prompt     {} tokens, {:.1f} tok/s prefill, first token after {:.3f} s\n", prompt,
+              per_second(prompt, r.prefill_seconds), r.time_to_first_token_seconds);
+  print_error("generated  {} tokens, {:.1f} tok/s decode ({})\n", r.ids.size(),
+              per_second(decoded_after_first(r), r.decode_seconds), r.finish_reason);
+  print_error("ranks      {} × {}\n", report.op_sets.size(), printable(report.op_sets.front()));
+  print_error("moe        {}\n", list_counts(report));
   if (report.communication_seconds > 0) {
-    fmt::print(stderr, "overlap    {:.0f} % of {:.1f} ms dispatch and combine ran under compute\n",
-               100 * report.hidden_communication_seconds / report.communication_seconds,
-               1e3 * report.communication_seconds);
+    print_error("overlap    {:.0f} % of {:.1f} ms dispatch and combine ran under compute\n",
+                100 * report.hidden_communication_seconds / report.communication_seconds,
+                1e3 * report.communication_seconds);
   }
   if (report.measured_seconds > 0) {
-    fmt::print(
-        stderr,
+    print_error(
         "plans      {:.1f} ms promised, {:.1f} ms measured in MoE layers ({:+.0f} %; a layer is off by {:.0f} %), "
         "profile {}, {} made\n",
         1e3 * report.promised_seconds, 1e3 * report.measured_seconds,
@@ -72,9 +72,9 @@ void print_summary(const GenerateFlags& flags, const GenerateResult& r, const En
         100 * report.error_seconds / report.measured_seconds, printable(report.profile), report.plans_made);
   }
   if (!report.profile_note.empty())
-    fmt::print(stderr, "profile    {}: `epsmoe tune` measures this machine\n", printable(report.profile_note, 400));
+    print_error("profile    {}: `epsmoe tune` measures this machine\n", printable(report.profile_note, 400));
   if (!flags.trace.empty())
-    fmt::print(stderr, "trace      {} (open in ui.perfetto.dev)\n", printable(flags.trace, kMaxPathShown));
+    print_error("trace      {} (open in ui.perfetto.dev)\n", printable(flags.trace, kMaxPathShown));
 }
 
 Json to_json(const GenerateFlags& flags, const GenerateResult& r, const EngineReport& report) {
@@ -113,21 +113,21 @@ int run(GenerateFlags& flags) {
   // a model that he does not trust can take --json, which escapes control characters.
   const auto write = [&](std::string_view text) {
     if (flags.json) return;
-    if (!begun) fmt::print("{}", flags.request.prompt);
+    if (!begun) write_output(flags.request.prompt);
     begun = true;
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fflush(stdout);
+    write_output(text);
   };
+  const GracefulStop graceful;
   const GenerateResult result = engine->generate(flags.request, [&write](std::string_view text) {
     write(text);
     return !interrupted();
   });
   if (!flags.json) write("\n");
   if (flags.engine.record_trace) write_file(flags.trace, engine->trace_json());
-  for (const std::string& note : result.notes) fmt::print(stderr, "note       {}\n", printable(note, 400));
+  for (const std::string& note : result.notes) print_error("note       {}\n", printable(note, 400));
   const EngineReport report = engine->report();
   if (flags.json) {
-    fmt::print("{}\n", dump_json(to_json(flags, result, report)));
+    print_output("{}\n", dump_json(to_json(flags, result, report)));
   } else {
     print_summary(flags, result, report);
   }

@@ -54,7 +54,7 @@ class Input {
 // Until there is something to read, or the end of it. A FIFO that nobody has opened for writing yet has neither.
 void wait_for_input(int fd, const std::string& name) {
   while (true) {
-    if (interrupted()) throw Interrupted();
+    if (interrupted()) throw Error(ErrorKind::kInterrupted, name, "interrupted while reading");
     pollfd poll = {.fd = fd, .events = POLLIN, .revents = 0};
     const int ready = ::poll(&poll, 1, kPollMs);
     if (ready > 0) return;

@@ -6,14 +6,11 @@
 
 namespace eps::cli {
 
-// Ctrl-C came while there was nothing to read; main.cpp makes exit code 130 of it.
-struct Interrupted {};
-
 // The bytes of a file, FIFO, device or socket until its end; "-" and "/dev/stdin" mean standard input. Waits for a FIFO
 // that has no writer yet.
 //
 // Errors  kInput naming the path: missing, a folder, not readable, larger than `max_bytes` (of which no more is read);
-//         Interrupted
+//         kInterrupted: asked to stop while there was nothing to read
 std::string read_text(const std::string& path, uint64_t max_bytes);
 
 }  // namespace eps::cli

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/console.h"
 #include "engine/model_folder.h"
 #include "io/json.h"
 
@@ -57,43 +58,43 @@ void print_text(const ModelFolder& folder, const std::string& name) {
   const ModelSpec& s = folder.spec;
   const MlaParams& a = s.attention.mla;
   const GateParams& g = s.moe.gate;
-  fmt::print("{}\n", printable(name));
-  fmt::print("  family      {}\n", printable(s.family));
-  fmt::print("  parameters  {:.2f} M, {:.2f} M active per token\n", static_cast<double>(s.total_parameters()) * 1e-6,
-             static_cast<double>(s.active_parameters()) * 1e-6);
-  fmt::print("  layers      {} ({} dense, {} MoE), hidden {}, vocabulary {}{}, context {}\n", s.num_layers(),
-             s.num_layers() - s.num_moe_layers(), s.num_moe_layers(), s.hidden, s.vocab_size,
-             s.tie_embeddings ? " (tied)" : "", s.max_positions);
-  fmt::print("  attention   latent: {} heads × ({} + {} rope), value {}, kv rank {}, q rank {}, rope θ {:g}{}\n",
-             a.num_heads, a.nope_dim, a.rope_dim, a.v_dim, a.kv_lora_rank,
-             s.attention.q_lora_rank == 0 ? "full" : std::to_string(s.attention.q_lora_rank), s.attention.rope.theta,
-             s.attention.rope.yarn ? fmt::format(", YaRN ×{:g}", s.attention.rope.yarn->factor) : "");
+  print_output("{}\n", printable(name));
+  print_output("  family      {}\n", printable(s.family));
+  print_output("  parameters  {:.2f} M, {:.2f} M active per token\n", static_cast<double>(s.total_parameters()) * 1e-6,
+               static_cast<double>(s.active_parameters()) * 1e-6);
+  print_output("  layers      {} ({} dense, {} MoE), hidden {}, vocabulary {}{}, context {}\n", s.num_layers(),
+               s.num_layers() - s.num_moe_layers(), s.num_moe_layers(), s.hidden, s.vocab_size,
+               s.tie_embeddings ? " (tied)" : "", s.max_positions);
+  print_output("  attention   latent: {} heads × ({} + {} rope), value {}, kv rank {}, q rank {}, rope θ {:g}{}\n",
+               a.num_heads, a.nope_dim, a.rope_dim, a.v_dim, a.kv_lora_rank,
+               s.attention.q_lora_rank == 0 ? "full" : std::to_string(s.attention.q_lora_rank), s.attention.rope.theta,
+               s.attention.rope.yarn ? fmt::format(", YaRN ×{:g}", s.attention.rope.yarn->factor) : "");
   if (s.num_moe_layers() > 0) {
-    fmt::print("  experts     {} of inner size {}, top-{}{}{}, scaling {:g}, shared inner size {}\n", g.num_experts,
-               s.moe.inner, g.top_k,
-               g.method == TopkMethod::kGroupLimitedGreedy
-                   ? fmt::format(" from the best {} of {} groups", g.topk_group, g.num_groups)
-                   : "",
-               g.norm_topk_prob ? ", normalised" : "", g.routed_scaling_factor, s.moe.shared_inner);
+    print_output("  experts     {} of inner size {}, top-{}{}{}, scaling {:g}, shared inner size {}\n", g.num_experts,
+                 s.moe.inner, g.top_k,
+                 g.method == TopkMethod::kGroupLimitedGreedy
+                     ? fmt::format(" from the best {} of {} groups", g.topk_group, g.num_groups)
+                     : "",
+                 g.norm_topk_prob ? ", normalised" : "", g.routed_scaling_factor, s.moe.shared_inner);
   }
   if (folder.checkpoint) {
     for (const auto& [dtype, totals] : folder.checkpoint->dtype_totals()) {
-      fmt::print("  stored      {} tensors of {}, {}\n", totals.num_tensors, printable(dtype),
-                 size_text(static_cast<double>(totals.num_bytes)));
+      print_output("  stored      {} tensors of {}, {}\n", totals.num_tensors, printable(dtype),
+                   size_text(static_cast<double>(totals.num_bytes)));
     }
   }
-  fmt::print("  kv cache    {} a token\n", size_text(static_cast<double>(cache_bytes_per_token(s))));
-  for (const std::string& key : folder.unknown_keys) fmt::print("  unknown     {}\n", printable(key));
+  print_output("  kv cache    {} a token\n", size_text(static_cast<double>(cache_bytes_per_token(s))));
+  for (const std::string& key : folder.unknown_keys) print_output("  unknown     {}\n", printable(key));
   const WeightCensus& w = folder.weights;
   for (const auto& [label, names] :
        {std::pair("skipped", &w.skipped), std::pair("not used", &w.suspicious), std::pair("no place", &w.misplaced)}) {
-    if (!names->empty()) fmt::print("  {:<11} {} weights: {}\n", label, names->size(), summarize(w, *names));
+    if (!names->empty()) print_output("  {:<11} {} weights: {}\n", label, names->size(), summarize(w, *names));
   }
   for (const LoadNote& note : folder.notes) {
-    fmt::print("  {:<11} {}\n", note.is_warning ? "warning" : "note", printable(note.text, 2000));
+    print_output("  {:<11} {}\n", note.is_warning ? "warning" : "note", printable(note.text, 2000));
   }
-  fmt::print("  weights of one rank, by --ep:\n");
-  for (const RankMemory& m : memory_by_ep(folder)) fmt::print("    {:>4}  {:>10}\n", m.ep, size_text(m.weight_bytes));
+  print_output("  weights of one rank, by --ep:\n");
+  for (const RankMemory& m : memory_by_ep(folder)) print_output("    {:>4}  {:>10}\n", m.ep, size_text(m.weight_bytes));
 }
 
 Json to_json(const ModelFolder& folder, const std::string& name) {
@@ -139,7 +140,7 @@ void add_inspect_command(CLI::App& app, Chosen& chosen) {
     chosen.action = [flags] {
       const ModelFolder folder = open_model_folder(flags->model, is_preset(flags->model));
       if (flags->json) {
-        fmt::print("{}\n", dump_json(to_json(folder, flags->model)));
+        print_output("{}\n", dump_json(to_json(folder, flags->model)));
       } else {
         print_text(folder, flags->model);
       }

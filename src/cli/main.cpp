@@ -1,18 +1,18 @@
 // The command line: parses, runs the chosen subcommand, and turns errors into one line and an exit code.
-#include <fmt/format.h>
-
 #include <cctype>
-#include <cstdio>
 #include <new>
+#include <sstream>
 
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/config_file.h"
+#include "cli/console.h"
 #include "cli/flag_names.h"
-#include "cli/input_text.h"
 #include "epsmoe/version.h"
 
 namespace {
+
+using eps::cli::print_error;
 
 // Every flag --some-flag (but the input texts) can also come from the variable EPSMOE_SOME_FLAG; the command line wins.
 void add_environment(CLI::App& app) {
@@ -26,6 +26,16 @@ void add_environment(CLI::App& app) {
     option->envname(variable);
   }
   for (CLI::App* child : app.get_subcommands({})) add_environment(*child);
+}
+
+// "bench sweep": the commands that were parsed, in their order.
+std::string parsed_command(const CLI::App& app) {
+  std::string out;
+  for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
+    at = at->get_subcommands().front();
+    out += (out.empty() ? "" : " ") + at->get_name();
+  }
+  return out;
 }
 
 std::vector<const CLI::App*> named_commands(const CLI::App& app, const std::string& name) {
@@ -55,48 +65,50 @@ int run(int argc, char** argv) {
   add_environment(app);
   eps::cli::require_decimal_numbers(app);
   if (argc > 1 && argv[1][0] != '-' && named_commands(app, argv[1]).empty()) {
-    fmt::print(stderr, "epsmoe: there is no command {}; try epsmoe --help\n", eps::printable(argv[1]));
+    print_error("epsmoe: there is no command {}; try epsmoe --help\n", eps::printable(argv[1]));
     return 2;
   }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& e) {
-    return app.exit(e);  // --help, --version
+    std::ostringstream text;  // --help, --version
+    const int code = app.exit(e, text, text);
+    eps::cli::write_output(text.str());
+    return code;
   } catch (const CLI::ParseError& e) {
     const auto named = argc > 1 ? named_commands(app, argv[1]) : std::vector<const CLI::App*>{};
-    fmt::print(stderr, "epsmoe: {}; try epsmoe {}--help\n", eps::printable(e.what(), 400),
-               named.empty() ? "" : named.front()->get_name() + " ");
+    print_error("epsmoe: {}; try epsmoe {}--help\n", eps::printable(e.what(), 400),
+                named.empty() ? "" : named.front()->get_name() + " ");
     return 2;
   }
-  int code = 0;
+  const std::string command = parsed_command(app);
+  eps::cli::name_interrupted_command(command);
+  std::string what = "interrupted";
   try {
-    code = chosen.action();
+    const int code = chosen.action();
+    if (code != eps::cli::kInterruptedExit) return code;
   } catch (const eps::Error& e) {
-    fmt::print(stderr, "epsmoe: {}\n", eps::cli::with_flags(app, e).what());
-    return eps::exit_code(e.kind());
+    if (e.kind() != eps::ErrorKind::kInterrupted) throw eps::cli::with_flags(app, e);
+    what = e.what();
   }
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
-    fmt::print(stderr, "epsmoe: standard output could not be written in full\n");
-    return 1;
-  }
-  return code;
+  print_error("epsmoe: {}: {}\n", command, what);
+  return eps::cli::kInterruptedExit;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  eps::cli::occupy_standard_streams();
   eps::cli::watch_interrupts();
   try {
     return run(argc, argv);
-  } catch (const eps::cli::Interrupted&) {
-    return eps::cli::kInterruptedExit;
   } catch (const eps::Error& e) {
-    fmt::print(stderr, "epsmoe: {}\n", eps::printable(e.what(), 4000));
+    print_error("epsmoe: {}\n", eps::printable(e.what(), 4000));
     return eps::exit_code(e.kind());
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "epsmoe: out of memory\n");
+    print_error("epsmoe: out of memory\n");
   } catch (const std::exception& e) {
-    fmt::print(stderr, "epsmoe: {}\n", eps::printable(e.what(), 400));
+    print_error("epsmoe: {}\n", eps::printable(e.what(), 400));
   }
   return 1;
 }

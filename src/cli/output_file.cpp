@@ -8,14 +8,11 @@
 
 #include "base/error.h"
 #include "base/terminal_text.h"
+#include "cli/console.h"
 
 namespace eps::cli {
 
-void print_out(std::string_view text) {
-  const std::string safe = printable_lines(text);
-  std::fwrite(safe.data(), 1, safe.size(), stdout);
-  std::fflush(stdout);
-}
+void print_out(std::string_view text) { write_output(printable_lines(text)); }
 
 void require_writable(const std::string& flag, const std::string& path) {
   std::error_code ignored;

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "cli/command.h"
+#include "cli/console.h"
 #include "cli/input_text.h"
 #include "cli/progress.h"
 #include "io/json.h"
@@ -21,6 +22,7 @@ struct PerplexityFlags {
 int run(const PerplexityFlags& flags) {
   const std::string text = read_text(flags.file, kMaxTextBytes);
   const auto engine = open_engine(flags.engine);
+  const GracefulStop graceful;
   PerplexityResult result;
   {
     Progress progress("perplexity", "tokens");
@@ -39,11 +41,11 @@ int run(const PerplexityFlags& flags) {
                       {"file", flags.file},
                       {"complete", !interrupted()},
                       {"op_sets", engine->report().op_sets}};
-    fmt::print("{}\n", dump_json(out));
+    print_output("{}\n", dump_json(out));
   } else {
-    fmt::print("perplexity {:.4f}\n", result.perplexity);
-    fmt::print(stderr, "{} tokens in windows of {}, {:.1f} tok/s{}\n", result.num_tokens, result.window, rate,
-               interrupted() ? ", interrupted: of the part done" : "");
+    print_output("perplexity {:.4f}\n", result.perplexity);
+    print_error("{} tokens in windows of {}, {:.1f} tok/s{}\n", result.num_tokens, result.window, rate,
+                interrupted() ? ", interrupted: of the part done" : "");
   }
   return interrupted() ? kInterruptedExit : 0;
 }

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/console.h"
 #include "cli/output_file.h"
 #include "cli/plan_report.h"
 #include "cli/planning_inputs.h"
@@ -190,9 +191,9 @@ int run(PlanFlags& flags) {
   const std::string text =
       flags.json ? format_plan_json(report) + "\n" : format_plan_text(report, flags.all, terminal_width());
   print_out(text);
-  if (!flags.svg.empty()) fmt::print(stderr, "svg        {}\n", printable(flags.svg, kMaxPathShown));
+  if (!flags.svg.empty()) print_error("svg        {}\n", printable(flags.svg, kMaxPathShown));
   if (!flags.trace.empty())
-    fmt::print(stderr, "trace      {} (open in ui.perfetto.dev)\n", printable(flags.trace, kMaxPathShown));
+    print_error("trace      {} (open in ui.perfetto.dev)\n", printable(flags.trace, kMaxPathShown));
   return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "base/clock.h"
+#include "cli/console.h"
 
 namespace eps::cli {
 namespace {
@@ -18,7 +19,9 @@ Progress::Progress(std::string label, std::string unit)
     : label_(std::move(label)), unit_(std::move(unit)), terminal_(isatty(STDERR_FILENO) == 1), start_ns_(now_ns()) {}
 
 Progress::~Progress() {
-  if (terminal_ && drawn_) fmt::print(stderr, "\r\033[K");
+  if (!terminal_ || !drawn_) return;
+  set_open_line(false);
+  write_error("\r\033[K");
 }
 
 void Progress::update(uint64_t done, uint64_t total) {
@@ -47,9 +50,9 @@ void Progress::draw(uint64_t done, uint64_t total) {
   } else {
     line += fmt::format(" {} {}", done / divisor, unit_);
   }
-  fmt::print(stderr, "{}{}{}", terminal_ ? "\r" : "", line, terminal_ ? "\033[K" : "\n");
-  std::fflush(stderr);
+  print_error("{}{}{}", terminal_ ? "\r" : "", line, terminal_ ? "\033[K" : "\n");
   drawn_ = true;
+  if (terminal_) set_open_line(true);
 }
 
 }  // namespace eps::cli

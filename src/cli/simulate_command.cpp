@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "cli/command.h"
+#include "cli/console.h"
 #include "cli/output_file.h"
 #include "cli/planning_inputs.h"
 #include "cli/simulate_output.h"

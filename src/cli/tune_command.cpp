@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/console.h"
 #include "cli/output_file.h"
 #include "cli/progress.h"
 #include "cli/tune_report.h"
@@ -124,7 +125,6 @@ TuneOptions make_options(const TuneFlags& flags, int threads, int num_ranks, con
     options.max_rows = kDeviceRows;
     options.groups = kDeviceGroups;
   }
-  options.keep_going = [] { return !interrupted(); };
   return options;
 }
 
@@ -143,9 +143,7 @@ HardwareProfile measure(TuneOptions options, std::vector<std::unique_ptr<OpSet>>
         HardwareProfile mine = measure_profile(*ops[r], *comms[r], options);
         if (rank == 0) profile = std::move(mine);  // every rank has the same
       },
-      [&](int rank, const char* what) {
-        comms[static_cast<size_t>(rank)]->abort(fmt::format("rank {}: {}", rank, what));
-      });
+      [&](int rank, const char* what) { comms[static_cast<size_t>(rank)]->abort(what); });
   return profile;
 }
 
@@ -167,20 +165,14 @@ int run(const TuneFlags& flags) {
   const std::string path = flags.out.empty() ? default_path(flags.device) : flags.out;
   require_writable("--out", path);
   const std::string software = ops.front()->device() != nullptr ? ", " + ops.front()->device()->software : "";
-  HardwareProfile profile;
-  try {
-    profile = measure(options, std::move(ops));
-  } catch (const Error&) {
-    if (!interrupted()) throw;
-    fmt::print(stderr, "(interrupted: nothing written)\n");
-    return kInterruptedExit;
-  }
+  // No GracefulStop: a signal ends the program at once, for a part of a profile is of no use.
+  HardwareProfile profile = measure(options, std::move(ops));
   profile.name = std::filesystem::path(path).stem().string();
   profile.made = fmt::format("{}, epsmoe {}{}", utc_time_now(), EPSMOE_VERSION, software);
   write_file(path, to_json(profile));
   print_out(describe_profile(profile));
-  fmt::print("written to {}; use it with --profile {}\n", printable(path, kMaxPathShown),
-             printable(path.find('/') == std::string::npos ? "./" + path : path, kMaxPathShown));
+  print_output("written to {}; use it with --profile {}\n", printable(path, kMaxPathShown),
+               printable(path.find('/') == std::string::npos ? "./" + path : path, kMaxPathShown));
   return 0;
 }
 

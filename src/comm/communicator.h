@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <string>
+#include <string_view>
 #include <vector>
 
 namespace eps {
@@ -31,8 +31,12 @@ class Communicator {
   virtual void barrier() = 0;
   // Every rank's bytes, indexed by rank; lengths may differ.
   virtual std::vector<std::vector<std::byte>> all_gather(ConstBytes mine) = 0;
-  // Makes every present and future call on every rank throw kAborted with this reason. Any thread, any time.
-  virtual void abort(const std::string& reason) noexcept = 0;
+  // Makes every present and future call on every rank throw kAborted with this rank and reason; the first one counts.
+  // Any thread, any time; allocates nothing, since running out of memory is a reason.
+  virtual void abort(std::string_view reason) noexcept = 0;
+  // Forgets an abort and whatever was under way, for all ranks, so that calls work again. Called on one rank while no
+  // rank is inside a call.
+  virtual void recover() = 0;
 
   // --- data plane ---
 
@@ -40,7 +44,7 @@ class Communicator {
   // Returns when this rank's buffers may be reused. The entries of the own rank must be empty.
   //
   // Threads  one at a time per channel
-  // Errors   kTimeout, naming the rank and what it waits for; kAborted; kInternal when sizes disagree
+  // Errors   kTimeout, naming the rank and what it waits for; kAborted; kInterrupted; kInternal when sizes disagree
   // Edge     empty spans send nothing and still take part
   virtual void all_to_all(Channel channel, std::span<const ConstBytes> send, std::span<const MutableBytes> recv) = 0;
 };

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/stop.h"
 
 namespace eps {
 namespace {
@@ -33,13 +34,15 @@ std::optional<double> parse_quantity(std::string_view text, std::span<const Unit
 
 class EmulatedLink final : public Communicator {
  public:
-  EmulatedLink(std::unique_ptr<Communicator> inner, const LinkSpec& spec) : inner_(std::move(inner)), spec_(spec) {}
+  EmulatedLink(std::unique_ptr<Communicator> inner, const LinkSpec& spec, StopToken stop)
+      : inner_(std::move(inner)), spec_(spec), stop_(stop) {}
 
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
   void barrier() override { inner_->barrier(); }
   std::vector<std::vector<std::byte>> all_gather(ConstBytes mine) override { return inner_->all_gather(mine); }
-  void abort(const std::string& reason) noexcept override { inner_->abort(reason); }
+  void abort(std::string_view reason) noexcept override { inner_->abort(reason); }
+  void recover() override { inner_->recover(); }
 
   void all_to_all(Channel channel, std::span<const ConstBytes> send, std::span<const MutableBytes> recv) override {
     size_t sent = 0;
@@ -48,13 +51,23 @@ class EmulatedLink final : public Communicator {
     for (const MutableBytes& bytes : recv) received += bytes.size();
     const Clock::time_point done = reserve(std::max(sent, received));
     inner_->all_to_all(channel, send, recv);
-    std::this_thread::sleep_until(done);
+    wait_until(done);
   }
 
  private:
   using Clock = std::chrono::steady_clock;
   static Clock::duration seconds(double s) {
     return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(s));
+  }
+
+  // Slow links take long: a sleep of more than a slice would not notice a request to stop.
+  void wait_until(Clock::time_point done) const {
+    constexpr std::chrono::milliseconds kSlice{50};
+    while (done - Clock::now() > kSlice) {
+      std::this_thread::sleep_for(kSlice);
+      throw_if_stopped(stop_);
+    }
+    std::this_thread::sleep_until(done);
   }
 
   Clock::time_point reserve(size_t num_bytes) {
@@ -67,6 +80,7 @@ class EmulatedLink final : public Communicator {
 
   std::unique_ptr<Communicator> inner_;
   LinkSpec spec_;
+  StopToken stop_;
   std::mutex mutex_;
   Clock::time_point free_at_;
 };
@@ -89,8 +103,9 @@ LinkSpec parse_link_spec(std::string_view text, const std::string& field) {
   return {*rate, *latency};
 }
 
-std::unique_ptr<Communicator> make_emulated_link(std::unique_ptr<Communicator> inner, const LinkSpec& spec) {
-  return std::make_unique<EmulatedLink>(std::move(inner), spec);
+std::unique_ptr<Communicator> make_emulated_link(std::unique_ptr<Communicator> inner, const LinkSpec& spec,
+                                                 StopToken stop) {
+  return std::make_unique<EmulatedLink>(std::move(inner), spec, stop);
 }
 
 }  // namespace eps

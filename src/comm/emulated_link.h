@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "comm/communicator.h"
+#include "epsmoe/stop.h"
 
 namespace eps {
 
@@ -21,7 +22,9 @@ LinkSpec parse_link_spec(std::string_view text, const std::string& field = "emul
 
 // Each rank has one link that carries its traffic of both channels, one message after the other, the larger of what it
 // sends and receives counting (full duplex). all_to_all returns when the link would have delivered. Waiting sleeps, so
-// it costs no core: what an offloaded transfer does. The control plane is not paced.
-std::unique_ptr<Communicator> make_emulated_link(std::unique_ptr<Communicator> inner, const LinkSpec& spec);
+// it costs no core: what an offloaded transfer does. A request to stop ends it with kInterrupted. The control plane is
+// not paced.
+std::unique_ptr<Communicator> make_emulated_link(std::unique_ptr<Communicator> inner, const LinkSpec& spec,
+                                                 StopToken stop = {});
 
 }  // namespace eps

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/stop.h"
 
 namespace eps {
 namespace {
@@ -65,13 +66,19 @@ Engine::BatchTimes time_batch(BatchRun& run, const ModelSpec& spec, const Engine
   for (int64_t i = 0; i < work.batch_size; ++i) run.add(tokens.draw(work.input_len), work.output_len);
 
   Engine::BatchTimes times;
-  const auto may_go_on = [&] { return times.complete = !keep_going || keep_going(); };
+  const auto may_go_on = [&] { return times.complete = times.complete && (!keep_going || keep_going()); };
+  // Whether there was a step and it was done.
+  const auto run_step = [&](bool (BatchRun::*step)()) {
+    bool done = false;
+    times.complete = completes([&] { done = (run.*step)(); });
+    return done;
+  };
   const int64_t start = now_ns();
-  while (may_go_on() && run.prefill_step()) {
+  while (may_go_on() && run_step(&BatchRun::prefill_step)) {
   }
   int64_t last = now_ns();
   times.prefill_seconds = seconds_between(start, last);
-  while (times.complete && may_go_on() && run.decode_step()) {
+  while (may_go_on() && run_step(&BatchRun::decode_step)) {
     const int64_t now = now_ns();
     times.decode_seconds.push_back(seconds_between(last, now));
     last = now;
@@ -109,7 +116,7 @@ Engine::RequestTimes time_requests(BatchRun& run, const ModelSpec& spec, const E
     if (keep_going && !keep_going(times.num_finished, work.num_requests)) break;
     admit();
     // Prompts first: the more sequences a decoding step has, the less each token costs.
-    if (!run.prefill_step()) run.decode_step();
+    if (!completes([&] { run.prefill_step() || run.decode_step(); })) break;
     for (const BatchSequence& s : run.take_finished()) {
       count(s);
       ++times.num_finished;

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/stop.h"
 #include "engine/batch_timing.h"
 #include "engine/factory.h"
 #include "engine/generation_settings.h"
@@ -57,14 +58,15 @@ class EngineImpl final : public Engine {
     group.num_ranks = options.ep;
     group.pipeline = parse_pipeline_option(options.eps_pipeline);
     group.record_trace = options.record_trace;
+    group.stop = options.stop;
     if (folder_.checkpoint) refuse_misplaced(folder_.weights, *folder_.checkpoint);
     if (options.on_note) {
       for (const LoadNote& note : folder_.notes) options.on_note(note);
     }
     // What the command line got wrong is said before the weights are read.
     check_rank_options(folder_.spec, group);
-    auto comms =
-        make_communicators(options.ep, std::chrono::milliseconds(options.comm_timeout_ms), options.emulate_link);
+    auto comms = make_communicators(options.ep, std::chrono::milliseconds(options.comm_timeout_ms),
+                                    options.emulate_link, options.stop);
     max_model_len_ = options.max_model_len > 0 ? options.max_model_len : folder_.spec.max_positions;
     if (max_model_len_ > folder_.spec.max_positions) {
       fail(ErrorKind::kUsage, "max_model_len",
@@ -75,7 +77,7 @@ class EngineImpl final : public Engine {
     }
     folder_.spec.max_positions = max_model_len_;  // the rope table need not reach further
     const int threads = options.threads > 0 ? options.threads : default_threads_per_rank(options.ep);
-    auto ops = make_op_sets(options.device, options.dtype, options.ep, threads);
+    auto ops = make_op_sets(options.device, options.dtype, options.ep, threads, options.stop);
     check_local_pipeline(*ops.front(), group);
     group.weight_dtype = ops.front()->weight_dtype(stored_dtype(folder_));
     ChosenProfile profile = choose_profile(
@@ -83,11 +85,14 @@ class EngineImpl final : public Engine {
          options.emulate_link.empty() ? std::nullopt : std::optional(parse_link_spec(options.emulate_link))});
     group.profile = std::move(profile.profile);
     profile_note_ = std::move(profile.note);
-    auto source =
-        folder_.checkpoint ? make_checkpoint_source(*folder_.checkpoint, *folder_.names) : make_dummy_source();
+    auto source = folder_.checkpoint ? make_checkpoint_source(*folder_.checkpoint, *folder_.names)
+                                     : make_dummy_source(0, options.stop);
     const uint64_t total = folder_.weights.used_bytes;
-    model_ = Model::load(folder_.spec, *folder_.family, std::move(source), *ops.front(), [&](uint64_t done) {
-      if (options_.on_load_progress) options_.on_load_progress(done, total);
+    interruptible("loading weights", [&] {
+      model_ = Model::load(folder_.spec, *folder_.family, std::move(source), *ops.front(), [&](uint64_t done) {
+        throw_if_stopped(options_.stop);
+        if (options_.on_load_progress) options_.on_load_progress(done, total);
+      });
     });
     ranks_ = std::make_unique<RankGroup>(*model_, std::move(ops), std::move(comms), group);
     batch_ = std::make_unique<BatchRun>(*ranks_, folder_.spec, options.max_num_batched_tokens);
@@ -114,7 +119,7 @@ class EngineImpl final : public Engine {
     KvCache cache(folder_.spec, max_model_len_, ranks_->op_set(0));
     StreamDecoder decoder(*folder_.tokenizer, true);
     const int64_t start = now_ns();
-    int32_t id = prefill(cache, result.prompt_ids, &sampler);
+    int32_t id = interruptible("prefilling the prompt", [&] { return prefill(cache, result.prompt_ids, &sampler); });
     result.prefill_seconds = seconds_since(start);
     int64_t decode_start = 0;
     result.finish_reason = "length";
@@ -140,7 +145,10 @@ class EngineImpl final : public Engine {
         break;
       }
       if (std::ssize(result.ids) == settings.max_tokens) break;
-      id = step_one(cache, std::span(&id, 1), &sampler);
+      if (!completes([&] { id = step_one(cache, std::span(&id, 1), &sampler); })) {
+        result.finish_reason = "interrupted";
+        break;
+      }
     }
     if (decode_start != 0) result.decode_seconds = seconds_since(decode_start);
     const std::string rest = decoder.flush();
@@ -181,7 +189,9 @@ class EngineImpl final : public Engine {
     for (int64_t first = 0; first < num_windows; first += per_step) {
       if (keep_going && !keep_going(result.num_tokens, total)) break;
       const int64_t count = std::min(per_step, num_windows - first);
-      score_windows(ids, bos, first, count, result);
+      if (completes([&] { score_windows(ids, bos, first, count, result); })) continue;
+      if (result.num_tokens == 0) fail_interrupted("scoring the first window");
+      break;
     }
     result.perplexity = result.num_tokens > 0 ? std::exp(result.nll / static_cast<double>(result.num_tokens)) : 0.0;
     result.seconds = seconds_since(start);
@@ -212,13 +222,13 @@ class EngineImpl final : public Engine {
       std::vector<int32_t> ids(static_cast<size_t>(prompt_tokens));
       for (int32_t& id : ids) id = draw();
       const int64_t start = now_ns();
-      prefill(cache, ids, nullptr);
+      times.complete = completes([&] { prefill(cache, ids, nullptr); });
       times.prefill_seconds = seconds_since(start);
     }
     const int64_t start = now_ns();
-    for (int64_t i = 0; i < decode_tokens; ++i) {
+    for (int64_t i = 0; i < decode_tokens && times.complete; ++i) {
       const int32_t id = draw();
-      step_one(cache, std::span(&id, 1), nullptr);
+      times.complete = completes([&] { step_one(cache, std::span(&id, 1), nullptr); });
     }
     if (decode_tokens > 0) times.decode_seconds = seconds_since(start);
     return times;

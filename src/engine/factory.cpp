@@ -41,20 +41,20 @@ class OneDnnGemm final : public GemmBaseline {
 }  // namespace
 
 std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, const std::string& dtype, int num_ranks,
-                                                 int threads_per_rank) {
+                                                 int threads_per_rank, StopToken stop) {
   require_in_range("ep", num_ranks, kMaxRanks);
   require_in_range("threads", threads_per_rank, max_threads_per_rank());
   const std::optional<DType> wanted = parse_dtype(dtype);
   std::vector<std::unique_ptr<OpSet>> out;
   if (device == "cpu") {
     const CpuEngineChoice choice = choose_cpu_engine(wanted);
-    for (int r = 0; r < num_ranks; ++r) out.push_back(make_cpu_ops(choice, threads_per_rank));
+    for (int r = 0; r < num_ranks; ++r) out.push_back(make_cpu_ops(choice, threads_per_rank, stop));
   } else if (device == "reference") {
     if (wanted == DType::kBF16) {
       fail(ErrorKind::kUsage, "dtype",
            {.what = "the reference op set computes in f32", .got = dtype, .wanted = "f32", .hint = ""});
     }
-    for (int r = 0; r < num_ranks; ++r) out.push_back(make_reference_ops());
+    for (int r = 0; r < num_ranks; ++r) out.push_back(make_reference_ops(stop));
   } else if (device == "cuda") {
     if (wanted == DType::kF32) {
       fail(ErrorKind::kUsage, "dtype",
@@ -76,16 +76,16 @@ std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, cons
 }
 
 std::vector<std::unique_ptr<Communicator>> make_communicators(int num_ranks, std::chrono::milliseconds timeout,
-                                                              const std::string& emulate_link) {
+                                                              const std::string& emulate_link, StopToken stop) {
   require_in_range("ep", num_ranks, kMaxRanks);
-  auto comms = make_inproc_communicators(num_ranks, timeout);
+  auto comms = make_inproc_communicators(num_ranks, timeout, stop);
   if (!emulate_link.empty()) {
     if (num_ranks == 1) {
       fail(ErrorKind::kUsage, "emulate_link",
            {.what = "one rank has no link", .got = emulate_link, .wanted = "", .hint = "`ep` 2"});
     }
     const LinkSpec link = parse_link_spec(emulate_link);
-    for (auto& comm : comms) comm = make_emulated_link(std::move(comm), link);
+    for (auto& comm : comms) comm = make_emulated_link(std::move(comm), link, stop);
   }
   return comms;
 }

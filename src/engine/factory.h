@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "epsmoe/stop.h"
 #include "ops/gemm_baseline.h"
 #include "ops/op_set.h"
 
@@ -17,14 +18,16 @@ inline constexpr int kMaxRanks = 1024;
 int max_threads_per_rank();  // four times the usable CPUs, 1024 at most
 
 // One op set per rank. `device`: "cpu", "cuda" or "reference"; `dtype`: "auto", "f32" or "bf16".
+// Ops on the host end with kInterrupted when `stop` asks for it.
 // Errors  kUsage: unknown device or dtype, or one that this machine cannot do (and why); too many ranks or threads
 std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, const std::string& dtype, int num_ranks,
-                                                 int threads_per_rank);
+                                                 int threads_per_rank, StopToken stop = {});
 
 // Errors  kUsage: too many ranks; an emulated link for one
 // `emulate_link`: empty, or a link to slow the transport down to (comm/emulated_link.h).
 std::vector<std::unique_ptr<Communicator>> make_communicators(int num_ranks, std::chrono::milliseconds timeout,
-                                                              const std::string& emulate_link = {});
+                                                              const std::string& emulate_link = {},
+                                                              StopToken stop = {});
 
 // Threads a rank gets when the user named none.
 int default_threads_per_rank(int num_ranks);

@@ -9,11 +9,13 @@
 namespace eps {
 
 RankThreads::RankThreads(int num_ranks) : errors_(static_cast<size_t>(num_ranks)) {
+  threads_.reserve(static_cast<size_t>(num_ranks));
   try {
     for (int rank = 0; rank < num_ranks; ++rank) threads_.emplace_back([this, rank] { loop(rank); });
-  } catch (const std::system_error& e) {
+  } catch (const std::exception& e) {
     const size_t started = threads_.size();
     stop();
+    if (dynamic_cast<const std::system_error*>(&e) == nullptr) throw;
     fail(ErrorKind::kResource, "threads",
          {.what = fmt::format("cannot start rank {} of {}", started, num_ranks),
           .got = e.what(),
@@ -33,6 +35,7 @@ void RankThreads::stop() {
   for (std::thread& thread : threads_) thread.join();
 }
 
+// Nothing here may throw but `body_`: an exception that leaves a thread ends the program.
 void RankThreads::loop(int rank) {
   uint64_t seen = 0;
   while (true) {
@@ -110,18 +113,16 @@ RankGroup::RankGroup(const Model& model, std::vector<std::unique_ptr<OpSet>> ops
   planner_ = std::make_unique<const Planner>(
       options.profile, moe_shape(model.spec(), options.weight_dtype, ops_.front()->compute_dtype()));
   for (size_t r = 0; r < ops_.size(); ++r) {
-    decoders_.push_back(
-        std::make_unique<Decoder>(model, *ops_[r], *comms_[r], *planner_, options.pipeline, trace_.get()));
+    decoders_.push_back(std::make_unique<Decoder>(model, *ops_[r], *comms_[r], *planner_, options.pipeline,
+                                                  trace_.get(), options.stop));
   }
 }
 
 std::vector<int32_t> RankGroup::step(std::span<const PlacedChunk> chunks, const LogitSink& sink) {
-  if (!broken_.empty()) throw Error(ErrorKind::kAborted, "engine", "an earlier step failed: " + broken_);
   // Before any rank begins: the others would wait for one that fails.
   for (const PlacedChunk& c : chunks) c.chunk.cache->require_room(std::ssize(c.chunk.ids));
   // A rank writes the elements of its own chunks.
   std::vector<int32_t> tokens(chunks.size(), kNoToken);
-  std::atomic<bool> is_aborted = false;
   try {
     threads_.run(
         [&](int rank) {
@@ -137,14 +138,10 @@ std::vector<int32_t> RankGroup::step(std::span<const PlacedChunk> chunks, const 
               [&](size_t i, int64_t position, std::span<const float> logits) { sink(index[i], position, logits); });
           for (size_t i = 0; i < picked.size(); ++i) tokens[index[i]] = picked[i];
         },
-        [&](int rank, const char* what) {
-          // An error that keeps nobody waiting is this step's alone.
-          if (!decoders_[static_cast<size_t>(rank)]->is_awaited()) return;
-          is_aborted = true;
-          comms_[static_cast<size_t>(rank)]->abort(fmt::format("rank {}: {}", rank, what));
-        });
-  } catch (const std::exception& e) {
-    if (is_aborted) broken_ = e.what();
+        [&](int rank, const char* what) { comms_[static_cast<size_t>(rank)]->abort(what); });
+  } catch (...) {
+    // All ranks have left the step, so the next one can begin afresh.
+    comms_.front()->recover();
     throw;
   }
   return tokens;

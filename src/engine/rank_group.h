@@ -23,8 +23,8 @@ class RankThreads {
   RankThreads(const RankThreads&) = delete;
   RankThreads& operator=(const RankThreads&) = delete;
 
-  // Runs body(rank) on every rank. `on_error(rank, what)` is called on a rank that threw; then the first error that is
-  // not the echo of another rank's (kAborted) is rethrown here.
+  // Runs body(rank) on every rank. `on_error(rank, what)`, which must not throw, is called on a rank that threw; then
+  // the first error that is not the echo of another rank's (kAborted) is rethrown here.
   void run(const std::function<void(int)>& body, const std::function<void(int, const char*)>& on_error);
 
  private:
@@ -48,6 +48,7 @@ struct RankGroupOptions {
   HardwareProfile profile = builtin_cpu_profile(1);  // what plans are made for
   DType weight_dtype = DType::kBF16;                 // of the experts as stored
   bool record_trace = false;
+  StopToken stop;  // ends a step between layers
 };
 
 // Whether a model of this shape can run with these options: asked before weights are read, and again by RankGroup.
@@ -74,9 +75,9 @@ class RankGroup {
   int num_ranks() const { return static_cast<int>(decoders_.size()); }
 
   // One step of all ranks; returns and errors as Decoder::forward. sink(i, position, logits) gets chunks[i]'s rows; it
-  // runs on the owning rank's thread, one thread a chunk. A sequence that does not fit its cache (kUsage) and NaN or
-  // Inf logits are errors of the one step. After one that leaves other ranks waiting (kTimeout, say) the group cannot
-  // be used again: every later step throws the reason.
+  // runs on the owning rank's thread, one thread a chunk. A step that fails or is stopped ends on every rank; the
+  // caches of its chunks are then in an unknown state, and the group can be used again. A sequence that
+  // does not fit its cache (kUsage) is refused before any rank starts.
   std::vector<int32_t> step(std::span<const PlacedChunk> chunks, const LogitSink& sink);
 
   OpSet& op_set(int rank) { return *ops_[static_cast<size_t>(rank)]; }
@@ -91,7 +92,6 @@ class RankGroup {
   std::unique_ptr<const Planner> planner_;
   std::vector<std::unique_ptr<Decoder>> decoders_;
   RankThreads threads_;
-  std::string broken_;
 };
 
 }  // namespace eps

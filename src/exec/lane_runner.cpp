@@ -7,13 +7,17 @@
 
 namespace eps {
 
-LaneRunner::~LaneRunner() {
+LaneRunner::~LaneRunner() { join_threads(); }
+
+void LaneRunner::join_threads() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
   }
   changed_.notify_all();
   for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+  stop_ = false;
 }
 
 void LaneRunner::run(const Plan& plan, const std::function<void(int)>& run_op,
@@ -97,18 +101,21 @@ void LaneRunner::timed(const Run& run, size_t i) {
 }
 
 void LaneRunner::start_threads() {
+  threads_.reserve(kNumLanes - 1);
   try {
     for (int lane = 1; lane < kNumLanes; ++lane) {
-      threads_.emplace_back([this, lane] { lane_thread(static_cast<Lane>(lane)); });
+      threads_.emplace_back([this, lane, seen = generation_] { lane_thread(static_cast<Lane>(lane), seen); });
     }
-  } catch (const std::system_error& e) {
+  } catch (const std::exception& e) {
+    join_threads();  // a plan needs all lanes: the next run starts again
+    if (dynamic_cast<const std::system_error*>(&e) == nullptr) throw;
     fail(ErrorKind::kResource, "threads",
          {.what = "cannot start a communication lane", .got = e.what(), .wanted = "", .hint = "`eps_pipeline` off"});
   }
 }
 
-void LaneRunner::lane_thread(Lane lane) {
-  uint64_t seen = 0;
+// Nothing here may throw but what run_lane catches: an exception that leaves a thread ends the program.
+void LaneRunner::lane_thread(Lane lane, uint64_t seen) {
   while (true) {
     const Run* run = nullptr;
     {

@@ -25,6 +25,7 @@ class LaneRunner {
 
   // Calls run_op(i) for every op of the plan. When one throws, `on_error` is called once, at once, from that lane (so
   // that it can wake lanes waiting for other ranks), the ops left are skipped, and the first error is rethrown here.
+  // `on_error` must not throw.
   // The timeline of this run replaces the last one.
   void run(const Plan& plan, const std::function<void(int)>& run_op, const std::function<void(const char*)>& on_error);
 
@@ -40,8 +41,9 @@ class LaneRunner {
   void run_lane(const Run& run, Lane lane);
   bool wait_for(const std::vector<int>& deps);
   void timed(const Run& run, size_t i);
-  void lane_thread(Lane lane);
+  void lane_thread(Lane lane, uint64_t seen);
   void start_threads();
+  void join_threads();
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -43,7 +43,7 @@ void MoeExecutor::run(const Plan& plan, const ExpertPlacement& placement, std::s
     EPS_CHECK(plan.strategy == Strategy::kDpEp, "{} plans cannot be run yet, only planned", to_string(plan.strategy));
     lay_out(plan, placement, routing, weights, x, out);
   } catch (const std::exception& e) {
-    comm_.abort(fmt::format("rank {}: {}", comm_.rank(), e.what()));
+    comm_.abort(e.what());
     throw;
   }
   run_ops(plan);
@@ -88,7 +88,7 @@ void MoeExecutor::run_ops(const Plan& plan) {
           default: EPS_CHECK(false, "{} in a stage", to_string(op.kind));
         }
       },
-      [this](const char* what) { comm_.abort(fmt::format("rank {}: {}", comm_.rank(), what)); });
+      [this](const char* what) { comm_.abort(what); });
 }
 
 // All memory of the run, so that lanes allocate nothing but their staging buffers.

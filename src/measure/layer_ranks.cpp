@@ -37,9 +37,7 @@ LayerRanks::Times LayerRanks::run(const Plan& plan, std::span<const Routing> rou
                            out.rows(rank * tokens, (rank + 1) * tokens));
         spans[r].second = now_ns();
       },
-      [this](int rank, const char* what) {
-        comms_[static_cast<size_t>(rank)]->abort(fmt::format("rank {}: {}", rank, what));
-      });
+      [this](int rank, const char* what) { comms_[static_cast<size_t>(rank)]->abort(what); });
   Times times;
   int64_t begin = spans.front().first;
   int64_t end = spans.front().second;

@@ -1,6 +1,7 @@
 #include "measure/sweep_bench.h"
 
 #include <cmath>
+#include <optional>
 
 #include "base/error.h"
 #include "engine/factory.h"
@@ -23,8 +24,10 @@ std::vector<SweepTest> list_tests(const SweepOptions& options) {
 
 const char* flag_of(const SweepTest& test) { return test.num_prompt > 0 ? "-p" : "-n"; }
 
-int64_t run_once(Engine& engine, const SweepTest& test, uint64_t seed) {
+// Nothing when it was stopped.
+std::optional<int64_t> run_once(Engine& engine, const SweepTest& test, uint64_t seed) {
   const Engine::StepTimes times = engine.time_steps(test.num_prompt, test.num_generated, seed);
+  if (!times.complete) return std::nullopt;
   return std::llround((times.prefill_seconds + times.decode_seconds) * 1e9);
 }
 
@@ -79,9 +82,12 @@ bool run_sweep(const SweepOptions& options, Engine& engine, const SweepEvents& e
   for (const SweepTest& test : tests) {
     SweepResult result{test, utc_time_now(), {}};
     // A whole prompt, so that every size of product has been met; one decoded token is like the next.
-    run_once(engine, test.num_prompt > 0 ? test : SweepTest{0, 1}, 0);
-    for (int i = 0; i < options.repetitions && (complete = keep_going()); ++i) {
-      result.samples_ns.push_back(run_once(engine, test, static_cast<uint64_t>(i) + 1));
+    complete = run_once(engine, test.num_prompt > 0 ? test : SweepTest{0, 1}, 0).has_value();
+    for (int i = 0; i < options.repetitions && complete; ++i) {
+      const auto ns = keep_going() ? run_once(engine, test, static_cast<uint64_t>(i) + 1) : std::nullopt;
+      complete = ns.has_value();
+      if (!complete) break;
+      result.samples_ns.push_back(*ns);
       events.on_progress(test, i + 1, options.repetitions);
     }
     if (!complete) break;

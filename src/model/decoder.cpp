@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/clock.h"
+#include "base/stop.h"
 
 namespace eps {
 namespace {
@@ -23,12 +24,13 @@ void fail_not_finite(const std::string& where) {
 }
 
 Decoder::Decoder(const Model& model, OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
-                 TraceRecorder* trace)
+                 TraceRecorder* trace, StopToken stop)
     : model_(model),
       spec_(model.spec()),
       ops_(ops),
       comm_(comm),
       trace_(trace),
+      stop_(stop),
       moe_(ops, comm, planner, pipeline, trace),
       moe_weights_(model.layers().size()),
       act_(ops.activation_dtype()),
@@ -52,7 +54,6 @@ void Decoder::traced(int layer, const char* name, const std::function<void()>& b
 }
 
 std::vector<int32_t> Decoder::forward(std::span<const SequenceChunk> chunks, const LogitSink& sink) {
-  is_awaited_ = comm_.size() > 1;
   begin_step(chunks);
   std::vector<int32_t> tokens(chunks.size(), kNoToken);
   const std::vector<LogitRow> rows = logit_rows(chunks);
@@ -60,23 +61,18 @@ std::vector<int32_t> Decoder::forward(std::span<const SequenceChunk> chunks, con
     // Not left to compute_logits: a step that is played again calls nothing here, and the last one had other rows.
     logits_ = memory_.logits.view(DType::kF32, {num_tokens_, spec_.vocab_size});
     const bool was_run = ops_.run_step(num_tokens_, [&] {
-      run_layers();
+      run_layers({});  // short, and an op set may be recording it
       compute_logits(hidden_);
     });
     if (!was_run) moe_.count_repeated(spec_.num_moe_layers());
     deliver(chunks, rows, sink, tokens);
     return tokens;
   }
-  try {
-    run_layers();
-  } catch (const RouterError&) {
-    is_awaited_ = false;
-    throw;
-  }
-  is_awaited_ = false;  // what follows is this rank's alone
+  run_layers(stop_);
   traced(-1, "logits", [&] {
     for (size_t first = 0; first < rows.size(); first += kLogitBlock) {
       const auto block = std::span(rows).subspan(first, std::min<size_t>(kLogitBlock, rows.size() - first));
+      throw_if_stopped(stop_);
       compute_logits(gather_hidden(block));
       deliver(chunks, block, sink, tokens);
     }
@@ -111,10 +107,11 @@ bool Decoder::is_repeatable(std::span<const SequenceChunk> chunks) const {
                              [](const SequenceChunk& c) { return c.ids.size() == 1 && c.output != StepOutput::kNone; });
 }
 
-void Decoder::run_layers() {
+void Decoder::run_layers(const StopToken& stop) {
   ops_.embed(model_.embedding(), hidden_);
   pending_ = {};
   for (int layer = 0; layer < spec_.num_layers(); ++layer) {
+    throw_if_stopped(stop);
     if (num_tokens_ > 0) traced(layer, "attention", [&] { attention(layer); });
     feed_forward(layer);
   }

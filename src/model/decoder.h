@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "epsmoe/stop.h"
 #include "exec/moe_layer.h"
 #include "model/kv_cache.h"
 #include "model/model.h"
@@ -40,16 +41,13 @@ class Decoder {
  public:
   // All references outlive the decoder; `trace` may be null.
   Decoder(const Model& model, OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
-          TraceRecorder* trace);
+          TraceRecorder* trace, StopToken stop = {});
 
   // Runs one step. Every rank calls it once per step, a rank without sequences, too. `sink` may be empty if no chunk
   // wants logits. Returns each chunk's token, kNoToken for those that want none.
-  // Errors  kInput: a token's logits, or a router's, are NaN or infinite
+  // Errors  kInput: a token's logits, or a router's, are NaN or infinite; kInterrupted: asked to stop, on one rank
+  //         before the others
   std::vector<int32_t> forward(std::span<const SequenceChunk> chunks, const LogitSink& sink);
-
-  // After forward has thrown: whether other ranks may still wait for this one in the same step. They do not where every
-  // rank throws the same, nor once the layers are done.
-  bool is_awaited() const { return is_awaited_; }
 
   const MoeStats& stats() const { return moe_.stats(); }
 
@@ -64,7 +62,8 @@ class Decoder {
   void begin_step(std::span<const SequenceChunk> chunks);
   // Whether a step of these chunks makes the same calls as every other one of so many tokens.
   bool is_repeatable(std::span<const SequenceChunk> chunks) const;
-  void run_layers();
+  // `stop`: what is polled between layers.
+  void run_layers(const StopToken& stop);
   void attention(int layer);
   void feed_forward(int layer);
   void dense_mlp(const MlpWeights& mlp, TensorView x, MutableTensorView out);
@@ -92,12 +91,12 @@ class Decoder {
   OpSet& ops_;
   Communicator& comm_;
   TraceRecorder* trace_;
+  StopToken stop_;
   MoeLayerRunner moe_;
   std::vector<MoeWeights> moe_weights_;  // by layer, as this rank sees them
   DType act_;                            // of activations
 
   // Of the step.
-  bool is_awaited_ = false;
   bool checks_routers_ = false;
   int64_t num_tokens_ = 0;
   std::vector<int32_t> ids_;

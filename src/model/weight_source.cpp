@@ -131,7 +131,7 @@ class BellTable {
 
 class DummySource final : public WeightSource {
  public:
-  explicit DummySource(int num_threads) : pool_(num_threads) {}
+  DummySource(int num_threads, StopToken stop) : pool_(num_threads, stop) {}
 
   bool has(const std::string&) const override { return true; }
 
@@ -196,9 +196,9 @@ std::unique_ptr<WeightSource> make_checkpoint_source(const Checkpoint& checkpoin
   return std::make_unique<CheckpointSource>(checkpoint, std::move(names));
 }
 
-std::unique_ptr<WeightSource> make_dummy_source(int num_threads) {
-  return std::make_unique<DummySource>(num_threads > 0 ? num_threads
-                                                       : std::min(cpu_features().usable_cores, kMostThreads));
+std::unique_ptr<WeightSource> make_dummy_source(int num_threads, StopToken stop) {
+  return std::make_unique<DummySource>(
+      num_threads > 0 ? num_threads : std::min(cpu_features().usable_cores, kMostThreads), stop);
 }
 
 }  // namespace eps

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "epsmoe/stop.h"
 #include "io/checkpoint.h"
 #include "model/stored_names.h"
 #include "tensor/tensor.h"
@@ -34,6 +35,7 @@ std::unique_ptr<WeightSource> make_checkpoint_source(const Checkpoint& checkpoin
 
 // Repeatable random bf16 weights, normal-like with standard deviation 0.02 (norms: 1). Each name has its own values,
 // the same for every number of threads. (0: the usable cores, up to 16)
-std::unique_ptr<WeightSource> make_dummy_source(int num_threads = 0);
+// Errors  kInterrupted, of get(), when `stop` asks for it
+std::unique_ptr<WeightSource> make_dummy_source(int num_threads = 0, StopToken stop = {});
 
 }  // namespace eps

@@ -27,6 +27,25 @@ TEST_P(ThreadPoolOf, CallsEachIndexOnce) {
   }
 }
 
+TEST_P(ThreadPoolOf, ARequestToStopEndsALoopAndTheNextOneRuns) {
+  std::atomic<bool> flag{false};
+  ThreadPool pool(GetParam(), StopToken(flag));
+  std::atomic<int64_t> calls{0};
+  try {
+    pool.parallel_for(1'000'000, [&](int64_t) {
+      if (++calls == 10) flag = true;
+    });
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kInterrupted);
+  }
+  EXPECT_LT(calls, 1'000'000);
+  flag = false;
+  calls = 0;
+  pool.parallel_for(100, [&](int64_t) { ++calls; });
+  EXPECT_EQ(calls, 100);
+}
+
 TEST_P(ThreadPoolOf, NegativeCountCallsNothing) {
   ThreadPool pool(GetParam());
   pool.parallel_for(-5, [](int64_t) { FAIL(); });

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <thread>
 
@@ -50,6 +51,34 @@ TEST(EmulatedLink, BothChannelsShareTheBandwidthAndTheLatencyAddsOnce) {
   EXPECT_GE(took, 0.045);
   EXPECT_LT(took, 0.5);
   EXPECT_LT(exchange_seconds({50e6, 1.0}, 0), 0.5);  // nothing to carry, nothing to wait for
+}
+
+TEST(EmulatedLink, ARequestToStopEndsTheWait) {
+  std::atomic<bool> flag{false};
+  auto comms = make_inproc_communicators(2, std::chrono::milliseconds(20000));
+  for (auto& comm : comms) comm = make_emulated_link(std::move(comm), {1e9, 60.0}, StopToken(flag));
+  std::vector<ErrorKind> kinds(2, ErrorKind::kInternal);
+  std::vector<std::thread> threads;
+  for (auto& comm : comms) {
+    threads.emplace_back([&] {
+      std::byte out{};
+      std::byte in{};
+      std::vector<ConstBytes> send(2);
+      std::vector<MutableBytes> recv(2);
+      send[static_cast<size_t>(1 - comm->rank())] = {&out, 1};
+      recv[static_cast<size_t>(1 - comm->rank())] = {&in, 1};
+      try {
+        comm->all_to_all(Channel::kDispatch, send, recv);
+      } catch (const Error& e) {
+        kinds[static_cast<size_t>(comm->rank())] = e.kind();
+      }
+    });
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  flag = true;
+  for (auto& thread : threads) thread.join();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(3));
+  EXPECT_EQ(kinds, std::vector<ErrorKind>(2, ErrorKind::kInterrupted));
 }
 
 }  // namespace

@@ -1,7 +1,12 @@
 #include "comm/inproc/inproc.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstring>
 #include <functional>
 #include <thread>
@@ -102,6 +107,75 @@ TEST(Inproc, AbortWakesWaitersWithTheReason) {
     EXPECT_NE(std::string(e.what()).find("out of coffee"), std::string::npos);
   }
   failing.join();
+}
+
+TEST(Inproc, AnAbortNamesItsRankAndIsForgottenByRecover) {
+  auto comms = make_inproc_communicators(2, milliseconds(20000));
+  comms[1]->abort(std::string(5000, 'x'));  // longer than any message: cut
+  comms[0]->abort("too late");
+  try {
+    comms[0]->barrier();
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("rank 1: xxx"), std::string::npos) << e.what();
+  }
+  comms[0]->recover();
+  on_every_rank(comms, [](Communicator& comm) {
+    comm.barrier();
+    exchange(comm, Channel::kDispatch, 3);
+  });
+}
+
+TEST(Inproc, ARequestToStopWakesWaiters) {
+  std::atomic<bool> flag{false};
+  auto comms = make_inproc_communicators(2, milliseconds(60000), StopToken(flag));
+  std::thread stopping([&flag] {
+    std::this_thread::sleep_for(milliseconds(50));
+    flag = true;
+  });
+  const auto begin = std::chrono::steady_clock::now();
+  try {
+    comms[0]->barrier();
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kInterrupted) << e.what();
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(2000));
+  stopping.join();
+}
+
+// A process of two ranks that is stopped (Ctrl-Z) for longer than its timeout while one waits for the other.
+TEST(Inproc, TimeInWhichTheProcessIsStoppedDoesNotCount) {
+  int go[2];
+  ASSERT_EQ(pipe(go), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    auto comms = make_inproc_communicators(2, milliseconds(600));
+    std::thread other([&] {
+      char byte = 0;
+      while (read(go[0], &byte, 1) != 1) {
+      }
+      comms[1]->barrier();
+    });
+    try {
+      comms[0]->barrier();
+    } catch (const Error&) {
+      _exit(1);
+    }
+    other.join();
+    _exit(0);
+  }
+  std::this_thread::sleep_for(milliseconds(100));
+  kill(child, SIGSTOP);
+  std::this_thread::sleep_for(milliseconds(1200));
+  kill(child, SIGCONT);
+  std::this_thread::sleep_for(milliseconds(100));
+  ASSERT_EQ(write(go[1], "x", 1), 1);
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  close(go[0]);
+  close(go[1]);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "comm/inproc/inproc.h"
 
+#include <algorithm>
 #include <array>
 #include <condition_variable>
 #include <cstring>
@@ -7,6 +8,7 @@
 #include <mutex>
 
 #include "base/error.h"
+#include "base/stop.h"
 
 namespace eps {
 namespace {
@@ -15,20 +17,28 @@ namespace {
 // copied outside the lock.
 class World {
  public:
-  World(int num_ranks, std::chrono::milliseconds timeout)
-      : size_(num_ranks), timeout_(timeout), gathered_(static_cast<size_t>(num_ranks)) {
+  World(int num_ranks, std::chrono::milliseconds timeout, StopToken stop)
+      : size_(num_ranks), timeout_(timeout), stop_(stop), gathered_(static_cast<size_t>(num_ranks)) {
     for (auto& slots : slots_) slots.resize(static_cast<size_t>(num_ranks) * static_cast<size_t>(num_ranks));
   }
 
   int size() const { return size_; }
 
-  void abort(const std::string& reason) noexcept {
+  void abort(int rank, std::string_view reason) noexcept {
     const std::lock_guard lock(mutex_);
     if (!aborted_) {
       aborted_ = true;
-      reason_ = reason;
+      const auto written = fmt::format_to_n(reason_.begin(), reason_.size(), "rank {}: {}", rank, reason);
+      reason_size_ = std::min(written.size, reason_.size());
     }
     changed_.notify_all();
+  }
+
+  void recover() {
+    const std::lock_guard lock(mutex_);
+    aborted_ = reading_ = false;
+    arrived_ = 0;
+    for (auto& slots : slots_) std::ranges::fill(slots, Slot{});
   }
 
   std::vector<std::vector<std::byte>> all_gather(int rank, ConstBytes mine) {
@@ -129,12 +139,21 @@ class World {
 
   template <typename Ready>
   void wait(std::unique_lock<std::mutex>& lock, int rank, const std::string& what, const Ready& ready) {
-    const bool done = changed_.wait_for(lock, timeout_, [&] { return aborted_ || ready(); });
-    throw_if_aborted();
-    if (!done) {
-      throw Error(ErrorKind::kTimeout, fmt::format("rank {}", rank),
-                  fmt::format("waited {} ms for {}", timeout_.count(), what));
+    // In slices, each of which counts as what was asked for: one in which the process was stopped lasts longer, and the
+    // rank that is waited for was stopped, too.
+    constexpr std::chrono::milliseconds kSlice{50};
+    std::chrono::milliseconds left = timeout_;
+    while (true) {
+      const auto slice = std::min(left, kSlice);
+      const bool done = changed_.wait_for(lock, slice, [&] { return aborted_ || ready(); });
+      throw_if_aborted();
+      if (done) return;
+      throw_if_stopped(stop_);
+      left -= slice;
+      if (left <= std::chrono::milliseconds::zero()) break;
     }
+    throw Error(ErrorKind::kTimeout, fmt::format("rank {}", rank),
+                fmt::format("waited {} ms for {}", timeout_.count(), what));
   }
   template <typename Ready>
   void wait(std::unique_lock<std::mutex>& lock, int rank, int peer, Channel channel, std::string_view what,
@@ -145,15 +164,18 @@ class World {
   }
 
   void throw_if_aborted() const {
-    if (aborted_) throw Error(ErrorKind::kAborted, "another rank failed", reason_);
+    if (aborted_) throw Error(ErrorKind::kAborted, "another rank failed", {reason_.data(), reason_size_});
   }
 
   const int size_;
   const std::chrono::milliseconds timeout_;
+  const StopToken stop_;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool aborted_ = false;
-  std::string reason_;
+  // Of a fixed size, so that running out of memory can be told.
+  std::array<char, 1024> reason_{};
+  size_t reason_size_ = 0;
   int arrived_ = 0;
   bool reading_ = false;
   std::vector<std::vector<std::byte>> gathered_;
@@ -168,7 +190,8 @@ class InprocCommunicator final : public Communicator {
   int size() const override { return world_->size(); }
   void barrier() override { world_->all_gather(rank_, {}); }
   std::vector<std::vector<std::byte>> all_gather(ConstBytes mine) override { return world_->all_gather(rank_, mine); }
-  void abort(const std::string& reason) noexcept override { world_->abort(reason); }
+  void abort(std::string_view reason) noexcept override { world_->abort(rank_, reason); }
+  void recover() override { world_->recover(); }
   void all_to_all(Channel channel, std::span<const ConstBytes> send, std::span<const MutableBytes> recv) override {
     world_->all_to_all(rank_, channel, send, recv);
   }
@@ -180,9 +203,10 @@ class InprocCommunicator final : public Communicator {
 
 }  // namespace
 
-std::vector<std::unique_ptr<Communicator>> make_inproc_communicators(int num_ranks, std::chrono::milliseconds timeout) {
+std::vector<std::unique_ptr<Communicator>> make_inproc_communicators(int num_ranks, std::chrono::milliseconds timeout,
+                                                                     StopToken stop) {
   EPS_CHECK_GT(num_ranks, 0);
-  const auto world = std::make_shared<World>(num_ranks, timeout);
+  const auto world = std::make_shared<World>(num_ranks, timeout, stop);
   std::vector<std::unique_ptr<Communicator>> out;
   for (int rank = 0; rank < num_ranks; ++rank) out.push_back(std::make_unique<InprocCommunicator>(world, rank));
   return out;

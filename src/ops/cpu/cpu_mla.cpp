@@ -115,6 +115,7 @@ void CpuMla::run_expanded(const MlaParams& p, const CpuMlaWeight& weight, const 
     const int64_t q_width = int64_t{p.num_heads} * p.q_dim();
     const int64_t out_width = int64_t{p.num_heads} * p.v_dim;
     for (int64_t begin = 0; begin < seq.q_count; begin += kQueryBlock) {
+      pool_.check_stop();  // a head of a long prompt takes seconds
       const int64_t m = std::min(kQueryBlock, seq.q_count - begin);
       const float* block = q + (seq.q_begin + begin) * q_width + h * p.q_dim();
       key_weight->run_block(block, q_width, scores, ctx, m, 0, ctx);
@@ -139,6 +140,7 @@ void CpuMla::run_absorbed(const MlaParams& p, const CpuMlaWeight& weight, const 
   std::vector<float> mixed(static_cast<size_t>(p.kv_lora_rank));
   std::vector<float> scores(static_cast<size_t>(seq.context));
   for (int64_t i = 0; i < seq.q_count; ++i) {
+    pool_.check_stop();
     const int64_t t = seq.q_begin + i;
     const float* qh = q + (t * p.num_heads + head) * p.q_dim();
     const int64_t visible = seq.context - seq.q_count + i + 1;

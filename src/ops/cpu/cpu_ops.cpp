@@ -28,11 +28,11 @@ constexpr int64_t kFloatsPerTask = 16384;
 
 class CpuOps final : public OpSet {
  public:
-  CpuOps(const CpuEngineChoice& choice, int num_threads)
+  CpuOps(const CpuEngineChoice& choice, int num_threads, StopToken stop)
       : choice_(choice),
         f32_choice_(choose_cpu_engine(DType::kF32)),
         vec_(choose_vector_ops(cpu_features())),
-        pool_(num_threads),
+        pool_(num_threads, stop),
         mla_(vec_, f32_choice_, pool_) {}
 
   std::string description() const override {
@@ -234,8 +234,8 @@ class CpuOps final : public OpSet {
 
 }  // namespace
 
-std::unique_ptr<OpSet> make_cpu_ops(const CpuEngineChoice& choice, int num_threads) {
-  return std::make_unique<CpuOps>(choice, num_threads);
+std::unique_ptr<OpSet> make_cpu_ops(const CpuEngineChoice& choice, int num_threads, StopToken stop) {
+  return std::make_unique<CpuOps>(choice, num_threads, stop);
 }
 
 }  // namespace eps

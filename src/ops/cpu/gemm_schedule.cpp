@@ -14,6 +14,8 @@ constexpr int64_t kRowsWorthAPass = 4;
 constexpr double kPiecesPerThread = 8;
 // A piece below this many multiply-adds (some 20 us) costs more to hand out than it evens out.
 constexpr double kLeastCost = 500'000;
+// A piece above this many (some 100 ms) would delay a request to stop, which is noticed between pieces.
+constexpr double kMostCost = 4e9;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -28,7 +30,8 @@ std::vector<GemmPiece> cut_gemms(std::span<const GemmTask> tasks, int num_thread
   for (const GemmTask& task : tasks) {
     if (task.m > 0) total += cost_of(task.m, task.weight->out_features(), task.weight->in_features());
   }
-  const double target = num_threads > 1 ? std::max(total / (num_threads * kPiecesPerThread), kLeastCost) : total;
+  const double even = num_threads > 1 ? std::max(total / (num_threads * kPiecesPerThread), kLeastCost) : total;
+  const double target = std::min(even, kMostCost);
 
   std::vector<GemmPiece> pieces;
   for (int64_t t = 0; t < static_cast<int64_t>(tasks.size()); ++t) {

@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 
+#include "base/stop.h"
 #include "ops/host_step.h"
 #include "ops/pick_token.h"
 
@@ -60,6 +61,8 @@ void softmax(std::vector<double>& x) {
 
 class ReferenceOps final : public OpSet {
  public:
+  explicit ReferenceOps(StopToken stop) : stop_(stop) {}
+
   std::string description() const override { return "reference f32"; }
   DType compute_dtype() const override { return DType::kF32; }
 
@@ -113,6 +116,7 @@ class ReferenceOps final : public OpSet {
       EPS_CHECK_EQ(task.x.dim(1), w.k);
       EPS_CHECK_EQ(task.y.dim(1), w.n);
       for (int64_t m = 0; m < task.x.dim(0); ++m) {
+        throw_if_stopped(stop_);
         for (int64_t n = 0; n < w.n; ++n) {
           task.y.as<float>()[m * w.n + n] =
               static_cast<float>(dot(task.x.as<const float>() + m * w.k, w.w.data() + n * w.k, w.k));
@@ -181,12 +185,14 @@ class ReferenceOps final : public OpSet {
         // Keys and values of this head, expanded from the latent cache: [context, nope + v]
         std::vector<float> kv(static_cast<size_t>(seq.context * head_rows));
         for (int64_t c = 0; c < seq.context; ++c) {
+          throw_if_stopped(stop_);
           for (int64_t i = 0; i < head_rows; ++i) {
             kv[static_cast<size_t>(c * head_rows + i)] = static_cast<float>(dot(
                 seq.latent + c * p.kv_lora_rank, kv_b.data() + (h * head_rows + i) * p.kv_lora_rank, p.kv_lora_rank));
           }
         }
         for (int64_t i = 0; i < seq.q_count; ++i) {
+          throw_if_stopped(stop_);
           const int64_t t = seq.q_begin + i;
           const float* qh = q.as<const float>() + (t * p.num_heads + h) * p.q_dim();
           const int64_t visible = seq.context - seq.q_count + i + 1;
@@ -265,6 +271,7 @@ class ReferenceOps final : public OpSet {
   }
 
  private:
+  StopToken stop_;
   StepInputs step_;
 
   // Indices by descending value, ties by index.
@@ -280,6 +287,6 @@ class ReferenceOps final : public OpSet {
 
 }  // namespace
 
-std::unique_ptr<OpSet> make_reference_ops() { return std::make_unique<ReferenceOps>(); }
+std::unique_ptr<OpSet> make_reference_ops(StopToken stop) { return std::make_unique<ReferenceOps>(stop); }
 
 }  // namespace eps

@@ -3,10 +3,11 @@
 
 #include <memory>
 
+#include "epsmoe/stop.h"
 #include "ops/op_set.h"
 
 namespace eps {
 
-std::unique_ptr<OpSet> make_reference_ops();
+std::unique_ptr<OpSet> make_reference_ops(StopToken stop = {});
 
 }  // namespace eps

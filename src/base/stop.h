@@ -1,0 +1,40 @@
+// How the library gives up work that it was asked to stop (epsmoe/stop.h).
+#pragma once
+
+#include <string_view>
+
+#include "base/error.h"
+#include "epsmoe/stop.h"
+
+namespace eps {
+
+// Long loops call this at least every 100 ms or so.  Errors  kInterrupted
+void throw_if_stopped(const StopToken& stop);
+
+// Throws kInterrupted: "interrupted while <doing>".
+[[noreturn]] void fail_interrupted(std::string_view doing);
+
+// Runs `body`. When it is interrupted, the error says what was being done: "loading weights".
+template <typename Body>
+auto interruptible(std::string_view doing, const Body& body) {
+  try {
+    return body();
+  } catch (const Error& e) {
+    if (e.kind() == ErrorKind::kInterrupted) fail_interrupted(doing);
+    throw;
+  }
+}
+
+// Runs `step`; false when it was interrupted and what was done before it is worth reporting.
+template <typename Step>
+bool completes(const Step& step) {
+  try {
+    step();
+  } catch (const Error& e) {
+    if (e.kind() != ErrorKind::kInterrupted) throw;
+    return false;
+  }
+  return true;
+}
+
+}  // namespace eps

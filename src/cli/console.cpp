@@ -1,0 +1,67 @@
+#include "cli/console.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace eps::cli {
+namespace {
+
+std::atomic<bool> g_open_line{false};  // global for the sake of signal handlers
+
+constexpr std::string_view kEraseLine = "\r\033[K";
+
+// 0, or the error number of the write that failed. Uses system calls only: signal handlers write, too, and so nothing
+// is left in a buffer when the program ends at once.
+int write_all(int fd, std::string_view text) noexcept {
+  while (!text.empty()) {
+    const ssize_t count = ::write(fd, text.data(), text.size());
+    if (count >= 0) {
+      text.remove_prefix(static_cast<size_t>(count));
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {  // a descriptor that someone else made non-blocking
+      pollfd ready{fd, POLLOUT, 0};
+      (void)::poll(&ready, 1, -1);
+    } else if (errno != EINTR) {
+      return errno;
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+void occupy_standard_streams() {
+  for (int fd = 0; fd <= 2; ++fd) {
+    if (::fcntl(fd, F_GETFD) != -1 || errno != EBADF) continue;
+    // The lowest free number is this one. Opened the wrong way round, so that reading input or writing output fails.
+    (void)::open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+  }
+}
+
+void write_output(std::string_view text) {
+  if (const int code = write_all(STDOUT_FILENO, text); code != 0) {
+    fail(ErrorKind::kResource, "",
+         {.what = fmt::format("standard output could not be written in full ({})", std::strerror(code)),
+          .got = "",
+          .wanted = "",
+          .hint = ""});
+  }
+}
+
+void write_error(std::string_view text) noexcept { (void)write_all(STDERR_FILENO, text); }
+
+void set_open_line(bool is_open) noexcept { g_open_line.store(is_open); }
+
+void end_program(const char* message, int code) noexcept {
+  if (g_open_line.load()) (void)write_all(STDERR_FILENO, kEraseLine);
+  (void)write_all(STDERR_FILENO, {message, std::strlen(message)});
+  ::_exit(code);
+}
+
+}  // namespace eps::cli

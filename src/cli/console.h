@@ -1,0 +1,43 @@
+// Writing to standard output and standard error, which may be closed, full, or a pipe whose reader has gone.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <string_view>
+#include <utility>
+
+namespace eps::cli {
+
+// Makes sure that descriptors 0, 1 and 2 are taken, so that no file that is opened later becomes standard output. One
+// that was closed stays unusable: using it fails as before.
+void occupy_standard_streams();
+
+// Writes to standard output at once.  Errors  kResource when it cannot be written in full, with the reason
+void write_output(std::string_view text);
+
+// Writes to standard error at once. What cannot be written is lost: no command fails for want of a place to complain.
+void write_error(std::string_view text) noexcept;
+
+template <typename... Args>
+void print_output(fmt::format_string<Args...> format, Args&&... args) {
+  write_output(fmt::format(format, std::forward<Args>(args)...));
+}
+
+template <typename... Args>
+void print_error(fmt::format_string<Args...> format, Args&&... args) noexcept {
+  try {
+    write_error(fmt::format(format, std::forward<Args>(args)...));
+  } catch (...) {
+    write_error("epsmoe: out of memory while writing a message\n");
+  }
+}
+
+// Whether a line without an end, which the next message has to erase, stands on the terminal (cli/progress.h).
+void set_open_line(bool is_open) noexcept;
+
+// Ends the program at once, with a message on standard error in the place of an open line. `message` ends in a newline.
+//
+// Threads  any, and signal handlers
+[[noreturn]] void end_program(const char* message, int code) noexcept;
+
+}  // namespace eps::cli
