@@ -261,7 +261,7 @@ void Decoder::fail_in_step() {
   if (ops_.local_moe() != nullptr && comm_.size() == 1) {
     checks_routers_ = true;
     try {
-      run_layers();
+      run_layers(stop_);
     } catch (...) {
       checks_routers_ = false;
       throw;
