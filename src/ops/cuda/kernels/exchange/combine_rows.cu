@@ -7,11 +7,12 @@
 namespace eps::cuda {
 namespace {
 
-// A block works on one token at a time, a thread on kUnit elements of it: all rows of the token are in flight at once.
+// A block works on one token at a time, a thread on kUnit elements of it after kUnit others; what it adds up for the
+// next token is looked up meanwhile. All that a thread adds up is loaded before the first of it is used.
 constexpr int kMaxThreads = 256;
-constexpr int kMaxTopK = 32;
-constexpr int kRowsInFlight = 4;
 constexpr int kBlocksPerSm = 2;  // 128 registers a thread
+constexpr int kMaxTopK = 32;
+constexpr int kLoadsInFlight = 6;
 
 template <int kUnit>
 using Raw = std::conditional_t<kUnit == kVector, uint4, nv_bf16>;
@@ -19,163 +20,173 @@ using Raw = std::conditional_t<kUnit == kVector, uint4, nv_bf16>;
 __device__ __forceinline__ void unpack(const uint4& raw, float (&v)[kVector]) { unpack_bf16(raw, v); }
 __device__ __forceinline__ void unpack(nv_bf16 raw, float (&v)[1]) { v[0] = to_f32(raw); }
 
-// The rows that this rank has of one token, by ascending expert.
-struct TokenRows {
-  int count;
-  unsigned ranks;  // bit r: rank r has rows of the token
-  int row[kMaxTopK];
-  int segment[kMaxTopK];
-  float weight[kMaxTopK];
+// A row of this rank, or the finished part of the sum that another rank sent.
+struct Addend {
+  const nv_bf16* row;  // [width]
+  float weight;        // of a row
+  int segment;         // of a row; of a part: -1 - its rank
 };
 
-// By the first warp of a block; the caller synchronises.
-__device__ void find_rows(const ExpertOutputs& from, int num_ranks, int64_t token, TokenRows& rows) {
+// What makes up one token's sum, in the order of its additions.
+struct Addends {
+  int count;
+  Addend list[kMaxTopK];
+};
+
+// By the first warp of a block; the caller synchronises. `partials` null: only rows of this rank.
+__device__ void find_addends(const ExpertOutputs& from, const TokenCounts& counts, const nv_bf16* partials,
+                             int64_t token, Addends& out) {
+  constexpr int kNone = INT32_MAX;
   const int lane = static_cast<int>(threadIdx.x);
   const bool is_used = lane < from.top_k;
   const int64_t i = token * from.top_k + lane;
   const int place = is_used ? from.place[i] : -1;
-  const int expert = is_used ? from.expert[i] : 0;
+  const int expert = is_used ? from.expert[i] : kNone;
   const float weight = is_used ? from.weight[i] : 0.0F;
-  const unsigned ranks = __reduce_or_sync(~0U, is_used ? 1U << (expert / (from.num_experts / num_ranks)) : 0U);
-  int before = 0;  // rows of smaller experts
+  const int rank = is_used ? expert / (from.num_experts / counts.num_ranks) : -1;
+  // The part of another rank stands where the first of its experts does.
+  bool is_first = is_used && place < 0 && partials != nullptr;
   for (int other = 0; other < from.top_k; ++other) {
-    const int e = __shfl_sync(~0U, place >= 0 ? expert : INT32_MAX, other);
-    before += e < expert ? 1 : 0;
+    const int e = __shfl_sync(~0U, expert, other);
+    const int r = __shfl_sync(~0U, rank, other);
+    if (r == rank && e < expert) is_first = false;
+  }
+  const bool is_added = place >= 0 || is_first;
+  int before = 0;
+  for (int other = 0; other < from.top_k; ++other) {
+    before += __shfl_sync(~0U, is_added ? expert : kNone, other) < expert ? 1 : 0;
   }
   if (place >= 0) {
-    rows.row[before] = place;
-    rows.segment[before] = segment_of(expert, from.num_experts);
-    rows.weight[before] = weight;
+    out.list[before] = {from.rows + int64_t{place} * from.width, weight, segment_of(expert, from.num_experts)};
+  } else if (is_first) {
+    const int64_t row = int64_t{rank} * counts.max_tokens + token % counts.max_tokens;
+    out.list[before] = {partials + row * from.width, 1.0F, -1 - rank};
   }
-  const unsigned here = __ballot_sync(~0U, place >= 0);
-  if (lane == 0) {
-    rows.count = __popc(here);
-    rows.ranks = ranks;
-  }
+  const unsigned added = __ballot_sync(~0U, is_added);
+  if (lane == 0) out.count = __popc(added);
 }
 
-template <int kUnit>
-__device__ __forceinline__ void end_leaf(float (&acc)[kUnit], float (&leaf)[kUnit]) {
-#pragma unroll
-  for (int c = 0; c < kUnit; ++c) {
-    leaf[c] = round_to_bf16(acc[c]);
-    acc[c] = 0.0F;
-  }
-}
-
-// Calls add_leaf(segment, sum) for every segment that has rows, in order, for elements [i, i + kUnit) of a token.
-// kLevel: of the ranks' nodes; -1: a rank's part is one leaf.
-template <int kUnit, int kLevel, typename AddLeaf>
-__device__ __forceinline__ void for_each_leaf(const ExpertOutputs& from, const TokenRows& rows, int i,
-                                              const AddLeaf& add_leaf) {
-  float acc[kUnit] = {};
-  float leaf[kUnit];
-  int segment = -1;
-  for (int begin = 0; begin < rows.count; begin += kRowsInFlight) {
-    Raw<kUnit> raw[kRowsInFlight];
-#pragma unroll
-    for (int k = 0; k < kRowsInFlight; ++k) {
-      if (begin + k < rows.count) {
-        raw[k] = *reinterpret_cast<const Raw<kUnit>*>(from.rows + int64_t{rows.row[begin + k]} * from.width + i);
-      }
-    }
-#pragma unroll
-    for (int k = 0; k < kRowsInFlight; ++k) {
-      if (begin + k >= rows.count) break;
-      const int next = kLevel < 0 ? 0 : rows.segment[begin + k];
-      if (next != segment && segment >= 0) {
-        end_leaf(acc, leaf);
-        add_leaf(segment, leaf);
-      }
-      segment = next;
-      const float weight = rows.weight[begin + k];
-      float v[kUnit];
-      unpack(raw[k], v);
-#pragma unroll
-      for (int c = 0; c < kUnit; ++c) acc[c] = fmaf(weight, v[c], acc[c]);
-    }
-  }
-  if (segment < 0) return;
-  end_leaf(acc, leaf);
-  add_leaf(segment, leaf);
-}
-
+// Elements [i, i + kUnit) of a token's sum. kLevel: of the ranks' nodes in the tree; -1: a rank's part is one leaf, and
+// leaves are added in order.
 template <int kUnit, int kLevel>
-__global__ void __launch_bounds__(kMaxThreads, kBlocksPerSm)
-    sum_partials_kernel(const __grid_constant__ SumPartialsParams p) {
-  __shared__ TokenRows rows[2];  // of this token and of the next one, in turn
-  wait_for_previous_kernel();
-  const int end = p.list.begin[1];
-  const auto step = static_cast<int>(gridDim.x);
-  int n = p.list.begin[0] + static_cast<int>(blockIdx.x);
-  if (n >= end) return;
-  if (threadIdx.x < kWarp) find_rows(p.from, p.counts.num_ranks, p.list.tokens[n], rows[0]);
-  for (int turn = 0; n < end; n += step, turn ^= 1) {
-    __syncthreads();
-    if (n + step < end && threadIdx.x < kWarp) {
-      find_rows(p.from, p.counts.num_ranks, p.list.tokens[n + step], rows[turn ^ 1]);
-    }
-    for (int i = static_cast<int>(threadIdx.x) * kUnit; i < p.from.width; i += static_cast<int>(blockDim.x) * kUnit) {
-      float out[kUnit];
-      if constexpr (kLevel >= 0) {
-        TokenSum<kUnit> sum;
-        for_each_leaf<kUnit, kLevel>(
-            p.from, rows[turn], i, [&](int segment, const float(&leaf)[kUnit]) { sum.template add<0>(segment, leaf); });
-        sum.finish(out);
-      } else {
-        for_each_leaf<kUnit, kLevel>(p.from, rows[turn], i, [&](int, const float(&leaf)[kUnit]) {
+class TokenAdder {
+ public:
+  __device__ __forceinline__ void run(const Addends& addends, int i, float (&out)[kUnit]) {
+    for (int begin = 0; begin < addends.count; begin += kLoadsInFlight) {
+      Raw<kUnit> raw[kLoadsInFlight];
 #pragma unroll
-          for (int c = 0; c < kUnit; ++c) out[c] = leaf[c];
-        });
-      }
-      store(p.to + int64_t{n} * p.from.width + i, out);
-    }
-  }
-}
-
-// A block for each token.
-template <int kUnit, int kLevel>
-__global__ void __launch_bounds__(kMaxThreads, kBlocksPerSm)
-    finish_tokens_kernel(const __grid_constant__ FinishTokensParams p) {
-  __shared__ TokenRows rows;
-  wait_for_previous_kernel();
-  const int me = p.counts.rank;
-  const auto token = static_cast<int64_t>(blockIdx.x);
-  if (threadIdx.x < kWarp) find_rows(p.from, p.counts.num_ranks, int64_t{me} * p.counts.max_tokens + token, rows);
-  __syncthreads();
-  const int i = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * kUnit;
-  if (i >= p.from.width) return;
-  TokenSum<kUnit> sum;
-  float in_order[kUnit] = {};  // of ranks whose experts are not whole nodes
-  for (int r = 0; r < p.counts.num_ranks; ++r) {
-    if ((rows.ranks >> r & 1U) == 0) continue;
-    if (r == me) {
-      for_each_leaf<kUnit, kLevel>(p.from, rows, i, [&](int segment, const float(&leaf)[kUnit]) {
-        if constexpr (kLevel >= 0) {
-          sum.template add<0>(segment, leaf);
-        } else {
-#pragma unroll
-          for (int c = 0; c < kUnit; ++c) in_order[c] += leaf[c];
+      for (int k = 0; k < kLoadsInFlight; ++k) {
+        if (begin + k < addends.count) {
+          raw[k] = *reinterpret_cast<const Raw<kUnit>*>(addends.list[begin + k].row + i);
         }
-      });
-      continue;
+      }
+#pragma unroll
+      for (int k = 0; k < kLoadsInFlight; ++k) {
+        if (begin + k >= addends.count) break;
+        float v[kUnit];
+        unpack(raw[k], v);
+        add(addends.list[begin + k], v);
+      }
     }
-    float partial[kUnit];
-    load(p.partials + (int64_t{r} * p.counts.max_tokens + token) * p.from.width + i, partial);
+    end_leaf();
     if constexpr (kLevel >= 0) {
-      sum.template add<kLevel>(r, partial);
+      sum_.finish(out);
     } else {
 #pragma unroll
-      for (int c = 0; c < kUnit; ++c) in_order[c] += partial[c];
+      for (int c = 0; c < kUnit; ++c) out[c] = in_order_[c];
     }
   }
-  float out[kUnit];
-  sum.finish(out);
-  float base[kUnit] = {};
-  if (p.shared != nullptr) load(p.shared + token * p.from.width + i, base);
+
+ private:
+  __device__ __forceinline__ void add(const Addend& addend, const float (&v)[kUnit]) {
+    if (addend.segment < 0) {
+      end_leaf();
+      if constexpr (kLevel >= 0) {
+        sum_.template add<kLevel>(-1 - addend.segment, v);
+      } else {
 #pragma unroll
-  for (int c = 0; c < kUnit; ++c) out[c] = base[c] + (kLevel >= 0 ? out[c] : in_order[c]);
-  store(p.out + token * p.from.width + i, out);
+        for (int c = 0; c < kUnit; ++c) in_order_[c] += v[c];
+      }
+      return;
+    }
+    const int segment = kLevel < 0 ? 0 : addend.segment;
+    if (segment != segment_) end_leaf();
+    segment_ = segment;
+#pragma unroll
+    for (int c = 0; c < kUnit; ++c) leaf_[c] = fmaf(addend.weight, v[c], leaf_[c]);
+  }
+
+  __device__ __forceinline__ void end_leaf() {
+    if (segment_ < 0) return;
+#pragma unroll
+    for (int c = 0; c < kUnit; ++c) leaf_[c] = round_to_bf16(leaf_[c]);
+    if constexpr (kLevel >= 0) {
+      sum_.template add<0>(segment_, leaf_);
+    } else {
+#pragma unroll
+      for (int c = 0; c < kUnit; ++c) in_order_[c] += leaf_[c];
+    }
+#pragma unroll
+    for (int c = 0; c < kUnit; ++c) leaf_[c] = 0.0F;
+    segment_ = -1;
+  }
+
+  TokenSum<kUnit> sum_;
+  float in_order_[kUnit] = {};
+  float leaf_[kUnit] = {};
+  int segment_ = -1;
+};
+
+// The tokens of other ranks whose sums here are complete.
+struct PartialSums {
+  using Params = SumPartialsParams;
+  static __device__ int begin(const Params& p) { return p.list.begin[0]; }
+  static __device__ int end(const Params& p) { return p.list.begin[1]; }
+  static __device__ int64_t token(const Params& p, int n) { return p.list.tokens[n]; }
+  static __device__ const nv_bf16* partials(const Params& /*p*/) { return nullptr; }
+  static __device__ const nv_bf16* shared(const Params& /*p*/) { return nullptr; }
+  static __device__ nv_bf16* to(const Params& p) { return p.to; }
+};
+
+// This rank's own tokens.
+struct FinalSums {
+  using Params = FinishTokensParams;
+  static __device__ int begin(const Params& /*p*/) { return 0; }
+  static __device__ int end(const Params& p) { return p.counts.tokens[p.counts.rank]; }
+  static __device__ int64_t token(const Params& p, int n) { return int64_t{p.counts.rank} * p.counts.max_tokens + n; }
+  static __device__ const nv_bf16* partials(const Params& p) { return p.partials; }
+  static __device__ const nv_bf16* shared(const Params& p) { return p.shared; }
+  static __device__ nv_bf16* to(const Params& p) { return p.out; }
+};
+
+template <typename Sums, int kUnit, int kLevel>
+__global__ void __launch_bounds__(kMaxThreads, kBlocksPerSm)
+    sum_tokens_kernel(const __grid_constant__ typename Sums::Params p) {
+  __shared__ Addends addends[2];  // of this token and of the next one, in turn
+  wait_for_previous_kernel();
+  const int end = Sums::end(p);
+  const auto step = static_cast<int>(gridDim.x);
+  const int width = p.from.width;
+  const auto find = [&](int n, int turn) {
+    if (n < end && threadIdx.x < kWarp) {
+      find_addends(p.from, p.counts, Sums::partials(p), Sums::token(p, n), addends[turn]);
+    }
+  };
+  int n = Sums::begin(p) + static_cast<int>(blockIdx.x);
+  find(n, 0);
+  for (int turn = 0; n < end; n += step, turn ^= 1) {
+    __syncthreads();
+    find(n + step, turn ^ 1);
+    for (int i = static_cast<int>(threadIdx.x) * kUnit; i < width; i += static_cast<int>(blockDim.x) * kUnit) {
+      float base[kUnit] = {};
+      if (Sums::shared(p) != nullptr) load(Sums::shared(p) + int64_t{n} * width + i, base);
+      float out[kUnit];
+      TokenAdder<kUnit, kLevel>().run(addends[turn], i, out);
+#pragma unroll
+      for (int c = 0; c < kUnit; ++c) out[c] = base[c] + out[c];
+      store(Sums::to(p) + int64_t{n} * width + i, out);
+    }
+  }
 }
 
 // The kernel that `choose` has for the level of the ranks' nodes.
@@ -201,7 +212,7 @@ int num_threads(int64_t units) {
   return static_cast<int>(ceil_div(ceil_div(units, blocks), kWarp) * kWarp);
 }
 
-int num_sms() {
+int count_sms() {
   int device = 0;
   int sms = 0;
   EPS_CUDA(cudaGetDevice(&device));
@@ -209,34 +220,32 @@ int num_sms() {
   return sms;
 }
 
+template <typename Sums>
+void launch_sums(const typename Sums::Params& params, bool is_aligned_too, int64_t most_tokens, cudaStream_t stream) {
+  check(params.from, params.counts);
+  const int width = params.from.width;
+  if (width == 0 || most_tokens == 0) return;
+  const bool vectors = width % kVector == 0 && is_aligned(params.from.rows) && is_aligned_too;
+  const auto kernel = with_level(params.counts.num_ranks, [&](auto level) {
+    return vectors ? sum_tokens_kernel<Sums, kVector, level()> : sum_tokens_kernel<Sums, 1, level()>;
+  });
+  const int threads = num_threads(vectors ? width / kVector : width);
+  // Some blocks for each SM, which take the tokens in turn: of partial sums only the device knows how many there are.
+  const int64_t filling = int64_t{count_sms()} * kBlocksPerSm * std::max(1, kMaxThreads / threads);
+  const dim3 grid(static_cast<unsigned>(std::min(filling, most_tokens)));
+  launch_overlapped(kernel, {grid, threads}, stream, params);
+}
+
 }  // namespace
 
 void launch_sum_partials(const SumPartialsParams& params, cudaStream_t stream) {
-  check(params.from, params.counts);
-  if (params.from.width == 0) return;
-  const bool vectors = params.from.width % kVector == 0 && is_aligned(params.from.rows) && is_aligned(params.to);
-  const auto kernel = with_level(params.counts.num_ranks, [&](auto level) {
-    return vectors ? sum_partials_kernel<kVector, level()> : sum_partials_kernel<1, level()>;
-  });
-  const int threads = num_threads(vectors ? params.from.width / kVector : params.from.width);
-  // How many tokens there are only the device knows: enough blocks to fill it, each with many tokens.
-  const int blocks = num_sms() * std::max(1, 2 * kMaxThreads / threads);
-  launch_overlapped(kernel, {dim3(static_cast<unsigned>(blocks)), threads}, stream, params);
+  const int64_t most = int64_t{params.counts.num_ranks - 1} * params.counts.max_tokens;
+  launch_sums<PartialSums>(params, is_aligned(params.to), most, stream);
 }
 
 void launch_finish_tokens(const FinishTokensParams& params, cudaStream_t stream) {
-  check(params.from, params.counts);
-  const int tokens = params.counts.tokens[params.counts.rank];
-  if (tokens == 0 || params.from.width == 0) return;
-  const bool vectors = params.from.width % kVector == 0 && is_aligned(params.from.rows) &&
-                       is_aligned(params.partials) && is_aligned(params.shared) && is_aligned(params.out);
-  const auto kernel = with_level(params.counts.num_ranks, [&](auto level) {
-    return vectors ? finish_tokens_kernel<kVector, level()> : finish_tokens_kernel<1, level()>;
-  });
-  const int64_t units = vectors ? params.from.width / kVector : params.from.width;
-  const int threads = num_threads(units);
-  const dim3 grid(static_cast<unsigned>(tokens), static_cast<unsigned>(ceil_div(units, threads)));
-  launch_overlapped(kernel, {grid, threads}, stream, params);
+  const bool aligned = is_aligned(params.partials) && is_aligned(params.shared) && is_aligned(params.out);
+  launch_sums<FinalSums>(params, aligned, params.counts.tokens[params.counts.rank], stream);
 }
 
 }  // namespace eps::cuda
