@@ -134,7 +134,7 @@ TEST_F(CommandLine, GenerateStreamsTextAndSummarises) {
     EXPECT_NE(r.err.find(word), std::string::npos) << word << "\n" << r.err;
   }
   EXPECT_GT(read_json_file(path("trace.json"))["traceEvents"].size(), 100U);
-  EXPECT_NE(read_file(path("trace.json"), 1 << 24).find("rank 1 promised"), std::string::npos);
+  EXPECT_NE(read_file(path("trace.json"), 1 << 24).find("rank 1 predicted"), std::string::npos);
   // The same from standard input, from the environment, and as JSON.
   std::ofstream(path("prompt")) << "It is a truth";
   const Result piped = run("generate -m " + kModel + " --ep 2 --max-tokens 12 <" + path("prompt"));

@@ -105,6 +105,18 @@ TEST(PlanCommand, FlagsFixWhatTheySay) {
   EXPECT_EQ(json_of("-m deepseek-v2-lite --ep 1 --profile h800 --tokens 64")["bytes_dispatch"], 0);
 }
 
+TEST(PlanCommand, OneRankPlansOneStageUnlessTheNumberIsFixed) {
+  for (const char* profile : {"cpu", "h800", "h200", "cuda-h100", "cuda-h200"}) {
+    const std::string one = fmt::format("-m mixtral-8x7b --ep 1 --tokens 4096 --strategy dp+ep --profile {} ", profile);
+    for (const char* flags : {"", "--policy eps"}) {
+      const Json json = json_of(one + flags);
+      EXPECT_EQ(json["num_stages"], 1) << profile << " " << flags;
+      EXPECT_EQ(json["stages"].size(), 1U) << profile << " " << flags;
+    }
+    EXPECT_EQ(json_of(one + "--eps-pipeline 4")["num_stages"], 4) << profile;
+  }
+}
+
 TEST(PlanCommand, FoldersArePlannedLikePresets) {
   const std::string folder = std::string(EPSMOE_SOURCE_DIR) + "/models/austen-moe";
   const Json json = json_of("-m " + folder + " --ep 2 --profile h800 --tokens 256");
@@ -123,7 +135,7 @@ TEST(PlanCommand, WritesAPictureAndATrace) {
     return [name](const Json& e) { return e["args"].value("name", "") == name; };
   };
   for (int rank = 0; rank < 4; ++rank) {
-    EXPECT_TRUE(std::ranges::any_of(events, is_named(fmt::format("rank {} promised", rank)))) << rank;
+    EXPECT_TRUE(std::ranges::any_of(events, is_named(fmt::format("rank {} predicted", rank)))) << rank;
   }
   EXPECT_TRUE(std::ranges::any_of(events, [](const Json& e) { return e["name"] == "gate_up"; }));
   std::filesystem::remove_all(dir);
