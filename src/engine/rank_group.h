@@ -48,7 +48,7 @@ struct RankGroupOptions {
   HardwareProfile profile = builtin_cpu_profile(1);  // what plans are made for
   DType weight_dtype = DType::kBF16;                 // of the experts as stored
   bool record_trace = false;
-  StopToken stop;  // ends a step between layers
+  StopToken stop = {};  // ends a step between layers
 };
 
 // Whether a model of this shape can run with these options: asked before weights are read, and again by RankGroup.
