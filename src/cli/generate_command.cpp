@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/first_use.h"
 #include "cli/output_file.h"
 #include "io/file.h"
 #include "io/json.h"
@@ -24,6 +25,7 @@ struct GenerateFlags {
   bool has_prompt = false;
   std::string trace;
   bool json = false;
+  bool no_tune = false;
 };
 
 std::string read_prompt(const GenerateFlags& flags) {
@@ -66,11 +68,12 @@ void print_summary(const GenerateFlags& flags, const GenerateResult& r, const En
   if (report.measured_seconds > 0) {
     fmt::print(
         stderr,
-        "plans      {:.1f} ms promised, {:.1f} ms measured in MoE layers ({:+.0f} %; a layer is off by {:.0f} %), "
-        "profile {}, {} made\n",
+        "plans      {:.1f} ms predicted, {:.1f} ms measured in MoE layers ({:+.0f} %; a layer is off by {:.0f} %), "
+        "profile {}; {} made, {:.1f} ms with sorting rows\n",
         1e3 * report.promised_seconds, 1e3 * report.measured_seconds,
         100 * (report.promised_seconds / report.measured_seconds - 1),
-        100 * report.error_seconds / report.measured_seconds, report.profile, report.plans_made);
+        100 * report.error_seconds / report.measured_seconds, report.profile, report.plans_made,
+        1e3 * report.setup_seconds);
   }
   if (!report.profile_note.empty())
     fmt::print(stderr, "profile    {}: `epsmoe tune` measures this machine\n", report.profile_note);
@@ -94,6 +97,7 @@ Json to_json(const GenerateFlags& flags, const GenerateResult& r, const EngineRe
               {"promised_moe_s", report.promised_seconds},
               {"measured_moe_s", report.measured_seconds},
               {"prediction_error_s", report.error_seconds},
+              {"setup_moe_s", report.setup_seconds},
               {"plans_made", report.plans_made}};
   for (const auto& [stages, layers] : report.moe_layers_by_stages) {
     out["moe_layers_by_stages"][std::to_string(stages)] = layers;
@@ -106,6 +110,15 @@ int run(GenerateFlags& flags) {
   flags.engine.record_trace = !flags.trace.empty();
   if (flags.engine.record_trace) require_writable("--trace", flags.trace);
   flags.request.prompt = read_prompt(flags);
+  if (!flags.no_tune) {
+    try {
+      measure_on_first_use(flags.engine);
+    } catch (const Error&) {
+      if (!interrupted()) throw;
+      fmt::print(stderr, "(interrupted)\n");
+      return kInterruptedExit;
+    }
+  }
   const auto engine = open_engine(flags.engine);
   bool begun = false;  // the prompt is repeated only once it was accepted
   const auto write = [&](std::string_view text) {
@@ -158,6 +171,8 @@ void add_generate_command(CLI::App& app, Chosen& chosen) {
       ->check(whole_number_from(0))
       ->capture_default_str();
   sampling.add_flag("--ignore-eos", flags->request.ignore_eos, "Go on after an end-of-text token");
+  command.add_flag("--no-tune", flags->no_tune,
+                   "Do not measure this machine first where there is no profile of it; plan with a rough model");
   command.add_option("--trace", flags->trace, "Write a Chrome/Perfetto trace, one track per rank and lane")
       ->type_name("FILE");
   command.add_flag("--json", flags->json, "One JSON object on stdout instead of streamed text");

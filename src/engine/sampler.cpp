@@ -19,18 +19,13 @@ void check_sampling(const SamplingOptions& options) {
   if (!(options.top_p > 0.0 && options.top_p <= 1.0)) refuse("--top-p", options.top_p, "above 0, at most 1 (off)");
 }
 
-Sampler::Sampler(const SamplingOptions& options) : options_(options), state_(options.seed) { check_sampling(options); }
-
-// splitmix64, top 53 bits.
-double Sampler::uniform() {
-  uint64_t z = (state_ += 0x9e3779b97f4a7c15ULL);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-  return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
-}
+Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(options.seed) { check_sampling(options); }
 
 TokenDraw Sampler::draw() {
-  return {.temperature = options_.temperature, .top_k = options_.top_k, .top_p = options_.top_p, .uniform = uniform()};
+  return {.temperature = options_.temperature,
+          .top_k = options_.top_k,
+          .top_p = options_.top_p,
+          .uniform = random_.uniform()};
 }
 
 int32_t Sampler::pick(std::span<const float> logits) { return pick_token(logits, draw()); }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "base/random.h"
 #include "epsmoe/engine.h"
 #include "ops/op_params.h"
 
@@ -23,10 +24,8 @@ class Sampler {
   int32_t pick(std::span<const float> logits);
 
  private:
-  double uniform();  // [0, 1)
-
   SamplingOptions options_;
-  uint64_t state_;
+  SplitMix64 random_;
 };
 
 }  // namespace eps
