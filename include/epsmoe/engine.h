@@ -104,7 +104,8 @@ struct EngineReport {
   std::string profile;                              // that plans were made with
   std::string profile_note;                         // why not a better one; empty: there is none
   double promised_seconds = 0;                      // what the plans of all MoE layers said they would take, on rank 0
-  double measured_seconds = 0;                      // what they took
+  double measured_seconds = 0;                      // what they took, from their first op to the last
+  double setup_seconds = 0;                         // besides: plans made and rows sorted before the first op
   double error_seconds = 0;                         // the distance of the two, summed layer by layer
   int64_t plans_made = 0;                           // the other layers found theirs in the cache
   std::vector<std::vector<int64_t>> load;           // [layer][expert] rows; empty for layers without experts
@@ -128,13 +129,16 @@ class Engine {
                                       const std::function<bool(int64_t, int64_t)>& keep_going) = 0;
 
   // Times one prefill of `prompt_tokens` random tokens, then the decoding of `decode_tokens` random ones, whatever the
-  // likeliest; returns seconds of each. (0 tokens: that part is left out.)
+  // likeliest; returns seconds of each. (0 tokens: that part is left out.) `depth` random tokens are in the context
+  // already, and their own prefill is not timed.
+  //
+  // Errors  kUsage: longer than the context together
   struct StepTimes {
     double prefill_seconds = 0;
     double decode_seconds = 0;
     bool complete = true;  // false: stopped before the end
   };
-  virtual StepTimes time_steps(int64_t prompt_tokens, int64_t decode_tokens, uint64_t seed) = 0;
+  virtual StepTimes time_steps(int64_t prompt_tokens, int64_t decode_tokens, uint64_t seed, int64_t depth = 0) = 0;
 
   // Times `batch_size` sequences of `input_len` random tokens, run together: their prefill, in steps of at most
   // max_num_batched_tokens over all of them, then decoding, one token of each a step, always the likeliest. Of the

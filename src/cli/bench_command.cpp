@@ -74,6 +74,11 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
                   "Tokens to decode one by one, from an empty context (tg128); 0: none")
       ->delimiter(',')
       ->capture_default_str();
+  tests
+      .add_option("-d,--n-depth", options->depths,
+                  "Tokens that the context holds before each test, not timed (pp512 @ d4096)")
+      ->delimiter(',')
+      ->capture_default_str();
   tests.add_option("-r,--repetitions", options->repetitions, "Repetitions of each test, after one that is not counted")
       ->capture_default_str();
   command
@@ -86,7 +91,7 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
       "they\n"
       "go to. Results go to stdout a test at a time, progress to stderr. Ctrl-C reports the tests that are done.\n"
       "Examples:\n"
-      "  epsmoe bench sweep -m models/austen-moe -p 128,256 -n 64\n"
+      "  epsmoe bench sweep -m models/austen-moe -p 128,256 -n 64 -d 0,512\n"
       "  epsmoe bench sweep -m models/austen-moe --ep 2 --eps-pipeline 4 -o jsonl >> bench/results/sweep.jsonl\n"
       "  epsmoe bench sweep -m deepseek-v2-lite --load-format dummy -p 512 -n 16 -r 3");
   command.callback([options, format, &chosen] {

@@ -52,6 +52,7 @@ nlohmann::ordered_json to_json(const SweepOptions& options, const SweepModel& mo
           {"emulate_link", e.emulate_link},
           {"n_prompt", r.test.num_prompt},
           {"n_gen", r.test.num_generated},
+          {"n_depth", r.test.depth},
           {"test_time", r.test_time},
           {"avg_ns", std::llround(time.mean)},
           {"stddev_ns", std::llround(time.deviation)},
@@ -90,7 +91,7 @@ std::string SweepPrinter::header() const {
     case SweepFormat::kCsv: break;
   }
   std::vector<std::string> names;
-  for (auto& [key, value] : scalars(to_json(options_, model_, {{1, 0}, "", {1}}))) names.push_back(key);
+  for (auto& [key, value] : scalars(to_json(options_, model_, {{1, 0, 0}, "", {1}}))) names.push_back(key);
   return csv_row(names);
 }
 

@@ -9,6 +9,7 @@
 #include "cli/command.h"
 #include "cli/console.h"
 #include "engine/factory.h"
+#include "engine/profile_choice.h"
 #include "epsmoe/version.h"
 #include "io/json.h"
 
@@ -30,12 +31,39 @@ std::vector<std::string> environment() {
   return out;
 }
 
+// Which profile engines with default settings plan with: one rank, and two.
+struct ProfileReport {
+  int num_ranks = 1;
+  int threads = 1;
+  ChosenProfile chosen;
+};
+
+std::vector<ProfileReport> report_profiles() {
+  std::vector<ProfileReport> out;
+  for (const int num_ranks : {1, 2}) {
+    const int threads = default_threads_per_rank(num_ranks);
+    const auto ops = make_op_sets("cpu", "auto", 1, threads);
+    out.push_back({num_ranks, threads,
+                   choose_profile({.op_set = ops.front()->description(), .threads = threads, .num_ranks = num_ranks})});
+  }
+  return out;
+}
+
 int run(bool json) {
   const CpuFeatures& cpu = cpu_features();
   const auto backends = report_backends();
   if (json) {
     Json list = Json::array();
     for (const auto& b : backends) list.push_back({{"name", b.name}, {"available", b.available}, {"detail", b.detail}});
+    Json profiles = Json::array();
+    for (const auto& [num_ranks, threads, chosen] : report_profiles()) {
+      profiles.push_back({{"ranks", num_ranks},
+                          {"threads", threads},
+                          {"profile", chosen.profile.name},
+                          {"source", chosen.source},
+                          {"fits", chosen.fits()},
+                          {"why_not", chosen.note}});
+    }
     const Json out = {{"version", EPSMOE_VERSION},
                       {"cpu", cpu.brand},
                       {"cores", cpu.usable_cores},
@@ -43,6 +71,7 @@ int run(bool json) {
                       {"memory_gb", machine_memory_gb()},
                       {"l2_bytes", cpu.l2_bytes},
                       {"backends", list},
+                      {"profiles", profiles},
                       {"environment", environment()}};
     print_output("{}\n", dump_json(out));
     return 0;
@@ -53,6 +82,12 @@ int run(bool json) {
   print_output("isa       {}\n", cpu.isa_list().empty() ? "none that the kernels use" : cpu.isa_list());
   for (const auto& b : backends)
     print_output("{}  {:<10} {}\n", b.available ? "on " : "off", b.name, printable(b.detail, 400));
+  for (const auto& [num_ranks, threads, chosen] : report_profiles()) {
+    print_output("profile   {} rank{} x {} thread{}: {} ({}){}\n", num_ranks, num_ranks == 1 ? "" : "s", threads,
+                 threads == 1 ? "" : "s", printable(chosen.profile.name), printable(chosen.source),
+                 chosen.fits() ? ", measured here"
+                               : ": " + printable(chosen.note, 400) + "; `epsmoe tune` measures this machine");
+  }
   for (const std::string& entry : environment()) print_output("env       {}\n", printable(entry));
   return 0;
 }

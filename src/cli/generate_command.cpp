@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/console.h"
+#include "cli/first_use.h"
 #include "cli/input_text.h"
 #include "cli/output_file.h"
 #include "io/json.h"
@@ -24,6 +25,7 @@ struct GenerateFlags {
   bool has_prompt = false;
   std::string trace;
   bool json = false;
+  bool no_tune = false;
 };
 
 std::string read_prompt(const GenerateFlags& flags) {
@@ -65,11 +67,12 @@ void print_summary(const GenerateFlags& flags, const GenerateResult& r, const En
   }
   if (report.measured_seconds > 0) {
     print_error(
-        "plans      {:.1f} ms promised, {:.1f} ms measured in MoE layers ({:+.0f} %; a layer is off by {:.0f} %), "
-        "profile {}, {} made\n",
+        "plans      {:.1f} ms predicted, {:.1f} ms measured in MoE layers ({:+.0f} %; a layer is off by {:.0f} %), "
+        "profile {}; {} made, {:.1f} ms with sorting rows\n",
         1e3 * report.promised_seconds, 1e3 * report.measured_seconds,
         100 * (report.promised_seconds / report.measured_seconds - 1),
-        100 * report.error_seconds / report.measured_seconds, printable(report.profile), report.plans_made);
+        100 * report.error_seconds / report.measured_seconds, printable(report.profile), report.plans_made,
+        1e3 * report.setup_seconds);
   }
   if (!report.profile_note.empty())
     print_error("profile    {}: `epsmoe tune` measures this machine\n", printable(report.profile_note, 400));
@@ -94,6 +97,7 @@ Json to_json(const GenerateFlags& flags, const GenerateResult& r, const EngineRe
               {"promised_moe_s", report.promised_seconds},
               {"measured_moe_s", report.measured_seconds},
               {"prediction_error_s", report.error_seconds},
+              {"setup_moe_s", report.setup_seconds},
               {"plans_made", report.plans_made}};
   for (const auto& [stages, layers] : report.moe_layers_by_stages) {
     out["moe_layers_by_stages"][std::to_string(stages)] = layers;
@@ -106,6 +110,15 @@ int run(GenerateFlags& flags) {
   flags.engine.record_trace = !flags.trace.empty();
   if (flags.engine.record_trace) require_writable("--trace", flags.trace);
   flags.request.prompt = read_prompt(flags);
+  if (!flags.no_tune) {
+    try {
+      measure_on_first_use(flags.engine);
+    } catch (const Error&) {
+      if (!interrupted()) throw;
+      print_error("(interrupted)\n");
+      return kInterruptedExit;
+    }
+  }
   const auto engine = open_engine(flags.engine);
   bool begun = false;  // the prompt is repeated only once it was accepted
   // The text goes out byte for byte, on a terminal, too, as with other programs of this kind: it is what was asked for,
@@ -207,6 +220,8 @@ void add_generate_command(CLI::App& app, Chosen& chosen) {
       ->type_name("FILE")
       ->excludes("--prompt");
   add_sampling_flags(command, *flags);
+  command.add_flag("--no-tune", flags->no_tune,
+                   "Do not measure this machine first where there is no profile of it; plan with a rough model");
   command.add_option("--trace", flags->trace, "Write a Chrome/Perfetto trace, one track per rank and lane")
       ->type_name("FILE");
   command.add_flag("--json", flags->json, "One JSON object on stdout instead of streamed text");

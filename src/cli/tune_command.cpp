@@ -13,11 +13,9 @@
 #include "cli/tune_report.h"
 #include "engine/factory.h"
 #include "engine/model_folder.h"
+#include "engine/profile_cache.h"
 #include "engine/profile_lookup.h"
-#include "engine/rank_group.h"
-#include "epsmoe/version.h"
-#include "measure/stats.h"
-#include "measure/tune.h"
+#include "measure/machine_profile.h"
 #include "report/profile_store.h"
 
 namespace eps::cli {
@@ -29,39 +27,11 @@ struct TuneFlags {
   std::vector<std::string> weight_dtypes;  // empty: bf16 and f32; a GPU packs all as bf16
   std::vector<std::string> models;
   std::vector<std::string> shapes;
-  std::string out;
-  int ep = 0;  // 0: 2 on the CPU, 1 on a GPU
+  std::string output;
+  int ep = 0;  // 0: 1, and on the CPU 2, too
   int threads = 0;
   bool quick = false;
 };
-
-constexpr std::chrono::milliseconds kTimeout{120'000};  // no step of one rank takes seconds
-// Rows of an expert in the largest prefills, and as many experts as fill a GPU whatever their rows.
-constexpr int64_t kDeviceRows = 8192;
-constexpr int kDeviceGroups = 16;
-
-void add_shape(std::vector<GemmShape>& shapes, const GemmShape& shape) {
-  if (std::ranges::find(shapes, shape) == shapes.end()) shapes.push_back(shape);
-}
-
-void add_model(TuneOptions& options, const TuneModel& model) {
-  add_shape(options.expert_shapes, {2 * model.inner, model.hidden});
-  add_shape(options.expert_shapes, {model.hidden, model.inner});
-  if (model.shared_inner > 0) {
-    add_shape(options.shared_shapes, {2 * model.shared_inner, model.hidden});
-    add_shape(options.shared_shapes, {model.hidden, model.shared_inner});
-  }
-  options.widths.push_back({model.hidden, model.inner});
-  options.attention = model.attention;
-}
-
-TuneModel open_model(const std::string& name) {
-  const ModelSpec spec = open_model_folder(name, true).spec;
-  if (spec.first_moe_layer() < 0) {
-    fail(ErrorKind::kInput, name, {.what = "has no MoE layer", .got = "", .wanted = "", .hint = "another model"});
-  }
-  return {spec.hidden, spec.moe.inner, spec.moe.shared_inner, spec.attention.mla};
-}
 
 GemmShape parse_shape(const std::string& text) {
   GemmShape shape;
@@ -94,85 +64,97 @@ std::vector<DType> parse_weight_dtypes(const std::vector<std::string>& names) {
   return out;
 }
 
-TuneOptions make_options(const TuneFlags& flags, int threads, int num_ranks, const OpSet& ops) {
-  const DeviceSizes* device = ops.device();
-  TuneOptions options;
-  std::vector<TuneModel> models;
-  for (const std::string& name : flags.models) models.push_back(open_model(name));
-  if (models.empty()) models = {demo_model(), open_model("deepseek-v2-lite")};
-  if (flags.models.empty() && device != nullptr) models.push_back(open_model("deepseek-v2"));
-  for (const TuneModel& model : models) add_model(options, model);
-  if (!flags.shapes.empty()) {
-    options.expert_shapes.clear();
-    options.shared_shapes.clear();
-    for (const std::string& shape : flags.shapes) add_shape(options.expert_shapes, parse_shape(shape));
-  }
-  std::vector<std::string> stored = flags.weight_dtypes;
-  if (stored.empty())
-    stored = device != nullptr ? std::vector<std::string>{"bf16"} : std::vector<std::string>{"bf16", "f32"};
-  options.weight_dtypes = parse_weight_dtypes(stored);
-  if (device != nullptr && options.weight_dtypes != std::vector{DType::kBF16}) {
-    fail(ErrorKind::kUsage, "--weight-dtype",
-         {.what = "a GPU packs all weights as bf16",
-          .got = fmt::format("{}", fmt::join(stored, ",")),
-          .wanted = "bf16",
-          .hint = ""});
-  }
-  options.quick = flags.quick;
-  options.threads = threads;
-  options.memory_gb = device != nullptr ? device->memory_gb : machine_memory_gb() / num_ranks;
-  if (device != nullptr) {
-    options.max_rows = kDeviceRows;
-    options.groups = kDeviceGroups;
-  }
-  return options;
+// How many ranks are measured at once: what the flags name; else the default engine's one and, where ranks share a
+// machine's cores, two, as --ep 2 runs them.
+std::vector<int> list_num_ranks(const TuneFlags& flags) {
+  if (flags.ep > 0) return {flags.ep};
+  return flags.device == "cuda" ? std::vector{1} : std::vector{1, 2};
 }
 
-HardwareProfile measure(TuneOptions options, std::vector<std::unique_ptr<OpSet>> ops) {
-  const int num_ranks = static_cast<int>(ops.size());
-  const auto comms = make_communicators(num_ranks, kTimeout);
-  Progress progress("measuring", "steps");
-  options.on_step = [&progress](std::string_view, int done, int total) {
-    progress.update(static_cast<uint64_t>(done), static_cast<uint64_t>(total));
-  };
-  HardwareProfile profile;
-  RankThreads threads(num_ranks);
-  threads.run(
-      [&](int rank) {
-        const auto r = static_cast<size_t>(rank);
-        HardwareProfile mine = measure_profile(*ops[r], *comms[r], options);
-        if (rank == 0) profile = std::move(mine);  // every rank has the same
-      },
-      [&](int rank, const char* what) { comms[static_cast<size_t>(rank)]->abort(what); });
-  return profile;
+MachineTuning make_tuning(const TuneFlags& flags, int num_ranks) {
+  MachineTuning tuning;
+  tuning.device = flags.device;
+  tuning.dtype = flags.dtype;
+  tuning.num_ranks = num_ranks;
+  tuning.threads = flags.threads > 0 ? flags.threads : default_threads_per_rank(num_ranks);
+  for (const std::string& name : flags.models) {
+    tuning.models.push_back(tune_model(open_model_folder(name, true).spec, name));
+  }
+  if (tuning.models.empty()) {
+    tuning.models.push_back(demo_model());
+    for (const std::string name : {"deepseek-v2-lite", "deepseek-v2"}) {
+      if (name == "deepseek-v2" && flags.device != "cuda") continue;  // too large for most hosts
+      tuning.models.push_back(tune_model(open_model_folder(name, true).spec, name));
+    }
+  }
+  for (const std::string& shape : flags.shapes) tuning.shapes.push_back(parse_shape(shape));
+  tuning.weight_dtypes = parse_weight_dtypes(flags.weight_dtypes);
+  tuning.quick = flags.quick;
+  tuning.memory_gb = machine_memory_gb();
+  return tuning;
 }
 
-// In the folder of profiles under the device's name, by which engines look there on their own.
-std::string default_path(const std::string& device) {
-  const std::string dir = profile_dir();
-  return dir.empty() ? "profile-" + device + ".json" : (std::filesystem::path(dir) / (device + ".json")).string();
+// A folder takes every profile under its own name, a file one.
+bool names_a_folder(const std::string& path) { return path.ends_with('/') || std::filesystem::is_directory(path); }
+
+// Where profiles go that no --output names: where engines look first.
+std::string default_folder() {
+  std::string dir = profile_dir();
+  if (dir.empty()) dir = user_profile_dir();
+  if (!can_write_into(dir)) {
+    fail(ErrorKind::kUsage, "--output",
+         {.what = "there is no folder to keep profiles in",
+          .got = dir.empty() ? "neither HOME nor XDG_CACHE_HOME" : dir + ", which cannot be written to",
+          .wanted = "",
+          .hint = "--output FILE, then --profile FILE"});
+  }
+  return dir;
+}
+
+// Writes the profile and says where.
+void keep(const TuneFlags& flags, const std::string& dir, MachineProfile machine) {
+  if (!dir.empty()) {
+    const std::string path = keep_profile(machine, dir);
+    print_output("{}kept in {}\n", describe_profile(machine.profile), path);
+    return;
+  }
+  machine.profile.name = std::filesystem::path(flags.output).stem().string();
+  replace_file(flags.output, to_json(machine.profile));
+  print_output("{}written to {}; use it with --profile {}\n", describe_profile(machine.profile), flags.output,
+               flags.output.find('/') == std::string::npos ? "./" + flags.output : flags.output);
 }
 
 int run(const TuneFlags& flags) {
-  if (flags.device == "reference") {
-    fail(ErrorKind::kUsage, "--device",
-         {.what = "the reference op set is slow on purpose", .got = flags.device, .wanted = "cpu or cuda", .hint = ""});
+  std::vector<int> ranks = list_num_ranks(flags);
+  std::string dir;
+  if (flags.output.empty()) {
+    dir = default_folder();
+  } else if (names_a_folder(flags.output)) {
+    dir = flags.output;
+    if (!can_write_into(dir)) {
+      fail(ErrorKind::kUsage, "--output", {.what = "cannot write into " + dir, .got = "", .wanted = "", .hint = ""});
+    }
+  } else {
+    ranks.resize(1);  // one file holds one profile: that of the default engine, unless --ep names another
+    require_writable("--output", flags.output);
   }
-  const int num_ranks = flags.ep > 0 ? flags.ep : flags.device == "cuda" ? 1 : 2;
-  const int threads = flags.threads > 0 ? flags.threads : default_threads_per_rank(num_ranks);
-  auto ops = make_op_sets(flags.device, flags.dtype, num_ranks, threads);
-  const TuneOptions options = make_options(flags, threads, num_ranks, *ops.front());
-  const std::string path = flags.out.empty() ? default_path(flags.device) : flags.out;
-  require_writable("--out", path);
-  const std::string software = ops.front()->device() != nullptr ? ", " + ops.front()->device()->software : "";
-  // No GracefulStop: a signal ends the program at once, for a part of a profile is of no use.
-  HardwareProfile profile = measure(options, std::move(ops));
-  profile.name = std::filesystem::path(path).stem().string();
-  profile.made = fmt::format("{}, epsmoe {}{}", utc_time_now(), EPSMOE_VERSION, software);
-  write_file(path, to_json(profile));
-  print_out(describe_profile(profile));
-  print_output("written to {}; use it with --profile {}\n", printable(path, kMaxPathShown),
-               printable(path.find('/') == std::string::npos ? "./" + path : path, kMaxPathShown));
+  for (const int num_ranks : ranks) {
+    const MachineTuning tuning = make_tuning(flags, num_ranks);
+    Progress progress(fmt::format("measuring {} rank{} x {} thread{}", num_ranks, num_ranks == 1 ? "" : "s",
+                                  tuning.threads, tuning.threads == 1 ? "" : "s"),
+                      "steps");
+    const ProgressCallback show = [&progress](int64_t done, int64_t total) {
+      progress.update(static_cast<uint64_t>(done), static_cast<uint64_t>(total));
+    };
+    try {
+      keep(flags, dir, measure_machine(tuning, show, [] { return !interrupted(); }));
+    } catch (const Error&) {
+      if (!interrupted()) throw;
+      print_error("(interrupted: nothing written)\n");
+      return kInterruptedExit;
+    }
+  }
+  if (!dir.empty() && flags.output.empty()) print_output("engines on this machine find them there by themselves\n");
   return 0;
 }
 
@@ -180,7 +162,7 @@ int run(const TuneFlags& flags) {
 
 void add_tune_command(CLI::App& app, Chosen& chosen) {
   CLI::App& command =
-      *app.add_subcommand("tune", "Measure a profile of this machine: what plans are made from (about 30 s)");
+      *app.add_subcommand("tune", "Measure a profile of this machine: what plans are made from (about a minute)");
   const auto flags = std::make_shared<TuneFlags>();
   command.add_option("--device", flags->device, "What to measure: cpu or cuda")->capture_default_str();
   command.add_option("--dtype", flags->dtype, "Compute type: auto (bf16 where the CPU has AMX, else f32), f32, bf16")
@@ -195,7 +177,7 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
       .add_option("--ep", flags->ep,
                   "Ranks that work at the same time: a rank gets what is left when the others do, too")
       ->check(whole_number_from(1))
-      ->default_str("2 on the CPU, 1 on a GPU");
+      ->default_str("1, and on the CPU 2: a profile of each");
   command.add_option("--threads", flags->threads, "Threads of each rank (0: usable cores / ranks)")
       ->check(whole_number_from(0))
       ->capture_default_str();
@@ -207,16 +189,16 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
       ->type_name("N,K")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command.add_flag("--quick", flags->quick, "Fewer points and samples: about 10 s");
-  command.add_option("-o,--out", flags->out,
-                     "File to write (default: DEVICE.json in $EPSMOE_PROFILE_DIR, where engines find it, else "
-                     "profile-DEVICE.json here)");
+  command.add_flag("--quick", flags->quick, "Fewer points and samples: about 15 s");
+  command.add_option("-o,--output,--out", flags->output,
+                     "File to write one profile to, or a folder for all (default: $EPSMOE_PROFILE_DIR, else "
+                     "epsmoe/profiles in $XDG_CACHE_HOME or ~/.cache, where engines find them)");
   command.footer(
       "Leave the machine alone meanwhile: what else runs on it is measured, too.\n"
       "Examples:\n"
       "  epsmoe tune\n"
       "  epsmoe tune --device cuda\n"
-      "  epsmoe tune -m deepseek-v2-lite --ep 4 --threads 2 --out box.json");
+      "  epsmoe tune -m deepseek-v2-lite --ep 4 --threads 2 --output box.json");
   command.callback([flags, &chosen] { chosen.action = [flags] { return run(*flags); }; });
 }
 

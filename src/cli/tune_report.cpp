@@ -36,17 +36,6 @@ std::string gemm_table(const HardwareProfile& profile) {
 
 }  // namespace
 
-TuneModel demo_model() {
-  MlaParams attention;
-  attention.num_heads = 8;
-  attention.nope_dim = 32;
-  attention.rope_dim = 16;
-  attention.v_dim = 32;
-  attention.kv_lora_rank = 96;
-  attention.softmax_scale = 0.14F;  // 48^-1/2
-  return {.hidden = 256, .inner = 64, .shared_inner = 128, .attention = attention};
-}
-
 std::string describe_profile(const HardwareProfile& profile) {
   std::string out = fmt::format("{}: {}\n\nGFLOP/s of one group, by its rows\n{}\n", printable(profile.name),
                                 printable(profile.device), gemm_table(profile));

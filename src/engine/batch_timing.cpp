@@ -5,28 +5,12 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/stop.h"
+#include "engine/random_tokens.h"
 
 namespace eps {
 namespace {
 
 double seconds_between(int64_t begin_ns, int64_t end_ns) { return static_cast<double>(end_ns - begin_ns) * 1e-9; }
-
-class RandomTokens {
- public:
-  RandomTokens(uint64_t seed, int64_t vocab_size) : state_(seed), vocab_size_(static_cast<uint64_t>(vocab_size)) {}
-  std::vector<int32_t> draw(int64_t count) {
-    std::vector<int32_t> out(static_cast<size_t>(count));
-    for (int32_t& id : out) {
-      state_ = state_ * 6364136223846793005ULL + 1442695040888963407ULL;  // Knuth's; the high bits are the good ones
-      id = static_cast<int32_t>((state_ >> 33) % vocab_size_);
-    }
-    return out;
-  }
-
- private:
-  uint64_t state_;
-  uint64_t vocab_size_;
-};
 
 void require_at_least(int64_t least, const char* field, int64_t value) {
   if (value >= least) return;
@@ -63,7 +47,7 @@ Engine::BatchTimes time_batch(BatchRun& run, const ModelSpec& spec, const Engine
   require_fits(spec, work.input_len, work.output_len);
   run.cancel();
   RandomTokens tokens(work.seed, spec.vocab_size);
-  for (int64_t i = 0; i < work.batch_size; ++i) run.add(tokens.draw(work.input_len), work.output_len);
+  for (int64_t i = 0; i < work.batch_size; ++i) run.add(tokens.next(work.input_len), work.output_len);
 
   Engine::BatchTimes times;
   const auto may_go_on = [&] { return times.complete = times.complete && (!keep_going || keep_going()); };
@@ -97,7 +81,7 @@ Engine::RequestTimes time_requests(BatchRun& run, const ModelSpec& spec, const E
   run.cancel();
   RandomTokens tokens(work.seed, spec.vocab_size);
   std::vector<std::vector<int32_t>> prompts;
-  for (int64_t i = 0; i < work.num_requests; ++i) prompts.push_back(tokens.draw(work.input_len));
+  for (int64_t i = 0; i < work.num_requests; ++i) prompts.push_back(tokens.next(work.input_len));
 
   Engine::RequestTimes times;
   const auto count = [&times](const BatchSequence& s) {

@@ -11,6 +11,7 @@
 #include "engine/generation_settings.h"
 #include "engine/model_folder.h"
 #include "engine/profile_choice.h"
+#include "engine/random_tokens.h"
 #include "engine/rank_group.h"
 #include "engine/sampler.h"
 #include "report/chrome_trace.h"
@@ -80,9 +81,15 @@ class EngineImpl final : public Engine {
     auto ops = make_op_sets(options.device, options.dtype, options.ep, threads, options.stop);
     check_local_pipeline(*ops.front(), group);
     group.weight_dtype = ops.front()->weight_dtype(stored_dtype(folder_));
-    ChosenProfile profile = choose_profile(
-        {options.profile, ops.front()->description(), threads, options.ep, group.weight_dtype,
-         options.emulate_link.empty() ? std::nullopt : std::optional(parse_link_spec(options.emulate_link))});
+    ChosenProfile profile = choose_profile({.requested = options.profile,
+                                            .op_set = ops.front()->description(),
+                                            .threads = threads,
+                                            .num_ranks = options.ep,
+                                            .weight_dtype = group.weight_dtype,
+                                            .emulated_link = options.emulate_link.empty()
+                                                                 ? std::nullopt
+                                                                 : std::optional(parse_link_spec(options.emulate_link)),
+                                            .shape = planned_shape(group.weight_dtype, ops.front()->compute_dtype())});
     group.profile = std::move(profile.profile);
     profile_note_ = std::move(profile.note);
     auto source = folder_.checkpoint ? make_checkpoint_source(*folder_.checkpoint, *folder_.names)
@@ -198,36 +205,35 @@ class EngineImpl final : public Engine {
     return result;
   }
 
-  StepTimes time_steps(int64_t prompt_tokens, int64_t decode_tokens, uint64_t seed) override {
+  StepTimes time_steps(int64_t prompt_tokens, int64_t decode_tokens, uint64_t seed, int64_t depth) override {
+    require_at_least(0, "depth", depth);
     require_at_least(0, "prompt_tokens", prompt_tokens);
     require_at_least(0, "decode_tokens", decode_tokens);
     // Each alone first: their sum may overflow.
-    if (prompt_tokens > max_model_len_ || decode_tokens > max_model_len_ - prompt_tokens) {
-      const bool is_prompt = prompt_tokens > max_model_len_ || decode_tokens == 0;
+    const int64_t room = max_model_len_ - std::min(depth, max_model_len_);
+    if (prompt_tokens > room || decode_tokens > room - prompt_tokens) {
+      const bool is_prompt = prompt_tokens > room || decode_tokens == 0;
       fail(ErrorKind::kUsage, is_prompt ? "prompt_tokens" : "decode_tokens",
            {.what = is_prompt || prompt_tokens == 0
                         ? "longer than the context"
                         : fmt::format("with `prompt_tokens` {} longer than the context", prompt_tokens),
             .got = fmt::format("{} tokens", is_prompt ? prompt_tokens : decode_tokens),
-            .wanted = fmt::format("at most {}", is_prompt ? max_model_len_ : max_model_len_ - prompt_tokens),
+            .wanted = fmt::format("at most {}", is_prompt ? room : room - prompt_tokens),
             .hint = ""});
     }
-    const auto draw = [&seed, this] {
-      seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-      return static_cast<int32_t>((seed >> 33) % static_cast<uint64_t>(folder_.spec.vocab_size));
-    };
+    RandomTokens tokens(seed, folder_.spec.vocab_size);
     StepTimes times;
     KvCache cache(folder_.spec, max_model_len_, ranks_->op_set(0));
-    if (prompt_tokens > 0) {
-      std::vector<int32_t> ids(static_cast<size_t>(prompt_tokens));
-      for (int32_t& id : ids) id = draw();
+    if (depth > 0) times.complete = completes([&] { prefill(cache, tokens.next(depth), nullptr); });
+    if (prompt_tokens > 0 && times.complete) {
+      const std::vector<int32_t> ids = tokens.next(prompt_tokens);
       const int64_t start = now_ns();
       times.complete = completes([&] { prefill(cache, ids, nullptr); });
       times.prefill_seconds = seconds_since(start);
     }
     const int64_t start = now_ns();
     for (int64_t i = 0; i < decode_tokens && times.complete; ++i) {
-      const int32_t id = draw();
+      const int32_t id = tokens.next();
       times.complete = completes([&] { step_one(cache, std::span(&id, 1), nullptr); });
     }
     if (decode_tokens > 0) times.decode_seconds = seconds_since(start);
@@ -263,6 +269,7 @@ class EngineImpl final : public Engine {
     out.profile_note = profile_note_;
     out.promised_seconds = first.promised_us * 1e-6;
     out.measured_seconds = first.measured_us * 1e-6;
+    out.setup_seconds = first.setup_us * 1e-6;
     out.error_seconds = first.error_us * 1e-6;
     out.plans_made = first.plans_made;
     out.communication_seconds = static_cast<double>(overlap.communication_ns) * 1e-9;
@@ -286,6 +293,12 @@ class EngineImpl final : public Engine {
   int64_t max_model_len() const override { return max_model_len_; }
 
  private:
+  // None where no layer is planned.
+  std::optional<MoeShape> planned_shape(DType weights, DType activations) const {
+    if (folder_.spec.first_moe_layer() < 0) return std::nullopt;
+    return moe_shape(folder_.spec, weights, activations);
+  }
+
   void require_tokenizer() const {
     if (folder_.tokenizer) return;
     fail(ErrorKind::kInput, options_.model,

@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <vector>
+#include <cmath>
 
 #include "base/error.h"
+#include "engine/profile_cache.h"
 #include "engine/profile_lookup.h"
 #include "plan/builtin_profile.h"
+#include "report/profile_store.h"
 
 namespace eps {
 namespace {
@@ -20,17 +22,61 @@ bool lacks_links(const HardwareProfile& profile, const ProfileQuery& query) {
   return query.num_ranks > 1 && profile.links.empty() && !query.emulated_link;
 }
 
-// Why `profile` is not for this op set; empty when it is. Profiles name the op set first: "cpu f32 (avx2), 1 thread;
-// …".
-std::string why_not(const HardwareProfile& profile, const ProfileQuery& query) {
-  if (!profile.device.starts_with(query.device)) {
-    return fmt::format("profile {} is of {}, this is {}", profile.name, printable(profile.device, 80), query.device);
+bool is_cuda(const ProfileQuery& query) { return query.op_set.starts_with("cuda"); }
+
+// Whether the profile's GEMM times of this weight type reach to weights [n, k]: times of other shapes are scaled by
+// n · k, which goes well for an octave.
+bool covers(const HardwareProfile& profile, DType dtype, int64_t n, int64_t k) {
+  const auto octaves = [](int64_t a, int64_t b) {
+    return std::abs(std::log2(static_cast<double>(a) / static_cast<double>(b)));
+  };
+  return std::ranges::any_of(find_gemm(profile, GemmKind::kDense, dtype).shapes, [&](const GemmShapeCurve& shape) {
+    return octaves(shape.n, n) + octaves(shape.k, k) <= 1;
+  });
+}
+
+bool covers(const HardwareProfile& profile, const ProfileQuery& query) {
+  if (!query.shape) return true;
+  const MoeShape& shape = *query.shape;
+  const auto both = [&](int64_t inner) {
+    return covers(profile, query.weight_dtype, 2 * inner, shape.hidden) &&
+           covers(profile, query.weight_dtype, shape.hidden, inner);
+  };
+  return both(shape.inner) && (shape.shared_inner == 0 || both(shape.shared_inner));
+}
+
+// How well a profile holds for what is asked.
+struct Fit {
+  bool usable = false;  // the least: the op set and the weight type
+  int score = 0;        // of those that are usable
+  std::string why_not;  // empty: it holds for all of it
+};
+
+Fit rate(const HardwareProfile& profile, const ProfileQuery& query) {
+  // Profiles name the op set first: "cpu f32 (avx2), 1 thread; …".
+  if (!profile.device.starts_with(query.op_set)) {
+    return {false, 0,
+            fmt::format("profile {} is of {}, this is {}", profile.name, printable(profile.device, 80), query.op_set)};
   }
   if (!has_gemms(profile, query.weight_dtype)) {
-    return fmt::format("profile {} has no {} weights", profile.name, to_string(query.weight_dtype));
+    return {false, 0, fmt::format("profile {} has no {} weights", profile.name, to_string(query.weight_dtype))};
   }
-  if (lacks_links(profile, query)) return fmt::format("profile {} has no links between ranks", profile.name);
-  return "";
+  if (lacks_links(profile, query)) {
+    return {false, 0, fmt::format("profile {} has no links between ranks", profile.name)};
+  }
+  Fit fit{true, 0, ""};
+  const auto require = [&fit](bool holds, int weight, const std::string& why_not) {
+    if (holds) fit.score += weight;
+    if (!holds && fit.why_not.empty()) fit.why_not = why_not;
+  };
+  if (is_cuda(query)) return fit;  // the op set names the GPU, and its kernels were measured at many shapes
+  require(profile.device.find("; " + query.cpu + ",") != std::string::npos, 4,
+          fmt::format("profile {} is of {}, this is {}", profile.name, printable(profile.device, 80), query.cpu));
+  require(profile.ranks_per_node == query.num_ranks, 2,
+          fmt::format("profile {} was measured with {} rank{} at once, these are {}", profile.name,
+                      profile.ranks_per_node, profile.ranks_per_node == 1 ? "" : "s", query.num_ranks));
+  require(covers(profile, query), 1, fmt::format("profile {} was not measured at this model's sizes", profile.name));
+  return fit;
 }
 
 // What the link's time is made of that an emulated one replaces: bytes and latency. Packing stays, and so does the
@@ -54,35 +100,66 @@ HardwareProfile public_gpu_profile() {
   return profile;
 }
 
+ChosenProfile use_requested(const ProfileQuery& query) {
+  ChosenProfile chosen{load_profile(query.requested), query.requested, ""};
+  find_gemm(chosen.profile, GemmKind::kGrouped, query.weight_dtype);  // throws when it is not there
+  if (lacks_links(chosen.profile, query)) {
+    fail(ErrorKind::kUsage, "profile",
+         {.what = fmt::format("profile {} has no links between ranks", chosen.profile.name),
+          .got = fmt::format("{} ranks", query.num_ranks),
+          .wanted = "1 rank",
+          .hint = "`epsmoe tune --ep 2`"});
+  }
+  chosen.note = rate(chosen.profile, query).why_not;
+  return chosen;
+}
+
+// Looks at one profile after the other and keeps the best.
+class BestProfile {
+ public:
+  explicit BestProfile(const ProfileQuery& query) : query_(query) {}
+
+  // True when it fits, so that no other need be looked at.
+  bool consider(HardwareProfile profile, const std::string& source) {
+    const Fit fit = rate(profile, query_);
+    if (!fit.usable || (best_ && fit.score <= score_)) return false;
+    score_ = fit.score;
+    best_ = ChosenProfile{std::move(profile), source, fit.why_not};
+    return best_->fits();
+  }
+  bool consider_folder(const std::string& dir) {
+    for (const std::string& path : list_profile_files(dir)) {
+      try {
+        if (consider(load_profile(path), path)) return true;
+      } catch (const Error& e) {
+        if (broken_.empty()) broken_ = e.what();  // said where nothing better is found
+      }
+    }
+    return false;
+  }
+  ChosenProfile take() {
+    if (best_) return std::move(*best_);
+    const std::string note = broken_.empty() ? fmt::format("there is no profile of {} with {} weights", query_.op_set,
+                                                           to_string(query_.weight_dtype))
+                                             : broken_;
+    return {is_cuda(query_) ? public_gpu_profile() : builtin_cpu_profile(query_.threads), "built in", note};
+  }
+
+ private:
+  const ProfileQuery& query_;
+  std::optional<ChosenProfile> best_;
+  int score_ = 0;
+  std::string broken_;
+};
+
 ChosenProfile find_profile(const ProfileQuery& query) {
-  if (!query.requested.empty()) {
-    ChosenProfile chosen{load_profile(query.requested), ""};
-    find_gemm(chosen.profile, GemmKind::kGrouped, query.weight_dtype);  // throws when it is not there
-    if (lacks_links(chosen.profile, query)) {
-      fail(ErrorKind::kUsage, "profile",
-           {.what = fmt::format("profile {} has no links between ranks", chosen.profile.name),
-            .got = fmt::format("{} ranks", query.num_ranks),
-            .wanted = "1 rank",
-            .hint = "`epsmoe tune --ep 2`"});
-    }
-    chosen.note = why_not(chosen.profile, query);
-    return chosen;
+  if (!query.requested.empty()) return use_requested(query);
+  BestProfile best(query);
+  if (best.consider_folder(profile_dir()) || best.consider_folder(user_profile_dir())) return best.take();
+  for (const BundledProfile& bundled : bundled_profiles()) {
+    if (best.consider(bundled_profile(bundled.name), "bundled")) break;
   }
-  const bool is_cuda = query.device.starts_with("cuda");
-  std::string note;
-  for (const char* name :
-       is_cuda ? std::vector<const char*>{"cuda", "cuda-h200", "cuda-h100"} : std::vector<const char*>{"cpu"}) {
-    if (!has_profile(name)) continue;
-    try {
-      ChosenProfile chosen{load_profile(name), ""};
-      const std::string reason = why_not(chosen.profile, query);
-      if (reason.empty()) return chosen;
-      if (note.empty()) note = reason;
-    } catch (const Error& e) {
-      note = e.what();  // a broken file in the user's folder: say so and go on
-    }
-  }
-  return {is_cuda ? public_gpu_profile() : builtin_cpu_profile(query.threads), note};
+  return best.take();
 }
 
 }  // namespace

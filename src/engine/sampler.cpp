@@ -86,21 +86,13 @@ Sampler::Sampler(const SamplingOptions& options, SequenceStart start)
     : options_(options),
       cuts_{options.top_h, options.min_p, options.typical_p, options.epsilon_cutoff, options.eta_cutoff},
       processor_(options, std::move(start)),
-      state_(options.seed) {
+      random_(options.seed) {
   check_numbers(options);
   if (options_.temperature == 0.0) cuts_ = {};  // the most likely token stays whatever is cut
 }
 
-// splitmix64, top 53 bits.
-double Sampler::uniform() {
-  uint64_t z = (state_ += 0x9e3779b97f4a7c15ULL);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-  return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
-}
-
 TokenDraw Sampler::draw() {
-  const double number = uniform();
+  const double number = random_.uniform();
   if (options_.top_p == 0.0) return {.temperature = 0.0, .uniform = number};  // op sets take a top_p above 0
   return {.temperature = options_.temperature,
           .top_k = std::max<int64_t>(0, options_.top_k),

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "base/random.h"
 #include "engine/logits_processor.h"
 #include "epsmoe/sampling.h"
 #include "ops/op_params.h"
@@ -36,12 +37,10 @@ class Sampler {
   void append(int32_t id) { processor_.append(id); }
 
  private:
-  double uniform();  // [0, 1)
-
   SamplingOptions options_;
   TokenCuts cuts_;
   LogitsProcessor processor_;
-  uint64_t state_;
+  SplitMix64 random_;
 };
 
 }  // namespace eps

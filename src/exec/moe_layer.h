@@ -19,8 +19,9 @@ struct MoeStats {
   std::map<int, int64_t> layers_by_stages;          // how many layers ran with so many stages
   std::map<std::string, int64_t> stages_by_kernel;  // how many projections of stages ran "dense" and "grouped"
   double promised_us = 0;                           // predicted time of all plans run
-  double measured_us = 0;                           // what they took
+  double measured_us = 0;                           // what they took, from the first op to the last
   double error_us = 0;                              // Σ |predicted - measured|, layer by layer
+  double setup_us = 0;                              // between gate and first op: plans made, rows laid out
   int64_t plans_made = 0;                           // the other layers found theirs in the cache
   std::vector<std::vector<int64_t>> load;           // [layer][expert] rows over all ranks; empty: not a MoE layer
 };
@@ -74,7 +75,7 @@ class MoeLayerRunner {
                  const MoeWeights& weights, TensorView x, MutableTensorView out);
   std::vector<Routing> exchange(const Routing& mine, int top_k);
   struct LayerTimes {
-    int64_t gate_begin_ns, gate_end_ns, end_ns;
+    int64_t gate_begin_ns, gate_end_ns, setup_begin_ns;
   };
   void count_local(const LocalKernels& kernels, int64_t num_layers);
   void add_load(int layer, std::span<const int64_t> rows);

@@ -1,5 +1,7 @@
 #include "measure/device_layer.h"
 
+#include "measure/fill.h"
+
 #include <cmath>
 
 #include "base/clock.h"

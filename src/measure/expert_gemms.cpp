@@ -1,23 +1,11 @@
 #include "measure/expert_gemms.h"
 
 #include <algorithm>
-#include <random>
 
 #include "base/clock.h"
+#include "measure/fill.h"
 
 namespace eps {
-
-void fill_normal(OpSet& ops, MutableTensorView out, uint64_t seed) {
-  std::vector<float> values(static_cast<size_t>(out.numel()));
-  std::mt19937_64 rng(seed);
-  std::normal_distribution<float> normal;
-  std::ranges::generate(values, [&] { return normal(rng); });
-  Buffer memory(ops.memory());
-  const MutableTensorView wide = memory.view(DType::kF32, out.shape());
-  ops.upload(values.data(), wide);
-  ops.to_compute(wide, out);
-  ops.wait();  // before `memory` goes
-}
 
 ExpertGemms::ExpertGemms(OpSet& ops, const LayerWeights& layer, int64_t hidden, int64_t inner, int64_t rows,
                          uint64_t seed)

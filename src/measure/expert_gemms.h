@@ -10,9 +10,6 @@
 
 namespace eps {
 
-// Normal numbers into `out`, of the op set's memory and compute dtype.
-void fill_normal(OpSet& ops, MutableTensorView out, uint64_t seed);
-
 class ExpertGemms {
  public:
   // Memory for `rows` rows of all experts together, filled with normal numbers. ops and layer outlive the object.

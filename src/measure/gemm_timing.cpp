@@ -3,16 +3,22 @@
 #include <algorithm>
 #include <map>
 
+#include "base/random.h"
 #include "measure/fill.h"
 #include "measure/fit.h"
 
 namespace eps {
 namespace {
 
-// Several times the last-level cache share of a core, so that big weights come from memory; small models' stay cached,
-// as they do when such a model runs.
-constexpr size_t kWeightBytes = size_t{96} << 20;
-constexpr size_t kMostWeights = 16;
+constexpr uint64_t kSeed = 1;  // of values, which no time depends on
+
+// Weights that a model uses seldom come from memory, or from the last cache if the whole model fits there: never from
+// the caches of a core, where a few weights used in turn would stay. Enough of them are used in turn to leave those
+// caches; more than this many bytes is slow to pack and changes nothing.
+constexpr uint64_t kMostWeightBytes = uint64_t{96} << 20;
+constexpr uint64_t kQuickMostWeightBytes = uint64_t{48} << 20;
+constexpr uint64_t kMostWeights = 1024;
+constexpr int kMostGroups = 16;  // of one call whose group_factor is measured
 // A call this long is bound by arithmetic: from here on its time is straight in rows.
 constexpr double kLongCallUs = 80000;
 constexpr double kQuickLongCallUs = 20000;
@@ -26,7 +32,7 @@ std::vector<int64_t> row_counts(const TuneOptions& options) {
 
 // A product so small that what it takes is the call.
 double measure_call(OpSet& ops, RepeatedTiming& timing, DType weight_dtype) {
-  GemmBench bench(ops, {16, 16}, weight_dtype, 1);
+  GemmBench bench(ops, {16, 16, 1}, weight_dtype, 1, timing.quick());
   return timing.time_us([&] { bench.run(1, 1); });
 }
 
@@ -81,7 +87,8 @@ void measure_sm_factors(OpSet& ops, RepeatedTiming& timing, const TuneOptions& o
                         GemmProfile& dense, GemmProfile& grouped) {
   const int num_sms = ops.device()->num_sms;
   const int64_t rows = std::min<int64_t>(2048, options.max_rows);
-  GemmBench bench(ops, options.expert_shapes.back(), weight_dtype, rows * options.groups, least_weights(ops, options));
+  GemmBench bench(ops, options.expert_shapes.back(), weight_dtype, rows * options.groups, options.quick,
+                  least_weights(ops, options));
   for (GemmProfile* gemm : {&dense, &grouped}) {
     const int groups = gemm->kind == GemmKind::kDense ? 1 : std::min(options.groups, bench.num_weights());
     std::vector<CurvePoint> points;
@@ -110,20 +117,29 @@ Curve median_factors(std::map<int, std::vector<double>>& factors) {
 
 }  // namespace
 
-GemmBench::GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, size_t least_weights)
+GemmBench::GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, bool quick,
+                     size_t least_weights)
     : ops_(ops), x_memory_(ops.memory()), y_memory_(ops.memory()) {
   Buffer source_memory;
   const MutableTensorView source = source_memory.view(weight_dtype, {shape.n, shape.k});
-  fill_values(source);
-  const size_t wanted = kWeightBytes / std::max<size_t>(1, source.num_bytes());
-  const size_t count = std::clamp<size_t>(wanted, least_weights, std::max(kMostWeights, least_weights));
+  fill_normal(source, kSeed);
+  const auto elements = static_cast<uint64_t>(shape.n) * static_cast<uint64_t>(shape.k);
+  const uint64_t most = quick ? kQuickMostWeightBytes : kMostWeightBytes;
+  const uint64_t bytes = shape.rotation_bytes == 0 ? most : std::min(most, shape.rotation_bytes);
+  const uint64_t wanted = bytes / std::max<uint64_t>(1, elements * size_of(ops.compute_dtype()));
+  const auto count = std::clamp<uint64_t>(wanted, least_weights, std::max<uint64_t>(kMostWeights, least_weights));
   const TensorView part = source;
   pool_ = ops.make_weight_pool(static_cast<int64_t>(count), shape.n, shape.k);
   for (size_t i = 0; i < count; ++i) {
     weights_.push_back(ops.pack_linear(std::span(&part, 1), Precision::kCompute, pool_.get()));
   }
+  // A layer's experts lie anywhere in a host's memory; on a device the weights of a call follow each other in the pool.
+  if (ops.device() == nullptr) {
+    SplitMix64 random(kSeed);
+    for (size_t i = weights_.size(); i > 1; --i) std::swap(weights_[i - 1], weights_[random.bits() % i]);
+  }
   x_ = x_memory_.view(weights_.front()->input_dtype(), {max_rows, shape.k});
-  fill_values(ops, x_);
+  fill_normal(ops, x_, kSeed);
   y_ = y_memory_.view(ops.activation_dtype(), {max_rows, shape.n});
 }
 
@@ -155,8 +171,8 @@ std::vector<GemmProfile> measure_gemms(OpSet& ops, RepeatedTiming& timing, const
     // The host has memory for two groups of most rows, a device for all of them.
     const bool on_device = ops.device() != nullptr;
     const int64_t most = on_device ? options.groups : 2;
-    const auto factor_rows = kFactorRows * static_cast<int64_t>(kMostWeights);
-    GemmBench bench(ops, shape, weight_dtype, std::max(most * options.max_rows, factor_rows),
+    const auto factor_rows = kFactorRows * kMostGroups;
+    GemmBench bench(ops, shape, weight_dtype, std::max(most * options.max_rows, factor_rows), options.quick,
                     least_weights(ops, options));
     const auto groups_of = [&](int64_t rows) {
       return rows * options.groups <= bench.max_rows() && bench.num_weights() >= options.groups ? options.groups : 2;
@@ -178,7 +194,7 @@ std::vector<GemmProfile> measure_gemms(OpSet& ops, RepeatedTiming& timing, const
     dense.shapes.push_back({shape.n, shape.k, alone});
     grouped.shapes.push_back({shape.n, shape.k, curve});
     const double one = curve_at(curve, static_cast<double>(kFactorRows), true);
-    for (int g = 1; g <= bench.num_weights(); g *= 2) {
+    for (int g = 1; g <= std::min(bench.num_weights(), kMostGroups); g *= 2) {
       const double us = timing.time_us([&] { bench.run(kFactorRows, g); });
       factors[g].push_back(std::max(us - call_us, 0.05 * us) / (g * one));
     }
@@ -190,7 +206,7 @@ std::vector<GemmProfile> measure_gemms(OpSet& ops, RepeatedTiming& timing, const
   }
   for (const GemmShape& shape : options.shared_shapes) {
     step(GemmKind::kDense, shape);
-    GemmBench bench(ops, shape, weight_dtype, options.max_rows);
+    GemmBench bench(ops, shape, weight_dtype, options.max_rows, options.quick);
     dense.shapes.push_back({shape.n, shape.k, measure_alone(bench, timing, options, call_us)});
   }
   return {dense, grouped};

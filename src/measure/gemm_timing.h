@@ -10,12 +10,13 @@
 
 namespace eps {
 
-// Weights of one shape, and memory to multiply them with. More weights than a cache holds where a model has so many,
-// used in turn: a layer meets each expert's weights once.
+// Weights of one shape, and memory to multiply them with. As many weights as a model goes through between two uses of
+// the same one (GemmShape::rotation_bytes), used in turn, so that they come from where the model's come from.
 class GemmBench {
  public:
-  // At least `least_weights` of them.
-  GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, size_t least_weights = 2);
+  // At least `least_weights` of them; `quick`: fewer where a model has very many.
+  GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, bool quick,
+            size_t least_weights = 2);
 
   // One call with `groups` different weights, at most num_weights(), of `rows` rows each.
   void run(int64_t rows, int groups);

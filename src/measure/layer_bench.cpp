@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <random>
 #include <set>
 #include <thread>
 
@@ -10,6 +9,7 @@
 #include "base/error.h"
 #include "engine/factory.h"
 #include "measure/device_layer.h"
+#include "measure/fill.h"
 #include "measure/gemm_limit.h"
 #include "measure/layer_baseline.h"
 #include "measure/layer_ranks.h"
@@ -229,9 +229,7 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   const Shape x_shape{engine.ep * options.tokens, spec.hidden};
   const MutableTensorView x = memory.view(DType::kF32, x_shape);
   const MutableTensorView out = out_memory.view(DType::kF32, x_shape);
-  std::mt19937_64 rng(options.seed);
-  std::normal_distribution<float> normal;
-  std::generate_n(x.as<float>(), x.numel(), [&] { return normal(rng); });
+  fill_normal(x, options.seed);
   baseline.prepare(x, routing);
   ranks.run(plan, routing, x, out);
   const OutputCheck check = baseline.check(out);

@@ -81,7 +81,13 @@ std::vector<Routing> draw_routing(const LayerSource& source, int num_ranks, int6
 HardwareProfile profile_of(const EngineOptions& engine, const std::string& op_set, int threads, DType stored) {
   const auto link =
       engine.emulate_link.empty() ? std::nullopt : std::optional<LinkSpec>(parse_link_spec(engine.emulate_link));
-  return choose_profile({engine.profile, op_set, threads, engine.ep, stored, link}).profile;
+  return choose_profile({.requested = engine.profile,
+                         .op_set = op_set,
+                         .threads = threads,
+                         .num_ranks = engine.ep,
+                         .weight_dtype = stored,
+                         .emulated_link = link})
+      .profile;
 }
 
 }  // namespace eps

@@ -13,6 +13,8 @@
 namespace eps {
 namespace {
 
+constexpr uint64_t kSeed = 1;  // of values, which no time depends on
+
 using Points = std::map<std::string, Curve>;
 
 std::vector<int64_t> row_counts(const OpSet& ops, const TuneOptions& options) {
@@ -45,12 +47,12 @@ class OpBench {
     for (Buffer& memory : memory_) memory = Buffer(ops.memory());
     const DType compute = ops.compute_dtype();
     const Shape hidden{rows, widths.hidden};
-    for (size_t i = 0; i < f32_.size(); ++i) fill_values(ops, f32_[i] = memory_[i].view(DType::kF32, hidden));
-    fill_values(ops, compute_ = memory_[4].view(compute, hidden));
+    for (size_t i = 0; i < f32_.size(); ++i) fill_normal(ops, f32_[i] = memory_[i].view(DType::kF32, hidden), kSeed);
+    fill_normal(ops, compute_ = memory_[4].view(compute, hidden), kSeed);
     gathered_ = memory_[5].view(compute, hidden);
-    fill_values(ops, gate_up_ = memory_[6].view(ops.activation_dtype(), {rows, 2 * widths.inner}));
+    fill_normal(ops, gate_up_ = memory_[6].view(ops.activation_dtype(), {rows, 2 * widths.inner}), kSeed);
     act_ = memory_[7].view(compute, {rows, widths.inner});
-    fill_values(ops, norm_weight_ = memory_[8].view(DType::kF32, {widths.hidden}));
+    fill_normal(ops, norm_weight_ = memory_[8].view(DType::kF32, {widths.hidden}), kSeed);
     ones_.assign(static_cast<size_t>(rows), 1.0F);
     sources_ = scattered(compute_);
     sums_ = scattered(f32_[0]);
@@ -115,14 +117,14 @@ class AttentionBench {
     Buffer kv_b_memory;
     const MutableTensorView kv_b = kv_b_memory.view(
         DType::kBF16, {int64_t{params.num_heads} * (params.nope_dim + params.v_dim), params.kv_lora_rank});
-    fill_values(kv_b);
+    fill_normal(kv_b, kSeed);
     weight_ = ops.pack_mla(kv_b, params);
     const DType act = ops.activation_dtype();
-    fill_values(ops, q_ = memory_[0].view(act, {tokens, int64_t{params.num_heads} * params.q_dim()}));
+    fill_normal(ops, q_ = memory_[0].view(act, {tokens, int64_t{params.num_heads} * params.q_dim()}), kSeed);
     const MutableTensorView latent = memory_[1].view(act, {tokens, params.kv_lora_rank});
     const MutableTensorView k_pe = memory_[2].view(act, {tokens, params.rope_dim});
-    fill_values(ops, latent);
-    fill_values(ops, k_pe);
+    fill_normal(ops, latent, kSeed);
+    fill_normal(ops, k_pe, kSeed);
     out_ = memory_[3].view(act, {tokens, int64_t{params.num_heads} * params.v_dim});
     sequence_ = {0, tokens, tokens, tokens, latent.data(), k_pe.data()};
     ops.begin_step({{}, {}, std::span(&sequence_, 1)});

@@ -1,9 +1,8 @@
 #include "measure/overlap_bench.h"
 
-#include <random>
-
 #include "base/error.h"
 #include "engine/factory.h"
+#include "measure/fill.h"
 #include "measure/layer_ranks.h"
 #include "measure/layer_source.h"
 #include "plan/planner.h"
@@ -69,9 +68,7 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
   const Shape x_shape{engine.ep * options.tokens, source.spec.hidden};
   const MutableTensorView x = memory.view(DType::kF32, x_shape);
   const MutableTensorView out = out_memory.view(DType::kF32, x_shape);
-  std::mt19937_64 rng(options.seed);
-  std::normal_distribution<float> normal;
-  std::generate_n(x.as<float>(), x.numel(), [&] { return normal(rng); });
+  fill_normal(x, options.seed);
 
   note(fmt::format("timing {} repetitions of {} arms in turn", options.repetitions, result.arms.size()));
   for (int i = 0; i <= options.repetitions && keep_going(); ++i) {

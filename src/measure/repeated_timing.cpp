@@ -5,22 +5,31 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "measure/stats.h"
 
 namespace eps {
 namespace {
 
-// Ranks leave a barrier some 50 µs apart, and a clock reading costs 30 ns: a sample takes long enough for both to be
+// Ranks leave a barrier some 20 µs apart, and a clock reading costs 30 ns: a sample takes long enough for both to be
 // small, and short enough to be over before the scheduler has something else to run.
-constexpr double kSampleUs = 2000;
+constexpr double kSampleUs = 1000;
 // Calls longer than this are their own warm-up.
 constexpr double kLongUs = 20000;
 // A GPU that was idle runs faster than it can for long: samples begin when it has worked for some time.
 constexpr double kDeviceWarmUpUs = 60000;
 constexpr double kDeviceSampleUs = 5000;
-constexpr int kSamples = 7;
-constexpr int kLongSamples = 4;
-constexpr int kQuickSamples = 3;
-constexpr int kQuickLongSamples = 2;
+
+struct SampleCounts {
+  int usual, of_long;
+};
+constexpr SampleCounts kSamples = {15, 5};
+constexpr SampleCounts kQuickSamples = {7, 2};
+constexpr SampleCounts kDeviceSamples = {7, 4};
+constexpr SampleCounts kQuickDeviceSamples = {3, 2};
+
+// On a host some samples are longer than the others because something else ran meanwhile; none is shorter than the work
+// takes. The lower quartile is what the work takes as long as one sample in four is undisturbed.
+constexpr double kHostQuantile = 0.25;
 
 }  // namespace
 
@@ -40,13 +49,18 @@ std::vector<double> RepeatedTiming::times_us(std::span<const std::function<void(
       for (size_t i = 0; i < bodies.size(); ++i) us += largest(timed_us(bodies[i], calls[i]));
     }
   }
-  const int samples = quick_ ? (is_long ? kQuickLongSamples : kQuickSamples) : is_long ? kLongSamples : kSamples;
+  const bool on_device = ops_.device() != nullptr;
+  const SampleCounts counts =
+      on_device ? (quick_ ? kQuickDeviceSamples : kDeviceSamples) : (quick_ ? kQuickSamples : kSamples);
+  const int samples = is_long ? counts.of_long : counts.usual;
   std::vector<std::vector<double>> mine(bodies.size());
   for (int sample = 0; sample < samples; ++sample) {
     for (size_t i = 0; i < bodies.size(); ++i) mine[i].push_back(timed_us(bodies[i], calls[i]) / calls[i]);
   }
   std::vector<double> out;
-  for (const auto& samples_of_body : mine) out.push_back(median(samples_of_body));
+  for (const auto& samples_of_body : mine) {
+    out.push_back(quantile(gather(samples_of_body), on_device ? 0.5 : kHostQuantile));
+  }
   return out;
 }
 
@@ -63,12 +77,7 @@ double RepeatedTiming::timed_us(const std::function<void()>& body, int calls) {
   return static_cast<double>(now_ns() - begin) * 1e-3;
 }
 
-double RepeatedTiming::median(const std::vector<double>& mine) {
-  std::vector<double> all = gather(mine);
-  std::ranges::sort(all);
-  const size_t middle = all.size() / 2;
-  return all.size() % 2 == 1 ? all[middle] : (all[middle - 1] + all[middle]) / 2;
-}
+double RepeatedTiming::median(const std::vector<double>& mine) { return quantile(gather(mine), 0.5); }
 
 double RepeatedTiming::largest(double mine) { return std::ranges::max(gather({mine})); }
 

@@ -16,8 +16,10 @@ class RepeatedTiming {
   RepeatedTiming(Communicator& comm, const OpSet& ops, bool quick, std::function<bool()> keep_going)
       : comm_(comm), ops_(ops), quick_(quick), keep_going_(std::move(keep_going)) {}
 
-  // µs of one call of `body`, which every rank calls equally often: the median of all ranks' samples, a sample being
-  // as many calls as take a millisecond or more. Every rank calls this in the same order and gets the same answer.
+  // µs of one call of `body`, which every rank calls equally often, while nothing else runs on the machine: the median
+  // of all ranks' samples on a device, their lower quartile on a host, where other programs make some samples longer. A
+  // sample is as many calls as take a millisecond or more. Every rank calls this in the same order and gets the same
+  // answer.
   //
   // Errors  kAborted on all ranks when keep_going said no on one
   double time_us(const std::function<void()>& body);

@@ -13,11 +13,13 @@ namespace {
 
 std::vector<SweepTest> list_tests(const SweepOptions& options) {
   std::vector<SweepTest> out;
-  for (const int64_t n : options.prompts) {
-    if (n > 0) out.push_back({n, 0});
-  }
-  for (const int64_t n : options.generated) {
-    if (n > 0) out.push_back({0, n});
+  for (const int64_t depth : options.depths) {
+    for (const int64_t n : options.prompts) {
+      if (n > 0) out.push_back({n, 0, depth});
+    }
+    for (const int64_t n : options.generated) {
+      if (n > 0) out.push_back({0, n, depth});
+    }
   }
   return out;
 }
@@ -26,7 +28,7 @@ const char* flag_of(const SweepTest& test) { return test.num_prompt > 0 ? "-p" :
 
 // Nothing when it was stopped.
 std::optional<int64_t> run_once(Engine& engine, const SweepTest& test, uint64_t seed) {
-  const Engine::StepTimes times = engine.time_steps(test.num_prompt, test.num_generated, seed);
+  const Engine::StepTimes times = engine.time_steps(test.num_prompt, test.num_generated, seed, test.depth);
   if (!times.complete) return std::nullopt;
   return std::llround((times.prefill_seconds + times.decode_seconds) * 1e9);
 }
@@ -34,7 +36,8 @@ std::optional<int64_t> run_once(Engine& engine, const SweepTest& test, uint64_t 
 }  // namespace
 
 std::string SweepTest::name() const {
-  return num_prompt > 0 ? fmt::format("pp{}", num_prompt) : fmt::format("tg{}", num_generated);
+  const std::string work = num_prompt > 0 ? fmt::format("pp{}", num_prompt) : fmt::format("tg{}", num_generated);
+  return depth > 0 ? fmt::format("{} @ d{}", work, depth) : work;
 }
 
 std::vector<double> SweepResult::tokens_per_second() const {
@@ -54,6 +57,7 @@ void check_sweep(const SweepOptions& options) {
   };
   check_tokens("-p", options.prompts);
   check_tokens("-n", options.generated);
+  check_tokens("-d", options.depths);
   if (options.repetitions < 1) {
     fail(ErrorKind::kUsage, "-r",
          {.what = "out of range", .got = std::to_string(options.repetitions), .wanted = "1 or more", .hint = ""});
@@ -68,12 +72,13 @@ bool run_sweep(const SweepOptions& options, Engine& engine, const SweepEvents& e
                const std::function<bool()>& keep_going) {
   const std::vector<SweepTest> tests = list_tests(options);
   for (const SweepTest& test : tests) {
-    if (test.num_tokens() <= engine.max_model_len()) continue;
-    fail(ErrorKind::kUsage, flag_of(test),
+    if (test.depth + test.num_tokens() <= engine.max_model_len()) continue;
+    const bool is_deep = test.depth >= engine.max_model_len();
+    fail(ErrorKind::kUsage, is_deep ? "-d" : flag_of(test),
          {.what = "longer than the context",
-          .got = fmt::format("{} tokens", test.num_tokens()),
+          .got = fmt::format("{} tokens", test.depth + test.num_tokens()),
           .wanted = fmt::format("at most {}", engine.max_model_len()),
-          .hint = fmt::format("{} {}", flag_of(test), engine.max_model_len())});
+          .hint = is_deep ? "-d 0" : fmt::format("{} {}", flag_of(test), engine.max_model_len() - test.depth)});
   }
   const EngineOptions& e = options.engine;
   events.on_begin({short_model_name(e.model), e.dummy_weights, engine.weight_bytes(), engine.num_parameters(),
@@ -82,7 +87,7 @@ bool run_sweep(const SweepOptions& options, Engine& engine, const SweepEvents& e
   for (const SweepTest& test : tests) {
     SweepResult result{test, utc_time_now(), {}};
     // A whole prompt, so that every size of product has been met; one decoded token is like the next.
-    complete = run_once(engine, test.num_prompt > 0 ? test : SweepTest{0, 1}, 0).has_value();
+    complete = run_once(engine, test.num_prompt > 0 ? test : SweepTest{0, 1, test.depth}, 0).has_value();
     for (int i = 0; i < options.repetitions && complete; ++i) {
       const auto ns = keep_going() ? run_once(engine, test, static_cast<uint64_t>(i) + 1) : std::nullopt;
       complete = ns.has_value();

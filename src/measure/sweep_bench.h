@@ -13,14 +13,17 @@ struct SweepOptions {
   EngineOptions engine;
   std::vector<int64_t> prompts = {512};    // tokens; 0: none
   std::vector<int64_t> generated = {128};  // tokens; 0: none
+  std::vector<int64_t> depths = {0};       // tokens that the context holds before each test
   int repetitions = 5;
 };
 
-// One test: `num_prompt` tokens in one prefill, or `num_generated` tokens one by one. The other is 0.
+// One test: `num_prompt` tokens in one prefill, or `num_generated` tokens one by one, after `depth` tokens that are not
+// timed. The other is 0.
 struct SweepTest {
   int64_t num_prompt = 0;
   int64_t num_generated = 0;
-  std::string name() const;  // "pp512", "tg128"
+  int64_t depth = 0;
+  std::string name() const;  // "pp512", "tg128 @ d4096"
   int64_t num_tokens() const { return num_prompt + num_generated; }
 };
 

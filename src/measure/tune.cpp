@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/cpu_features.h"
+#include "engine/profile_cache.h"
 #include "measure/gemm_timing.h"
 #include "measure/lane_timing.h"
 #include "measure/op_timing.h"
@@ -36,12 +37,14 @@ void round_numbers(HardwareProfile& profile) {
 }
 
 void describe_sources(HardwareProfile& profile, const OpSet& ops, const TuneOptions& options, int num_ranks) {
-  const std::string who = fmt::format("epsmoe tune, median over {} ranks that ran it at the same time: ", num_ranks);
+  const std::string who = fmt::format(
+      "epsmoe tune, {} ranks that ran it at the same time, lower quartile (on a device median) of their samples: ",
+      num_ranks);
   profile.sources = {
       {"gemms",
        who + "calls of 1, 2, 4 … rows on weights used in turn, less call_us, which is a call of 16 x 16 with one "
              "row; grouped calls of 4 and 2 groups; group_factor at 16 rows"},
-      {"links", who + "all-to-alls of 1 kB to 4 MB a peer, a line fitted to their times"},
+      {"links", who + "all-to-alls of 1 kB to 4 MB a peer, from the last rank's arrival, a line fitted to their times"},
       {"contention", who + "GEMMs on the compute lane while messages of 1 MB travelled on another, against each alone"},
       {"handoff_us", who + "two lanes taking turns, ops of 100 us"},
       {"ops", who + "8 to 2048 rows of the models' widths, a line fitted to their times; other: a residual sum"},
@@ -88,8 +91,7 @@ HardwareProfile measure_profile(OpSet& ops, Communicator& comm, const TuneOption
   HardwareProfile profile;
   profile.name = "measured";
   profile.origin = "measured";
-  profile.device = fmt::format("{}; {}, {} rank{} at once", ops.description(), cpu_features().brand, comm.size(),
-                               comm.size() == 1 ? "" : "s");
+  profile.device = describe_setup({ops.description(), cpu_features().brand, comm.size()});
   profile.ranks_per_node = comm.size();
   profile.memory_gb = options.memory_gb;
   if (ops.device() != nullptr) profile.num_sms = ops.device()->num_sms;

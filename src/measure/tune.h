@@ -17,6 +17,9 @@ namespace eps {
 struct GemmShape {
   int64_t n = 0;
   int64_t k = 0;
+  // Bytes of all weights that a model reads between two uses of the same one, as computed with; 0: more than caches
+  // hold.
+  uint64_t rotation_bytes = 0;
   bool operator==(const GemmShape&) const = default;
 };
 

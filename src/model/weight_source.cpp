@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/cpu_features.h"
+#include "base/random.h"
 #include "base/thread_pool.h"
 
 namespace eps {
@@ -82,29 +83,12 @@ class CheckpointSource final : public WeightSource {
   SpareBuffers spares_;
 };
 
-// splitmix64: a different, repeatable stream for every name. Its state only counts, so a stream can start anywhere.
-class Stream {
- public:
-  explicit Stream(const std::string& name) {
-    for (const char c : name) state_ = (state_ ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
-  }
-  // The same stream, `draws` further on.
-  Stream after(int64_t draws) const {
-    Stream out = *this;
-    out.state_ += static_cast<uint64_t>(draws) * kStep;
-    return out;
-  }
-  uint64_t next() {
-    uint64_t z = (state_ += kStep);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-    return z ^ (z >> 31);
-  }
-
- private:
-  static constexpr uint64_t kStep = 0x9e3779b97f4a7c15ULL;
-  uint64_t state_ = 0xcbf29ce484222325ULL;
-};
+// A different, repeatable stream for every name.
+SplitMix64 stream_of(const std::string& name) {
+  uint64_t seed = 0xcbf29ce484222325ULL;  // FNV
+  for (const char c : name) seed = (seed ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  return SplitMix64(seed);
+}
 
 // Sums of four random bytes, each sum's weight by its value: bell-shaped, and eight bytes of a draw make two weights.
 class BellTable {
@@ -146,10 +130,10 @@ class DummySource final : public WeightSource {
       std::fill_n(out, count, to_bf16(1.0F));
       return view;
     }
-    const Stream stream(name);
+    const SplitMix64 stream = stream_of(name);
     pool_.parallel_for((count + kBlock - 1) / kBlock, [&](int64_t block) {
       const int64_t begin = block * kBlock;
-      fill(stream.after(begin / 2), out + begin, std::min(kBlock, count - begin));
+      fill(stream.after(static_cast<uint64_t>(begin / 2)), out + begin, std::min(kBlock, count - begin));
     });
     return view;
   }
@@ -171,13 +155,13 @@ class DummySource final : public WeightSource {
   // Values of one turn of a thread: some 100 us of work, which waking a thread is little beside.
   static constexpr int64_t kBlock = 1 << 16;
 
-  void fill(Stream stream, bf16* out, int64_t count) const {
+  void fill(SplitMix64 stream, bf16* out, int64_t count) const {
     for (int64_t i = 0; i + 1 < count; i += 2) {
-      const auto pair = bell_.pair(stream.next());
+      const auto pair = bell_.pair(stream.bits());
       out[i] = pair[0];
       out[i + 1] = pair[1];
     }
-    if (count % 2 == 1) out[count - 1] = bell_.pair(stream.next())[0];
+    if (count % 2 == 1) out[count - 1] = bell_.pair(stream.bits())[0];
   }
 
   BellTable bell_;

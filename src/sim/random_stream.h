@@ -1,19 +1,21 @@
-// Random numbers that are the same everywhere: the standard library's distributions differ from one to the next.
+// Distributions that are the same everywhere: the standard library's differ from one to the next.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <numbers>
 
+#include "base/random.h"
+
 namespace eps {
 
-// Source  SplitMix64 (Steele, Lea, Flood 2014)
 class RandomStream {
  public:
   // Streams with different `index` of one seed are unrelated.
-  RandomStream(uint64_t seed, uint64_t index) : state_(mix(seed + mix(index * kStep + 1))) {}
+  RandomStream(uint64_t seed, uint64_t index)
+      : random_(SplitMix64::mix(seed + SplitMix64::mix(index * SplitMix64::kStep + 1))) {}
 
-  uint64_t bits() { return mix(state_ += kStep); }
+  uint64_t bits() { return random_.bits(); }
   // In (0, 1): never 0, so that logarithms are finite.
   double uniform() { return (static_cast<double>(bits() >> 11) + 0.5) * 0x1p-53; }
   double normal() { return std::sqrt(-2 * std::log(uniform())) * std::cos(2 * std::numbers::pi * uniform()); }
@@ -33,15 +35,7 @@ class RandomStream {
   }
 
  private:
-  static constexpr uint64_t kStep = 0x9e3779b97f4a7c15U;  // 2^64 / golden ratio, odd
-
-  static constexpr uint64_t mix(uint64_t z) {
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
-    return z ^ (z >> 31);
-  }
-
-  uint64_t state_;
+  SplitMix64 random_;
 };
 
 }  // namespace eps

@@ -135,6 +135,24 @@ TEST(BenchSweep, JsonIsOneArrayAndJsonLinesAnObjectALine) {
   EXPECT_EQ(nlohmann::json::parse(lines[0]).at("stddev_ts"), 0.0);
 }
 
+TEST(BenchSweep, DepthIsInTheContextButNotInTheTimes) {
+  const Outcome table = sweep("-p 8 -n 4 -d 0,16 -r 1");
+  const auto lines = lines_of(table.out);
+  ASSERT_GE(lines.size(), 6U) << table.out;
+  const std::vector<std::string> tests = {"pp8", "tg4", "pp8 @ d16", "tg4 @ d16"};
+  for (size_t i = 0; i < tests.size(); ++i) EXPECT_EQ(cells_of(lines[2 + i])[7], tests[i]);
+  const auto array = nlohmann::json::parse(sweep("-p 8 -n 0 --n-depth 16 -r 2 -o json").out);
+  ASSERT_EQ(array.size(), 1U);
+  EXPECT_EQ(array[0].at("n_depth"), 16);
+  expect_fields(array[0], 8, 0, 2);
+  const std::string too_long = usage_error("-p 32 -n 0 -d 40");
+  EXPECT_NE(too_long.find("-p: longer than the context: got 72 tokens, wanted at most 64; try -p 24"),
+            std::string::npos)
+      << too_long;
+  EXPECT_NE(usage_error("-p 1 -n 0 -d 64").find("-d: longer"), std::string::npos);
+  EXPECT_NE(usage_error("-p 1 --n-depth=-1").find("-d: out of range"), std::string::npos);
+}
+
 TEST(BenchSweep, CsvHasAHeaderAndAsManyCellsInEveryRow) {
   const auto lines = lines_of(sweep("-p 4 -n 0 -r 1 -o csv").out);
   ASSERT_EQ(lines.size(), 2U);

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/utf8.h"
+#include "engine/profile_cache.h"
 #include "engine/profile_lookup.h"
 #include "io/file.h"
 #include "io/json.h"
@@ -226,9 +227,13 @@ TEST_F(CommandLine, TuneWritesAProfileThatReadsBack) {
   EXPECT_EQ(profile.name, "box");
   EXPECT_EQ(profile.origin, "measured");
   EXPECT_EQ(find_gemm(profile, GemmKind::kGrouped, DType::kBF16).shapes[0].n, 32);
-  const std::string dir = "EPSMOE_PROFILE_DIR=" + dir_.string();
-  EXPECT_EQ(run("tune --quick --ep 1 --threads 1 --shape 32,64 -m " + kModel, dir).exit_code, 0);
-  EXPECT_EQ(load_profile(path("cpu.json")).name, "cpu");
+  const std::string dir = "EPSMOE_PROFILE_DIR=" + path("profiles");
+  const Result kept = run("tune --quick --ep 1 --threads 1 --shape 32,64 -m " + kModel, dir);
+  ASSERT_EQ(kept.exit_code, 0) << kept.err;
+  const std::vector<std::string> files = list_profile_files(path("profiles"));
+  ASSERT_EQ(files.size(), 1U) << kept.out;
+  EXPECT_NE(kept.out.find(files[0]), std::string::npos) << kept.out;
+  EXPECT_EQ(load_profile(files[0]).name, "cpu-1x1");
   for (const char* word : {"32 x 64", "GFLOP/s", "attention", "--profile "}) {
     EXPECT_NE(r.out.find(word), std::string::npos) << word << "\n" << r.out;
   }
@@ -293,6 +298,42 @@ TEST_F(CommandLine, PromptsThatCannotFitAreRefusedEarly) {
   }
 }
 
+TEST_F(CommandLine, GenerateMeasuresOnFirstUseAndFindsTheProfileAgain) {
+  const std::string cache = "EPSMOE_NO_TUNE= XDG_CACHE_HOME=" + path("cache");
+  const std::string generate = "generate -m " + kModel + " -p Jane --max-tokens 2 --temperature 0";
+  const Result first = run(generate, cache);
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_NE(first.err.find("measuring this machine"), std::string::npos) << first.err;
+  EXPECT_EQ(first.err.find("`epsmoe tune` measures"), std::string::npos) << first.err;
+  const std::vector<std::string> files = list_profile_files(path("cache/epsmoe/profiles"));
+  ASSERT_EQ(files.size(), 1U);
+  const Result second = run(generate, cache);
+  EXPECT_EQ(second.err.find("measuring this machine"), std::string::npos) << second.err;
+  EXPECT_NE(second.err.find("profile " + load_profile(files[0]).name), std::string::npos) << second.err;
+  EXPECT_EQ(second.out, first.out);
+  const Json doctor = parse_json(run("doctor --json", cache).out, "output");
+  EXPECT_TRUE(doctor["profiles"][0]["fits"].get<bool>()) << doctor.dump();
+  EXPECT_EQ(doctor["profiles"][0]["source"], files[0]);
+  EXPECT_NE(run("doctor", cache).out.find(files[0]), std::string::npos);
+}
+
+TEST_F(CommandLine, GenerateWorksWhereNoProfileCanBeKept) {
+  const std::string generate = "generate -m " + kModel + " -p Jane --max-tokens 2 --temperature 0";
+  std::ofstream(path("file")) << "not a folder";
+  for (const std::string environment :
+       {"EPSMOE_NO_TUNE= XDG_CACHE_HOME= HOME=", "EPSMOE_NO_TUNE= XDG_CACHE_HOME=/dev/null/cache"}) {
+    const Result r = run(generate, environment);
+    EXPECT_EQ(r.exit_code, 0) << r.err;
+    EXPECT_EQ(r.err.find("measuring"), std::string::npos) << "measured anew each time: " << r.err;
+  }
+  const Result left_out = run(generate + " --no-tune", "EPSMOE_NO_TUNE= XDG_CACHE_HOME=" + path("cache"));
+  EXPECT_EQ(left_out.exit_code, 0) << left_out.err;
+  EXPECT_FALSE(fs::exists(path("cache"))) << left_out.err;
+  const Result tune = run("tune --quick --ep 1 -m " + kModel, "XDG_CACHE_HOME= HOME=");
+  EXPECT_EQ(tune.exit_code, 2);
+  EXPECT_NE(tune.err.find("--output"), std::string::npos) << tune.err;
+}
+
 TEST_F(CommandLine, TuneRefusesWhatItCannotMeasure) {
   expect_refused_without_gpu("tune --device cuda");
   expect_refused("tune --device reference", "slow on purpose");
@@ -302,7 +343,7 @@ TEST_F(CommandLine, TuneRefusesWhatItCannotMeasure) {
   expect_refused("tune --shape 32,64x", "wanted n,k");
   expect_refused("tune --weight-dtype fp8", "--weight-dtype");
   expect_refused("tune -m /nowhere", "no such model folder");
-  expect_refused("tune --out /nowhere/profile.json", "--out");
+  expect_refused("tune --out /nowhere/profile.json", "--output");
 }
 
 TEST_F(CommandLine, CtrlCFinishesTheStepAndSaysSo) {

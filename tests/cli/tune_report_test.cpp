@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/model_folder.h"
+#include "measure/machine_profile.h"
 #include "report/profile_store.h"
 
 namespace eps::cli {

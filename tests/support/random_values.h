@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/random.h"
 #include "tensor/dtype.h"
 
 namespace eps::test {
@@ -32,24 +33,13 @@ inline double largest(const std::vector<float>& values) {
 
 class RandomValues {
  public:
-  explicit RandomValues(uint64_t seed) : state_(seed) {}
+  explicit RandomValues(uint64_t seed) : random_(seed) {}
 
-  uint64_t bits() {  // splitmix64
-    uint64_t z = state_ += 0x9e3779b97f4a7c15U;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
-    return z ^ (z >> 31);
-  }
+  uint64_t bits() { return random_.bits(); }
   int64_t draw(int64_t lo, int64_t hi) {
     return lo + static_cast<int64_t>(bits() % static_cast<uint64_t>(hi - lo + 1));
   }
-  // Of variance 1, close to normal: a sum of four uniform numbers.
-  float normal() {
-    const uint64_t b = bits();
-    int64_t sum = 0;
-    for (int i = 0; i < 4; ++i) sum += static_cast<int64_t>(b >> (16 * i) & 0xffffU);
-    return static_cast<float>((static_cast<double>(sum) - 2.0 * 0xffff) * (std::sqrt(3.0) / 0x1p16));
-  }
+  float normal() { return random_.normal(); }
   std::vector<float> normal(int64_t n, double scale = 1.0, DType dtype = DType::kF32) {
     std::vector<float> out(static_cast<size_t>(n));
     for (float& v : out) v = rounded(static_cast<float>(normal() * scale), dtype);
@@ -57,7 +47,7 @@ class RandomValues {
   }
 
  private:
-  uint64_t state_;
+  SplitMix64 random_;
 };
 
 }  // namespace eps::test

@@ -1,0 +1,55 @@
+#include "cli/first_use.h"
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/console.h"
+#include "cli/progress.h"
+#include "engine/factory.h"
+#include "engine/model_folder.h"
+#include "engine/profile_choice.h"
+#include "measure/machine_profile.h"
+
+namespace eps::cli {
+
+void measure_on_first_use(const EngineOptions& options) {
+  // What the engine refuses, it refuses by itself.
+  if (!options.profile.empty() || options.device != "cpu" || options.ep < 1 || options.threads < 0) return;
+  const ModelFolder folder = open_model_folder(options.model, options.dummy_weights);
+  if (folder.spec.first_moe_layer() < 0 || folder.spec.moe.gate.num_experts % options.ep != 0) return;
+  const int threads = options.threads > 0 ? options.threads : default_threads_per_rank(options.ep);
+  const auto ops = make_op_sets(options.device, options.dtype, 1, threads);
+  const DType weights = ops.front()->weight_dtype(stored_dtype(folder));
+  const ChosenProfile chosen = choose_profile({.op_set = ops.front()->description(),
+                                               .threads = threads,
+                                               .num_ranks = options.ep,
+                                               .weight_dtype = weights,
+                                               .shape = moe_shape(folder.spec, weights, ops.front()->compute_dtype())});
+  const std::string dir = user_profile_dir();
+  if (chosen.fits() || !can_write_into(dir)) return;
+  print_error("measuring this machine for the first time, a few seconds (--no-tune leaves it out)\n");
+  Progress progress("measuring", "steps");
+  const MachineProfile machine = measure_machine(
+      {.device = options.device,
+       .dtype = options.dtype,
+       .num_ranks = options.ep,
+       .threads = threads,
+       .models = {tune_model(folder.spec, options.model)},
+       .shapes = {},
+       .weight_dtypes = {weights},
+       .quick = true,
+       .memory_gb = machine_memory_gb()},
+      [&progress](int64_t done, int64_t total) {
+        progress.update(static_cast<uint64_t>(done), static_cast<uint64_t>(total));
+      },
+      [] { return !interrupted(); });
+  try {
+    keep_profile(machine, dir);
+  } catch (const Error& e) {
+    print_error("the profile cannot be kept: {}\n",
+                printable(e.what(), 400));  // a full disk is no reason not to generate
+  }
+}
+
+}  // namespace eps::cli

@@ -1,0 +1,16 @@
+// The short measuring of this machine before a model runs on it for the first time.
+#pragma once
+
+#include "epsmoe/engine.h"
+
+namespace eps::cli {
+
+// Measures a quick profile of this machine, for the model's sizes, and keeps it in the user's folder, where engines
+// find it; progress goes to stderr. Nothing happens where a profile was asked for or one fits already, on GPUs, and
+// where the profile could not be kept for the next time.
+//
+// Errors  of opening the model; kAborted when interrupted
+// Cost    1 to 3 s for a small model
+void measure_on_first_use(const EngineOptions& options);
+
+}  // namespace eps::cli

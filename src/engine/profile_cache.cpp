@@ -1,0 +1,101 @@
+#include "engine/profile_cache.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <system_error>
+
+#include "base/error.h"
+#include "io/file.h"
+
+namespace eps {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string absolute_path_in(const char* variable) {
+  const char* value = std::getenv(variable);
+  return value != nullptr && value[0] == '/' ? value : "";
+}
+
+}  // namespace
+
+std::string describe_setup(const MachineSetup& setup) {
+  return fmt::format("{}; {}, {} rank{} at once", setup.op_set, setup.cpu, setup.num_ranks,
+                     setup.num_ranks == 1 ? "" : "s");
+}
+
+std::string profile_file_stem(const MachineSetup& setup) {
+  constexpr size_t kMostLength = 150;  // file systems take 255 bytes, and the temporary name is longer
+  std::string stem;
+  for (const char c : describe_setup(setup)) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x80 && std::isalnum(byte) != 0) {
+      stem += static_cast<char>(std::tolower(byte));
+    } else if (!stem.empty() && stem.back() != '-') {
+      stem += '-';
+    }
+  }
+  // The number of ranks stands last and must stay.
+  if (stem.size() > kMostLength) stem = stem.substr(0, kMostLength / 2) + stem.substr(stem.size() - kMostLength / 2);
+  return stem;
+}
+
+std::string user_profile_dir() {
+  std::string base = absolute_path_in("XDG_CACHE_HOME");
+  if (base.empty()) {
+    const std::string home = absolute_path_in("HOME");
+    if (home.empty()) return "";
+    base = join_path(home, ".cache");
+  }
+  return join_path(base, "epsmoe/profiles");
+}
+
+std::vector<std::string> list_profile_files(const std::string& dir) {
+  std::vector<std::string> paths;
+  if (dir.empty()) return paths;
+  std::error_code error;
+  for (fs::directory_iterator it(dir, error), end; !error && it != end; it.increment(error)) {
+    if (it->path().extension() == ".json") paths.push_back(it->path().string());
+  }
+  std::ranges::sort(paths);
+  return paths;
+}
+
+void replace_file(const std::string& path, std::string_view contents) {
+  const fs::path target(path);
+  std::error_code ignored;
+  if (target.has_parent_path()) fs::create_directories(target.parent_path(), ignored);  // opening says what is wrong
+  const std::string temporary = fmt::format("{}.{}.part", path, getpid());
+  const auto give_up = [&](int error) {
+    fs::remove(temporary, ignored);
+    fail(ErrorKind::kResource, path,
+         {.what = "could not be written",
+          .got = std::strerror(error == 0 ? EIO : error),
+          .wanted = "",
+          .hint = "a folder that is yours and not full"});
+  };
+  errno = 0;
+  std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
+  out.write(contents.data(), static_cast<std::streamsize>(contents.size()));
+  out.close();
+  if (!out) give_up(errno);
+  std::error_code error;
+  fs::rename(temporary, target, error);
+  if (error) give_up(error.value());
+}
+
+bool can_write_into(const std::string& dir) {
+  if (dir.empty()) return false;
+  std::error_code error;
+  fs::create_directories(dir, error);
+  return fs::is_directory(dir, error) && access(dir.c_str(), W_OK | X_OK) == 0;
+}
+
+}  // namespace eps

@@ -1,0 +1,159 @@
+#include "measure/machine_profile.h"
+
+#include <algorithm>
+
+#include "base/cpu_features.h"
+#include "base/error.h"
+#include "engine/factory.h"
+#include "engine/profile_lookup.h"
+#include "engine/rank_group.h"
+#include "epsmoe/version.h"
+#include "io/file.h"
+#include "measure/stats.h"
+#include "report/profile_store.h"
+
+namespace eps {
+namespace {
+
+constexpr std::chrono::milliseconds kTimeout{120'000};  // no step of one rank takes seconds
+// Rows of an expert in the largest prefills, and as many experts as fill a GPU whatever their rows.
+constexpr int64_t kDeviceRows = 8192;
+constexpr int kDeviceGroups = 16;
+
+void add_shape(std::vector<GemmShape>& shapes, const GemmShape& shape) {
+  const auto same = [&shape](const GemmShape& s) { return s.n == shape.n && s.k == shape.k; };
+  if (std::ranges::none_of(shapes, same)) shapes.push_back(shape);
+}
+
+void add_model(TuneOptions& options, const TuneModel& model, DType compute) {
+  const auto bytes = static_cast<uint64_t>(3 * model.inner * model.hidden * model.num_experts) * size_of(compute);
+  add_shape(options.expert_shapes, {2 * model.inner, model.hidden, bytes});
+  add_shape(options.expert_shapes, {model.hidden, model.inner, bytes});
+  if (model.shared_inner > 0) {
+    add_shape(options.shared_shapes, {2 * model.shared_inner, model.hidden, bytes});
+    add_shape(options.shared_shapes, {model.hidden, model.shared_inner, bytes});
+  }
+  options.widths.push_back({model.hidden, model.inner});
+  options.attention = model.attention;
+}
+
+std::vector<DType> weight_dtypes_of(const MachineTuning& tuning, bool on_device) {
+  std::vector<DType> dtypes = tuning.weight_dtypes;
+  if (dtypes.empty()) dtypes = on_device ? std::vector{DType::kBF16} : std::vector{DType::kBF16, DType::kF32};
+  if (on_device && dtypes != std::vector{DType::kBF16}) {
+    std::vector<std::string> names;
+    for (const DType dtype : dtypes) names.emplace_back(to_string(dtype));
+    fail(ErrorKind::kUsage, "--weight-dtype",
+         {.what = "a GPU packs all weights as bf16",
+          .got = fmt::format("{}", fmt::join(names, ",")),
+          .wanted = "bf16",
+          .hint = ""});
+  }
+  return dtypes;
+}
+
+TuneOptions make_options(const MachineTuning& tuning, const OpSet& ops) {
+  const DeviceSizes* device = ops.device();
+  TuneOptions options;
+  for (const TuneModel& model : tuning.models) add_model(options, model, ops.compute_dtype());
+  if (!tuning.shapes.empty()) {
+    options.expert_shapes.clear();
+    options.shared_shapes.clear();
+    for (const GemmShape& shape : tuning.shapes) add_shape(options.expert_shapes, shape);
+  }
+  options.weight_dtypes = weight_dtypes_of(tuning, device != nullptr);
+  options.quick = tuning.quick;
+  options.threads = tuning.threads;
+  options.memory_gb = device != nullptr ? device->memory_gb : tuning.memory_gb / tuning.num_ranks;
+  if (device != nullptr) {
+    options.max_rows = kDeviceRows;
+    options.groups = kDeviceGroups;
+  }
+  return options;
+}
+
+// The earlier profile's GEMM times where `profile` has none.
+void add_missing_gemms(HardwareProfile& profile, const HardwareProfile& earlier) {
+  for (const GemmProfile& old : earlier.gemms) {
+    const auto it = std::ranges::find_if(profile.gemms, [&old](const GemmProfile& g) {
+      return g.kind == old.kind && g.weight_dtype == old.weight_dtype;
+    });
+    if (it == profile.gemms.end()) {
+      profile.gemms.push_back(old);
+      continue;
+    }
+    for (const GemmShapeCurve& shape : old.shapes) {
+      const auto same = [&shape](const GemmShapeCurve& s) { return s.n == shape.n && s.k == shape.k; };
+      if (std::ranges::none_of(it->shapes, same)) it->shapes.push_back(shape);
+    }
+  }
+}
+
+}  // namespace
+
+TuneModel demo_model() {
+  MlaParams attention;
+  attention.num_heads = 8;
+  attention.nope_dim = 32;
+  attention.rope_dim = 16;
+  attention.v_dim = 32;
+  attention.kv_lora_rank = 96;
+  attention.softmax_scale = 0.14F;  // 48^-1/2
+  return {.hidden = 256, .inner = 64, .shared_inner = 128, .attention = attention, .num_experts = 6 * 32};
+}
+
+TuneModel tune_model(const ModelSpec& spec, const std::string& name) {
+  if (spec.first_moe_layer() < 0) {
+    fail(ErrorKind::kInput, name, {.what = "has no MoE layer", .got = "", .wanted = "", .hint = "another model"});
+  }
+  return {spec.hidden, spec.moe.inner, spec.moe.shared_inner, spec.attention.mla,
+          int64_t{spec.num_layers() - spec.first_moe_layer()} * spec.moe.gate.num_experts};
+}
+
+MachineProfile measure_machine(const MachineTuning& tuning, const ProgressCallback& progress,
+                               const std::function<bool()>& keep_going) {
+  if (tuning.device == "reference") {
+    fail(
+        ErrorKind::kUsage, "--device",
+        {.what = "the reference op set is slow on purpose", .got = tuning.device, .wanted = "cpu or cuda", .hint = ""});
+  }
+  const auto ops = make_op_sets(tuning.device, tuning.dtype, tuning.num_ranks, tuning.threads);
+  TuneOptions options = make_options(tuning, *ops.front());
+  options.on_step = [&progress](std::string_view, int done, int total) { progress(done, total); };
+  options.keep_going = keep_going;
+  const auto comms = make_communicators(tuning.num_ranks, kTimeout);
+  MachineProfile machine;
+  RankThreads threads(tuning.num_ranks);
+  threads.run(
+      [&](int rank) {
+        const auto r = static_cast<size_t>(rank);
+        HardwareProfile mine = measure_profile(*ops[r], *comms[r], options);
+        if (rank == 0) machine.profile = std::move(mine);  // every rank has the same
+      },
+      [&](int rank, const char* what) {
+        comms[static_cast<size_t>(rank)]->abort(fmt::format("rank {}: {}", rank, what));
+      });
+  const DeviceSizes* device = ops.front()->device();
+  machine.setup = {ops.front()->description(), cpu_features().brand, tuning.num_ranks};
+  machine.profile.name = fmt::format("{}-{}x{}", tuning.device, tuning.num_ranks, tuning.threads);
+  machine.profile.made =
+      fmt::format("{}, epsmoe {}{}", utc_time_now(), EPSMOE_VERSION, device != nullptr ? ", " + device->software : "");
+  return machine;
+}
+
+std::string keep_profile(const MachineProfile& machine, const std::string& dir) {
+  const std::string path = join_path(dir, profile_file_stem(machine.setup) + ".json");
+  HardwareProfile profile = machine.profile;
+  if (file_exists(path)) {
+    try {
+      const HardwareProfile earlier = load_profile(path);
+      if (earlier.device == profile.device) add_missing_gemms(profile, earlier);
+    } catch (const Error&) {
+      // A file that is no profile, or one of another version, has nothing to keep.
+    }
+  }
+  replace_file(path, to_json(profile));
+  return path;
+}
+
+}  // namespace eps

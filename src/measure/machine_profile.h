@@ -1,0 +1,60 @@
+// Measures profiles of this machine for models, and keeps them where engines find them.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "engine/profile_cache.h"
+#include "measure/progress_callback.h"
+#include "measure/tune.h"
+#include "model/model_spec.h"
+
+namespace eps {
+
+// Sizes of a model, as far as a profile depends on them.
+struct TuneModel {
+  int64_t hidden = 0;
+  int64_t inner = 0;         // of one expert
+  int64_t shared_inner = 0;  // of all shared experts together; 0: none
+  MlaParams attention;
+  int64_t num_experts = 0;  // of all MoE layers together
+};
+
+// Those of models/austen-moe, whose folder need not be at hand where the program is installed.
+TuneModel demo_model();
+// Errors  kInput naming `name`: the model has no MoE layer
+TuneModel tune_model(const ModelSpec& spec, const std::string& name);
+
+struct MachineTuning {
+  std::string device = "cpu";        // "cpu" or "cuda"
+  std::string dtype = "auto";        // compute
+  int num_ranks = 1;                 // at once
+  int threads = 1;                   // of each rank
+  std::vector<TuneModel> models;     // whose sizes to measure; at least one
+  std::vector<GemmShape> shapes;     // of experts, instead of the models'; empty: the models'
+  std::vector<DType> weight_dtypes;  // as stored; empty: bf16 and f32 on the CPU, bf16 on a GPU
+  bool quick = false;                // fewer points and samples
+  double memory_gb = 0;              // of the machine
+};
+
+// The profile, with no name yet, and what it was measured on.
+struct MachineProfile {
+  HardwareProfile profile;
+  MachineSetup setup;
+};
+
+// `progress` counts steps; keep_going is asked on every rank.
+//
+// Errors  kUsage: a device, dtype or weight type that cannot be measured; kAborted when keep_going said no
+// Cost    quick 1 to 3 s for a small model, else 10 s for each model and weight type on a 2-core machine
+MachineProfile measure_machine(const MachineTuning& tuning, const ProgressCallback& progress,
+                               const std::function<bool()>& keep_going);
+
+// Writes the profile into `dir` under the name by which engines find it there, and returns the path. GEMM times of
+// shapes and weight types that an earlier profile of the same setup has, and this one lacks, are kept.
+//
+// Errors  kResource naming the path
+std::string keep_profile(const MachineProfile& machine, const std::string& dir);
+
+}  // namespace eps

@@ -1,0 +1,86 @@
+// Measuring this machine for a model: the profile is found again, and earlier sizes stay in it.
+#include "measure/machine_profile.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "engine/profile_choice.h"
+#include "engine/profile_lookup.h"
+#include "support/profile_folders.h"
+
+namespace eps {
+namespace {
+
+TuneModel tiny_model() {
+  return {.hidden = 32,
+          .inner = 64,
+          .shared_inner = 0,
+          .attention =
+              {.num_heads = 2, .nope_dim = 8, .rope_dim = 4, .v_dim = 8, .kv_lora_rank = 16, .softmax_scale = 0.3F},
+          .num_experts = 8};
+}
+
+MachineTuning tiny_tuning(int num_ranks) {
+  MachineTuning tuning;
+  tuning.dtype = "f32";
+  tuning.num_ranks = num_ranks;
+  tuning.models = {tiny_model()};
+  tuning.weight_dtypes = {DType::kBF16};
+  tuning.quick = true;
+  tuning.memory_gb = 2;
+  return tuning;
+}
+
+const auto kNoProgress = [](int64_t, int64_t) {};
+const auto kGoOn = [] { return true; };
+
+TEST(MachineProfile, IsFoundAgainForTheSetupItWasMeasuredOn) {
+  const test::ProfileFolders folders;
+  for (const int num_ranks : {1, 2}) {
+    int64_t last = -1;
+    const MachineProfile machine = measure_machine(
+        tiny_tuning(num_ranks), [&last](int64_t done, int64_t total) { EXPECT_LT(last = done, total); }, kGoOn);
+    EXPECT_GT(last, 0);
+    const std::string path = keep_profile(machine, user_profile_dir());
+    ProfileQuery query{.op_set = machine.setup.op_set, .threads = 1, .num_ranks = num_ranks};
+    query.shape = MoeShape{.hidden = 32, .inner = 64, .shared_inner = 0, .top_k = 2};
+    const ChosenProfile chosen = choose_profile(query);
+    EXPECT_TRUE(chosen.fits()) << chosen.note;
+    EXPECT_EQ(chosen.source, path);
+    EXPECT_EQ(chosen.profile.name, num_ranks == 1 ? "cpu-1x1" : "cpu-2x1");
+    EXPECT_EQ(chosen.profile.links.empty(), num_ranks == 1);
+  }
+}
+
+TEST(MachineProfile, KeepsWhatAnEarlierOneHadMore) {
+  const test::ProfileFolders folders;
+  MachineTuning tuning = tiny_tuning(1);
+  tuning.shapes = {{48, 16, 0}};
+  tuning.weight_dtypes = {DType::kF32, DType::kBF16};
+  keep_profile(measure_machine(tuning, kNoProgress, kGoOn), user_profile_dir());
+  const std::string path = keep_profile(measure_machine(tiny_tuning(1), kNoProgress, kGoOn), user_profile_dir());
+  const HardwareProfile both = load_profile(path);
+  EXPECT_EQ(find_gemm(both, GemmKind::kGrouped, DType::kF32).shapes.size(), 1U);
+  const std::vector<GemmShapeCurve>& shapes = find_gemm(both, GemmKind::kDense, DType::kBF16).shapes;
+  const auto has = [&shapes](int64_t n, int64_t k) {
+    return std::ranges::any_of(shapes, [=](const GemmShapeCurve& s) { return s.n == n && s.k == k; });
+  };
+  EXPECT_TRUE(has(48, 16) && has(128, 32) && has(32, 64)) << shapes.size();
+}
+
+TEST(MachineProfile, RefusesWhatItCannotMeasureAndStopsWhenTold) {
+  MachineTuning tuning = tiny_tuning(1);
+  tuning.device = "reference";
+  EXPECT_THROW(measure_machine(tuning, kNoProgress, kGoOn), Error);
+  try {
+    measure_machine(tiny_tuning(2), kNoProgress, [] { return false; });
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kAborted) << e.what();
+  }
+}
+
+}  // namespace
+}  // namespace eps
