@@ -36,13 +36,10 @@ int run(bool json) {
   if (json) {
     Json list = Json::array();
     for (const auto& b : backends) list.push_back({{"name", b.name}, {"available", b.available}, {"detail", b.detail}});
-    const Json out = {{"version", EPSMOE_VERSION},
-                      {"cpu", cpu.brand},
-                      {"cores", cpu.usable_cores},
-                      {"isa", cpu.isa_list()},
-                      {"memory_gb", machine_memory_gb()},
-                      {"l2_bytes", cpu.l2_bytes},
-                      {"backends", list},
+    const Json out = {{"version", EPSMOE_VERSION},         {"cpu", cpu.brand},
+                      {"cores", cpu.usable_cores},         {"isa", cpu.isa_list()},
+                      {"isa_level", to_string(cpu.isa())}, {"memory_gb", machine_memory_gb()},
+                      {"l2_bytes", cpu.l2_bytes},          {"backends", list},
                       {"environment", environment()}};
     print_output("{}\n", dump_json(out));
     return 0;
@@ -50,7 +47,9 @@ int run(bool json) {
   print_output("epsmoe {}\n", EPSMOE_VERSION);
   print_output("cpu       {}, {} usable core{}, {:.1f} GB memory\n", printable(cpu.brand), cpu.usable_cores,
                cpu.usable_cores == 1 ? "" : "s", machine_memory_gb());
-  print_output("isa       {}\n", cpu.isa_list().empty() ? "none that the kernels use" : cpu.isa_list());
+  print_output("isa       {} (kernels for {}; {} caps it)\n",
+               cpu.isa_list().empty() ? "none that the kernels use" : cpu.isa_list(), to_string(cpu.isa()),
+               kCpuIsaVariable);
   for (const auto& b : backends)
     print_output("{}  {:<10} {}\n", b.available ? "on " : "off", b.name, printable(b.detail, 400));
   for (const std::string& entry : environment()) print_output("env       {}\n", printable(entry));

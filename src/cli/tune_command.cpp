@@ -160,7 +160,8 @@ int run(const TuneFlags& flags) {
   }
   const int num_ranks = flags.ep > 0 ? flags.ep : flags.device == "cuda" ? 1 : 2;
   const int threads = flags.threads > 0 ? flags.threads : default_threads_per_rank(num_ranks);
-  auto ops = make_op_sets(flags.device, flags.dtype, num_ranks, threads);
+  warn_of_too_many_threads(flags.device, num_ranks, threads);
+  auto ops = make_op_sets(flags.device, flags.dtype, num_ranks, threads, {}, RankThreadUse::kSeparate);
   const TuneOptions options = make_options(flags, threads, num_ranks, *ops.front());
   const std::string path = flags.out.empty() ? default_path(flags.device) : flags.out;
   require_writable("--out", path);
@@ -196,7 +197,9 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
                   "Ranks that work at the same time: a rank gets what is left when the others do, too")
       ->check(whole_number_from(1))
       ->default_str("2 on the CPU, 1 on a GPU");
-  command.add_option("--threads", flags->threads, "Threads of each rank (0: usable cores / ranks)")
+  command
+      .add_option("--threads", flags->threads,
+                  "Threads of each rank, its own included (0: usable cores / ranks, at least 1)")
       ->check(whole_number_from(0))
       ->capture_default_str();
   command.add_option(

@@ -11,17 +11,6 @@
 namespace eps {
 namespace {
 
-std::vector<SweepTest> list_tests(const SweepOptions& options) {
-  std::vector<SweepTest> out;
-  for (const int64_t n : options.prompts) {
-    if (n > 0) out.push_back({n, 0});
-  }
-  for (const int64_t n : options.generated) {
-    if (n > 0) out.push_back({0, n});
-  }
-  return out;
-}
-
 const char* flag_of(const SweepTest& test) { return test.num_prompt > 0 ? "-p" : "-n"; }
 
 // Nothing when it was stopped.
@@ -32,6 +21,17 @@ std::optional<int64_t> run_once(Engine& engine, const SweepTest& test, uint64_t 
 }
 
 }  // namespace
+
+std::vector<SweepTest> sweep_tests(const SweepOptions& options) {
+  std::vector<SweepTest> out;
+  for (const int64_t n : options.prompts) {
+    if (n > 0) out.push_back({n, 0});
+  }
+  for (const int64_t n : options.generated) {
+    if (n > 0) out.push_back({0, n});
+  }
+  return out;
+}
 
 std::string SweepTest::name() const {
   return num_prompt > 0 ? fmt::format("pp{}", num_prompt) : fmt::format("tg{}", num_generated);
@@ -58,7 +58,7 @@ void check_sweep(const SweepOptions& options) {
     fail(ErrorKind::kUsage, "-r",
          {.what = "out of range", .got = std::to_string(options.repetitions), .wanted = "1 or more", .hint = ""});
   }
-  if (list_tests(options).empty()) {
+  if (sweep_tests(options).empty()) {
     fail(ErrorKind::kUsage, "bench sweep",
          {.what = "nothing to measure", .got = "no -p and no -n above 0", .wanted = "one", .hint = "-p 512"});
   }
@@ -66,7 +66,7 @@ void check_sweep(const SweepOptions& options) {
 
 bool run_sweep(const SweepOptions& options, Engine& engine, const SweepEvents& events,
                const std::function<bool()>& keep_going) {
-  const std::vector<SweepTest> tests = list_tests(options);
+  const std::vector<SweepTest> tests = sweep_tests(options);
   for (const SweepTest& test : tests) {
     if (test.num_tokens() <= engine.max_model_len()) continue;
     fail(ErrorKind::kUsage, flag_of(test),
