@@ -34,7 +34,7 @@ struct EngineOptions {
   int ep = 1;                         // expert-parallel ranks; must divide the experts
   std::string eps_pipeline = "auto";  // "auto", "off", "all", "microbatch" or a number of stages
   std::string profile = {};           // what plans reckon with: a name or a file; empty: the best there is
-  int threads = 0;                    // per rank; 0: the usable cores divided by the ranks
+  int threads = 0;                    // per rank; 0: the usable cores divided by the ranks, at least 1
   int64_t max_num_batched_tokens = 2048;  // of one prefill step
   int64_t max_model_len = 0;              // context; 0: what the model was made for
   bool record_trace = false;

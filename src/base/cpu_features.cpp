@@ -6,9 +6,12 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <utility>
+
+#include "base/error.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -139,10 +142,55 @@ CpuFeatures detect() {
 #ifdef _SC_LEVEL2_CACHE_SIZE
   out.l2_bytes = static_cast<size_t>(std::max(sysconf(_SC_LEVEL2_CACHE_SIZE), 0L));
 #endif
-  return out;
+  const char* cap = std::getenv(kCpuIsaVariable);
+  return cap == nullptr ? out : cap_isa(out, cap);
 }
 
 }  // namespace
+
+std::string_view to_string(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::kPortable: return "portable";
+    case CpuIsa::kAvx2: return "avx2";
+    case CpuIsa::kAvx512: return "avx512";
+    case CpuIsa::kAvx512Bf16: return "avx512_bf16";
+    case CpuIsa::kAmx: break;
+  }
+  return "amx";
+}
+
+CpuIsa CpuFeatures::isa() const {
+  if (has_amx_bf16()) return CpuIsa::kAmx;
+  if (has_avx512_kernels()) return avx512_bf16 ? CpuIsa::kAvx512Bf16 : CpuIsa::kAvx512;
+  return has_avx2_kernels() ? CpuIsa::kAvx2 : CpuIsa::kPortable;
+}
+
+CpuFeatures cap_isa(CpuFeatures features, CpuIsa isa) {
+  if (isa < CpuIsa::kAmx) features.amx_tile = features.amx_bf16 = false;
+  if (isa < CpuIsa::kAvx512Bf16) features.avx512_bf16 = false;
+  if (isa < CpuIsa::kAvx512) features.avx512f = features.avx512bw = features.avx512vl = features.avx512dq = false;
+  if (isa < CpuIsa::kAvx2) features.avx2 = features.fma = features.f16c = false;
+  return features;
+}
+
+CpuFeatures cap_isa(const CpuFeatures& features, std::string_view name) {
+  if (name.empty()) return features;
+  std::string usable;
+  for (const CpuIsa isa : kAllCpuIsas) {
+    if (isa > features.isa()) {
+      if (name != to_string(isa)) continue;
+      fail(ErrorKind::kUsage, kCpuIsaVariable,
+           {.what = "this CPU does not have the instruction set",
+            .got = std::string(name),
+            .wanted = "one of " + usable,
+            .hint = ""});
+    }
+    if (name == to_string(isa)) return cap_isa(features, isa);
+    usable += (usable.empty() ? "" : ", ") + std::string(to_string(isa));
+  }
+  fail(ErrorKind::kUsage, kCpuIsaVariable,
+       {.what = "unknown instruction set", .got = std::string(name), .wanted = "one of " + usable, .hint = ""});
+}
 
 std::string CpuFeatures::isa_list() const {
   const std::pair<bool, const char*> all[] = {

@@ -2,11 +2,21 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
 
 namespace eps {
+
+// What the kernels are written for, from the least to the most: each level includes the ones before it.
+enum class CpuIsa : uint8_t { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmx };
+inline constexpr CpuIsa kAllCpuIsas[] = {CpuIsa::kPortable, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Bf16,
+                                         CpuIsa::kAmx};
+std::string_view to_string(CpuIsa isa);  // "portable", "avx2", "avx512", "avx512_bf16", "amx"
+
+// The environment variable that caps the level, for tests and comparisons: EPSMOE_CPU_ISA=avx2.
+inline constexpr const char* kCpuIsaVariable = "EPSMOE_CPU_ISA";
 
 // An instruction set counts as present only if the operating system saves its registers, too (xgetbv), and for AMX
 // only after the kernel granted this process its tile registers (arch_prctl).
@@ -30,12 +40,21 @@ struct CpuFeatures {
   bool has_avx512_kernels() const { return has_avx2_kernels() && avx512f && avx512bw && avx512vl && avx512dq; }
   bool has_amx_bf16() const { return amx_tile && amx_bf16 && avx512_bf16 && has_avx512_kernels(); }
 
+  // The highest level that these features allow.
+  CpuIsa isa() const;
   // "avx2 fma f16c": the instruction sets present, in the order above.
   std::string isa_list() const;
 };
 
-// The machine this process runs on.
-// Cost    the first call asks the CPU and reads /proc and /sys; later calls are free
+// `features` without the instruction sets beyond `isa`.
+CpuFeatures cap_isa(CpuFeatures features, CpuIsa isa);
+// The same for the text of kCpuIsaVariable; empty leaves the features as they are.
+// Errors  kUsage: not the name of a level, or of one that the features do not allow
+CpuFeatures cap_isa(const CpuFeatures& features, std::string_view name);
+
+// The machine this process runs on, with kCpuIsaVariable applied.
+// Errors  kUsage, as cap_isa, whenever the variable is wrong
+// Cost    the first call asks the CPU and reads the environment, /proc and /sys; later calls are free
 // Threads any
 const CpuFeatures& cpu_features();
 

@@ -1,5 +1,6 @@
 #include "base/thread_pool.h"
 
+#include <algorithm>
 #include <chrono>
 #include <system_error>
 
@@ -19,6 +20,7 @@ namespace {
 constexpr int64_t kSpinUs = 30;
 
 thread_local bool t_inside_body = false;
+thread_local ThreadPool* t_computing_in = nullptr;  // the pool that counts this thread as computing
 
 class InsideBody {
  public:
@@ -56,7 +58,7 @@ bool spin_until(int64_t spin_us, const Ready& ready) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads, StopToken stop) : stop_requested_(stop) {
+ThreadPool::ThreadPool(int num_threads, StopToken stop) : num_threads_(num_threads), stop_requested_(stop) {
   if (num_threads < 1)
     fail(ErrorKind::kUsage, "thread pool", {"number of threads", std::to_string(num_threads), "at least 1", ""});
   // With fewer cores than threads a spinning worker would take the core from one that works.
@@ -90,12 +92,35 @@ void ThreadPool::stop_workers() {
   workers_.clear();
 }
 
-void ThreadPool::run_share(Job& job) {
+void ThreadPool::end_computing() {
+  bool has_work = false;
+  {
+    // Taking the lock keeps the notice from falling between a worker's check and its sleep.
+    const std::lock_guard lock(mutex_);
+    num_computing_.fetch_sub(1, std::memory_order_relaxed);
+    has_work = !open_jobs_.empty();
+  }
+  if (has_work) wake_.notify_one();
+}
+
+// Gives up the calling worker's place when more threads compute than may. Several workers may ask at once: each place
+// too many is given up by one.
+bool ThreadPool::leave_if_crowded() {
+  int computing = num_computing_.load(std::memory_order_relaxed);
+  while (computing > num_threads_) {
+    if (num_computing_.compare_exchange_weak(computing, computing - 1, std::memory_order_relaxed)) return true;
+  }
+  return false;
+}
+
+// Returns whether the calling thread still counts as computing.
+bool ThreadPool::run_share(Job& job, bool is_worker) {
   const InsideBody inside;
   try {
     for (;;) {
+      if (is_worker && leave_if_crowded()) return false;
       const int64_t i = job.next.fetch_add(1, std::memory_order_relaxed);
-      if (i >= job.count) return;
+      if (i >= job.count) break;
       check_stop();
       (*job.body)(i);
     }
@@ -104,37 +129,43 @@ void ThreadPool::run_share(Job& job) {
     const std::lock_guard lock(mutex_);
     if (!job.error) job.error = std::current_exception();
   }
+  close(job);
+  return true;
 }
 
-bool ThreadPool::wait_for_job(uint64_t seen) {
-  const auto ready = [&] {
-    return stop_.load(std::memory_order_relaxed) || generation_.load(std::memory_order_acquire) != seen;
+// Nobody joins a closed job. Closing it again does nothing.
+void ThreadPool::close(Job& job) {
+  const std::lock_guard lock(mutex_);
+  if (std::erase(open_jobs_, &job) > 0) num_open_jobs_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+// Waits for a job that the calling worker may help with; null when the pool stops.
+ThreadPool::Job* ThreadPool::join_job() {
+  const auto ready = [this] {
+    return stop_.load(std::memory_order_relaxed) || (num_open_jobs_.load(std::memory_order_relaxed) > 0 && has_room());
   };
-  if (!spin_until(spin_us_, ready)) {
-    std::unique_lock lock(mutex_);
-    wake_.wait(lock, ready);
-  }
-  return !stop_.load(std::memory_order_relaxed);
+  // A worker without a place must not spin: another thread computes on its core.
+  if (has_room()) spin_until(spin_us_, [&] { return ready() || !has_room(); });
+  std::unique_lock lock(mutex_);
+  wake_.wait(lock, ready);
+  if (stop_.load(std::memory_order_relaxed)) return nullptr;
+  // Jobs are joined under the lock, and callers close theirs under the lock before they wait for those who joined: a
+  // worker that wakes late finds no job that has ended.
+  Job* job = *std::ranges::min_element(open_jobs_, {},
+                                       [](const Job* j) { return j->num_workers.load(std::memory_order_relaxed); });
+  job->num_workers.fetch_add(1, std::memory_order_relaxed);
+  begin_computing();
+  return job;
 }
 
 void ThreadPool::worker_loop() {
-  uint64_t seen = 0;
-  while (wait_for_job(seen)) {
-    Job* job = nullptr;
-    {
-      // A job is joined under the lock, and the caller takes it away under the lock before it waits for those who
-      // joined: a worker that wakes late finds none, never one that has ended.
+  while (Job* job = join_job()) {
+    const bool has_place = run_share(*job, true);
+    if (has_place) num_computing_.fetch_sub(1, std::memory_order_relaxed);
+    // The caller may end the job once nobody is inside: it is not touched afterwards.
+    if (job->num_workers.fetch_sub(1, std::memory_order_acq_rel) == 1) {
       const std::lock_guard lock(mutex_);
-      seen = generation_.load(std::memory_order_relaxed);
-      job = job_;
-      if (job == nullptr) continue;
-      num_joined_.fetch_add(1, std::memory_order_relaxed);
-    }
-    run_share(*job);
-    if (num_joined_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-      // Taking the lock keeps the notice from falling between the caller's check and its sleep.
-      const std::lock_guard lock(mutex_);
-      left_.notify_one();
+      left_.notify_all();
     }
   }
 }
@@ -149,26 +180,43 @@ void ThreadPool::parallel_for(int64_t count, const std::function<void(int64_t)>&
     }
     return;
   }
-  const std::lock_guard call_lock(call_mutex_);
-  Job job{&body, count, {}, {}};
+  const ComputingThread computing(this);
+  Job job{&body, count, {}, {}, {}};
   {
     const std::lock_guard lock(mutex_);
-    job_ = &job;
-    generation_.fetch_add(1, std::memory_order_release);
+    open_jobs_.push_back(&job);
+    num_open_jobs_.fetch_add(1, std::memory_order_relaxed);
   }
-  wake_.notify_all();
-  run_share(job);
-  {
-    const std::lock_guard lock(mutex_);
-    job_ = nullptr;
-  }
-  const auto all_left = [&] { return num_joined_.load(std::memory_order_acquire) == 0; };
+  if (has_room()) wake_.notify_all();
+  run_share(job, false);
+  const auto all_left = [&job] { return job.num_workers.load(std::memory_order_acquire) == 0; };
   if (!spin_until(spin_us_, all_left)) {
     std::unique_lock lock(mutex_);
     left_.wait(lock, all_left);
   }
   const std::lock_guard lock(mutex_);
   if (job.error) std::rethrow_exception(job.error);
+}
+
+ComputingThread::ComputingThread(ThreadPool* pool) : before_(t_computing_in) {
+  if (pool == nullptr || pool == before_) return;
+  pool_ = pool;
+  t_computing_in = pool;
+  pool->begin_computing();
+}
+
+ComputingThread::~ComputingThread() {
+  if (pool_ == nullptr) return;
+  t_computing_in = before_;
+  pool_->end_computing();
+}
+
+WaitingThread::WaitingThread() : pool_(t_computing_in) {
+  if (pool_ != nullptr) pool_->end_computing();
+}
+
+WaitingThread::~WaitingThread() {
+  if (pool_ != nullptr) pool_->begin_computing();
 }
 
 }  // namespace eps

@@ -1,4 +1,5 @@
-// A fixed set of threads for short parallel loops inside one rank; the caller is one of them.
+// A fixed set of threads for short parallel loops. The ranks of a process share one: what a waiting rank does not use,
+// the others do.
 #pragma once
 
 #include <atomic>
@@ -14,10 +15,15 @@
 
 namespace eps {
 
-// Loops are handed out index by index from an atomic counter, so uneven bodies balance themselves.
+// Loops are handed out index by index from an atomic counter, so uneven bodies balance themselves. Which thread runs an
+// index is left open: results must not depend on it.
 //
-// Threads  parallel_for may be called from several threads: the calls take turns. A call made inside a body (of this
-//          or any other pool) runs its loop inline, so nesting neither deadlocks nor oversubscribes.
+// At most num_threads() threads compute at once: those that a ComputingThread marks, those inside parallel_for, and as
+// many workers as that leaves room for. A worker leaves a loop between two indices when a marked thread comes back.
+//
+// Threads  parallel_for may be called from several threads: their loops run at once and share the workers. A call made
+//          inside a body (of this or any other pool) runs its loop inline, so nesting neither deadlocks nor
+//          oversubscribes.
 // Errors   the first exception that a body throws ends the loop early and is rethrown to the caller. kInterrupted when
 //          the pool's token asks to stop: it is polled before each index
 class ThreadPool {
@@ -28,7 +34,7 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
+  int num_threads() const { return num_threads_; }
 
   // For bodies whose calls take long.  Errors  kInterrupted
   void check_stop() const;
@@ -38,30 +44,65 @@ class ThreadPool {
   void parallel_for(int64_t count, const std::function<void(int64_t)>& body);
 
  private:
+  friend class ComputingThread;
+  friend class WaitingThread;
+
   struct Job {
     const std::function<void(int64_t)>* body;
     int64_t count;
     std::atomic<int64_t> next{0};
-    std::exception_ptr error;  // guarded by mutex_
+    std::atomic<int> num_workers{0};  // inside the job
+    std::exception_ptr error;         // guarded by mutex_
   };
 
   void worker_loop();
   void stop_workers();
-  void run_share(Job& job);
-  bool wait_for_job(uint64_t seen);
+  Job* join_job();
+  bool has_room() const { return num_computing_.load(std::memory_order_relaxed) < num_threads_; }
+  bool leave_if_crowded();
+  bool run_share(Job& job, bool is_worker);
+  void close(Job& job);
+  void begin_computing() { num_computing_.fetch_add(1, std::memory_order_relaxed); }
+  void end_computing();
 
-  StopToken stop_requested_;
+  const int num_threads_;
+  const StopToken stop_requested_;
   std::vector<std::thread> workers_;
   int64_t spin_us_ = 0;
-  std::mutex call_mutex_;  // one loop at a time
 
-  std::mutex mutex_;  // guards job_, stop_, error of a job, and joining a job
+  std::mutex mutex_;  // guards open_jobs_, stop_, the errors of jobs, and joining a job
   std::condition_variable wake_;
   std::condition_variable left_;
-  Job* job_ = nullptr;  // null when there is nothing to join
+  std::vector<Job*> open_jobs_;        // that have indices left
+  std::atomic<int> num_open_jobs_{0};  // what idle workers watch
+  std::atomic<int> num_computing_{0};  // threads that compute, workers included
   std::atomic<bool> stop_{false};
-  std::atomic<uint64_t> generation_{0};  // rises with each job: what idle workers watch
-  std::atomic<int> num_joined_{0};       // workers inside job_
+};
+
+// While it lives, the calling thread counts as one that computes, in and between its loops. Marks nest.
+class ComputingThread {
+ public:
+  explicit ComputingThread(ThreadPool* pool);  // null: marks nothing
+  ~ComputingThread();
+  ComputingThread(const ComputingThread&) = delete;
+  ComputingThread& operator=(const ComputingThread&) = delete;
+
+ private:
+  ThreadPool* before_;
+  ThreadPool* pool_ = nullptr;  // null: the thread was marked already
+};
+
+// While it lives, the calling thread waits for others and lends its place among the computing threads, if it has one,
+// to a worker. For every blocking wait that a rank's thread may come to.
+class WaitingThread {
+ public:
+  WaitingThread();
+  ~WaitingThread();
+  WaitingThread(const WaitingThread&) = delete;
+  WaitingThread& operator=(const WaitingThread&) = delete;
+
+ private:
+  ThreadPool* pool_;
 };
 
 }  // namespace eps

@@ -100,6 +100,7 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
 }
 
 int run_layer(const LayerBenchOptions& options, bool json) {
+  warn_of_too_many_threads(options.engine.device, options.engine.ep, options.engine.threads);
   const GracefulStop graceful;
   const LayerBenchResult result = run_layer_bench(
       options, [](std::string_view line) { print_error("{}\n", printable(line, 400)); }, keep_going);
@@ -152,6 +153,7 @@ void add_layer(CLI::App& bench, Chosen& chosen) {
 }
 
 int run_overlap(const OverlapBenchOptions& options, bool json) {
+  warn_of_too_many_threads(options.engine.device, options.engine.ep, options.engine.threads);
   const GracefulStop graceful;
   const OverlapBenchResult result = run_overlap_bench(
       options, [](std::string_view line) { print_error("{}\n", printable(line, 400)); }, keep_going);
@@ -195,6 +197,7 @@ void add_overlap(CLI::App& bench, Chosen& chosen) {
 }
 
 int run_gemm(const GemmBenchOptions& options, bool json) {
+  warn_of_too_many_threads(options.engine.device, 1, options.engine.threads);
   const GracefulStop graceful;
   const GemmBenchResult result = run_gemm_bench(
       options, [](std::string_view line) { print_error("{}\n", printable(line, 400)); }, keep_going);

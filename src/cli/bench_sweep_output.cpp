@@ -1,5 +1,6 @@
 #include "cli/bench_sweep_output.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -13,15 +14,6 @@
 namespace eps::cli {
 namespace {
 
-// Widths as llama-bench has them, where it has the column.
-const std::vector<TableColumn>& columns() {
-  static const std::vector<TableColumn> all = {
-      {"model", 30, false}, {"size", 10, true},    {"params", 10, true}, {"backend", 16, false}, {"threads", 7, true},
-      {"ep", 4, true},      {"pipeline", 8, true}, {"test", 15, true},   {"t/s", 20, true},
-  };
-  return all;
-}
-
 std::string scaled(double value, double step, const std::vector<const char*>& units) {
   size_t unit = 0;
   for (; value >= step && unit + 1 < units.size(); ++unit) value /= step;
@@ -29,6 +21,29 @@ std::string scaled(double value, double step, const std::vector<const char*>& un
 }
 
 std::string backend_of(const std::string& op_set) { return op_set.substr(0, op_set.find(',')); }
+
+// What every row says before its test and its rate.
+std::vector<std::string> model_cells(const SweepOptions& options, const SweepModel& model) {
+  return {model.name + (model.dummy_weights ? " (dummy weights)" : ""),
+          scaled(static_cast<double>(model.num_bytes), 1024, {"B", "KiB", "MiB", "GiB"}),
+          scaled(static_cast<double>(model.num_parameters), 1000, {"", "K", "M", "B"}),
+          backend_of(model.op_set),
+          std::to_string(model.threads),
+          std::to_string(options.engine.ep),
+          options.engine.eps_pipeline};
+}
+
+// As wide as what stands in them. Rates are only known row by row; their width is llama-bench's.
+std::vector<TableColumn> columns(const SweepOptions& options, const SweepModel& model) {
+  std::vector<TableColumn> all = {{"model", 0, false},   {"size", 0, true},    {"params", 0, true},
+                                  {"backend", 0, false}, {"threads", 0, true}, {"ep", 0, true},
+                                  {"pipeline", 0, true}, {"test", 0, true},    {"t/s", 20, true}};
+  const std::vector<std::string> cells = model_cells(options, model);
+  for (size_t i = 0; i < cells.size(); ++i) all[i].width = cell_width(cells[i]);
+  int& test_width = all[cells.size()].width;
+  for (const SweepTest& test : sweep_tests(options)) test_width = std::max(test_width, cell_width(test.name()));
+  return all;
+}
 
 // One object in llama-bench's words, where it has one for the thing.
 nlohmann::ordered_json to_json(const SweepOptions& options, const SweepModel& model, const SweepResult& r) {
@@ -85,7 +100,7 @@ SweepFormat parse_sweep_format(const std::string& text) {
 
 std::string SweepPrinter::header() const {
   switch (format_) {
-    case SweepFormat::kMarkdown: return markdown_header(columns());
+    case SweepFormat::kMarkdown: return markdown_header(columns(options_, model_));
     case SweepFormat::kJson: return "[";
     case SweepFormat::kJsonLines: return "";
     case SweepFormat::kCsv: break;
@@ -108,17 +123,10 @@ std::string SweepPrinter::row(const SweepResult& result) {
     case SweepFormat::kMarkdown: break;
   }
   const MeanDeviation rate = mean_deviation(result.tokens_per_second());
-  const std::vector<std::string> cells = {
-      model_.name + (model_.dummy_weights ? " (dummy weights)" : ""),
-      scaled(static_cast<double>(model_.num_bytes), 1024, {"B", "KiB", "MiB", "GiB"}),
-      scaled(static_cast<double>(model_.num_parameters), 1000, {"", "K", "M", "B"}),
-      backend_of(model_.op_set),
-      std::to_string(model_.threads),
-      std::to_string(options_.engine.ep),
-      options_.engine.eps_pipeline,
-      result.test.name(),
-      fmt::format("{:.2f} ± {:.2f}", rate.mean, rate.deviation)};
-  return markdown_row(columns(), cells);
+  std::vector<std::string> cells = model_cells(options_, model_);
+  cells.push_back(result.test.name());
+  cells.push_back(fmt::format("{:.2f} ± {:.2f}", rate.mean, rate.deviation));
+  return markdown_row(columns(options_, model_), cells);
 }
 
 std::string SweepPrinter::footer() const {

@@ -68,6 +68,7 @@ int run(bool json) {
                       {"cpu", cpu.brand},
                       {"cores", cpu.usable_cores},
                       {"isa", cpu.isa_list()},
+                      {"isa_level", to_string(cpu.isa())},
                       {"memory_gb", machine_memory_gb()},
                       {"l2_bytes", cpu.l2_bytes},
                       {"backends", list},
@@ -79,7 +80,9 @@ int run(bool json) {
   print_output("epsmoe {}\n", EPSMOE_VERSION);
   print_output("cpu       {}, {} usable core{}, {:.1f} GB memory\n", printable(cpu.brand), cpu.usable_cores,
                cpu.usable_cores == 1 ? "" : "s", machine_memory_gb());
-  print_output("isa       {}\n", cpu.isa_list().empty() ? "none that the kernels use" : cpu.isa_list());
+  print_output("isa       {} (kernels for {}; {} caps it)\n",
+               cpu.isa_list().empty() ? "none that the kernels use" : cpu.isa_list(), to_string(cpu.isa()),
+               kCpuIsaVariable);
   for (const auto& b : backends)
     print_output("{}  {:<10} {}\n", b.available ? "on " : "off", b.name, printable(b.detail, 400));
   for (const auto& [num_ranks, threads, chosen] : report_profiles()) {

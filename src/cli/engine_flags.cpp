@@ -1,6 +1,10 @@
 // The flags that every command which runs a model has.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <utility>
+
+#include "base/cpu_features.h"
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/console.h"
@@ -51,7 +55,10 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       .add_option("--emulate-link", options.emulate_link,
                   "Slow the ranks' transport down to a link, to see what it would cost: 1GB/s,20us")
       ->type_name("LINK");
-  group.add_option("--threads", options.threads, "Threads of each rank (0: usable cores / ranks)")
+  group
+      .add_option("--threads", options.threads,
+                  "Threads of each rank, its own included (0: usable cores / ranks, at least 1). A rank that waits "
+                  "lends its threads to the others, unless --emulate-link sets the ranks apart")
       ->check(whole_number_from(0))
       ->capture_default_str();
   group
@@ -74,7 +81,26 @@ void print_note(const LoadNote& note) {
   print_error("epsmoe: {}: {}\n", note.is_warning ? "warning" : "note", printable(note.text, 2000));
 }
 
+std::string too_many_threads(int num_ranks, int threads, int usable_cores) {
+  const int64_t total = int64_t{num_ranks} * std::max(threads, 1);
+  if (num_ranks < 1 || total <= usable_cores) return "";
+  return fmt::format("{} rank{} x {} thread{} on {} usable core{} will wait for each other; try {}", num_ranks,
+                     num_ranks == 1 ? "" : "s", std::max(threads, 1), threads <= 1 ? "" : "s", usable_cores,
+                     usable_cores == 1 ? "" : "s",
+                     num_ranks <= usable_cores ? fmt::format("--threads {}", usable_cores / num_ranks)
+                                               : fmt::format("--ep {}", usable_cores));
+}
+
+void warn_of_too_many_threads(const std::string& device, int num_ranks, int threads) {
+  static bool is_said = false;
+  if (device != "cpu") return;
+  const std::string warning = too_many_threads(num_ranks, threads, cpu_features().usable_cores);
+  if (warning.empty() || std::exchange(is_said, true)) return;
+  print_error("epsmoe: warning: {}\n", warning);
+}
+
 std::unique_ptr<Engine> open_engine(EngineOptions options) {
+  warn_of_too_many_threads(options.device, options.ep, options.threads);
   options.stop = stop_token();
   Progress progress("loading weights", "MB");
   options.on_load_progress = [&progress](uint64_t done, uint64_t total) { progress.update(done, total); };

@@ -51,6 +51,7 @@ int run(int argc, char** argv) {
   app.fallthrough(false);
   app.footer(
       "Flags can also be set as EPSMOE_<FLAG> (EPSMOE_EP=2) or in the --config file; the command line wins.\n"
+      "EPSMOE_CPU_ISA=portable|avx2|avx512|avx512_bf16|amx caps the instruction sets that CPU kernels use.\n"
       "Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted.\n"
       "`epsmoe COMMAND --help` explains a command.");
   eps::cli::Chosen chosen;

@@ -10,22 +10,29 @@ namespace {
 
 constexpr size_t kWhole = std::string::npos;  // cells hold names of others: they are escaped, but not cut
 
-int column_width(const TableColumn& column) { return std::max(column.width, static_cast<int>(column.title.size())); }
-
 std::string replace_all(const std::string& text, char what, const std::string& with) {
   std::string out;
   for (const char c : text) c == what ? out += with : out += c;
   return out;
 }
 
+std::string escaped(const std::string& cell) { return replace_all(printable(cell, kWhole), '|', "\\|"); }
+
+int column_width(const TableColumn& column) { return std::max(column.width, cell_width(column.title)); }
+
 }  // namespace
+
+int cell_width(const std::string& cell) {
+  // Every byte but the continuation bytes of UTF-8 begins a character.
+  return static_cast<int>(std::ranges::count_if(escaped(cell), [](char c) { return (c & 0xc0) != 0x80; }));
+}
 
 std::string markdown_row(std::span<const TableColumn> columns, std::span<const std::string> cells) {
   EPS_CHECK_EQ(columns.size(), cells.size());
   std::string out = "|";
   for (size_t i = 0; i < cells.size(); ++i) {
     const int width = column_width(columns[i]);
-    const std::string cell = replace_all(printable(cells[i], kWhole), '|', "\\|");
+    const std::string cell = escaped(cells[i]);
     out += columns[i].numeric ? fmt::format(" {:>{}} |", cell, width) : fmt::format(" {:<{}} |", cell, width);
   }
   return out + "\n";

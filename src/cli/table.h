@@ -12,6 +12,8 @@ struct TableColumn {
   bool numeric = false;  // aligned right
 };
 
+// Characters that a cell takes in Markdown, escapes included.
+int cell_width(const std::string& cell);
 // Title line and rule, each with its line end.
 std::string markdown_header(std::span<const TableColumn> columns);
 // Edge  | in a cell is escaped

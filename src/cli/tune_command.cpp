@@ -140,6 +140,7 @@ int run(const TuneFlags& flags) {
   }
   for (const int num_ranks : ranks) {
     const MachineTuning tuning = make_tuning(flags, num_ranks);
+    warn_of_too_many_threads(flags.device, num_ranks, tuning.threads);
     Progress progress(fmt::format("measuring {} rank{} x {} thread{}", num_ranks, num_ranks == 1 ? "" : "s",
                                   tuning.threads, tuning.threads == 1 ? "" : "s"),
                       "steps");
@@ -178,7 +179,9 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
                   "Ranks that work at the same time: a rank gets what is left when the others do, too")
       ->check(whole_number_from(1))
       ->default_str("1, and on the CPU 2: a profile of each");
-  command.add_option("--threads", flags->threads, "Threads of each rank (0: usable cores / ranks)")
+  command
+      .add_option("--threads", flags->threads,
+                  "Threads of each rank, its own included (0: usable cores / ranks, at least 1)")
       ->check(whole_number_from(0))
       ->capture_default_str();
   command.add_option(

@@ -78,7 +78,8 @@ class EngineImpl final : public Engine {
     }
     folder_.spec.max_positions = max_model_len_;  // the rope table need not reach further
     const int threads = options.threads > 0 ? options.threads : default_threads_per_rank(options.ep);
-    auto ops = make_op_sets(options.device, options.dtype, options.ep, threads, options.stop);
+    auto ops = make_op_sets(options.device, options.dtype, options.ep, threads, options.stop,
+                            rank_thread_use(options.emulate_link));
     check_local_pipeline(*ops.front(), group);
     group.weight_dtype = ops.front()->weight_dtype(stored_dtype(folder_));
     ChosenProfile profile = choose_profile({.requested = options.profile,

@@ -40,15 +40,19 @@ class OneDnnGemm final : public GemmBaseline {
 
 }  // namespace
 
+RankThreadUse rank_thread_use(const std::string& emulate_link) {
+  return emulate_link.empty() ? RankThreadUse::kShared : RankThreadUse::kSeparate;
+}
+
 std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, const std::string& dtype, int num_ranks,
-                                                 int threads_per_rank, StopToken stop) {
+                                                 int threads_per_rank, StopToken stop, RankThreadUse thread_use) {
   require_in_range("ep", num_ranks, kMaxRanks);
   require_in_range("threads", threads_per_rank, max_threads_per_rank());
   const std::optional<DType> wanted = parse_dtype(dtype);
   std::vector<std::unique_ptr<OpSet>> out;
   if (device == "cpu") {
-    const CpuEngineChoice choice = choose_cpu_engine(wanted);
-    for (int r = 0; r < num_ranks; ++r) out.push_back(make_cpu_ops(choice, threads_per_rank, stop));
+    return make_cpu_op_sets(choose_cpu_engine(wanted), num_ranks, threads_per_rank,
+                            thread_use == RankThreadUse::kShared, stop);
   } else if (device == "reference") {
     if (wanted == DType::kBF16) {
       fail(ErrorKind::kUsage, "dtype",

@@ -17,11 +17,19 @@ namespace eps {
 inline constexpr int kMaxRanks = 1024;
 int max_threads_per_rank();  // four times the usable CPUs, 1024 at most
 
+// Whether ranks lend each other the threads that they do not use. Not where ranks stand for machines of their own,
+// behind an emulated link, nor where a rank is measured by itself.
+enum class RankThreadUse : uint8_t { kShared, kSeparate };
+
+// Of ranks whose transport is slowed down to `emulate_link` (empty: not at all).
+RankThreadUse rank_thread_use(const std::string& emulate_link);
+
 // One op set per rank. `device`: "cpu", "cuda" or "reference"; `dtype`: "auto", "f32" or "bf16".
 // Ops on the host end with kInterrupted when `stop` asks for it.
 // Errors  kUsage: unknown device or dtype, or one that this machine cannot do (and why); too many ranks or threads
 std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, const std::string& dtype, int num_ranks,
-                                                 int threads_per_rank, StopToken stop = {});
+                                                 int threads_per_rank, StopToken stop = {},
+                                                 RankThreadUse thread_use = RankThreadUse::kShared);
 
 // Errors  kUsage: too many ranks; an emulated link for one
 // `emulate_link`: empty, or a link to slow the transport down to (comm/emulated_link.h).

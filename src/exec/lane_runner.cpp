@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/thread_pool.h"
 
 namespace eps {
 
@@ -18,6 +19,14 @@ void LaneRunner::join_threads() {
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
   stop_ = false;
+}
+
+// For other lanes, and lends the rank's place among the computing threads meanwhile.
+template <typename Ready>
+void LaneRunner::wait(std::unique_lock<std::mutex>& lock, const Ready& ready) {
+  if (ready()) return;
+  const WaitingThread waiting;
+  changed_.wait(lock, ready);
 }
 
 void LaneRunner::run(const Plan& plan, const std::function<void(int)>& run_op,
@@ -45,7 +54,7 @@ void LaneRunner::run(const Plan& plan, const std::function<void(int)>& run_op,
   changed_.notify_all();
   run_lane(run, Lane::kCompute);
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return lanes_busy_ == 0; });
+  wait(lock, [this] { return lanes_busy_ == 0; });
   current_ = nullptr;
   if (error_) std::rethrow_exception(error_);
 }
@@ -79,7 +88,7 @@ void LaneRunner::run_lane(const Run& run, Lane lane) {
 // False when another lane failed: what this op waits for may never come.
 bool LaneRunner::wait_for(const std::vector<int>& deps) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] {
+  wait(lock, [&] {
     if (error_) return true;
     for (const int d : deps) {
       if (!done_[static_cast<size_t>(d)]) return false;

@@ -39,6 +39,8 @@ class LaneRunner {
   };
 
   void run_lane(const Run& run, Lane lane);
+  template <typename Ready>
+  void wait(std::unique_lock<std::mutex>& lock, const Ready& ready);
   bool wait_for(const std::vector<int>& deps);
   void timed(const Run& run, size_t i);
   void lane_thread(Lane lane, uint64_t seen);

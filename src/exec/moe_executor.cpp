@@ -39,6 +39,7 @@ void exchange_rows(Communicator& comm, Channel channel, const std::vector<std::v
 
 void MoeExecutor::run(const Plan& plan, const ExpertPlacement& placement, std::span<const Routing> routing,
                       const MoeWeights& weights, TensorView x, MutableTensorView out) {
+  const ComputingThread computing(ops_.thread_pool());
   try {
     EPS_CHECK(plan.strategy == Strategy::kDpEp, "{} plans cannot be run yet, only planned", to_string(plan.strategy));
     lay_out(plan, placement, routing, weights, x, out);

@@ -188,7 +188,8 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
 
   LayerBenchResult result;
   result.threads = engine.threads > 0 ? engine.threads : default_threads_per_rank(engine.ep);
-  auto ops = make_op_sets(engine.device, engine.dtype, engine.ep, result.threads);
+  auto ops =
+      make_op_sets(engine.device, engine.dtype, engine.ep, result.threads, {}, rank_thread_use(engine.emulate_link));
   const DType compute = ops.front()->compute_dtype();
   result.op_set = ops.front()->description();
   result.isa = isa_of(result.op_set);

@@ -117,7 +117,8 @@ MachineProfile measure_machine(const MachineTuning& tuning, const ProgressCallba
         ErrorKind::kUsage, "--device",
         {.what = "the reference op set is slow on purpose", .got = tuning.device, .wanted = "cpu or cuda", .hint = ""});
   }
-  const auto ops = make_op_sets(tuning.device, tuning.dtype, tuning.num_ranks, tuning.threads);
+  const auto ops =
+      make_op_sets(tuning.device, tuning.dtype, tuning.num_ranks, tuning.threads, {}, RankThreadUse::kSeparate);
   TuneOptions options = make_options(tuning, *ops.front());
   options.on_step = [&progress](std::string_view, int done, int total) { progress(done, total); };
   options.keep_going = keep_going;

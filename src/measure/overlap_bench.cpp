@@ -41,7 +41,8 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
   OverlapBenchResult result;
   result.model = source.name;
   result.threads = engine.threads > 0 ? engine.threads : default_threads_per_rank(engine.ep);
-  auto ops = make_op_sets(engine.device, engine.dtype, engine.ep, result.threads);
+  auto ops =
+      make_op_sets(engine.device, engine.dtype, engine.ep, result.threads, {}, rank_thread_use(engine.emulate_link));
   result.op_set = ops.front()->description();
   const MoeShape shape = moe_shape(source.spec, source.stored, ops.front()->compute_dtype());
   const auto routing = draw_routing(source, engine.ep, options.tokens, skew, options.seed);

@@ -11,7 +11,18 @@
 namespace eps {
 namespace {
 
-std::vector<SweepTest> list_tests(const SweepOptions& options) {
+const char* flag_of(const SweepTest& test) { return test.num_prompt > 0 ? "-p" : "-n"; }
+
+// Nothing when it was stopped.
+std::optional<int64_t> run_once(Engine& engine, const SweepTest& test, uint64_t seed) {
+  const Engine::StepTimes times = engine.time_steps(test.num_prompt, test.num_generated, seed, test.depth);
+  if (!times.complete) return std::nullopt;
+  return std::llround((times.prefill_seconds + times.decode_seconds) * 1e9);
+}
+
+}  // namespace
+
+std::vector<SweepTest> sweep_tests(const SweepOptions& options) {
   std::vector<SweepTest> out;
   for (const int64_t depth : options.depths) {
     for (const int64_t n : options.prompts) {
@@ -23,17 +34,6 @@ std::vector<SweepTest> list_tests(const SweepOptions& options) {
   }
   return out;
 }
-
-const char* flag_of(const SweepTest& test) { return test.num_prompt > 0 ? "-p" : "-n"; }
-
-// Nothing when it was stopped.
-std::optional<int64_t> run_once(Engine& engine, const SweepTest& test, uint64_t seed) {
-  const Engine::StepTimes times = engine.time_steps(test.num_prompt, test.num_generated, seed, test.depth);
-  if (!times.complete) return std::nullopt;
-  return std::llround((times.prefill_seconds + times.decode_seconds) * 1e9);
-}
-
-}  // namespace
 
 std::string SweepTest::name() const {
   const std::string work = num_prompt > 0 ? fmt::format("pp{}", num_prompt) : fmt::format("tg{}", num_generated);
@@ -62,7 +62,7 @@ void check_sweep(const SweepOptions& options) {
     fail(ErrorKind::kUsage, "-r",
          {.what = "out of range", .got = std::to_string(options.repetitions), .wanted = "1 or more", .hint = ""});
   }
-  if (list_tests(options).empty()) {
+  if (sweep_tests(options).empty()) {
     fail(ErrorKind::kUsage, "bench sweep",
          {.what = "nothing to measure", .got = "no -p and no -n above 0", .wanted = "one", .hint = "-p 512"});
   }
@@ -70,7 +70,7 @@ void check_sweep(const SweepOptions& options) {
 
 bool run_sweep(const SweepOptions& options, Engine& engine, const SweepEvents& events,
                const std::function<bool()>& keep_going) {
-  const std::vector<SweepTest> tests = list_tests(options);
+  const std::vector<SweepTest> tests = sweep_tests(options);
   for (const SweepTest& test : tests) {
     if (test.depth + test.num_tokens() <= engine.max_model_len()) continue;
     const bool is_deep = test.depth >= engine.max_model_len();

@@ -27,6 +27,9 @@ struct SweepTest {
   int64_t num_tokens() const { return num_prompt + num_generated; }
 };
 
+// The tests that the options ask for, in the order in which they run.
+std::vector<SweepTest> sweep_tests(const SweepOptions& options);
+
 struct SweepResult {
   SweepTest test;
   std::string test_time;  // when it began, UTC

@@ -54,6 +54,7 @@ void Decoder::traced(int layer, const char* name, const std::function<void()>& b
 }
 
 std::vector<int32_t> Decoder::forward(std::span<const SequenceChunk> chunks, const LogitSink& sink) {
+  const ComputingThread computing(ops_.thread_pool());
   begin_step(chunks);
   std::vector<int32_t> tokens(chunks.size(), kNoToken);
   const std::vector<LogitRow> rows = logit_rows(chunks);

@@ -1,106 +1,156 @@
 #include "model/model.h"
 
-#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <mutex>
 
 #include "tensor/widen.h"
 
 namespace eps {
 namespace {
 
+// Collects what has to be loaded, then loads it with all threads of the op set: reading and packing a weight keep one
+// thread busy, so several weights are in work at once.
 class Loader {
  public:
   Loader(const ModelSpec& spec, const Family& family, WeightSource& source, const OpSet& ops,
          const LoadProgress& progress)
       : spec_(spec), family_(family), source_(source), ops_(ops), progress_(progress) {}
 
-  Norm norm(const std::string& name, int64_t width) {
-    Norm out{Buffer(ops_.memory()), width};
-    const TensorView stored = weight(name, {width});
-    std::vector<float> values(static_cast<size_t>(width));
-    widen_to_f32(stored, values.data());
-    ops_.upload(values.data(), out.memory.view(DType::kF32, {width}));
-    taken({name}, stored.num_bytes());
-    return out;
+  // Each of these notes what load() then writes to its output, which has to stay where it is until then.
+
+  void norm(const std::string& name, int64_t width, Norm& out) {
+    jobs_.push_back([this, name, width, &out] {
+      out = {Buffer(ops_.memory()), width};
+      const TensorView stored = weight(name, {width});
+      std::vector<float> values(static_cast<size_t>(width));
+      widen_to_f32(stored, values.data());
+      ops_.upload(values.data(), out.memory.view(DType::kF32, {width}));
+      taken({name}, stored.num_bytes());
+    });
   }
 
   // The named [N_i, k] matrices stacked along N.
-  LinearPtr matrix(const std::vector<std::pair<std::string, int64_t>>& parts, int64_t k,
-                   Precision precision = Precision::kCompute, WeightPool* pool = nullptr) {
-    std::vector<TensorView> views;
-    std::vector<std::string> names;
-    uint64_t bytes = 0;
-    for (const auto& [name, n] : parts) {
-      views.push_back(weight(name, {n, k}));
-      names.push_back(name);
-      bytes += views.back().num_bytes();
-    }
-    LinearPtr out = ops_.pack_linear(views, precision, pool);
-    taken(names, bytes);
-    return out;
+  void matrix(std::vector<std::pair<std::string, int64_t>> parts, int64_t k, LinearPtr& out,
+              Precision precision = Precision::kCompute, WeightPool* pool = nullptr) {
+    jobs_.push_back([this, parts = std::move(parts), k, precision, pool, &out] {
+      std::vector<TensorView> views;
+      std::vector<std::string> names;
+      uint64_t bytes = 0;
+      for (const auto& [name, n] : parts) {
+        views.push_back(weight(name, {n, k}));
+        names.push_back(name);
+        bytes += views.back().num_bytes();
+      }
+      out = ops_.pack_linear(views, precision, pool);
+      taken(names, bytes);
+    });
   }
 
-  Linear linear(const std::string& name, int64_t n, int64_t k, const std::string& bias_name, bool has_bias) {
-    Linear out;
-    out.weight = matrix({{name, n}}, k);
-    if (has_bias) out.bias = norm(bias_name, n);
-    return out;
+  void linear(const std::string& name, int64_t n, int64_t k, const std::string& bias_name, bool has_bias, Linear& out) {
+    matrix({{name, n}}, k, out.weight);
+    if (has_bias) norm(bias_name, n, out.bias);
   }
 
-  MlpWeights mlp(const MlpNames& names, int64_t inner, WeightPool* gate_up_pool = nullptr,
-                 WeightPool* down_pool = nullptr) {
-    return {matrix({{names.gate, inner}, {names.up, inner}}, spec_.hidden, Precision::kCompute, gate_up_pool),
-            matrix({{names.down, spec_.hidden}}, inner, Precision::kCompute, down_pool)};
+  void mlp(const MlpNames& names, int64_t inner, MlpWeights& out, WeightPool* gate_up_pool = nullptr,
+           WeightPool* down_pool = nullptr) {
+    matrix({{names.gate, inner}, {names.up, inner}}, spec_.hidden, out.gate_up, Precision::kCompute, gate_up_pool);
+    matrix({{names.down, spec_.hidden}}, inner, out.down, Precision::kCompute, down_pool);
   }
 
-  AttentionWeights attention(const LayerNames& n) {
+  void attention(const LayerNames& n, AttentionWeights& out) {
     const AttentionSpec& a = spec_.attention;
     const int64_t q_out = int64_t{a.mla.num_heads} * a.mla.q_dim();
-    AttentionWeights out;
     if (a.q_lora_rank == 0) {
-      out.q = linear(n.q, q_out, spec_.hidden, {}, false);
+      linear(n.q, q_out, spec_.hidden, {}, false, out.q);
     } else {
-      out.q_a = linear(n.q_a, a.q_lora_rank, spec_.hidden, n.q_a_bias, a.bias);
-      out.q_a_norm = norm(n.q_a_norm, a.q_lora_rank);
-      out.q = linear(n.q_b, q_out, a.q_lora_rank, {}, false);
+      linear(n.q_a, a.q_lora_rank, spec_.hidden, n.q_a_bias, a.bias, out.q_a);
+      norm(n.q_a_norm, a.q_lora_rank, out.q_a_norm);
+      linear(n.q_b, q_out, a.q_lora_rank, {}, false, out.q);
     }
-    out.kv_a = linear(n.kv_a, a.mla.kv_lora_rank + a.mla.rope_dim, spec_.hidden, n.kv_a_bias, a.bias);
-    out.kv_a_norm = norm(n.kv_a_norm, a.mla.kv_lora_rank);
-    const TensorView kv_b =
-        weight(n.kv_b, {int64_t{a.mla.num_heads} * (a.mla.nope_dim + a.mla.v_dim), a.mla.kv_lora_rank});
-    out.kv_b = ops_.pack_mla(kv_b, a.mla);
-    taken({n.kv_b}, kv_b.num_bytes());
-    out.o = linear(n.o, spec_.hidden, int64_t{a.mla.num_heads} * a.mla.v_dim, n.o_bias, a.bias);
-    return out;
+    linear(n.kv_a, a.mla.kv_lora_rank + a.mla.rope_dim, spec_.hidden, n.kv_a_bias, a.bias, out.kv_a);
+    norm(n.kv_a_norm, a.mla.kv_lora_rank, out.kv_a_norm);
+    jobs_.push_back([this, name = n.kv_b, &a, &out] {
+      const TensorView kv_b =
+          weight(name, {int64_t{a.mla.num_heads} * (a.mla.nope_dim + a.mla.v_dim), a.mla.kv_lora_rank});
+      out.kv_b = ops_.pack_mla(kv_b, a.mla);
+      taken({name}, kv_b.num_bytes());
+    });
+    linear(n.o, spec_.hidden, int64_t{a.mla.num_heads} * a.mla.v_dim, n.o_bias, a.bias, out.o);
   }
 
   void moe(int layer, LayerWeights& out) {
     const LayerNames n = family_.layer_names(layer);
-    out.router = matrix({{n.router, spec_.moe.gate.num_experts}}, spec_.hidden, Precision::kF32);
     const int num_experts = spec_.moe.gate.num_experts;
+    matrix({{n.router, num_experts}}, spec_.hidden, out.router, Precision::kF32);
     out.gate_up_pool = ops_.make_weight_pool(num_experts, 2 * spec_.moe.inner, spec_.hidden);
     out.down_pool = ops_.make_weight_pool(num_experts, spec_.hidden, spec_.moe.inner);
+    out.experts.resize(static_cast<size_t>(num_experts));
     for (int e = 0; e < num_experts; ++e) {
-      out.experts.push_back(
-          mlp(family_.expert_names(layer, e), spec_.moe.inner, out.gate_up_pool.get(), out.down_pool.get()));
+      mlp(family_.expert_names(layer, e), spec_.moe.inner, out.experts[static_cast<size_t>(e)], out.gate_up_pool.get(),
+          out.down_pool.get());
     }
-    if (spec_.moe.shared_inner > 0) out.shared = mlp(n.shared, spec_.moe.shared_inner);
+    if (spec_.moe.shared_inner > 0) mlp(n.shared, spec_.moe.shared_inner, out.shared);
   }
 
-  LayerWeights layer(int index) {
+  void layer(int index, LayerWeights& out) {
     const LayerNames n = family_.layer_names(index);
     const LayerSpec& shape = spec_.layers[static_cast<size_t>(index)];
-    LayerWeights out;
-    out.input_norm = norm(n.input_norm, spec_.hidden);
-    out.attention = attention(n);
-    out.post_attention_norm = norm(n.post_attention_norm, spec_.hidden);
+    norm(n.input_norm, spec_.hidden, out.input_norm);
+    attention(n, out.attention);
+    norm(n.post_attention_norm, spec_.hidden, out.post_attention_norm);
     if (shape.is_moe()) {
       moe(index, out);
     } else {
-      out.dense = mlp(n.dense, shape.dense_inner);
+      mlp(n.dense, shape.dense_inner, out.dense);
     }
-    return out;
   }
 
+  // As stored: the view is good for as long as the source, or `memory`, lives. `tied_head`, if any, is packed from it.
+  void embedding(const std::string& name, Buffer& memory, TensorView& out, LinearPtr* tied_head) {
+    jobs_.push_back([this, name, tied_head, &memory, &out] {
+      const TensorView stored = weight(name, {spec_.vocab_size, spec_.hidden});
+      if (tied_head != nullptr) *tied_head = ops_.pack_linear(std::span(&stored, 1), Precision::kCompute);
+      memory = Buffer(ops_.memory());
+      out = ops_.place(stored, memory);
+      // On the host the embedding stays where the source has it.
+      if (out.data() == stored.data()) {
+        count(stored.num_bytes());
+      } else {
+        taken({name}, stored.num_bytes());
+      }
+    });
+  }
+
+  // Loads what was noted. Of several weights that cannot be loaded, the first in order is the one reported, whatever
+  // the number of threads.
+  void load() {
+    std::mutex mutex;
+    std::atomic<size_t> first_failed{jobs_.size()};
+    std::exception_ptr error;
+    const auto run = [&](int64_t index) {
+      const auto i = static_cast<size_t>(index);
+      if (i > first_failed.load(std::memory_order_relaxed)) return;
+      try {
+        jobs_[i]();
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        if (i > first_failed.load(std::memory_order_relaxed)) return;
+        first_failed.store(i, std::memory_order_relaxed);
+        error = std::current_exception();
+      }
+    };
+    ThreadPool* threads = ops_.thread_pool();
+    if (threads != nullptr && threads->num_threads() > 1) {
+      threads->parallel_for(std::ssize(jobs_), run);
+    } else {
+      for (int64_t i = 0; i < std::ssize(jobs_); ++i) run(i);
+    }
+    if (error) std::rethrow_exception(error);
+    jobs_.clear();
+  }
+
+ private:
   TensorView weight(const std::string& name, const Shape& shape) {
     const TensorView view = source_.get(name, shape);
     const DType d = view.dtype();
@@ -114,11 +164,11 @@ class Loader {
   }
 
   void count(uint64_t bytes) {
+    const std::lock_guard lock(mutex_);
     done_bytes_ += bytes;
     if (progress_) progress_(done_bytes_);
   }
 
- private:
   [[noreturn]] static void refuse_dtype(const std::string& name, DType dtype) {
     fail(
         ErrorKind::kInput, name,
@@ -130,6 +180,8 @@ class Loader {
   WeightSource& source_;
   const OpSet& ops_;
   const LoadProgress& progress_;
+  std::vector<std::function<void()>> jobs_;
+  std::mutex mutex_;  // one call of progress_ at a time
   uint64_t done_bytes_ = 0;
 };
 
@@ -142,19 +194,14 @@ std::unique_ptr<Model> Model::load(const ModelSpec& spec, const Family& family, 
   model->source_ = std::move(source);
   Loader loader(spec, family, *model->source_, ops, progress);
   const GlobalNames names = family.global_names();
-  const TensorView embedding = loader.weight(names.embedding, {spec.vocab_size, spec.hidden});
-  model->lm_head_ = spec.tie_embeddings ? ops.pack_linear(std::span(&embedding, 1), Precision::kCompute)
-                                        : loader.matrix({{names.lm_head, spec.vocab_size}}, spec.hidden);
-  model->embedding_memory_ = Buffer(ops.memory());
-  model->embedding_ = ops.place(embedding, model->embedding_memory_);
-  // On the host the embedding stays where it was read to.
-  if (model->embedding_.data() == embedding.data()) {
-    loader.count(embedding.num_bytes());
-  } else {
-    loader.taken({names.embedding}, embedding.num_bytes());
-  }
-  for (int i = 0; i < spec.num_layers(); ++i) model->layers_.push_back(loader.layer(i));
-  model->final_norm_ = loader.norm(names.final_norm, spec.hidden);
+  // The largest first, so that no thread is left alone with one at the end.
+  if (!spec.tie_embeddings) loader.matrix({{names.lm_head, spec.vocab_size}}, spec.hidden, model->lm_head_);
+  loader.embedding(names.embedding, model->embedding_memory_, model->embedding_,
+                   spec.tie_embeddings ? &model->lm_head_ : nullptr);
+  model->layers_.resize(static_cast<size_t>(spec.num_layers()));
+  for (int i = 0; i < spec.num_layers(); ++i) loader.layer(i, model->layers_[static_cast<size_t>(i)]);
+  loader.norm(names.final_norm, spec.hidden, model->final_norm_);
+  loader.load();
   model->source_->end_loading();
   model->rope_table_ = make_rope_table(spec.attention.rope, spec.max_positions);
   model->rope_cos_ = Buffer(ops.memory());
@@ -181,7 +228,9 @@ LayerWeights load_moe_layer(const ModelSpec& spec, const Family& family, WeightS
                             int layer) {
   LayerWeights out;
   const LoadProgress no_progress;
-  Loader(spec, family, source, ops, no_progress).moe(layer, out);
+  Loader loader(spec, family, source, ops, no_progress);
+  loader.moe(layer, out);
+  loader.load();
   return out;
 }
 

@@ -53,7 +53,8 @@ struct LayerWeights {
   MlpWeights shared;                                    // null members: none
 };
 
-// Called with the bytes taken from the source so far, after each weight; what it throws ends the loading.
+// Called with the bytes taken from the source so far: once a weight, one call at a time, from any thread. What it
+// throws ends the loading.
 using LoadProgress = std::function<void(uint64_t)>;
 
 class Model {

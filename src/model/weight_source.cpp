@@ -120,11 +120,14 @@ class DummySource final : public WeightSource {
   bool has(const std::string&) const override { return true; }
 
   TensorView get(const std::string& name, const Shape& shape) override {
-    const std::lock_guard lock(mutex_);
     const int64_t count = shape.numel();
-    Buffer& buffer = buffers_[name];
-    if (buffer.capacity() == 0) buffer = spares_.take(std::max<size_t>(1, static_cast<size_t>(count) * sizeof(bf16)));
-    const MutableTensorView view = buffer.view(DType::kBF16, shape);
+    MutableTensorView view;
+    {
+      const std::lock_guard lock(mutex_);
+      Buffer& buffer = buffers_[name];
+      if (buffer.capacity() == 0) buffer = spares_.take(std::max<size_t>(1, static_cast<size_t>(count) * sizeof(bf16)));
+      view = buffer.view(DType::kBF16, shape);
+    }
     bf16* out = view.as<bf16>();
     if (shape.rank() == 1) {  // a norm
       std::fill_n(out, count, to_bf16(1.0F));
@@ -165,7 +168,7 @@ class DummySource final : public WeightSource {
   }
 
   BellTable bell_;
-  std::mutex mutex_;  // held while a weight is made, by all threads of the pool
+  std::mutex mutex_;  // of the buffers; weights are filled outside it, several at once
   std::map<std::string, Buffer> buffers_;
   SpareBuffers spares_;
   ThreadPool pool_;

@@ -14,6 +14,7 @@
 #include <span>
 #include <string>
 
+#include "base/thread_pool.h"
 #include "ops/op_params.h"
 #include "ops/step.h"
 #include "tensor/tensor.h"
@@ -81,6 +82,9 @@ class OpSet {
   virtual void bind_thread() const {}
   // GEMMs use at most so many SMs from now on; 0: all. Nothing where there are none.
   virtual void limit_sms(int /*num_sms*/) {}
+  // That its loops run on, perhaps together with those of other ranks; null: it has none. Whoever calls ops in turn
+  // with other work marks itself as a ComputingThread, so that its place is not taken in between.
+  virtual ThreadPool* thread_pool() const { return nullptr; }
   virtual DType weight_dtype(DType stored) const { return stored; }  // that weights stored so are packed in
 
   // --- memory ---

@@ -3,7 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <string>
 #include <thread>
+
+#include "base/error.h"
 
 namespace eps {
 namespace {
@@ -36,6 +40,9 @@ TEST(CpuFeatures, DescribesThisMachineOnce) {
 #if defined(__x86_64__)
 TEST(CpuFeatures, AgreesWithTheCompilersDetection) {
   const CpuFeatures& cpu = cpu_features();
+  if (const char* cap = std::getenv(kCpuIsaVariable); cap != nullptr && *cap != '\0') {
+    GTEST_SKIP() << kCpuIsaVariable << " caps what is left of the CPU";
+  }
   EXPECT_EQ(cpu.avx2, __builtin_cpu_supports("avx2") != 0);
   EXPECT_EQ(cpu.fma, __builtin_cpu_supports("fma") != 0);
   EXPECT_EQ(cpu.avx512f, __builtin_cpu_supports("avx512f") != 0);
@@ -66,6 +73,48 @@ TEST(CpuFeatures, KernelsNeedEveryInstructionSetTheyUse) {
   EXPECT_FALSE(cpu.has_amx_bf16());
   cpu.avx512_bf16 = true;
   EXPECT_TRUE(cpu.has_amx_bf16());
+}
+
+CpuFeatures everything() {
+  CpuFeatures cpu;
+  cpu.avx2 = cpu.fma = cpu.f16c = true;
+  cpu.avx512f = cpu.avx512bw = cpu.avx512vl = cpu.avx512dq = true;
+  cpu.avx512_bf16 = cpu.amx_tile = cpu.amx_bf16 = true;
+  return cpu;
+}
+
+TEST(CapIsa, LeavesTheLevelAskedForAndNothingBeyond) {
+  EXPECT_EQ(CpuFeatures{}.isa(), CpuIsa::kPortable);
+  EXPECT_EQ(everything().isa(), CpuIsa::kAmx);
+  for (const CpuIsa isa : kAllCpuIsas) {
+    const CpuFeatures capped = cap_isa(everything(), isa);
+    EXPECT_EQ(capped.isa(), isa) << to_string(isa);
+    EXPECT_EQ(cap_isa(everything(), to_string(isa)).isa_list(), capped.isa_list());
+    EXPECT_EQ(cap_isa(capped, CpuIsa::kAmx).isa(), isa) << "a cap adds nothing";
+  }
+  EXPECT_EQ(cap_isa(everything(), CpuIsa::kPortable).isa_list(), "");
+  EXPECT_EQ(cap_isa(everything(), CpuIsa::kAvx2).isa_list(), "avx2 fma f16c");
+  EXPECT_EQ(cap_isa(everything(), "").isa(), CpuIsa::kAmx);
+}
+
+std::string cap_error(const CpuFeatures& features, std::string_view name) {
+  try {
+    cap_isa(features, name);
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kUsage);
+    return e.what();
+  }
+  return "no error";
+}
+
+TEST(CapIsa, RefusesNonsenseAndWhatTheCpuDoesNotHave) {
+  const CpuFeatures avx2 = cap_isa(everything(), CpuIsa::kAvx2);
+  EXPECT_EQ(cap_error(avx2, "avx512"),
+            "EPSMOE_CPU_ISA: this CPU does not have the instruction set: got avx512, wanted one of portable, avx2");
+  EXPECT_EQ(cap_error(avx2, "sse9"), "EPSMOE_CPU_ISA: unknown instruction set: got sse9, wanted one of portable, avx2");
+  EXPECT_NE(cap_error(everything(), "AVX2"), "no error");
+  EXPECT_NE(cap_error(everything(), "avx2 "), "no error");
+  EXPECT_NE(cap_error(CpuFeatures{}, "amx"), "no error");
 }
 
 }  // namespace

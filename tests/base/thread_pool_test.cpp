@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <mutex>
 #include <stdexcept>
 #include <thread>
@@ -105,7 +106,7 @@ TEST_P(ThreadPoolOf, NestedLoopsRunInlineOnTheSameThread) {
   EXPECT_EQ(calls.load(), 80);
 }
 
-TEST_P(ThreadPoolOf, CallersFromSeveralThreadsTakeTurns) {
+TEST_P(ThreadPoolOf, LoopsOfSeveralThreadsRunAtOnce) {
   ThreadPool pool(GetParam());
   std::atomic<int64_t> sum{0};
   std::vector<std::thread> callers;
@@ -133,6 +134,146 @@ TEST(ThreadPool, WorkersReallyRunInParallel) {
     }
   });
   EXPECT_FALSE(late.load());
+}
+
+// Waits until `ready`, for at most half a minute; returns whether it is.
+bool eventually(const std::function<bool()>& ready) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (!ready()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
+// A loop of two bodies that both must be inside at once to end; returns whether they were.
+bool has_two_threads(ThreadPool& pool, std::chrono::milliseconds patience) {
+  std::atomic<int> arrived{0};
+  std::atomic<bool> late{false};
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  pool.parallel_for(2, [&](int64_t) {
+    ++arrived;
+    while (arrived.load() < 2 && !late.load()) {
+      if (std::chrono::steady_clock::now() > deadline) late = true;
+      std::this_thread::yield();
+    }
+  });
+  return !late.load();
+}
+
+// Two ranks of one thread: a rank has the worker's help while the other waits, and not while the other computes.
+TEST(SharedPool, AWaitingThreadLendsItsPlace) {
+  ThreadPool pool(2);
+  std::atomic<int> state{0};  // 1: computes, 2: told to wait, 3: waits, 4: told to end
+  std::thread other([&] {
+    const ComputingThread computing(&pool);
+    state = 1;
+    EXPECT_TRUE(eventually([&] { return state == 2; }));
+    {
+      const WaitingThread waiting;
+      state = 3;
+      EXPECT_TRUE(eventually([&] { return state == 4; }));
+    }
+    state = 5;
+    EXPECT_TRUE(eventually([&] { return state == 6; }));
+  });
+  EXPECT_TRUE(eventually([&] { return state == 1; }));
+  EXPECT_FALSE(has_two_threads(pool, std::chrono::milliseconds(100))) << "both places are taken";
+  state = 2;
+  EXPECT_TRUE(eventually([&] { return state == 3; }));
+  EXPECT_TRUE(has_two_threads(pool, std::chrono::seconds(30))) << "the other thread waits";
+  state = 4;
+  EXPECT_TRUE(eventually([&] { return state == 5; }));
+  EXPECT_FALSE(has_two_threads(pool, std::chrono::milliseconds(100))) << "the other thread is back";
+  state = 6;
+  other.join();
+  EXPECT_TRUE(has_two_threads(pool, std::chrono::seconds(30))) << "the other thread has ended";
+}
+
+// The worker is inside a loop when the other thread comes back: it leaves at the next index.
+TEST(SharedPool, AWorkerLeavesWhenItsPlaceIsWantedBack) {
+  ThreadPool pool(2);
+  const auto caller = std::this_thread::get_id();
+  std::atomic<bool> is_helped{false};
+  std::atomic<bool> is_back{false};
+  std::thread other([&] {
+    EXPECT_TRUE(eventually([&] { return is_helped.load(); }));
+    const ComputingThread computing(&pool);
+    is_back = true;
+    EXPECT_TRUE(eventually([&] { return !is_back.load(); }));
+  });
+  std::atomic<int> by_worker_afterwards{0};
+  pool.parallel_for(1000, [&](int64_t) {
+    const bool is_worker = std::this_thread::get_id() != caller;
+    if (is_worker && is_back.load()) ++by_worker_afterwards;
+    if (is_worker) is_helped = true;
+    EXPECT_TRUE(eventually([&] { return is_back.load(); }));
+  });
+  // At most the index that it had taken when the place was wanted back.
+  EXPECT_LE(by_worker_afterwards.load(), 1);
+  is_back = false;
+  other.join();
+}
+
+TEST(SharedPool, HelpComesInTheMiddleOfALoop) {
+  ThreadPool pool(2);
+  const auto caller = std::this_thread::get_id();
+  std::atomic<bool> is_computing{false};
+  std::atomic<bool> may_end{false};
+  std::atomic<bool> is_helped{false};
+  std::thread other([&] {
+    const ComputingThread computing(&pool);
+    is_computing = true;
+    EXPECT_TRUE(eventually([&] { return may_end.load(); }));
+  });
+  EXPECT_TRUE(eventually([&] { return is_computing.load(); }));
+  pool.parallel_for(2, [&](int64_t) {
+    if (std::this_thread::get_id() != caller) is_helped = true;
+    may_end = true;
+    EXPECT_TRUE(eventually([&] { return is_helped.load(); }));
+  });
+  other.join();
+}
+
+TEST(SharedPool, MarksNestAndNoPoolMarksNothing) {
+  ThreadPool pool(2);
+  {
+    const ComputingThread outer(&pool);
+    const ComputingThread inner(&pool);
+    const ComputingThread none(nullptr);
+    EXPECT_TRUE(has_two_threads(pool, std::chrono::seconds(30))) << "one thread is marked, however often";
+  }
+  const WaitingThread unmarked;
+  EXPECT_TRUE(has_two_threads(pool, std::chrono::seconds(30)));
+}
+
+// Never more at once than the pool has places, and every index once, with callers that come, wait and go.
+TEST(SharedPool, StaysWithinItsPlacesUnderLoad) {
+  constexpr int kThreads = 3;
+  ThreadPool pool(kThreads);
+  std::atomic<int64_t> sum{0};
+  std::vector<std::thread> ranks;
+  for (int r = 0; r < kThreads; ++r) {
+    ranks.emplace_back([&pool, &sum, r] {
+      const ComputingThread computing(&pool);
+      for (int loop = 0; loop < 300; ++loop) {
+        pool.parallel_for(1 + (loop + r) % 20, [&](int64_t i) { sum += i + 1; });
+        if ((loop + r) % 3 == 0) {
+          const WaitingThread waiting;
+          std::this_thread::yield();
+        }
+      }
+    });
+  }
+  for (std::thread& rank : ranks) rank.join();
+  int64_t want = 0;
+  for (int r = 0; r < kThreads; ++r) {
+    for (int64_t loop = 0; loop < 300; ++loop) {
+      const int64_t n = 1 + (loop + r) % 20;
+      want += n * (n + 1) / 2;
+    }
+  }
+  EXPECT_EQ(sum.load(), want);
 }
 
 TEST(ThreadPool, RefusesNoThreads) {

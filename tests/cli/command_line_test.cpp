@@ -220,6 +220,41 @@ TEST_F(CommandLine, NotesAboutAModelsFilesAreWarningsOrNeedVerbose) {
   EXPECT_EQ(json["notes"].size(), 2U);
 }
 
+TEST(TooManyThreads, SaysWhatWouldFit) {
+  EXPECT_EQ(cli::too_many_threads(1, 0, 1), "");
+  EXPECT_EQ(cli::too_many_threads(2, 4, 8), "");
+  EXPECT_EQ(cli::too_many_threads(2, 3, 4),
+            "2 ranks x 3 threads on 4 usable cores will wait for each other; try --threads 2");
+  EXPECT_EQ(cli::too_many_threads(4, 0, 1), "4 ranks x 1 thread on 1 usable core will wait for each other; try --ep 1");
+}
+
+TEST_F(CommandLine, TooManyThreadsAreWarnedOfOnce) {
+  const int cores = cpu_features().usable_cores;
+  const std::string generate = "generate -m " + kModel + " -p x --max-tokens 1 --threads ";
+  EXPECT_EQ(run(generate + std::to_string(cores)).err.find("warning"), std::string::npos);
+  const Result r = run(generate + std::to_string(cores + 1));
+  EXPECT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_NE(r.err.find("epsmoe: warning: 1 rank x " + std::to_string(cores + 1) + " threads"), std::string::npos)
+      << r.err;
+}
+
+TEST_F(CommandLine, TheCpuIsaVariableCapsTheKernels) {
+  const Json doctor = parse_json(run("doctor --json", "EPSMOE_CPU_ISA=portable").out, "output");
+  EXPECT_EQ(doctor["isa"], "");
+  EXPECT_EQ(doctor["isa_level"], "portable");
+  const Result r =
+      run("generate -m " + kModel + " -p 'It is a truth' --max-tokens 3 --json", "EPSMOE_CPU_ISA=portable");
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_TRUE(parse_json(r.out, "output")["op_sets"][0].get<std::string>().starts_with("cpu f32 (portable)")) << r.out;
+  for (const std::string command : {"doctor", "generate -m " + kModel + " -p x --max-tokens 1"}) {
+    const Result refused = run(command, "EPSMOE_CPU_ISA=avx1024");
+    EXPECT_EQ(refused.exit_code, 2) << command;
+    EXPECT_EQ(std::count(refused.err.begin(), refused.err.end(), '\n'), 1) << refused.err;
+    EXPECT_NE(refused.err.find("EPSMOE_CPU_ISA: unknown instruction set: got avx1024"), std::string::npos)
+        << refused.err;
+  }
+}
+
 TEST_F(CommandLine, TuneWritesAProfileThatReadsBack) {
   const Result r = run("tune --quick --ep 1 --threads 1 --shape 32,64 -m " + kModel + " --out " + path("box.json"));
   ASSERT_EQ(r.exit_code, 0) << r.err;

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <random>
+#include <tuple>
 
 #include "ops/reference/reference_ops.h"
 #include "support/tolerance.h"
@@ -44,13 +45,25 @@ void expect_close(const std::vector<float>& got, const std::vector<float>& want,
   for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[i], tolerance) << "at " << i;
 }
 
-class CpuOpsTest : public ::testing::TestWithParam<int> {
+// Every instruction set that this CPU has, with one thread and with two.
+class CpuOpsTest : public ::testing::TestWithParam<std::tuple<CpuIsa, int>> {
  protected:
-  std::unique_ptr<OpSet> cpu_ = make_cpu_ops(choose_cpu_engine(DType::kF32), GetParam());
+  void SetUp() override {
+    const auto [isa, threads] = GetParam();
+    if (isa > cpu_features().isa()) GTEST_SKIP() << "this CPU has " << to_string(cpu_features().isa());
+    cpu_ = make_cpu_ops(choose_cpu_engine(DType::kF32, cap_isa(cpu_features(), isa)), threads);
+  }
+  std::unique_ptr<OpSet> cpu_;
   std::unique_ptr<OpSet> reference_ = make_reference_ops();
   Random random_{17};
 };
-INSTANTIATE_TEST_SUITE_P(Threads, CpuOpsTest, ::testing::Values(1, 2));
+INSTANTIATE_TEST_SUITE_P(Isas, CpuOpsTest,
+                         ::testing::Combine(::testing::Values(CpuIsa::kPortable, CpuIsa::kAvx2, CpuIsa::kAvx512),
+                                            ::testing::Values(1, 2)),
+                         [](const auto& test) {
+                           return fmt::format("{}_{}threads", to_string(std::get<0>(test.param)),
+                                              std::get<1>(test.param));
+                         });
 
 TEST_P(CpuOpsTest, RmsNorm) {
   for (const int64_t width : {1, 7, 8, 15, 16, 33, 256}) {

@@ -10,6 +10,7 @@
 #include "engine/factory.h"
 #include "engine/model_folder.h"
 #include "engine/rank_group.h"
+#include "ops/cpu/cpu_ops.h"
 
 namespace eps::test {
 
@@ -19,6 +20,7 @@ struct RankSettings {
   int ep = 1;
   std::string pipeline = "off";
   int threads = 1;
+  CpuIsa isa = CpuIsa::kAmx;  // the highest that the CPU op set may use
 };
 
 // logits of one sequence: [position][vocab]
@@ -27,7 +29,8 @@ using Logits = std::vector<std::vector<float>>;
 class ModelRanks {
  public:
   ModelRanks(const ModelFolder& folder, const RankSettings& settings) : folder_(folder) {
-    auto ops = make_op_sets(settings.device, settings.dtype, settings.ep, settings.threads);
+    auto ops = settings.device == "cpu" ? make_capped_cpu_ops(settings)
+                                        : make_op_sets(settings.device, settings.dtype, settings.ep, settings.threads);
     model_ = Model::load(
         folder.spec, *folder.family,
         make_checkpoint_source(*folder.checkpoint, StoredNames(folder.spec, *folder.family, *folder.checkpoint)),
@@ -69,6 +72,12 @@ class ModelRanks {
   RankGroup& ranks() { return *ranks_; }
 
  private:
+  static std::vector<std::unique_ptr<OpSet>> make_capped_cpu_ops(const RankSettings& settings) {
+    const DType compute = settings.dtype == "bf16" ? DType::kBF16 : DType::kF32;
+    return make_cpu_op_sets(choose_cpu_engine(compute, cap_isa(cpu_features(), settings.isa)), settings.ep,
+                            settings.threads, true);
+  }
+
   const ModelFolder& folder_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<RankGroup> ranks_;

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/stop.h"
+#include "base/thread_pool.h"
 
 namespace eps {
 namespace {
@@ -137,21 +138,23 @@ class World {
     changed_.notify_all();
   }
 
+  // Whether `ready` holds before the timeout. In slices, each of which counts as what was asked for: one in which the
+  // process was stopped lasts longer, and the rank that is waited for was stopped, too.
+  template <typename Ready>
+  bool wait_in_slices(std::unique_lock<std::mutex>& lock, const Ready& ready) {
+    if (ready()) return true;
+    const WaitingThread waiting;
+    constexpr std::chrono::milliseconds kSlice{50};
+    for (std::chrono::milliseconds left = timeout_; left > std::chrono::milliseconds::zero(); left -= kSlice) {
+      if (changed_.wait_for(lock, std::min(left, kSlice), ready)) return true;
+      throw_if_stopped(stop_);
+    }
+    return false;
+  }
+
   template <typename Ready>
   void wait(std::unique_lock<std::mutex>& lock, int rank, const std::string& what, const Ready& ready) {
-    // In slices, each of which counts as what was asked for: one in which the process was stopped lasts longer, and the
-    // rank that is waited for was stopped, too.
-    constexpr std::chrono::milliseconds kSlice{50};
-    std::chrono::milliseconds left = timeout_;
-    while (true) {
-      const auto slice = std::min(left, kSlice);
-      const bool done = changed_.wait_for(lock, slice, [&] { return aborted_ || ready(); });
-      throw_if_aborted();
-      if (done) return;
-      throw_if_stopped(stop_);
-      left -= slice;
-      if (left <= std::chrono::milliseconds::zero()) break;
-    }
+    if (wait_in_slices(lock, [&] { return aborted_ || ready(); })) return throw_if_aborted();
     throw Error(ErrorKind::kTimeout, fmt::format("rank {}", rank),
                 fmt::format("waited {} ms for {}", timeout_.count(), what));
   }

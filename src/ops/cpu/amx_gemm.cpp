@@ -4,7 +4,8 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "ops/cpu/convert.h"
+#include "ops/cpu/stacked_rows.h"
+#include "ops/cpu/transpose.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -13,6 +14,29 @@
 
 namespace eps {
 
+void pack_amx_panel(const std::byte* const* rows, int64_t k, bf16* to) {
+  constexpr int64_t kStep = 32;  // of k in a tile
+  constexpr int64_t kTile = 16;  // rows, and pairs along k
+  auto* words = reinterpret_cast<uint32_t*>(to);
+  const int64_t whole_steps = k / kStep;
+  for (int64_t step = 0; step < whole_steps; ++step) {
+    for (int64_t tile = 0; tile < 2; ++tile, words += kTile * kTile) {
+      transpose_words(rows + tile * kTile, kTile, step * kStep * 2, kTile, words, kTile);
+    }
+  }
+  if (k % kStep == 0) return;
+  std::byte padded[kAmxPanelColumns][kStep * sizeof(bf16)] = {};
+  const std::byte* padded_rows[kAmxPanelColumns];
+  for (int64_t c = 0; c < kAmxPanelColumns; ++c) {
+    std::memcpy(padded[c], rows[c] + static_cast<size_t>(whole_steps * kStep) * sizeof(bf16),
+                static_cast<size_t>(k % kStep) * sizeof(bf16));
+    padded_rows[c] = padded[c];
+  }
+  for (int64_t tile = 0; tile < 2; ++tile, words += kTile * kTile) {
+    transpose_words(padded_rows + tile * kTile, kTile, 0, kTile, words, kTile);
+  }
+}
+
 #if defined(__x86_64__)
 
 namespace {
@@ -20,8 +44,8 @@ namespace {
 // A tile register: 16 rows of 64 bytes. Two tiles of x (32 rows) times two of the weights (32 columns) keep four
 // accumulators, so each tile loaded serves two products: loads take half the time of the products they feed.
 constexpr int64_t kTileRows = 16;
-constexpr int64_t kStep = 32;             // k of one tile: 32 bf16 = 64 bytes
-constexpr int64_t kPanel = 32;            // columns
+constexpr int64_t kStep = 32;  // k of one tile: 32 bf16 = 64 bytes
+constexpr int64_t kPanel = kAmxPanelColumns;
 constexpr int64_t kRowTile = 32;          // rows
 constexpr int64_t kStepBytes = 2 * 1024;  // two weight tiles
 constexpr int64_t kTileFloats = kRowTile * kPanel;
@@ -82,6 +106,7 @@ EPS_AMX inline void multiply_step(const void* x, int64_t stride, const std::byte
 }
 
 template <bool kTwo>
+// One accumulator chain for each element, whatever the number of rows: results do not depend on neighbouring rows.
 EPS_AMX void run_tile(const TileTask& task) {
   // The tile loads below are opaque to the compiler: what was written to memory before must be there.
   asm volatile("" ::: "memory");
@@ -233,19 +258,7 @@ class Runner {
 
 class AmxLinear final : public PackedLinear {
  public:
-  AmxLinear(std::span<const TensorView> parts, int64_t n) : PackedLinear(n, parts[0].dim(1)) {
-    num_steps_ = divide_up(in_features(), kStep);
-    num_bytes_ = static_cast<size_t>(divide_up(n, kPanel) * num_steps_ * kStepBytes);
-    panels_.reserve(num_bytes_);
-    if (n % kPanel != 0 || in_features() % kStep != 0) std::memset(panels_.data(), 0, num_bytes_);
-    int64_t column = 0;
-    for (const TensorView& part : parts) {
-      if (part.dtype() == DType::kBF16) pack_rows(part.as<const bf16>(), part.dim(0), column);
-      if (part.dtype() == DType::kF32) pack_rows(part.as<const float>(), part.dim(0), column);
-      if (part.dtype() == DType::kF16) pack_rows(part.as<const f16>(), part.dim(0), column);
-      column += part.dim(0);
-    }
-  }
+  AmxLinear(std::span<const TensorView> parts, ThreadPool* pool) : AmxLinear(StackedRows(parts, DType::kBF16), pool) {}
 
   size_t num_bytes() const override { return num_bytes_; }
   DType input_dtype() const override { return DType::kBF16; }
@@ -260,26 +273,22 @@ class AmxLinear final : public PackedLinear {
   }
 
  private:
-  static bf16 as_bf16(bf16 v) { return v; }
-  static bf16 as_bf16(float v) { return to_bf16(v); }
-  static bf16 as_bf16(f16 v) { return to_bf16(to_float(v)); }
-
-  // Element (column, k) stands in tile (column / 16, k / 32) at row (k % 32) / 2, column % 16, half k % 2.
-  template <typename From>
-  void pack_rows(const From* from, int64_t rows, int64_t column) {
-    auto* to = reinterpret_cast<bf16*>(panels_.data());
-    const int64_t k = in_features();
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t c = column + r;
-      bf16* panel = to + c / kPanel * num_steps_ * (kStepBytes / 2) + c % kPanel / kTileRows * 512 + c % kTileRows * 2;
-      for (int64_t i = 0; i < k; ++i) {
-        panel[i / kStep * (kStepBytes / 2) + i % kStep / 2 * 32 + i % 2] = as_bf16(from[r * k + i]);
+  AmxLinear(const StackedRows& rows, ThreadPool* pool) : PackedLinear(rows.num_rows(), rows.width()) {
+    const int64_t num_panels = divide_up(rows.num_rows(), kPanel);
+    const auto elements = amx_panel_elements(rows.width());
+    num_bytes_ = static_cast<size_t>(num_panels * elements) * sizeof(bf16);
+    auto* panels = panels_.view(DType::kBF16, {num_panels, elements}).as<bf16>();
+    for_panels(num_panels, num_bytes_ / static_cast<size_t>(num_panels), pool, [&](int64_t begin, int64_t end) {
+      Buffer converted;
+      const std::byte* columns[kPanel];
+      for (int64_t p = begin; p < end; ++p) {
+        rows.get(p * kPanel, columns, converted);
+        pack_amx_panel(columns, rows.width(), panels + p * elements);
       }
-    }
+    });
   }
 
-  int64_t num_steps_;
-  size_t num_bytes_;
+  size_t num_bytes_ = 0;
   Buffer panels_;
 };
 
@@ -287,17 +296,15 @@ class AmxLinear final : public PackedLinear {
 
 bool has_amx_kernels() { return true; }
 
-std::unique_ptr<PackedLinear> pack_amx(std::span<const TensorView> parts) {
-  int64_t n = 0;
-  for (const TensorView& part : parts) n += part.dim(0);
-  return std::make_unique<AmxLinear>(parts, n);
+std::unique_ptr<PackedLinear> pack_amx(std::span<const TensorView> parts, ThreadPool* pool) {
+  return std::make_unique<AmxLinear>(parts, pool);
 }
 
 #else
 
 bool has_amx_kernels() { return false; }
 
-std::unique_ptr<PackedLinear> pack_amx(std::span<const TensorView>) {
+std::unique_ptr<PackedLinear> pack_amx(std::span<const TensorView>, ThreadPool*) {
   EPS_CHECK(false, "this build has no AMX kernels");
   return nullptr;
 }

@@ -40,23 +40,25 @@ size_t CpuMlaWeight::num_bytes() const {
 }
 
 std::unique_ptr<CpuMlaWeight> pack_cpu_mla(const TensorView& kv_b, const MlaParams& p, const CpuEngineChoice& engine,
-                                           const CpuEngineChoice& f32_engine) {
+                                           const CpuEngineChoice& f32_engine, ThreadPool& pool) {
   const int64_t head_rows = p.nope_dim + p.v_dim;
   EPS_CHECK_EQ(kv_b.dim(0), p.num_heads * head_rows);
   EPS_CHECK_EQ(kv_b.dim(1), p.kv_lora_rank);
   auto out = std::make_unique<CpuMlaWeight>();
-  out->expand = pack_linear(std::span(&kv_b, 1), engine);
-  Buffer scratch;
-  for (int64_t h = 0; h < p.num_heads; ++h) {
+  out->expand = pack_linear(std::span(&kv_b, 1), engine, &pool);
+  out->key_up.resize(static_cast<size_t>(p.num_heads));
+  out->value_up.resize(static_cast<size_t>(p.num_heads));
+  pool.parallel_for(p.num_heads, [&](int64_t h) {
     const TensorView keys = kv_b.rows(h * head_rows, h * head_rows + p.nope_dim);
     const TensorView values = kv_b.rows(h * head_rows + p.nope_dim, (h + 1) * head_rows);
-    const MutableTensorView turned = scratch.view(kv_b.dtype(), {p.kv_lora_rank, p.nope_dim});
+    Buffer scratch;
+    const MutableTensorView transposed = scratch.view(kv_b.dtype(), {p.kv_lora_rank, p.nope_dim});
     transpose(static_cast<const std::byte*>(keys.data()), p.nope_dim, p.kv_lora_rank, size_of(kv_b.dtype()),
-              static_cast<std::byte*>(turned.data()));
-    const TensorView turned_view = turned;
-    out->key_up.push_back(pack_linear(std::span(&turned_view, 1), f32_engine));
-    out->value_up.push_back(pack_linear(std::span(&values, 1), f32_engine));
-  }
+              static_cast<std::byte*>(transposed.data()));
+    const TensorView key_view = transposed;
+    out->key_up[static_cast<size_t>(h)] = pack_linear(std::span(&key_view, 1), f32_engine);
+    out->value_up[static_cast<size_t>(h)] = pack_linear(std::span(&values, 1), f32_engine);
+  });
   return out;
 }
 

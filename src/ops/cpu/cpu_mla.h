@@ -23,7 +23,8 @@ struct CpuMlaWeight final : MlaWeight {
 };
 
 std::unique_ptr<CpuMlaWeight> pack_cpu_mla(const TensorView& kv_b, const MlaParams& params,
-                                           const CpuEngineChoice& engine, const CpuEngineChoice& f32_engine);
+                                           const CpuEngineChoice& engine, const CpuEngineChoice& f32_engine,
+                                           ThreadPool& pool);
 
 class CpuMla {
  public:

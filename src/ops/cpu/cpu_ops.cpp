@@ -23,34 +23,36 @@ struct CpuLinear final : LinearWeight {
   DType input_dtype() const override { return packed->input_dtype(); }
 };
 
-// Floats an elementwise loop hands to a thread at once: less is dearer to hand over than to do.
+// Floats that a task of an elementwise loop covers: a smaller task costs more to hand over than to compute.
 constexpr int64_t kFloatsPerTask = 16384;
 
 class CpuOps final : public OpSet {
  public:
-  CpuOps(const CpuEngineChoice& choice, int num_threads, StopToken stop)
+  CpuOps(const CpuEngineChoice& choice, int num_threads, std::shared_ptr<ThreadPool> pool)
       : choice_(choice),
-        f32_choice_(choose_cpu_engine(DType::kF32)),
-        vec_(choose_vector_ops(cpu_features())),
-        pool_(num_threads, stop),
-        mla_(vec_, f32_choice_, pool_) {}
+        f32_choice_(choose_cpu_engine(DType::kF32, choice.features)),
+        vec_(choose_vector_ops(choice.features)),
+        num_threads_(num_threads),
+        pool_(std::move(pool)),
+        mla_(vec_, f32_choice_, *pool_) {}
 
   std::string description() const override {
-    return fmt::format("cpu {} ({}), {} thread{}", to_string(choice_.compute), choice_.isa, pool_.num_threads(),
-                       pool_.num_threads() == 1 ? "" : "s");
+    return fmt::format("cpu {} ({}), {} thread{}", to_string(choice_.compute), choice_.isa, num_threads_,
+                       num_threads_ == 1 ? "" : "s");
   }
   DType compute_dtype() const override { return choice_.compute; }
+  ThreadPool* thread_pool() const override { return pool_.get(); }
 
   using OpSet::pack_linear;
   std::unique_ptr<LinearWeight> pack_linear(std::span<const TensorView> parts, Precision precision,
                                             WeightPool*) const override {
     auto out = std::make_unique<CpuLinear>();
-    out->packed = eps::pack_linear(parts, precision == Precision::kF32 ? f32_choice_ : choice_);
+    out->packed = eps::pack_linear(parts, precision == Precision::kF32 ? f32_choice_ : choice_, pool_.get());
     return out;
   }
 
   std::unique_ptr<MlaWeight> pack_mla(const TensorView& kv_b, const MlaParams& params) const override {
-    return pack_cpu_mla(kv_b, params, choice_, f32_choice_);
+    return pack_cpu_mla(kv_b, params, choice_, f32_choice_, *pool_);
   }
 
   void begin_step(const StepInputs& step) override { step_ = step; }
@@ -86,7 +88,7 @@ class CpuOps final : public OpSet {
       gemms.push_back(
           {weight.packed.get(), task.x.data(), task.x.dim(1), task.y.as<float>(), task.y.dim(1), task.x.dim(0)});
     }
-    run_gemms(gemms, pool_);
+    run_gemms(gemms, *pool_);
   }
 
   void to_compute(TensorView x, MutableTensorView out) override {
@@ -187,7 +189,7 @@ class CpuOps final : public OpSet {
     // Split by columns, not by pairs: a pair may read what the pair before wrote.
     constexpr int64_t kColumns = 64;  // four cache lines, so that threads do not share one
     const int64_t blocks = (width + kColumns - 1) / kColumns;
-    const int64_t per_task = std::max<int64_t>(1, blocks / (4 * pool_.num_threads()));
+    const int64_t per_task = std::max<int64_t>(1, blocks / (4 * pool_->num_threads()));
     const auto body = [&](int64_t i) {
       const int64_t begin = i * per_task * kColumns;
       const int64_t n = std::min(width, begin + per_task * kColumns) - begin;
@@ -197,7 +199,7 @@ class CpuOps final : public OpSet {
     if (std::ssize(pairs) * width <= kFloatsPerTask) {
       for (int64_t i = 0; i < tasks; ++i) body(i);
     } else {
-      pool_.parallel_for(tasks, body);
+      pool_->parallel_for(tasks, body);
     }
   }
 
@@ -212,7 +214,7 @@ class CpuOps final : public OpSet {
     if (tasks <= 1) {
       for (int64_t t = 0; t < num_rows; ++t) body(t);
     } else {
-      pool_.parallel_for(tasks, task);
+      pool_->parallel_for(tasks, task);
     }
   }
 
@@ -227,15 +229,28 @@ class CpuOps final : public OpSet {
   CpuEngineChoice choice_;
   CpuEngineChoice f32_choice_;
   const VectorOps& vec_;
-  ThreadPool pool_;
+  int num_threads_;                   // of this rank
+  std::shared_ptr<ThreadPool> pool_;  // shared with the other ranks, if they lend each other threads
   CpuMla mla_;
   StepInputs step_;
 };
 
 }  // namespace
 
+std::vector<std::unique_ptr<OpSet>> make_cpu_op_sets(const CpuEngineChoice& choice, int num_ranks, int threads_per_rank,
+                                                     bool share_threads, StopToken stop) {
+  std::vector<std::unique_ptr<OpSet>> out;
+  std::shared_ptr<ThreadPool> shared;
+  if (share_threads) shared = std::make_shared<ThreadPool>(num_ranks * threads_per_rank, stop);
+  for (int r = 0; r < num_ranks; ++r) {
+    out.push_back(std::make_unique<CpuOps>(choice, threads_per_rank,
+                                           shared ? shared : std::make_shared<ThreadPool>(threads_per_rank, stop)));
+  }
+  return out;
+}
+
 std::unique_ptr<OpSet> make_cpu_ops(const CpuEngineChoice& choice, int num_threads, StopToken stop) {
-  return std::make_unique<CpuOps>(choice, num_threads, stop);
+  return std::make_unique<CpuOps>(choice, num_threads, std::make_shared<ThreadPool>(num_threads, stop));
 }
 
 }  // namespace eps

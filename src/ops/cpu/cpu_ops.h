@@ -1,17 +1,20 @@
-// The op set for CPUs: our f32 kernels, or oneDNN's bf16 where the CPU has matrix instructions.
+// The op set for CPUs, over one of the GEMM engines of packed_linear.h.
 #pragma once
 
 #include <memory>
-#include <optional>
+#include <vector>
 
-#include "base/cpu_features.h"
 #include "epsmoe/stop.h"
 #include "ops/cpu/packed_linear.h"
 #include "ops/op_set.h"
 
 namespace eps {
 
-// `num_threads` work for this op set, the caller included.
+// One op set per rank. `threads_per_rank` work for each, the rank's own thread included. With `share_threads` the ranks
+// have one pool, and a rank that waits for others lends them its threads; the results have the same bits either way.
+std::vector<std::unique_ptr<OpSet>> make_cpu_op_sets(const CpuEngineChoice& choice, int num_ranks, int threads_per_rank,
+                                                     bool share_threads, StopToken stop = {});
+// Of one rank.
 std::unique_ptr<OpSet> make_cpu_ops(const CpuEngineChoice& choice, int num_threads, StopToken stop = {});
 
 }  // namespace eps

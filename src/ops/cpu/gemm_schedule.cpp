@@ -7,12 +7,14 @@
 namespace eps {
 namespace {
 
-// Reading a weight from memory takes a core about as long as multiplying it with this many rows: fewer rows do not
-// make a product cheaper.
+// Reading a weight from memory takes a core about as long as multiplying it with this many rows, so a product of fewer
+// rows costs as much as one of these.
 constexpr int64_t kRowsWorthAPass = 4;
-// Pieces a thread gets on average: the last one running alone then wastes at most about an eighth.
+// Pieces that a thread runs on average. At the end of a call the other threads wait for the last piece: with eight
+// pieces each, that is at most about an eighth of the call.
 constexpr double kPiecesPerThread = 8;
-// A piece below this many multiply-adds (some 20 us) costs more to hand out than it evens out.
+// Multiply-adds below which a piece is not worth having: it takes some 20 us, and handing it out costs more than the
+// better balance gains.
 constexpr double kLeastCost = 500'000;
 // A piece above this many (some 100 ms) would delay a request to stop, which is noticed between pieces.
 constexpr double kMostCost = 4e9;
@@ -52,6 +54,8 @@ std::vector<GemmPiece> cut_gemms(std::span<const GemmTask> tasks, int num_thread
       }
     }
   }
+  // The costly ones first, so that what runs last, and alone, is small. The order does not matter to one thread, for
+  // which it would only jump between weights.
   if (num_threads > 1) {
     const auto cost = [&](const GemmPiece& p) {
       return cost_of(p.row_end - p.row_begin, p.n_end - p.n_begin,

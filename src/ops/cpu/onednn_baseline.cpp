@@ -6,6 +6,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "ops/cpu/onednn_gemm.h"
 #include "ops/cpu/onednn_threads.h"
 
 namespace eps {
@@ -61,6 +62,7 @@ OneDnnBaseline::OneDnnBaseline(DType dtype, const TensorView& weights, int num_t
             to_string(dtype));
   EPS_CHECK(weights.dtype() == dtype, "weights are {}, wanted {}", to_string(weights.dtype()), to_string(dtype));
   EPS_CHECK_EQ(weights.shape().rank(), 2);
+  cap_onednn_isa();
   const OmpThreads threads(num_threads);
   impl_ = std::make_unique<Impl>();
   impl_->dtype = dtype;

@@ -10,8 +10,8 @@
 #include <unordered_map>
 
 #include "base/error.h"
-#include "ops/cpu/convert.h"
 #include "ops/cpu/onednn_threads.h"
+#include "ops/cpu/stacked_rows.h"
 
 namespace eps {
 namespace {
@@ -149,34 +149,15 @@ struct ThreadScratch {
 
 class OneDnnLinear final : public PackedLinear {
  public:
-  OneDnnLinear(std::span<const TensorView> parts, int64_t n, std::shared_ptr<OneDnnContext> context)
-      : PackedLinear(n, parts[0].dim(1)), context_(std::move(context)) {
-    const int64_t k = in_features();
-    Buffer stacked(static_cast<size_t>(n * k) * sizeof(bf16));
-    auto* rows = reinterpret_cast<bf16*>(stacked.data());
-    bf16* end = rows;
-    for (const TensorView& part : parts) end = append_bf16(part, end);
-
-    const OneOmpThread one_thread;
-    dnnl::stream stream(context_->engine());
-    for (int64_t n0 = 0; n0 < n; n0 += kSliceColumns) {
-      Slice slice{std::min(kSliceColumns, n - n0), {}};
-      const memory::desc layout = context_->weight_layout(slice.n, k);
-      slice.weights.reserve(layout.get_size());
-      calling_onednn("packing a weight", [&] {
-        const memory::desc plain({k, slice.n}, memory::data_type::bf16, memory::dims{1, k});
-        memory from(plain, context_->engine(), rows + n0 * k);
-        memory to(layout, context_->engine(), slice.weights.data());
-        dnnl::reorder(from, to).execute(stream, from, to);
-        stream.wait();
-        return 0;
-      });
-      num_bytes_ += layout.get_size();
-      const Primitive* probe = context_->primitive({kRowStep, slice.n, k, k, slice.n});
-      EPS_CHECK(probe->implementation.rfind("ref", 0) != 0, "oneDNN has only reference code for bf16 [{}, {}] here",
-                slice.n, k);
-      slices_.push_back(std::move(slice));
-    }
+  OneDnnLinear(const StackedRows& rows, std::shared_ptr<OneDnnContext> context, ThreadPool* pool)
+      : PackedLinear(rows.num_rows(), rows.width()),
+        context_(std::move(context)),
+        slices_(static_cast<size_t>((rows.num_rows() + kSliceColumns - 1) / kSliceColumns)) {
+    const size_t slice_bytes = static_cast<size_t>(kSliceColumns) * rows.row_bytes();
+    for_panels(std::ssize(slices_), slice_bytes, pool, [&](int64_t begin, int64_t end) {
+      for (int64_t s = begin; s < end; ++s) pack_slice(rows, s * kSliceColumns, slices_[static_cast<size_t>(s)]);
+    });
+    for (const Slice& slice : slices_) num_bytes_ += slice.num_bytes;
   }
 
   size_t num_bytes() const override { return num_bytes_; }
@@ -197,21 +178,38 @@ class OneDnnLinear final : public PackedLinear {
 
  private:
   struct Slice {
-    int64_t n;
+    int64_t n = 0;
+    size_t num_bytes = 0;
     Buffer weights;
   };
 
-  static bf16* append_bf16(const TensorView& part, bf16* to) {
-    const int64_t count = part.numel();
-    if (part.dtype() == DType::kBF16) {
-      std::memcpy(to, part.data(), part.num_bytes());
-    } else if (part.dtype() == DType::kF32) {
-      convert_f32_to_bf16(part.as<const float>(), to, count);
-    } else {
-      const f16* from = part.as<const f16>();
-      std::transform(from, from + count, to, [](f16 v) { return to_bf16(to_float(v)); });
+  // Columns [n0, n0 + kSliceColumns), which are rows of the weight, or those that there are.
+  void pack_slice(const StackedRows& rows, int64_t n0, Slice& slice) const {
+    const int64_t k = rows.width();
+    slice.n = std::min(kSliceColumns, rows.num_rows() - n0);
+    std::vector<const std::byte*> from_rows(static_cast<size_t>(slice.n));
+    Buffer converted;
+    rows.get(n0, from_rows, converted);
+    Buffer dense(from_rows.size() * rows.row_bytes());
+    for (size_t r = 0; r < from_rows.size(); ++r) {
+      std::memcpy(dense.data() + r * rows.row_bytes(), from_rows[r], rows.row_bytes());
     }
-    return to + count;
+    const memory::desc layout = context_->weight_layout(slice.n, k);
+    slice.num_bytes = layout.get_size();
+    slice.weights.reserve(slice.num_bytes);
+    const OneOmpThread one_thread;
+    calling_onednn("packing a weight", [&] {
+      dnnl::stream stream(context_->engine());
+      const memory::desc plain({k, slice.n}, memory::data_type::bf16, memory::dims{1, k});
+      memory from(plain, context_->engine(), dense.data());
+      memory to(layout, context_->engine(), slice.weights.data());
+      dnnl::reorder(from, to).execute(stream, from, to);
+      stream.wait();
+      return 0;
+    });
+    const Primitive* probe = context_->primitive({kRowStep, slice.n, k, k, slice.n});
+    EPS_CHECK(probe->implementation.rfind("ref", 0) != 0, "oneDNN has only reference code for bf16 [{}, {}] here",
+              slice.n, k);
   }
 
   // x and y are used where they lie if their rows fill a bucket and oneDNN's block kernels take their strides; else
@@ -278,14 +276,29 @@ class OneDnnLinear final : public PackedLinear {
 
 }  // namespace
 
+void cap_onednn_isa() {
+  static const bool is_done = [] {
+    using dnnl::cpu_isa;
+    switch (cpu_features().isa()) {
+      case CpuIsa::kPortable: dnnl::set_max_cpu_isa(cpu_isa::sse41); break;
+      case CpuIsa::kAvx2: dnnl::set_max_cpu_isa(cpu_isa::avx2); break;
+      case CpuIsa::kAvx512: dnnl::set_max_cpu_isa(cpu_isa::avx512_core); break;
+      case CpuIsa::kAvx512Bf16: dnnl::set_max_cpu_isa(cpu_isa::avx512_core_bf16); break;
+      case CpuIsa::kAmx: break;  // no cap: oneDNN knows matrix instructions that our kernels do not use
+    }
+    return true;
+  }();
+  (void)is_done;
+}
+
 std::shared_ptr<OneDnnContext> make_onednn_context() {
+  cap_onednn_isa();
   return calling_onednn("starting", [] { return std::make_shared<OneDnnContext>(); });
 }
 
-std::unique_ptr<PackedLinear> pack_onednn(std::span<const TensorView> parts, std::shared_ptr<OneDnnContext> context) {
-  int64_t n = 0;
-  for (const TensorView& part : parts) n += part.dim(0);
-  return std::make_unique<OneDnnLinear>(parts, n, std::move(context));
+std::unique_ptr<PackedLinear> pack_onednn(std::span<const TensorView> parts, std::shared_ptr<OneDnnContext> context,
+                                          ThreadPool* pool) {
+  return std::make_unique<OneDnnLinear>(StackedRows(parts, DType::kBF16), std::move(context), pool);
 }
 
 int64_t onednn_row_bucket(int64_t m) {

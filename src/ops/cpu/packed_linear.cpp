@@ -10,6 +10,7 @@ namespace {
 
 CpuEngineChoice choose_panels(const CpuFeatures& features, std::string why) {
   CpuEngineChoice choice;
+  choice.features = features;
   choice.engine = CpuEngine::kPanel;
   choice.compute = DType::kF32;
   if (features.has_avx512_kernels() && panel_kernels_avx512() != nullptr) {
@@ -23,8 +24,9 @@ CpuEngineChoice choose_panels(const CpuFeatures& features, std::string why) {
   return choice;
 }
 
-CpuEngineChoice choose_amx(std::string why) {
+CpuEngineChoice choose_amx(const CpuFeatures& features, std::string why) {
   CpuEngineChoice choice;
+  choice.features = features;
   choice.engine = CpuEngine::kAmx;
   choice.compute = DType::kBF16;
   choice.isa = "amx_bf16";
@@ -32,8 +34,9 @@ CpuEngineChoice choose_amx(std::string why) {
   return choice;
 }
 
-CpuEngineChoice choose_onednn(std::string why) {
+CpuEngineChoice choose_onednn(const CpuFeatures& features, std::string why) {
   CpuEngineChoice choice;
+  choice.features = features;
   choice.engine = CpuEngine::kOneDnn;
   choice.compute = DType::kBF16;
   choice.isa = "avx512_bf16";
@@ -51,7 +54,7 @@ CpuEngineChoice choose_cpu_engine(std::optional<DType> wanted_compute) {
 CpuEngineChoice choose_cpu_engine(std::optional<DType> wanted_compute, const CpuFeatures& features) {
   const bool amx = features.has_amx_bf16() && has_amx_kernels();
   if (!wanted_compute) {
-    if (amx) return choose_amx("the CPU has them");
+    if (amx) return choose_amx(features, "the CPU has them");
     return choose_panels(features, features.avx512_bf16 ? "no AMX, and f32 is as fast and more exact without it"
                                                         : "the CPU has no bf16 instructions");
   }
@@ -60,14 +63,15 @@ CpuEngineChoice choose_cpu_engine(std::optional<DType> wanted_compute, const Cpu
     fail(ErrorKind::kUsage, "compute dtype",
          {"cannot compute in this dtype", std::string(to_string(*wanted_compute)), "f32 or bf16", ""});
   }
-  if (amx) return choose_amx("as asked");
-  if (features.avx512_bf16 && features.has_avx512_kernels()) return choose_onednn("as asked");
+  if (amx) return choose_amx(features, "as asked");
+  if (features.avx512_bf16 && features.has_avx512_kernels()) return choose_onednn(features, "as asked");
   fail(ErrorKind::kUsage, "compute dtype",
        {"this CPU has no bf16 instructions", fmt::format("{} ({})", features.brand, features.isa_list()),
         "amx_bf16 or avx512_bf16", "f32, which also reads bf16 weights"});
 }
 
-std::unique_ptr<PackedLinear> pack_linear(std::span<const TensorView> parts, const CpuEngineChoice& choice) {
+std::unique_ptr<PackedLinear> pack_linear(std::span<const TensorView> parts, const CpuEngineChoice& choice,
+                                          ThreadPool* pool) {
   EPS_CHECK(!parts.empty(), "a linear layer needs at least one weight");
   for (const TensorView& part : parts) {
     EPS_CHECK_EQ(part.shape().rank(), 2);
@@ -77,10 +81,10 @@ std::unique_ptr<PackedLinear> pack_linear(std::span<const TensorView> parts, con
     EPS_CHECK(part.dtype() == DType::kF32 || part.dtype() == DType::kBF16 || part.dtype() == DType::kF16,
               "weights are f32, bf16 or f16, not {}", to_string(part.dtype()));
   }
-  if (choice.engine == CpuEngine::kPanel) return pack_panels(parts, panel_kernels(choice.isa));
-  if (choice.engine == CpuEngine::kAmx) return pack_amx(parts);
+  if (choice.engine == CpuEngine::kPanel) return pack_panels(parts, panel_kernels(choice.isa), pool);
+  if (choice.engine == CpuEngine::kAmx) return pack_amx(parts, pool);
   EPS_CHECK(choice.onednn != nullptr, "the choice has no oneDNN context; use choose_cpu_engine");
-  return pack_onednn(parts, choice.onednn);
+  return pack_onednn(parts, choice.onednn, pool);
 }
 
 }  // namespace eps

@@ -31,14 +31,15 @@ struct CpuEngineChoice {
   DType compute = DType::kF32;  // dtype of x: f32 for kPanel, else bf16
   std::string isa;              // "portable", "avx2", "avx512", "avx512_bf16", "amx_bf16"
   std::string reason;           // one line for `doctor`
+  CpuFeatures features;         // that the choice was made for: what other kernels beside the engine may use
   // Shared: every weight packed with this choice uses the same primitives, and may outlive the choice. kOneDnn only.
   std::shared_ptr<OneDnnContext> onednn;
 };
 
-// Errors  kUsage when bf16 is wanted and the CPU cannot, or another dtype than f32 or bf16 is wanted
-// Edge    no wish: bf16 where the CPU has AMX, else f32
+// Errors  kUsage when bf16 is wanted and the CPU has no instructions for it, or when the dtype is neither f32 nor bf16
+// Edge    no dtype given: bf16 where the CPU has AMX, else f32
 CpuEngineChoice choose_cpu_engine(std::optional<DType> wanted_compute);
-// The same question for a given CPU. Weights may be packed only where the CPU really has what was chosen.
+// The same question for a given CPU. Products may be run only where the CPU really has what was chosen.
 CpuEngineChoice choose_cpu_engine(std::optional<DType> wanted_compute, const CpuFeatures& features);
 
 // One weight in an engine's own layout. Immutable after packing, so any number of threads may use it.
@@ -75,8 +76,10 @@ class PackedLinear {
 
 // Shapes  parts  one or more [N_i, K], f32, bf16 or f16, stacked along N (gate and up in one product)
 // Owns    a packed copy; the parts may go
+// Threads those of `pool` share the packing; null: the calling thread does it
 // Errors  kInternal where shapes or dtypes do not fit
-std::unique_ptr<PackedLinear> pack_linear(std::span<const TensorView> parts, const CpuEngineChoice& choice);
+std::unique_ptr<PackedLinear> pack_linear(std::span<const TensorView> parts, const CpuEngineChoice& choice,
+                                          ThreadPool* pool = nullptr);
 
 struct GemmTask {
   const PackedLinear* weight = nullptr;

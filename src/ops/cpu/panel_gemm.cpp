@@ -1,73 +1,57 @@
 #include "ops/cpu/panel_gemm.h"
 
 #include <algorithm>
-#include <cstring>
-#include <type_traits>
 
 #include "base/error.h"
+#include "ops/cpu/stacked_rows.h"
+#include "ops/cpu/transpose.h"
 
 namespace eps {
 namespace {
 
-// Row-major [N, K] rows go into columns from `column` on of [panel][k][panel_lane].
-template <typename To, typename From>
-void pack_rows(const From* from, int64_t rows, int64_t k, int64_t column, int64_t width, To* to) {
-  // k is the outer loop within a panel: the rows of a panel share each cache line that is written.
-  for (int64_t row = 0; row < rows;) {
-    const int64_t begin = (column + row) % width;
-    const int64_t count = std::min(rows - row, width - begin);
-    To* panel = to + (column + row) / width * width * k;
-    const From* source = from + row * k;
-    for (int64_t i = 0; i < k; ++i) {
-      for (int64_t r = 0; r < count; ++r) {
-        To& target = panel[i * width + panel_lane(DTypeOf<To>::value, begin + r, width)];
-        if constexpr (std::is_same_v<To, From>) {
-          target = source[r * k + i];
-        } else {
-          target = to_float(source[r * k + i]);
-        }
-      }
-    }
-    row += count;
-  }
+constexpr size_t kMaxPanelWidth = 32;
+
+DType common_dtype(std::span<const TensorView> parts) {
+  const DType dtype = parts.front().dtype();
+  return std::ranges::all_of(parts, [dtype](const TensorView& part) { return part.dtype() == dtype; }) ? dtype
+                                                                                                       : DType::kF32;
 }
 
-template <typename To>
-void pack_part(const TensorView& part, int64_t column, int64_t width, To* to) {
-  const auto go = [&]<typename From>(const From* from) {
-    if constexpr (std::is_same_v<To, float> || std::is_same_v<To, From>) {
-      pack_rows(from, part.dim(0), part.dim(1), column, width, to);
-    }
-  };
-  if (part.dtype() == DType::kF32) return go(part.as<const float>());
-  if (part.dtype() == DType::kBF16) return go(part.as<const bf16>());
-  go(part.as<const f16>());
+// Rows of K elements become the columns of a panel [K, width], each k in the order of panel_lane. 16-bit elements move
+// in the pairs that panel_lane puts side by side.
+void pack_panel(std::span<const std::byte* const> rows, int64_t k, DType dtype, std::byte* to) {
+  const auto width = std::ssize(rows);
+  auto* words = reinterpret_cast<uint32_t*>(to);
+  if (dtype == DType::kF32) return transpose_words(rows.data(), width, 0, k, words, width);
+  const int64_t half = width / 2;
+  if (dtype == DType::kBF16) return transpose_half_pairs(rows.data(), rows.data() + half, half, 0, k, words, half);
+  const std::byte* even[kMaxPanelWidth / 2];
+  const std::byte* odd[kMaxPanelWidth / 2];
+  for (int64_t i = 0; i < half; ++i) {
+    even[i] = rows[static_cast<size_t>(2 * i)];
+    odd[i] = rows[static_cast<size_t>(2 * i + 1)];
+  }
+  transpose_half_pairs(even, odd, half, 0, k, words, half);
 }
 
 class PanelLinear final : public PackedLinear {
  public:
-  PanelLinear(std::span<const TensorView> parts, int64_t n, const PanelKernels& kernels)
-      : PackedLinear(n, parts[0].dim(1)), kernels_(kernels), dtype_(parts[0].dtype()) {
-    for (const TensorView& part : parts) {
-      if (part.dtype() != dtype_) dtype_ = DType::kF32;
-    }
-    num_bytes_ = static_cast<size_t>(num_panels() * kernels.panel_width * in_features()) * size_of(dtype_);
+  PanelLinear(const StackedRows& rows, const PanelKernels& kernels, ThreadPool* pool)
+      : PackedLinear(rows.num_rows(), rows.width()), kernels_(kernels), dtype_(rows.dtype()) {
+    const auto width = static_cast<size_t>(kernels.panel_width);
+    EPS_CHECK_LE(width, kMaxPanelWidth);
+    const size_t panel_bytes = width * rows.row_bytes();
+    num_bytes_ = static_cast<size_t>(num_panels()) * panel_bytes;
     panels_.reserve(num_bytes_);
-    if (n % kernels.panel_width != 0) {
-      const size_t panel_bytes = num_bytes_ / static_cast<size_t>(num_panels());
-      std::memset(panels_.data() + (num_bytes_ - panel_bytes), 0, panel_bytes);
-    }
-    int64_t column = 0;
-    for (const TensorView& part : parts) {
-      if (dtype_ == DType::kF32) {
-        pack_part(part, column, kernels.panel_width, reinterpret_cast<float*>(panels_.data()));
-      } else if (dtype_ == DType::kBF16) {
-        pack_part(part, column, kernels.panel_width, reinterpret_cast<bf16*>(panels_.data()));
-      } else {
-        pack_part(part, column, kernels.panel_width, reinterpret_cast<f16*>(panels_.data()));
+    for_panels(num_panels(), panel_bytes, pool, [&](int64_t begin, int64_t end) {
+      Buffer converted;
+      const std::byte* columns[kMaxPanelWidth];
+      const std::span panel(columns, width);
+      for (int64_t p = begin; p < end; ++p) {
+        rows.get(p * kernels.panel_width, panel, converted);
+        pack_panel(panel, rows.width(), dtype_, panels_.data() + static_cast<size_t>(p) * panel_bytes);
       }
-      column += part.dim(0);
-    }
+    });
   }
 
   size_t num_bytes() const override { return num_bytes_; }
@@ -105,10 +89,9 @@ const PanelKernels& panel_kernels(std::string_view isa) {
   return *kernels;
 }
 
-std::unique_ptr<PackedLinear> pack_panels(std::span<const TensorView> parts, const PanelKernels& kernels) {
-  int64_t n = 0;
-  for (const TensorView& part : parts) n += part.dim(0);
-  return std::make_unique<PanelLinear>(parts, n, kernels);
+std::unique_ptr<PackedLinear> pack_panels(std::span<const TensorView> parts, const PanelKernels& kernels,
+                                          ThreadPool* pool) {
+  return std::make_unique<PanelLinear>(StackedRows(parts, common_dtype(parts)), kernels, pool);
 }
 
 }  // namespace eps

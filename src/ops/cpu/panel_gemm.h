@@ -55,6 +55,7 @@ const PanelKernels* panel_kernels_avx512();
 const PanelKernels& panel_kernels(std::string_view isa);
 
 // Packs [N_i, K] parts, stacked along N. Parts of one dtype keep it; parts of several are widened to f32.
-std::unique_ptr<PackedLinear> pack_panels(std::span<const TensorView> parts, const PanelKernels& kernels);
+std::unique_ptr<PackedLinear> pack_panels(std::span<const TensorView> parts, const PanelKernels& kernels,
+                                          ThreadPool* pool);
 
 }  // namespace eps
