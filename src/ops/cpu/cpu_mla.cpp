@@ -50,11 +50,11 @@ std::unique_ptr<CpuMlaWeight> pack_cpu_mla(const TensorView& kv_b, const MlaPara
   for (int64_t h = 0; h < p.num_heads; ++h) {
     const TensorView keys = kv_b.rows(h * head_rows, h * head_rows + p.nope_dim);
     const TensorView values = kv_b.rows(h * head_rows + p.nope_dim, (h + 1) * head_rows);
-    const MutableTensorView turned = scratch.view(kv_b.dtype(), {p.kv_lora_rank, p.nope_dim});
+    const MutableTensorView transposed = scratch.view(kv_b.dtype(), {p.kv_lora_rank, p.nope_dim});
     transpose(static_cast<const std::byte*>(keys.data()), p.nope_dim, p.kv_lora_rank, size_of(kv_b.dtype()),
-              static_cast<std::byte*>(turned.data()));
-    const TensorView turned_view = turned;
-    out->key_up.push_back(pack_linear(std::span(&turned_view, 1), f32_engine));
+              static_cast<std::byte*>(transposed.data()));
+    const TensorView transposed_view = transposed;
+    out->key_up.push_back(pack_linear(std::span(&transposed_view, 1), f32_engine));
     out->value_up.push_back(pack_linear(std::span(&values, 1), f32_engine));
   }
   return out;
