@@ -1,6 +1,6 @@
 #!/bin/bash
-# Installs what is missing, builds epsmoe and lets the bundled model write: two expert-parallel ranks on this CPU, their
-# communication hidden under computation. Arguments go on to `epsmoe generate`, e.g. ./run.sh -p "Mr. Darcy" --ep 4
+# Installs missing packages, builds epsmoe and generates text with the bundled model, on two expert-parallel ranks of this
+# CPU that overlap communication with computation. Arguments are passed on: ./run.sh -p "Mr. Darcy" --ep 4
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -28,12 +28,12 @@ given() {  # whether one of the flags named before -- is among the arguments aft
   return 1
 }
 
-# Only what the user did not say himself gets a default.
+# Defaults apply only to flags that were not given.
 defaults=()
 given -m --model -- "$@" || defaults+=(-m "$root/models/austen-moe")
 given -p --prompt -f --file -- "$@" ||
   defaults+=(-p "It was a truth which no one in the neighbourhood could deny, that Miss Elliot had")
-# A device that was asked for may have its own idea of ranks: a GPU is one.
+# Not with --device: one GPU is one rank.
 if ! given --device -- "$@"; then
   given --ep -- "$@" || defaults+=(--ep 2)
   given --eps-pipeline -- "$@" || defaults+=(--eps-pipeline 2)

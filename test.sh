@@ -42,7 +42,12 @@ lane_setup() {
   fi
 }
 
-lane_format() { tools/check_format.sh; }
+lane_format() {
+  local result=0
+  tools/check_format.sh || result=1
+  tools/check_words.sh || result=1
+  return "$result"
+}
 
 lane_tests() { tools/build.sh --tests release && run_ctest release; }
 

@@ -116,7 +116,7 @@ class DeepGemm:
 
 
 class LoopInStreams:
-    """One product an expert, dealt to streams."""
+    """One product for each expert, distributed over streams."""
 
     def __init__(self, torch, count):
         self.torch = torch

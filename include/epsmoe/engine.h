@@ -33,7 +33,7 @@ struct EngineOptions {
   std::string dtype = "auto";         // compute: "auto", "f32", "bf16"
   int ep = 1;                         // expert-parallel ranks; must divide the experts
   std::string eps_pipeline = "auto";  // "auto", "off", "all", "microbatch" or a number of stages
-  std::string profile = {};           // what plans reckon with: a name or a file; empty: the best there is
+  std::string profile = {};           // that plans are made for: a name or a file; empty: the best there is
   int threads = 0;                    // per rank; 0: the usable cores divided by the ranks, at least 1
   int64_t max_num_batched_tokens = 2048;  // of one prefill step
   int64_t max_model_len = 0;              // context; 0: what the model was made for

@@ -1,4 +1,4 @@
-// The MoE layer that benchmarks run: its sizes and weights, the tokens' routing, and the profile its plans reckon with.
+// The MoE layer that benchmarks run: its sizes and weights, the tokens' routing, and the profile of its plans.
 #pragma once
 
 #include <memory>

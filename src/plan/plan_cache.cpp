@@ -77,7 +77,7 @@ MoeProblem LoadBucket::problem(const MoeProblem& like) const {
       const int64_t copies = std::min(tokens * ranks, tokens * like.shape.top_k);
       for (size_t r = 0; r < num_ranks; ++r) {
         const auto d = static_cast<int64_t>(r);
-        // Turned by the home rank, or a single token of every rank would go to the same one.
+        // Rotated by the home rank, or a single token of every rank would go to the same one.
         const size_t to = (r + home) % num_ranks;
         routing.tokens_between[home * num_ranks + to] = copies * (d + 1) / ranks - copies * d / ranks;
       }

@@ -131,7 +131,7 @@ ModelShape shape_preset(std::string_view name) {
 
 double memory_gb_per_rank(const ModelShape& shape, Strategy strategy, int num_ranks, int64_t tokens_per_rank) {
   const bool heads_split = strategy != Strategy::kDpEp;
-  const bool experts_split = strategy == Strategy::kTpTp;  // by inner size, instead of dealt out whole
+  const bool experts_split = strategy == Strategy::kTpTp;  // by inner size, instead of assigned whole
   const double ranks = num_ranks;
   const double over_heads = heads_split ? ranks : 1;
   const double over_inner = experts_split ? ranks : 1;

@@ -39,7 +39,7 @@ void check_batch(const PrefillOptions& options) {
   }
 }
 
-// Layers [0, num_layers) dealt to `num_loads` loads in turn: how many have load `i`.
+// Layers [0, num_layers) are assigned to `num_loads` loads in turn: the number of layers that have load `i`.
 int layers_with(int i, int num_layers, int num_loads) {
   return num_layers / num_loads + (i < num_layers % num_loads ? 1 : 0);
 }
