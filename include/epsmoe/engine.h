@@ -31,6 +31,7 @@ struct EngineOptions {
   std::string device = "cpu";         // "cpu", "cuda", or "reference": slow, for checking
   std::string dtype = "auto";         // compute: "auto", "f32", "bf16"
   int ep = 1;                         // expert-parallel ranks; must divide the experts
+  std::vector<int> gpus = {};         // "cuda" only: the GPU of each rank, as CUDA counts; empty: rank r on GPU r
   std::string eps_pipeline = "auto";  // "auto", "off", "all", "microbatch" or a number of stages
   std::string profile = {};           // what plans reckon with: a name or a file; empty: the best there is
   int threads = 0;                    // per rank; 0: the usable cores divided by the ranks
@@ -95,11 +96,12 @@ struct EngineReport {
   std::string dtype;                                // that they compute in: "f32", "bf16"
   std::map<int, int64_t> moe_layers_by_stages;      // MoE layers run with so many stages
   std::map<std::string, int64_t> stages_by_kernel;  // on all ranks
-  double communication_seconds = 0;                 // dispatch and combine, summed over ranks
+  double communication_seconds = 0;                 // dispatch and combine of the timed layers, summed over ranks
   double hidden_communication_seconds = 0;          // part of it under compute
   std::string profile;                              // that plans were made with
   std::string profile_note;                         // why not a better one; empty: there is none
-  double promised_seconds = 0;                      // what the plans of all MoE layers said they would take, on rank 0
+  int64_t moe_layers_timed = 0;                     // on rank 0: all on the CPU, a sample on several GPUs
+  double promised_seconds = 0;                      // what the plans of these layers said they would take
   double measured_seconds = 0;                      // what they took
   double error_seconds = 0;                         // the distance of the two, summed layer by layer
   int64_t plans_made = 0;                           // the other layers found theirs in the cache

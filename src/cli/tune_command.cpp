@@ -15,6 +15,7 @@
 #include "engine/profile_lookup.h"
 #include "engine/rank_group.h"
 #include "epsmoe/version.h"
+#include "measure/layer_ranks.h"
 #include "measure/stats.h"
 #include "measure/tune.h"
 #include "report/profile_store.h"
@@ -161,6 +162,7 @@ int run(const TuneFlags& flags) {
          {.what = "the reference op set is slow on purpose", .got = flags.device, .wanted = "cpu or cuda", .hint = ""});
   }
   const int num_ranks = flags.ep > 0 ? flags.ep : flags.device == "cuda" ? 1 : 2;
+  require_host_ranks("tune", flags.device, num_ranks);
   const int threads = flags.threads > 0 ? flags.threads : default_threads_per_rank(num_ranks);
   auto ops = make_op_sets(flags.device, flags.dtype, num_ranks, threads);
   const TuneOptions options = make_options(flags, threads, num_ranks, *ops.front());

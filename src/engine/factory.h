@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "ops/cuda_module.h"
 #include "ops/gemm_baseline.h"
 #include "ops/op_set.h"
 
@@ -16,10 +17,12 @@ namespace eps {
 inline constexpr int kMaxRanks = 1024;
 int max_threads_per_rank();  // four times the usable CPUs, 1024 at most
 
-// One op set per rank. `device`: "cpu", "cuda" or "reference"; `dtype`: "auto", "f32" or "bf16".
-// Errors  kUsage: unknown device or dtype, or one that this machine cannot do (and why); too many ranks or threads
+// One op set per rank. `device`: "cpu", "cuda" or "reference"; `dtype`: "auto", "f32" or "bf16"; `gpus`: see
+// EngineOptions.
+// Errors  kUsage: unknown device or dtype, one that this machine cannot do (and why), too many ranks or threads, or GPUs
+//         that ranks cannot use
 std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, const std::string& dtype, int num_ranks,
-                                                 int threads_per_rank);
+                                                 int threads_per_rank, const std::vector<int>& gpus = {});
 
 // Errors  kUsage: too many ranks; an emulated link for one
 // `emulate_link`: empty, or a link to slow the transport down to (comm/emulated_link.h).
@@ -40,5 +43,8 @@ struct BackendReport {
   std::string detail;
 };
 std::vector<BackendReport> report_backends();
+
+// What ranks on GPUs would find.
+GpuList report_gpus();
 
 }  // namespace eps

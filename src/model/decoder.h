@@ -42,10 +42,15 @@ class Decoder {
   Decoder(const Model& model, OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
           TraceRecorder* trace);
 
-  // Runs one step. Every rank calls it once per step, a rank without sequences, too. `sink` may be empty if no chunk
-  // wants logits. Returns each chunk's token, kNoToken for those that want none.
+  // Runs one step. Every rank calls it once per step, a rank without sequences, too. `tokens_per_rank` [num_ranks]: of
+  // all chunks of the step, also of those on other ranks. `sink` may be empty if no chunk wants logits. Returns each
+  // chunk's token, kNoToken for those that want none.
   // Errors  kInput: a token's logits, or a router's, are NaN or infinite
-  std::vector<int32_t> forward(std::span<const SequenceChunk> chunks, const LogitSink& sink);
+  std::vector<int32_t> forward(std::span<const SequenceChunk> chunks, std::span<const int64_t> tokens_per_rank,
+                               const LogitSink& sink);
+
+  // Returns when no rank's memory is in use on this rank's account: to be called on every rank before any of them goes.
+  void wait() noexcept { moe_.wait(); }
 
   // After forward has thrown: whether other ranks may still wait for this one in the same step. They do not where every
   // rank throws the same, nor once the layers are done.
@@ -61,7 +66,7 @@ class Decoder {
     int64_t row;
   };
 
-  void begin_step(std::span<const SequenceChunk> chunks);
+  void begin_step(std::span<const SequenceChunk> chunks, std::span<const int64_t> tokens_per_rank);
   // Whether a step of these chunks makes the same calls as every other one of so many tokens.
   bool is_repeatable(std::span<const SequenceChunk> chunks) const;
   void run_layers();

@@ -10,8 +10,8 @@ namespace {
 class Loader {
  public:
   Loader(const ModelSpec& spec, const Family& family, WeightSource& source, const OpSet& ops,
-         const LoadProgress& progress)
-      : spec_(spec), family_(family), source_(source), ops_(ops), progress_(progress) {}
+         const LoadProgress& progress, RankShare share = {})
+      : spec_(spec), family_(family), source_(source), ops_(ops), progress_(progress), share_(share) {}
 
   Norm norm(const std::string& name, int64_t width) {
     Norm out{Buffer(ops_.memory()), width};
@@ -25,7 +25,7 @@ class Loader {
 
   // The named [N_i, k] matrices stacked along N.
   LinearPtr matrix(const std::vector<std::pair<std::string, int64_t>>& parts, int64_t k,
-                   Precision precision = Precision::kCompute, WeightPool* pool = nullptr) {
+                   Precision precision = Precision::kCompute, WeightPool* pool = nullptr, int times_counted = 1) {
     std::vector<TensorView> views;
     std::vector<std::string> names;
     uint64_t bytes = 0;
@@ -35,7 +35,7 @@ class Loader {
       bytes += views.back().num_bytes();
     }
     LinearPtr out = ops_.pack_linear(views, precision, pool);
-    taken(names, bytes);
+    taken(names, bytes * static_cast<uint64_t>(times_counted));
     return out;
   }
 
@@ -47,9 +47,10 @@ class Loader {
   }
 
   MlpWeights mlp(const MlpNames& names, int64_t inner, WeightPool* gate_up_pool = nullptr,
-                 WeightPool* down_pool = nullptr) {
-    return {matrix({{names.gate, inner}, {names.up, inner}}, spec_.hidden, Precision::kCompute, gate_up_pool),
-            matrix({{names.down, spec_.hidden}}, inner, Precision::kCompute, down_pool)};
+                 WeightPool* down_pool = nullptr, int times_counted = 1) {
+    return {matrix({{names.gate, inner}, {names.up, inner}}, spec_.hidden, Precision::kCompute, gate_up_pool,
+                   times_counted),
+            matrix({{names.down, spec_.hidden}}, inner, Precision::kCompute, down_pool, times_counted)};
   }
 
   AttentionWeights attention(const LayerNames& n) {
@@ -77,11 +78,17 @@ class Loader {
     const LayerNames n = family_.layer_names(layer);
     out.router = matrix({{n.router, spec_.moe.gate.num_experts}}, spec_.hidden, Precision::kF32);
     const int num_experts = spec_.moe.gate.num_experts;
-    out.gate_up_pool = ops_.make_weight_pool(num_experts, 2 * spec_.moe.inner, spec_.hidden);
-    out.down_pool = ops_.make_weight_pool(num_experts, spec_.hidden, spec_.moe.inner);
+    const ExpertPlacement placement = place_experts(num_experts, share_.num_ranks);
+    out.gate_up_pool = ops_.make_weight_pool(placement.experts_per_rank(), 2 * spec_.moe.inner, spec_.hidden);
+    out.down_pool = ops_.make_weight_pool(placement.experts_per_rank(), spec_.hidden, spec_.moe.inner);
     for (int e = 0; e < num_experts; ++e) {
-      out.experts.push_back(
-          mlp(family_.expert_names(layer, e), spec_.moe.inner, out.gate_up_pool.get(), out.down_pool.get()));
+      const MlpNames names = family_.expert_names(layer, e);
+      if (placement.rank_of(e) == share_.rank) {
+        out.experts.push_back(
+            mlp(names, spec_.moe.inner, out.gate_up_pool.get(), out.down_pool.get(), share_.num_ranks));
+      } else {
+        out.experts.emplace_back();
+      }
     }
     if (spec_.moe.shared_inner > 0) out.shared = mlp(n.shared, spec_.moe.shared_inner);
   }
@@ -130,17 +137,18 @@ class Loader {
   WeightSource& source_;
   const OpSet& ops_;
   const LoadProgress& progress_;
+  RankShare share_;
   uint64_t done_bytes_ = 0;
 };
 
 }  // namespace
 
 std::unique_ptr<Model> Model::load(const ModelSpec& spec, const Family& family, std::unique_ptr<WeightSource> source,
-                                   const OpSet& ops, const LoadProgress& progress) {
+                                   const OpSet& ops, const LoadProgress& progress, RankShare share) {
   auto model = std::make_unique<Model>();
   model->spec_ = spec;
   model->source_ = std::move(source);
-  Loader loader(spec, family, *model->source_, ops, progress);
+  Loader loader(spec, family, *model->source_, ops, progress, share);
   const GlobalNames names = family.global_names();
   const TensorView embedding = loader.weight(names.embedding, {spec.vocab_size, spec.hidden});
   model->lm_head_ = spec.tie_embeddings ? ops.pack_linear(std::span(&embedding, 1), Precision::kCompute)
