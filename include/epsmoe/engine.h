@@ -32,6 +32,7 @@ struct EngineOptions {
   std::string device = "cpu";         // "cpu", "cuda", or "reference": slow, for checking
   std::string dtype = "auto";         // compute: "auto", "f32", "bf16"
   int ep = 1;                         // expert-parallel ranks; must divide the experts
+  std::vector<int> gpus = {};         // "cuda" only: the GPU of each rank, as CUDA counts; empty: rank r on GPU r
   std::string eps_pipeline = "auto";  // "auto", "off", "all", "microbatch" or a number of stages
   std::string profile = {};           // that plans are made for: a name or a file; empty: the best there is
   int threads = 0;                    // per rank; 0: the usable cores divided by the ranks, at least 1
@@ -99,11 +100,12 @@ struct EngineReport {
   std::string dtype;                                // that they compute in: "f32", "bf16"
   std::map<int, int64_t> moe_layers_by_stages;      // MoE layers run with so many stages
   std::map<std::string, int64_t> stages_by_kernel;  // on all ranks
-  double communication_seconds = 0;                 // dispatch and combine, summed over ranks
+  double communication_seconds = 0;                 // dispatch and combine of the timed layers, summed over ranks
   double hidden_communication_seconds = 0;          // part of it under compute
   std::string profile;                              // that plans were made with
   std::string profile_note;                         // why not a better one; empty: there is none
-  double promised_seconds = 0;                      // what the plans of all MoE layers said they would take, on rank 0
+  int64_t moe_layers_timed = 0;                     // on rank 0: all on the CPU, a sample on several GPUs
+  double promised_seconds = 0;                      // what the plans of these layers said they would take
   double measured_seconds = 0;                      // what they took, from their first op to the last
   double setup_seconds = 0;                         // besides: plans made and rows sorted before the first op
   double error_seconds = 0;                         // the distance of the two, summed layer by layer

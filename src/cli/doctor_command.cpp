@@ -49,9 +49,48 @@ std::vector<ProfileReport> report_profiles() {
   return out;
 }
 
+Json to_json(const GpuList& list) {
+  Json gpus = Json::array();
+  for (const GpuInfo& gpu : list.gpus) {
+    gpus.push_back({{"name", gpu.name},
+                    {"memory_gb", gpu.memory_gb},
+                    {"sms", gpu.num_sms},
+                    {"compute_capability", gpu.compute_capability}});
+  }
+  return {{"gpus", gpus},
+          {"peer_access", list.can_read},
+          {"driver", list.driver},
+          {"driver_cuda", list.driver_cuda},
+          {"cuda", list.cuda}};
+}
+
+void print(const GpuList& list) {
+  if (list.gpus.empty()) return;
+  print_output("driver    {}, for CUDA up to {}; the backend was built with CUDA {}\n",
+               list.driver.empty() ? "of unknown version" : list.driver, list.driver_cuda, list.cuda);
+  for (size_t i = 0; i < list.gpus.size(); ++i) {
+    const GpuInfo& gpu = list.gpus[i];
+    print_output("gpu {:<5} {}, {:.0f} GB, {} SMs, compute capability {}\n", i, gpu.name, gpu.memory_gb, gpu.num_sms,
+                 gpu.compute_capability);
+  }
+  if (list.gpus.size() == 1) return;
+  // Ranks need it between their GPUs.
+  std::string head;
+  for (size_t i = 0; i < list.gpus.size(); ++i) head += fmt::format(" {:>4}", i);
+  print_output("peers    {}   (whether a GPU reads the memory of another one)\n", head);
+  for (size_t i = 0; i < list.gpus.size(); ++i) {
+    std::string row;
+    for (size_t j = 0; j < list.gpus.size(); ++j) {
+      row += fmt::format(" {:>4}", i == j ? "-" : list.can_read[i][j] ? "yes" : "no");
+    }
+    print_output("  gpu {:<3}{}\n", i, row);
+  }
+}
+
 int run(bool json) {
   const CpuFeatures& cpu = cpu_features();
   const auto backends = report_backends();
+  const GpuList gpus = report_gpus();
   if (json) {
     Json list = Json::array();
     for (const auto& b : backends) list.push_back({{"name", b.name}, {"available", b.available}, {"detail", b.detail}});
@@ -73,6 +112,7 @@ int run(bool json) {
                       {"l2_bytes", cpu.l2_bytes},
                       {"backends", list},
                       {"profiles", profiles},
+                      {"cuda", to_json(gpus)},
                       {"environment", environment()}};
     print_output("{}\n", dump_json(out));
     return 0;
@@ -85,6 +125,7 @@ int run(bool json) {
                kCpuIsaVariable);
   for (const auto& b : backends)
     print_output("{}  {:<10} {}\n", b.available ? "on " : "off", b.name, printable(b.detail, 400));
+  print(gpus);
   for (const auto& [num_ranks, threads, chosen] : report_profiles()) {
     print_output("profile   {} rank{} x {} thread{}: {} ({}){}\n", num_ranks, num_ranks == 1 ? "" : "s", threads,
                  threads == 1 ? "" : "s", printable(chosen.profile.name), printable(chosen.source),

@@ -31,7 +31,7 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       ->default_str("auto");
   group
       .add_option("--device", options.device,
-                  "cpu; cuda (one Hopper GPU); reference computes slowly and plainly, to compare with")
+                  "cpu; cuda (Hopper GPUs, one for each rank); reference computes slowly and plainly, to compare with")
       ->capture_default_str();
   group
       .add_option("--dtype", options.dtype, "Compute type: auto (bf16 on GPUs and CPUs with AMX, else f32), f32, bf16")
@@ -39,6 +39,13 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
   group.add_option("--ep", options.ep, "Expert-parallel ranks; must divide the experts. Each is a thread here")
       ->check(whole_number_from(1))
       ->capture_default_str();
+  group
+      .add_option("--gpus", options.gpus,
+                  "With --device cuda, the GPU of each rank: 0,1 (default: rank r on GPU r). 0,0 puts two ranks on one "
+                  "GPU, to try things out")
+      ->delimiter(',')
+      ->check(whole_number_from(0))
+      ->type_name("N,N");
   group
       .add_option(
           "--eps-pipeline", options.eps_pipeline,

@@ -67,9 +67,9 @@ void print_summary(const GenerateFlags& flags, const GenerateResult& r, const En
   }
   if (report.measured_seconds > 0) {
     print_error(
-        "plans      {:.1f} ms predicted, {:.1f} ms measured in MoE layers ({:+.0f} %; a layer is off by {:.0f} %), "
+        "plans      {:.1f} ms predicted, {:.1f} ms measured in {} MoE layers ({:+.0f} %; a layer is off by {:.0f} %), "
         "profile {}; {} made, {:.1f} ms with sorting rows\n",
-        1e3 * report.promised_seconds, 1e3 * report.measured_seconds,
+        1e3 * report.promised_seconds, 1e3 * report.measured_seconds, report.moe_layers_timed,
         100 * (report.promised_seconds / report.measured_seconds - 1),
         100 * report.error_seconds / report.measured_seconds, printable(report.profile), report.plans_made,
         1e3 * report.setup_seconds);
@@ -94,6 +94,7 @@ Json to_json(const GenerateFlags& flags, const GenerateResult& r, const EngineRe
               {"communication_s", report.communication_seconds},
               {"hidden_communication_s", report.hidden_communication_seconds},
               {"profile", report.profile},
+              {"moe_layers_timed", report.moe_layers_timed},
               {"promised_moe_s", report.promised_seconds},
               {"measured_moe_s", report.measured_seconds},
               {"prediction_error_s", report.error_seconds},

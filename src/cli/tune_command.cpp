@@ -15,6 +15,7 @@
 #include "engine/model_folder.h"
 #include "engine/profile_cache.h"
 #include "engine/profile_lookup.h"
+#include "measure/layer_ranks.h"
 #include "measure/machine_profile.h"
 #include "report/profile_store.h"
 
@@ -139,6 +140,7 @@ int run(const TuneFlags& flags) {
     require_writable("--output", flags.output);
   }
   for (const int num_ranks : ranks) {
+    require_host_ranks("tune", flags.device, num_ranks);
     const MachineTuning tuning = make_tuning(flags, num_ranks);
     warn_of_too_many_threads(flags.device, num_ranks, tuning.threads);
     Progress progress(fmt::format("measuring {} rank{} x {} thread{}", num_ranks, num_ranks == 1 ? "" : "s",

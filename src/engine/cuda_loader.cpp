@@ -77,6 +77,11 @@ std::unique_ptr<OpSet> make_cuda_op_set(int device) {
   return opened().module->make_ops(device);
 }
 
+GpuList cuda_gpus() {
+  if (opened().module == nullptr) return {};
+  return opened().module->list_gpus();
+}
+
 CudaReport cuda_report() {
   if (opened().module == nullptr) return {false, opened().why_not};
   return opened().module->report();

@@ -17,4 +17,7 @@ std::unique_ptr<OpSet> make_cuda_op_set(int device);
 
 CudaReport cuda_report();
 
+// None where the library is not there.
+GpuList cuda_gpus();
+
 }  // namespace eps

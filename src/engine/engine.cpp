@@ -79,7 +79,14 @@ class EngineImpl final : public Engine {
     folder_.spec.max_positions = max_model_len_;  // the rope table need not reach further
     const int threads = options.threads > 0 ? options.threads : default_threads_per_rank(options.ep);
     auto ops = make_op_sets(options.device, options.dtype, options.ep, threads, options.stop,
-                            rank_thread_use(options.emulate_link));
+                            rank_thread_use(options.emulate_link), options.gpus);
+    if (ops.front()->device() != nullptr && !options.emulate_link.empty()) {
+      fail(ErrorKind::kUsage, "emulate_link",
+           {.what = "ranks on GPUs read each other's memory: there is no transport to slow down",
+            .got = options.emulate_link,
+            .wanted = "",
+            .hint = "`device` cpu"});
+    }
     check_local_pipeline(*ops.front(), group);
     group.weight_dtype = ops.front()->weight_dtype(stored_dtype(folder_));
     ChosenProfile profile = choose_profile({.requested = options.profile,
@@ -93,16 +100,18 @@ class EngineImpl final : public Engine {
                                             .shape = planned_shape(group.weight_dtype, ops.front()->compute_dtype())});
     group.profile = std::move(profile.profile);
     profile_note_ = std::move(profile.note);
-    auto source = folder_.checkpoint ? make_checkpoint_source(*folder_.checkpoint, *folder_.names)
-                                     : make_dummy_source(0, options.stop);
+    const auto make_source = [this] {
+      return folder_.checkpoint ? make_checkpoint_source(*folder_.checkpoint, *folder_.names)
+                                : make_dummy_source(0, options_.stop);
+    };
     const uint64_t total = folder_.weights.used_bytes;
     interruptible("loading weights", [&] {
-      model_ = Model::load(folder_.spec, *folder_.family, std::move(source), *ops.front(), [&](uint64_t done) {
+      models_ = RankModels::load(folder_.spec, *folder_.family, make_source, ops, [&](uint64_t done) {
         throw_if_stopped(options_.stop);
         if (options_.on_load_progress) options_.on_load_progress(done, total);
       });
     });
-    ranks_ = std::make_unique<RankGroup>(*model_, std::move(ops), std::move(comms), group);
+    ranks_ = std::make_unique<RankGroup>(models_, std::move(ops), std::move(comms), group);
     batch_ = std::make_unique<BatchRun>(*ranks_, folder_.spec, options.max_num_batched_tokens);
     profile_name_ = group.profile.name;
   }
@@ -268,6 +277,7 @@ class EngineImpl final : public Engine {
     const MoeStats& first = ranks_->stats(0);
     out.profile = profile_name_;
     out.profile_note = profile_note_;
+    out.moe_layers_timed = first.num_layers_timed;
     out.promised_seconds = first.promised_us * 1e-6;
     out.measured_seconds = first.measured_us * 1e-6;
     out.setup_seconds = first.setup_us * 1e-6;
@@ -367,9 +377,9 @@ class EngineImpl final : public Engine {
   }
 
   EngineOptions options_;
-  ModelFolder folder_;  // before model_, which keeps a source of its checkpoint
+  ModelFolder folder_;  // before models_, which keep a source of its checkpoint
   int64_t max_model_len_ = 0;
-  std::unique_ptr<Model> model_;
+  RankModels models_;
   std::unique_ptr<RankGroup> ranks_;
   std::unique_ptr<BatchRun> batch_;
   std::string profile_name_, profile_note_;

@@ -1,5 +1,7 @@
 #include "engine/factory.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "base/cpu_features.h"
@@ -7,6 +9,7 @@
 #include "comm/emulated_link.h"
 #include "comm/inproc/inproc.h"
 #include "engine/cuda_loader.h"
+#include "engine/gpu_choice.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/onednn_baseline.h"
 #include "ops/reference/reference_ops.h"
@@ -28,6 +31,17 @@ void require_in_range(const char* field, int value, int most) {
        {.what = "out of range", .got = std::to_string(value), .wanted = fmt::format("1 to {}", most), .hint = ""});
 }
 
+std::vector<std::unique_ptr<OpSet>> make_cuda_op_sets(int num_ranks, const std::vector<int>& gpus) {
+  const GpuList there = cuda_gpus();
+  std::vector<std::unique_ptr<OpSet>> out;
+  if (there.gpus.empty()) {
+    out.push_back(make_cuda_op_set(0));  // says what is missing
+    return out;
+  }
+  for (const int gpu : choose_gpus(there, num_ranks, gpus)) out.push_back(make_cuda_op_set(gpu));
+  return out;
+}
+
 class OneDnnGemm final : public GemmBaseline {
  public:
   OneDnnGemm(const TensorView& weights, int num_threads) : product_(weights.dtype(), weights, num_threads) {}
@@ -45,10 +59,18 @@ RankThreadUse rank_thread_use(const std::string& emulate_link) {
 }
 
 std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, const std::string& dtype, int num_ranks,
-                                                 int threads_per_rank, StopToken stop, RankThreadUse thread_use) {
+                                                 int threads_per_rank, StopToken stop, RankThreadUse thread_use,
+                                                 const std::vector<int>& gpus) {
   require_in_range("ep", num_ranks, kMaxRanks);
   require_in_range("threads", threads_per_rank, max_threads_per_rank());
   const std::optional<DType> wanted = parse_dtype(dtype);
+  if (!gpus.empty() && device != "cuda") {
+    fail(ErrorKind::kUsage, "gpus",
+         {.what = fmt::format("chooses GPUs, and ranks work on {}", device),
+          .got = fmt::format("{}", fmt::join(gpus, ",")),
+          .wanted = "",
+          .hint = "`device` cuda"});
+  }
   std::vector<std::unique_ptr<OpSet>> out;
   if (device == "cpu") {
     return make_cpu_op_sets(choose_cpu_engine(wanted), num_ranks, threads_per_rank,
@@ -64,14 +86,7 @@ std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, cons
       fail(ErrorKind::kUsage, "dtype",
            {.what = "the CUDA op set computes in bf16", .got = dtype, .wanted = "auto or bf16", .hint = ""});
     }
-    if (num_ranks > 1) {
-      fail(ErrorKind::kUsage, "ep",
-           {.what = "the CUDA backend runs one rank so far",
-            .got = std::to_string(num_ranks),
-            .wanted = "1",
-            .hint = "`ep` 1, or `device` cpu"});
-    }
-    out.push_back(make_cuda_op_set(0));
+    return make_cuda_op_sets(num_ranks, gpus);
   } else {
     fail(ErrorKind::kUsage, "device",
          {.what = "unknown device", .got = device, .wanted = "cpu, cuda or reference", .hint = "`device` cpu"});
@@ -101,6 +116,8 @@ int default_threads_per_rank(int num_ranks) { return std::max(1, cpu_features().
 std::unique_ptr<GemmBaseline> make_gemm_baseline(const TensorView& weights, int num_threads) {
   return std::make_unique<OneDnnGemm>(weights, num_threads);
 }
+
+GpuList report_gpus() { return cuda_gpus(); }
 
 std::vector<BackendReport> report_backends() {
   std::vector<BackendReport> out;

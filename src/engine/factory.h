@@ -8,6 +8,7 @@
 
 #include "comm/communicator.h"
 #include "epsmoe/stop.h"
+#include "ops/cuda_module.h"
 #include "ops/gemm_baseline.h"
 #include "ops/op_set.h"
 
@@ -24,12 +25,15 @@ enum class RankThreadUse : uint8_t { kShared, kSeparate };
 // Of ranks whose transport is slowed down to `emulate_link` (empty: not at all).
 RankThreadUse rank_thread_use(const std::string& emulate_link);
 
-// One op set per rank. `device`: "cpu", "cuda" or "reference"; `dtype`: "auto", "f32" or "bf16".
-// Ops on the host end with kInterrupted when `stop` asks for it.
-// Errors  kUsage: unknown device or dtype, or one that this machine cannot do (and why); too many ranks or threads
+// One op set per rank. `device`: "cpu", "cuda" or "reference"; `dtype`: "auto", "f32" or "bf16"; `gpus`: see
+// EngineOptions. Ops on the host end with kInterrupted when `stop` asks for it.
+//
+// Errors  kUsage: unknown device or dtype, one that this machine cannot do (and why), too many ranks or threads, or
+//         GPUs that ranks cannot use
 std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, const std::string& dtype, int num_ranks,
                                                  int threads_per_rank, StopToken stop = {},
-                                                 RankThreadUse thread_use = RankThreadUse::kShared);
+                                                 RankThreadUse thread_use = RankThreadUse::kShared,
+                                                 const std::vector<int>& gpus = {});
 
 // Errors  kUsage: too many ranks; an emulated link for one
 // `emulate_link`: empty, or a link to slow the transport down to (comm/emulated_link.h).
@@ -51,5 +55,8 @@ struct BackendReport {
   std::string detail;
 };
 std::vector<BackendReport> report_backends();
+
+// What ranks on GPUs would find.
+GpuList report_gpus();
 
 }  // namespace eps

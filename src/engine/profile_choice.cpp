@@ -92,6 +92,19 @@ void emulate(HardwareProfile& profile, const LinkSpec& spec) {
   profile.inter_links.clear();
 }
 
+// A GPU's profile on a device without SMs (someone asks what plans for the GPU do here): one link, and kernels that no
+// budget limits. A plan that shares SMs out could not be obeyed.
+void forget_sms(HardwareProfile& profile) {
+  profile.num_sms = 0;
+  for (GemmProfile& gemm : profile.gemms) gemm.sm_factor.clear();
+  for (std::vector<LinkPoint>* links : {&profile.links, &profile.inter_links}) {
+    if (links->empty()) continue;
+    LinkPoint best = *std::ranges::max_element(*links, {}, &LinkPoint::gbps);
+    best.sms = 0;
+    *links = {best};
+  }
+}
+
 // What is public about Hopper GPUs serves for all of them where nothing was measured. Our grouped kernels multiply
 // gate and up on the way, which the published ones do not.
 HardwareProfile public_gpu_profile() {
@@ -166,6 +179,7 @@ ChosenProfile find_profile(const ProfileQuery& query) {
 
 ChosenProfile choose_profile(const ProfileQuery& query) {
   ChosenProfile chosen = find_profile(query);
+  if (!query.device.starts_with("cuda")) forget_sms(chosen.profile);
   if (query.emulated_link) emulate(chosen.profile, *query.emulated_link);
   return chosen;
 }

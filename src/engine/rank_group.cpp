@@ -102,25 +102,38 @@ void check_local_pipeline(OpSet& ops, const RankGroupOptions& options) {
         .hint = ""});
 }
 
-RankGroup::RankGroup(const Model& model, std::vector<std::unique_ptr<OpSet>> ops,
+RankGroup::RankGroup(const RankModels& models, std::vector<std::unique_ptr<OpSet>> ops,
                      std::vector<std::unique_ptr<Communicator>> comms, const RankGroupOptions& options)
     : ops_(std::move(ops)), comms_(std::move(comms)), threads_(options.num_ranks) {
   EPS_CHECK_EQ(ops_.size(), static_cast<size_t>(options.num_ranks));
   EPS_CHECK_EQ(comms_.size(), static_cast<size_t>(options.num_ranks));
-  check_rank_options(model.spec(), options);
+  check_rank_options(models.spec(), options);
   check_local_pipeline(*ops_.front(), options);
   if (options.record_trace) trace_ = std::make_unique<TraceRecorder>();
+  PlanLimits limits;
+  // Stages of several GPUs run grouped kernels only (PeerLayer::why_not).
+  if (options.num_ranks > 1 && ops_.front()->device() != nullptr) limits.kernel = GemmKind::kGrouped;
   planner_ = std::make_unique<const Planner>(
-      options.profile, moe_shape(model.spec(), options.weight_dtype, ops_.front()->compute_dtype()));
+      options.profile, moe_shape(models.spec(), options.weight_dtype, ops_.front()->compute_dtype()), limits);
   for (size_t r = 0; r < ops_.size(); ++r) {
-    decoders_.push_back(std::make_unique<Decoder>(model, *ops_[r], *comms_[r], *planner_, options.pipeline,
-                                                  trace_.get(), options.stop));
+    ops_[r]->bind_thread();  // a decoder on a device makes streams there
+    decoders_.push_back(std::make_unique<Decoder>(models.of_rank(static_cast<int>(r)), *ops_[r], *comms_[r], *planner_,
+                                                  options.pipeline, trace_.get(), options.stop));
   }
+  threads_.run([this](int rank) { ops_[static_cast<size_t>(rank)]->bind_thread(); }, [](int, const char*) {});
+}
+
+RankGroup::~RankGroup() { wait_for_ranks(); }
+
+void RankGroup::wait_for_ranks() noexcept {
+  for (const auto& decoder : decoders_) decoder->wait();
 }
 
 std::vector<int32_t> RankGroup::step(std::span<const PlacedChunk> chunks, const LogitSink& sink) {
   // Before any rank begins: the others would wait for one that fails.
   for (const PlacedChunk& c : chunks) c.chunk.cache->require_room(std::ssize(c.chunk.ids));
+  std::vector<int64_t> tokens_per_rank(ops_.size(), 0);
+  for (const PlacedChunk& c : chunks) tokens_per_rank[static_cast<size_t>(c.rank)] += std::ssize(c.chunk.ids);
   // A rank writes the elements of its own chunks.
   std::vector<int32_t> tokens(chunks.size(), kNoToken);
   try {
@@ -134,13 +147,14 @@ std::vector<int32_t> RankGroup::step(std::span<const PlacedChunk> chunks, const 
             index.push_back(i);
           }
           const std::vector<int32_t> picked = decoders_[static_cast<size_t>(rank)]->forward(
-              mine,
+              mine, tokens_per_rank,
               [&](size_t i, int64_t position, std::span<const float> logits) { sink(index[i], position, logits); });
           for (size_t i = 0; i < picked.size(); ++i) tokens[index[i]] = picked[i];
         },
         [&](int rank, const char* what) { comms_[static_cast<size_t>(rank)]->abort(what); });
   } catch (...) {
     // All ranks have left the step, so the next one can begin afresh.
+    wait_for_ranks();
     comms_.front()->recover();
     throw;
   }

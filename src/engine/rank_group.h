@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/rank_models.h"
 #include "exec/trace.h"
 #include "model/decoder.h"
 #include "plan/builtin_profile.h"
@@ -67,10 +68,13 @@ struct PlacedChunk {
 
 class RankGroup {
  public:
-  // `model` outlives the group; op sets and communicators: one per rank.
+  // `models` outlive the group; op sets and communicators: one per rank.
   // Errors  as check_rank_options
-  RankGroup(const Model& model, std::vector<std::unique_ptr<OpSet>> ops,
+  RankGroup(const RankModels& models, std::vector<std::unique_ptr<OpSet>> ops,
             std::vector<std::unique_ptr<Communicator>> comms, const RankGroupOptions& options);
+  ~RankGroup();
+  RankGroup(const RankGroup&) = delete;
+  RankGroup& operator=(const RankGroup&) = delete;
 
   int num_ranks() const { return static_cast<int>(decoders_.size()); }
 
@@ -86,6 +90,9 @@ class RankGroup {
   const TraceRecorder* trace() const { return trace_.get(); }
 
  private:
+  // For devices that may still read or write the memory of other ranks.
+  void wait_for_ranks() noexcept;
+
   std::vector<std::unique_ptr<OpSet>> ops_;
   std::vector<std::unique_ptr<Communicator>> comms_;
   std::unique_ptr<TraceRecorder> trace_;

@@ -1,4 +1,4 @@
-// Runs a plan's ops: each lane in its order, each op after those it depends on.
+// Lanes as threads: each runs its ops in order, each op after those it depends on.
 #pragma once
 
 #include <condition_variable>
@@ -9,27 +9,25 @@
 #include <thread>
 #include <vector>
 
-#include "exec/timeline.h"
-#include "plan/plan.h"
+#include "device/lane_set.h"
 
 namespace eps {
 
 // Owns one thread per communication lane, started when first needed; the calling thread is the compute lane.
 // A plan in which nothing can overlap runs on the calling thread alone.
-class LaneRunner {
+class LaneRunner final : public LaneSet {
  public:
   LaneRunner() = default;
-  ~LaneRunner();
+  ~LaneRunner() override;
   LaneRunner(const LaneRunner&) = delete;
   LaneRunner& operator=(const LaneRunner&) = delete;
 
-  // Calls run_op(i) for every op of the plan. When one throws, `on_error` is called once, at once, from that lane (so
-  // that it can wake lanes waiting for other ranks), the ops left are skipped, and the first error is rethrown here.
-  // `on_error` must not throw.
-  // The timeline of this run replaces the last one.
-  void run(const Plan& plan, const std::function<void(int)>& run_op, const std::function<void(const char*)>& on_error);
+  // When an op throws, the ops left are skipped on all lanes. `on_error` must not throw. The timeline of this run
+  // replaces the last one.
+  void run(const Plan& plan, const std::function<void(int)>& run_op,
+           const std::function<void(const char*)>& on_error) override;
 
-  const std::vector<TimelineEvent>& timeline() const { return timeline_; }
+  const std::vector<TimelineEvent>& timeline() override { return timeline_; }
 
  private:
   struct Run {

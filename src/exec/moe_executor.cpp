@@ -1,209 +1,31 @@
 #include "exec/moe_executor.h"
 
-#include <algorithm>
-#include <cstring>
+#include "base/error.h"
 
 namespace eps {
 namespace {
 
-std::byte* bytes_of(MutableTensorView view) { return static_cast<std::byte*>(view.data()); }
-
-size_t row_bytes(const MutableTensorView& view) { return static_cast<size_t>(view.dim(1)) * size_of(view.dtype()); }
-
-// Copies the listed rows for every rank into one buffer, then exchanges them. Runs on a communication lane, so it
-// copies by itself: the op set's threads belong to the compute lane.
-void exchange_rows(Communicator& comm, Channel channel, const std::vector<std::vector<int32_t>>& send,
-                   MutableTensorView source, std::span<const Span64> recv, MutableTensorView into, Buffer& staging) {
-  const size_t width = row_bytes(into);
-  size_t total = 0;
-  for (const auto& rows : send) total += rows.size();
-  staging.reserve(std::max<size_t>(1, total * width));
-  std::byte* next = staging.data();
-  std::vector<ConstBytes> out;
-  for (const auto& rows : send) {
-    const std::byte* begin = next;
-    for (const int32_t row : rows) {
-      std::memcpy(next, bytes_of(source) + static_cast<size_t>(row) * width, width);
-      next += width;
-    }
-    out.emplace_back(begin, rows.size() * width);
+std::string why_not(const LayerOps& layer, const Plan& plan) {
+  if (plan.strategy != Strategy::kDpEp) {
+    return fmt::format("{} plans cannot be run yet, only planned", to_string(plan.strategy));
   }
-  std::vector<MutableBytes> in;
-  for (const Span64& span : recv) {
-    in.emplace_back(bytes_of(into) + static_cast<size_t>(span.begin) * width, static_cast<size_t>(span.count) * width);
-  }
-  comm.all_to_all(channel, out, in);
+  return layer.why_not(plan);
 }
 
 }  // namespace
 
-void MoeExecutor::run(const Plan& plan, const ExpertPlacement& placement, std::span<const Routing> routing,
-                      const MoeWeights& weights, TensorView x, MutableTensorView out) {
-  const ComputingThread computing(ops_.thread_pool());
+void MoeExecutor::run(const Plan& plan, const MoeWeights& weights, MutableTensorView out) {
+  const auto abort = [this](const char* what) { comm_.abort(what); };
   try {
-    EPS_CHECK(plan.strategy == Strategy::kDpEp, "{} plans cannot be run yet, only planned", to_string(plan.strategy));
-    lay_out(plan, placement, routing, weights, x, out);
+    const std::string refusal = why_not(layer_, plan);
+    if (!refusal.empty()) fail(ErrorKind::kUsage, "plan", {.what = refusal, .got = "", .wanted = "", .hint = ""});
+    layer_.begin(plan, weights, out);
   } catch (const std::exception& e) {
-    comm_.abort(e.what());
+    abort(e.what());
     throw;
   }
-  run_ops(plan);
-}
-
-void MoeExecutor::lay_out(const Plan& plan, const ExpertPlacement& placement, std::span<const Routing> routing,
-                          const MoeWeights& weights, TensorView x, MutableTensorView out) {
-  weights_ = &weights;
-  x_ = x;
-  out_ = out;
-  StageMap stages(placement.num_experts, plan.num_stages());
-  for (int s = 0; s < plan.num_stages(); ++s) {
-    const Stage& stage = plan.stages[static_cast<size_t>(s)];
-    stages.add(s, stage.experts, stage.part);
-  }
-  layout_ = lay_out_rows(routing, placement, stages, comm_.rank());
-  EPS_CHECK_EQ(layout_.num_tokens, x.dim(0));
-  hidden_ = x.dim(1);
-  inner_ = weights.down[static_cast<size_t>(placement.first_expert(comm_.rank()))]->in_features();
-  prepare();
-}
-
-void MoeExecutor::run_ops(const Plan& plan) {
-  const auto rank = static_cast<size_t>(comm_.rank());
-  lanes_.run(
-      plan,
-      [&](int i) {
-        const PlanOp& op = plan.ops[static_cast<size_t>(i)];
-        if (op.stage < 0) {
-          op.kind == OpKind::kShared ? shared(op.share) : finish();
-          return;
-        }
-        const StageLayout& stage = layout_.stages[static_cast<size_t>(op.stage)];
-        const Stage& planned = plan.stages[static_cast<size_t>(op.stage)];
-        switch (op.kind) {
-          case OpKind::kDispatch: return dispatch(stage);
-          case OpKind::kGateUp: return gate_up(stage, planned.gate_up_kernel[rank]);
-          case OpKind::kSiluMul: return silu_mul(stage);
-          case OpKind::kDown: return down(stage, planned.down_kernel[rank]);
-          case OpKind::kReduce: return reduce(stage);
-          case OpKind::kCombine: return combine(stage);
-          default: EPS_CHECK(false, "{} in a stage", to_string(op.kind));
-        }
-      },
-      [this](const char* what) { comm_.abort(what); });
-}
-
-// All memory of the run, so that lanes allocate nothing but their staging buffers.
-void MoeExecutor::prepare() {
-  const DType compute = ops_.compute_dtype();
-  int64_t stage_rows = 0;
-  for (const StageLayout& stage : layout_.stages) stage_rows = std::max(stage_rows, stage.row_end - stage.row_begin);
-  x_compute_ = memory_.x.view(compute, {layout_.num_tokens, hidden_});
-  recv_tokens_ = memory_.recv_x.view(compute, {layout_.num_recv_tokens, hidden_});
-  memory_.stage_x.view(compute, {stage_rows, hidden_});
-  gate_up_ = memory_.gate_up.view(DType::kF32, {stage_rows, 2 * inner_});
-  act_ = memory_.act.view(compute, {stage_rows, inner_});
-  rows_ = memory_.rows.view(DType::kF32, {layout_.num_rows, hidden_});
-  partials_ = memory_.partials.view(DType::kF32, {layout_.num_recv_partials, hidden_});
-  shared_out_ = memory_.shared_out.view(DType::kF32, {layout_.num_tokens, hidden_});
-  ops_.to_compute(x_, x_compute_);
-}
-
-void MoeExecutor::dispatch(const StageLayout& stage) {
-  exchange_rows(comm_, Channel::kDispatch, stage.send_tokens, x_compute_, stage.recv_tokens, recv_tokens_,
-                memory_.send_tokens);
-}
-
-std::byte* MoeExecutor::row_source(int64_t row) const {
-  const RowRef ref = layout_.row_token[static_cast<size_t>(row)];
-  return bytes_of(ref.remote ? recv_tokens_ : x_compute_) + static_cast<size_t>(ref.index) * row_bytes(x_compute_);
-}
-
-void MoeExecutor::run_gemms(std::span<const LinearTask> tasks, GemmKind kernel) {
-  if (kernel == GemmKind::kGrouped) {
-    ops_.linear(tasks);
-    return;
-  }
-  for (const LinearTask& task : tasks) ops_.linear(std::span(&task, 1));
-}
-
-void MoeExecutor::gate_up(const StageLayout& stage, GemmKind kernel) {
-  const int64_t num_rows = stage.row_end - stage.row_begin;
-  const MutableTensorView x = memory_.stage_x.view(ops_.compute_dtype(), {num_rows, hidden_});
-  std::vector<const std::byte*> sources;
-  sources.reserve(static_cast<size_t>(num_rows));
-  for (int64_t row = stage.row_begin; row < stage.row_end; ++row) sources.push_back(row_source(row));
-  ops_.gather_rows(sources, x);
-  std::vector<LinearTask> tasks;
-  for (const ExpertRows& block : stage.experts) {
-    const int64_t begin = block.begin - stage.row_begin;
-    const int64_t end = block.end - stage.row_begin;
-    tasks.push_back(
-        {weights_->gate_up[static_cast<size_t>(block.expert)], x.rows(begin, end), gate_up_.rows(begin, end)});
-  }
-  run_gemms(tasks, kernel);
-}
-
-void MoeExecutor::silu_mul(const StageLayout& stage) {
-  const int64_t num_rows = stage.row_end - stage.row_begin;
-  ops_.silu_mul(gate_up_.rows(0, num_rows), act_.rows(0, num_rows));
-}
-
-void MoeExecutor::down(const StageLayout& stage, GemmKind kernel) {
-  std::vector<LinearTask> tasks;
-  for (const ExpertRows& block : stage.experts) {
-    tasks.push_back({weights_->down[static_cast<size_t>(block.expert)],
-                     act_.rows(block.begin - stage.row_begin, block.end - stage.row_begin),
-                     rows_.rows(block.begin, block.end)});
-  }
-  run_gemms(tasks, kernel);
-}
-
-void MoeExecutor::reduce(const StageLayout& stage) {
-  ops_.scale_rows(
-      rows_.rows(stage.row_begin, stage.row_end),
-      std::span(layout_.row_weight)
-          .subspan(static_cast<size_t>(stage.row_begin), static_cast<size_t>(stage.row_end - stage.row_begin)));
-  std::vector<RowPair> pairs;
-  pairs.reserve(stage.adds.size());
-  float* rows = rows_.as<float>();
-  for (const RowAdd& add : stage.adds) {
-    pairs.push_back({rows + add.dst.index * hidden_, rows + add.src.index * hidden_});
-  }
-  ops_.add_rows(pairs, hidden_);
-}
-
-void MoeExecutor::combine(const StageLayout& stage) {
-  exchange_rows(comm_, Channel::kCombine, stage.return_rows, rows_, stage.recv_partials, partials_,
-                memory_.send_partials);
-}
-
-void MoeExecutor::shared(TokenShare share) {
-  const int64_t begin = layout_.num_tokens * share.begin / 1000;
-  const int64_t end = layout_.num_tokens * share.end / 1000;
-  if (weights_->shared_down == nullptr || begin == end) return;
-  const int64_t inner = weights_->shared_down->in_features();
-  const MutableTensorView gate_up = memory_.shared_gate_up.view(DType::kF32, {end - begin, 2 * inner});
-  const MutableTensorView act = memory_.shared_act.view(ops_.compute_dtype(), {end - begin, inner});
-  const LinearTask up_task{weights_->shared_gate_up, x_compute_.rows(begin, end), gate_up};
-  ops_.linear(std::span(&up_task, 1));
-  ops_.silu_mul(gate_up, act);
-  const LinearTask down_task{weights_->shared_down, act, shared_out_.rows(begin, end)};
-  ops_.linear(std::span(&down_task, 1));
-}
-
-void MoeExecutor::finish() {
-  const auto at = [this](RowRef ref) {
-    return (ref.remote ? partials_ : rows_).as<float>() + int64_t{ref.index} * hidden_;
-  };
-  std::vector<RowPair> pairs;
-  pairs.reserve(layout_.home_adds.size());
-  for (const RowAdd& add : layout_.home_adds) pairs.push_back({at(add.dst), at(add.src)});
-  ops_.add_rows(pairs, hidden_);
-  std::vector<const std::byte*> sums;
-  sums.reserve(layout_.token_sum.size());
-  for (const RowRef ref : layout_.token_sum) sums.push_back(reinterpret_cast<const std::byte*>(at(ref)));
-  ops_.gather_rows(sums, out_);
-  if (weights_->shared_down != nullptr) ops_.add(out_, shared_out_);
+  layer_.lanes().run(
+      plan, [&](int i) { layer_.run(plan.ops[static_cast<size_t>(i)]); }, abort);
 }
 
 }  // namespace eps

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -11,8 +12,19 @@
 #include "ops/pick_token.h"
 
 namespace eps {
-
 namespace {
+
+// On a GPU recording an op's times costs some 2 µs, and reading them waits for the layer. Of so many layers one is
+// timed: the second (the first one also loads kernels and allocates) and then one in each step of most models, each
+// time at another depth.
+constexpr int64_t kLayersPerTiming = 16;
+
+// When the first op began and the last one ended; equal where there are none.
+std::pair<int64_t, int64_t> span_ns(const std::vector<TimelineEvent>& events) {
+  if (events.empty()) return {0, 0};
+  return {std::ranges::min_element(events, {}, &TimelineEvent::begin_ns)->begin_ns,
+          std::ranges::max_element(events, {}, &TimelineEvent::end_ns)->end_ns};
+}
 
 // What a rank sends instead of a routing when its router's logits are NaN or infinite: gates do not rank those alike.
 Routing invalid_routing(int64_t num_tokens, int top_k) {
@@ -26,6 +38,30 @@ bool is_valid(const Routing& routing) {
 }
 
 }  // namespace
+
+MoeLayerRunner::MoeLayerRunner(OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
+                               TraceRecorder* trace)
+    : ops_(ops),
+      comm_(comm),
+      trace_(trace),
+      peer_(comm.size() > 1 ? ops.make_peer_layer(comm) : nullptr),
+      host_(ops, comm),
+      executor_(layer_ops(), comm),
+      // Where the layer stays on one device nothing is cut: the plan names kernels.
+      plans_(planner, is_local(ops, comm) ? PipelineOption{PipelineOption::Mode::kOff, 1} : pipeline),
+      shape_(planner.shape()),
+      logits_(ops.memory()),
+      topk_idx_(ops.memory()),
+      topk_weight_(ops.memory()) {}
+
+void MoeLayerRunner::begin_step(std::span<const int64_t> tokens_per_rank, int top_k) {
+  tokens_per_rank_.assign(tokens_per_rank.begin(), tokens_per_rank.end());
+  if (peer_) peer_->begin_step(tokens_per_rank_, top_k, shape_.hidden);
+}
+
+void MoeLayerRunner::wait() noexcept {
+  if (peer_) peer_->wait();
+}
 
 RouterError::RouterError(int layer)
     : Error(
@@ -90,19 +126,41 @@ std::vector<Routing> MoeLayerRunner::exchange(const Routing& mine, int top_k) {
   return all;
 }
 
+MoeProblem MoeLayerRunner::route_on_host(int layer, const GateParams& gate, const LinearWeight& router, TensorView x) {
+  const ExpertPlacement placement = place_experts(gate.num_experts, comm_.size());
+  routing_ = exchange(route(gate, router, x), gate.top_k);
+  // After the exchange: every rank sees what went wrong on any of them, and all of them leave the step here.
+  if (!std::ranges::all_of(routing_, is_valid)) throw RouterError(layer);
+  host_.set_routing(placement, routing_, x);
+  return make_problem(shape_, placement, routing_);
+}
+
+MoeProblem MoeLayerRunner::route_on_peers(const GateParams& gate, const LinearWeight& router, TensorView x) {
+  const ExpertPlacement placement = place_experts(gate.num_experts, comm_.size());
+  peer_->route(gate, router_logits(gate, router, x));
+  PeerLoad load = peer_->exchange(x);
+  // Rows travel in the type that they are computed in, sums in that of activations.
+  return make_problem(shape_, placement, std::move(load.rows), std::move(load.summary), tokens_per_rank_,
+                      {ops_.compute_dtype(), ops_.activation_dtype()});
+}
+
+bool MoeLayerRunner::times_next_layer() const {
+  return peer_ == nullptr || trace_ != nullptr || stats_.num_layers_run % kLayersPerTiming == 1;
+}
+
 void MoeLayerRunner::run(int layer, const GateParams& gate, const LinearWeight& router, const MoeWeights& weights,
                          TensorView x, MutableTensorView out) {
   if (is_local(ops_, comm_)) return run_local(*ops_.local_moe(), layer, gate, router, weights, x, out);
   const int64_t begin = now_ns();
-  const std::vector<Routing> routing = exchange(route(gate, router, x), gate.top_k);
-  // After the exchange: every rank sees what went wrong on any of them, and all of them leave the step here.
-  if (!std::ranges::all_of(routing, is_valid)) throw RouterError(layer);
+  const MoeProblem problem = peer_ ? route_on_peers(gate, router, x) : route_on_host(layer, gate, router, x);
   const int64_t setup_begin = now_ns();
-  const MoeProblem problem = make_problem(shape_, place_experts(gate.num_experts, comm_.size()), routing);
   const Plan& plan = plans_.plan(problem);
+  const bool is_timed = times_next_layer();
+  if (peer_) peer_->record_times(is_timed);
   const int64_t end = now_ns();
-  executor_.run(plan, problem.placement, routing, weights, x, out);
-  record(layer, plan, problem, {begin, end, setup_begin});
+  executor_.run(plan, weights, out);
+  if (is_timed) record_times(layer, plan, {begin, end, setup_begin});
+  count(layer, plan, problem);
 }
 
 void MoeLayerRunner::run_local(LocalMoe& local, int layer, const GateParams& gate, const LinearWeight& router,
@@ -131,10 +189,7 @@ void MoeLayerRunner::run_local(LocalMoe& local, int layer, const GateParams& gat
   trace_->add(comm_.rank(), {{is_few ? "moe" : "gate", Lane::kCompute, layer, -1, begin, is_few ? end : routed}});
   if (is_few) return;
   trace_->add(comm_.rank(), {{"experts", Lane::kCompute, layer, -1, routed, end}});
-  const double measured_us = static_cast<double>(end - routed) * 1e-3;
-  stats_.promised_us += predicted_us;
-  stats_.measured_us += measured_us;
-  stats_.error_us += std::abs(predicted_us - measured_us);
+  count_times(predicted_us, static_cast<double>(end - routed) * 1e-3);
 }
 
 void MoeLayerRunner::count_local(const LocalKernels& kernels, int64_t num_layers) {
@@ -151,37 +206,39 @@ void MoeLayerRunner::add_load(int layer, std::span<const int64_t> rows) {
   for (size_t e = 0; e < load.size(); ++e) load[e] += rows[e];
 }
 
-void MoeLayerRunner::record(int layer, const Plan& plan, const MoeProblem& problem, const LayerTimes& times) {
-  const std::vector<TimelineEvent>& events = executor_.timeline();
-  stats_.overlap += measure_overlap(events);
+void MoeLayerRunner::count(int layer, const Plan& plan, const MoeProblem& problem) {
   ++stats_.num_layers_run;
   ++stats_.layers_by_stages[plan.num_expert_stages()];
   for (size_t s = 0; s < plan.stages.size(); ++s) {
-    if (executor_.num_rows(s) == 0) continue;
+    if (layer_ops().num_rows(s) == 0) continue;
     const auto r = static_cast<size_t>(comm_.rank());
     ++stats_.stages_by_kernel[std::string(to_string(plan.stages[s].gate_up_kernel[r]))];
     ++stats_.stages_by_kernel[std::string(to_string(plan.stages[s].down_kernel[r]))];
   }
   add_load(layer, problem.load);
-  // Plans predict their ops; what comes before the first one is counted apart.
-  int64_t first_ns = std::numeric_limits<int64_t>::max();
-  int64_t last_ns = 0;
-  for (const TimelineEvent& event : events) {
-    first_ns = std::min(first_ns, event.begin_ns);
-    last_ns = std::max(last_ns, event.end_ns);
-  }
-  const double measured_us = static_cast<double>(last_ns - first_ns) * 1e-3;
-  stats_.setup_us += static_cast<double>(first_ns - times.setup_begin_ns) * 1e-3;
-  stats_.promised_us += plan.makespan_us;
-  stats_.measured_us += measured_us;
-  stats_.error_us += std::abs(plan.makespan_us - measured_us);
   stats_.plans_made = plans_.num_misses();
+}
+
+void MoeLayerRunner::count_times(double predicted_us, double measured_us) {
+  ++stats_.num_layers_timed;
+  stats_.promised_us += predicted_us;
+  stats_.measured_us += measured_us;
+  stats_.error_us += std::abs(predicted_us - measured_us);
+}
+
+void MoeLayerRunner::record_times(int layer, const Plan& plan, const LayerTimes& times) {
+  const std::vector<TimelineEvent>& events = layer_ops().lanes().timeline();
+  stats_.overlap += measure_overlap(events);
+  // Plans predict their ops; what comes before the first one is counted apart.
+  const auto [begin_ns, end_ns] = span_ns(events);
+  stats_.setup_us += static_cast<double>(begin_ns - times.setup_begin_ns) * 1e-3;
+  count_times(plan.makespan_us, static_cast<double>(end_ns - begin_ns) * 1e-3);
   if (trace_ == nullptr) return;
   std::vector<TimelineEvent> traced = events;
   for (TimelineEvent& event : traced) event.layer = layer;
   traced.push_back({"gate", Lane::kCompute, layer, -1, times.gate_begin_ns, times.gate_end_ns});
   trace_->add(comm_.rank(), traced);
-  trace_->add_predicted(comm_.rank(), predicted_events(plan, layer, first_ns));
+  trace_->add_predicted(comm_.rank(), predicted_events(plan, layer, begin_ns));
 }
 
 }  // namespace eps

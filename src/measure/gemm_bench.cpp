@@ -134,7 +134,8 @@ GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::funct
   result.num_experts = spec.moe.gate.num_experts;
   result.top_k = spec.moe.gate.top_k;
   result.threads = engine.threads > 0 ? engine.threads : default_threads_per_rank(1);
-  const auto op_sets = make_op_sets(engine.device, engine.dtype, 1, result.threads);
+  const auto op_sets =
+      make_op_sets(engine.device, engine.dtype, 1, result.threads, {}, RankThreadUse::kShared, engine.gpus);
   OpSet& ops = *op_sets.front();
   result.op_set = ops.description();
   const DType packed = ops.weight_dtype(source.stored);

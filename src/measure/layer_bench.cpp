@@ -179,6 +179,7 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
                                  const std::function<bool()>& keep_going) {
   check_ranges(options);
   const EngineOptions& engine = options.engine;
+  require_host_ranks("bench layer", engine.device, engine.ep);
   PipelineOption pipeline = parse_pipeline_option(engine.eps_pipeline);
   const Skew skew = parse_skew(options.skew);
   const LayerSource source = open_layer_source({engine, options.preset, options.num_experts});
@@ -188,8 +189,8 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
 
   LayerBenchResult result;
   result.threads = engine.threads > 0 ? engine.threads : default_threads_per_rank(engine.ep);
-  auto ops =
-      make_op_sets(engine.device, engine.dtype, engine.ep, result.threads, {}, rank_thread_use(engine.emulate_link));
+  auto ops = make_op_sets(engine.device, engine.dtype, engine.ep, result.threads, {},
+                          rank_thread_use(engine.emulate_link), engine.gpus);
   const DType compute = ops.front()->compute_dtype();
   result.op_set = ops.front()->description();
   result.isa = isa_of(result.op_set);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/clock.h"
+#include "base/error.h"
 
 namespace eps {
 namespace {
@@ -14,27 +15,37 @@ bool is_gemm(const TimelineEvent& event) {
 
 }  // namespace
 
+void require_host_ranks(const std::string& command, const std::string& device, int num_ranks) {
+  if (device != "cuda" || num_ranks == 1) return;
+  fail(ErrorKind::kUsage, "ep",
+       {.what = command + " runs one rank on a GPU",
+        .got = std::to_string(num_ranks),
+        .wanted = "1",
+        .hint = "`device` cpu; `epsmoe generate` and `epsmoe bench latency` run several GPUs"});
+}
+
 LayerRanks::LayerRanks(const LayerWeights& layer, ExpertPlacement placement, std::vector<std::unique_ptr<OpSet>> ops,
                        std::vector<std::unique_ptr<Communicator>> comms)
     : placement_(placement), ops_(std::move(ops)), comms_(std::move(comms)), threads_(placement.num_ranks) {
   for (int rank = 0; rank < placement_.num_ranks; ++rank) {
     const auto r = static_cast<size_t>(rank);
     weights_.push_back(rank_weights(layer, placement_, rank));
-    executors_.push_back(std::make_unique<MoeExecutor>(*ops_[r], *comms_[r]));
+    EPS_CHECK(ops_[r]->memory().on_host(), "a layer through the host on {}", ops_[r]->description());
+    layers_.push_back(std::make_unique<HostLayer>(*ops_[r], *comms_[r]));
   }
 }
 
 LayerRanks::Times LayerRanks::run(const Plan& plan, std::span<const Routing> routing, TensorView x,
                                   MutableTensorView out) {
   const int64_t tokens = x.dim(0) / placement_.num_ranks;
-  std::vector<std::pair<int64_t, int64_t>> spans(executors_.size());
+  std::vector<std::pair<int64_t, int64_t>> spans(layers_.size());
   threads_.run(
       [&](int rank) {
         const auto r = static_cast<size_t>(rank);
         comms_[r]->barrier();  // so that waking the threads is nobody's time
         spans[r].first = now_ns();
-        executors_[r]->run(plan, placement_, routing, weights_[r], x.rows(rank * tokens, (rank + 1) * tokens),
-                           out.rows(rank * tokens, (rank + 1) * tokens));
+        layers_[r]->set_routing(placement_, routing, x.rows(rank * tokens, (rank + 1) * tokens));
+        MoeExecutor(*layers_[r], *comms_[r]).run(plan, weights_[r], out.rows(rank * tokens, (rank + 1) * tokens));
         spans[r].second = now_ns();
       },
       [this](int rank, const char* what) { comms_[static_cast<size_t>(rank)]->abort(what); });
@@ -45,11 +56,11 @@ LayerRanks::Times LayerRanks::run(const Plan& plan, std::span<const Routing> rou
     begin = std::min(begin, spans[r].first);
     end = std::max(end, spans[r].second);
     int64_t gemm_ns = 0;
-    for (const TimelineEvent& event : executors_[r]->timeline()) {
+    for (const TimelineEvent& event : layers_[r]->lanes().timeline()) {
       if (is_gemm(event)) gemm_ns += event.end_ns - event.begin_ns;
     }
     times.gemm_ns = std::max(times.gemm_ns, gemm_ns);
-    times.overlap += measure_overlap(executors_[r]->timeline());
+    times.overlap += measure_overlap(layers_[r]->lanes().timeline());
   }
   times.layer_ns = end - begin;
   return times;

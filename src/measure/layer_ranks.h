@@ -3,12 +3,17 @@
 
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/rank_group.h"
+#include "exec/host_layer.h"
 #include "exec/moe_executor.h"
 
 namespace eps {
+
+// Errors  kUsage, naming `command`: benchmarks of one layer time several ranks on the CPU only
+void require_host_ranks(const std::string& command, const std::string& device, int num_ranks);
 
 class LayerRanks {
  public:
@@ -18,7 +23,7 @@ class LayerRanks {
     OverlapStats overlap;  // of all ranks
   };
 
-  // One op set and communicator per rank. `layer` outlives the object.
+  // One op set and communicator per rank, in the host's memory. `layer` outlives the object.
   LayerRanks(const LayerWeights& layer, ExpertPlacement placement, std::vector<std::unique_ptr<OpSet>> ops,
              std::vector<std::unique_ptr<Communicator>> comms);
 
@@ -30,7 +35,7 @@ class LayerRanks {
   std::vector<std::unique_ptr<OpSet>> ops_;
   std::vector<std::unique_ptr<Communicator>> comms_;
   std::vector<MoeWeights> weights_;
-  std::vector<std::unique_ptr<MoeExecutor>> executors_;
+  std::vector<std::unique_ptr<HostLayer>> layers_;
   RankThreads threads_;
 };
 

@@ -33,6 +33,7 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
   require_in_range("--threads", options.engine.threads, 0, 1024);
   require_in_range("--most-stages", options.most_stages, 0, 1024);
   const EngineOptions& engine = options.engine;
+  require_host_ranks("bench overlap", engine.device, engine.ep);
   const Skew skew = parse_skew(options.skew);
   const LayerSource source = open_layer_source({engine, options.preset, options.num_experts});
   const int num_experts = source.spec.moe.gate.num_experts;
@@ -41,8 +42,8 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
   OverlapBenchResult result;
   result.model = source.name;
   result.threads = engine.threads > 0 ? engine.threads : default_threads_per_rank(engine.ep);
-  auto ops =
-      make_op_sets(engine.device, engine.dtype, engine.ep, result.threads, {}, rank_thread_use(engine.emulate_link));
+  auto ops = make_op_sets(engine.device, engine.dtype, engine.ep, result.threads, {},
+                          rank_thread_use(engine.emulate_link), engine.gpus);
   result.op_set = ops.front()->description();
   const MoeShape shape = moe_shape(source.spec, source.stored, ops.front()->compute_dtype());
   const auto routing = draw_routing(source, engine.ep, options.tokens, skew, options.seed);

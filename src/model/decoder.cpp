@@ -53,9 +53,10 @@ void Decoder::traced(int layer, const char* name, const std::function<void()>& b
   trace_->add(comm_.rank(), {{name, Lane::kCompute, layer, -1, begin, now_ns()}});
 }
 
-std::vector<int32_t> Decoder::forward(std::span<const SequenceChunk> chunks, const LogitSink& sink) {
+std::vector<int32_t> Decoder::forward(std::span<const SequenceChunk> chunks, std::span<const int64_t> tokens_per_rank,
+                                      const LogitSink& sink) {
   const ComputingThread computing(ops_.thread_pool());
-  begin_step(chunks);
+  begin_step(chunks, tokens_per_rank);
   std::vector<int32_t> tokens(chunks.size(), kNoToken);
   const std::vector<LogitRow> rows = logit_rows(chunks);
   if (is_repeatable(chunks)) {
@@ -81,7 +82,7 @@ std::vector<int32_t> Decoder::forward(std::span<const SequenceChunk> chunks, con
   return tokens;
 }
 
-void Decoder::begin_step(std::span<const SequenceChunk> chunks) {
+void Decoder::begin_step(std::span<const SequenceChunk> chunks, std::span<const int64_t> tokens_per_rank) {
   ids_.clear();
   positions_.clear();
   sequences_.clear();
@@ -94,7 +95,9 @@ void Decoder::begin_step(std::span<const SequenceChunk> chunks) {
     for (int64_t i = 0; i < count; ++i) positions_.push_back(static_cast<int32_t>(first + i));
   }
   num_tokens_ = std::ssize(ids_);
+  EPS_CHECK_EQ(num_tokens_, tokens_per_rank[static_cast<size_t>(comm_.rank())]);
   ops_.begin_step({ids_, positions_, sequences_});
+  if (spec_.first_moe_layer() >= 0) moe_.begin_step(tokens_per_rank, spec_.moe.gate.top_k);
   const Shape shape{num_tokens_, spec_.hidden};
   hidden_ = memory_.hidden.view(DType::kF32, shape);
   normed_ = memory_.normed.view(act_, shape);

@@ -43,11 +43,16 @@ class Decoder {
   Decoder(const Model& model, OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
           TraceRecorder* trace, StopToken stop = {});
 
-  // Runs one step. Every rank calls it once per step, a rank without sequences, too. `sink` may be empty if no chunk
-  // wants logits. Returns each chunk's token, kNoToken for those that want none.
+  // Runs one step. Every rank calls it once per step, a rank without sequences, too. `tokens_per_rank` [num_ranks]: of
+  // all chunks of the step, also of those on other ranks. `sink` may be empty if no chunk wants logits. Returns each
+  // chunk's token, kNoToken for those that want none.
   // Errors  kInput: a token's logits, or a router's, are NaN or infinite; kInterrupted: asked to stop, on one rank
   //         before the others
-  std::vector<int32_t> forward(std::span<const SequenceChunk> chunks, const LogitSink& sink);
+  std::vector<int32_t> forward(std::span<const SequenceChunk> chunks, std::span<const int64_t> tokens_per_rank,
+                               const LogitSink& sink);
+
+  // Returns when no rank's memory is in use on this rank's account: to be called on every rank before any of them goes.
+  void wait() noexcept { moe_.wait(); }
 
   const MoeStats& stats() const { return moe_.stats(); }
 
@@ -59,7 +64,7 @@ class Decoder {
     int64_t row;
   };
 
-  void begin_step(std::span<const SequenceChunk> chunks);
+  void begin_step(std::span<const SequenceChunk> chunks, std::span<const int64_t> tokens_per_rank);
   // Whether a step of these chunks makes the same calls as every other one of so many tokens.
   bool is_repeatable(std::span<const SequenceChunk> chunks) const;
   // `stop`: what is polled between layers.

@@ -34,6 +34,7 @@ KvCache::KvCache(const ModelSpec& spec, int64_t max_tokens, OpSet& ops)
       max_tokens_(max_tokens) {}
 
 void KvCache::grow(int64_t capacity) {
+  ops_->bind_thread();  // caches of all ranks are made by one thread
   Buffer latent = regrown(*ops_, latent_, num_layers_, num_tokens_, capacity_, capacity, latent_dim_);
   Buffer k_pe = regrown(*ops_, k_pe_, num_layers_, num_tokens_, capacity_, capacity, rope_dim_);
   ops_->wait();  // for the copies, before the memory that they read goes

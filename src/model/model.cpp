@@ -14,8 +14,8 @@ namespace {
 class Loader {
  public:
   Loader(const ModelSpec& spec, const Family& family, WeightSource& source, const OpSet& ops,
-         const LoadProgress& progress)
-      : spec_(spec), family_(family), source_(source), ops_(ops), progress_(progress) {}
+         const LoadProgress& progress, RankShare share = {})
+      : spec_(spec), family_(family), source_(source), ops_(ops), progress_(progress), share_(share) {}
 
   // Each of these notes what load() then writes to its output, which has to stay where it is until then.
 
@@ -32,8 +32,8 @@ class Loader {
 
   // The named [N_i, k] matrices stacked along N.
   void matrix(std::vector<std::pair<std::string, int64_t>> parts, int64_t k, LinearPtr& out,
-              Precision precision = Precision::kCompute, WeightPool* pool = nullptr) {
-    jobs_.push_back([this, parts = std::move(parts), k, precision, pool, &out] {
+              Precision precision = Precision::kCompute, WeightPool* pool = nullptr, int times_counted = 1) {
+    jobs_.push_back([this, parts = std::move(parts), k, precision, pool, times_counted, &out] {
       std::vector<TensorView> views;
       std::vector<std::string> names;
       uint64_t bytes = 0;
@@ -43,7 +43,7 @@ class Loader {
         bytes += views.back().num_bytes();
       }
       out = ops_.pack_linear(views, precision, pool);
-      taken(names, bytes);
+      taken(names, bytes * static_cast<uint64_t>(times_counted));
     });
   }
 
@@ -53,9 +53,10 @@ class Loader {
   }
 
   void mlp(const MlpNames& names, int64_t inner, MlpWeights& out, WeightPool* gate_up_pool = nullptr,
-           WeightPool* down_pool = nullptr) {
-    matrix({{names.gate, inner}, {names.up, inner}}, spec_.hidden, out.gate_up, Precision::kCompute, gate_up_pool);
-    matrix({{names.down, spec_.hidden}}, inner, out.down, Precision::kCompute, down_pool);
+           WeightPool* down_pool = nullptr, int times_counted = 1) {
+    matrix({{names.gate, inner}, {names.up, inner}}, spec_.hidden, out.gate_up, Precision::kCompute, gate_up_pool,
+           times_counted);
+    matrix({{names.down, spec_.hidden}}, inner, out.down, Precision::kCompute, down_pool, times_counted);
   }
 
   void attention(const LayerNames& n, AttentionWeights& out) {
@@ -83,12 +84,15 @@ class Loader {
     const LayerNames n = family_.layer_names(layer);
     const int num_experts = spec_.moe.gate.num_experts;
     matrix({{n.router, num_experts}}, spec_.hidden, out.router, Precision::kF32);
-    out.gate_up_pool = ops_.make_weight_pool(num_experts, 2 * spec_.moe.inner, spec_.hidden);
-    out.down_pool = ops_.make_weight_pool(num_experts, spec_.hidden, spec_.moe.inner);
+    const ExpertPlacement placement = place_experts(num_experts, share_.num_ranks);
+    out.gate_up_pool = ops_.make_weight_pool(placement.experts_per_rank(), 2 * spec_.moe.inner, spec_.hidden);
+    out.down_pool = ops_.make_weight_pool(placement.experts_per_rank(), spec_.hidden, spec_.moe.inner);
     out.experts.resize(static_cast<size_t>(num_experts));
     for (int e = 0; e < num_experts; ++e) {
+      if (placement.rank_of(e) != share_.rank) continue;
+      // Counted for the other ranks' experts, too, which this rank does not read.
       mlp(family_.expert_names(layer, e), spec_.moe.inner, out.experts[static_cast<size_t>(e)], out.gate_up_pool.get(),
-          out.down_pool.get());
+          out.down_pool.get(), share_.num_ranks);
     }
     if (spec_.moe.shared_inner > 0) mlp(n.shared, spec_.moe.shared_inner, out.shared);
   }
@@ -182,17 +186,18 @@ class Loader {
   const LoadProgress& progress_;
   std::vector<std::function<void()>> jobs_;
   std::mutex mutex_;  // one call of progress_ at a time
+  RankShare share_;
   uint64_t done_bytes_ = 0;
 };
 
 }  // namespace
 
 std::unique_ptr<Model> Model::load(const ModelSpec& spec, const Family& family, std::unique_ptr<WeightSource> source,
-                                   const OpSet& ops, const LoadProgress& progress) {
+                                   const OpSet& ops, const LoadProgress& progress, RankShare share) {
   auto model = std::make_unique<Model>();
   model->spec_ = spec;
   model->source_ = std::move(source);
-  Loader loader(spec, family, *model->source_, ops, progress);
+  Loader loader(spec, family, *model->source_, ops, progress, share);
   const GlobalNames names = family.global_names();
   // The largest first, so that no thread is left alone with one at the end.
   if (!spec.tie_embeddings) loader.matrix({{names.lm_head, spec.vocab_size}}, spec.hidden, model->lm_head_);

@@ -1,4 +1,4 @@
-// A model's weights, packed for an op set. Immutable after loading; all ranks of a process share one.
+// A model's weights, packed for an op set. Immutable after loading; ranks that work in one memory share them.
 #pragma once
 
 #include <functional>
@@ -49,8 +49,14 @@ struct LayerWeights {
   MlpWeights dense;                                     // dense layers
   LinearPtr router;                                     // MoE layers, f32
   std::unique_ptr<WeightPool> gate_up_pool, down_pool;  // what `experts` may lie in
-  std::vector<MlpWeights> experts;                      // [num_experts]
+  std::vector<MlpWeights> experts;                      // [num_experts]; null members: on another rank
   MlpWeights shared;                                    // null members: none
+};
+
+// One rank's part of a model whose ranks each have weights of their own: its experts, and all that is not an expert.
+struct RankShare {
+  int rank = 0;
+  int num_ranks = 1;  // 1: everything
 };
 
 // Called with the bytes taken from the source so far: once a weight, one call at a time, from any thread. What it
@@ -62,9 +68,13 @@ class Model {
   // Packs every weight of `spec` from `source`, which is kept: the embedding may be read from it row by row. A tensor's
   // source memory is released as soon as it is packed, so that the peak stays near one copy of the checkpoint.
   //
-  // Errors  kInput: a weight is missing or misshaped; kResource: its file changed meanwhile
+  // Of a share, `progress` counts each expert once for every rank: the mean over all ranks is how far the checkpoint
+  // is.
+  //
+  // Errors  kInput: a weight is missing or misshaped; kResource: its file changed meanwhile; kUsage: the ranks do not
+  //         divide the experts
   static std::unique_ptr<Model> load(const ModelSpec& spec, const Family& family, std::unique_ptr<WeightSource> source,
-                                     const OpSet& ops, const LoadProgress& progress);
+                                     const OpSet& ops, const LoadProgress& progress, RankShare share = {});
 
   const ModelSpec& spec() const { return spec_; }
   const TensorView& embedding() const { return embedding_; }

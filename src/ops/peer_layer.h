@@ -8,14 +8,11 @@
 
 #include <cstdint>
 #include <span>
-#include <string>
 #include <vector>
 
-#include "device/lane_set.h"
 #include "moe/routing_summary.h"
-#include "ops/moe_weights.h"
+#include "ops/layer_ops.h"
 #include "ops/op_params.h"
-#include "plan/plan.h"
 
 namespace eps {
 
@@ -25,10 +22,8 @@ struct PeerLoad {
   RoutingSummary summary;
 };
 
-class PeerLayer {
+class PeerLayer : public LayerOps {
  public:
-  virtual ~PeerLayer() = default;
-
   // All ranks call it before the layers of a step, with the same numbers. Makes what the layers will need.
   //
   // Shapes  tokens_per_rank [num_ranks]
@@ -43,16 +38,15 @@ class PeerLayer {
   // dtype, which stay as they are until the layer has ended. Waits for the device.
   virtual PeerLoad exchange(TensorView x) = 0;
 
-  // Why this plan cannot be run; empty: it can.
-  virtual std::string why_not(const Plan& plan) const = 0;
+  // Begins the layer of the routing exchanged last. The plan and the weights outlive the layer.
+  void begin(const Plan& plan, const MoeWeights& weights, MutableTensorView out) override = 0;
 
-  // Begins the layer of the routing exchanged last: out [T, H] = shared(x) + Σ weight · expert(x). The plan and the
-  // weights outlive the layer. Then run() is called for each op through lanes(), by all ranks for the same plan.
-  virtual void begin(const Plan& plan, const MoeWeights& weights, MutableTensorView out) = 0;
-  virtual void run(const PlanOp& op) = 0;
-  virtual LaneSet& lanes() = 0;
   // Whether lanes() record times, which costs some microseconds an op.
   virtual void record_times(bool record) = 0;
+
+  // Returns when the device has done all that this rank has issued to it, also after an error. Memory that other ranks
+  // read or write may be freed when every rank has returned from it.
+  virtual void wait() noexcept = 0;
 };
 
 }  // namespace eps

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "base/error.h"
 
@@ -67,13 +68,21 @@ int64_t wire_row_bytes(DType dtype, int64_t hidden) {
 }
 
 MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement, std::span<const Routing> routing) {
+  std::vector<int64_t> tokens_per_rank;
+  for (const Routing& r : routing) tokens_per_rank.push_back(r.num_tokens);
+  return make_problem(shape, placement, count_rows(routing, placement.num_experts),
+                      summarize_routing(routing, placement), tokens_per_rank, {shape.act_dtype, DType::kF32});
+}
+
+MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement, std::vector<int64_t> load,
+                        RoutingSummary routing, std::span<const int64_t> tokens_per_rank, const Wire& wire) {
   MoeProblem problem;
   problem.shape = shape;
   problem.placement = placement;
-  problem.load = count_rows(routing, placement.num_experts);
-  for (const Routing& r : routing) problem.tokens_per_rank.push_back(r.num_tokens);
-  problem.routing = summarize_routing(routing, placement);
-  problem.wire = {shape.act_dtype, DType::kF32};
+  problem.load = std::move(load);
+  problem.tokens_per_rank.assign(tokens_per_rank.begin(), tokens_per_rank.end());
+  problem.routing = std::move(routing);
+  problem.wire = wire;
   return problem;
 }
 

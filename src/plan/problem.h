@@ -62,6 +62,12 @@ struct MoeProblem {
 // Shapes  routing [num_ranks]
 MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement, std::span<const Routing> routing);
 
+// The same where the routing itself is elsewhere and was only counted.
+//
+// Shapes  load [num_experts]; tokens_per_rank [num_ranks]
+MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement, std::vector<int64_t> load,
+                        RoutingSummary routing, std::span<const int64_t> tokens_per_rank, const Wire& wire);
+
 // The problem of one rank with all experts, whose loads are known and not which tokens they come from.
 MoeProblem make_local_problem(const MoeShape& shape, std::span<const int64_t> load, int64_t num_tokens);
 

@@ -96,7 +96,16 @@ TEST_F(CommandLine, WrongUsageIsOneLineAndExitCode2) {
   expect_refused(generate + "-p x --ep two", "--ep");
   expect_refused(generate + "-p x --eps-pipeline fast", "--eps-pipeline");
   expect_refused(generate + "-p x --ep 2 --emulate-link fast", "1GB/s,20us");
+  expect_refused(generate + "-p x --gpus 0,1 --ep 2", "--gpus");
+  expect_refused(generate + "-p x --gpus 0,1 --ep 2 --device reference", "got 0,1");
+  expect_refused(generate + "-p x --gpus 0,x --device cuda", "--gpus");
+  expect_refused(generate + "-p x --gpus=-1 --device cuda", "--gpus");
+  expect_refused("bench overlap --model " + kModel + " --device cuda --ep 2", "one rank on a GPU");
+  expect_refused("bench layer --model " + kModel + " --device cuda --ep 2", "one rank on a GPU");
+  expect_refused("tune --device cuda --ep 2", "one rank on a GPU");
   expect_refused_without_gpu(generate + "-p x --device cuda");
+  expect_refused_without_gpu(generate + "-p x --device cuda --ep 2");
+  expect_refused_without_gpu(generate + "-p x --device cuda --ep 2 --gpus 0,0");
   expect_refused(generate + "-p x --max-tokens 0", "--max-tokens");
   expect_refused(generate + "-p x --temperature -1", "--temperature");
   expect_refused(generate + "-p x --seed -1", "whole number from 0");

@@ -74,14 +74,14 @@ TEST_P(GoldenIsaTest, LogitsMatchTransformersAndKeepTheirBits) {
   const double blocks = 2.0 * folder.spec.num_layers() + 1;
   const double allowed = is_bf16 ? 8 * std::sqrt(blocks) * 0x1p-9 : tolerance(folder.spec);
   const std::string dtype = is_bf16 ? "bf16" : "f32";
-  test::ModelRanks base(folder, {"cpu", dtype, 1, "off", 1, isa});
+  test::ModelRanks base(folder, {"cpu", dtype, 1, "off", 1, {}, isa});
   const auto logits = base.run(golden.ids, {0});
   const double error = relative_error(logits, golden.logits);
   EXPECT_LE(error, allowed);
   std::printf("%-12s %-4s relative error %.1e (allowed %.1e)\n", std::string(to_string(isa)).c_str(), dtype.c_str(),
               error, allowed);
   for (const int ep : {1, 2}) {
-    test::ModelRanks ranks(folder, {"cpu", dtype, ep, "all", 2, isa});
+    test::ModelRanks ranks(folder, {"cpu", dtype, ep, "all", 2, {}, isa});
     EXPECT_EQ(ranks.run(golden.ids, {0, ep - 1}), logits) << "ep " << ep;
     EXPECT_LE(relative_error(ranks.run(golden.ids, {0}, 1), golden.logits), allowed) << "ep " << ep << ", one by one";
   }

@@ -7,6 +7,8 @@
 #include <thread>
 
 #include "comm/emulated_link.h"
+#include "exec/host_layer.h"
+#include "exec/timeline.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/reference/reference_ops.h"
 #include "plan/builtin_profile.h"
@@ -113,15 +115,17 @@ std::vector<float> run_layer(const Layer& layer, const std::vector<int64_t>& cut
           weights.shared_gate_up = pack(layer.shared_gate_up, 32, kHidden);
           weights.shared_down = pack(layer.shared_down, kHidden, 16);
         }
-        MoeExecutor executor(*ops, comm);
+        HostLayer host(*ops, comm);
+        MoeExecutor executor(host, comm);
         const auto r = static_cast<size_t>(comm.rank());
         const Shape shape{cuts[r + 1] - cuts[r], kHidden};
         const TensorView x(layer.x.data() + cuts[r] * kHidden, DType::kF32, shape);
         const MutableTensorView y(out.data() + cuts[r] * kHidden, DType::kF32, shape);
         for (int again = 0; again < 2; ++again) {  // a second run reuses all memory
-          executor.run(plan, problem.placement, routing, weights, x, y);
+          host.set_routing(problem.placement, routing, x);
+          executor.run(plan, weights, y);
         }
-        if (overlap != nullptr && comm.rank() == 0) *overlap = measure_overlap(executor.timeline());
+        if (overlap != nullptr && comm.rank() == 0) *overlap = measure_overlap(host.lanes().timeline());
       },
       link);
   return out;
@@ -185,6 +189,40 @@ TEST(MoeExecutor, APipelinedPlanOverlapsCommunicationAndASerialOneDoesNot) {
   EXPECT_EQ(serial.hidden_ns, 0);
 }
 
+// A plan is obeyed or refused; whoever refuses it tells the other ranks.
+TEST(MoeExecutor, RefusesWhatItWouldHaveToIgnore) {
+  const Layer layer = make_layer(4, 2, 10, Load::kRandom, false);
+  const std::vector<Routing> routing = {layer.routing};
+  const MoeShape moe{kHidden, kInner, 0, 2, DType::kF32, DType::kF32};
+  const Plan good = Planner(builtin_cpu_profile(1), moe)
+                        .plan(make_problem(moe, place_experts(4, 1), routing), {PipelineOption::Mode::kOff, 1});
+  const auto refusal_of = [&](const std::function<void(Plan&)>& change) {
+    Plan plan = good;
+    change(plan);
+    const auto ops = make_reference_ops();
+    auto comms = make_inproc_communicators(1, std::chrono::milliseconds(1000));
+    HostLayer host(*ops, *comms[0]);
+    host.set_routing(place_experts(4, 1), routing, {layer.x.data(), DType::kF32, {10, kHidden}});
+    std::vector<float> y(10 * kHidden);
+    try {
+      MoeExecutor(host, *comms[0]).run(plan, {}, {y.data(), DType::kF32, {10, kHidden}});
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::kUsage) << e.what();
+      EXPECT_THROW(comms[0]->barrier(), Error) << "the communicator was not aborted";
+      return std::string(e.what());
+    }
+    return std::string("not refused");
+  };
+  const auto expect_refusal = [&](const std::function<void(Plan&)>& change, const std::string& reason) {
+    const std::string got = refusal_of(change);
+    EXPECT_NE(got.find(reason), std::string::npos) << got;
+  };
+  expect_refusal([](Plan& p) { p.wire.dispatch = DType::kBF16; }, "rows travel in f32");
+  expect_refusal([](Plan& p) { p.wire.combine = DType::kBF16; }, "return in f32: got f32 and bf16");
+  expect_refusal([](Plan& p) { p.sms = {8, 124}; }, "no SMs to share out: got 8 for communication and 124 for GEMMs");
+  expect_refusal([](Plan& p) { p.strategy = Strategy::kTpEp; }, "tp+ep plans cannot be run yet");
+}
+
 TEST(MoeExecutor, AFailingRankStopsTheOthersWithItsReason) {
   const Layer layer = make_layer(4, 2, 10, Load::kRandom, false);
   const std::vector<Routing> routing = {slice(layer.routing, 0, 5), slice(layer.routing, 5, 10)};
@@ -208,10 +246,11 @@ TEST(MoeExecutor, AFailingRankStopsTheOthersWithItsReason) {
     weights.gate_up.assign(4, rank == 1 ? wrong.get() : up.get());
     weights.down.assign(4, down.get());
     std::vector<float> y(5 * kHidden);
-    MoeExecutor executor(*ops, *comms[rank]);
+    HostLayer host(*ops, *comms[rank]);
+    host.set_routing(problem.placement, routing, {layer.x.data(), DType::kF32, {5, kHidden}});
+    MoeExecutor executor(host, *comms[rank]);
     try {
-      executor.run(plan, problem.placement, routing, weights, {layer.x.data(), DType::kF32, {5, kHidden}},
-                   {y.data(), DType::kF32, {5, kHidden}});
+      executor.run(plan, weights, {y.data(), DType::kF32, {5, kHidden}});
     } catch (const Error& e) {
       errors[rank] = e.what();
       kinds[rank] = e.kind();

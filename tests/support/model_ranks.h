@@ -20,6 +20,7 @@ struct RankSettings {
   int ep = 1;
   std::string pipeline = "off";
   int threads = 1;
+  std::vector<int> gpus = {};
   CpuIsa isa = CpuIsa::kAmx;  // the highest that the CPU op set may use
 };
 
@@ -30,13 +31,13 @@ class ModelRanks {
  public:
   ModelRanks(const ModelFolder& folder, const RankSettings& settings) : folder_(folder) {
     auto ops = settings.device == "cpu" ? make_capped_cpu_ops(settings)
-                                        : make_op_sets(settings.device, settings.dtype, settings.ep, settings.threads);
-    model_ = Model::load(
-        folder.spec, *folder.family,
-        make_checkpoint_source(*folder.checkpoint, StoredNames(folder.spec, *folder.family, *folder.checkpoint)),
-        *ops.front(), {});
+                                        : make_op_sets(settings.device, settings.dtype, settings.ep, settings.threads,
+                                                       {}, RankThreadUse::kShared, settings.gpus);
+    const StoredNames names(folder.spec, *folder.family, *folder.checkpoint);
+    models_ = RankModels::load(folder.spec, *folder.family,
+                               [&] { return make_checkpoint_source(*folder.checkpoint, names); }, ops, {});
     ranks_ = std::make_unique<RankGroup>(
-        *model_, std::move(ops), make_communicators(settings.ep, std::chrono::milliseconds(60000)),
+        models_, std::move(ops), make_communicators(settings.ep, std::chrono::milliseconds(60000)),
         RankGroupOptions{.num_ranks = settings.ep, .pipeline = parse_pipeline_option(settings.pipeline)});
   }
 
@@ -79,7 +80,7 @@ class ModelRanks {
   }
 
   const ModelFolder& folder_;
-  std::unique_ptr<Model> model_;
+  RankModels models_;
   std::unique_ptr<RankGroup> ranks_;
 };
 

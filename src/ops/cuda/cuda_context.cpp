@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <mutex>
 
 #include "base/error.h"
 #include "tensor/widen.h"
@@ -18,6 +20,24 @@ void check_allocated(cudaError_t error, bool on_host, size_t num_bytes, const Ca
     raise_out_of_memory(on_host ? "page-locked host memory" : "GPU memory", on_host, num_bytes);
   check(error, site);
 }
+
+// Makes a GPU the calling thread's current one while it exists.
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(int device) {
+    if (cudaGetDevice(&before_) != cudaSuccess || before_ == device) return;
+    has_changed_ = cudaSetDevice(device) == cudaSuccess;
+  }
+  ~CurrentDevice() {
+    if (has_changed_) cudaSetDevice(before_);
+  }
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+
+ private:
+  int before_ = 0;
+  bool has_changed_ = false;
+};
 
 }  // namespace
 
@@ -45,20 +65,26 @@ EventPtr make_event() {
   return EventPtr(event);
 }
 
-DeviceMemory& DeviceMemory::get() {
-  static DeviceMemory memory;
-  return memory;
+DeviceMemory& DeviceMemory::of(int device) {
+  static std::mutex mutex;
+  static std::map<int, std::unique_ptr<DeviceMemory>> devices;
+  const std::lock_guard lock(mutex);
+  std::unique_ptr<DeviceMemory>& memory = devices[device];
+  if (memory == nullptr) memory = std::make_unique<DeviceMemory>(device);
+  return *memory;
 }
 
 std::byte* DeviceMemory::allocate(size_t num_bytes) {
   void* p = nullptr;
   check_not_recording("DeviceMemory::allocate");
+  const CurrentDevice current(device_);
   check_allocated(cudaMalloc(&p, num_bytes), false, num_bytes, {"cudaMalloc", __FILE__, __LINE__});
   ++num_changes_;
   return static_cast<std::byte*>(p);
 }
 
 void DeviceMemory::deallocate(std::byte* p) noexcept {
+  const CurrentDevice current(device_);
   cudaFree(p);  // waits for the work that may still use it
   ++num_changes_;
 }

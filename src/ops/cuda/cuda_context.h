@@ -42,12 +42,15 @@ class RecordingScope {
 // Errors  kInternal, naming `op`, while the calling thread records
 void check_not_recording(std::string_view op);
 
-// Memory of the calling thread's device. Counts allocations and deallocations, so that the owner of addresses (a
-// recorded graph) can tell whether any changed. One object per process, so that weights may outlive the op set that
-// packed them.
+// Memory of one GPU, whichever is current on the calling thread. Counts allocations and deallocations, so that the
+// owner of addresses (a recorded graph) can tell whether any changed. One object for each GPU, which lives as long as
+// the process, so that weights may outlive the op set that packed them.
+//
+// Threads  any
 class DeviceMemory final : public MemoryResource {
  public:
-  static DeviceMemory& get();
+  static DeviceMemory& of(int device);
+  explicit DeviceMemory(int device) : device_(device) {}
 
   // Errors  kResource: the device has no room; kInternal: while a step is recorded
   std::byte* allocate(size_t num_bytes) override;
@@ -56,6 +59,7 @@ class DeviceMemory final : public MemoryResource {
   uint64_t num_changes() const { return num_changes_; }
 
  private:
+  int device_;
   std::atomic<uint64_t> num_changes_{0};
 };
 

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "ops/cuda/cuda_check.h"
 #include "ops/cuda/cuda_ops.h"
+#include "ops/cuda/kernels/exchange/row_slots.h"
 
 namespace eps {
 namespace cuda {
@@ -53,6 +54,9 @@ std::string driver_version() {
   return "";
 }
 
+// 13000 is "13.0".
+std::string version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
+
 }  // namespace
 
 DeviceInfo open_device(int device) {
@@ -69,16 +73,43 @@ DeviceInfo open_device(int device) {
   open_peers(device, count);
   int driver = 0;
   EPS_CUDA(cudaDriverGetVersion(&driver));
-  const auto cuda_version = [](int v) { return fmt::format("{}.{}", v / 1000, v % 1000 / 10); };
   const DeviceSizes sizes{
       .num_sms = properties.multiProcessorCount,
       .memory_gb = static_cast<double>(properties.totalGlobalMem) * 1e-9,
       .fuses_silu_mul = true,
-      .software = fmt::format("CUDA {}, driver {}", cuda_version(CUDART_VERSION), driver_version())};
-  return {device, properties.name, cuda_version(driver), sizes};
+      .software = fmt::format("CUDA {}, driver {}", version_text(CUDART_VERSION), driver_version())};
+  return {device, properties.name, version_text(driver), sizes};
 }
 
 }  // namespace cuda
+
+GpuList list_gpus() {
+  GpuList out;
+  out.cuda = cuda::version_text(CUDART_VERSION);
+  out.driver = cuda::driver_version();
+  out.most_ranks = cuda::kMaxRanks;
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    cudaGetLastError();  // read, so that no later call returns it
+    return out;
+  }
+  int driver = 0;
+  EPS_CUDA(cudaDriverGetVersion(&driver));
+  out.driver_cuda = cuda::version_text(driver);
+  for (int gpu = 0; gpu < count; ++gpu) {
+    cudaDeviceProp properties{};
+    EPS_CUDA(cudaGetDeviceProperties(&properties, gpu));
+    out.gpus.push_back({properties.name, static_cast<double>(properties.totalGlobalMem) * 1e-9,
+                        properties.multiProcessorCount, fmt::format("{}.{}", properties.major, properties.minor)});
+    std::vector<bool>& can_read = out.can_read.emplace_back();
+    for (int other = 0; other < count; ++other) {
+      int can_access = other == gpu ? 1 : 0;
+      if (other != gpu) EPS_CUDA(cudaDeviceCanAccessPeer(&can_access, gpu, other));
+      can_read.push_back(can_access != 0);
+    }
+  }
+  return out;
+}
 
 CudaReport report_cuda() {
   try {

@@ -1,8 +1,22 @@
 #include "ops/cuda_module.h"
 
+#include <cstdlib>
+
 #include "ops/cuda/cuda_ops.h"
 
+namespace {
+
+// Every rank has three streams, and ranks may share a GPU. Streams that share one of its hardware queues (8 unless this
+// is set) wait for each other's work, so that a rank's messages would wait for another rank's GEMMs. CUDA reads the
+// variable when it starts, which is after this: nothing else here calls it first.
+void ask_for_hardware_queues() { setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0); }
+
+}  // namespace
+
 extern "C" [[gnu::visibility("default")]] const eps::CudaModule* epsmoe_cuda_module() {
-  static const eps::CudaModule module{eps::kCudaModuleBuild, &eps::make_cuda_ops, &eps::report_cuda};
+  static const eps::CudaModule module = [] {
+    ask_for_hardware_queues();
+    return eps::CudaModule{eps::kCudaModuleBuild, &eps::make_cuda_ops, &eps::report_cuda, &eps::list_gpus};
+  }();
   return &module;
 }

@@ -51,6 +51,11 @@ class CudaOps final : public OpSet {
     tokens_.reserve(kRows * sizeof(int32_t));
   }
 
+  // Libraries' handles are closed with their GPU current.
+  ~CudaOps() override { cudaSetDevice(device_.number); }
+  CudaOps(const CudaOps&) = delete;
+  CudaOps& operator=(const CudaOps&) = delete;
+
   std::string description() const override { return fmt::format("cuda bf16 ({})", device_.name); }
   DType compute_dtype() const override { return DType::kBF16; }
   DType activation_dtype() const override { return DType::kBF16; }
@@ -318,7 +323,7 @@ class CudaOps final : public OpSet {
   }
 
   DeviceInfo device_;
-  DeviceMemory& memory_ = DeviceMemory::get();
+  DeviceMemory& memory_ = DeviceMemory::of(device_.number);
   mutable PinnedMemory pinned_;
   StreamPtr stream_;
   mutable Uploader uploader_;

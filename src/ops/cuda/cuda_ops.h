@@ -8,5 +8,6 @@ namespace eps {
 // See CudaModule.
 std::unique_ptr<OpSet> make_cuda_ops(int device);
 CudaReport report_cuda();
+GpuList list_gpus();
 
 }  // namespace eps

@@ -88,8 +88,19 @@ void CudaPeerLayer::begin_step(std::span<const int64_t> tokens_per_rank, int top
   bf16_room(memory_.sums, all_tokens(), hidden);
 }
 
+void CudaPeerLayer::set_num_experts(int num_experts) {
+  if (num_experts > kMaxSlotExperts) {
+    fail(ErrorKind::kInput, "--device cuda",
+         {.what = "more experts than its kernels support",
+          .got = std::to_string(num_experts),
+          .wanted = fmt::format("at most {}", kMaxSlotExperts),
+          .hint = "--device cpu"});
+  }
+  num_experts_ = num_experts;
+}
+
 void CudaPeerLayer::route(const GateParams& gate, TensorView logits) {
-  num_experts_ = gate.num_experts;
+  set_num_experts(gate.num_experts);
   EPS_CHECK_EQ(gate.top_k, top_k_);
   auto* idx = data_of<int32_t>(memory_.own_idx);
   auto* weight = data_of<float>(memory_.own_weight);
@@ -104,7 +115,7 @@ void CudaPeerLayer::route(const GateParams& gate, TensorView logits) {
 }
 
 void CudaPeerLayer::set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) {
-  num_experts_ = num_experts;
+  set_num_experts(num_experts);
   EPS_CHECK_EQ(topk_idx.dim(1), top_k_);
   own_idx_ = topk_idx.as<const int32_t>();
   own_weight_ = topk_weight.as<const float>();
@@ -188,7 +199,6 @@ void CudaPeerLayer::wait_on_host(cudaEvent_t event, const char* what) const {
 }
 
 std::string CudaPeerLayer::why_not(const Plan& plan) const {
-  if (plan.strategy != Strategy::kDpEp) return fmt::format("{} plans cannot be run yet", to_string(plan.strategy));
   if (plan.wire.dispatch != DType::kBF16 || plan.wire.combine != DType::kBF16) {
     return fmt::format("rows travel in bf16 between GPUs: got {} out and {} back", to_string(plan.wire.dispatch),
                        to_string(plan.wire.combine));
@@ -276,8 +286,6 @@ void CudaPeerLayer::sort_rows() {
 }
 
 void CudaPeerLayer::begin(const Plan& plan, const MoeWeights& weights, MutableTensorView out) {
-  const std::string refusal = why_not(plan);
-  EPS_CHECK(refusal.empty(), "{}", refusal);
   plan_ = &plan;
   weights_ = &weights;
   out_ = out;
@@ -309,6 +317,12 @@ void CudaPeerLayer::begin(const Plan& plan, const MoeWeights& weights, MutableTe
   own.width = static_cast<int>(hidden_);
   own.out = x_rows;
   launch_gather_rows(own, lanes_.stream(Lane::kCompute));
+}
+
+int64_t CudaPeerLayer::num_rows(size_t stage) const {
+  if (is_empty()) return 0;
+  const auto begin = rows_of_slot_.begin() + slot_begin_[stage];
+  return std::accumulate(begin, rows_of_slot_.begin() + slot_begin_[stage + 1], int64_t{0});
 }
 
 void CudaPeerLayer::run(const PlanOp& op) {

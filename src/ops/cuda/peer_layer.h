@@ -35,6 +35,8 @@ class CudaPeerLayer final : public PeerLayer {
   void run(const PlanOp& op) override;
   LaneSet& lanes() override { return lanes_; }
   void record_times(bool record) override { lanes_.record_times(record); }
+  int64_t num_rows(size_t stage) const override;
+  void wait() noexcept override { lanes_.wait(); }
 
  private:
   // What a rank tells the others, as bytes of Communicator::all_gather.
@@ -54,6 +56,7 @@ class CudaPeerLayer final : public PeerLayer {
   ExpertOutputs outputs() const;
   TokenList complete_tokens(int stage) const;
   int comm_sms() const;
+  void set_num_experts(int num_experts);
   void publish(TensorView x);
   PeerLoad count_rows();
   void wait_on_host(cudaEvent_t event, const char* what) const;

@@ -31,6 +31,10 @@ void StreamLanes::wait_for(Lane lane, Lane other) {
   EPS_CUDA(cudaStreamWaitEvent(stream(lane), joined_.get()));
 }
 
+void StreamLanes::wait() noexcept {
+  for (const cudaStream_t stream : streams_) cudaStreamSynchronize(stream);
+}
+
 void StreamLanes::run(const Plan& plan, const std::function<void(int)>& run_op,
                       const std::function<void(const char*)>& on_error) {
   while (events_.size() < plan.ops.size()) events_.push_back({make_event(), nullptr, nullptr});

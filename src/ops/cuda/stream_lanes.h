@@ -18,6 +18,9 @@ class StreamLanes final : public LaneSet {
   // What is issued to `lane` from now on begins after what has been issued to `other` so far.
   void wait_for(Lane lane, Lane other);
 
+  // Returns when everything issued has ended, with an error or without.
+  void wait() noexcept;
+
   void run(const Plan& plan, const std::function<void(int)>& run_op,
            const std::function<void(const char*)>& on_error) override;
   void record_times(bool record) { records_times_ = record; }

@@ -5,7 +5,7 @@
 #include "epsmoe/engine.h"
 #include "io/file.h"
 #include "io/json.h"
-#include "support/golden.h"
+#include "support/close_logits.h"
 #include "support/gpu_test.h"
 #include "support/tiny_model.h"
 
@@ -26,61 +26,6 @@ class CudaModelTest : public ::testing::Test {
   static inline test::GpuVerdict verdict;
 };
 
-// How far bf16 may move logits, relative to the largest one.
-//
-// On their way through a layer numbers are rounded to bf16 some 24 times: norm, low-rank query and its norm, query,
-// latent query, latent, key, probabilities, latent sum, values, projection; norm, gate and up, their product, down, the
-// experts' sum; and the weights of nine products. A sum of many terms that are each off by a random u/sqrt(3) at most
-// is itself off by as much relative to its own size, however long it is. So a layer is off by sqrt(24 / 3)·u of what it
-// adds to the residual stream, and layers and the output matrix add up in squares. Errors and logits are about normally
-// distributed, so the largest error of a position is that part of the largest logit, too.
-double logit_tolerance(int64_t num_layers) {
-  constexpr double kRoundings = 24;
-  return std::sqrt(kRoundings * static_cast<double>(num_layers + 1) / 3) * test::unit_roundoff(DType::kBF16);
-}
-
-// Half of the positions must be within that, nine in ten within twice (some are hit harder), and the rest within
-// kOtherExpert: where two experts score nearly the same for a token, rounding may choose the other one, which changes
-// one of the terms of one block. A wrong mask, position, head, row or weight moves logits by as much as they are large.
-// (With rounding at random, 12 times over, the golden models' worst position was off by 0.23.)
-constexpr double kOtherExpert = 0.5;
-
-// The largest error of each position, relative to the largest logit; ascending.
-std::vector<double> row_errors(const std::vector<test::Logits>& got, const std::vector<test::Logits>& want) {
-  std::vector<double> rows;
-  double top = 0;
-  for (size_t s = 0; s < want.size(); ++s) {
-    for (size_t t = 0; t < want[s].size(); ++t) {
-      EPS_CHECK_EQ(got[s][t].size(), want[s][t].size());
-      double worst = 0;
-      for (size_t v = 0; v < want[s][t].size(); ++v) {
-        const double exact = want[s][t][v];
-        const double error = std::abs(got[s][t][v] - exact);
-        worst = std::max(worst, std::isfinite(error) ? error : 1e30);
-        top = std::max(top, std::abs(exact));
-      }
-      rows.push_back(worst);
-    }
-  }
-  for (double& row : rows) row /= top;
-  std::sort(rows.begin(), rows.end());
-  return rows;
-}
-
-// `computations`: how many in bf16 the two sides differ by; their errors add up in squares.
-void expect_close_logits(const std::vector<test::Logits>& got, const std::vector<test::Logits>& want,
-                         int64_t num_layers, const std::string& what, int computations = 1) {
-  const auto rows = row_errors(got, want);
-  const double half = rows[rows.size() / 2];
-  const double most = rows[rows.size() * 9 / 10];
-  const double allowed = logit_tolerance(num_layers) * std::sqrt(computations);
-  std::printf("%-48s of %4zu positions half are off by %.4f (allowed %.4f), 9 in 10 by %.4f, all by %.4f\n",
-              what.c_str(), rows.size(), half, allowed, most, rows.back());
-  EXPECT_LE(half, allowed) << what;
-  EXPECT_LE(most, 2 * allowed) << what;
-  EXPECT_LE(rows.back(), kOtherExpert) << what;
-}
-
 class CudaGoldenTest : public CudaModelTest, public ::testing::WithParamInterface<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Checkpoints, CudaGoldenTest, ::testing::ValuesIn(test::golden_names()),
                          [](const auto& test) { return test.param; });
@@ -91,7 +36,7 @@ TEST_P(CudaGoldenTest, LogitsAreThoseOfTransformers) {
   test::ModelRanks ranks(folder, kCuda);
   const auto check = [&](size_t chunk, const std::string& how) {
     auto logits = ranks.run(golden.ids, {0}, chunk);
-    expect_close_logits(logits, golden.logits, folder.spec.num_layers(), GetParam() + ", " + how);
+    test::expect_close_logits(logits, golden.logits, folder.spec.num_layers(), GetParam() + ", " + how);
     return logits;
   };
   check(size_t{1} << 30, "whole");
@@ -207,10 +152,10 @@ TEST_F(CudaModelTest, ABatchDecodesAsItsSequencesDo) {
     const auto together = ranks.run(sequences, {0}, 1);
     std::vector<test::Logits> alone;
     for (const auto& sequence : sequences) alone.push_back(ranks.run({sequence}, {0}, 1).front());
-    expect_close_logits(together, alone, folder.spec.num_layers(), fmt::format("a batch of {}", batch), 2);
+    test::expect_close_logits(together, alone, folder.spec.num_layers(), fmt::format("a batch of {}", batch), 2);
     // Prompts whole and of several sequences at once, which other kernels do.
-    expect_close_logits(ranks.run(sequences, {0}), alone, folder.spec.num_layers(),
-                        fmt::format("{} prompts whole", batch), 2);
+    test::expect_close_logits(ranks.run(sequences, {0}), alone, folder.spec.num_layers(),
+                              fmt::format("{} prompts whole", batch), 2);
   }
 }
 
@@ -260,8 +205,8 @@ TEST_F(CudaModelTest, ALongPromptInChunks) {
   const std::vector<std::vector<int32_t>> sequences = {ids, {ids.begin(), ids.begin() + 37}};
   const auto want = cpu.run(sequences, {0});
   for (const size_t chunk : {size_t{1} << 30, size_t{512}, size_t{100}}) {
-    expect_close_logits(ranks.run(sequences, {0}, chunk), want, folder.spec.num_layers(),
-                        chunk > 1000 ? "900 tokens whole" : fmt::format("900 tokens in chunks of {}", chunk));
+    test::expect_close_logits(ranks.run(sequences, {0}, chunk), want, folder.spec.num_layers(),
+                              chunk > 1000 ? "900 tokens whole" : fmt::format("900 tokens in chunks of {}", chunk));
   }
 }
 

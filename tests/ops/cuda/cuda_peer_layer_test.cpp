@@ -2,7 +2,9 @@
 // on other numbers of ranks and with other plans. Ranks share a GPU where there are not enough.
 #include "ops/peer_layer.h"
 
+#include <atomic>
 #include <numeric>
+#include <thread>
 
 #include "engine/cuda_loader.h"
 #include "plan/planner.h"
@@ -272,6 +274,58 @@ TEST_F(CudaPeerLayerTest, LayersInARow) {
   const Batch batch = random_batch(random_, kDemo, {80, 75}, Spread::kSkewed);
   const std::vector<float> once = run(values, batch, "2");
   expect_equal(run(values, batch, "2", 20), once, "the twentieth layer");
+}
+
+// One rank fails in the middle of a layer, at any op: the others end with its reason, and no GPU is left waiting.
+TEST_F(CudaPeerLayerTest, ARankThatFailsEndsTheLayerOfAll) {
+  const test::MoeValues values = test::random_moe(random_, kDemo);
+  const Batch batch = random_batch(random_, kDemo, {60, 50}, Spread::kSkewed);
+  const int64_t split = batch.tokens_per_rank[0];
+  for (const int failing : {0, 1}) {
+    for (const int failing_op : {0, 3, 7}) {
+      std::vector<ErrorKind> kinds(2, ErrorKind::kUsage);
+      test::on_ranks(2, [&](Communicator& comm) {
+        const auto rank = static_cast<size_t>(comm.rank());
+        const std::unique_ptr<OpSet> ops = make_cuda_op_set(comm.rank() % num_gpus());
+        ops->bind_thread();
+        const int count = kDemo.num_experts / 2;
+        const RankWeights packed = pack(*ops, values, count * comm.rank(), count);
+        const std::unique_ptr<PeerLayer> layer = ops->make_peer_layer(comm);
+        const int64_t begin = rank == 0 ? 0 : split;
+        const int64_t tokens = batch.tokens_per_rank[rank];
+        const auto part = [&](const auto& all, int64_t width) {
+          return std::span(all.data() + begin * width, static_cast<size_t>(tokens * width));
+        };
+        const test::DeviceTensor x(*ops, DType::kBF16, {tokens, kDemo.hidden}, part(batch.x, kDemo.hidden));
+        const test::DeviceTensor idx(*ops, {tokens, kDemo.top_k}, part(batch.idx, kDemo.top_k));
+        const test::DeviceTensor weight(*ops, DType::kF32, {tokens, kDemo.top_k}, part(batch.weight, kDemo.top_k));
+        const test::DeviceTensor y(*ops, DType::kBF16, {tokens, kDemo.hidden});
+        layer->begin_step(batch.tokens_per_rank, kDemo.top_k, kDemo.hidden);
+        layer->set_routing(kDemo.num_experts, idx.view(), weight.view());
+        const PeerLoad load = layer->exchange(x.view());
+        const Plan plan = plan_layer(kDemo, batch, load, "2");
+        layer->begin(plan, packed.weights, y.view());
+        try {
+          layer->lanes().run(
+              plan,
+              [&](int op) {
+                if (comm.rank() == failing && op == failing_op) throw Error(ErrorKind::kInternal, "test", "injected");
+                layer->run(plan.ops[static_cast<size_t>(op)]);
+              },
+              [&](const char* what) { comm.abort(what); });
+        } catch (const Error& e) {
+          kinds[rank] = e.kind();
+        }
+        layer->wait();
+        // The communicator is aborted, so the ranks meet here: nobody frees what another still uses.
+        static std::atomic<int> arrived;
+        const int goal = (arrived.fetch_add(1) / 2 + 1) * 2;
+        while (arrived.load() < goal) std::this_thread::yield();
+      });
+      EXPECT_EQ(kinds[static_cast<size_t>(failing)], ErrorKind::kInternal) << "op " << failing_op;
+      EXPECT_EQ(kinds[static_cast<size_t>(1 - failing)], ErrorKind::kAborted) << "op " << failing_op;
+    }
+  }
 }
 
 }  // namespace

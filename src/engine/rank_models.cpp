@@ -1,0 +1,61 @@
+#include "engine/rank_models.h"
+
+#include <atomic>
+#include <mutex>
+#include <numeric>
+
+#include "base/error.h"
+#include "engine/rank_group.h"
+
+namespace eps {
+namespace {
+
+// One progress of ranks that load at the same time.
+class JointProgress {
+ public:
+  JointProgress(size_t num_ranks, const LoadProgress& progress) : done_(num_ranks, 0), progress_(progress) {}
+
+  void update(size_t rank, uint64_t bytes) {
+    if (has_failed_) throw Error(ErrorKind::kAborted, "loading", "another rank could not load its weights");
+    const std::lock_guard lock(mutex_);
+    done_[rank] = bytes;
+    if (progress_) progress_(std::accumulate(done_.begin(), done_.end(), uint64_t{0}) / done_.size());
+  }
+  void fail() { has_failed_ = true; }
+
+ private:
+  std::mutex mutex_;
+  std::vector<uint64_t> done_;
+  const LoadProgress& progress_;
+  std::atomic<bool> has_failed_{false};
+};
+
+}  // namespace
+
+RankModels RankModels::load(const ModelSpec& spec, const Family& family,
+                            const std::function<std::unique_ptr<WeightSource>()>& make_source,
+                            std::span<const std::unique_ptr<OpSet>> ops, const LoadProgress& progress) {
+  RankModels out;
+  if (ops.size() == 1 || ops.front()->memory().on_host()) {
+    ops.front()->bind_thread();
+    out.models_.push_back(Model::load(spec, family, make_source(), *ops.front(), progress));
+    return out;
+  }
+  const auto num_ranks = static_cast<int>(ops.size());
+  out.models_.resize(ops.size());
+  std::vector<std::unique_ptr<WeightSource>> sources;
+  for (size_t r = 0; r < ops.size(); ++r) sources.push_back(make_source());
+  JointProgress joint(ops.size(), progress);
+  RankThreads(num_ranks).run(
+      [&](int rank) {
+        const auto r = static_cast<size_t>(rank);
+        ops[r]->bind_thread();
+        out.models_[r] = Model::load(spec, family, std::move(sources[r]), *ops[r],
+                                     [&](uint64_t bytes) { joint.update(r, bytes); }, {rank, num_ranks});
+        ops[r]->wait();  // for the uploads
+      },
+      [&](int, const char*) { joint.fail(); });
+  return out;
+}
+
+}  // namespace eps

@@ -1,0 +1,31 @@
+// The weights of all ranks of this process.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "model/model.h"
+
+namespace eps {
+
+class RankModels {
+ public:
+  // Ranks that work in the host's memory share one set of weights. Ranks with memory of their own get one each, with
+  // their own experts only, and read and upload them at the same time.
+  //
+  // `make_source` is called once for each set; `progress` with the bytes of the checkpoint, one call at a time, from
+  // any thread. Errors  as Model::load
+  static RankModels load(const ModelSpec& spec, const Family& family,
+                         const std::function<std::unique_ptr<WeightSource>()>& make_source,
+                         std::span<const std::unique_ptr<OpSet>> ops, const LoadProgress& progress);
+
+  const Model& of_rank(int rank) const { return *models_[models_.size() == 1 ? 0 : static_cast<size_t>(rank)]; }
+  const ModelSpec& spec() const { return models_.front()->spec(); }
+
+ private:
+  std::vector<std::unique_ptr<Model>> models_;  // one, or one for each rank
+};
+
+}  // namespace eps

@@ -1,0 +1,87 @@
+// LayerOps where the host reads and writes the rows: the ops of an OpSet, messages through a Communicator, and a thread
+// for each lane.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "comm/communicator.h"
+#include "exec/lane_runner.h"
+#include "moe/row_layout.h"
+#include "ops/layer_ops.h"
+
+namespace eps {
+
+class HostLayer final : public LayerOps {
+ public:
+  // Both references outlive the object.
+  HostLayer(OpSet& ops, Communicator& comm) : ops_(ops), comm_(comm), memory_(ops.memory()) {}
+
+  // The tokens of the next layer and where they go; kept until that layer has ended.
+  //
+  // Shapes  routing [num_ranks], the same on every rank; x [T, H] f32
+  // Edge    a rank without tokens takes part in everything
+  void set_routing(const ExpertPlacement& placement, std::span<const Routing> routing, TensorView x);
+
+  std::string why_not(const Plan& plan) const override;
+  // Shapes  out [T, H] f32
+  void begin(const Plan& plan, const MoeWeights& weights, MutableTensorView out) override;
+  void run(const PlanOp& op) override;
+  LaneSet& lanes() override { return lanes_; }
+  int64_t num_rows(size_t stage) const override {
+    return layout_.stages[stage].row_end - layout_.stages[stage].row_begin;
+  }
+
+ private:
+  void prepare();
+  void dispatch(const StageLayout& stage);
+  void gate_up(const StageLayout& stage, GemmKind kernel);
+  void silu_mul(const StageLayout& stage);
+  void down(const StageLayout& stage, GemmKind kernel);
+  void reduce(const StageLayout& stage);
+  void combine(const StageLayout& stage);
+  void shared(TokenShare share);
+  void finish();
+  void run_gemms(std::span<const LinearTask> tasks, GemmKind kernel);
+  std::byte* row_source(int64_t row) const;
+
+  OpSet& ops_;
+  Communicator& comm_;
+  LaneRunner lanes_;
+
+  // Of the layer.
+  ExpertPlacement placement_;
+  std::span<const Routing> routing_;
+  const Plan* plan_ = nullptr;
+  const MoeWeights* weights_ = nullptr;
+  TensorView x_;
+  MutableTensorView out_;
+  RowLayout layout_;
+  int64_t hidden_ = 0;
+  int64_t inner_ = 0;
+
+  struct Memory {
+    explicit Memory(MemoryResource& m)
+        : x(m),
+          recv_x(m),
+          stage_x(m),
+          gate_up(m),
+          act(m),
+          rows(m),
+          partials(m),
+          shared_gate_up(m),
+          shared_act(m),
+          shared_out(m) {}
+    Buffer x, recv_x, stage_x, gate_up, act, rows, partials, shared_gate_up, shared_act, shared_out;
+    Buffer send_tokens, send_partials;  // on the host
+  } memory_;
+  MutableTensorView x_compute_;    // [T, H] own tokens, compute dtype
+  MutableTensorView recv_tokens_;  // [num_recv_tokens, H] compute dtype
+  MutableTensorView gate_up_;      // [stage rows, 2I] f32
+  MutableTensorView act_;          // [stage rows, I] compute dtype
+  MutableTensorView rows_;         // [num_rows, H] f32: expert outputs, kept until their tokens are complete
+  MutableTensorView partials_;     // [num_recv_partials, H] f32
+  MutableTensorView shared_out_;   // [T, H] f32
+};
+
+}  // namespace eps
