@@ -1,4 +1,4 @@
-// What epsmoe throws.
+// The exception type that epsmoe throws.
 #pragma once
 
 #include <stdexcept>
@@ -9,8 +9,8 @@ namespace eps {
 enum class ErrorKind {
   kUsage,        // wrong flags or arguments                 -> exit 2
   kInput,        // a file or text that cannot be accepted   -> exit 2
-  kInternal,     // a broken invariant inside the program    -> exit 1
-  kTimeout,      // a wait between ranks ran out             -> exit 1
+  kInternal,     // a violated invariant of the program      -> exit 1
+  kTimeout,      // a wait between ranks timed out           -> exit 1
   kAborted,      // another rank failed first                -> exit 1
   kResource,     // memory, disk, threads                    -> exit 1
   kInterrupted,  // stopped through a StopToken              -> exit 130

@@ -1,4 +1,4 @@
-// The version of the library, as CMake's project() has it.
+// The version of the library; equal to the one in CMake's project().
 #pragma once
 
 #define EPSMOE_VERSION_MAJOR 0

@@ -1,5 +1,5 @@
 // epsmoe bench: sweep (a model's speed), latency and throughput (bench_model_commands.cpp), layer (one MoE layer
-// against its baseline), overlap (the same cut in every way), gemm (its experts' GEMMs in either kernel).
+// against its baseline), overlap (the layer with every number of stages), gemm (its experts' GEMMs in both kernels).
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -23,7 +23,7 @@ bool keep_going() { return !interrupted(); }
 
 namespace {
 
-// A flag that means nothing to a command would be accepted and ignored.
+// Removes a flag that has no effect on the command: it would be accepted and silently ignored.
 void remove_flag(CLI::App& command, const std::string& name) {
   for (CLI::App* group : command.get_subcommands({})) {
     if (CLI::Option* option = group->get_option_no_throw(name)) group->remove_option(option);
@@ -35,7 +35,7 @@ int run_sweep_command(const SweepOptions& options, SweepFormat format) {
   const auto engine = open_engine(options.engine);
   const GracefulStop graceful;
   std::optional<SweepPrinter> printer;
-  std::optional<Progress> progress;  // of the test that runs
+  std::optional<Progress> progress;  // of the running test
   const SweepEvents events{
       .on_begin =
           [&](const SweepModel& model) {
@@ -65,7 +65,7 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
   const auto options = std::make_shared<SweepOptions>();
   const auto format = std::make_shared<std::string>("md");
   add_engine_flags(command, options->engine);
-  CLI::Option_group& tests = *command.add_option_group("Tests", "Comma lists; each value is a test of its own");
+  CLI::Option_group& tests = *command.add_option_group("Tests", "Comma-separated lists; each value is a separate test");
   tests.add_option("-p,--n-prompt", options->prompts, "Prompt lengths in tokens (pp512); 0: none")
       ->delimiter(',')
       ->capture_default_str();
@@ -83,13 +83,12 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
       ->capture_default_str();
   command
       .add_option("-o,--output", *format,
-                  "md: a table; csv; json: one array; jsonl: an object a line. Fields are named as llama-bench's")
+                  "md: a table; csv; json: one array; jsonl: one object per line. Fields are named as llama-bench's")
       ->type_name("FORMAT")
       ->capture_default_str();
   command.footer(
-      "t/s is the mean over the repetitions ± their standard deviation. Tokens are random, and so are the experts "
-      "they\n"
-      "go to. Results go to stdout a test at a time, progress to stderr. Ctrl-C reports the tests that are done.\n"
+      "t/s is the mean over the repetitions ± their standard deviation. Tokens are random, and so are their\n"
+      "experts. Each result goes to stdout as its test ends, progress to stderr. Ctrl-C reports the finished tests.\n"
       "Examples:\n"
       "  epsmoe bench sweep -m models/austen-moe -p 128,256 -n 64 -d 0,512\n"
       "  epsmoe bench sweep -m models/austen-moe --ep 2 --eps-pipeline 4 -o jsonl >> bench/results/sweep.jsonl\n"
@@ -112,7 +111,7 @@ int run_layer(const LayerBenchOptions& options, bool json) {
 
 void add_layer(CLI::App& bench, Chosen& chosen) {
   CLI::App& command =
-      *bench.add_subcommand("layer", "One MoE layer by its plan, against its GEMMs called one by one on oneDNN");
+      *bench.add_subcommand("layer", "One planned MoE layer against its GEMMs called one by one on oneDNN");
   const auto options = std::make_shared<LayerBenchOptions>();
   const auto json = std::make_shared<bool>(false);
   add_engine_flags(command, options->engine);
@@ -126,7 +125,7 @@ void add_layer(CLI::App& bench, Chosen& chosen) {
       ->capture_default_str();
   work.add_option("--seed", options->seed, "The same seed gives the same tokens and routing")->capture_default_str();
   work.add_option("--num-experts", options->num_experts,
-                  "Take fewer experts than the model has, where memory is short; dummy weights only (0: all)")
+                  "Use fewer experts than the model has, where memory is short; dummy weights only (0: all)")
       ->capture_default_str();
   CLI::Option_group& measuring = *command.add_option_group("Measuring");
   measuring
@@ -138,12 +137,12 @@ void add_layer(CLI::App& bench, Chosen& chosen) {
       ->capture_default_str();
   command.add_flag("--json", *json, "One JSON object on one line of stdout");
   command.footer(
-      "Both arms multiply the same weights and rows, in turns. Ours is the whole layer after the gate: dispatch,\n"
+      "Both arms multiply the same weights and rows, alternately. Ours is the whole layer after the gate: dispatch,\n"
       "expert and shared GEMMs, activation, weighting, combine. The baseline is its GEMM calls alone, with weights\n"
-      "packed beforehand and all the threads that our ranks have together: a ratio above 1 means that the whole layer\n"
-      "takes less time than they do. Our output is first compared with the baseline's; a wrong layer is not timed\n"
+      "packed beforehand and as many threads as our ranks have together: a ratio above 1 means that the whole layer\n"
+      "is faster than these calls. Our output is first compared with the baseline's; a wrong layer is not timed\n"
       "(exit 1).\n"
-      "Both arms hold the weights, packed their own way: deepseek-v2-lite takes 7 GB where they compute in f32.\n"
+      "Each arm packs the weights in its own way: deepseek-v2-lite takes 7 GB where both compute in f32.\n"
       "Examples:\n"
       "  epsmoe bench layer --preset deepseek-v2-lite --tokens 2048\n"
       "  epsmoe bench layer --preset deepseek-v2-lite --ep 2 --eps-pipeline 4 --skew dirichlet:0.3 --json\n"
@@ -164,8 +163,8 @@ int run_overlap(const OverlapBenchOptions& options, bool json) {
 }
 
 void add_overlap(CLI::App& bench, Chosen& chosen) {
-  CLI::App& command = *bench.add_subcommand(
-      "overlap", "One MoE layer cut into every number of stages: what plans promise, and what is measured");
+  CLI::App& command =
+      *bench.add_subcommand("overlap", "One MoE layer with every number of stages: predicted and measured times");
   const auto options = std::make_shared<OverlapBenchOptions>();
   options->engine.ep = 2;
   const auto json = std::make_shared<bool>(false);
@@ -187,8 +186,8 @@ void add_overlap(CLI::App& bench, Chosen& chosen) {
       ->capture_default_str();
   command.add_flag("--json", *json, "One JSON object for each arm, a line each");
   command.footer(
-      "Arms run in turn, so that whatever else the machine does hits all of them. `of hidable` is the part of the\n"
-      "shorter of compute and communication that ran at the same time as the other.\n"
+      "The arms run alternately, so that other load on the machine affects all of them. `of hidable` is the part of\n"
+      "the shorter of compute and communication that ran at the same time as the other.\n"
       "Examples:\n"
       "  epsmoe bench overlap --preset deepseek-v2-lite --num-experts 16 --tokens 256 --emulate-link 50MB/s,50us\n"
       "  epsmoe bench overlap -m models/austen-moe --tokens 1024 --emulate-link 200MB/s,20us");
@@ -207,7 +206,7 @@ int run_gemm(const GemmBenchOptions& options, bool json) {
 
 void add_gemm(CLI::App& bench, Chosen& chosen) {
   CLI::App& command = *bench.add_subcommand(
-      "gemm", "Expert GEMMs of random loads as dense and as grouped calls: does the profile choose the faster one?");
+      "gemm", "Expert GEMMs of random loads as dense and as grouped calls: does the profile select the faster one?");
   const auto options = std::make_shared<GemmBenchOptions>();
   const auto json = std::make_shared<bool>(false);
   add_engine_flags(command, options->engine);
@@ -217,16 +216,16 @@ void add_gemm(CLI::App& bench, Chosen& chosen) {
   CLI::Option_group& work = *command.add_option_group("Layer and loads");
   work.add_option("--preset", options->preset,
                   "A model's shape without its files, with dummy weights: deepseek-v2-lite, deepseek-v2");
-  work.add_option("--loads", options->loads, "Random loads, each with a routing of its own")->capture_default_str();
+  work.add_option("--loads", options->loads, "Random loads, each with its own routing")->capture_default_str();
   work.add_option("--tokens", options->tokens, "Tokens of each load")->capture_default_str();
   work.add_option("--rows", options->rows,
-                  "Rows of every expert in every load, instead of what a routing of the tokens gives (0: that)")
+                  "Rows of every expert in every load (0: the rows that follow from routing the tokens)")
       ->capture_default_str();
   work.add_option("--skew", options->skew,
                   "How popular the experts are in every second load: uniform, or dirichlet:ALPHA; the others are "
                   "uniform")
       ->capture_default_str();
-  work.add_option("--seed", options->seed, "Of the first load; each one after it adds 1")->capture_default_str();
+  work.add_option("--seed", options->seed, "Seed of the first load; each later load adds 1")->capture_default_str();
   work.add_option("--num-experts", options->num_experts, "Take fewer experts than the model has; dummy weights only")
       ->capture_default_str();
   CLI::Option_group& measuring = *command.add_option_group("Measuring");
@@ -237,12 +236,12 @@ void add_gemm(CLI::App& bench, Chosen& chosen) {
       .add_option("--limit-size", options->limit_size,
                   "Edge of the square oneDNN product whose best rate is the limit (0: 2048, and 4096 on fast machines)")
       ->capture_default_str();
-  command.add_flag("--json", *json, "One JSON object for each load, then one that sums up, a line each");
+  command.add_flag("--json", *json, "One JSON object per load, then a summary, each on its own line");
   command.footer(
       "One rank holds all experts. Each projection, gate_up and down, is timed as one call per expert (dense) and as\n"
-      "one call for all (grouped), in turn; times are medians. Regret is what a choice takes beyond the faster kernel\n"
-      "of each projection, in percent of it. The faster one is known from the same samples, so that where both take\n"
-      "alike, noise shows as regret.\n"
+      "one call for all (grouped), alternately; times are medians. Regret is the extra time of a choice over the\n"
+      "faster kernel of each projection, in percent of the latter. The faster kernel is determined from the same\n"
+      "samples, so where both take about the same time, noise shows as regret.\n"
       "Examples:\n"
       "  epsmoe bench gemm -m models/austen-moe --tokens 1024\n"
       "  epsmoe bench gemm --preset deepseek-v2-lite --num-experts 16 --tokens 256 --loads 6 --json");
@@ -254,10 +253,10 @@ void add_gemm(CLI::App& bench, Chosen& chosen) {
 void add_bench_command(CLI::App& app, Chosen& chosen) {
   CLI::App& command = *app.add_subcommand(
       "bench",
-      "Measure: a model (sweep, latency, throughput), one MoE layer (layer), what its stages buy (overlap), or "
+      "Measure a model (sweep, latency, throughput), one MoE layer (layer), the gain from its stages (overlap), or "
       "its kernels (gemm)");
   command.require_subcommand(1);
-  command.footer("`epsmoe bench sweep --help` explains the first, and so on.");
+  command.footer("`epsmoe bench sweep --help` explains the first one, and so on.");
   add_sweep(command, chosen);
   add_bench_latency(command, chosen);
   add_bench_throughput(command, chosen);

@@ -26,14 +26,14 @@ RowSpread row_spread(const GemmLoad& load) {
           spread(std::vector<double>(load.rows.begin(), load.rows.end())).median};
 }
 
-// Measured / promised time of what the profile chose.
-Spread promise_ratio(const std::vector<GemmLoad>& loads) {
+// Measured / predicted time of the kernels that the profile selects.
+Spread predicted_ratio(const std::vector<GemmLoad>& loads) {
   std::vector<double> out;
-  for (const GemmLoad& load : loads) out.push_back(load.us(KernelRule::kProfile) / load.promised_us());
+  for (const GemmLoad& load : loads) out.push_back(load.us(KernelRule::kProfile) / load.predicted_us());
   return spread(out);
 }
 
-// Of all loads together.
+// The rate over all loads together.
 double total_tflops(const std::vector<GemmLoad>& loads) {
   double flops = 0;
   double us = 0;
@@ -71,7 +71,7 @@ std::vector<std::string> load_cells(size_t index, const GemmLoad& load, double l
     cells.push_back(fmt::format("{:.3f}", p->measured.grouped_us * 1e-3));
     cells.emplace_back(to_string(p->chosen));
   }
-  cells.push_back(fmt::format("{:.3f}", load.promised_us() * 1e-3));
+  cells.push_back(fmt::format("{:.3f}", load.predicted_us() * 1e-3));
   cells.push_back(fmt::format("{:.3f}", load.us(KernelRule::kProfile) * 1e-3));
   cells.push_back(fmt::format("{:.2f}", 100 * load.regret(KernelRule::kProfile)));
   cells.push_back(fmt::format("{:.4f}", load.tflops()));
@@ -82,7 +82,7 @@ std::vector<std::string> load_cells(size_t index, const GemmLoad& load, double l
 Json times_json(const KernelTimes& times) { return {{"dense", times.dense_us}, {"grouped", times.grouped_us}}; }
 
 Json projection_json(const GemmProjection& p) {
-  return {{"promised_us", times_json(p.promised)},
+  return {{"promised_us", times_json(p.predicted)},
           {"measured_us", times_json(p.measured)},
           {"chosen", to_string(p.chosen)},
           {"best", to_string(p.measured.faster())}};
@@ -102,7 +102,7 @@ Json load_json(const GemmBenchResult& r, size_t index) {
           {"experts_with_rows", load.rows.size() - static_cast<size_t>(std::ranges::count(load.rows, 0))},
           {"gate_up", projection_json(load.gate_up)},
           {"down", projection_json(load.down)},
-          {"promised_us", load.promised_us()},
+          {"promised_us", load.predicted_us()},
           {"chosen_us", load.us(KernelRule::kProfile)},
           {"best_us", load.best_us()},
           {"regret_pct", regrets},
@@ -118,7 +118,7 @@ Json summary_json(const GemmBenchOptions& options, const GemmBenchResult& r) {
                                            {"max_regret_pct", 100 * s.max_regret},
                                            {"chosen", {{"dense", s.num_dense}, {"grouped", s.num_grouped}}}};
   }
-  const Spread ratio = promise_ratio(r.loads);
+  const Spread ratio = predicted_ratio(r.loads);
   return {{"bench", "gemm_summary"},
           {"version", EPSMOE_VERSION},
           {"test_time", utc_time_now()},
@@ -164,7 +164,7 @@ std::string format_gemm_text(const GemmBenchOptions& options, const GemmBenchRes
                                             {"down dense ms", 13, true},
                                             {"grouped ms", 10, true},
                                             {"chosen", 7, false},
-                                            {"promised ms", 11, true},
+                                            {"predicted ms", 12, true},
                                             {"measured ms", 11, true},
                                             {"regret %", 8, true},
                                             {"TFLOP/s", 8, true},
@@ -186,11 +186,11 @@ std::string format_gemm_text(const GemmBenchOptions& options, const GemmBenchRes
                                             std::to_string(s.num_grouped)};
     out += markdown_row(rule_columns, cells);
   }
-  const Spread ratio = promise_ratio(r.loads);
+  const Spread ratio = predicted_ratio(r.loads);
   const double tflops = total_tflops(r.loads);
   out += fmt::format("\nbest     dense {}, grouped {} of {} projections\n", count_best(r.loads, GemmKind::kDense),
                      count_best(r.loads, GemmKind::kGrouped), 2 * r.loads.size());
-  out += fmt::format("promise  {:.3f} (p10 {:.3f}, p90 {:.3f}): measured / promised time of what the profile chose\n",
+  out += fmt::format("ratio    {:.3f} (p10 {:.3f}, p90 {:.3f}): measured / predicted time of the profile's choice\n",
                      ratio.median, ratio.p10, ratio.p90);
   out += fmt::format("speed    {:.4f} TFLOP/s, {:.1f} % of the limit\n", tflops, percent_of(tflops, r.limit_tflops));
   return out + fmt::format("limit    {:.4f} TFLOP/s: {}\n", r.limit_tflops, r.limit_source);

@@ -9,7 +9,7 @@ namespace eps::cli {
 
 // A table of loads, then one of rules.
 std::string format_gemm_text(const GemmBenchOptions& options, const GemmBenchResult& result);
-// An object a line for each load, then one that sums them up.
+// One object per line: one for each load, then a summary.
 std::string format_gemm_json(const GemmBenchOptions& options, const GemmBenchResult& result);
 
 }  // namespace eps::cli

@@ -33,7 +33,7 @@ std::string format_latency_text(const LatencyOptions& o, const BenchedModel& mod
   if (!r.decode_seconds.empty()) out += table_row(columns, "decode step", r.decode_seconds, o.batch_size);
   out += fmt::format("\nlatency  {:.6f} s on average\n", mean_deviation(r.latencies).mean);
   out += fmt::format("prefill  {:.4f} TFLOP/s ({:.4g} GFLOP)", r.prefill_tflops(), r.prefill_flops * 1e-9);
-  if (r.limit_tflops <= 0) return out + "; --limit-tflops N shows percent of a limit\n";
+  if (r.limit_tflops <= 0) return out + "; --limit-tflops N adds the percentage of a limit\n";
   return out + fmt::format(", {:.1f} % of the limit\nlimit    {:.4f} TFLOP/s: {}\n",
                            100 * r.prefill_tflops() / r.limit_tflops, r.limit_tflops, r.limit_source);
 }

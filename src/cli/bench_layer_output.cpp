@@ -52,7 +52,8 @@ std::string format_layer_text(const LayerBenchOptions& options, const LayerBench
     out += fmt::format("overlap  {:.0f} % of {:.3f} ms dispatch and combine a repetition ran under compute\n",
                        100 * r.overlap(), r.communication_us * 1e-3 / static_cast<double>(r.us.size()));
   }
-  return out + fmt::format("check    output right: largest difference {:.2g} of what rounding allows\n", r.worst_error);
+  return out + fmt::format("check    output correct: the largest difference is {:.2g} of what rounding allows\n",
+                           r.worst_error);
 }
 
 std::string format_layer_json(const LayerBenchOptions& options, const LayerBenchResult& r) {

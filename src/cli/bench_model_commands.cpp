@@ -16,7 +16,7 @@ struct ResultFlags {
 
 void add_result_flags(CLI::App& command, ResultFlags& flags) {
   command.add_flag("--json", flags.json, "One JSON object on one line of stdout, instead of the text");
-  command.add_option("--output-json", flags.output_json, "Write the JSON object to this file, too")->type_name("FILE");
+  command.add_option("--output-json", flags.output_json, "Also write the JSON object to this file")->type_name("FILE");
 }
 
 void show(const ResultFlags& flags, const std::string& text, const std::string& json) {
@@ -70,25 +70,26 @@ void add_bench_latency(CLI::App& bench, Chosen& chosen) {
   work.add_option("--batch-size", options->batch_size, "Sequences; with --ep they go to the ranks in turn")
       ->capture_default_str();
   work.add_option("--input-len", options->input_len, "Random tokens of each prompt")->capture_default_str();
-  work.add_option("--output-len", options->output_len,
-                  "Tokens made for each sequence: the first by the prefill, each other by a decoding step of the whole "
-                  "batch (0: prefill only)")
+  work.add_option(
+          "--output-len", options->output_len,
+          "Tokens generated for each sequence: the first by the prefill, each other by a decoding step of the whole "
+          "batch (0: prefill only)")
       ->capture_default_str();
-  work.add_option("--seed", options->seed, "Of the first iteration's tokens; each one after it adds 1")
+  work.add_option("--seed", options->seed, "Seed of the first iteration's tokens; each later iteration adds 1")
       ->capture_default_str();
   CLI::Option_group& measuring = *command.add_option_group("Measuring");
-  measuring.add_option("--num-iters", options->num_iters, "Iterations that count")->capture_default_str();
-  measuring.add_option("--num-iters-warmup", options->num_iters_warmup, "Iterations before them that do not")
+  measuring.add_option("--num-iters", options->num_iters, "Measured iterations")->capture_default_str();
+  measuring.add_option("--num-iters-warmup", options->num_iters_warmup, "Iterations before them that are not measured")
       ->capture_default_str();
   measuring
       .add_option("--limit-tflops", options->limit_tflops,
-                  "What to give the prefill's rate in percent of, in TFLOP/s (0: on the CPU the best oneDNN product of "
-                  "the run, elsewhere nothing)")
+                  "Limit in TFLOP/s that the prefill's rate is compared with (0: on the CPU the best oneDNN product of "
+                  "the run, elsewhere none)")
       ->capture_default_str();
   add_result_flags(command, *flags);
   command.footer(
       "Prompts are prefilled in steps of at most --max-num-batched-tokens: several share a step when they fit, a long\n"
-      "one takes several. Decoding takes the likeliest token and does not stop at an end-of-text token. The JSON has\n"
+      "one takes several. Decoding is greedy and does not stop at an end-of-text token. The JSON object has\n"
       "vLLM's keys (avg_latency, latencies, percentiles; seconds) and more: prefill_seconds, "
       "prefill_tokens_per_second,\n"
       "decode_ms, ... Ctrl-C reports the iterations that are done.\n"
@@ -107,11 +108,11 @@ void add_bench_throughput(CLI::App& bench, Chosen& chosen) {
   const auto flags = std::make_shared<ResultFlags>();
   add_engine_flags(command, options->engine);
   CLI::Option_group& work = *command.add_option_group("Requests");
-  work.add_option("--num-prompts", options->num_prompts, "Requests, all there from the start")->capture_default_str();
+  work.add_option("--num-prompts", options->num_prompts, "Requests, all present from the start")->capture_default_str();
   work.add_option("--input-len", options->input_len, "Random tokens of each prompt")->capture_default_str();
-  work.add_option("--output-len", options->output_len, "Tokens made for each request")->capture_default_str();
+  work.add_option("--output-len", options->output_len, "Tokens generated for each request")->capture_default_str();
   work.add_option("--max-num-seqs", options->max_num_seqs,
-                  "Most requests at once, on all ranks together; each has a cache for all its tokens")
+                  "Most requests at once, over all ranks; each has a cache for all of its tokens")
       ->capture_default_str();
   work.add_option("--seed", options->seed, "The same seed gives the same prompts")->capture_default_str();
   command
@@ -120,8 +121,8 @@ void add_bench_throughput(CLI::App& bench, Chosen& chosen) {
       ->capture_default_str();
   add_result_flags(command, *flags);
   command.footer(
-      "When requests finish, others take their places and are prefilled before the next token is decoded. Tokens are\n"
-      "the likeliest, and an end-of-text token does not end a request. The JSON has vLLM's keys (elapsed_time,\n"
+      "When requests finish, others replace them and are prefilled before the next token is decoded. Decoding is\n"
+      "greedy, and an end-of-text token does not end a request. The JSON object has vLLM's keys (elapsed_time,\n"
       "num_requests, total_num_tokens, requests_per_second, tokens_per_second; prompts included) and more. Ctrl-C\n"
       "reports what was done.\n"
       "Examples:\n"

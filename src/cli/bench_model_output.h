@@ -10,7 +10,7 @@ namespace eps::cli {
 
 // "austen-moe, 2 ranks x cpu f32 (avx2), 1 thread, pipeline auto"
 std::string model_line(const EngineOptions& options, const BenchedModel& model);
-// The same and more as the fields of an object, for a line of bench/results.
+// The same and more as fields of a JSON object, for a line of bench/results.
 nlohmann::ordered_json model_json(const EngineOptions& options, const BenchedModel& model);
 
 }  // namespace eps::cli

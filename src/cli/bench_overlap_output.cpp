@@ -11,14 +11,14 @@
 namespace eps::cli {
 namespace {
 
-double promised_us(const OverlapArm& arm) { return arm.plan.makespan_us; }
+double predicted_us(const OverlapArm& arm) { return arm.plan.makespan_us; }
 
-// Of one rank and repetition.
+// Average over ranks and repetitions.
 double per_run_ms(int64_t ns, const OverlapBenchOptions& options, const OverlapArm& arm) {
   return static_cast<double>(ns) * 1e-6 / (static_cast<double>(options.engine.ep) * static_cast<double>(arm.us.size()));
 }
 
-// The fastest arm but auto's, which is measured apart although it is one of them.
+// The fastest arm other than auto's, which is one of the others but measured separately.
 const OverlapArm& best_arm(const OverlapBenchResult& r) {
   return *std::min_element(r.arms.begin(), r.arms.end() - 1, [](const OverlapArm& a, const OverlapArm& b) {
     return spread(a.us).median < spread(b.us).median;
@@ -34,8 +34,8 @@ std::string format_overlap_text(const OverlapBenchOptions& options, const Overla
                   options.engine.emulate_link.empty() ? "in process" : printable(options.engine.emulate_link),
                   printable(r.profile));
   const std::vector<TableColumn> columns = {
-      {"pipeline", 10, false}, {"stages", 6, true},    {"promised ms", 11, true}, {"measured ms", 11, true},
-      {"p10", 8, true},        {"p90", 8, true},       {"ratio", 6, true},        {"compute ms", 10, true},
+      {"pipeline", 10, false}, {"stages", 6, true},    {"predicted ms", 12, true}, {"measured ms", 11, true},
+      {"p10", 8, true},        {"p90", 8, true},       {"ratio", 6, true},         {"compute ms", 10, true},
       {"comm ms", 8, true},    {"hidden ms", 9, true}, {"of hidable", 10, true}};
   out += markdown_header(columns);
   for (const OverlapArm& arm : r.arms) {
@@ -43,11 +43,11 @@ std::string format_overlap_text(const OverlapBenchOptions& options, const Overla
     const std::vector<std::string> cells = {
         arm.pipeline,
         std::to_string(arm.plan.num_stages()),
-        fmt::format("{:.3f}", promised_us(arm) * 1e-3),
+        fmt::format("{:.3f}", predicted_us(arm) * 1e-3),
         fmt::format("{:.3f}", s.median * 1e-3),
         fmt::format("{:.3f}", s.p10 * 1e-3),
         fmt::format("{:.3f}", s.p90 * 1e-3),
-        fmt::format("{:.3f}", s.median / promised_us(arm)),
+        fmt::format("{:.3f}", s.median / predicted_us(arm)),
         fmt::format("{:.3f}", per_run_ms(arm.overlap.compute_ns, options, arm)),
         fmt::format("{:.3f}", per_run_ms(arm.overlap.communication_ns, options, arm)),
         fmt::format("{:.3f}", per_run_ms(arm.overlap.hidden_ns, options, arm)),
@@ -78,7 +78,7 @@ std::string format_overlap_json(const OverlapBenchOptions& options, const Overla
                        {"pipeline", arm.pipeline},
                        {"policy", to_string(arm.plan.policy)},
                        {"num_stages", arm.plan.num_stages()},
-                       {"promised_us", promised_us(arm)},
+                       {"promised_us", predicted_us(arm)},
                        {"us", {{"p10", s.p10}, {"median", s.median}, {"p90", s.p90}}},
                        {"compute_us", 1e3 * per_run_ms(arm.overlap.compute_ns, options, arm)},
                        {"communication_us", 1e3 * per_run_ms(arm.overlap.communication_ns, options, arm)},

@@ -8,7 +8,7 @@
 namespace eps::cli {
 
 std::string format_overlap_text(const OverlapBenchOptions& options, const OverlapBenchResult& result);
-// One object a line, an arm each.
+// One object per arm, each on its own line.
 std::string format_overlap_json(const OverlapBenchOptions& options, const OverlapBenchResult& result);
 
 }  // namespace eps::cli

@@ -1,4 +1,4 @@
-// The subcommands of `epsmoe bench` that have a source of their own; bench_command.cpp adds them beside its others.
+// The subcommands of `epsmoe bench` that have their own source file; bench_command.cpp adds them to its own.
 #pragma once
 
 #include <string_view>
@@ -11,7 +11,7 @@ namespace eps::cli {
 void add_bench_latency(CLI::App& bench, Chosen& chosen);
 void add_bench_throughput(CLI::App& bench, Chosen& chosen);
 
-// What a benchmark asks before each repetition.
+// A benchmark calls this before each repetition.
 bool keep_going();
 
 }  // namespace eps::cli

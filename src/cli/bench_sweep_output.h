@@ -12,7 +12,7 @@ enum class SweepFormat : uint8_t { kMarkdown, kCsv, kJson, kJsonLines };
 // "md", "csv", "json" or "jsonl".  Errors  kUsage
 SweepFormat parse_sweep_format(const std::string& text);
 
-// Lines of one format: header, a row for each result, footer.
+// Prints one format line by line: a header, a row for each result, a footer.
 class SweepPrinter {
  public:
   // `options` outlives the object.

@@ -8,7 +8,7 @@ namespace eps::cli {
 namespace {
 
 struct Rates {
-  double requests, tokens, output_tokens;  // a second
+  double requests, tokens, output_tokens;  // per second
 };
 
 Rates rates_of(const Engine::RequestTimes& t) {

@@ -13,15 +13,15 @@
 
 namespace eps::cli {
 
-// A subcommand's body; its value is the exit code. Errors are thrown: main.cpp prints them and picks the code.
+// A subcommand's body, which returns the exit code. Errors are thrown; main.cpp prints them and chooses the code.
 using Action = std::function<int()>;
 
-// Set by the callback of the subcommand that the user named.
+// Set by the callback of the subcommand that the user entered.
 struct Chosen {
   Action action;
 };
 
-// A prompt or text file larger than this is a mistake: no context holds it.
+// A larger prompt or text file must be a mistake: no context is that long.
 inline constexpr uint64_t kMaxTextBytes = uint64_t{256} << 20;
 
 // Engine flags shared by all commands that run a model: -m/--model, --load-format, --device, --dtype, --ep,
@@ -32,7 +32,7 @@ void add_engine_flags(CLI::App& command, EngineOptions& options);
 // One line on stderr.
 void print_note(const LoadNote& note);
 
-// The memory of this machine; 0 where the system does not say.
+// The memory of this machine; 0 where the system does not report it.
 double machine_memory_gb();
 
 // What to say when the ranks' threads are more than the usable cores; empty when they are not. `threads` of each rank;

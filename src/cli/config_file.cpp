@@ -13,7 +13,7 @@
 namespace eps::cli {
 namespace {
 
-// A file with every flag of every command has a few kilobytes.
+// Generous: a file with every flag of every command has a few kilobytes.
 constexpr uint64_t kMaxConfigBytes = uint64_t{1} << 20;
 
 // "bench.sweep.repetitions" has two; CLI11 takes time that grows with the square of it.
@@ -24,13 +24,13 @@ constexpr ptrdiff_t kMaxDots = 4;
   fail(ErrorKind::kInput, fmt::format("{}:{}", path, line), {.what = what, .got = got, .wanted = wanted, .hint = ""});
 }
 
-// As CLI11 takes a value: what is left of a comment.
+// The value as CLI11 reads it: everything before a comment.
 std::string value_of(const std::string& line, size_t equals) {
   const std::string value = line.substr(equals + 1);
   return CLI::detail::trim_copy(value.substr(0, value.find('#')));
 }
 
-// CLI11 takes what nothing closes as if it were closed: [2,4 as 2 and 4.
+// Needed because CLI11 accepts unclosed brackets and quotes: it reads [2,4 as 2 and 4.
 void check_lines(const std::string& path, const std::string& text) {
   std::istringstream in(text);
   int number = 0;
@@ -53,7 +53,7 @@ void check_lines(const std::string& path, const std::string& text) {
     if (value.empty()) reject(path, number, "a flag without a value", name, "NAME = VALUE; \"\" is the empty text");
     if (value.front() == '[') {
       const int first = number;
-      std::string list = value;  // which may span lines
+      std::string list = value;  // may span several lines
       for (std::string more; list.back() != ']' && std::getline(in, more); ++number) list += CLI::detail::trim(more);
       if (list.back() != ']' || list.find_first_of("[]", 1) != list.size() - 1) {
         reject(path, first, "a list's bracket is not closed", value, "[1, 2]");
@@ -67,10 +67,10 @@ void check_lines(const std::string& path, const std::string& text) {
   }
 }
 
-// Texts by path. CLI11 asks for a file several times, and a pipe can be read once.
+// Texts by path. CLI11 opens a file several times, but a pipe can be read only once.
 using Texts = std::map<std::string, std::string>;
 
-// Gives CLI11 the text that was read before, whatever file it has opened.
+// Parses the text that was read before, whatever file CLI11 has opened.
 class CheckedToml : public CLI::ConfigTOML {
  public:
   explicit CheckedToml(std::shared_ptr<const Texts> texts) : texts_(std::move(texts)) {}
@@ -90,7 +90,7 @@ void add_config_flag(CLI::App& app) {
   app.config_formatter(std::make_shared<CheckedToml>(texts));
   CLI::Option* option = app.set_config(
       "--config", "", "Read flags from a TOML file, one [section] per command; stands before the command");
-  // CLI11 would open the file itself, which waits for ever at a FIFO, and read all of it.
+  // CLI11 would open the file itself, which blocks forever on a FIFO, and read it without a limit.
   constexpr const char* kStandIn = "/dev/null";
   option->transform(CLI::Validator(
       [texts](std::string& path) {

@@ -7,7 +7,7 @@ namespace eps::cli {
 
 // Adds --config to `app`. The file may be a pipe.
 // Errors  CLI::ParseError or kInput, in one line: the file cannot be read, is too large, nests sections too deeply, or
-//         has a bracket or quote that nothing closes
+//         has an unclosed bracket or quote
 void add_config_flag(CLI::App& app);
 
 }  // namespace eps::cli

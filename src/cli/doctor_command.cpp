@@ -1,4 +1,4 @@
-// epsmoe doctor: what this machine and this build can do, and what is off and why.
+// epsmoe doctor: shows what this machine and this build can do, and which features are off and why.
 #include <fmt/format.h>
 #include <unistd.h>
 

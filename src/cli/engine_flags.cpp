@@ -1,4 +1,4 @@
-// The flags that every command which runs a model has.
+// The flags shared by all commands that run a model.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -15,7 +15,7 @@ namespace eps::cli {
 void add_engine_flags(CLI::App& command, EngineOptions& options) {
   CLI::Option_group& group = *command.add_option_group("Model and ranks");
   group.add_option("-m,--model", options.model,
-                   "Folder with config.json, *.safetensors and tokenizer.json, as Hugging Face lays it out; "
+                   "Folder with config.json, *.safetensors and tokenizer.json, in the Hugging Face format; "
                    "with --load-format dummy also a preset such as deepseek-v2-lite");
   group
       .add_option_function<std::string>(
@@ -31,12 +31,13 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       ->default_str("auto");
   group
       .add_option("--device", options.device,
-                  "cpu; cuda (Hopper GPUs, one for each rank); reference computes slowly and plainly, to compare with")
+                  "cpu; cuda (Hopper GPUs, one for each rank); reference (slow and simple, to compare results with)")
       ->capture_default_str();
   group
       .add_option("--dtype", options.dtype, "Compute type: auto (bf16 on GPUs and CPUs with AMX, else f32), f32, bf16")
       ->capture_default_str();
-  group.add_option("--ep", options.ep, "Expert-parallel ranks; must divide the experts. Each is a thread here")
+  group
+      .add_option("--ep", options.ep, "Expert-parallel ranks; must divide the number of experts. Each rank is a thread")
       ->check(whole_number_from(1))
       ->capture_default_str();
   group
@@ -60,7 +61,7 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       ->type_name("NAME");
   group
       .add_option("--emulate-link", options.emulate_link,
-                  "Slow the ranks' transport down to a link, to see what it would cost: 1GB/s,20us")
+                  "Slow the transport between ranks down to that of a link, to see its cost: 1GB/s,20us")
       ->type_name("LINK");
   group
       .add_option("--threads", options.threads,
@@ -69,8 +70,9 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       ->check(whole_number_from(0))
       ->capture_default_str();
   group
-      .add_option("--max-num-batched-tokens", options.max_num_batched_tokens,
-                  "Most tokens of one prefill step; longer prompts take several. (perplexity: at least one window)")
+      .add_option(
+          "--max-num-batched-tokens", options.max_num_batched_tokens,
+          "Maximum number of tokens in a prefill step; longer prompts take several (perplexity: at least a window)")
       ->check(whole_number_from(1))
       ->capture_default_str();
   options.on_note = [](const LoadNote& note) {
@@ -78,8 +80,8 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
   };
   group.add_flag_callback(
       "-v,--verbose", [&options] { options.on_note = print_note; },
-      "Say what of the model's files is not used: unknown keys, skipped weights");
-  group.add_option("--max-model-len", options.max_model_len, "Context in tokens (0: what the model was made for)")
+      "List the parts of the model's files that are not used: unknown keys, skipped weights");
+  group.add_option("--max-model-len", options.max_model_len, "Context length in tokens (0: the model's own)")
       ->check(whole_number_from(0))
       ->capture_default_str();
 }

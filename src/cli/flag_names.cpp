@@ -9,10 +9,10 @@ namespace {
 struct Renamed {
   std::string_view field;
   std::string_view flag;
-  std::string_view text;  // as messages show it: some flags need a value to mean the same
+  std::string_view text;  // for messages: some flags need a value to mean the same as the field
 };
 
-// Fields whose flags have another name.
+// Fields whose flags have different names.
 constexpr Renamed kRenamed[] = {
     {"dummy_weights", "--load-format", "--load-format dummy"},
     {"use_generation_config", "--generation-config", "--generation-config none"},

@@ -8,12 +8,12 @@
 
 namespace eps::cli {
 
-// The flag of the command that was parsed last that sets the library's field `field` ("max_tokens" -> "--max-tokens");
-// empty where it has none.
+// The flag that sets the library's field `field` ("max_tokens" -> "--max-tokens") in the command that was parsed last;
+// empty where the command has none.
 std::string flag_of(const CLI::App& app, std::string_view field);
 
-// The error in the words of the command line: the field that a usage error is about, and every `field` in backquotes,
-// become flags. Other names stay.
+// Rewrites an error for the command line: the field that a usage error is about and every `field` in backquotes are
+// replaced by their flags. Other names stay.
 Error with_flags(const CLI::App& app, const Error& error);
 
 }  // namespace eps::cli

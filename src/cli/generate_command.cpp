@@ -1,4 +1,4 @@
-// epsmoe generate: text on stdout as it comes, a summary on stderr.
+// epsmoe generate: streams text to stdout and prints a summary on stderr.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -69,8 +69,8 @@ void print_summary(const GenerateFlags& flags, const GenerateResult& r, const En
     print_error(
         "plans      {:.1f} ms predicted, {:.1f} ms measured in {} MoE layers ({:+.0f} %; a layer is off by {:.0f} %), "
         "profile {}; {} made, {:.1f} ms with sorting rows\n",
-        1e3 * report.promised_seconds, 1e3 * report.measured_seconds, report.moe_layers_timed,
-        100 * (report.promised_seconds / report.measured_seconds - 1),
+        1e3 * report.predicted_seconds, 1e3 * report.measured_seconds, report.moe_layers_timed,
+        100 * (report.predicted_seconds / report.measured_seconds - 1),
         100 * report.error_seconds / report.measured_seconds, printable(report.profile), report.plans_made,
         1e3 * report.setup_seconds);
   }
@@ -95,7 +95,7 @@ Json to_json(const GenerateFlags& flags, const GenerateResult& r, const EngineRe
               {"hidden_communication_s", report.hidden_communication_seconds},
               {"profile", report.profile},
               {"moe_layers_timed", report.moe_layers_timed},
-              {"promised_moe_s", report.promised_seconds},
+              {"promised_moe_s", report.predicted_seconds},
               {"measured_moe_s", report.measured_seconds},
               {"prediction_error_s", report.error_seconds},
               {"setup_moe_s", report.setup_seconds},
@@ -121,10 +121,10 @@ int run(GenerateFlags& flags) {
     }
   }
   const auto engine = open_engine(flags.engine);
-  bool begun = false;  // the prompt is repeated only once it was accepted
-  // The text goes out byte for byte, on a terminal, too, as with other programs of this kind: it is what was asked for,
-  // and escaping in it would break the joiners of emoji and the direction marks of Arabic and Hebrew. Whoever runs
-  // a model that he does not trust can take --json, which escapes control characters.
+  bool begun = false;  // the prompt is echoed only after the engine has accepted it
+  // The text is written unchanged, even to a terminal, as other programs of this kind do: escaping would break the
+  // joiners of emoji and the direction marks of Arabic and Hebrew. For models that are not trusted there is --json,
+  // which escapes control characters.
   const auto write = [&](std::string_view text) {
     if (flags.json) return;
     if (!begun) write_output(flags.request.prompt);
@@ -153,8 +153,10 @@ void add_sampling_flags(CLI::App& command, GenerateFlags& flags) {
   constexpr double kAny = std::numeric_limits<double>::infinity();
   GenerateRequest& request = flags.request;
   CLI::Option_group& group = *command.add_option_group("Sampling", "Defaults come from generation_config.json");
-  group.add_option("--max-tokens", request.max_tokens, "Most tokens to generate")->check(whole_number_from(1));
-  group.add_option("--min-tokens", request.min_tokens, "Fewest tokens before an end-of-text token (0: any)")
+  group.add_option("--max-tokens", request.max_tokens, "Maximum number of tokens to generate")
+      ->check(whole_number_from(1));
+  group
+      .add_option("--min-tokens", request.min_tokens, "Minimum number of tokens before an end-of-text token (0: none)")
       ->check(whole_number_from(0));
   group.add_option("--temperature", request.temperature, "0 always takes the most likely token")
       ->check(number_between(0, kAny));
@@ -165,28 +167,28 @@ void add_sampling_flags(CLI::App& command, GenerateFlags& flags) {
       ->check(number_above(0, 1));
   group
       .add_option("--min-p", request.min_p,
-                  "Sample among tokens of at least this part of the most likely one's probability (0: all)")
+                  "Sample among tokens with at least this fraction of the most likely one's probability (0: all)")
       ->check(number_between(0, 1));
   group
       .add_option("--repetition-penalty", request.repetition_penalty,
-                  "Above 1 disfavours tokens of the prompt and the output, below 1 favours them (1: off)")
+                  "Above 1 penalises tokens of the prompt and the output, below 1 favours them (1: off)")
       ->check(number_above(0, kAny));
   group
       .add_option("--presence-penalty", request.presence_penalty,
-                  "Taken off the logits of tokens that are in the output (0: off)")
+                  "Subtracted from the logits of tokens that occur in the output (0: off)")
       ->check(number_between(-2, 2));
   group
       .add_option("--frequency-penalty", request.frequency_penalty,
-                  "Taken off the logits of tokens for each time they are in the output (0: off)")
+                  "Subtracted from the logits of tokens once per occurrence in the output (0: off)")
       ->check(number_between(-2, 2));
   group
       .add_option("--no-repeat-ngram-size", request.no_repeat_ngram_size,
-                  "Never repeat so many tokens in a row, of the prompt or the output (0: off)")
+                  "Never repeat a sequence of this many tokens of the prompt or the output (0: off)")
       ->check(whole_number_from(0));
   group.add_option("--seed", request.seed, "The same seed gives the same text")
       ->check(whole_number_from(0))
       ->capture_default_str();
-  group.add_flag("--ignore-eos", request.ignore_eos, "Go on after an end-of-text token");
+  group.add_flag("--ignore-eos", request.ignore_eos, "Continue after an end-of-text token");
   group
       .add_option_function<std::string>(
           "--generation-config",
@@ -196,7 +198,7 @@ void add_sampling_flags(CLI::App& command, GenerateFlags& flags) {
             }
             request.use_generation_config = choice == "auto";
           },
-          "auto: what is not set here comes from the model's generation_config.json; none: as if there were no such "
+          "auto: defaults come from the model's generation_config.json; none: as if there were no such "
           "file")
       ->type_name("CHOICE")
       ->default_str("auto");

@@ -16,10 +16,10 @@
 namespace eps::cli {
 namespace {
 
-// How long Ctrl-C may go unnoticed while nothing comes.
+// Upper bound on the time until Ctrl-C takes effect while there is no input.
 constexpr int kPollMs = 100;
 
-// Pipes hold this much, so that larger reads bring no more.
+// The default capacity of a pipe: one read cannot return more.
 constexpr size_t kReadBytes = size_t{64} << 10;
 
 [[noreturn]] void fail_read(const std::string& name) {
@@ -27,12 +27,12 @@ constexpr size_t kReadBytes = size_t{64} << 10;
        {.what = "cannot read the file", .got = std::strerror(errno), .wanted = "", .hint = ""});
 }
 
-// Closes what it opened itself.
+// A file descriptor to read from, closed in the end unless it is standard input.
 class Input {
  public:
   explicit Input(const std::string& path) {
     if (path == "-" || path == "/dev/stdin") return;  // a socket on standard input cannot be opened by that name
-    // Opening a FIFO would wait for a writer, deaf to Ctrl-C.
+    // Without O_NONBLOCK, opening a FIFO would block until there is a writer, and Ctrl-C would have no effect.
     fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd_ < 0)
       fail(ErrorKind::kInput, path,
@@ -51,7 +51,7 @@ class Input {
   bool is_owned_ = false;
 };
 
-// Until there is something to read, or the end of it. A FIFO that nobody has opened for writing yet has neither.
+// Waits for data or the end of the file. A FIFO that was never opened for writing has neither yet.
 void wait_for_input(int fd, const std::string& name) {
   while (true) {
     if (interrupted()) throw Error(ErrorKind::kInterrupted, name, "interrupted while reading");
@@ -86,7 +86,7 @@ std::string read_stream(int fd, const std::string& name, uint64_t max_bytes) {
 
 std::string read_text(const std::string& path, uint64_t max_bytes) {
   struct stat info = {};
-  // Regular files are refused by their size, before any of it is read.
+  // Regular files that are too large are refused before any of their contents are read.
   const bool is_stdin = path == "-" || path == "/dev/stdin";
   if (!is_stdin && (::stat(path.c_str(), &info) != 0 || S_ISREG(info.st_mode) || S_ISDIR(info.st_mode))) {
     return read_file(path, max_bytes);

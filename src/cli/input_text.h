@@ -1,4 +1,4 @@
-// Reads texts that users name: files, pipes, devices and standard input, up to a size.
+// Reads text input: files, pipes, devices and standard input, up to a maximum size.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@ namespace eps::cli {
 // The bytes of a file, FIFO, device or socket until its end; "-" and "/dev/stdin" mean standard input. Waits for a FIFO
 // that has no writer yet.
 //
-// Errors  kInput naming the path: missing, a folder, not readable, larger than `max_bytes` (of which no more is read);
-//         kInterrupted: asked to stop while there was nothing to read
+// Errors  kInput naming the path: missing, a folder, not readable, larger than `max_bytes` (no more than that is read);
+//         kInterrupted: Ctrl-C while waiting for input
 std::string read_text(const std::string& path, uint64_t max_bytes);
 
 }  // namespace eps::cli

@@ -1,4 +1,4 @@
-// epsmoe inspect: what is in a model, and what each rank of a split would hold.
+// epsmoe inspect: shows what is in a model, and how much memory each rank needs for each number of ranks.
 #include <fmt/format.h>
 
 #include <memory>
@@ -41,7 +41,7 @@ std::vector<RankMemory> memory_by_ep(const ModelFolder& folder) {
   return out;
 }
 
-// Latent and rotated key, f32, every layer.
+// The latent vector and the rotated key of every layer, stored as f32.
 int64_t cache_bytes_per_token(const ModelSpec& spec) {
   return int64_t{4} * spec.num_layers() * (spec.attention.mla.kv_lora_rank + spec.attention.mla.rope_dim);
 }

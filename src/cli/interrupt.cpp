@@ -12,15 +12,15 @@
 namespace eps::cli {
 namespace {
 
-// Globals, for a signal handler can reach nothing else.
+// Globals because a signal handler has no other way to access them.
 std::atomic<bool> g_interrupted{false};
 std::atomic<int> g_graceful{0};
 std::atomic<const char*> g_message{"epsmoe: interrupted\n"};
 
 constexpr int kWatched[] = {SIGINT, SIGTERM};
 
-// What a command may take to report its results after the first signal.
-constexpr int64_t kGraceUs = 600'000;  // freeing a large model takes a part of the second, too
+// The time that a command has to report its results after the first signal.
+constexpr int64_t kGraceUs = 600'000;  // less than a second, because freeing a large model takes time, too
 
 extern "C" void on_deadline(int) { end_program(g_message.load(), kInterruptedExit); }
 

@@ -14,12 +14,13 @@ namespace {
 
 using eps::cli::print_error;
 
-// Every flag --some-flag (but the input texts) can also come from the variable EPSMOE_SOME_FLAG; the command line wins.
+// Every flag --some-flag except the input texts can also be set by the variable EPSMOE_SOME_FLAG; the command line
+// wins.
 void add_environment(CLI::App& app) {
   for (CLI::Option* option : app.get_options()) {
     if (option->get_lnames().empty()) continue;
     const std::string& name = option->get_lnames().front();
-    // Not the input texts: EPSMOE_FILE would mean the prompt to one command and the text to score to another.
+    // Not for the input texts: EPSMOE_FILE would be the prompt of one command and the text to score of another.
     if (name == "help" || name == "version" || name == "config" || name == "prompt" || name == "file") continue;
     std::string variable = "EPSMOE_";
     for (const char c : name) variable += c == '-' ? '_' : static_cast<char>(std::toupper(c));

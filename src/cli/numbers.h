@@ -7,13 +7,13 @@
 
 namespace eps::cli {
 
-// Holds every option of `app` and its commands that takes a number to decimal notation: CLI11 reads 010 as 8, saturates
-// what is out of range, and takes nothing for 0. Options' own checks see the number without a plus sign or leading
-// zeros. To be called once all options are there.
+// Restricts every numeric option of `app` and its commands to decimal notation. (CLI11 reads 010 as 8, saturates values
+// that are out of range, and reads an empty text as 0.) The options' own checks receive the number without a plus sign
+// or leading zeros. Must be called after all options have been added.
 // Errors  at parse: CLI::ValidationError
 void require_decimal_numbers(CLI::App& app);
 
-// Further checks of an option whose numbers are decimal.
+// Range checks for options whose notation require_decimal_numbers() checks.
 CLI::Validator whole_number_from(uint64_t least, uint64_t most = std::numeric_limits<uint64_t>::max());
 CLI::Validator number_between(double least, double most);
 CLI::Validator number_above(double bound, double most);

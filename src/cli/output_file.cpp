@@ -24,7 +24,7 @@ void require_writable(const std::string& flag, const std::string& path) {
          {.what = "cannot write " + path,
           .got = std::strerror(errno == 0 ? EIO : errno),
           .wanted = "",
-          .hint = "a file in a folder that exists and is yours"});
+          .hint = "a file in an existing folder that you can write to"});
   }
   if (is_new) std::filesystem::remove(path, ignored);
 }
@@ -34,7 +34,7 @@ void require_another_file(const std::string& flag, const std::string& path, cons
   if (path.empty() || other_path.empty()) return;
   namespace fs = std::filesystem;
   std::error_code ignored;
-  // Devices such as /dev/null and /dev/stdout take any number of texts.
+  // Several outputs may go to the same device, such as /dev/null or /dev/stdout.
   if (fs::exists(path, ignored) && !fs::is_regular_file(path, ignored)) return;
   const bool is_same = fs::equivalent(path, other_path, ignored) ||
                        fs::weakly_canonical(path, ignored) == fs::weakly_canonical(other_path, ignored);

@@ -1,4 +1,4 @@
-// What a command puts out: results on stdout, and files that are written at the end of a run but whose path is checked
+// The output of commands: results on stdout, and files that are written at the end of a run but whose paths are checked
 // at the beginning.
 #pragma once
 
@@ -8,17 +8,17 @@
 
 namespace eps::cli {
 
-// Paths are printed whole, as far as there are such long ones.
+// Long enough for any path to be printed in full.
 inline constexpr size_t kMaxPathShown = 4096;
 
-// Writes a result to stdout. Names in it come from profiles, models and flags: what is not a plain character but for
-// line ends is escaped (base/error.h).
+// Writes a result to stdout. It may contain names from profiles, models and flags, so everything but plain characters
+// and line ends is escaped (base/error.h).
 void print_out(std::string_view text);
 
-// Checks that `path` can be written, without touching what is in it.  Errors  kUsage naming the flag and the path
+// Checks that `path` can be written, without changing its contents.  Errors  kUsage naming the flag and the path
 void require_writable(const std::string& flag, const std::string& path);
 
-// Checks that two flags do not name the same file, of which the second would overwrite the first; both may be empty.
+// Checks that two flags do not name the same file, which would be overwritten; both may be empty.
 // Errors  kUsage naming `flag`
 void require_another_file(const std::string& flag, const std::string& path, const std::string& other_flag,
                           const std::string& other_path);

@@ -1,4 +1,4 @@
-// epsmoe perplexity: how well a model predicts a text.
+// epsmoe perplexity: measures how well a model predicts a text.
 #include <fmt/format.h>
 
 #include <memory>
@@ -45,7 +45,7 @@ int run(const PerplexityFlags& flags) {
   } else {
     print_output("perplexity {:.4f}\n", result.perplexity);
     print_error("{} tokens in windows of {}, {:.1f} tok/s{}\n", result.num_tokens, result.window, rate,
-                interrupted() ? ", interrupted: of the part done" : "");
+                interrupted() ? ", interrupted: only the tokens scored so far" : "");
   }
   return interrupted() ? kInterruptedExit : 0;
 }
@@ -56,7 +56,7 @@ void add_perplexity_command(CLI::App& app, Chosen& chosen) {
   CLI::App& command = *app.add_subcommand("perplexity", "Measure how well a model predicts a text");
   const auto flags = std::make_shared<PerplexityFlags>();
   add_engine_flags(command, flags->engine);
-  command.add_option("-f,--file", flags->file, "UTF-8 text to score; a pipe will do (-: standard input)")
+  command.add_option("-f,--file", flags->file, "UTF-8 text to score: a file or a pipe (-: standard input)")
       ->type_name("FILE")
       ->required();
   command.add_option("--window", flags->window, "Tokens scored together, after the begin-of-text token (0: 512)")

@@ -1,4 +1,4 @@
-// epsmoe plan: how one MoE layer would run on hardware that need not be here, and why so.
+// epsmoe plan: shows how one MoE layer would run on given hardware, which need not be present, and why.
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -44,7 +44,7 @@ struct PlanFlags {
   fail(ErrorKind::kUsage, flag, {.what = what, .got = got, .wanted = wanted, .hint = ""});
 }
 
-// --policy and --eps-pipeline say the same thing twice; where they disagree, one of them was meant for something else.
+// --policy and --eps-pipeline overlap. A contradiction between them is an error, because either may be a mistake.
 PipelineOption pipeline_of(const PlanFlags& flags) {
   using Mode = PipelineOption::Mode;
   const PipelineOption asked = parse_pipeline_option(flags.pipeline);
@@ -64,14 +64,14 @@ PipelineOption pipeline_of(const PlanFlags& flags) {
   refuse("--policy", "unknown policy", flags.policy, "auto, serial, eps, microbatch or tp");
 }
 
-// Whether the flags leave room for `strategy`: policy tp is strategy tp+tp, and all others are not.
+// Whether the flags permit `strategy`: policy tp requires strategy tp+tp, and all others exclude it.
 bool goes_with_policy(Strategy strategy, const PlanFlags& flags) {
   if (flags.policy == "auto") return flags.pipeline == "auto" || strategy != Strategy::kTpTp;
   return (flags.policy == "tp") == (strategy == Strategy::kTpTp);
 }
 
-// The strategy whose whole prefill, of one sequence a rank, is the fastest of those that fit: a layer alone does not
-// see what attention costs.
+// The strategy with the fastest prefill, of one sequence per rank, among those that fit in memory. The whole prefill is
+// compared because the time of an MoE layer alone leaves out what attention costs.
 Strategy choose_strategy_for(const PlanFlags& flags, const PipelineOption& pipeline, PlanReport& report) {
   PrefillOptions options;
   options.num_ranks = flags.work.num_ranks;
@@ -111,7 +111,7 @@ Strategy strategy_of(const PlanFlags& flags, const PipelineOption& pipeline, Pla
   return strategy;
 }
 
-// Policy eps with as many stages as suit it, also where another policy is faster.
+// Policy eps with its best number of stages, even where another policy is faster.
 Plan plan_eps(const Planner& planner, const MoeProblem& problem) {
   Plan plan = planner.plan(problem, {});
   if (plan.policy == Policy::kEps) return plan;
@@ -167,7 +167,7 @@ int run(PlanFlags& flags) {
   const PipelineOption pipeline = pipeline_of(flags);
   flags.work.skew = parse_skew(flags.skew);
   set_wire(flags.work, flags.wire);
-  // Before a strategy is chosen: that simulates prefills, whose flags have other names.
+  // Checked before a strategy is chosen: that simulates prefills, whose errors would name other flags.
   if (flags.work.tokens_per_rank < 1 || flags.work.tokens_per_rank > kMaxTokensPerRank) {
     refuse("--tokens", "tokens of each rank", std::to_string(flags.work.tokens_per_rank),
            fmt::format("1 to {}", kMaxTokensPerRank));
@@ -214,23 +214,24 @@ void add_flags(CLI::App& command, PlanFlags& flags) {
                   "Type of the expert weights: auto (the model's), f32, bf16, fp8")
       ->capture_default_str();
   CLI::Option_group& where = *command.add_option_group("On what hardware");
-  where.add_option("--profile", flags.profile, "A profile of this program (h800, h200, cpu) or a file of epsmoe tune")
+  where.add_option("--profile", flags.profile, "A bundled profile (h800, h200, cpu) or a file from epsmoe tune")
       ->type_name("NAME|FILE")
       ->required();
   where
       .add_option("--link", flags.link,
-                  "Replace the profile's links by one that occupies no SMs: bandwidth of a rank each way, latency")
+                  "Replace the profile's links by one that uses no SMs: bandwidth of a rank in each direction, latency")
       ->type_name("50GB/s,10us");
-  CLI::Option_group& how = *command.add_option_group("How", "auto takes what is predicted to be fastest");
+  CLI::Option_group& how = *command.add_option_group("How", "auto selects what is predicted to be fastest");
   how.add_option("--strategy", flags.strategy,
                  "How attention+experts are split: auto (by a whole prefill), dp+ep, tp+ep or tp+tp")
       ->capture_default_str();
   how.add_option("--policy", flags.policy, "auto, serial, eps, microbatch or tp")->capture_default_str();
   how.add_option("--eps-pipeline", flags.pipeline, "Stages by expert: auto, off, all, microbatch or a number")
       ->capture_default_str();
-  how.add_option("--wire", flags.wire, "What rows travel in: bf16, fp8 (dispatch only) or auto")->capture_default_str();
+  how.add_option("--wire", flags.wire, "Type that rows are sent in: bf16, fp8 (dispatch only) or auto")
+      ->capture_default_str();
   CLI::Option_group& output = *command.add_option_group("Output");
-  output.add_flag("--all", flags.all, "List every candidate that was looked at");
+  output.add_flag("--all", flags.all, "List every candidate that was considered");
   output.add_flag("--json", flags.json, "The plan as one JSON object on one line of stdout");
   output.add_option("--svg", flags.svg, "Write the predicted timeline and the candidates as a picture")
       ->type_name("FILE");
@@ -245,11 +246,11 @@ void add_plan_command(CLI::App& app, Chosen& chosen) {
   const auto flags = std::make_shared<PlanFlags>();
   add_flags(command, *flags);
   command.footer(
-      "Nothing runs: a plan follows from the model's sizes, the rows of each expert and the profile alone.\n"
+      "Nothing is run: a plan depends only on the model's sizes, the rows of each expert and the profile.\n"
       "A stage is a set of experts of every rank. While one stage computes, the next one's tokens arrive (dispatch)\n"
       "and the last one's results leave (combine); more stages hide more, but each costs launches and smaller GEMMs.\n"
       "The bound is max(compute, communication): what perfect overlap would take. In the timeline a digit is a stage,\n"
-      "S the shared experts, a dot idle time. The paper's view is EPS-MoE's own choice of N, to compare.\n"
+      "S the shared experts, a dot idle time. The paper's view is EPS-MoE's own choice of N, for comparison.\n"
       "Examples:\n"
       "  epsmoe plan -m deepseek-v2 --ep 8 --profile h800 --tokens 8192\n"
       "  epsmoe plan -m deepseek-v2 --ep 8 --profile h800 --tokens 8192 --skew dirichlet:0.3 --svg plan.svg\n"

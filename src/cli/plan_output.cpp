@@ -1,4 +1,4 @@
-// How `epsmoe plan` shows its result.
+// Formats the result of `epsmoe plan`.
 #include <algorithm>
 
 #include "base/error.h"

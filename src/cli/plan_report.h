@@ -1,4 +1,4 @@
-// What `epsmoe plan` found out, and how it shows it.
+// The result of `epsmoe plan` and its formatting.
 #pragma once
 
 #include <string>
@@ -26,7 +26,7 @@ struct PlanReport {
   Plan plan;
   std::string skew;
   uint64_t seed = 1;
-  std::string link;                     // as given; empty: the profile's
+  std::string link;                     // value of --link; empty: the profile's links
   std::vector<StrategyRow> strategies;  // empty when the strategy was given
   std::string strategy_reason;
 
@@ -37,7 +37,7 @@ struct PlanReport {
 // "deepseek-v2, ep 8, 8192 tokens a rank, h800".
 std::string subject_of(const PlanReport& report);
 
-// `all`: every candidate that was looked at, not just the best of each kind. `width`: columns of the timeline.
+// `all`: list every candidate that was considered, not just the best of each kind. `width`: columns of the timeline.
 std::string format_plan_text(const PlanReport& report, bool all, int width);
 // The plan's JSON (report/plan_json.h), with the rest of the report as "about".
 std::string format_plan_json(const PlanReport& report);

@@ -54,7 +54,7 @@ HardwareProfile open_profile(const std::string& name, const std::string& link) {
 
 void set_wire(WorkloadOptions& options, const std::string& wire) {
   constexpr Wire kBf16 = {DType::kBF16, DType::kBF16};
-  // Partial sums lose more than activations do, and there is one of them for each rank: they stay bf16.
+  // Combine stays bf16: low precision hurts partial sums more than activations, and one from each rank is added up.
   constexpr Wire kFp8 = {DType::kF8E4M3, DType::kBF16};
   if (wire == "bf16" || wire == "auto") {
     options.wire = kBf16;

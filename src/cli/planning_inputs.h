@@ -1,4 +1,4 @@
-// What commands that plan without running take: a model's shape, a profile, a load; from their flags' texts.
+// Inputs of the commands that plan without running, parsed from their flags: a model's shape, a profile and wires.
 #pragma once
 
 #include <string>
@@ -17,7 +17,7 @@ ModelShape open_shape(const std::string& model, const std::string& weight_dtype)
 // Errors  as load_profile; kUsage naming --link
 HardwareProfile open_profile(const std::string& name, const std::string& link);
 
-// "bf16"; "fp8": dispatch in fp8, combine, which is summed, in bf16; "auto": bf16, but fp8 where that is faster.
+// "bf16"; "fp8": dispatch in fp8, combine in bf16 because its rows are summed; "auto": fp8 where faster, else bf16.
 // Errors  kUsage
 void set_wire(WorkloadOptions& options, const std::string& wire);
 

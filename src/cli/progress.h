@@ -1,4 +1,4 @@
-// A progress line on stderr for work that turns out to take longer than a second.
+// A progress line on stderr for work that takes longer than a second.
 #pragma once
 
 #include <cstdint>

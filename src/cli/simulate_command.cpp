@@ -1,4 +1,4 @@
-// epsmoe simulate: the prefill of a whole model by a profile, in every strategy and policy.
+// epsmoe simulate: predicts the prefill of a whole model from a profile, for every strategy and policy.
 #include <fmt/format.h>
 
 #include <memory>
@@ -78,15 +78,14 @@ void add_simulate_command(CLI::App& app, Chosen& chosen) {
   what.add_option("--weight-dtype", flags->weight_dtype,
                   "Type of all linear layers' weights: auto (the model's), f32, bf16, fp8")
       ->capture_default_str();
-  what.add_option("--profile", flags->profile, "A profile of this program (h800, h200, cpu) or a file of epsmoe tune")
+  what.add_option("--profile", flags->profile, "A bundled profile (h800, h200, cpu) or a file from epsmoe tune")
       ->type_name("NAME|FILE")
       ->capture_default_str();
   what.add_option("--link", flags->link,
-                  "Replace the profile's links by one that occupies no SMs: bandwidth of a rank each way, latency")
+                  "Replace the profile's links by one that uses no SMs: bandwidth of a rank in each direction, latency")
       ->type_name("50GB/s,10us");
   CLI::Option_group& work = *command.add_option_group("Ranks and load");
-  work.add_option("--ep", flags->ep, "Ranks; attention and experts are split over the same ones")
-      ->capture_default_str();
+  work.add_option("--ep", flags->ep, "Ranks that attention and experts are split over")->capture_default_str();
   work.add_option("--batch", flags->batch, "Sequences over all ranks, prefilled together")->capture_default_str();
   work.add_option("--seq-len", flags->sequence_length, "Tokens of each sequence")->capture_default_str();
   work.add_option("--skew", flags->skew,
@@ -95,7 +94,7 @@ void add_simulate_command(CLI::App& app, Chosen& chosen) {
   work.add_option("--seed", flags->seed, "The same seed gives the same routing")
       ->check(whole_number_from(0))
       ->capture_default_str();
-  work.add_option("--loads", flags->loads, "Different routings that the layers take in turn")
+  work.add_option("--loads", flags->loads, "Number of different routings, which the layers use in turn")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   CLI::Option_group& how = *command.add_option_group("Strategy");
@@ -103,14 +102,14 @@ void add_simulate_command(CLI::App& app, Chosen& chosen) {
                  "all; dp+ep, tp+ep or tp+tp; auto: the fastest that fits in memory, beside tp+tp")
       ->capture_default_str();
   how.add_option("--wire", flags->wire,
-                 "What tokens travel in: bf16, fp8 (results return in bf16), or auto: the faster one")
+                 "Type that tokens are sent in: bf16, fp8 (results return in bf16), or auto: the faster one")
       ->capture_default_str();
-  command.add_flag("--json", flags->json, "One JSON object for each row, a line each");
+  command.add_flag("--json", flags->json, "One JSON object per row, each on its own line");
   command.footer(
       "Strategies split attention + experts: dp by tokens, tp by heads and inner size, ep by expert. Policies run an\n"
       "MoE layer: tp and serial without overlap; microbatch: two halves of the tokens, one under the other; eps:\n"
-      "stages of experts, as many as suit the layer. Speedups are against the first row. TTFT is the time until the\n"
-      "whole batch has its first tokens; nothing is run, so it takes no GPU.\n"
+      "stages of experts, as many as are best for the layer. Speedups are relative to the first row. TTFT is the time\n"
+      "until the whole batch has its first tokens. Nothing is run, so no GPU is needed.\n"
       "Examples:\n"
       "  epsmoe simulate -m deepseek-v2 --profile h800 --ep 8 --batch 16 --seq-len 4096 --weight-dtype fp8\n"
       "  epsmoe simulate -m mixtral-8x7b --profile h800 --ep 4 --batch 32 --seq-len 2048 --strategy auto\n"

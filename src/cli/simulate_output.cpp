@@ -67,7 +67,7 @@ std::string choice_text(const SimulateReport& report) {
     out = fmt::format("fastest that fits  {} {}, {:.2f} times the first row's speed\n", to_string(best.strategy),
                       to_string(best.policy), speedup(report, best));
   } else {
-    out = fmt::format("fastest that fits  none: {:g} GB a rank are too few\n", report.profile.memory_gb);
+    out = fmt::format("fastest that fits  none: {:g} GB per rank are not enough\n", report.profile.memory_gb);
   }
   if (!report.choice.empty()) return out + "strategy           " + report.choice + "\n";
   return out + fmt::format("the paper's rule   {} for {} attention\n",

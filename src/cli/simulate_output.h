@@ -15,18 +15,18 @@ struct SimulateReport {
   PrefillOptions options;
   std::string wire;  // as on the command line
   std::string skew;
-  std::string choice;  // why --strategy auto took the one that is shown; empty: it was not asked
+  std::string choice;  // why --strategy auto selected the strategy shown; empty: --strategy was not auto
   std::vector<PrefillRow> rows;
   int baseline = -1;  // the first row that runs
-  int fastest = -1;   // of those that fit; -1: none does
+  int fastest = -1;   // the fastest row that fits in memory; -1: none does
 };
 
-// Finds baseline and fastest.
+// Sets `baseline` and `fastest`.
 void mark_fastest(SimulateReport& report);
 
-// Facts, a table and the choice.
+// A few lines about the model and the batch, a table of results and the choice.
 std::string format_simulate_text(const SimulateReport& report);
-// One object a row, a line each.
+// One object per row, each on its own line.
 std::string format_simulate_json(const SimulateReport& report);
 
 }  // namespace eps::cli

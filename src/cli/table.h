@@ -1,4 +1,4 @@
-// Result tables as Markdown and CSV, a line at a time, so that a long run shows its rows as they come.
+// Result tables as Markdown and CSV, written line by line so that a long run shows each row as soon as it is known.
 #pragma once
 
 #include <span>
@@ -8,7 +8,7 @@ namespace eps::cli {
 
 struct TableColumn {
   std::string title;
-  int width = 0;         // least width in Markdown; longer cells push the line wider
+  int width = 0;         // minimum width in Markdown; longer cells widen their line
   bool numeric = false;  // aligned right
 };
 

@@ -40,7 +40,7 @@ GemmShape parse_shape(const std::string& text) {
   const auto [comma, n_error] = std::from_chars(text.data(), end, shape.n);
   const bool has_comma = n_error == std::errc() && comma != end && *comma == ',';
   const auto [last, k_error] = std::from_chars(has_comma ? comma + 1 : end, end, shape.k);
-  constexpr int64_t kMost = 1 << 17;  // a weight beyond that fits in no memory
+  constexpr int64_t kMost = 1 << 17;  // larger weights do not fit in memory
   const auto sound = [](int64_t size) { return size >= 1 && size <= kMost; };
   if (!has_comma || k_error != std::errc() || last != end || !sound(shape.n) || !sound(shape.k)) {
     fail(ErrorKind::kUsage, "--shape",
@@ -58,7 +58,7 @@ std::vector<DType> parse_weight_dtypes(const std::vector<std::string>& names) {
     const auto dtype = parse_dtype(name);
     if (dtype != DType::kF32 && dtype != DType::kBF16 && dtype != DType::kF16) {
       fail(ErrorKind::kUsage, "--weight-dtype",
-           {.what = "no weights are stored so", .got = name, .wanted = "f32, bf16 or f16", .hint = ""});
+           {.what = "not a type that weights are stored in", .got = name, .wanted = "f32, bf16 or f16", .hint = ""});
     }
     if (std::ranges::find(out, *dtype) == out.end()) out.push_back(*dtype);
   }
@@ -112,7 +112,7 @@ std::string default_folder() {
   return dir;
 }
 
-// Writes the profile and says where.
+// Writes the profile and prints where it is.
 void keep(const TuneFlags& flags, const std::string& dir, MachineProfile machine) {
   if (!dir.empty()) {
     const std::string path = keep_profile(machine, dir);
@@ -165,7 +165,7 @@ int run(const TuneFlags& flags) {
 
 void add_tune_command(CLI::App& app, Chosen& chosen) {
   CLI::App& command =
-      *app.add_subcommand("tune", "Measure a profile of this machine: what plans are made from (about a minute)");
+      *app.add_subcommand("tune", "Measure a profile of this machine, which plans are based on (about a minute)");
   const auto flags = std::make_shared<TuneFlags>();
   command.add_option("--device", flags->device, "What to measure: cpu or cuda")->capture_default_str();
   command.add_option("--dtype", flags->dtype, "Compute type: auto (bf16 where the CPU has AMX, else f32), f32, bf16")
@@ -173,12 +173,12 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
   command
       .add_option(
           "--weight-dtype", flags->weight_dtypes,
-          "Types that weights are stored in (f32, bf16, f16), a comma list: each takes its time (default: bf16 and "
-          "f32; on a GPU bf16, which all are packed as)")
+          "Types that weights are stored in (f32, bf16, f16), comma-separated; each adds to the run time (default: "
+          "bf16 and f32; on a GPU bf16, which all weights are packed as)")
       ->delimiter(',');
   command
       .add_option("--ep", flags->ep,
-                  "Ranks that work at the same time: a rank gets what is left when the others do, too")
+                  "Ranks that are measured at the same time, since they share the machine's memory bandwidth and cores")
       ->check(whole_number_from(1))
       ->default_str("1, and on the CPU 2: a profile of each");
   command
@@ -190,7 +190,9 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
       "-m,--model", flags->models,
       "Model folders or presets whose sizes to measure (default: the demo model's, deepseek-v2-lite and, on a GPU, "
       "deepseek-v2)");
-  command.add_option("--shape", flags->shapes, "Measure weights [n, k] instead of the models': n,k; may be repeated")
+  command
+      .add_option("--shape", flags->shapes,
+                  "Measure weights of shape [n, k] instead of the models' weights: n,k; may be repeated")
       ->type_name("N,K")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -199,7 +201,7 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
                      "File to write one profile to, or a folder for all (default: $EPSMOE_PROFILE_DIR, else "
                      "epsmoe/profiles in $XDG_CACHE_HOME or ~/.cache, where engines find them)");
   command.footer(
-      "Leave the machine alone meanwhile: what else runs on it is measured, too.\n"
+      "Do not use the machine for anything else meanwhile: other load distorts the measurements.\n"
       "Examples:\n"
       "  epsmoe tune\n"
       "  epsmoe tune --device cuda\n"

@@ -44,8 +44,9 @@ std::string describe_profile(const HardwareProfile& profile) {
   }
   out += fmt::format("hand-over  {:.1f} µs from lane to lane\n", profile.handoff_us);
   if (!profile.links.empty()) {
-    out += fmt::format("at once    compute takes {:.2f} times as long beside messages, they {:.2f} times\n",
-                       1 + profile.contention.compute, 1 + profile.contention.comm);
+    out += fmt::format(
+        "contention compute takes {:.2f} times as long beside messages, messages take {:.2f} times as long\n",
+        1 + profile.contention.compute, 1 + profile.contention.comm);
   }
   out += fmt::format("memory     {:.1f} GB/s, {:.1f} GB of each rank\n", profile.memory_gbps, profile.memory_gb);
   out += fmt::format("attention  {:.1f} GFLOP/s\n", 1e3 * profile.attention_tflops);

@@ -1,4 +1,4 @@
-// How `epsmoe tune` shows what it found.
+// How `epsmoe tune` reports its results.
 #pragma once
 
 #include <string>

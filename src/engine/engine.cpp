@@ -278,7 +278,7 @@ class EngineImpl final : public Engine {
     out.profile = profile_name_;
     out.profile_note = profile_note_;
     out.moe_layers_timed = first.num_layers_timed;
-    out.promised_seconds = first.promised_us * 1e-6;
+    out.predicted_seconds = first.predicted_us * 1e-6;
     out.measured_seconds = first.measured_us * 1e-6;
     out.setup_seconds = first.setup_us * 1e-6;
     out.error_seconds = first.error_us * 1e-6;

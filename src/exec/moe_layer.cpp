@@ -221,7 +221,7 @@ void MoeLayerRunner::count(int layer, const Plan& plan, const MoeProblem& proble
 
 void MoeLayerRunner::count_times(double predicted_us, double measured_us) {
   ++stats_.num_layers_timed;
-  stats_.promised_us += predicted_us;
+  stats_.predicted_us += predicted_us;
   stats_.measured_us += measured_us;
   stats_.error_us += std::abs(predicted_us - measured_us);
 }

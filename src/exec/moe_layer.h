@@ -25,7 +25,7 @@ struct MoeStats {
   std::map<std::string, int64_t> stages_by_kernel;  // how many projections of stages ran "dense" and "grouped"
   // Of the layers that were timed: all of them on the CPU; on a GPU every one while a trace is recorded, else a sample.
   int64_t num_layers_timed = 0;
-  double promised_us = 0;                  // predicted time of their plans
+  double predicted_us = 0;                 // predicted time of their plans
   double measured_us = 0;                  // what they took, from the first op to the last
   double error_us = 0;                     // Σ |predicted - measured|, layer by layer
   double setup_us = 0;                     // between gate and first op: plans made, rows sorted

@@ -54,7 +54,7 @@ void choose(const LayerCost& cost, GemmLoad& load) {
   const SmFactors all = cost.sm_factors(0);
   const auto fill = [&](const StageGemm& gemm, GemmProjection& projection) {
     projection.chosen = cost.better_kernel(gemm, all);
-    projection.promised = {cost.gemm_us(GemmKind::kDense, gemm, all), cost.gemm_us(GemmKind::kGrouped, gemm, all)};
+    projection.predicted = {cost.gemm_us(GemmKind::kDense, gemm, all), cost.gemm_us(GemmKind::kGrouped, gemm, all)};
   };
   fill(stage.gate_up(), load.gate_up);
   fill(stage.down(), load.down);

@@ -33,7 +33,7 @@ struct KernelTimes {
 };
 
 struct GemmProjection {
-  KernelTimes promised;
+  KernelTimes predicted;
   KernelTimes measured;  // medians
   GemmKind chosen = GemmKind::kDense;
 };
@@ -63,7 +63,7 @@ struct GemmLoad {
   double us(KernelRule rule) const;
   double regret(KernelRule rule) const { return us(rule) / best_us() - 1; }
   GemmKind kernel(KernelRule rule, const GemmProjection& projection) const;
-  double promised_us() const { return gate_up.promised.of(gate_up.chosen) + down.promised.of(down.chosen); }
+  double predicted_us() const { return gate_up.predicted.of(gate_up.chosen) + down.predicted.of(down.chosen); }
   double tflops() const { return flops / us(KernelRule::kProfile) * 1e-6; }
 };
 

@@ -60,7 +60,7 @@ TEST(BenchGemm, ReportsEveryLoadThenASummary) {
       EXPECT_EQ(std::ranges::max(rows), load["rows_per_expert"]["max"]);
       double best = 0;
       double chosen = 0;
-      double promised = 0;
+      double predicted = 0;
       for (const char* name : {"gate_up", "down"}) {
         const auto& p = load[name];
         const double dense = p["measured_us"]["dense"];
@@ -70,11 +70,11 @@ TEST(BenchGemm, ReportsEveryLoadThenASummary) {
         EXPECT_EQ(p["chosen"], p["promised_us"]["dense"] <= p["promised_us"]["grouped"] ? "dense" : "grouped");
         best += std::min(dense, grouped);
         chosen += p["measured_us"][p["chosen"].get<std::string>()].get<double>();
-        promised += p["promised_us"][p["chosen"].get<std::string>()].get<double>();
+        predicted += p["promised_us"][p["chosen"].get<std::string>()].get<double>();
       }
       EXPECT_NEAR(load["best_us"].get<double>(), best, 1e-6 * best);
       EXPECT_NEAR(load["chosen_us"].get<double>(), chosen, 1e-6 * chosen);
-      EXPECT_NEAR(load["promised_us"].get<double>(), promised, 1e-6 * promised);
+      EXPECT_NEAR(load["promised_us"].get<double>(), predicted, 1e-6 * predicted);
       const double regret = load["regret_pct"]["profile"];
       EXPECT_NEAR(regret, 100 * (chosen / best - 1), 1e-6);
       mean += regret / 5;
@@ -114,7 +114,7 @@ TEST(BenchGemm, RunsEdges) {
 TEST(BenchGemm, TextShowsLoadsAndRules) {
   const std::string out = gemm("-m " + kModel + " --tokens 20 --loads 3");
   for (const char* part : {"|    0 | uniform", "|    1 | dirichlet:0.3", "|    2 | uniform", "the profile's choice",
-                           "always dense", "always grouped", "below 2048 rows", "best  ", "promise ", "limit "}) {
+                           "always dense", "always grouped", "below 2048 rows", "best  ", "ratio  ", "limit "}) {
     EXPECT_NE(out.find(part), std::string::npos) << part << " in\n" << out;
   }
 }
@@ -122,8 +122,8 @@ TEST(BenchGemm, TextShowsLoadsAndRules) {
 TEST(BenchGemm, RulesAreJudgedByTheFasterKernelOfEachProjection) {
   GemmLoad load;
   load.rows = {4096, 0};
-  load.gate_up = {.promised = {}, .measured = {10, 20}, .chosen = GemmKind::kGrouped};
-  load.down = {.promised = {}, .measured = {40, 30}, .chosen = GemmKind::kGrouped};
+  load.gate_up = {.predicted = {}, .measured = {10, 20}, .chosen = GemmKind::kGrouped};
+  load.down = {.predicted = {}, .measured = {40, 30}, .chosen = GemmKind::kGrouped};
   EXPECT_DOUBLE_EQ(load.best_us(), 40);
   EXPECT_DOUBLE_EQ(load.regret(KernelRule::kProfile), 0.25);
   EXPECT_DOUBLE_EQ(load.regret(KernelRule::kDense), 0.25);
