@@ -5,7 +5,7 @@
 namespace eps {
 namespace {
 
-// One thread's sustained rates: f32 arithmetic on AVX2, and weights streamed from memory while rows are few.
+// Sustained rates of one thread: f32 arithmetic on AVX2, and streaming weights from memory when there are few rows.
 constexpr double kF32Gflops = 45;
 constexpr double kStreamGbps = 8;
 
@@ -14,7 +14,7 @@ GemmProfile gemm_of(GemmKind kind, DType dtype, double gflops, double gbps) {
   gemm.kind = kind;
   gemm.weight_dtype = dtype;
   gemm.call_us = 2;
-  // One shape stands for all: others scale by n·k. Weights are stored as bf16 whatever computes.
+  // One shape represents all: the times of others scale by n·k. Weights count as bf16 whatever the compute type.
   constexpr int64_t kSize = 1024;
   const double elements = static_cast<double>(kSize) * kSize;
   GemmShapeCurve shape{kSize, kSize, {}};

@@ -1,11 +1,11 @@
-// A rough model of a CPU for when nothing was measured.
+// A rough model of a CPU, used when no measured profile fits.
 #pragma once
 
 #include "plan/profile.h"
 
 namespace eps {
 
-// `threads` threads a rank. Rates are those of the slowest machines the kernels were benchmarked on
+// `threads` is per rank. The rates are those of the slowest machines that the kernels were benchmarked on
 // (docs/kernels/cpu-gemm.md), so plans err towards fewer stages.
 HardwareProfile builtin_cpu_profile(int threads);
 

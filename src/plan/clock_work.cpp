@@ -21,7 +21,7 @@ OpTerms terms_of(const Plan& plan, const MoeProblem& problem, const LayerCost& c
   const SmBudget& sms = plan.sms;
   OpTerms terms;
   terms.cost = &cost;
-  // A budget of every SM is none.
+  // A budget that includes every SM is the same as no limit, which sm_factors expresses as 0.
   terms.factors = cost.sm_factors(sms.gemm < cost.profile().num_sms ? sms.gemm : 0, sms.comm);
   terms.num_ranks = problem.placement.num_ranks;
   terms.link = find_link(plan, cost, terms.num_ranks);
@@ -33,7 +33,9 @@ OpTerms terms_of(const Plan& plan, const MoeProblem& problem, const LayerCost& c
   return terms;
 }
 
-// The one place that turns ops into work. Shapes: loads [num_stages, num_ranks], tokens [num_ranks]
+// Computes the work of every op; every predicted timeline comes from here.
+//
+// Shapes  loads [num_stages, num_ranks], tokens [num_ranks]
 ClockWork work_of(const Plan& plan, const OpTerms& terms, const std::vector<OpLoad>& loads,
                   const std::vector<int64_t>& tokens) {
   const size_t num_ranks = tokens.size();
@@ -55,7 +57,7 @@ ClockWork work_of(const Plan& plan, const OpTerms& terms, const std::vector<OpLo
   return work;
 }
 
-// Every rank's rows of every stage, [num_stages, num_ranks].
+// The rows of every stage on every rank, [num_stages, num_ranks].
 std::vector<OpLoad> stage_loads(const Plan& plan, const MoeProblem& problem, const LayerCost& cost) {
   const auto num_ranks = static_cast<size_t>(problem.placement.num_ranks);
   const bool split = plan.policy == Policy::kTp;  // every rank has a part of every expert, and so all rows
@@ -91,7 +93,8 @@ void add_messages(const Plan& plan, const MoeProblem& problem, const LayerCost& 
   if (plan.policy == Policy::kMicrobatch) {
     traffic.split_evenly(num_stages, dispatch, combine);
   } else {
-    // Rows count for the stage whose dispatch brings their tokens: that of the remote part, where a stage has two.
+    // Rows count for the stage whose dispatch brings their tokens. Where a stage is cut in two parts, that is the
+    // remote part, because local rows need no message.
     std::vector<double> rows(loads.size(), 0.0);
     for (size_t s = 0; s < plan.stages.size(); ++s) {
       if (plan.stages[s].part == TokenPart::kLocal) continue;

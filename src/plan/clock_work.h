@@ -1,4 +1,4 @@
-// A plan's ops as work for the virtual clock, from the table of ops. Private to planning and simulating.
+// Turns a plan's ops into work for the virtual clock, using the table of ops. Private to planning and simulating.
 #pragma once
 
 #include "plan/layer_search.h"
@@ -13,8 +13,8 @@ namespace eps {
 // Errors  kInternal: an op or stage that is not part of the problem
 ClockWork every_rank_work(const Plan& plan, const MoeProblem& problem, const LayerCost& cost);
 
-// The same for one imaginary rank that is everywhere as slow as the slowest: for each stage the rank whose compute
-// takes longest, for each message the longest of each of its parts. What planning minimises.
+// The same for one imaginary rank that is always as slow as the slowest one: for each stage the rank whose compute
+// takes longest, for each message the longest of each of its parts. Planning minimises the makespan of this work.
 //
 // Shapes  us, rates [ops]
 ClockWork slowest_rank_work(const Plan& plan, const ChosenStages& chosen, const MoeProblem& problem,

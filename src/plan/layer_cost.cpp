@@ -72,7 +72,7 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
     shared_gate_up_ = RowTable(*dense_, 2 * shape_.shared_inner, shape_.hidden);
     shared_down_ = RowTable(*dense_, shape_.hidden, shape_.shared_inner);
   }
-  // The fastest way between nodes: there are no SMs to save that a node's own link would not need, too.
+  // The fastest link between nodes: messages within the node occupy SMs anyway, so a slower one would save none.
   for (const LinkPoint& link : profile.inter_links) {
     if (link.gbps > far_link_.gbps) far_link_ = link;
   }
@@ -81,7 +81,8 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
     if (row.memory.cost.empty()) continue;
     RowCost& op = memory_[static_cast<size_t>(row.kind)];
     op = {find_op(profile, row.memory.cost), row.memory.passes, row.memory.inner ? shape_.inner : shape_.hidden};
-    // Where grouped kernels do it on the way, experts have no op of their own for it (the dense ones' tables have it).
+    // Where the grouped kernel fuses silu_mul, there is no separate op for it; the tables of the dense kernel include
+    // it.
     if (row.kind == OpKind::kSiluMul && grouped_->fuses_silu_mul) op.cost = {};
     if (!row.of_stage) continue;
     stage_fixed_us_ += op.cost.fixed_us;
@@ -94,10 +95,11 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
   }
 }
 
-// missing: 0 = messages have the SMs they want, 1 = none.
+// `missing`: the share of the messages' SMs that compute occupies, too. 0: messages have all their SMs, 1: none.
 ClockRates LayerCost::rates(double missing) const {
   const Contention& c = profile_->contention;
-  // Profiles hold no slowdown below 0. A difference of two large ones must not round to a rate above 1, or to infinity.
+  // Slowdowns in profiles are at least 0, but the difference of two large ones could round to less, which would give a
+  // rate above 1 or an infinite one.
   const auto rate = [missing](double capped, double uncapped) {
     return 1 / (1 + std::max(0.0, capped + missing * (uncapped - capped)));
   };
@@ -108,7 +110,7 @@ ClockRates mix_rates(const SmFactors& factors, double dense, double grouped) {
   const ClockRates& d = factors.dense_rates;
   const ClockRates& g = factors.grouped_rates;
   const double part = dense + grouped > 0 ? dense / (dense + grouped) : 0.5;
-  // Slowdowns add up over time, so it is they that are averaged.
+  // Slowdowns add up over time, so they are averaged, not the rates.
   const auto mix = [part](double a, double b) { return 1 / (part / a + (1 - part) / b); };
   return {mix(d.compute_beside_comm, g.compute_beside_comm), mix(d.comm_beside_compute, g.comm_beside_compute)};
 }
@@ -117,7 +119,7 @@ SmFactors LayerCost::sm_factors(int sms, int comm_sms) const {
   const auto factor = [sms](const GemmProfile& gemm) {
     return sms == 0 || gemm.sm_factor.empty() ? 1.0 : curve_at(gemm.sm_factor, sms, false);
   };
-  // A kernel that cannot be limited takes every SM whatever the budget says.
+  // A kernel that cannot be limited uses every SM, whatever the budget.
   const auto missing = [&](const GemmProfile& gemm) {
     const int num_sms = profile_->num_sms;
     if (num_sms == 0) return 0.0;
@@ -148,7 +150,7 @@ double LayerCost::least_shared_us(int64_t tokens) const {
   if (shape_.shared_inner == 0 || tokens == 0) return 0;
   const auto part = [this](int64_t rows) { return shared_gate_up_(rows) + shared_down_(rows); };
   double least = part(tokens);
-  // The sum of two piecewise linear curves is least at a point of one of them.
+  // The sum of two piecewise linear curves has its minimum at a point of one of them, so only those need checking.
   for (int64_t rows = 1; rows < std::min(RowTable::knot(0), tokens); ++rows) {
     least = std::min(least, part(rows) + part(tokens - rows));
   }

@@ -1,4 +1,4 @@
-// The profile's curves, turned into what one layer's ops take. Private to planning and simulating.
+// Computes the times of one layer's ops from the profile's curves. Private to planning and simulating.
 #pragma once
 
 #include <algorithm>
@@ -13,14 +13,15 @@
 
 namespace eps {
 
-// µs by rows, read in a few nanoseconds: exact points at 0 … 32 rows and 16 an octave above, straight in between.
+// A table of µs by rows that is read in a few nanoseconds: exact up to 32 rows; above, 16 points per octave with linear
+// interpolation.
 class RowTable {
  public:
   RowTable() = default;
-  // `us_per_row` more for every row.
+  // `us_per_row` is added for every row.
   RowTable(const GemmProfile& gemm, int64_t n, int64_t k, double us_per_row = 0);
 
-  // Rows of the points the table is straight between, from 32 on.
+  // The number of rows at the points of the table, from 32 on; it is linear between them.
   static int64_t knot(int step) { return (int64_t{16} + step % 16) << (step / 16 + 1); }
 
   // Edge  0 rows take no time
@@ -39,19 +40,19 @@ class RowTable {
   std::vector<double> us_;
 };
 
-// One projection of the experts in both kernels.
+// The tables of one projection of the experts, for both kernels.
 struct ProjectionTables {
   RowTable dense, grouped;
 };
 
-// Row times of all experts of one projection, by kernel, as one stage adds them up.
+// Row times of one projection by kernel, summed over the experts of a stage.
 struct StageGemm {
   double dense_us = 0;
   double grouped_us = 0;
   int groups = 0;  // experts with rows
 };
 
-// Time factors of the kernels under an SM budget, and how much a kernel and a message beside it slow each other down.
+// Time factors of the kernels under an SM budget, and how much a kernel and a concurrent message slow each other down.
 struct SmFactors {
   double dense = 1;
   double grouped = 1;
@@ -64,10 +65,11 @@ struct SmFactors {
   }
 };
 
-// Rates of a stretch of compute that spends `dense` and `grouped` µs in the two kernels.
+// Average rates of compute that spends `dense` and `grouped` µs in the two kernels.
 ClockRates mix_rates(const SmFactors& factors, double dense, double grouped);
 
-// Costs of one layer of `shape`; expert and shared inner sizes divided by `tp`, experts in the kernel `only` if given.
+// Costs of one layer of `shape`, with the inner sizes of experts and shared experts divided by `tp`. If `only` is
+// given, experts use that kernel.
 class LayerCost {
  public:
   LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp, std::optional<GemmKind> only = {});
@@ -75,8 +77,8 @@ class LayerCost {
   const ProjectionTables& gate_up() const { return gate_up_; }
   const ProjectionTables& down() const { return down_; }
 
-  // What a budget of `sms` SMs (0: all) does to the kernels beside messages that take `comm_sms`. Where the two do not
-  // fit together, they disturb each other by the share of the messages' SMs that is missing.
+  // The factors of the kernels under a budget of `sms` SMs (0: all) beside messages that use `comm_sms`. Where the
+  // budgets overlap, kernels and messages slow each other down in proportion to the SMs that both use.
   SmFactors sm_factors(int sms, int comm_sms = 0) const;
   // A stage's projection in one kernel, and in the better one.
   double gemm_us(GemmKind kind, const StageGemm& gemm, const SmFactors& factors) const {
@@ -89,26 +91,27 @@ class LayerCost {
 
   double least_group_factor() const;
 
-  // What an op does besides its GEMM and messages: the rows that it reads and writes (OpRow::memory).
+  // The time an op takes to read and write rows, besides its GEMM and messages (OpRow::memory).
   double memory_us(OpKind kind, int64_t rows) const {
     const RowCost& op = memory_[static_cast<size_t>(kind)];
     return rows == 0 ? 0 : time_us(op.cost, op.passes * static_cast<double>(rows * op.width) * act_bytes_);
   }
-  // That of all of a stage's ops together.
+  // The same for all ops of a stage together.
   double stage_memory_us(int64_t rows) const {
     return rows == 0 ? 0 : stage_fixed_us_ + static_cast<double>(rows) * stage_us_per_row_;
   }
-  // Least cost of one more stage on a rank: what its ops cost without rows, and two GEMM calls.
+  // The minimum cost of one more stage on a rank: its ops without rows, and two GEMM calls.
   double stage_overhead_us() const;
   double shared_us(int64_t tokens, const SmFactors& factors) const;  // all three steps; 0 without shared experts
-  // The least they take when the tokens are cut in two: measured curves need not favour the whole.
+  // The minimum over all ways to cut the tokens in two, and not cutting them. Measured curves may make two calls faster
+  // than one.
   double least_shared_us(int64_t tokens) const;
   double handoff_us() const { return profile_->handoff_us; }
-  // What the sending rank does to rows before they travel.
+  // The time the sending rank takes to prepare rows for a message.
   double pack_us(double rows, DType wire) const;
-  // One message of a rank: the larger of what it sends and receives, within the node and beyond.
+  // One message of a rank. The bytes within the node and beyond it are each the larger of those sent and received.
   double message_us(const LinkPoint& link, double near_bytes, double far_bytes) const;
-  // Ring volumes: reduce-scatter or all-gather of `tokens` rows over `num_ranks`, each rank ending with its share.
+  // One ring pass: a reduce-scatter or all-gather of `tokens` rows over `num_ranks` ranks.
   double scatter_us(const LinkPoint& link, int64_t tokens, int num_ranks, DType wire) const;
 
   const MoeShape& shape() const { return shape_; }

@@ -1,9 +1,9 @@
-// The search itself: which candidates are looked at, in which order, and which one is kept.
+// The search itself: which candidates are considered, in which order, and which one is kept.
 //
-// A layer has some ten numbers of stages, some ten budgets of SMs and a few wires, and planning has tens of
-// microseconds. So most candidates are only bounded (search_bounds.cpp): the search starts near a good number of
-// stages, and whatever cannot beat the best so far is neither split into stages (search_stages.cpp) nor estimated
-// (search_estimate.cpp).
+// A layer has about ten numbers of stages, about ten SM budgets and a few wires, but planning must take only tens of
+// microseconds. Most candidates are therefore only bounded (search_bounds.cpp): the search starts near a good number of
+// stages, and candidates that cannot beat the best so far are neither split into stages (search_stages.cpp) nor
+// estimated (search_estimate.cpp).
 #include "plan/layer_search.h"
 
 #include <algorithm>
@@ -12,16 +12,16 @@
 namespace eps {
 namespace {
 
-// Two makespans closer than this are the same: the simpler plan wins.
+// Relative difference up to which two makespans count as equal. The plan with fewer stages then wins.
 constexpr double kSame = 1e-9;
 
-// A rank's share in the lower bound: its experts' rows in the better kernel, calls left out.
+// An expert's part of its rank's lower bound: its rows in the better kernel, without the cost of calls.
 double least_gemms(const ExpertTimes& t, double group_factor) {
   return std::min(t.gate_up_dense, group_factor * t.gate_up_grouped) +
          std::min(t.down_dense, group_factor * t.down_grouped);
 }
 
-// The same when the rows may be cut in two: measured curves need not favour the whole.
+// The minimum over running all rows at once and in two parts: measured curves may make the parts faster.
 ExpertTimes least_of(const ExpertTimes& whole, const ExpertTimes& a, const ExpertTimes& b) {
   return {std::min(whole.gate_up_dense, a.gate_up_dense + b.gate_up_dense),
           std::min(whole.gate_up_grouped, a.gate_up_grouped + b.gate_up_grouped),
@@ -39,8 +39,8 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
       balancer_(problem.placement, problem.load),
       num_ranks_(static_cast<size_t>(problem.placement.num_ranks)),
       experts_each_(static_cast<size_t>(problem.placement.experts_per_rank())),
-      alone_(num_ranks_ == 1),
-      local_first_(limits.local_first && !alone_),
+      single_rank_(num_ranks_ == 1),
+      local_first_(limits.local_first && !single_rank_),
       stage_of_(problem.load.size()) {
   for (const int64_t tokens : problem.tokens_per_rank) {
     most_tokens_ = std::max(most_tokens_, tokens);
@@ -48,7 +48,7 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
   }
   list_budgets();
   wires_.push_back(problem.wire);
-  if (!alone_) wires_.insert(wires_.end(), problem.may_use.begin(), problem.may_use.end());
+  if (!single_rank_) wires_.insert(wires_.end(), problem.may_use.begin(), problem.may_use.end());
   expert_times_.reserve(problem.load.size());
   const double group_factor = cost.least_group_factor();
   for (size_t r = 0; r < num_ranks_; ++r) {
@@ -59,7 +59,7 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
       expert_times_.push_back(expert_times(cost, problem.load[e]));
       ExpertTimes least = expert_times_.back();
       if (local_first_) {
-        // The first stage may run its local rows alone, so a bound has to hold for rows that are cut in two as well.
+        // The first stage may run its local rows separately, so a bound must also hold for rows that are cut in two.
         const int64_t own = problem.routing.local_load[e];
         local_times_.push_back(expert_times(cost, own));
         remote_times_.push_back(expert_times(cost, problem.load[e] - own));
@@ -79,10 +79,10 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
   }
   least_others_us_ += finish_us();
   candidates_.reserve(128);
-  // The serial split is needed in any case, and its messages are those of everything at once.
+  // The serial split is always needed, and its messages are those of the whole layer, which bounds start from.
   split(Policy::kSerial, 1, false);
   all_messages_ = messages_.front();
-  // Bounds need these for every number of stages.
+  // Computed once because the bounds of every number of stages use them.
   for (Budget& budget : budgets_) {
     for (const Wire& wire : wires_) budget.all_messages_us.push_back(all_messages_us(budget, wire));
   }
@@ -111,7 +111,7 @@ void LayerSearch::list_budgets() {
   for (const LinkPoint& link : cost_.profile().links) {  // by ascending SMs
     const auto& sms = limits_.comm_sms;
     if (!sms.empty() && std::find(sms.begin(), sms.end(), link.sms) == sms.end()) continue;
-    // More SMs that move nothing faster only take them from the GEMMs.
+    // A link that uses more SMs without being faster would only take them from the GEMMs.
     const bool slower = fastest != nullptr && link.gbps <= fastest->gbps && link.alpha_us >= fastest->alpha_us;
     if (slower && limits_.gemm_sms.empty()) continue;
     for (const int gemm : limits_.gemm_sms) add(link, gemm < num_sms ? gemm : 0);
@@ -121,7 +121,7 @@ void LayerSearch::list_budgets() {
   if (fastest == nullptr) {
     add({}, 0);  // one rank
   } else if (fastest->sms > 0 && limits_.gemm_sms.empty()) {
-    add(*fastest, 0);  // unlimited GEMMs, which get in the messages' way
+    add(*fastest, 0);  // unlimited GEMMs, which slow the messages down
   }
 }
 
@@ -146,7 +146,7 @@ void LayerSearch::keep(const Candidate& candidate, const Budget& budget, int fir
 
 void LayerSearch::try_serial() {
   if (split_ != std::pair(Policy::kSerial, 1)) split(Policy::kSerial, 1, false);
-  // Nothing runs beside a message, so the fastest link is free to use.
+  // No GEMM runs during a message, so the fastest link costs nothing, whatever SMs it uses.
   const Budget* fastest = &budgets_.front();
   for (const Budget& b : budgets_) {
     if (b.terms.link.gbps > fastest->terms.link.gbps) fastest = &b;
@@ -166,7 +166,8 @@ void LayerSearch::try_serial() {
 }
 
 bool LayerSearch::try_eps(int num_stages) {
-  // No bound falls as stages are added (short of the busy experts), so more of them cannot win either.
+  // Bounds do not decrease with the number of stages (up to the number of busy experts), so larger numbers cannot win
+  // either.
   if (!any_can_win(num_stages)) return false;
   if (!split(Policy::kEps, num_stages, has_best_)) return true;
   Candidate c;
@@ -200,7 +201,8 @@ void LayerSearch::try_budgets(Candidate candidate) {
       if (may_win(c, budget)) {
         c.makespan_us = pipeline_makespan(pipeline_);
         keep(c, budget, 1000);
-        // As much of the shared experts as the first rows take to come; the rest while the last sums travel.
+        // Also try to run only as much of the shared experts first as hides the first dispatch; the rest then hides the
+        // last combine.
         const int share = shared > 0 ? static_cast<int>(std::ceil(1000 * wait / shared)) : 1000;
         if (share > 0 && share < 1000) {
           set_shared(c, budget, share);
@@ -209,7 +211,7 @@ void LayerSearch::try_budgets(Candidate candidate) {
         }
       }
       if (!local_first_ || !eps || wait == 0 || wait < shared) continue;
-      // Nothing left to fill the wait with but the rows that are here already.
+      // The shared experts do not hide the whole first dispatch, so try to run the rows that need no message first.
       add_local_stage(c, budget);
       set_shared(c, budget, 1000);
       if (!may_win(c, budget)) continue;

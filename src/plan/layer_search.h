@@ -11,22 +11,22 @@
 
 namespace eps {
 
-// Everything that tells one candidate from another.
+// A candidate with everything that distinguishes it from the others.
 struct Choice {
   Candidate candidate;
   LinkPoint link;
   int gemm_sms = 0;        // 0: all
-  int first_share = 1000;  // thousandths of the tokens that the shared experts see before the first stage
+  int first_share = 1000;  // thousandths of the tokens that the shared experts process before the first stage
 };
 
-// The messages of one stage: of each, the larger of every rank's.
+// The messages of one stage, each the maximum over the ranks.
 struct StageMessages {
   MessageRows dispatch, combine;
 };
 
 // The stages of a choice, in the order they run.
 struct ChosenStages {
-  std::vector<int> stage_of;            // [num_experts] before parts
+  std::vector<int> stage_of;            // [num_experts] numbered before stages are cut into parts
   std::vector<TokenPart> parts;         // [num_stages]
   std::vector<int> experts_of;          // [num_stages] the value in stage_of of each stage's experts
   std::vector<RankStage> sums;          // [num_stages, num_ranks]
@@ -38,10 +38,11 @@ class LayerSearch {
   LayerSearch(const LayerCost& cost, const MoeProblem& problem, const PlanLimits& limits);
 
   void try_serial();
-  // Every way to run `num_stages` stages by expert. False when no larger number can be faster than the best so far.
+  // Tries every way to run `num_stages` stages by expert. Returns false when no larger number of stages can be faster
+  // than the best candidate so far.
   bool try_eps(int num_stages);
   void try_microbatch();
-  // The paper's N*, from bounds alone.
+  // The paper's N*, estimated from bounds: a good number to start the search at.
   int likely_stages() const;
 
   const Choice& best() const { return best_; }
@@ -50,12 +51,12 @@ class LayerSearch {
   const TrafficModel& traffic() const { return traffic_; }
 
  private:
-  // A set of SMs for messages and one for GEMMs.
+  // An SM budget for messages and one for GEMMs, with what follows from them.
   struct Budget {
-    OpTerms terms;                        // but for the wire and the hand-over
+    OpTerms terms;                        // except for the wire and the hand-over
     int gemm_sms = 0;                     // 0: all
-    double least_shared_us = 0;           // of the shared experts, however they are cut
-    std::vector<double> all_messages_us;  // [wires] of dispatch and combine in one stage
+    double least_shared_us = 0;           // lower bound of the shared experts' time, however they are cut
+    std::vector<double> all_messages_us;  // [wires] dispatch and combine of the whole layer in one stage
   };
 
   Budget make_budget(const LinkPoint& link, int gemm_sms) const;
@@ -79,8 +80,8 @@ class LayerSearch {
   bool split(Policy policy, int num_stages, bool only_if_it_can_win);
   void swap_with_best();
   void find_costs();
-  // A serial plan is a chain, which one thread (or stream) runs without handing over.
-  double handoff_of(Policy policy) const { return alone_ || policy == Policy::kSerial ? 0 : cost_.handoff_us(); }
+  // A serial plan is a chain, so one thread (or stream) runs it without hand-overs.
+  double handoff_of(Policy policy) const { return single_rank_ || policy == Policy::kSerial ? 0 : cost_.handoff_us(); }
   void sum_stages(int num_stages);
   void sum_halves();
   void order_stages(int num_stages);
@@ -106,40 +107,40 @@ class LayerSearch {
   size_t experts_each_;
   int64_t most_tokens_ = 0;  // of a rank
   int64_t all_tokens_ = 0;
-  bool alone_;  // one rank: no messages
+  bool single_rank_;  // one rank: no messages
   bool local_first_;
-  double handoff_us_ = 0;  // of the split that is looked at
+  double handoff_us_ = 0;  // of the current split
   std::vector<Budget> budgets_;
   std::vector<Wire> wires_;
   std::vector<ExpertTimes> expert_times_;  // [num_experts]
-  std::vector<ExpertTimes> local_times_;   // [num_experts] of the own rank's tokens; empty: local_first_ is off
-  std::vector<ExpertTimes> remote_times_;  // … and of the others
+  std::vector<ExpertTimes> local_times_;   // [num_experts] for the own rank's tokens; empty: local_first_ is off
+  std::vector<ExpertTimes> remote_times_;  // [num_experts] for all other tokens
   std::vector<double> rank_rows_;          // [num_ranks]
-  // Of the rank with most GEMM time, whatever the stages.
-  double least_gemms_us_ = 0;   // without calls
-  double least_others_us_ = 0;  // row ops as if in one stage, shared experts, finish
-  int least_busy_ = 0;          // its experts with rows
-  size_t most_visited_ = 0;     // rank with most tokens from its node
-  int comm_stages_ = 0;         // stages up to which every one has messages
-  StageMessages all_messages_;  // of one stage with everything
+  // Lower bounds for any number of stages, from the rank with the most GEMM time.
+  double least_gemms_us_ = 0;   // GEMMs without the cost of calls
+  double least_others_us_ = 0;  // row ops as if in one stage, and finish
+  int least_busy_ = 0;          // experts with rows on that rank
+  size_t most_visited_ = 0;     // the rank that receives the most tokens from its node
+  int comm_stages_ = 0;         // up to this number of stages, every stage has messages
+  StageMessages all_messages_;  // of the whole layer in one stage
   double best_us_ = 0;
   bool has_best_ = false;
   Choice best_;
   std::vector<Candidate> candidates_;
 
-  // Of the split that is looked at.
+  // The current split.
   std::pair<Policy, int> split_;  // policy and number of stages
   std::vector<StageCost> costs_;  // [num_stages, num_ranks]
   std::vector<int> stage_of_;
   std::vector<RankStage> stages_;  // [num_stages, num_ranks]
   bool has_local_ = false;
-  std::vector<RankStage> local_;   // [num_ranks] stage 0, own tokens alone
-  std::vector<RankStage> remote_;  // [num_ranks] … and the others
+  std::vector<RankStage> local_;   // [num_ranks] rows of stage 0 from the rank's own tokens
+  std::vector<RankStage> remote_;  // [num_ranks] its other rows
   std::vector<StageCost> local_costs_, remote_costs_;
   std::vector<MessageRows> dispatch_, combine_;
   std::vector<StageMessages> messages_;  // [num_stages]
   Pipeline pipeline_;
-  // The split of the best candidate: here, in the members above, or in best_split_.
+  // Whether the split of the best candidate is in the members above; otherwise it is in best_split_.
   bool best_is_here_ = false;
   struct {
     std::pair<Policy, int> split;
@@ -150,7 +151,7 @@ class LayerSearch {
     std::vector<StageMessages> messages;
   } best_split_;
   double stages_us_ = 0;   // compute of the stages and finish
-  double grouped_us_ = 0;  // of all stages' GEMMs, were all grouped
+  double grouped_us_ = 0;  // all stages' GEMMs if all were grouped
   std::vector<double> rows_;
   std::vector<RankStage> ordered_;
   std::vector<StageCost> ordered_costs_;

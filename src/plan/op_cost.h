@@ -1,4 +1,4 @@
-// What an op of a plan takes on one rank: the functions of the table of ops. Private to planning and simulating.
+// The time an op of a plan takes on one rank: the functions of the table of ops. Private to planning and simulating.
 #pragma once
 
 #include "plan/layer_cost.h"
@@ -8,29 +8,29 @@
 
 namespace eps {
 
-// What the ops of one plan or candidate have in common.
+// The inputs that all ops of one plan or candidate share.
 struct OpTerms {
   const LayerCost* cost = nullptr;
   SmFactors factors;
   LinkPoint link;
   Wire wire;
   int num_ranks = 1;
-  int64_t all_tokens = 0;  // of all ranks
-  int ring_passes = 0;     // of kEnter, and of kLeave: 1 a reduce-scatter or an all-gather, 2 an all-reduce
+  int64_t all_tokens = 0;  // over all ranks
+  int ring_passes = 0;     // of kEnter and kLeave each: 1 for a reduce-scatter or an all-gather, 2 for an all-reduce
   double handoff_us = 0;   // 0 where one thread or stream runs everything in order
 };
 
-// What one op has to do on one rank.
+// The work of one op on one rank.
 struct OpLoad {
   RankStage stage;  // rows of the stage's experts
   GemmKind gate_up_kernel = GemmKind::kDense;
   GemmKind down_kernel = GemmKind::kDense;
   MessageRows dispatch, combine;  // the stage's messages
-  int64_t tokens = 0;             // of the layer's own ops: tokens that they see
-  bool awaits_rows = true;        // false for a stage of local rows, which no message brings
+  int64_t tokens = 0;             // ops of the whole layer: the tokens that they process
+  bool awaits_rows = true;        // false for a stage of local rows, which need no message
 };
 
-// The op's time with its hand-over. A message without rows is not sent, so nobody waits for it.
+// The op's time, including its hand-over. A message without rows is not sent and takes no time.
 inline double op_us(const OpRow& row, const OpTerms& terms, const OpLoad& load) {
   const double us = row.us(terms, load);
   const bool sent = us > 0 || !lane_row(row.lane).moves_rows;
@@ -38,7 +38,7 @@ inline double op_us(const OpRow& row, const OpTerms& terms, const OpLoad& load) 
 }
 inline double op_us(OpKind kind, const OpTerms& terms, const OpLoad& load) { return op_us(op_row(kind), terms, load); }
 
-// How the op gets on with messages beside it.
+// The op's rate beside messages, and theirs.
 ClockRates op_rates(const OpRow& row, const OpTerms& terms, const OpLoad& load);
 
 }  // namespace eps

@@ -1,8 +1,8 @@
-// The table of lanes and the table of ops: everything planning knows about a kind of op, in one row.
+// The table of lanes and the table of ops: all properties of a kind of op that planning uses, in one row.
 //
-// What the search estimates, what the virtual clock runs and what reports show all come from here; so do the checks of
-// a plan and the words of its files. A new op or lane is an enumerator of plan/plan.h and a row of its table, and for
-// an op a function in plan/op_cost.cpp that says what it takes.
+// The estimates of the search, the work of the virtual clock, reports, the checks of a plan and the words in its files
+// are all derived from these tables. Adding an op or lane takes an enumerator in plan/plan.h and a row here; an op also
+// takes a function in plan/op_cost.cpp that computes its time.
 #pragma once
 
 #include <array>
@@ -15,8 +15,8 @@ namespace eps {
 struct LaneRow {
   Lane lane;
   std::string_view name;
-  // Its ops are messages: they begin when every rank has come to them, share the rank's link with each other, and slow
-  // compute down while they move.
+  // Its ops are messages: they begin when every rank has reached them, share the rank's link with each other, and slow
+  // compute down meanwhile.
   bool moves_rows;
 };
 
@@ -28,7 +28,7 @@ constexpr const LaneRow& lane_row(Lane lane) { return kLaneTable[static_cast<siz
 struct OpTerms;  // plan/op_cost.h
 struct OpLoad;
 
-// What each op takes alone, in µs, without a hand-over between lanes. Defined in plan/op_cost.cpp.
+// The time each op takes when it runs alone, in µs, without a hand-over between lanes. Defined in plan/op_cost.cpp.
 double collective_us(const OpTerms& terms, const OpLoad& load);
 double dispatch_us(const OpTerms& terms, const OpLoad& load);
 double combine_us(const OpTerms& terms, const OpLoad& load);
@@ -39,26 +39,26 @@ double down_us(const OpTerms& terms, const OpLoad& load);
 double reduce_us(const OpTerms& terms, const OpLoad& load);
 double finish_us(const OpTerms& terms, const OpLoad& load);
 
-// How an op gets on with messages beside it: as its GEMM kernels do, or undisturbed.
+// How an op and concurrent messages slow each other down: like its GEMM kernels, or not at all.
 enum class OpRates : uint8_t {
-  kAlone,       // not worth modelling: short, or nothing runs beside it
-  kDenseGemm,   // as dense GEMMs
-  kStageGemms,  // as the mixture of kernels that the stage's projections take
+  kAlone,       // no slowdown: the op is short, or no message runs beside it
+  kDenseGemm,   // like dense GEMMs
+  kStageGemms,  // like the mixture of kernels that the stage's projections use
 };
 
-// What an op moves through memory beside its GEMM, at a rate that the profile measured under a name.
+// The memory traffic of an op besides its GEMM, at a rate that the profile contains under a name.
 struct MemoryPass {
-  std::string_view cost = {};  // key of HardwareProfile::ops; empty: nothing worth counting
-  double passes = 0;           // times that a row is read or written
-  bool inner = false;          // rows as wide as an expert's inner size; otherwise as the hidden size
+  std::string_view cost = {};  // key of HardwareProfile::ops; empty: negligible
+  double passes = 0;           // how often a row is read or written
+  bool inner = false;          // rows have an expert's inner size; otherwise the hidden size
 };
 
 struct OpRow {
   OpKind kind;
   std::string_view name;
   Lane lane;
-  bool of_stage;     // one in each stage; otherwise one in the layer, or for kShared one for each share of the tokens
-  bool awaits_lane;  // where lanes run side by side, it waits for another lane's op and pays for the hand-over
+  bool of_stage;     // one per stage; otherwise one per layer, or for kShared one per share of the tokens
+  bool awaits_lane;  // where lanes run concurrently, it waits for an op of another lane, which costs a hand-over
   OpRates rates;
   MemoryPass memory;
   double (*us)(const OpTerms&, const OpLoad&);
@@ -86,7 +86,7 @@ inline constexpr std::array<OpRow, kNumOpKinds> kOpTable = {{
 
 constexpr const OpRow& op_row(OpKind kind) { return kOpTable[static_cast<size_t>(kind)]; }
 
-// Rows are looked up by their place, so they stand in the order of the enumerators.
+// Rows are indexed by enumerator, so they must be in the order of the enumerators.
 consteval bool is_in_order() {
   for (size_t i = 0; i < kOpTable.size(); ++i) {
     if (static_cast<size_t>(kOpTable[i].kind) != i) return false;

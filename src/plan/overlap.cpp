@@ -7,12 +7,12 @@
 namespace eps {
 namespace {
 
-// The times at which one of the ops that `wanted` accepts runs: ascending, not touching each other.
-template <typename Wanted>
-std::vector<OpTime> busy_times(const Plan& plan, Wanted wanted) {
+// The intervals in which at least one of the ops on lanes accepted by `is_counted` runs: ascending and disjoint.
+template <typename LanePredicate>
+std::vector<OpTime> busy_times(const Plan& plan, LanePredicate is_counted) {
   std::vector<OpTime> times;
   for (size_t i = 0; i < plan.predicted.size(); ++i) {
-    if (wanted(plan.ops[i].lane)) times.push_back(plan.predicted[i]);
+    if (is_counted(plan.ops[i].lane)) times.push_back(plan.predicted[i]);
   }
   std::ranges::sort(times, {}, &OpTime::begin_us);
   std::vector<OpTime> merged;
@@ -34,7 +34,9 @@ PlanOverlap predicted_overlap(const Plan& plan) {
   auto first = compute.begin();
   for (const OpTime& comm : busy_times(plan, [](Lane lane) { return lane_row(lane).moves_rows; })) {
     overlap.communication_us += comm.end_us - comm.begin_us;
-    // Both lists ascend: what ended before this message is of no interest to later ones, and a plan may have thousands.
+    // Both lists ascend, so compute that ended before this message cannot overlap later ones. Continuing from there
+    // keeps
+    // this linear: a plan may have thousands of ops.
     while (first != compute.end() && first->end_us <= comm.begin_us) ++first;
     for (auto work = first; work != compute.end() && work->begin_us < comm.end_us; ++work) {
       overlap.hidden_us += std::min(comm.end_us, work->end_us) - std::max(comm.begin_us, work->begin_us);

@@ -44,7 +44,7 @@ namespace {
 
 constexpr int kNumParts = 5;
 
-// Which parts of its rows each expert's stages cover: the set must be all of them, once.
+// Checks that the stages of each expert cover all of its rows, each exactly once.
 void check_stages(const Plan& plan, const MoeProblem& problem, std::vector<std::string>& faults) {
   const auto num_experts = static_cast<size_t>(problem.placement.num_experts);
   std::vector<std::array<int, kNumParts>> times(num_experts, std::array<int, kNumParts>{});
@@ -73,7 +73,7 @@ void check_stages(const Plan& plan, const MoeProblem& problem, std::vector<std::
   }
 }
 
-// The shared experts see every token once.
+// Checks that the shared experts process every token exactly once.
 void check_shared(const Plan& plan, const MoeProblem& problem, std::vector<std::string>& faults) {
   int done = 0;
   for (const PlanOp& op : plan.ops) {
@@ -82,10 +82,12 @@ void check_shared(const Plan& plan, const MoeProblem& problem, std::vector<std::
       faults.push_back("shared experts skip or repeat tokens");
     done = op.share.end;
   }
-  if (done != (problem.shape.shared_inner > 0 ? 1000 : 0)) faults.push_back("shared experts do not see every token");
+  if (done != (problem.shape.shared_inner > 0 ? 1000 : 0))
+    faults.push_back("shared experts do not process every token");
 }
 
-// Every op once, on its lane, of a stage that there is. (Shared experts may come in parts: check_shared.)
+// Checks that every op occurs once, on its lane, and belongs to an existing stage. (Shared experts may be in parts; see
+// check_shared.)
 void check_ops(const Plan& plan, const MoeProblem& problem, std::vector<std::string>& faults) {
   std::set<std::pair<OpKind, int>> seen;
   const bool travels = problem.placement.num_ranks > 1 && plan.policy != Policy::kTp;
@@ -160,7 +162,7 @@ std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& pr
     return -1;
   };
   const auto after = order_of(plan);
-  const auto want_order = [&](int earlier, int later, std::string_view what) {
+  const auto require_order = [&](int earlier, int later, std::string_view what) {
     if (earlier < 0 || later < 0 || !after[static_cast<size_t>(later)][static_cast<size_t>(earlier)]) {
       faults.push_back(std::string(what));
     }
@@ -172,26 +174,29 @@ std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& pr
     const int gate_up = find(OpKind::kGateUp, s);
     const int reduce = find(OpKind::kReduce, s);
     if (ranks && !is_local(s)) {
-      // Every earlier stage's dispatch too: dispatch at first need means later stages reuse its rows.
+      // This includes the dispatch of every earlier stage: tokens travel only once, so later stages reuse their rows.
       for (int earlier = 0; earlier <= s; ++earlier) {
         if (is_local(earlier)) continue;
-        want_order(find(OpKind::kDispatch, earlier), gate_up, fmt::format("stage {} computes before its rows came", s));
+        require_order(find(OpKind::kDispatch, earlier), gate_up,
+                      fmt::format("stage {} computes before its rows have arrived", s));
       }
-      want_order(reduce, find(OpKind::kCombine, s), fmt::format("stage {} returns sums before they are made", s));
-      want_order(find(OpKind::kCombine, s), finish, fmt::format("finish does not wait for combine {}", s));
+      require_order(reduce, find(OpKind::kCombine, s),
+                    fmt::format("stage {} returns sums before they are computed", s));
+      require_order(find(OpKind::kCombine, s), finish, fmt::format("finish does not wait for combine {}", s));
     }
-    want_order(gate_up, find(OpKind::kSiluMul, s), fmt::format("stage {}: silu_mul before gate_up", s));
-    want_order(find(OpKind::kSiluMul, s), find(OpKind::kDown, s), fmt::format("stage {}: down before silu_mul", s));
-    want_order(find(OpKind::kDown, s), reduce, fmt::format("stage {}: reduce before down", s));
-    want_order(reduce, finish, fmt::format("finish does not wait for reduce {}", s));
+    require_order(gate_up, find(OpKind::kSiluMul, s), fmt::format("stage {}: silu_mul before gate_up", s));
+    require_order(find(OpKind::kSiluMul, s), find(OpKind::kDown, s), fmt::format("stage {}: down before silu_mul", s));
+    require_order(find(OpKind::kDown, s), reduce, fmt::format("stage {}: reduce before down", s));
+    require_order(reduce, finish, fmt::format("finish does not wait for reduce {}", s));
   }
   check_shared(plan, problem, faults);
   for (size_t i = 0; i < plan.ops.size(); ++i) {
-    if (plan.ops[i].kind == OpKind::kShared) want_order(static_cast<int>(i), finish, "finish does not wait for shared");
+    if (plan.ops[i].kind == OpKind::kShared)
+      require_order(static_cast<int>(i), finish, "finish does not wait for shared");
   }
   if (plan.strategy != Strategy::kDpEp && problem.placement.num_ranks > 1) {
-    want_order(find(OpKind::kEnter, -1), finish, "the layer begins before its tokens are there");
-    want_order(finish, find(OpKind::kLeave, -1), "results leave before they are made");
+    require_order(find(OpKind::kEnter, -1), finish, "the layer begins before its tokens have arrived");
+    require_order(finish, find(OpKind::kLeave, -1), "results leave before they are computed");
   }
   return faults;
 }

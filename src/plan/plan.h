@@ -1,8 +1,8 @@
-// A plan: which ops one MoE layer runs, in what order, on which lane, with which kernel, and what that was predicted
-// to take. A plain value.
+// A plan: which ops one MoE layer runs, in what order, on which lane and with which kernel, and their predicted times.
+// A plain value.
 //
-// Every rank runs the same ops. What differs by rank (how many rows, which tokens) follows from the stages and the
-// routing, which all ranks hold; so ranks agree on a plan without asking each other.
+// Every rank runs the same ops. What differs between ranks (how many rows, which tokens) follows from the stages and
+// the routing, which all ranks have; so ranks agree on a plan without communicating.
 #pragma once
 
 #include <cstdint>
@@ -22,13 +22,13 @@ std::string_view to_string(Lane lane);
 
 enum class OpKind : uint8_t {
   kEnter,     // tp+ep: reduce-scatter of attention's partial sums; tp+tp: all-reduce
-  kDispatch,  // tokens a stage is the first to need travel to the ranks of its experts
+  kDispatch,  // sends the tokens that a stage is the first to need to the ranks of its experts
   kShared,    // shared experts on (a part of) the rank's own tokens
-  kGateUp,    // rows of the stage gathered, then gate and up projections
+  kGateUp,    // gathers the rows of the stage, then gate and up projections
   kSiluMul,   // silu(gate) * up
   kDown,      // down projection
-  kReduce,    // weighting, and the adds of tokens whose last expert on this rank was in this stage
-  kCombine,   // those tokens' partial sums travel home
+  kReduce,    // weighted sums of the tokens whose last expert on this rank is in this stage
+  kCombine,   // sends those tokens' partial sums back to their ranks
   kFinish,    // partial sums + shared experts -> layer output
   kLeave,     // tp+ep: all-gather of the outputs; tp+tp: all-reduce
 };
@@ -52,7 +52,7 @@ struct PlanOp {
 };
 
 struct Stage {
-  std::vector<int32_t> experts;  // of every rank, ascending
+  std::vector<int32_t> experts;  // of all ranks, ascending
   TokenPart part = TokenPart::kAll;
   std::vector<int64_t> rows_per_rank;    // [num_ranks]
   std::vector<GemmKind> gate_up_kernel;  // [num_ranks]
@@ -63,12 +63,12 @@ struct Stage {
 enum class Policy : uint8_t {
   kSerial,      // one stage, one op after the other
   kEps,         // stages by expert, communication under compute
-  kMicrobatch,  // two halves of the tokens, each through all experts: weights are read twice
+  kMicrobatch,  // two halves of the tokens, each through all experts, so weights are read twice
   kTp,          // every expert split over the ranks: strategy tp+tp
 };
 std::string_view to_string(Policy policy);
 
-// SMs that communication occupies and that GEMMs may use; {0, 0} where there are none or nothing is limited.
+// SMs that communication occupies and SMs that GEMMs may use; {0, 0} where there are no SMs or no limits.
 struct SmBudget {
   int comm = 0;
   int gemm = 0;
@@ -79,27 +79,27 @@ enum class Verdict : uint8_t {
   kChosen,
   kSlower,       // than the chosen one
   kTooBig,       // does not fit in memory
-  kNotAsked,     // the caller wanted another one
+  kNotAsked,     // excluded by the caller's options
   kSlowerModel,  // another strategy, whose whole prefill takes longer
-  kCannotRun,    // the executor (or the profile) cannot do it
+  kCannotRun,    // not supported by the executor (or the profile)
 };
 
-// One way to run the layer that the planner looked at.
+// One way to run the layer that the planner considered.
 struct Candidate {
   Policy policy = Policy::kSerial;
   Strategy strategy = Strategy::kDpEp;
-  int num_stages = 1;         // by expert; token parts not counted
-  bool local_first = false;   // the first stage's local rows run while its remote ones travel
+  int num_stages = 1;         // by expert; token parts do not count
+  bool local_first = false;   // the first stage's local rows run during its dispatch
   bool split_shared = false;  // a part of the shared experts runs after the last stage
   Wire wire;
   SmBudget sms;
   bool uses_dense = false;    // some stage of the slowest rank runs dense GEMMs
-  bool uses_grouped = false;  // … grouped ones
+  bool uses_grouped = false;  // some stage of it runs grouped GEMMs
   double makespan_us = 0;
-  double bound_us = 0;    // max(compute, communication): what perfect overlap would take
-  double compute_us = 0;  // busy time of the compute lane, as it runs alone
-  double comm_us = 0;     // of the communication lanes
-  double grouped_us = 0;  // of the experts' GEMMs if all were grouped: the paper's G
+  double bound_us = 0;    // max(compute, communication): the time with perfect overlap
+  double compute_us = 0;  // busy time of the compute lane without contention
+  double comm_us = 0;     // the same for the communication lanes
+  double grouped_us = 0;  // time of the experts' GEMMs if all were grouped: the paper's G
   double memory_gb = 0;   // of one rank, where it was estimated
   Verdict verdict = Verdict::kSlower;
   bool operator==(const Candidate&) const = default;
@@ -111,11 +111,11 @@ struct OpTime {
   bool operator==(const OpTime&) const = default;
 };
 
-// The paper's own estimate, beside ours (paper §scheduler).
+// The paper's own estimate, for comparison with ours (paper §scheduler).
 struct PaperView {
-  double eps0 = 0;         // N·S(m/N)/S(m) - 1 at our N: what cutting costs communication
-  double eps1 = 0;         // N·G(m/N, E/N)/G(m, E) - 1: what it costs GEMMs
-  double overhead_us = 0;  // k: what one more stage costs
+  double eps0 = 0;         // N·S(m/N)/S(m) - 1 at our N: the relative cost of splitting for communication
+  double eps1 = 0;         // N·G(m/N, E/N)/G(m, E) - 1: the same for GEMMs
+  double overhead_us = 0;  // k: the cost of one more stage
   double best_stages = 1;  // N* = sqrt(min(comm, compute) / k)
   bool operator==(const PaperView&) const = default;
 };
@@ -137,22 +137,22 @@ struct Plan {
   double bound_us = 0;
   int64_t bytes_dispatch = 0;  // on the wire, over all ranks; exact for the problem that was planned
   int64_t bytes_combine = 0;
-  PaperView paper;                    // filled by those who show it (Planner::paper_view)
-  std::vector<Candidate> candidates;  // everything that was looked at, the chosen one included
+  PaperView paper;                    // empty unless a caller sets it to Planner::paper_view()
+  std::vector<Candidate> candidates;  // all that were considered, including the chosen one
 
   int num_stages() const { return static_cast<int>(stages.size()); }
-  // Into how many stages the experts are cut: parts of the tokens do not count.
+  // The number of stages that the experts are split into; parts of the tokens do not count.
   int num_expert_stages() const;
   bool operator==(const Plan&) const = default;
 };
 
-// Rows of `stage` on every rank. Halves are assumed to be even; the routing has the exact numbers.
+// Rows of `stage` on every rank. Halves are assumed to be equal; only the routing has the exact numbers.
 std::vector<int64_t> count_stage_rows(const Plan& plan, const Stage& stage, const MoeProblem& problem);
 
 // True when no two ops may run at the same time, so that one thread can run the plan without waiting.
 bool is_chain(const Plan& plan);
 
-// What is wrong with `plan`, one line each; empty when it is sound: every row in exactly one stage, dependencies point
+// The faults of `plan`, one line each; empty when it is valid: every row in exactly one stage, dependencies point
 // backwards, dispatch before gate_up before silu_mul before down before reduce before combine, finish last, the shared
 // experts on every token once.
 std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& problem);

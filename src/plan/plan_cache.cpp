@@ -9,17 +9,17 @@
 namespace eps {
 namespace {
 
-// Below this, loads of single experts are noise and stay out of the key.
+// If no expert has this many rows, the loads of single experts are noise and are left out of the key.
 constexpr int64_t kFewRows = 64;
 
-// 0 … 3 exact; above, the octave and the two bits after the leading one. Fits in a byte.
+// A count rounded to its octave and the two bits after the leading one; exact up to 3. Fits in a byte.
 uint8_t code_of(int64_t count) {
   if (count < 4) return static_cast<uint8_t>(count);
   const int octave = 63 - __builtin_clzll(static_cast<uint64_t>(count));
   return static_cast<uint8_t>(octave * 4 + ((count >> (octave - 2)) & 3) - 4);
 }
 
-// The middle of a code's counts.
+// The middle of the counts that have this code.
 int64_t count_of(uint8_t code) {
   if (code < 4) return code;
   const int octave = (code + 4) / 4;
@@ -27,7 +27,7 @@ int64_t count_of(uint8_t code) {
   return (int64_t{4} + (code + 4) % 4) * step + step / 2;
 }
 
-// Splits `visits` visits with `rows` rows in all over the two counts next to the mean.
+// Distributes `visits` visits with `rows` rows in total over the two counts next to the mean.
 void fill_visits(int64_t visits, int64_t rows, int64_t* by_count, int top_k) {
   if (visits == 0) return;
   const int64_t low = std::clamp<int64_t>(rows / visits, 1, top_k);
@@ -68,7 +68,7 @@ MoeProblem LoadBucket::problem(const MoeProblem& like) const {
   RoutingSummary& routing = out.routing;
   const int64_t experts = std::ssize(like.load);
   if (few) {
-    // Rows over the experts, and tokens over the ranks, as evenly as they go.
+    // Spreads rows over the experts, and tokens over the ranks, as evenly as possible.
     const int64_t rows = count_of(*at);
     for (int64_t e = 0; e < experts; ++e)
       out.load[static_cast<size_t>(e)] = rows * (e + 1) / experts - rows * e / experts;
@@ -77,7 +77,7 @@ MoeProblem LoadBucket::problem(const MoeProblem& like) const {
       const int64_t copies = std::min(tokens * ranks, tokens * like.shape.top_k);
       for (size_t r = 0; r < num_ranks; ++r) {
         const auto d = static_cast<int64_t>(r);
-        // Rotated by the home rank, or a single token of every rank would go to the same one.
+        // Rotated by the home rank; otherwise, with one token per rank, all would go to the same rank.
         const size_t to = (r + home) % num_ranks;
         routing.tokens_between[home * num_ranks + to] = copies * (d + 1) / ranks - copies * d / ranks;
       }
@@ -107,7 +107,7 @@ MoeProblem LoadBucket::problem(const MoeProblem& like) const {
 }
 
 size_t PlanCache::Hash::operator()(const std::string& key) const {
-  // FNV-1a over words: keys are some hundred bytes, and a lookup has less than a microsecond.
+  // FNV-1a over words instead of bytes: keys have hundreds of bytes, and a lookup must take less than a microsecond.
   uint64_t hash = 14695981039346656037ULL;
   size_t i = 0;
   for (; i + 8 <= key.size(); i += 8) {
@@ -128,7 +128,7 @@ const Plan& PlanCache::plan(const MoeProblem& problem) {
     return *it->second;
   }
   ++num_misses_;
-  if (plans_.size() >= most_plans_) plans_.clear();  // all at once: every rank forgets the same
+  if (plans_.size() >= most_plans_) plans_.clear();  // all at once, so that every rank drops the same plans
   auto plan = std::make_unique<const Plan>(planner_.plan(bucket_.problem(problem), option_));
   return *plans_.emplace(bucket_.key, std::move(plan)).first->second;
 }

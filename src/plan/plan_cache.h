@@ -1,4 +1,4 @@
-// Plans kept by load: a layer that sees about the same load again needs no new plan.
+// A cache of plans by load: a layer with about the same load as before needs no new plan.
 #pragma once
 
 #include <cstdint>
@@ -11,16 +11,16 @@
 namespace eps {
 
 // A problem rounded to its bucket. Rows and tokens keep two bits after the leading one; where no expert has 64 rows
-// (decoding), which experts those are is left out, too. What is left is spread as evenly as it goes.
+// (decoding), the rows of single experts are reduced to their total. The rest is spread as evenly as possible.
 struct LoadBucket {
   std::string key;
-  // The problem that stands for all of the bucket; a function of `key` and the fields of `like` that batches of one
-  // layer share.
+  // The problem that represents the whole bucket: a function of `key` and those fields of `like` that are the same for
+  // all batches of a layer.
   MoeProblem problem(const MoeProblem& like) const;
 };
 
-// One per rank and layer shape. Plans are made for the bucket's problem, never for the one that happened to come first:
-// so ranks agree, and a run does not depend on what ran before.
+// One per rank and layer shape. Plans are made for the bucket's problem, not for the first one that falls into it, so
+// that ranks agree and a run does not depend on what ran before.
 class PlanCache {
  public:
   // `planner` outlives the cache.

@@ -9,10 +9,10 @@
 namespace eps {
 
 struct OpShape {
-  bool ranks = false;        // more than one: rows travel
-  bool collectives = false;  // kEnter and kLeave
+  bool ranks = false;        // more than one rank, so rows are sent
+  bool collectives = false;  // with kEnter and kLeave
   bool shared = true;
-  int first_share = 1000;  // thousandths of the tokens that the shared experts see before the first stage
+  int first_share = 1000;  // thousandths of the tokens that the shared experts process before the first stage
 };
 
 // Everything one after the other: dispatch, experts, combine, shared, finish.

@@ -11,8 +11,8 @@
 namespace eps {
 namespace {
 
-// Numbers of stages that `auto` looks at: all of the small ones, then each a sixteenth larger than the one before. What
-// one more stage changes shrinks with their number, and a layer of thousands of experts has to be planned in a second.
+// Numbers of stages that `auto` considers: all of the small ones, then each a sixteenth larger than the one before. The
+// effect of one more stage shrinks with their number, and a layer of thousands of experts must be planned in a second.
 constexpr int kEveryStageCount = 128;
 constexpr int kStageCountSteps = 16;
 
@@ -34,10 +34,10 @@ void search(LayerSearch& search, const MoeProblem& problem, const PlanLimits& li
     case PipelineOption::Mode::kAuto: break;
   }
   search.try_serial();
-  // One rank communicates with nobody, so there is nothing that stages could hide. Looking at them all the same would
-  // choose by the noise of measured curves, where two GEMMs may seem faster than one of both.
+  // A single rank does not communicate, so there is nothing that stages could hide. Trying them nevertheless would
+  // choose by the noise of measured curves, in which two GEMMs may appear faster than one GEMM of all rows.
   if (problem.placement.num_ranks == 1) return;
-  // A likely number first: the better the best so far, the more of the others are ruled out by a bound.
+  // Start at a likely number: the better the first candidate, the more of the others are ruled out by their bounds.
   const std::vector<int> counts = stage_counts(experts);
   const auto above = std::ranges::upper_bound(counts, std::clamp(search.likely_stages(), 1, experts));
   for (auto n = above; n != counts.begin();) search.try_eps(*--n);
@@ -50,7 +50,7 @@ std::vector<Stage> make_stages(const ChosenStages& chosen, const LayerCost& cost
   const size_t num_stages = chosen.parts.size();
   const size_t num_ranks = chosen.sums.size() / num_stages;
   std::vector<Stage> stages(num_stages);
-  // By the values of stage_of: stages that are parts of the same experts' rows share one.
+  // Indexed by the values of stage_of. Stages that are parts of the same experts' rows have the same set of experts.
   const auto num_sets = static_cast<size_t>(*std::ranges::max_element(chosen.experts_of)) + 1;
   std::vector<std::vector<int32_t>> experts(num_sets);
   for (auto& set : experts) set.reserve(chosen.stage_of.size() / num_sets + num_ranks);
@@ -74,7 +74,7 @@ std::vector<Stage> make_stages(const ChosenStages& chosen, const LayerCost& cost
   return stages;
 }
 
-// The paper's ε and N*, from two candidates of the same kind: `one` stage and `many`.
+// The paper's ε and N*, computed from two candidates of the same kind: with `one` stage and with `many`.
 PaperView view_as_paper(const Candidate& one, const Candidate& many, int num_stages) {
   PaperView view;
   if (num_stages > 1) {
@@ -147,7 +147,7 @@ Plan Planner::Impl::plan_tp(const MoeProblem& problem) const {
   plan.policy = Policy::kTp;
   plan.strategy = Strategy::kTpTp;
   plan.wire = problem.wire;
-  // Nothing runs beside the all-reduces: the fastest link, and every SM for GEMMs.
+  // Nothing runs beside the all-reduces, so they use the fastest link, and GEMMs use every SM.
   const LinkPoint* link = nullptr;
   for (const LinkPoint& l : profile.links) {
     if (link == nullptr || l.gbps > link->gbps) link = &l;
@@ -165,7 +165,7 @@ Plan Planner::Impl::plan_tp(const MoeProblem& problem) const {
   OpShape ops{false, num_ranks > 1, shape.shared_inner > 0, 1000};
   plan.ops = serial_ops(ops);
   const ClockWork every_rank = every_rank_work(plan, problem, split);
-  ClockWork work;  // the same on every rank: that of the first
+  ClockWork work;  // of the first rank; it is the same on all ranks
   for (size_t i = 0; i < plan.ops.size(); ++i) {
     work.us.push_back(every_rank.us[i * static_cast<size_t>(num_ranks)]);
     work.rates.push_back(every_rank.rates[i * static_cast<size_t>(num_ranks)]);
@@ -213,7 +213,7 @@ void check_stages(const PipelineOption& option, const ExpertPlacement& placement
 Plan Planner::plan(const MoeProblem& problem, const PipelineOption& option) const {
   check_problem(problem);
   check_stages(option, problem.placement);
-  EPS_CHECK(problem.shape == impl_->shape, "a planner plans layers of one shape");
+  EPS_CHECK(problem.shape == impl_->shape, "a planner is only for layers of one shape");
   if (problem.placement.num_ranks > 1 && impl_->profile.links.empty()) {
     fail(ErrorKind::kUsage, "--profile",
          {.what = fmt::format("profile {} has no links between ranks", impl_->profile.name),
@@ -232,7 +232,7 @@ std::vector<OpTime> Planner::simulate(const Plan& plan, const MoeProblem& proble
 
 PaperView Planner::paper_view(const MoeProblem& problem, const Plan& plan) const {
   if (plan.policy == Policy::kTp || problem.placement.num_ranks == 1) return {};
-  // Both with the chosen plan's links and SMs, so that only the number of stages differs.
+  // Both candidates use the chosen plan's links and SMs, so that they differ only in the number of stages.
   PlanLimits limits = impl_->limits;
   limits.comm_sms = {plan.sms.comm};
   limits.local_first = false;

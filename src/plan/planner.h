@@ -10,35 +10,35 @@
 
 namespace eps {
 
-// What the planner may choose from.
+// The options that the planner may choose from.
 struct PlanLimits {
-  // Policies `auto` may take besides serial and eps. Engines list what they can run.
+  // Policies that `auto` may choose besides serial and eps. Engines enable those that they can run.
   bool microbatch = true;
   bool tp = false;
   bool local_first = true;
-  // Estimate every candidate, also those that a bound rules out: for people who ask why. Takes longer, the choice is
-  // the same.
+  // Estimate every candidate, including those that a bound rules out, so that reports can explain the choice. Takes
+  // longer; the choice is the same.
   bool explain = false;
   std::vector<int> comm_sms = {};  // allowed; empty: every point of the profile's links
-  // GEMM budgets to try under every link, all SMs included; empty: what the link leaves, and all. Serial plans run
-  // nothing beside a message and take all.
+  // GEMM budgets to try with every link; they may include all SMs. Empty: the SMs that the link leaves, and all. Serial
+  // plans always use all SMs because no GEMM runs beside a message.
   std::vector<int> gemm_sms = {};
-  std::optional<GemmKind> kernel = {};  // of all experts; empty: the better one for each stage
+  std::optional<GemmKind> kernel = {};  // for all experts; empty: the better one for each stage
 };
 
-// Plans layers of one shape for one profile; making one turns the profile's curves into tables, planning then takes
-// microseconds.
+// Plans layers of one shape for one profile. The constructor turns the profile's curves into tables, so that planning
+// takes only microseconds.
 //
 //   off         policy `serial`: one stage, one op after the other
 //   N           policy `eps` with N stages by expert; all = one expert per rank and stage
 //   microbatch  policy `microbatch`
-//   auto        the smallest predicted makespan; between equals, fewer stages. One rank has nothing to hide: one stage
+//   auto        the smallest predicted makespan; between equals, fewer stages. One rank gets one stage
 //
 // Stages balance every rank's rows: each rank assigns its experts, heaviest first, to the stage with the fewest rows;
-// small stages come first and last, where nothing hides their messages.
+// small stages run first and last, because nothing can hide the first dispatch and the last combine.
 //
-// Errors  kUsage when the profile lacks what the shape needs; from plan(): fewer experts on a rank than stages asked
-//         for, a problem of another shape
+// Errors  kUsage when the profile lacks what the shape needs; from plan(), when a rank has fewer experts than the
+//         requested stages; kInternal for a problem of another shape
 // Source  EPS-MoE §4.3; balancing, ordering and first-need dispatch are ours
 class Planner {
  public:
@@ -49,13 +49,13 @@ class Planner {
 
   Plan plan(const MoeProblem& problem, const PipelineOption& option) const;
 
-  // When every op of `plan` runs on every rank, by the same costs: the slowest rank of one op need not be that of the
-  // next, so this mostly ends before makespan_us.
+  // Predicts when every op of `plan` runs on every rank, from the same costs. This usually ends before makespan_us,
+  // because the slowest rank of one op need not be the slowest of the next.
   //
   // Shapes  returns [ops, num_ranks]
   std::vector<OpTime> simulate(const Plan& plan, const MoeProblem& problem) const;
 
-  // ε0, ε1 and N* beside a plan of ours. Not part of planning, which has no time for it.
+  // The paper's ε0, ε1 and N* for comparison with a plan. Not part of plan(), which would become too slow.
   PaperView paper_view(const MoeProblem& problem, const Plan& plan) const;
 
   const HardwareProfile& profile() const;

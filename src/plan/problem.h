@@ -1,4 +1,4 @@
-// What to plan: one MoE layer for one batch.
+// The input of planning: one MoE layer for one batch.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ struct MoeShape {
   int64_t inner = 0;         // of one expert
   int64_t shared_inner = 0;  // of all shared experts together; 0: none
   int top_k = 0;
-  DType weight_dtype = DType::kBF16;  // whose GEMM times of the profile count
+  DType weight_dtype = DType::kBF16;  // selects the GEMM times of the profile
   DType act_dtype = DType::kBF16;     // of activations in memory
   bool operator==(const MoeShape&) const = default;
 };
@@ -35,7 +35,7 @@ std::string_view to_string(Strategy strategy);  // "dp+ep", ...
 // Errors  kUsage
 Strategy parse_strategy(std::string_view text);
 
-// Types that rows travel in.
+// The types that rows are sent in.
 struct Wire {
   DType dispatch = DType::kBF16;
   DType combine = DType::kBF16;
@@ -52,34 +52,33 @@ struct MoeProblem {
   std::vector<int64_t> load;             // [num_experts] rows of each expert over all ranks
   std::vector<int64_t> tokens_per_rank;  // [num_ranks]
   RoutingSummary routing;
-  Wire wire;                  // what rows travel in
+  Wire wire;
   std::vector<Wire> may_use;  // other wires that the planner may choose instead
   bool operator==(const MoeProblem&) const = default;
 };
 
-// The dp+ep problem of a routing, with rows travelling in the shape's act_dtype and returning in f32.
+// The dp+ep problem of a routing, with rows sent in the shape's act_dtype and returned in f32.
 //
 // Shapes  routing [num_ranks]
 MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement, std::span<const Routing> routing);
 
-// The same where the routing itself is elsewhere and was only counted.
+// The same for a routing that is not available on the host, given its counts.
 //
 // Shapes  load [num_experts]; tokens_per_rank [num_ranks]
 MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement, std::vector<int64_t> load,
                         RoutingSummary routing, std::span<const int64_t> tokens_per_rank, const Wire& wire);
 
-// The problem of one rank with all experts, whose loads are known and not which tokens they come from.
+// The problem of one rank with all experts, given only the experts' loads and not the routing of the tokens.
 MoeProblem make_local_problem(const MoeShape& shape, std::span<const int64_t> load, int64_t num_tokens);
 
 // Experts of one rank, at most.
 inline constexpr int kMaxExpertsPerRank = 65535;
 
-// Errors  kInternal when sizes disagree; kUsage when a count is negative or beyond 2^31 - 1 rows a rank, and when a
-// rank
-//         has more than kMaxExpertsPerRank experts
+// Errors  kInternal when sizes disagree; kUsage when a count is negative, when a rank has more than 2^31 - 1 rows, and
+//         when a rank has more than kMaxExpertsPerRank experts
 void check_problem(const MoeProblem& problem);
 
-// How many stages to cut the experts into: the value of --eps-pipeline.
+// The number of stages to split the experts into: the value of --eps-pipeline.
 struct PipelineOption {
   enum class Mode : uint8_t { kOff, kAuto, kFixed, kAll, kMicrobatch };
   Mode mode = Mode::kAuto;

@@ -12,27 +12,28 @@ namespace {
 
 constexpr std::array<std::string_view, 8> kOpNames = {"gather", "silu_mul", "reduce",   "finish",
                                                       "pack",   "norm",     "quantize", "other"};
-// What every layer runs: one that a profile forgot would count as free.
+// Ops that every layer runs. They are required because an op without a cost would be assumed to take no time.
 constexpr std::array<std::string_view, 5> kLayerOps = {"gather", "silu_mul", "reduce", "finish", "pack"};
 
-// What a number of a profile may be. The ranges hold every device there is with orders of magnitude to spare, and keep
-// what planning makes of them finite: a layer of 2^31 rows at the slowest rates takes 1e30 µs, and no sum of times
-// loses a whole op to rounding.
+// The allowed range of a number in a profile. The ranges include every existing device with orders of magnitude to
+// spare, and keep the results of planning finite: a layer of 2^31 rows at the slowest rates takes 1e30 µs, and no sum
+// of times loses a whole op to rounding.
 struct Range {
   double least;
   double most;
 };
 constexpr Range kTimes = {0, 1e9};             // µs: up to a quarter of an hour
-constexpr Range kPositiveTimes = {1e-9, 1e9};  // µs that some rows take
+constexpr Range kPositiveTimes = {1e-9, 1e9};  // µs for one or more rows
 constexpr Range kRates = {1e-6, 1e12};         // GB/s and TFLOP/s
-constexpr Range kFactors = {1e-3, 1e3};        // of grouped GEMMs by groups
-constexpr Range kSmFactors = {1, 1e4};         // of GEMMs on fewer SMs
+constexpr Range kFactors = {1e-3, 1e3};        // time factors of grouped GEMMs by groups
+constexpr Range kSmFactors = {1, 1e4};         // time factors of GEMMs on fewer SMs
 constexpr Range kSlowdowns = {0, 1e3};         // 1000: takes a thousand times as long
 constexpr Range kXs = {1, 2147483648.0};       // rows, groups, SMs
 constexpr int64_t kMaxMatrixSide = int64_t{1} << 31;
 constexpr int kMaxSms = 1 << 16;
 constexpr int kMaxRanksPerNode = 1 << 20;
-// Of lists. Planning looks at every link and searches curves; a measured profile has some ten of each.
+// Limits of list lengths, because planning tries every link and searches curves. A measured profile has about ten of
+// each.
 constexpr size_t kMaxPoints = 4096;
 constexpr size_t kMaxShapes = 1024;
 constexpr size_t kMaxLinks = 64;
@@ -43,19 +44,19 @@ class Faults {
     lines_.push_back(fmt::format("key \"{}\": {}", key, what));
   }
 
-  // Written so that NaN is out of every range.
+  // Written so that NaN is outside every range.
   void number(const std::string& key, double value, const Range& range, const char* name = "") {
     if (value >= range.least && value <= range.most) return;
     add(key, fmt::format("got {}{}, wanted {:.10g} to {:.10g}", name, value, range.least, range.most));
   }
-  // False when there are too many to look at one by one.
+  // Returns false when there are too many to check one by one.
   bool count(const std::string& key, size_t count, size_t most) {
     if (count <= most) return true;
     add(key, fmt::format("got {}, wanted {} at most", count, most));
     return false;
   }
 
-  // `values`: of every point's y.
+  // `values`: the range of every point's y.
   void curve(const std::string& key, const Curve& curve, const Range& values, bool rising) {
     if (!count(key, curve.size(), kMaxPoints)) return;
     for (size_t i = 0; i < curve.size(); ++i) {
@@ -158,7 +159,7 @@ double curve_at(const Curve& curve, double x, bool extend) {
   EPS_CHECK(!curve.empty(), "a curve without points");
   if (x <= curve.front().x || curve.size() == 1) return curve.front().y;
   if (x >= curve.back().x && !extend) return curve.back().y;
-  // The first point beyond x; above the last one, the last segment goes on.
+  // The first point beyond x. Above the last point, the last segment is extended.
   auto right = std::ranges::upper_bound(curve, x, {}, &CurvePoint::x);
   if (right == curve.end()) --right;
   const CurvePoint& a = *(right - 1);

@@ -1,4 +1,4 @@
-// What the hardware can do: a plain value, measured (`epsmoe tune`) or put together from published figures.
+// The speed of the hardware: a plain value, measured (`epsmoe tune`) or compiled from published figures.
 //
 // All times are microseconds on one rank, alone on its device. Rates are decimal: 1 GB/s = 1e9 bytes a second.
 #pragma once
@@ -13,8 +13,8 @@
 
 namespace eps {
 
-// A piecewise linear curve through points of ascending x. Outside it: flat below; above, through the last two points
-// for times and flat for factors (the users say which).
+// A piecewise linear curve through points of ascending x. It is constant below the first point; above the last one it
+// is extended through the last two points for times and constant for factors (curve_at's `extend`).
 struct CurvePoint {
   double x = 0;
   double y = 0;
@@ -33,39 +33,39 @@ struct GemmShapeCurve {
 // One kind of GEMM kernel for one weight type. A stage whose experts have m_1 … m_g rows takes
 //   dense    Σ (call_us + us(m_i)), over the experts that have rows
 //   grouped  call_us + group_factor(g) · Σ us(m_i)
-// each times sm_factor(SMs it may use). Shapes that were not measured take the nearest measured one's, by n·k.
+// each times sm_factor(SMs it may use). A shape that was not measured uses the nearest measured one, scaled by n·k.
 struct GemmProfile {
   GemmKind kind = GemmKind::kDense;
   DType weight_dtype = DType::kBF16;
   double call_us = 0;
   std::vector<GemmShapeCurve> shapes;
-  Curve group_factor;  // of the number of groups with rows; empty: 1
-  Curve sm_factor;     // of SMs, at least 1; empty: the kernel cannot be limited, or there are no SMs
-  // Grouped: gate and up projections come out as silu(gate) * up, so that "silu_mul" is left to dense ones.
+  Curve group_factor;  // by the number of groups with rows; empty: 1
+  Curve sm_factor;     // by the number of SMs, at least 1; empty: the kernel cannot be limited, or there are no SMs
+  // Grouped only: the kernel of gate and up projections computes silu(gate) * up, so "silu_mul" counts only for dense.
   bool fuses_silu_mul = false;
   bool operator==(const GemmProfile&) const = default;
 };
 
-// Ops whose time is what they read and write: fixed_us + bytes / rate.
+// An op whose time depends on the bytes it reads and writes: fixed_us + bytes / rate.
 struct OpCost {
   double fixed_us = 0;
   double gbps = 0;
   bool operator==(const OpCost&) const = default;
 };
 
-// One way to move rows, which occupies `sms` SMs while it runs (0: copy engines, or no SMs at all).
+// One way to send rows, which occupies `sms` SMs meanwhile (0: copy engines, or a device without SMs).
 struct LinkPoint {
   int sms = 0;
-  double gbps = 0;      // each way, of one rank
-  double alpha_us = 0;  // of one all-to-all, however small
+  double gbps = 0;      // per rank and direction
+  double alpha_us = 0;  // latency of one all-to-all, however small
   bool operator==(const LinkPoint&) const = default;
 };
 
-// How compute and communication slow each other down when they run at the same time: 0.1 = takes 10 % longer.
+// How much compute and communication slow each other down when they run at the same time: 0.1 = takes 10 % longer.
 struct Contention {
-  double compute = 0;           // compute, while a message moves and compute stays within its SM budget
-  double comm = 0;              // the message
-  double uncapped_compute = 0;  // the same for kernels that use every SM
+  double compute = 0;           // slowdown of compute within its SM budget during a message
+  double comm = 0;              // slowdown of the message
+  double uncapped_compute = 0;  // the same two for kernels that use every SM
   double uncapped_comm = 0;
   bool operator==(const Contention&) const = default;
 };
@@ -74,14 +74,14 @@ struct HardwareProfile {
   static constexpr int kVersion = 1;
 
   std::string name;    // "h800"
-  std::string device;  // "NVIDIA H800 SXM", "cpu f32 (avx2), 1 thread": what it holds for
+  std::string device;  // "NVIDIA H800 SXM", "cpu f32 (avx2), 1 thread": what it is valid for
   std::string origin;  // "measured" or "published figures"
-  std::string made;    // when, by which version: for people
-  // Where each number is from, by its key ("links", "gemms.grouped.bf16"): for people.
+  std::string made;    // when and by which version, for information
+  // The source of each number by its key ("links", "gemms.grouped.bf16"), for information.
   std::map<std::string, std::string> sources;
 
   int num_sms = 0;         // 0: not a GPU
-  int ranks_per_node = 1;  // ranks that `links` join; beyond them `inter_links`
+  int ranks_per_node = 1;  // ranks connected by `links`; others are connected by `inter_links`
   double memory_gb = 0;    // of one rank
   double memory_gbps = 0;
 
@@ -91,7 +91,7 @@ struct HardwareProfile {
   Contention contention;
   double handoff_us = 0;              // from the end of an op on one lane to the start of one that waits on another
   std::map<std::string, OpCost> ops;  // "gather", "silu_mul", "reduce", "finish", "pack", "norm", "quantize", "other"
-  double attention_tflops = 0;        // rate of the scores and values of attention, causal halves left out
+  double attention_tflops = 0;        // rate of attention's scores and values, not counting masked (causal) halves
 
   bool operator==(const HardwareProfile&) const = default;
 };
@@ -99,11 +99,11 @@ struct HardwareProfile {
 // y at x. `extend`: continue the last segment above the last point; otherwise flat.
 double curve_at(const Curve& curve, double x, bool extend);
 
-// What is wrong with a profile, one line each with the key, the value and the range; empty when it is sound: numbers in
+// The faults of a profile, one line each with the key, the value and the range; empty when it is valid: numbers in
 // range, ascending curves of bounded length, a GEMM of each kind, …
 std::vector<std::string> find_profile_faults(const HardwareProfile& profile);
 
-// The profile's kernel of that kind and weight type.  Errors  kUsage, naming what the profile has
+// The profile's kernel of that kind and weight type.  Errors  kUsage, listing the kernels of the profile
 const GemmProfile& find_gemm(const HardwareProfile& profile, GemmKind kind, DType weight_dtype);
 
 // The time that an op costing `cost` takes for `bytes`.

@@ -7,7 +7,7 @@
 
 namespace eps {
 
-// One expert's rows in both projections and kernels, µs without the cost of a call.
+// Times of one expert's rows in both projections and kernels, in µs, without the cost of a call.
 struct ExpertTimes {
   double gate_up_dense = 0, gate_up_grouped = 0, down_dense = 0, down_grouped = 0;
 };
@@ -33,16 +33,16 @@ struct RankStage {
   StageGemm down() const { return {times.down_dense, times.down_grouped, groups}; }
 };
 
-// A rank's compute for a stage in each kernel at every SM: what does not depend on the budget.
+// A rank's compute time of a stage by kernel, with all SMs. It does not depend on the budget, so it is computed once.
 struct StageCost {
   double gate_up_dense_us = 0, gate_up_grouped_us = 0, down_dense_us = 0, down_grouped_us = 0;
   double others_us = 0;  // gather, silu_mul, reduce
 
-  // Each projection in its better kernel under a budget.
+  // The times when each projection uses its better kernel under a budget.
   struct Best {
     double us = 0;
-    double dense_us = 0;    // part of it in dense GEMMs
-    double grouped_us = 0;  // … in grouped ones
+    double dense_us = 0;    // the part of `us` in dense GEMMs
+    double grouped_us = 0;  // the part in grouped GEMMs
   };
   Best best(const SmFactors& factors) const {
     Best out;

@@ -1,8 +1,8 @@
-// Lower bounds: what no candidate of a kind can beat, found without estimating it.
+// Lower bounds: times that no candidate of a kind can beat, computed without estimating the candidates.
 //
-// A bound that is too high would lose the best plan, one that is too low only costs time. So each leaves out what is
-// not sure: calls where experts may have no rows, latencies of links that a stage may not use, waits that another order
-// of the work may fill.
+// A bound that is too high would lose the best plan, one that is too low only costs time. Each therefore leaves out all
+// that is uncertain: calls where experts may have no rows, latencies of links that a stage may not use, waits that
+// another order of the work may fill.
 #include <algorithm>
 #include <cmath>
 
@@ -11,8 +11,8 @@
 namespace eps {
 namespace {
 
-// The least time that `compute` and `comm` µs of work can take together, however they overlap, when each slows the
-// other down: x µs at the same time save (sum of both rates - 1) · x.
+// The minimum time of `compute` and `comm` µs of work, however they overlap, when each slows the other down: running
+// both for x µs saves (sum of both rates - 1) · x.
 double least_span(double compute, double comm, const SmFactors& factors) {
   const double c = std::max(factors.dense_rates.compute_beside_comm, factors.grouped_rates.compute_beside_comm);
   const double m = std::max(factors.dense_rates.comm_beside_compute, factors.grouped_rates.comm_beside_compute);
@@ -22,7 +22,7 @@ double least_span(double compute, double comm, const SmFactors& factors) {
 
 }  // namespace
 
-// What a dispatch and a combine of everything at once take.
+// The time of one dispatch and one combine of the whole layer.
 double LayerSearch::all_messages_us(const Budget& budget, const Wire& wire) const {
   OpTerms terms = budget.terms;
   terms.wire = wire;
@@ -32,27 +32,27 @@ double LayerSearch::all_messages_us(const Budget& budget, const Wire& wire) cons
   return op_us(OpKind::kDispatch, terms, all) + op_us(OpKind::kCombine, terms, all);
 }
 
-// The messages' bytes, and as often as every stage surely has one, what a message costs however small.
+// The transfer time of all messages, plus the latency of every message that is certain to be sent.
 double LayerSearch::least_comm_us(int num_stages, const Budget& budget, size_t wire) const {
-  if (alone_) return 0;
-  // Ranks beyond the node have other latencies; which message they are in is not known here.
+  if (single_rank_) return 0;
+  // Ranks of other nodes have different latencies, and it is not known here which messages they take part in.
   const double again = traffic_.any_far() || num_stages > comm_stages_ ? 0 : 2 * budget.terms.link.alpha_us;
   return budget.all_messages_us[wire] + (num_stages - 1) * again;
 }
 
-// What no plan with that many stages can beat: the busiest rank's rows at their best rates with its calls, or the
+// A bound for every plan with that many stages: the busiest rank's rows at their best rates and its calls, or the
 // messages.
 double LayerSearch::lower_bound(int num_stages, const Budget& budget, size_t wire) const {
   const double factor = std::min(budget.terms.factors.dense, budget.terms.factors.grouped);
   const double calls = num_stages <= least_busy_
-                           ? (num_stages - 1) * (cost_.stage_overhead_us() + (alone_ ? 0 : cost_.handoff_us()))
+                           ? (num_stages - 1) * (cost_.stage_overhead_us() + (single_rank_ ? 0 : cost_.handoff_us()))
                            : 0.0;
   return least_span(budget.least_shared_us + least_others_us_ + factor * least_gemms_us_ + calls,
                     least_comm_us(num_stages, budget, wire), budget.terms.factors);
 }
 
 int LayerSearch::likely_stages() const {
-  if (alone_) return 1;
+  if (single_rank_) return 1;
   const Budget& budget = budgets_.front();
   const double hidable = std::min(lower_bound(1, budget, 0), least_comm_us(1, budget, 0));
   const double stage = cost_.stage_overhead_us() + 2 * budget.terms.link.alpha_us + 2 * cost_.handoff_us();
@@ -69,8 +69,8 @@ bool LayerSearch::any_can_win(int num_stages) const {
   return false;
 }
 
-// The same for the stages that the experts were assigned to: their compute, and what of the first dispatch and the last
-// combine no stage can hide.
+// A tighter bound once experts are assigned to stages: the stages' compute, and the parts of the first dispatch and the
+// last combine that no stage can hide.
 bool LayerSearch::any_stages_can_win(Policy policy, int num_stages) const {
   double least_share = 0;
   double most_share = 1;
@@ -84,7 +84,8 @@ bool LayerSearch::any_stages_can_win(Policy policy, int num_stages) const {
     most_share = 0;
     for (size_t i = 0; i < stages_.size(); i += num_ranks_) most_share = std::max(most_share, largest_share(i));
   }
-  // What the first stage needs first is what the last one completes: neither has less than the smallest stage would.
+  // The share of tokens that a stage needs when it runs first is also the share that it completes when it runs last.
+  // Neither the first nor the last stage can have a smaller share than the smallest stage.
   const double first = traffic_.first_need(most_visited_, least_share);
   for (const Budget& budget : budgets_) {
     double stages = finish_us() + handoff_us_;
@@ -96,7 +97,8 @@ bool LayerSearch::any_stages_can_win(Policy policy, int num_stages) const {
       const double comm = least_comm_us(num_stages, budget, w);
       const double spanned = least_span(stages + budget.least_shared_us, comm, budget.terms.factors);
       const double ends = 2 * first * visited_us(budget, wire);
-      // Where the first stage's local rows may run while its dispatch does, another cut of them is yet to come.
+      // If the first dispatch may be long enough for the first stage's local rows to run meanwhile, that stage will be
+      // cut in two, which this bound does not cover.
       if (local_first_ && policy == Policy::kEps &&
           longest_wait_us(budget, wire, most_share) > budget.least_shared_us) {
         return true;
@@ -107,7 +109,7 @@ bool LayerSearch::any_stages_can_win(Policy policy, int num_stages) const {
   return false;
 }
 
-// The largest part of its rows that a rank has in the stage at `begin` of stages_.
+// The largest share of its rows that any rank has in the stage at index `begin` of stages_.
 double LayerSearch::largest_share(size_t begin) const {
   double most = 0;
   for (size_t r = 0; r < num_ranks_; ++r) {
@@ -116,8 +118,8 @@ double LayerSearch::largest_share(size_t begin) const {
   return most;
 }
 
-// At most what the first dispatch takes when no rank has more than `share` of its rows in the first stage. What a rank
-// sends is first needed on others, what it receives on itself: both are bounded by the rank that needs most.
+// An upper bound of the first dispatch when no rank has more than `share` of its rows in the first stage. Rows that a
+// rank sends are needed by others, rows that it receives by itself; the rank that needs the most bounds both.
 double LayerSearch::longest_wait_us(const Budget& budget, const Wire& wire, double share) const {
   double first = 0;
   for (size_t r = 0; r < num_ranks_; ++r) first = std::max(first, traffic_.first_need(r, share));
@@ -130,14 +132,14 @@ double LayerSearch::longest_wait_us(const Budget& budget, const Wire& wire, doub
   return op_us(OpKind::kDispatch, terms_of(budget, wire), load);
 }
 
-// The smaller of what the most visited rank receives and returns, on the link alone.
+// The transfer time of the rows that the most visited rank receives or returns, whichever is smaller.
 double LayerSearch::visited_us(const Budget& budget, const Wire& wire) const {
   const int64_t bytes = std::min(wire_row_bytes(wire.dispatch, problem_.shape.hidden),
                                  wire_row_bytes(wire.combine, problem_.shape.hidden));
   return traffic_.near_visits(most_visited_) * static_cast<double>(bytes) * 1e-3 / budget.terms.link.gbps;
 }
 
-// Whether the candidate's work could be done in less time than the best so far, however it overlaps.
+// Whether the candidate, with the best possible overlap, could take less time than the best one so far.
 bool LayerSearch::may_win(const Candidate& c, const Budget& budget) const {
   return limits_.explain || can_win(least_span(stages_us_ + budget.least_shared_us, c.comm_us, budget.terms.factors));
 }

@@ -1,4 +1,7 @@
-// What a candidate takes: the ops of the table (plan/op_table.h) on the slowest ranks, as a pipeline.
+// Estimates candidates: the ops of the table (plan/op_table.h) on the slowest ranks, as a pipeline.
+//
+// Planning has only microseconds for all candidates, so their ops are not built. The pipeline has the same makespan as
+// slowest_rank_work() of the finished plan on the virtual clock; tests compare the two.
 #include <algorithm>
 
 #include "plan/layer_search.h"
@@ -21,13 +24,13 @@ StageCost::Best LayerSearch::slowest(const StageCost* ranks, const SmFactors& fa
   return worst;
 }
 
-// The compute of the slowest rank; `awaits_rows`: a message brings the stage's rows.
+// The compute of the slowest rank. `awaits_rows`: the stage waits for a message, which costs a hand-over.
 PipelineStage LayerSearch::pipeline_stage(const StageCost::Best& slowest, const OpTerms& terms, bool awaits_rows) {
   const double handoff = awaits_rows ? terms.handoff_us : 0;
   return {0, slowest.us + handoff, 0, mix_rates(terms.factors, slowest.dense_us, slowest.grouped_us)};
 }
 
-// Everything but the shared experts: what each op of the table takes, in the form whose makespan is quick to find.
+// Sets the times of all ops except those of the shared experts, which set_shared() varies without repeating this.
 void LayerSearch::fill_pipeline(Candidate& c, const Budget& budget) {
   const OpTerms terms = terms_of(budget, c.wire);
   OpLoad layer;
@@ -58,7 +61,8 @@ void LayerSearch::fill_pipeline(Candidate& c, const Budget& budget) {
   }
 }
 
-// Cuts the shared experts' tokens in two: a part before the first stage, the rest after the last one.
+// Splits the shared experts' tokens: the first part runs before the first stage, where it hides the first dispatch, and
+// the rest after the last one, where it hides the last combine.
 void LayerSearch::set_shared(Candidate& c, const Budget& budget, int first_share) {
   OpLoad load;
   load.tokens = most_tokens_ * first_share / 1000;
@@ -70,7 +74,7 @@ void LayerSearch::set_shared(Candidate& c, const Budget& budget, int first_share
   c.bound_us = std::max(c.compute_us, c.comm_us);
 }
 
-// Cuts the first stage in two: its local rows, which need no message, then the others.
+// Splits the first stage in two: its local rows, which need no message and so hide the first dispatch, then the others.
 void LayerSearch::add_local_stage(Candidate& c, const Budget& budget) {
   sum_local();
   const OpTerms terms = terms_of(budget, c.wire);

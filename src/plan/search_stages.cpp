@@ -1,13 +1,13 @@
-// Splitting a layer into stages: which experts, how many rows on every rank, and which messages.
+// Splits a layer into stages: which experts, how many rows on every rank, and which messages.
 //
-// Nothing here depends on SMs, links or wires, so one split serves all of a number of stages' candidates.
+// Nothing here depends on SMs, links or wires, so all candidates with the same number of stages share one split.
 #include <algorithm>
 
 #include "plan/layer_search.h"
 
 namespace eps {
 
-// Sets stage_of_, stages_, costs_ and messages_. False, and messages_ not set, when the stages cannot win.
+// Sets stage_of_, stages_, costs_ and messages_. Returns false, without setting messages_, when the stages cannot win.
 bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) {
   if (best_is_here_) swap_with_best();
   best_is_here_ = false;
@@ -28,7 +28,7 @@ bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) 
   return true;
 }
 
-// The best split so far is kept by exchanging it with buffers that the next one overwrites.
+// Keeps the best split so far by swapping it with buffers that the next split overwrites, which avoids copies.
 void LayerSearch::swap_with_best() {
   std::swap(split_, best_split_.split);
   std::swap(grouped_us_, best_split_.grouped_us);
@@ -60,7 +60,8 @@ void LayerSearch::sum_halves() {
   }
 }
 
-// Small stages at both ends, large ones in the middle: the first dispatch and the last combine are what nothing hides.
+// Puts small stages at both ends and large ones in the middle, because nothing can hide the first dispatch and the last
+// combine.
 void LayerSearch::order_stages(int num_stages) {
   const auto n = static_cast<size_t>(num_stages);
   by_rows_.clear();
@@ -81,7 +82,7 @@ void LayerSearch::order_stages(int num_stages) {
   }
   stages_.swap(ordered_);
   costs_.swap(ordered_costs_);
-  // Back to the stages' own order, to look places up by stage.
+  // Back to the stages' original order, so that the vector can be indexed by stage.
   std::sort(by_rows_.begin(), by_rows_.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   for (int& s : stage_of_) s = static_cast<int>(by_rows_[static_cast<size_t>(s)].first);
 }
@@ -119,7 +120,7 @@ void LayerSearch::sum_local() {
 
 void LayerSearch::find_messages(Policy policy, int num_stages) {
   messages_.assign(static_cast<size_t>(num_stages), {});
-  if (alone_) return;
+  if (single_rank_) return;
   dispatch_.assign(stages_.size(), {});
   combine_.assign(stages_.size(), {});
   if (policy == Policy::kMicrobatch) {

@@ -10,18 +10,19 @@
 namespace eps {
 namespace {
 
-// Bits of the stage's index and of its number of experts. The rows have the other 32; check_problem holds a rank's rows
-// below 2^31.
+// A bin is one number: its rows, its number of experts and its stage index, from the high bits to the low ones. Index
+// and number of experts have kBits bits each and the rows have the other 32; check_problem keeps a rank's rows below
+// 2^31.
 constexpr int kBits = 16;
 static_assert(kMaxExpertsPerRank < 1 << kBits);
 constexpr uint64_t kIndexMask = (uint64_t{1} << kBits) - 1;
 constexpr uint64_t kNoBin = ~uint64_t{0};
 
-// Up to here reading all bins for every expert is faster than keeping them in a heap: measured at 20 to 160 experts.
+// Up to this number, scanning all bins for every expert is faster than a heap: measured at 20 to 160 experts.
 constexpr size_t kMaxScannedStages = 64;
 
-// A bin's index is part of its number, so the least number says which bin it is: no branch to mispredict, and four
-// chains of comparisons at once. The size is a multiple of four.
+// The index is part of the number, so the minimum identifies its bin without a branch that could be mispredicted. Four
+// independent chains of comparisons run in parallel. `size` is a multiple of four.
 uint64_t least_of(const uint64_t* bins, size_t size) {
   std::array<uint64_t, 4> least = {bins[0], bins[1], bins[2], bins[3]};
   for (size_t i = 4; i < size; i += 4) {
@@ -30,7 +31,7 @@ uint64_t least_of(const uint64_t* bins, size_t size) {
   return std::min(std::min(least[0], least[1]), std::min(least[2], least[3]));
 }
 
-// Puts `value` in the place of a heap's least number, the first one, and restores the heap.
+// Replaces the minimum of a heap, its first number, by `value` and restores the heap.
 void replace_least(uint64_t* heap, size_t size, uint64_t value) {
   size_t at = 0;
   for (size_t child = 1; child < size; child = 2 * at + 1) {
@@ -68,12 +69,12 @@ void StageBalancer::assign(int num_stages, std::span<int> stage_of) {
   const auto each = static_cast<size_t>(placement_.experts_per_rank());
   bins_.assign(num_ranks * padded, kNoBin);
   for (size_t r = 0; r < num_ranks; ++r) std::iota(&bins_[r * padded], &bins_[r * padded] + n, uint64_t{0});
-  // Ranks innermost: one rank's experts wait for each other, those of different ranks do not.
+  // The loop over ranks is the inner one, because experts of different ranks are independent and so run in parallel.
   for (size_t i = 0; i < each; ++i) {
     for (size_t r = 0; r < num_ranks; ++r) {
       const auto e = static_cast<size_t>(by_load_[r * each + i]);
       uint64_t* bins = &bins_[r * padded];
-      // All bins' numbers differ, so a heap and a scan find the same one.
+      // All numbers of the bins differ, so a heap and a scan find the same bin.
       const uint64_t least = n > kMaxScannedStages ? bins[0] : least_of(bins, padded);
       const uint64_t filled = least + (static_cast<uint64_t>(load_[e]) << (2 * kBits)) + (uint64_t{1} << kBits);
       if (n > kMaxScannedStages) {
@@ -84,8 +85,8 @@ void StageBalancer::assign(int num_stages, std::span<int> stage_of) {
       stage_of[e] = static_cast<int>(least & kIndexMask);
     }
   }
-  // The rank's largest stage becomes stage 0, and so on: large stages meet large ones of other ranks, and no rank waits
-  // for another's.
+  // Every rank's largest stage becomes stage 0, and so on, so that a stage is about equally large on all ranks and no
+  // rank waits for another.
   place_.resize(n);
   for (size_t r = 0; r < num_ranks; ++r) {
     uint64_t* bins = &bins_[r * padded];

@@ -12,17 +12,18 @@ namespace eps {
 
 class StageBalancer {
  public:
-  // Keeps references: both outlive the balancer.
+  // Both arguments must outlive the balancer, which keeps references.
   //
   // Errors  kInternal: more than kMaxExpertsPerRank on a rank, which check_problem refuses
   StageBalancer(const ExpertPlacement& placement, std::span<const int64_t> load);
 
-  // stage_of[e] for every expert: a rank's experts, heaviest first, each to the stage with the fewest rows so far (then
-  // the fewest experts, then the first). Stages are then numbered by their rows, the largest first, on every rank.
+  // Sets stage_of[e] for every expert. A rank's experts are assigned, heaviest first, to the stage with the fewest rows
+  // so far (then the fewest experts, then the lowest index). Stages are then numbered by their rows on every rank,
+  // largest first.
   //
   // Shapes  stage_of [num_experts]
-  // Edge    num_stages up to the experts of a rank: no stage stays empty
-  // Cost    O(num_experts · log num_stages); for few stages a scan of them all, which is faster
+  // Edge    up to as many stages as a rank has experts; no stage stays empty
+  // Cost    O(num_experts · log num_stages); for few stages a linear scan, which is faster
   void assign(int num_stages, std::span<int> stage_of);
 
  private:

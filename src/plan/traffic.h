@@ -1,5 +1,5 @@
-// How a layer's messages spread over its stages. Totals are exact; which stage a token is first needed in is an
-// expectation, because it depends on the whole routing and not on its summary.
+// How a layer's messages are distributed over its stages. Totals are exact, but the stage in which a token is first
+// needed is an expectation: it depends on the whole routing, and only its summary is known.
 #pragma once
 
 #include <algorithm>
@@ -10,8 +10,8 @@
 
 namespace eps {
 
-// Rows of one message on one rank. near: within the node, far: beyond; the larger of sent and received (links carry
-// both ways at once).
+// Rows of one message on one rank, within the node (near) and beyond it (far), each the larger of the rows sent and
+// received because links are full duplex.
 struct MessageRows {
   double near_rows = 0;
   double far_rows = 0;
@@ -30,29 +30,30 @@ class TrafficModel {
   //
   // Shapes  rows [num_stages, num_ranks] rows of every stage, in the order the stages run; dispatch, combine: the same
   // Source  a token with j of a rank's E experts misses a set holding the share f of the rows with probability
-  //         ∏ (1 - f - i/E) / (1 - i/E), i < j: drawing without replacement, experts weighted by their rows
+  //         ∏ (1 - f - i/E) / (1 - i/E), i < j: sampling without replacement, with experts weighted by their rows
   void split(std::span<const double> rows, int num_stages, std::span<MessageRows> dispatch,
              std::span<MessageRows> combine);
-  // The same in equal parts: stages that are parts of the tokens.
+  // The same in equal parts, for stages that are parts of the tokens.
   void split_evenly(int num_stages, std::span<MessageRows> dispatch, std::span<MessageRows> combine);
 
-  // Whether tokens of other ranks come to `rank`, and whether any travel beyond the node.
+  // Whether tokens of other ranks visit `rank`.
   bool has_visits(size_t rank) const { return near_.tokens.to_rank[rank] + far_.tokens.to_rank[rank] > 0; }
-  // Whether some of them want just one expert there, so that every stage with rows has tokens that no other needs.
+  // Whether some of them need just one expert there, so that every stage with rows has tokens that no other stage
+  // needs.
   bool has_single_visits(size_t rank) const { return width_ > 1 && share_of_count_[num_ranks_ + rank] > 0; }
-  // Share of the tokens visiting `rank` that a stage holding the share `f` of its rows is the first to need.
+  // The share of the tokens visiting `rank` that have an expert in a first stage with the share `f` of its rows.
   double first_need(size_t rank, double f) const;
   double near_visits(size_t rank) const { return std::min(near_.tokens.to_rank[rank], near_.partials.to_rank[rank]); }
-  bool any_far() const { return any_far_; }
+  bool any_far() const { return any_far_; }  // whether there are ranks beyond the node
 
-  // Over all ranks, dispatched and returned.
+  // Rows dispatched and returned over all ranks.
   int64_t dispatch_rows() const { return dispatch_rows_; }
   int64_t combine_rows() const { return combine_rows_; }
 
  private:
   void find_missing(std::span<double> rest, std::span<double> miss, std::span<double> out) const;
-  // Messages of one stage, when its part of what rank d gets is dispatch_part[d], and of what it returns
-  // combine_part[d].
+  // Sets the messages of one stage, which brings dispatch_part[d] of all rows that rank d receives and returns
+  // combine_part[d] of all rows that it returns.
   void fill(std::span<const double> dispatch_part, std::span<const double> combine_part, MessageRows* dispatch,
             MessageRows* combine);
 
@@ -71,8 +72,8 @@ class TrafficModel {
   size_t num_ranks_;
   size_t width_;
   double experts_;
-  std::vector<double> share_of_count_;  // [width, num_ranks] of a rank's visits, those with so many experts
-  std::vector<double> left_;            // [width] 1 / (share of the experts not drawn yet)
+  std::vector<double> share_of_count_;  // [width, num_ranks] share of a rank's visits by their number of experts
+  std::vector<double> left_;            // [width] 1 / (share of the experts not sampled yet)
   Place near_, far_;
   bool any_far_ = false;
   std::vector<double> scratch_;

@@ -12,12 +12,12 @@ namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
-// Two events that close count as one; without it a remainder of rounding would make steps of its own.
+// Events that are this close count as simultaneous. Otherwise the remainders of rounding would cause additional steps.
 constexpr double kTick = 1e-9;
 
-// Every step ends at least one op, but for what rounding leaves of a long one: 2^-53 of its time, and of that again, so
-// that even 1e30 µs end in three more steps. More than that is a number that is not finite, or an error in the clock;
-// either ends in a message, not in a hang.
+// Every step ends at least one op, unless rounding leaves a remainder of a long one: 2^-53 of its time, then 2^-53 of
+// that, so even 1e30 µs end in three more steps. If there are more, a number is not finite or the clock has a bug;
+// either must end in a message, not in a hang.
 constexpr size_t kMaxStepsPerOp = 8;
 
 class StepCounter {
@@ -34,6 +34,8 @@ class StepCounter {
   size_t left_;
 };
 
+// An event simulation. Between two events nothing starts or ends, so every running op has a constant rate, and the time
+// of the next event follows from the work that is left.
 class Clock {
  public:
   Clock(const Plan& plan, const ClockWork& work)
@@ -62,8 +64,8 @@ class Clock {
 
  private:
   struct LaneState {
-    size_t next = 0;  // place in the lane's order of the op that runs or comes next
-    bool posted = false;
+    size_t next = 0;      // index in the lane's order of the op that runs or comes next
+    bool posted = false;  // that op's dependencies are met; a collective may still wait for other ranks
     bool running = false;
     double left_us = 0;
   };
@@ -101,7 +103,7 @@ class Clock {
     }
   }
 
-  // Rates of the rank's lanes as they are now.
+  // The current rates of the rank's lanes. Messages slow compute down and share the link, half each if there are two.
   std::array<double, kNumLanes> rates(size_t rank) {
     const LaneState& compute = lane(rank, static_cast<size_t>(Lane::kCompute));
     int messages = 0;
@@ -143,7 +145,8 @@ class Clock {
         ended_.push_back(&state);
       }
     }
-    // Only now: the rates above must be those of the whole step.
+    // Only now, because ending an op changes the rates of the other lanes, and the loop above must use those of the
+    // step.
     for (LaneState* state : ended_) {
       state->running = state->posted = false;
       ++state->next;
@@ -169,7 +172,7 @@ class Clock {
 std::vector<OpTime> run_virtual_clock(const Plan& plan, const ClockWork& work) {
   EPS_CHECK_EQ(work.us.size(), plan.ops.size() * static_cast<size_t>(work.num_ranks));
   EPS_CHECK_EQ(work.rates.size(), work.us.size());
-  // A rate above 1 or beside zero would end ops at times that mean nothing; NaN fails both comparisons.
+  // Rates outside (0, 1] would give meaningless times. NaN fails both comparisons.
   for (size_t i = 0; i < work.us.size(); ++i) {
     const auto& [compute, comm] = work.rates[i];
     EPS_CHECK(work.us[i] >= 0 && work.us[i] < kNever, "op {} takes {} µs", i, work.us[i]);
@@ -184,13 +187,15 @@ double end_of(std::span<const OpTime> times) {
   return end;
 }
 
+// The same simulation for one rank and three lanes in a fixed order. It is the inner loop of the search, so its state
+// is only a few counters instead of lists of ops and dependencies.
 double pipeline_makespan(const Pipeline& pipeline) {
   const size_t n = pipeline.stages.size();
   const auto stage = [&](size_t s) -> const PipelineStage& { return pipeline.stages[s]; };
   double now = pipeline.enter_us;
-  // Items of the compute lane: 0 = first, 1 … n = stages, n + 1 = last.
+  // Index of the compute lane's current item: 0 = first, 1 … n = stages, n + 1 = last.
   size_t compute = 0;
-  size_t dispatch = 0;  // messages done
+  size_t dispatch = 0;  // number of messages that have ended
   size_t combine = 0;
   double compute_left = pipeline.first_us;
   double dispatch_left = n > 0 ? stage(0).dispatch_us : 0;
