@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::array kKernels = {GemmKind::kDense, GemmKind::kGrouped};
 
-// The words of an enumeration are those that its to_string gives: one list less to keep in step.
+// The words of an enumeration are the results of its to_string, so that there is only one list to maintain.
 template <typename T, size_t N, typename ToWord>
 T read_word(const JsonObject& object, std::string_view key, const std::array<T, N>& values, ToWord to_word) {
   const auto word = object.get<std::string>(key);
@@ -25,7 +25,7 @@ T read_word(const JsonObject& object, std::string_view key, const std::array<T, 
   object.reject(key, wanted);
 }
 
-// The row of a table whose name it is.
+// The row of a table with that name.
 template <typename Row, size_t N>
 const Row& read_row(const JsonObject& object, std::string_view key, const std::array<Row, N>& table) {
   std::array<const Row*, N> rows = {};

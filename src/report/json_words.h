@@ -1,4 +1,4 @@
-// The words and small parts that problems and plans share in JSON.
+// The words and small parts that the JSON of problems and of plans have in common.
 #pragma once
 
 #include <initializer_list>
@@ -12,11 +12,11 @@
 
 namespace eps {
 
-using OrderedJson = nlohmann::ordered_json;  // keys stay in the order in which people want to read them
+using OrderedJson = nlohmann::ordered_json;  // keeps keys in the order in which they are easiest to read
 
 std::string_view word_of(Verdict verdict);  // "chosen", "slower", "too_big", "not_asked", "cannot_run"
 
-// The value that the string `key` names.  Errors  kInput: the key, the word, and the words there are
+// The value that the string `key` names.  Errors  kInput, naming the key, the word and the valid words
 DType read_dtype(const JsonObject& object, std::string_view key);
 Strategy read_strategy(const JsonObject& object, std::string_view key);
 Policy read_policy(const JsonObject& object, std::string_view key);
@@ -25,7 +25,7 @@ OpKind read_op_kind(const JsonObject& object, std::string_view key);
 TokenPart read_token_part(const JsonObject& object, std::string_view key);
 Verdict read_verdict(const JsonObject& object, std::string_view key);
 
-// One kernel for all of `num_ranks` ranks as a string, else a list.
+// A string if all `num_ranks` ranks have the same kernel, else a list.
 OrderedJson kernels_json(const std::vector<GemmKind>& kernels, size_t num_ranks);
 std::vector<GemmKind> read_kernels(const JsonObject& object, std::string_view key, size_t num_ranks);
 
@@ -37,9 +37,9 @@ void refuse_unknown_keys(const JsonObject& object, std::initializer_list<std::st
 // Errors  kInput unless the key "version" is `version`
 void require_version(const JsonObject& object, int version);
 
-// Numbers of `key` that are at least 0 and no more than 2^53, beyond which other readers of JSON lose digits.
+// Whole numbers of `key` from 0 to 2^53; other JSON readers lose digits of larger ones.
 std::vector<int64_t> read_counts(const JsonObject& object, std::string_view key);
-// The same, exactly `size` of them; `what` says what for.
+// The same, exactly `size` numbers; `what` describes what there is one number for.
 std::vector<int64_t> read_counts(const JsonObject& object, std::string_view key, size_t size, std::string_view what);
 
 inline constexpr int64_t kMaxCount = int64_t{1} << 53;

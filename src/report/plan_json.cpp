@@ -13,7 +13,7 @@
 namespace eps {
 namespace {
 
-// JSON has no infinity; writing null for it would read back as something else.
+// JSON has no infinity, and the null that would be written instead could not be read back.
 double finite(double value) {
   EPS_CHECK(std::isfinite(value), "a number of a plan is {}", value);
   return value;

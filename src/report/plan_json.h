@@ -1,5 +1,5 @@
-// Problems and plans as JSON: to keep, to compare and to hand to other programs. What is written reads back as an
-// equal value, to the last bit of every number.
+// Problems and plans as JSON, for storing, comparing and use in other programs. Reading what was written gives an equal
+// value, to the last bit of every number.
 //
 // A plan is one object:
 //   version         Plan::kVersion
@@ -15,7 +15,7 @@
 //   ops[]           {kind, lane, stage, deps[], share, begin_us, end_us}; share: [begin, end] of the tokens, absent
 //                   for all of them; the times are absent where none were predicted
 //   candidates[]    as in Candidate, and a reason, which follows from the rest
-//   about           what the plan is for: anything, for people; not read back
+//   about           what the plan is for: any object, for information only; not read back
 #pragma once
 
 #include <string>
@@ -26,7 +26,7 @@
 
 namespace eps {
 
-// One line each, without its end.  Errors  kInternal when a number is not finite
+// One line each, without a line end.  Errors  kInternal when a number is not finite
 std::string to_json(const MoeProblem& problem);
 std::string to_json(const Plan& plan, const OrderedJson& about = {});
 

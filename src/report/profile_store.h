@@ -1,4 +1,4 @@
-// Profiles as JSON files, and where they are found.
+// Profiles as JSON files, and the bundled profiles.
 #pragma once
 
 #include <span>
@@ -20,7 +20,7 @@ struct BundledProfile {
 };
 std::span<const BundledProfile> bundled_profiles();
 
-// A bundled profile's value.  Errors  kUsage, listing the names there are
+// The bundled profile with that name.  Errors  kUsage, listing the valid names
 HardwareProfile bundled_profile(std::string_view name);
 
 }  // namespace eps

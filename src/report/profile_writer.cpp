@@ -1,4 +1,4 @@
-// How a profile looks in its file: made to be read by people, and read back without a bit lost.
+// Writes profiles as files that are easy to read and lose no bit of a number.
 #include <cmath>
 
 #include "io/json.h"
@@ -9,7 +9,7 @@ namespace {
 
 using OrderedJson = nlohmann::ordered_json;
 
-// Whole numbers without a fraction part: "2048", not "2048.0". Both read back as the same double.
+// Writes whole numbers without a fraction: "2048", not "2048.0". Both read back as the same double.
 OrderedJson number(double value) {
   constexpr double kExactIntegers = 9007199254740992.0;  // 2^53
   if (std::nearbyint(value) == value && std::abs(value) < kExactIntegers) return static_cast<int64_t>(value);
@@ -47,7 +47,7 @@ OrderedJson links_json(const std::vector<LinkPoint>& links) {
 
 constexpr size_t kLineWidth = 118;
 
-// A curve's points, as many on a line as fit.
+// Writes a curve's points, as many per line as fit.
 std::string fill_lines(const OrderedJson& points, size_t indent) {
   const std::string begin = "\n" + std::string(indent + 2, ' ');
   std::string out = "[" + begin;
@@ -66,8 +66,8 @@ std::string fill_lines(const OrderedJson& points, size_t indent) {
   return out + "\n" + std::string(indent, ' ') + "]";
 }
 
-// What fits on a line stays on one; the rest is broken, an element a line.
-std::string lay_out(const OrderedJson& value, size_t indent) {
+// Writes a value on one line if it fits, else one element per line.
+std::string format_value(const OrderedJson& value, size_t indent) {
   std::string line = dump_json(value);
   if (!value.is_structured() || value.empty() || indent + line.size() <= kLineWidth) return line;
   if (value.is_array() && value[0].is_array()) return fill_lines(value, indent);
@@ -77,7 +77,7 @@ std::string lay_out(const OrderedJson& value, size_t indent) {
     out += out.empty() ? "\n" : ",\n";
     out += inner;
     if (value.is_object()) out += dump_json(OrderedJson(item.key())) + ": ";
-    out += lay_out(item.value(), indent + 2);
+    out += format_value(item.value(), indent + 2);
   }
   out += "\n" + std::string(indent, ' ');
   return value.is_object() ? "{" + out + "}" : "[" + out + "]";
@@ -116,7 +116,7 @@ std::string to_json(const HardwareProfile& profile) {
                            {"ops", ops},
                            {"attention_tflops", number(profile.attention_tflops)},
                            {"sources", sources}};
-  return lay_out(out, 0) + "\n";
+  return format_value(out, 0) + "\n";
 }
 
 }  // namespace eps

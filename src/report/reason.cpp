@@ -12,7 +12,7 @@ struct Part {
   double more_us;
 };
 
-// What the candidate has more of than the chosen one: compute, or communication that nothing hides.
+// The part that makes the candidate slower than the chosen one: more compute, or more communication that is not hidden.
 std::string explain_slower(const Candidate& c, const Candidate& chosen) {
   const auto exposed = [](const Candidate& of) { return of.makespan_us - of.compute_us; };
   const Part compute{"compute", c.compute_us - chosen.compute_us};

@@ -7,7 +7,7 @@
 
 namespace eps {
 
-// A candidate's place beside the chosen one, in one line: "chosen", "+12.3 µs: ...".
+// Compares a candidate with the chosen one, in one line: "chosen", "+12.3 µs: ...".
 std::string reason_of(const Candidate& candidate, const Candidate& chosen);
 
 }  // namespace eps

@@ -59,7 +59,7 @@ std::string escape_xml(std::string_view text) {
       case '>': out += "&gt;"; break;
       case '"': out += "&quot;"; break;
       case '\'': out += "&#39;"; break;
-      // XML allows neither most control characters, escaped or not, nor U+FFFE and U+FFFF, nor bytes that are no UTF-8.
+      // XML does not allow most control characters, even escaped, nor U+FFFE and U+FFFF, nor bytes that are not UTF-8.
       default: utf8_append(out, c == '\t' || c == '\n' || is_plain_character(c) ? c : U'\uFFFD');
     }
   }

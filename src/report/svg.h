@@ -1,4 +1,4 @@
-// Writing SVG: shapes, text and colours. Enough for the pictures of a plan, no more.
+// Writes SVG: shapes, text and colours, as far as pictures of plans need them.
 #pragma once
 
 #include <cstdint>
@@ -14,18 +14,19 @@ struct Color {
   bool operator==(const Color&) const = default;
 };
 
-// `share` of `other` in it: 0 is `color`, 1 is `other`.
+// Mixes two colours: share 0 gives `color`, share 1 gives `other`.
 Color mix(Color color, Color other, double share);
-// Black or white, whichever reads better on `background`.
+// Black or white, whichever has more contrast on `background`.
 Color text_color_on(Color background);
 std::string to_string(Color color);  // "#0072b2"
 
-// Text safe between tags and in attributes. Characters that XML forbids become U+FFFD.
+// Escapes text for use between tags and in attributes. Characters that XML forbids become U+FFFD.
 std::string escape_xml(std::string_view text);
 
-// Width of `text` in a sans-serif font of `size` pixels, a little generous. The font is the viewer's, so a guess.
+// Estimated width of `text` in a sans-serif font of `size` pixels, a little generous because the viewer chooses the
+// font.
 double text_width(std::string_view text, double size);
-// `text`, or as much of it as fits with an ellipsis.
+// `text`, shortened with an ellipsis if it does not fit.
 std::string cut_to_width(std::string_view text, double size, double width);
 
 struct Box {
@@ -46,7 +47,7 @@ struct TextStyle {
 
 class SvgWriter {
  public:
-  // Rounded rectangle; `tooltip` shows where a viewer has pointers.
+  // A rounded rectangle; viewers show `tooltip` under the pointer.
   void box(const Box& box, double radius, Color fill, std::string_view tooltip = {});
   void line(double x1, double y1, double x2, double y2, Color color, double width = 1, bool dashed = false);
   // y is the baseline.

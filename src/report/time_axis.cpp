@@ -13,7 +13,7 @@ struct Unit {
   double us;
 };
 
-// Milliseconds from 10 000 µs on: up to there the microseconds of single ops stay whole numbers.
+// Milliseconds are used from 10 000 µs on; below, the microseconds of single ops are short enough to read.
 Unit unit_for(double us) {
   if (us < 1e4) return {"µs", 1};
   if (us < 1e7) return {"ms", 1e3};

@@ -1,4 +1,4 @@
-// Times as people read them: an axis with round ticks, and one time as text.
+// Formats times for readers: an axis with round ticks, and a single time as text.
 #pragma once
 
 #include <string>
@@ -21,7 +21,7 @@ struct TimeAxis {
 // Edge  one tick, at 0, when the span is not positive
 TimeAxis make_time_axis(double span_us, int max_ticks);
 
-// A few digits and the unit that fits: "0.83 µs", "123.4 µs", "12.34 ms".
+// A few digits and a suitable unit: "0.83 µs", "123.4 µs", "12.34 ms".
 std::string time_text(double us);
 
 }  // namespace eps

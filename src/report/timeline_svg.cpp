@@ -34,7 +34,8 @@ constexpr Color kGrid = {214, 219, 226};
 constexpr Color kTrack = {240, 242, 245};
 constexpr Color kBound = {190, 24, 60};
 
-// Okabe and Ito's palette without black, which is the ink's, and with its yellow last: it is the weakest on white.
+// Okabe and Ito's palette without black, which is used for text, and with yellow last because it has the least contrast
+// on white.
 constexpr std::array<Color, 7> kStageColors = {
     {{0, 114, 178}, {230, 159, 0}, {0, 158, 115}, {213, 94, 0}, {86, 180, 233}, {204, 121, 167}, {240, 228, 66}}};
 
@@ -44,7 +45,7 @@ Color stage_color(int stage) {
   return mix(base, kInk, 0.28 * static_cast<double>((s / kStageColors.size()) % 3));
 }
 
-// Share of white in an op's colour.
+// The share of white in an op's colour.
 double shade_of(OpKind kind) {
   switch (kind) {
     case OpKind::kDown: return 0.25;
@@ -69,7 +70,7 @@ std::string name_of(const PlanOp& op) {
 
 double percent(double part, double whole) { return whole > 0 ? 100 * part / whole : 0; }
 
-// The longest of an op's names that fits its box, or none.
+// The longest of an op's names that fits its box, or an empty text.
 std::string label_of(const PlanOp& op, double width, double size) {
   for (const std::string& label : {name_of(op), op.stage < 0 ? std::string() : std::to_string(op.stage)}) {
     if (text_width(label, size) + 6 <= width) return label;
@@ -125,7 +126,7 @@ void draw_ops(SvgWriter& svg, const Plan& plan, double px_per_us) {
     const OpTime& time = plan.predicted[i];
     const double left = kPlotLeft + time.begin_us * px_per_us;
     const double full = (time.end_us - time.begin_us) * px_per_us;
-    // A hair's gap tells neighbours apart; a box keeps a trace however short its op.
+    // A narrow gap separates neighbouring boxes; the minimum width keeps very short ops visible.
     const double width = std::max(0.7, full > 4 ? full - 1 : full);
     const Color fill = color_of(op);
     const Box box = {left, lane_top(op.lane), width, kLaneHeight};
@@ -139,7 +140,7 @@ void draw_ops(SvgWriter& svg, const Plan& plan, double px_per_us) {
   }
 }
 
-// A swatch and its name; returns where the next one begins.
+// Draws a colour sample and its name; returns the position of the next one.
 double draw_key(SvgWriter& svg, double x, double y, Color color, const std::string& name) {
   svg.box({x, y - 10, 14, 12}, 3, color);
   svg.text(x + 19, y, name, {.size = 11.5, .color = kInk});
@@ -179,7 +180,7 @@ std::string why_of(const Candidate& candidate, const Plan& plan) {
   return chosen == nullptr ? std::string() : reason_of(candidate, *chosen);
 }
 
-// Returns the lower edge.
+// Returns the lower edge of the drawing.
 double draw_candidates(SvgWriter& svg, const Plan& plan, double top) {
   const std::vector<Candidate> shown = notable_candidates(plan.candidates, kMaxBars);
   if (shown.empty()) return top;
@@ -192,8 +193,7 @@ double draw_candidates(SvgWriter& svg, const Plan& plan, double top) {
   const double px_per_us = longest_us > 0 ? kBarWidth / longest_us : 0;
   svg.line(kMargin, top, kWidth - kMargin, top, kGrid);
   svg.text(kMargin, top + 26, "Candidates", {.size = 14, .color = kInk, .bold = true});
-  svg.text(kBarLeft, top + 26,
-           "predicted time; the mark is max(compute, communication), what perfect overlap would take",
+  svg.text(kBarLeft, top + 26, "predicted time; the mark is max(compute, communication), the time with perfect overlap",
            {.size = 11.5, .color = kSoftInk});
   double y = top + 42;
   for (const Candidate& c : shown) {
@@ -228,7 +228,7 @@ std::string timeline_svg(const Plan& plan, std::string_view subject) {
   draw_titles(svg, plan, subject);
   draw_lane_heads(svg, plan, span_us);
   draw_axis(svg, span_us, px_per_us);
-  // Behind the ops: the line must not cross their labels.
+  // Drawn behind the ops, so that the line does not cross their labels.
   if (const double x = kPlotLeft + plan.bound_us * px_per_us; plan.bound_us > 0 && plan.bound_us <= span_us) {
     const double bottom = lane_top(Lane::kCombine) + kLaneHeight;
     svg.line(x, kLanesTop - 8, x, bottom + 6, kBound, 1.5, true);

@@ -1,4 +1,4 @@
-// A plan's predicted timeline as a picture, with the candidates that it won against below.
+// A plan's predicted timeline as a picture, with the other candidates below.
 #pragma once
 
 #include <string>
@@ -8,10 +8,10 @@
 
 namespace eps {
 
-// A whole SVG document that needs nothing besides itself. `subject` says what the plan is for: "deepseek-v2, ep 8 …".
+// A self-contained SVG document. `subject` describes what the plan is for: "deepseek-v2, ep 8 …".
 //
-// A lane is a row, an op a box: its colour is its stage's in all lanes, its shade the kind of op. Colours are those of
-// Okabe and Ito, which people with every kind of colour vision tell apart; stages are numbered, too.
+// A lane is a row and an op is a box. The colour shows the stage, in all lanes, and the shade the kind of op. The
+// palette is that of Okabe and Ito, which is suitable for every kind of colour vision; stages are also numbered.
 //
 // Edge  without predictions, the lanes are empty
 std::string timeline_svg(const Plan& plan, std::string_view subject);

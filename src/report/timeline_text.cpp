@@ -37,8 +37,8 @@ std::vector<Run> runs_of(const Plan& plan, Lane lane, double columns_per_us) {
   return runs;
 }
 
-// One lane's characters. Runs too short to see still get a column: they push later ones to the right, and what that
-// pushes over the edge is pushed back to the left. `num_lost` counts runs for which there was no column left.
+// The characters of one lane. Even the shortest run gets a column: it moves later ones to the right, and those that
+// would cross the right edge are moved back to the left. `num_lost` counts runs for which there was no column left.
 std::string draw_lane(const std::vector<Run>& runs, int columns, int& num_lost) {
   struct Cells {
     int begin;
@@ -66,7 +66,7 @@ std::string draw_lane(const std::vector<Run>& runs, int columns, int& num_lost) 
   return row;
 }
 
-// Two lines: marks, and the labels that begin below them.
+// Two lines: the tick marks, and below them the labels, which begin at the marks.
 std::string draw_axis(double span_us, int columns, double columns_per_us) {
   constexpr int kColumnsPerTick = 8;
   const TimeAxis axis = make_time_axis(span_us, std::max(2, columns / kColumnsPerTick));
@@ -139,7 +139,8 @@ std::string timeline_text(const Plan& plan, int width) {
   }
   out += draw_axis(span_us, columns, columns_per_us);
   out += draw_legend(plan);
-  if (num_lost > 0) out += fmt::format("{} ops found no column: a wider terminal shows them\n", num_lost);
+  if (num_lost > 0)
+    out += fmt::format("{} ops are not shown for lack of columns; a wider terminal shows them\n", num_lost);
   const PlanOverlap overlap = predicted_overlap(plan);
   if (overlap.communication_us <= 0) return out + "communication 0 µs: there is none\n";
   return out + fmt::format("communication {}, of it hidden {} ({:.0f} %)\n", time_text(overlap.communication_us),

@@ -12,7 +12,7 @@ namespace eps {
 // its own, but ops of one stage that follow each other share theirs. Below: the time axis, what the characters mean,
 // and how much of the communication is hidden.
 //
-// Edge  one line that says so when the plan has no predictions
+// Edge  one line with a message when the plan has no predictions
 std::string timeline_text(const Plan& plan, int width = 80);
 
 // The character of an op.

@@ -80,7 +80,7 @@ TEST(TimelineText, SaysWhatItCannotShow) {
   }
   crowded.makespan_us = 100;
   const std::string text = timeline_text(crowded, 80);
-  EXPECT_NE(text.find("30 ops found no column"), std::string::npos) << text;
+  EXPECT_NE(text.find("30 ops are not shown for lack of columns"), std::string::npos) << text;
   EXPECT_NE(text.find("0-z stages (again from 0 after z)"), std::string::npos) << text;
 }
 
