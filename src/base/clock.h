@@ -1,4 +1,4 @@
-// The one clock that measures: monotonic, in nanoseconds.
+// The clock for all measurements: monotonic, in nanoseconds.
 #pragma once
 
 #include <chrono>

@@ -23,7 +23,7 @@ namespace {
 
 #if defined(__x86_64__)
 
-// xgetbv by its bytes: the intrinsic would need the whole file compiled for xsave.
+// xgetbv is written as bytes because the intrinsic would require compiling the whole file for xsave.
 uint64_t read_xcr0() {
   uint32_t low = 0;
   uint32_t high = 0;
@@ -31,7 +31,7 @@ uint64_t read_xcr0() {
   return (static_cast<uint64_t>(high) << 32) | low;
 }
 
-// Linux hands out the 8 KiB of tile registers on request only; a first AMX instruction without it is a fault.
+// Linux grants the 8 KiB of tile registers only on request; without it, the first AMX instruction faults.
 bool request_amx_tiles() {
   constexpr long kArchReqXcompPerm = 0x1023;
   constexpr long kXfeatureXtileData = 18;
@@ -114,7 +114,7 @@ int affinity_cores() {
 }
 
 // The tightest quota between this process's cgroup and the root. In a container the path of /proc/self/cgroup may not
-// exist below the mount; then the mount's own file is the one that counts.
+// exist below the mount; then the mount's own file applies.
 std::optional<int> cgroup_cores() {
   std::ifstream file("/proc/self/cgroup");
   std::string line;

@@ -1,4 +1,4 @@
-// What the CPU and its operating system let this process use: instruction sets, cores, cache. Detected once.
+// The instruction sets, cores and cache that the CPU and the operating system let this process use. Detected once.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 
 namespace eps {
 
-// What the kernels are written for, from the least to the most: each level includes the ones before it.
+// The levels that kernels are written for, in ascending order: each level includes the previous ones.
 enum class CpuIsa : uint8_t { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 inline constexpr CpuIsa kAllCpuIsas[] = {CpuIsa::kPortable, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Bf16,
                                          CpuIsa::kAmx};
@@ -18,8 +18,8 @@ std::string_view to_string(CpuIsa isa);  // "portable", "avx2", "avx512", "avx51
 // The environment variable that caps the level, for tests and comparisons: EPSMOE_CPU_ISA=avx2.
 inline constexpr const char* kCpuIsaVariable = "EPSMOE_CPU_ISA";
 
-// An instruction set counts as present only if the operating system saves its registers, too (xgetbv), and for AMX
-// only after the kernel granted this process its tile registers (arch_prctl).
+// An instruction set counts as present only if the operating system also saves its registers (xgetbv) and, for AMX,
+// has granted this process the tile registers (arch_prctl).
 struct CpuFeatures {
   bool avx2 = false;
   bool fma = false;
@@ -33,7 +33,7 @@ struct CpuFeatures {
   bool amx_bf16 = false;
 
   int usable_cores = 1;  // min(affinity mask, cgroup v2 quota rounded up), at least 1
-  size_t l2_bytes = 0;   // of one core; 0 when the system does not say
+  size_t l2_bytes = 0;   // of one core; 0 when unknown
   std::string brand;     // "AMD EPYC ..."; "unknown CPU" when there is none
 
   bool has_avx2_kernels() const { return avx2 && fma && f16c; }
@@ -48,17 +48,18 @@ struct CpuFeatures {
 
 // `features` without the instruction sets beyond `isa`.
 CpuFeatures cap_isa(CpuFeatures features, CpuIsa isa);
-// The same for the text of kCpuIsaVariable; empty leaves the features as they are.
-// Errors  kUsage: not the name of a level, or of one that the features do not allow
+// The same for the value of kCpuIsaVariable; empty leaves the features unchanged.
+// Errors  kUsage: not the name of a level, or of one that the features do not include
 CpuFeatures cap_isa(const CpuFeatures& features, std::string_view name);
 
 // The machine this process runs on, with kCpuIsaVariable applied.
-// Errors  kUsage, as cap_isa, whenever the variable is wrong
-// Cost    the first call asks the CPU and reads the environment, /proc and /sys; later calls are free
+// Errors  kUsage, as for cap_isa, whenever the variable is invalid
+// Cost    the first call queries the CPU and reads the environment, /proc and /sys; later calls are free
 // Threads any
 const CpuFeatures& cpu_features();
 
-// Cores a cgroup v2 `cpu.max` file grants, rounded up: "150000 100000" is 2. No value for "max" or unreadable text.
+// The cores that a cgroup v2 `cpu.max` file allows, rounded up: "150000 100000" is 2. No value for "max" or invalid
+// text.
 std::optional<int> parse_cpu_max(std::string_view text);
 
 }  // namespace eps

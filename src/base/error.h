@@ -1,5 +1,5 @@
-// Raising the library's one error type (epsmoe/error.h). Library code throws it and never exits or prints; only
-// cli/main.cpp catches it.
+// Throws the library's only exception type (epsmoe/error.h). Library code throws and never exits or prints; only
+// cli/main.cpp catches.
 #pragma once
 
 #include <fmt/format.h>
@@ -14,12 +14,12 @@ namespace eps {
 
 std::string_view to_string(ErrorKind kind);
 
-// Exit code the command line uses for an error of this kind: 2 for usage and input, 130 when
-// interrupted, 1 for the rest.
+// The exit code of the command line for an error of this kind: 2 for usage and input, 130 when interrupted, 1 for all
+// others.
 int exit_code(ErrorKind kind);
 
-// Throws the error a user can act on, in one line: "<where>: <what>: got <got>, wanted <wanted>; try <hint>".
-// Empty `got`, `wanted` or `hint` are left out. Control characters in any part are escaped, long parts are cut.
+// Throws an error that a user can act on, in one line: "<where>: <what>: got <got>, wanted <wanted>; try <hint>".
+// Empty parts are left out. Control characters in any part are escaped, and long parts are cut.
 struct Complaint {
   std::string what;
   std::string got;
@@ -28,7 +28,8 @@ struct Complaint {
 };
 [[noreturn]] void fail(ErrorKind kind, std::string where, const Complaint& complaint);
 
-// Text of others made safe to print on one line: all but plain characters (base/utf8.h) escaped, cut to `max_chars`.
+// Makes untrusted text safe to print on one line: everything but plain characters (base/utf8.h) is escaped, and the
+// text is cut to `max_chars`.
 std::string printable(std::string_view text, size_t max_chars = 200);
 
 namespace detail {
@@ -41,7 +42,7 @@ std::string both(const char* a_text, const char* b_text, const A& a, const B& b)
 
 }  // namespace eps
 
-// Always-on checks for promises inside the program. The comparison forms print both values.
+// Checks of the program's invariants, which are never compiled out. The comparison forms print both values.
 #define EPS_CHECK(condition, ...)                                                                 \
   do {                                                                                            \
     if (!(condition)) [[unlikely]]                                                                \

@@ -1,5 +1,5 @@
-// A reference to a callable, for callbacks that are called before the function that takes them returns. Unlike
-// std::function it never allocates, which matters where a callback is made for each word of a text.
+// A reference to a callable, for callbacks that are only called until the function that takes them returns. Unlike
+// std::function it never allocates, which matters where a callback is created for each word of a text.
 #pragma once
 
 #include <type_traits>
@@ -13,7 +13,7 @@ class FunctionRef;
 template <typename Result, typename... Args>
 class FunctionRef<Result(Args...)> {
  public:
-  // Implicit, so that a lambda can be written where the callback is wanted. The callable has to outlive the reference.
+  // Implicit, so that a lambda can be passed directly. The callable must outlive the reference.
   template <typename Callable>
   requires(!std::is_same_v<std::remove_cvref_t<Callable>, FunctionRef> &&
            std::is_invocable_r_v<Result, Callable&, Args...>)

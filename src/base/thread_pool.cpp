@@ -15,8 +15,8 @@
 namespace eps {
 namespace {
 
-// A decoding step runs a loop every few tens of microseconds, and waking a sleeping thread costs about that much: a
-// worker stays awake this long after a loop. Longer would only burn a core between steps.
+// How long a worker stays awake after a loop. A decoding step runs a loop every few tens of microseconds, and waking a
+// sleeping thread takes about as long. A larger value would only waste a core between steps.
 constexpr int64_t kSpinUs = 30;
 
 thread_local bool t_inside_body = false;
@@ -41,7 +41,7 @@ void relax() {
 #endif
 }
 
-// Polls `ready` for up to `spin_us`; reads the clock only now and then, since that costs as much as many polls.
+// Polls `ready` for up to `spin_us`. It reads the clock rarely, because that takes as long as many polls.
 template <typename Ready>
 bool spin_until(int64_t spin_us, const Ready& ready) {
   if (ready()) return true;
@@ -61,7 +61,7 @@ bool spin_until(int64_t spin_us, const Ready& ready) {
 ThreadPool::ThreadPool(int num_threads, StopToken stop) : num_threads_(num_threads), stop_requested_(stop) {
   if (num_threads < 1)
     fail(ErrorKind::kUsage, "thread pool", {"number of threads", std::to_string(num_threads), "at least 1", ""});
-  // With fewer cores than threads a spinning worker would take the core from one that works.
+  // With fewer cores than threads, a spinning worker would take a core from a busy one.
   spin_us_ = num_threads <= cpu_features().usable_cores ? kSpinUs : 0;
   workers_.reserve(static_cast<size_t>(num_threads) - 1);
   try {

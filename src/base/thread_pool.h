@@ -15,8 +15,8 @@
 
 namespace eps {
 
-// Loops are handed out index by index from an atomic counter, so uneven bodies balance themselves. Which thread runs an
-// index is left open: results must not depend on it.
+// Threads take one loop index at a time from an atomic counter, which balances bodies of uneven length. Any thread may
+// run an index, so results must not depend on it.
 //
 // At most num_threads() threads compute at once: those that a ComputingThread marks, those inside parallel_for, and as
 // many workers as that leaves room for. A worker leaves a loop between two indices when a marked thread comes back.
@@ -25,7 +25,7 @@ namespace eps {
 //          inside a body (of this or any other pool) runs its loop inline, so nesting neither deadlocks nor
 //          oversubscribes.
 // Errors   the first exception that a body throws ends the loop early and is rethrown to the caller. kInterrupted when
-//          the pool's token asks to stop: it is polled before each index
+//          the pool's token requests a stop: it is polled before each index
 class ThreadPool {
  public:
   // `num_threads` includes the calling thread: 1 starts none. kUsage below 1; kResource when the system refuses.

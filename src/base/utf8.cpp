@@ -13,7 +13,7 @@ size_t wanted_length(unsigned char lead) {
   return 0;
 }
 
-// The second byte's range depends on the lead byte: that is what forbids overlong forms and surrogates.
+// The range of the second byte depends on the lead byte, which excludes overlong forms and surrogates.
 bool continuation_fits(unsigned char lead, size_t index, unsigned char byte) {
   unsigned char low = 0x80;
   unsigned char high = 0xbf;

@@ -1,4 +1,4 @@
-// Strict UTF-8: the one decoder of the program (RFC 3629: no overlong forms, no surrogates, at most U+10FFFF).
+// Strict UTF-8 (RFC 3629: no overlong forms, no surrogates, at most U+10FFFF). The program has no other decoder.
 #pragma once
 
 #include <cstddef>
@@ -19,17 +19,17 @@ size_t utf8_character_before(std::string_view text, size_t end);
 
 void utf8_append(std::string& out, char32_t code_point);
 
-// Whether a character shows as itself and nothing else on a terminal. Not so: control characters (C0, DEL and C1, whose
-// U+009B begins an escape sequence as ESC [ does), marks that change the direction of the text around them, characters
-// without a width, line and paragraph separators, and tags. Text of others that is printed among our own could use them
-// to erase, forge or hide what stands there.
+// Whether a character is plain: it shows as itself on a terminal and has no other effect. These are not plain: control
+// characters (C0, DEL and C1, whose U+009B begins an escape sequence like ESC [), marks that change the direction of
+// the surrounding text, characters without a width, line and paragraph separators, and tags. Untrusted text could use
+// them to erase, forge or hide output of the program.
 bool is_plain_character(char32_t c);
 
-// Offset of the first byte that is not part of well-formed UTF-8, or npos when all of it is.
+// Offset of the first byte that is not part of well-formed UTF-8, or npos if there is none.
 size_t utf8_find_invalid(std::string_view text);
 
-// Bytes at the end of `text` that begin a sequence which more bytes could complete (0..3). A streaming printer
-// holds these back.
+// The number of bytes at the end of `text` (0..3) that form an incomplete sequence. When streaming, they are held back
+// until the rest arrives.
 size_t utf8_incomplete_tail(std::string_view text);
 
 }  // namespace eps

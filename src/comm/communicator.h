@@ -1,4 +1,4 @@
-// How ranks talk: a small control plane and a data plane. One object per rank.
+// Communication between ranks: a small control plane and a data plane. One object per rank.
 #pragma once
 
 #include <chrono>
@@ -14,8 +14,8 @@ namespace eps {
 using ConstBytes = std::span<const std::byte>;
 using MutableBytes = std::span<std::byte>;
 
-// Independent ordered streams of data-plane calls, so that two lanes of a rank can communicate at once. Calls on one
-// channel must come in the same order on every rank; calls on different channels do not wait for each other.
+// Independent ordered streams of data-plane calls, so that two lanes of a rank can communicate at the same time. Calls
+// on one channel must have the same order on every rank; calls on different channels do not wait for each other.
 enum class Channel : uint8_t { kDispatch, kCombine };
 inline constexpr int kNumChannels = 2;
 
@@ -29,23 +29,24 @@ class Communicator {
   // --- control plane: one thread of a rank at a time; all ranks call in the same order ---
 
   virtual void barrier() = 0;
-  // Every rank's bytes, indexed by rank; lengths may differ.
+  // Returns the bytes of all ranks, indexed by rank; lengths may differ.
   virtual std::vector<std::vector<std::byte>> all_gather(ConstBytes mine) = 0;
-  // Makes every present and future call on every rank throw kAborted with this rank and reason; the first one counts.
-  // Any thread, any time; allocates nothing, since running out of memory is a reason.
+  // Makes every current and future call on every rank throw kAborted with this rank and reason; the first one counts.
+  // May be called by any thread at any time. Does not allocate, because running out of memory may be the reason.
   virtual void abort(std::string_view reason) noexcept = 0;
-  // Forgets an abort and whatever was under way, for all ranks, so that calls work again. Called on one rank while no
+  // Discards an abort and all incomplete calls, for all ranks, so that calls work again. Called on one rank while no
   // rank is inside a call.
   virtual void recover() = 0;
 
   // --- data plane ---
 
-  // Rank r's send[d] arrives in rank d's recv[r]; sizes must match (both ends know them from the routing they share).
-  // Returns when this rank's buffers may be reused. The entries of the own rank must be empty.
+  // Sends send[d] of rank r to recv[r] of rank d. Sizes must match; both ends compute them from the routing, which all
+  // ranks have. Returns when this rank's buffers may be reused. The entries of the own rank must be empty.
   //
   // Threads  one at a time per channel
-  // Errors   kTimeout, naming the rank and what it waits for; kAborted; kInterrupted; kInternal when sizes disagree
-  // Edge     empty spans send nothing and still take part
+  // Errors   kTimeout, naming the rank and what it was waiting for; kAborted; kInterrupted; kInternal when sizes
+  //          disagree
+  // Edge     a rank with only empty spans must call this, too
   virtual void all_to_all(Channel channel, std::span<const ConstBytes> send, std::span<const MutableBytes> recv) = 0;
 };
 

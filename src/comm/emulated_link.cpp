@@ -92,7 +92,7 @@ LinkSpec parse_link_spec(std::string_view text, const std::string& field) {
   const auto rate = parse_quantity(text.substr(0, comma), kRates);
   const auto latency =
       comma == std::string_view::npos ? std::optional<double>(0.0) : parse_quantity(text.substr(comma + 1), kTimes);
-  // A rate below 1 kB/s would run into every timeout, a latency above a minute too.
+  // A rate below 1 kB/s or a latency above a minute would exceed every timeout.
   if (!rate || !latency || !(*rate >= 1e3 && *rate <= 1e15) || !(*latency >= 0.0 && *latency <= 60.0)) {
     fail(ErrorKind::kUsage, field,
          {.what = "not a link",

@@ -1,4 +1,4 @@
-// A decorator that makes a fast transport behave like a slower link: it paces bytes to a bandwidth and adds a latency.
+// A decorator that makes a fast transport behave like a slower link with a given bandwidth and latency.
 #pragma once
 
 #include <memory>
@@ -20,10 +20,10 @@ struct LinkSpec {
 // Errors  kUsage naming `field`
 LinkSpec parse_link_spec(std::string_view text, const std::string& field = "emulate_link");
 
-// Each rank has one link that carries its traffic of both channels, one message after the other, the larger of what it
-// sends and receives counting (full duplex). all_to_all returns when the link would have delivered. Waiting sleeps, so
-// it costs no core: what an offloaded transfer does. A request to stop ends it with kInterrupted. The control plane is
-// not paced.
+// Each rank has one full-duplex link for both channels. It carries one message after the other, each taking as long as
+// the larger of the bytes sent and received. all_to_all returns when the link would have delivered the message. Waiting
+// ranks sleep, so they use no core, as with an offloaded transfer. A stop request ends the wait with kInterrupted. The
+// control plane is not slowed down.
 std::unique_ptr<Communicator> make_emulated_link(std::unique_ptr<Communicator> inner, const LinkSpec& spec,
                                                  StopToken stop = {});
 

@@ -65,7 +65,7 @@ void HostLayer::begin(const Plan& plan, const MoeWeights& weights, MutableTensor
     const Stage& stage = plan.stages[static_cast<size_t>(s)];
     stages.add(s, stage.experts, stage.part);
   }
-  layout_ = lay_out_rows(routing_, placement_, stages, comm_.rank());
+  layout_ = make_row_layout(routing_, placement_, stages, comm_.rank());
   EPS_CHECK_EQ(layout_.num_tokens, x_.dim(0));
   hidden_ = x_.dim(1);
   inner_ = weights.down[static_cast<size_t>(placement_.first_expert(comm_.rank()))]->in_features();

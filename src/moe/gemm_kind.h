@@ -14,8 +14,9 @@ enum class GemmKind : uint8_t {
 
 std::string_view to_string(GemmKind kind);
 
-// Kernel for a stage whose experts have these rows on one rank. On the CPU a grouped call shares the cores between
-// experts and so never loses to the dense loop; with one busy expert the two are the same call, and dense says so.
+// The kernel for a stage whose experts have these rows on one rank. On the CPU a grouped call distributes the cores
+// over the experts and so is never slower than the dense loop. With one busy expert the two are the same call, which is
+// reported as dense.
 GemmKind choose_gemm_kind(std::span<const int64_t> rows_per_expert);
 
 }  // namespace eps

@@ -1,11 +1,12 @@
 // The fixed order in which a token's expert outputs are added up.
 //
-// Floating-point addition is not associative, so "the same answer for every number of ranks and stages" needs an order
-// that depends on the routing alone. It is a binary tree over the expert indices: the root covers all experts, a node
-// [lo, hi) splits at its middle, and an absent child passes the other child's value through. A rank finishes every node
-// whose rows are all its own, and sends one row for each largest such node. Where the ranks' expert ranges are nodes of
-// the tree (two and four ranks, say) that is one row a token: the combine the paper describes. Other rank counts cut
-// nodes and now and then send a row more (docs/adr/0003).
+// Floating-point addition is not associative, so equal results for every number of ranks and stages require an order
+// that depends only on the routing. It is a binary tree over the expert indices: the root covers all experts, a node
+// [lo, hi) is split in the middle, and a node with only one child that has experts takes the value of that child. A
+// rank sums every node whose rows are all its own, and sends one row for each largest such node. Where the ranks'
+// expert ranges are nodes of the tree (for example with two and four ranks) that is one row per token: the combine that
+// the paper describes. With other numbers of ranks, nodes are cut and sometimes an additional row is sent
+// (docs/adr/0003).
 #pragma once
 
 #include <cstdint>
@@ -22,15 +23,15 @@ struct TreeAdd {
 };
 
 struct ReductionSchedule {
-  // Adds to run on the rank of each expert range, in order; index = rank.
+  // [num_ranks] The adds of each rank, in order.
   std::vector<std::vector<TreeAdd>> local_adds;
-  // Positions whose row holds a finished node and travels home; index = rank, ascending.
+  // [num_ranks] Ascending positions whose rows contain the sum of a node and are returned to the token's rank.
   std::vector<std::vector<int16_t>> partials;
-  // Adds the token's home rank runs on the returned rows. The total ends in position 0.
+  // The adds of the token's own rank on the returned rows. The total ends up in position 0.
   std::vector<TreeAdd> home_adds;
 };
 
-// Fills `schedule` for a token with these `experts` (ascending, distinct); reuses its memory.
+// Sets `schedule` for a token with these `experts` (ascending, distinct), reusing its memory.
 //
 // Edge  no experts: everything is empty
 // Cost  O(top_k · log num_experts)

@@ -1,4 +1,4 @@
-// What the gate decided: which experts each token goes to, with which weight.
+// The result of the gate: the experts of each token and their weights.
 #pragma once
 
 #include <cstdint>

@@ -23,7 +23,7 @@ RoutingSummary summarize_routing(std::span<const Routing> per_rank, const Expert
     const Routing& routing = per_rank[home];
     for (int64_t t = 0; t < routing.num_tokens; ++t) {
       const auto experts = routing.experts_of(t);
-      // Ascending, so the experts of one rank are neighbours.
+      // The experts are ascending, so those of one rank are adjacent.
       for (size_t i = 0; i < experts.size();) {
         const auto rank = static_cast<size_t>(placement.rank_of(experts[i]));
         size_t end = i;

@@ -1,5 +1,5 @@
-// What a plan needs to know about a batch's routing: how many tokens travel between which ranks, and how often a
-// travelling token is wanted by more than one expert there. Exact counts, small enough to be made for every layer.
+// The part of a batch's routing that plans depend on: how many tokens are sent between which ranks, and how many
+// experts they have there. Exact counts, small enough to compute for every layer.
 #pragma once
 
 #include <cstdint>
@@ -14,15 +14,15 @@ namespace eps {
 // Shapes  tokens_between, partials_between [num_ranks (home), num_ranks (expert's)]
 //         visits [num_ranks, top_k + 1]; local_load [num_experts]
 struct RoutingSummary {
-  // Different tokens of the home rank that have an expert on the other one. What dispatch sends, once each; the
-  // diagonal (tokens that stay) does not travel.
+  // The number of different tokens of the home rank that have an expert on the other one. Dispatch sends each of them
+  // once, except for the diagonal (tokens that stay).
   std::vector<int64_t> tokens_between;
-  // Rows the expert's rank returns home. One a token where the ranks' expert ranges are nodes of the reduction tree
-  // (moe/reduction_tree.h), now and then more elsewhere; the diagonal is 0.
+  // The rows that the expert's rank returns. One per token where the ranks' expert ranges are nodes of the reduction
+  // tree (moe/reduction_tree.h), sometimes more otherwise; the diagonal is 0.
   std::vector<int64_t> partials_between;
   // visits[r][j]: tokens of other ranks with exactly j experts on rank r, j from 1; [r][0] is 0.
   std::vector<int64_t> visits;
-  // Rows of each expert that come from its own rank's tokens.
+  // The rows of each expert that are tokens of its own rank.
   std::vector<int64_t> local_load;
 
   bool operator==(const RoutingSummary&) const = default;

@@ -7,12 +7,16 @@
 namespace eps {
 namespace {
 
-// First and last stage in which a token has experts on a rank; `first` < 0: none.
+// The first and the last stage in which a token has experts on a rank; `first` < 0: none. The first determines when the
+// token is dispatched there, the last when its partial sums are returned.
 struct Visit {
   int first = -1;
   int last = -1;
 };
 
+// Builds the layout in two passes over all tokens of all ranks, because the place of a row in a buffer depends on the
+// sizes of everything before it. Every rank goes through the tokens in the same order, so the order of the rows in a
+// message follows without being sent.
 class LayoutBuilder {
  public:
   LayoutBuilder(std::span<const Routing> routing, const ExpertPlacement& placement, const StageMap& stages, int rank)
@@ -41,7 +45,7 @@ class LayoutBuilder {
  private:
   StageLayout& stage(int s) { return layout_.stages[static_cast<size_t>(s)]; }
 
-  // The token that the functions below are about.
+  // Sets the token that the functions below refer to.
   void set_token(size_t home, int64_t token) {
     home_ = static_cast<int>(home);
     second_half_ = holds(TokenPart::kSecondHalf, token, routing_[home].num_tokens, 0, 0);
@@ -49,7 +53,7 @@ class LayoutBuilder {
   int stage_of(int32_t expert) const {
     return stage_map_.stage_of(expert, placement_.rank_of(expert) == home_, second_half_);
   }
-  // Place in arrays by stage and local expert.
+  // Index into arrays by stage and local expert.
   size_t local_index(int stage, int32_t expert) const {
     return static_cast<size_t>(stage) * static_cast<size_t>(placement_.experts_per_rank()) +
            static_cast<size_t>(expert - placement_.first_expert(rank_));
@@ -65,7 +69,7 @@ class LayoutBuilder {
     }
   }
 
-  // First pass: sizes of everything, then their places.
+  // First pass: counts the sizes of everything, then assigns places in the buffers.
   void count() {
     std::vector<int64_t> load(layout_.stages.size() * static_cast<size_t>(placement_.experts_per_rank()), 0);
     for (size_t home = 0; home < num_ranks_; ++home) {
@@ -89,6 +93,7 @@ class LayoutBuilder {
     place(load);
   }
 
+  // Counts the partial sums that other ranks return for an own token, after the last stage in which they work on it.
   void count_returns(std::span<const int32_t> experts) {
     build_reduction(experts, placement_.num_experts, placement_.experts_per_rank(), schedule_);
     for (size_t peer = 0; peer < num_ranks_; ++peer) {
@@ -97,6 +102,8 @@ class LayoutBuilder {
     }
   }
 
+  // Assigns places: the rows of a stage are consecutive and sorted by expert, so that its GEMMs read contiguous blocks;
+  // what one message brings is consecutive, too, so that it is received without another copy.
   void place(const std::vector<int64_t>& load) {
     next_row_.assign(load.size(), 0);
     for (size_t s = 0; s < layout_.stages.size(); ++s) {
@@ -128,7 +135,7 @@ class LayoutBuilder {
     taken_partials_.assign(layout_.stages.size() * num_ranks_, 0);
   }
 
-  // Second pass: every token in the same order as the first.
+  // Second pass: fills the places, visiting the tokens in the same order as the first pass.
   void fill() {
     for (size_t home = 0; home < num_ranks_; ++home) {
       const Routing& routing = routing_[home];
@@ -147,6 +154,7 @@ class LayoutBuilder {
     }
   }
 
+  // The token's rows on this rank, and what to add up and return once the last of them is computed.
   void fill_rows(size_t home, int64_t token, std::span<const int32_t> experts, std::span<const float> weights,
                  Visit mine) {
     RowRef source{static_cast<int32_t>(token), false};
@@ -171,6 +179,7 @@ class LayoutBuilder {
     }
   }
 
+  // An own token: where to send it, and how to add up the partial sums that come back.
   void fill_home(int64_t token) {
     for (size_t peer = 0; peer < num_ranks_; ++peer) {
       const Visit visit = visits_[peer];
@@ -196,7 +205,7 @@ class LayoutBuilder {
   RowLayout layout_;
   std::vector<Visit> visits_;
   ReductionSchedule schedule_;
-  std::vector<RowRef> row_of_;  // by position in the token's experts
+  std::vector<RowRef> row_of_;  // [experts of the token]
   int home_ = 0;
   bool second_half_ = false;
   std::vector<int64_t> next_row_;        // [num_stages, experts_per_rank]
@@ -210,7 +219,7 @@ void StageMap::add(int stage, std::span<const int32_t> experts, TokenPart part) 
   for (const int32_t e : experts) {
     for (int at = 0; at < 4; ++at) {
       const bool local = (at & 2) != 0;
-      const int token = at & 1;  // one of two tokens: the first half, or the second
+      const int token = at & 1;  // of two imaginary tokens, which are the first and the second half
       if (holds(part, token, 2, local ? 0 : 1, 0)) stage_[static_cast<size_t>(e) * 4 + static_cast<size_t>(at)] = stage;
     }
   }
@@ -222,8 +231,8 @@ void StageMap::check() const {
   }
 }
 
-RowLayout lay_out_rows(std::span<const Routing> routing, const ExpertPlacement& placement, const StageMap& stages,
-                       int rank) {
+RowLayout make_row_layout(std::span<const Routing> routing, const ExpertPlacement& placement, const StageMap& stages,
+                          int rank) {
   EPS_CHECK_EQ(routing.size(), static_cast<size_t>(placement.num_ranks));
   EPS_CHECK_EQ(stages.num_experts(), placement.num_experts);
   stages.check();

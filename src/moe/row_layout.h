@@ -1,5 +1,5 @@
-// Where every row of one rank lives while it runs one MoE layer: what to send, receive, compute, add up and return, by
-// stage. A pure function of the routing of all ranks, so both ends of every message know its size and order.
+// The places of all rows of one rank while it runs one MoE layer: what to send, receive, compute, add up and return, by
+// stage. A pure function of the routing of all ranks, so both ends of every message agree on its size and order.
 #pragma once
 
 #include <cstdint>
@@ -13,10 +13,10 @@
 
 namespace eps {
 
-// Place of a row: `index` into one of two buffers.
+// The place of a row: `index` into one of two buffers.
 struct RowRef {
   int32_t index = 0;
-  bool remote = false;  // rows: false = own token, true = received token. partial sums: true = returned row
+  bool remote = false;  // for tokens: false = own, true = received. For partial sums: true = returned by another rank
   bool operator==(const RowRef&) const = default;
 };
 
@@ -31,28 +31,28 @@ struct ExpertRows {
   int64_t end;
 };
 
-// Consecutive places of a buffer that come from one rank.
+// Consecutive places of a buffer for rows from one rank.
 struct Span64 {
   int64_t begin = 0;
   int64_t count = 0;
 };
 
 struct StageLayout {
-  std::vector<std::vector<int32_t>> send_tokens;  // [num_ranks][…] own tokens this stage is the first to need there
+  std::vector<std::vector<int32_t>> send_tokens;  // [num_ranks][…] own tokens that are first needed there in this stage
   std::vector<Span64> recv_tokens;                // [num_ranks] places in the received-token buffer
   int64_t row_begin = 0;                          // the stage's rows are [row_begin, row_end), experts ascending
   int64_t row_end = 0;
   std::vector<ExpertRows> experts;  // local experts of the stage that have rows
-  std::vector<RowAdd> adds;         // of tokens whose last local expert is in this stage; all refs local rows
-  std::vector<std::vector<int32_t>> return_rows;  // [num_ranks][…] rows that then travel to that home rank
+  std::vector<RowAdd> adds;         // for tokens whose last local expert is in this stage; all refs are local rows
+  std::vector<std::vector<int32_t>> return_rows;  // [num_ranks][…] rows that are then returned to that rank
   std::vector<Span64> recv_partials;              // [num_ranks] places in the returned-row buffer
 };
 
 struct RowLayout {
-  int64_t num_tokens = 0;         // own
+  int64_t num_tokens = 0;         // own tokens
   int64_t num_recv_tokens = 0;    // tokens of other ranks that this rank works on, each counted once
-  int64_t num_rows = 0;           // of all stages
-  int64_t num_recv_partials = 0;  // rows other ranks return
+  int64_t num_rows = 0;           // over all stages
+  int64_t num_recv_partials = 0;  // rows that other ranks return
   std::vector<StageLayout> stages;
   std::vector<RowRef> row_token;  // [num_rows] the token a row is a copy of
   std::vector<float> row_weight;  // [num_rows]
@@ -60,18 +60,18 @@ struct RowLayout {
   std::vector<RowRef> token_sum;  // [num_tokens] where a token's routed sum ends up
 };
 
-// Which stage works on a row. Made from a list of stages: the experts of each and the part of the tokens it takes.
+// Determines which stage works on a row. Built from the experts and the token part of every stage.
 class StageMap {
  public:
   StageMap(int num_experts, int num_stages)
       : num_stages_(num_stages), stage_(static_cast<size_t>(num_experts) * 4, -1) {}
 
-  // Stage `stage` takes `part` of the rows of `experts`.
+  // Assigns `part` of the rows of `experts` to stage `stage`.
   void add(int stage, std::span<const int32_t> experts, TokenPart part);
 
   int num_stages() const { return num_stages_; }
   int num_experts() const { return static_cast<int>(stage_.size() / 4); }
-  // Errors  kInternal when no stage takes a row
+  // Errors  kInternal when a row has no stage
   void check() const;
   int stage_of(int32_t expert, bool local, bool second_half) const {
     return stage_[static_cast<size_t>(expert) * 4 + (local ? 2 : 0) + (second_half ? 1 : 0)];
@@ -82,12 +82,12 @@ class StageMap {
   std::vector<int> stage_;  // [num_experts, local, second half]
 };
 
-// Lays out `rank`'s part.
+// The layout of `rank`.
 //
 // Shapes  routing [num_ranks]
 // Order   rows of one expert and stage: by (home rank, token). Messages: by token, and by tree position within a token.
 // Source  EPS-MoE §4.3; dispatch at first need and combine at last completion: design rules
-RowLayout lay_out_rows(std::span<const Routing> routing, const ExpertPlacement& placement, const StageMap& stages,
-                       int rank);
+RowLayout make_row_layout(std::span<const Routing> routing, const ExpertPlacement& placement, const StageMap& stages,
+                          int rank);
 
 }  // namespace eps

@@ -1,4 +1,4 @@
-// Which of the tokens that want a stage's experts the stage works on.
+// Which part of its experts' tokens a stage works on.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@ namespace eps {
 
 enum class TokenPart : uint8_t {
   kAll,
-  kLocal,       // tokens of the experts' own rank: they need no dispatch
+  kLocal,       // tokens of the experts' own rank, which need no dispatch
   kRemote,      // tokens of other ranks
   kFirstHalf,   // the first half of every rank's tokens, rounded up
   kSecondHalf,  // the rest
@@ -16,7 +16,7 @@ enum class TokenPart : uint8_t {
 
 std::string_view to_string(TokenPart part);
 
-// Whether `part` holds token `token` of the `num_tokens` tokens of rank `home`, for experts on rank `expert_rank`.
+// Whether `part` contains token `token` of the `num_tokens` tokens of rank `home`, for experts on rank `expert_rank`.
 constexpr bool holds(TokenPart part, int64_t token, int64_t num_tokens, int home, int expert_rank) {
   switch (part) {
     case TokenPart::kAll: return true;
@@ -28,8 +28,8 @@ constexpr bool holds(TokenPart part, int64_t token, int64_t num_tokens, int home
   return false;
 }
 
-// Rows of an expert with `load` rows, `local` of them from its own rank, that are in `part`. Halves are assumed to be
-// even: which of the rows belong to which half only the routing knows.
+// The number of rows in `part`, for an expert with `load` rows of which `local` are from its own rank. Halves are
+// assumed to be equal, because the exact numbers require the whole routing.
 constexpr int64_t rows_in_part(int64_t load, int64_t local, TokenPart part) {
   switch (part) {
     case TokenPart::kAll: return load;

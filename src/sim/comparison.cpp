@@ -9,7 +9,7 @@ namespace {
 
 std::vector<Policy> policies_of(Strategy strategy, int num_ranks) {
   if (strategy == Strategy::kTpTp) return {Policy::kTp};
-  if (num_ranks == 1) return {Policy::kSerial};  // nothing to overlap with
+  if (num_ranks == 1) return {Policy::kSerial};  // there is no communication to overlap
   return {Policy::kSerial, Policy::kMicrobatch, Policy::kEps};
 }
 
@@ -30,11 +30,11 @@ std::vector<PrefillRow> compare_prefill(const ModelShape& shape, const HardwareP
   std::vector<PrefillRow> rows;
   std::optional<Error> first_error;
   bool any_runs = false;
-  options.limits.microbatch = false;  // it has a row of its own
-  std::vector<MoeProblem> problems;   // what all policies of a strategy plan
+  options.limits.microbatch = false;  // microbatch has its own row
+  std::vector<MoeProblem> problems;   // shared by all policies of a strategy
   for (const Strategy strategy : strategies) {
-    // Expert parallelism sees the same loads whether attention is split by heads or by sequences, and drawing them is
-    // most of the work. By sequences is the one that asks nothing more of the sizes.
+    // With expert parallelism the loads are the same whether attention is split by heads or by sequences, and sampling
+    // them is most of the work, so it is done once. Splitting by sequences has no further requirements on the sizes.
     const bool same_loads = options.strategy == Strategy::kTpEp && strategy == Strategy::kDpEp;
     if (!same_loads) problems.clear();
     for (MoeProblem& problem : problems) problem.strategy = strategy;

@@ -1,4 +1,4 @@
-// The same prefill in every strategy and policy, side by side.
+// Compares the same prefill in every strategy and policy.
 #pragma once
 
 #include <span>
@@ -11,16 +11,16 @@ namespace eps {
 
 struct PrefillRow {
   Strategy strategy = Strategy::kDpEp;
-  Policy policy = Policy::kSerial;  // that was asked for: eps takes as many stages as suit it
-  std::string why_not;              // not empty: it cannot run, and there is no result
+  Policy policy = Policy::kSerial;  // the requested one; eps uses the best number of stages
+  std::string why_not;              // if not empty, the reason why it cannot run; there is no result then
   PrefillResult result;
   bool operator==(const PrefillRow&) const = default;
 };
 
-// For each strategy in turn its policies: tp for tp+tp, else serial, microbatch and eps. options.strategy, pipeline and
-// limits are not looked at.
+// The policies of each strategy in turn: tp for tp+tp, else serial, microbatch and eps. options.strategy, pipeline and
+// limits are ignored.
 //
-// Errors  kUsage: that of the first row where no row can run
+// Errors  kUsage: the error of the first row, if no row can run
 std::vector<PrefillRow> compare_prefill(const ModelShape& shape, const HardwareProfile& profile, PrefillOptions options,
                                         std::span<const Strategy> strategies);
 

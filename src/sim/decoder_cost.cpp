@@ -14,7 +14,7 @@ OpCost find_op(const HardwareProfile& profile, const char* name) {
   return it == profile.ops.end() ? OpCost{} : it->second;
 }
 
-// Head and gate are not quantised, but a profile that measured one weight type only has to do for them, too.
+// Head and gate are not quantised. If the profile has no times for their type, those of the quantised type are used.
 const GemmProfile& dense_gemm(const HardwareProfile& profile, DType wanted, DType fallback) {
   const bool has = std::ranges::any_of(profile.gemms, [wanted](const GemmProfile& gemm) {
     return gemm.kind == GemmKind::kDense && gemm.weight_dtype == wanted;
@@ -35,25 +35,25 @@ DecoderCost::DecoderCost(const ModelShape& shape, const HardwareProfile& profile
       layer_(profile, shape.moe, 1) {
   if (profile.attention_tflops <= 0) {
     fail(ErrorKind::kUsage, "profile",
-         {.what = fmt::format("profile {} does not say how fast attention is", profile.name),
+         {.what = fmt::format("profile {} has no rate of attention", profile.name),
           .got = fmt::format("attention_tflops {:g}", profile.attention_tflops),
           .wanted = "more than 0",
           .hint = ""});
   }
 }
 
-int64_t DecoderCost::seen_tokens(const PrefillBatch& batch) const {
+int64_t DecoderCost::attention_tokens(const PrefillBatch& batch) const {
   return heads_split_ ? batch.tokens() : own_tokens(batch);
 }
 
 int64_t DecoderCost::own_tokens(const PrefillBatch& batch) const {
-  // Attention by sequence gives whole ones to each rank; a reduce-scatter cuts anywhere.
+  // Data-parallel attention gives each rank whole sequences; a reduce-scatter can split the tokens anywhere.
   return heads_split_ ? divided_up(batch.tokens(), num_ranks_)
                       : divided_up(batch.batch, num_ranks_) * batch.sequence_length;
 }
 
 int64_t DecoderCost::moe_tokens(const PrefillBatch& batch) const {
-  return experts_split_ ? seen_tokens(batch) : own_tokens(batch);
+  return experts_split_ ? attention_tokens(batch) : own_tokens(batch);
 }
 
 double DecoderCost::gemm_us(const GemmProfile& gemm, int64_t n, int64_t k, int64_t rows) const {
@@ -62,7 +62,7 @@ double DecoderCost::gemm_us(const GemmProfile& gemm, int64_t n, int64_t k, int64
 }
 
 double DecoderCost::embedding_us(const PrefillBatch& batch) const {
-  const auto bytes = 2.0 * static_cast<double>(seen_tokens(batch) * shape_.hidden) *
+  const auto bytes = 2.0 * static_cast<double>(attention_tokens(batch) * shape_.hidden) *
                      static_cast<double>(size_of(shape_.moe.act_dtype));
   return time_us(find_op(profile_, "gather"), bytes);
 }
@@ -71,7 +71,7 @@ double DecoderCost::projections_us(const PrefillBatch& batch) const {
   double us = 0;
   for (const Projection& whole : attention_projections(shape_.attention, shape_.hidden)) {
     const Projection p = heads_split_ ? part_of(whole, shape_.attention, num_ranks_) : whole;
-    us += gemm_us(linear_, p.n, p.k, seen_tokens(batch));
+    us += gemm_us(linear_, p.n, p.k, attention_tokens(batch));
   }
   return us;
 }
@@ -79,10 +79,10 @@ double DecoderCost::projections_us(const PrefillBatch& batch) const {
 double DecoderCost::scores_us(const PrefillBatch& batch) const {
   const auto s = static_cast<double>(batch.sequence_length);
   const AttentionShape& a = shape_.attention;
-  const double sequences = static_cast<double>(seen_tokens(batch)) / s;
+  const double sequences = static_cast<double>(attention_tokens(batch)) / s;
   const double heads = static_cast<double>(a.num_heads) / (heads_split_ ? num_ranks_ : 1);
   const double pairs = s * (s + 1) / 2;
-  // A multiplication and an addition for each element of the key and of the value.
+  // One multiplication and one addition for each element of the key and of the value.
   const double flops = 2.0 * (a.qk_dim + a.v_dim) * pairs * heads * sequences;
   return flops * 1e-6 / profile_.attention_tflops;
 }
@@ -104,7 +104,7 @@ double DecoderCost::ffn_us(int64_t inner, int64_t tokens) const {
 }
 
 double DecoderCost::dense_ffn_us(const PrefillBatch& batch) const {
-  return ffn_us(shape_.dense_inner / (heads_split_ ? num_ranks_ : 1), seen_tokens(batch));
+  return ffn_us(shape_.dense_inner / (heads_split_ ? num_ranks_ : 1), attention_tokens(batch));
 }
 
 double DecoderCost::residual_ffn_us(const PrefillBatch& batch) const {
@@ -119,7 +119,7 @@ double DecoderCost::lm_head_us(const PrefillBatch& batch) const {
 
 double DecoderCost::all_reduce_us(const PrefillBatch& batch) const {
   if (!heads_split_ || num_ranks_ == 1 || profile_.links.empty()) return 0;
-  // Nothing runs beside it: the fastest link.
+  // Nothing runs beside it, so it uses the fastest link.
   const LinkPoint& link = *std::ranges::max_element(profile_.links, {}, &LinkPoint::gbps);
   return 2 * layer_.scatter_us(link, batch.tokens(), num_ranks_, shape_.moe.act_dtype);
 }

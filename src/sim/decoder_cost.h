@@ -1,4 +1,4 @@
-// What a decoder's parts other than the routed experts take on one rank.
+// The times of a decoder's parts other than the routed experts, on one rank.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ struct PrefillBatch {
   int64_t tokens() const { return batch * sequence_length; }
 };
 
-// Times of one rank, in µs. Ranks are alike: with data-parallel attention each has its own whole sequences, with
-// tensor-parallel attention each has its heads of all sequences.
+// Times of one rank, in µs; they are the same on all ranks. With data-parallel attention each rank has its own whole
+// sequences, with tensor-parallel attention each has its heads of all sequences.
 //
 // Errors  kUsage when the profile lacks what the shape needs
 class DecoderCost {
@@ -28,25 +28,25 @@ class DecoderCost {
   DecoderCost(const ModelShape& shape, const HardwareProfile& profile, Strategy strategy, int num_ranks);
 
   double embedding_us(const PrefillBatch& batch) const;  // its all-reduce is not included
-  // Queries, keys, values and output.
+  // The projections of queries, keys, values and output.
   double projections_us(const PrefillBatch& batch) const;
-  // Every query with the keys up to its own position: sequence · (sequence + 1) / 2 pairs a head.
+  // Every query with the keys up to its own position: sequence · (sequence + 1) / 2 pairs per head.
   double scores_us(const PrefillBatch& batch) const;
-  // The residual stream and a block's output are read, both their sum and its normalised copy written.
+  // Reads the residual stream and a block's output, and writes their sum and its normalised copy.
   double norm_us(int64_t tokens) const;
   double gate_us(int64_t tokens) const;
   double dense_ffn_us(const PrefillBatch& batch) const;
   double residual_ffn_us(const PrefillBatch& batch) const;
-  // Of the last token of each sequence.
+  // For the last token of each sequence.
   double lm_head_us(const PrefillBatch& batch) const;
-  // Partial sums of all tokens over all ranks: ring volume 2 · bytes / ranks · (ranks - 1). 0 without tensor
-  // parallelism.
+  // Adds up the partial sums of all tokens over all ranks; the ring volume is 2 · bytes / ranks · (ranks - 1). 0
+  // without tensor parallelism.
   double all_reduce_us(const PrefillBatch& batch) const;
 
-  // Tokens that attention on a rank works on, and those whose MoE layer starts on it.
-  int64_t seen_tokens(const PrefillBatch& batch) const;
+  // The tokens that attention on a rank processes, and those whose MoE layer starts on the rank.
+  int64_t attention_tokens(const PrefillBatch& batch) const;
   int64_t own_tokens(const PrefillBatch& batch) const;
-  // Those that the gate and the norm before it see.
+  // The tokens that the gate and the norm before it process.
   int64_t moe_tokens(const PrefillBatch& batch) const;
 
  private:

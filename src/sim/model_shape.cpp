@@ -10,8 +10,8 @@
 namespace eps {
 namespace {
 
-// Grouped-query models from their published configurations. Families that this build cannot run have no config reader,
-// so their sizes stand here.
+// Grouped-query models, from their published configurations. Their sizes are constants because families that this build
+// cannot run have no config reader.
 struct GroupedQueryModel {
   std::string_view name;
   int num_layers;
@@ -29,8 +29,8 @@ struct GroupedQueryModel {
 constexpr std::array<GroupedQueryModel, 4> kGroupedQueryModels = {{
     {"mixtral-8x7b", 32, 4096, 32000, 32, 8, 128, 8, 2, 14336, 0},
     {"dbrx", 40, 6144, 100352, 48, 8, 128, 16, 4, 10752, 0},
-    // The dense FFN beside the experts is as wide as the model (7168), not as an expert (4864): only so it comes to the
-    // 10 B dense parameters of its description.
+    // The dense FFN beside the experts is as wide as the model (7168), not as an expert (4864): only then does the
+    // model have the 10 B dense parameters of its description.
     {"arctic", 35, 7168, 32000, 56, 8, 128, 128, 2, 4864, 7168},
     {"qwen3-30b-a3b", 48, 2048, 151936, 32, 4, 128, 128, 8, 768, 0},
 }};
@@ -149,18 +149,18 @@ double memory_gb_per_rank(const ModelShape& shape, Strategy strategy, int num_ra
   const double dense = 3.0 * hidden * static_cast<double>(shape.dense_inner) / over_heads;
   const double linear =
       shape.num_layers * attention + shape.num_moe_layers() * (experts + beside) + shape.num_dense_layers * dense;
-  // Embedding, head, router and norms keep the activations' type.
+  // Embedding, head, router and norms are stored in the activations' type.
   const double rest = static_cast<double>(shape.vocab_size) * hidden * (shape.tie_embeddings ? 1 : 2) / over_heads +
                       shape.num_moe_layers() * static_cast<double>(shape.num_experts) * hidden;
 
   const double own = static_cast<double>(tokens_per_rank);
-  const double seen = heads_split ? own * ranks : own;  // tokens that attention on this rank works on
+  const double seen = heads_split ? own * ranks : own;  // tokens that attention on this rank processes
   double cached = static_cast<double>(shape.attention.cache_elements_per_token());
   if (heads_split && !shape.attention.latent) cached /= std::min(num_ranks, shape.attention.num_kv_heads);
   const double cache = shape.num_layers * seen * cached;
 
-  // Of an MoE layer: the residual stream, its normalised copy and the output; every row's input and output, and its
-  // gate, up and product.
+  // Working memory of an MoE layer: the residual stream, its normalised copy and the output; for every row its input
+  // and output, and its gate, up and product.
   const double rows = own * shape.moe.top_k * (experts_split ? ranks : 1);
   const double working =
       3 * seen * hidden + rows * (2 * hidden + 3 * static_cast<double>(shape.moe.inner) / over_inner);

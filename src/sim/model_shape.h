@@ -1,5 +1,5 @@
-// Sizes of a whole model, as far as time and memory depend on them. For every preset, also those of families that this
-// build cannot run yet.
+// The sizes of a whole model that time and memory depend on, for every preset, including families that this build
+// cannot run yet.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ struct AttentionShape {
 struct ModelShape {
   std::string name;
   int num_layers = 0;
-  int num_dense_layers = 0;  // of them without experts, with an FFN of dense_inner instead
+  int num_dense_layers = 0;  // layers without experts, which have an FFN of dense_inner instead
   int64_t dense_inner = 0;
   int64_t residual_inner = 0;  // a dense FFN beside the experts of every MoE layer (Arctic); 0: none
   int64_t hidden = 0;
@@ -40,7 +40,7 @@ struct ModelShape {
   AttentionShape attention;
   MoeShape moe;
   int num_experts = 0;
-  int num_groups = 1;  // experts in groups, of which a token uses at most topk_group
+  int num_groups = 1;  // groups of experts, of which a token uses at most topk_group
   int topk_group = 1;
   bool operator==(const ModelShape&) const = default;
 
@@ -55,9 +55,9 @@ std::vector<std::string_view> shape_preset_names();
 // Errors  kUsage, listing the presets
 ModelShape shape_preset(std::string_view name);
 
-// Weights, KV cache for `cached_tokens` tokens a rank and the working memory of one MoE layer, in GB of one rank.
-// Attention is split over the ranks where the strategy has tensor-parallel attention and whole on each otherwise;
-// experts are always split.
+// The memory of one rank in GB: weights, KV cache for `cached_tokens` tokens per rank and the working memory of one MoE
+// layer. Attention is split over the ranks if the strategy has tensor-parallel attention, else every rank has all of
+// it; experts are always distributed.
 double memory_gb_per_rank(const ModelShape& shape, Strategy strategy, int num_ranks, int64_t tokens_per_rank);
 
 }  // namespace eps

@@ -17,7 +17,7 @@ void check_at_least_one(const char* flag, int64_t value, int64_t most) {
 }
 
 void check_batch(const PrefillOptions& options) {
-  constexpr int64_t kMost = int64_t{1} << 30;  // products of two stay far inside 64 bits
+  constexpr int64_t kMost = int64_t{1} << 30;  // so that products of two do not overflow 64 bits
   const PrefillBatch& batch = options.batch;
   check_at_least_one("ep", options.num_ranks, 1024);
   check_at_least_one("batch", batch.batch, kMost);
@@ -80,16 +80,17 @@ PrefillResult simulate_prefill(const ModelShape& shape, const HardwareProfile& p
   PrefillParts& parts = result.parts;
 
   const double all_reduce = cost.all_reduce_us(batch);
-  const double norm = cost.norm_us(cost.seen_tokens(batch));
+  const double norm = cost.norm_us(cost.attention_tokens(batch));
   parts.embedding_us = cost.embedding_us(batch);
   parts.projections_us = shape.num_layers * cost.projections_us(batch);
   parts.scores_us = shape.num_layers * cost.scores_us(batch);
-  // Before attention everywhere, before the FFN of dense layers, and at the end.
+  // Norms before attention in every layer, before the FFN of dense layers, and at the end.
   parts.norms_us =
       (shape.num_layers + shape.num_dense_layers + 1) * norm + moe_layers * cost.norm_us(cost.moe_tokens(batch));
   parts.gate_us = moe_layers * cost.gate_us(cost.moe_tokens(batch));
   parts.dense_ffn_us = shape.num_dense_layers * cost.dense_ffn_us(batch) + moe_layers * cost.residual_ffn_us(batch);
-  // The embedding's, whose table is split, and two a dense layer. Those of MoE layers are ops of their plans.
+  // Collectives of the embedding, whose table is split, and two per dense layer. Those of MoE layers are ops of their
+  // plans.
   parts.collectives_us = (1 + 2 * shape.num_dense_layers) * all_reduce;
   parts.lm_head_us = cost.lm_head_us(batch);
 
@@ -99,7 +100,8 @@ PrefillResult simulate_prefill(const ModelShape& shape, const HardwareProfile& p
     const MoeProblem& problem = problems[static_cast<size_t>(i)];
     const Plan plan = planner.plan(problem, options.pipeline);
     const int layers = layers_with(i, moe_layers, num_loads);
-    // The planner's makespan is that of a rank as slow as the slowest everywhere; here every rank has its own load.
+    // Simulated because the planner's makespan assumes a rank that is always as slow as the slowest one; here every
+    // rank has its own load.
     const double us = end_of(planner.simulate(plan, problem));
     parts.moe_us += layers * us;
     result.loads.push_back({layers, us, chosen_of(plan), plan.reason});

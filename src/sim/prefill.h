@@ -1,5 +1,4 @@
-// The prefill of a whole model against a clock: planned MoE layers, and everything between them by the profile's
-// curves.
+// Predicts the prefill of a whole model: planned MoE layers, and everything between them from the profile's curves.
 #pragma once
 
 #include <cstdint>
@@ -25,10 +24,10 @@ struct PrefillOptions {
   std::vector<Wire> may_use = {};
   Skew skew = {};
   uint64_t seed = 1;
-  int num_loads = 1;  // different loads; MoE layers take them in turn
+  int num_loads = 1;  // number of different loads, which MoE layers use in turn
 };
 
-// Busy time of a rank by part, in µs. Parts follow each other, so their sum is the time of the prefill.
+// The busy time of a rank by part, in µs. Parts run one after the other, so their sum is the time of the prefill.
 struct PrefillParts {
   double embedding_us = 0;
   double norms_us = 0;
@@ -37,7 +36,7 @@ struct PrefillParts {
   double collectives_us = 0;  // all-reduces outside MoE layers
   double gate_us = 0;
   double moe_us = 0;        // planned layers, with the collectives around them
-  double dense_ffn_us = 0;  // of dense layers, and beside the experts
+  double dense_ffn_us = 0;  // in dense layers, and beside the experts
   double lm_head_us = 0;
 
   double attention_us() const { return projections_us + scores_us; }
@@ -50,7 +49,7 @@ struct PrefillParts {
 
 // The plan for one of the loads.
 struct PlannedLoad {
-  int num_layers = 0;  // that have it
+  int num_layers = 0;  // layers that have this load
   double layer_us = 0;
   Candidate chosen;
   std::string reason;
@@ -62,14 +61,14 @@ struct PrefillResult {
   PrefillParts parts;
   double ttft_us = 0;       // until every sequence has its first token
   double tokens_per_s = 0;  // over all ranks
-  double moe_layer_us = 0;  // mean
+  double moe_layer_us = 0;  // mean over the layers
   double memory_gb = 0;     // of one rank
-  bool fits = true;         // also where the profile does not say how much memory there is
+  bool fits = true;         // in memory; true if the profile does not contain the memory size
   std::vector<PlannedLoad> loads;
   bool operator==(const PrefillResult&) const = default;
 };
 
-// The MoE problems of a prefill, one a load. Those of dp+ep and tp+ep differ in their strategy alone.
+// The MoE problems of a prefill, one per load. Those of dp+ep and tp+ep differ only in their strategy.
 //
 // Errors  kUsage, naming the flag: --batch that does not give each rank the same number of sequences (dp+ep), sizes out
 //         of range, and those of make_problem
@@ -77,7 +76,7 @@ std::vector<MoeProblem> prefill_problems(const ModelShape& shape, const PrefillO
 
 PrefillResult simulate_prefill(const ModelShape& shape, const HardwareProfile& profile, const PrefillOptions& options,
                                std::span<const MoeProblem> problems);
-// With problems made from `options`.
+// The same with problems that are made from `options`.
 PrefillResult simulate_prefill(const ModelShape& shape, const HardwareProfile& profile, const PrefillOptions& options);
 
 }  // namespace eps

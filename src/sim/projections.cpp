@@ -20,7 +20,7 @@ std::vector<Projection> attention_projections(const AttentionShape& a, int64_t h
     out.push_back({q_out, hidden, Split::kHeads});
   }
   out.push_back({a.kv_lora_rank + a.rope_dim, hidden, Split::kWhole});
-  // Keys without position, and values, of every head; the rotated key comes from the projection before.
+  // Keys without position, and values, of every head; the rotated key is a result of the previous projection.
   out.push_back({int64_t{a.num_heads} * (a.qk_dim - a.rope_dim + a.v_dim), a.kv_lora_rank, Split::kHeads});
   out.push_back({hidden, v_out, Split::kInput});
   return out;

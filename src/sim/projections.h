@@ -1,4 +1,4 @@
-// The weight matrices of one attention layer, and what of them a rank holds when attention is split by heads.
+// The weight matrices of one attention layer, and each rank's part of them when attention is split by heads.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace eps {
 
-// How tensor parallelism cuts a matrix [n, k].
+// How tensor parallelism splits a matrix [n, k].
 enum class Split : uint8_t {
   kWhole,    // every rank has all of it and does all of its work: latent projections, which all heads share
   kHeads,    // n over the ranks
@@ -25,7 +25,7 @@ struct Projection {
 
 std::vector<Projection> attention_projections(const AttentionShape& attention, int64_t hidden);
 
-// One rank's part of it.
+// One rank's part of a matrix.
 Projection part_of(const Projection& whole, const AttentionShape& attention, int num_ranks);
 
 }  // namespace eps

@@ -1,4 +1,4 @@
-// Distributions that are the same everywhere: the standard library's differ from one to the next.
+// Distributions that are the same on every platform, unlike those of different standard libraries.
 #pragma once
 
 #include <cmath>
@@ -20,7 +20,7 @@ class RandomStream {
   double uniform() { return (static_cast<double>(bits() >> 11) + 0.5) * 0x1p-53; }
   double normal() { return std::sqrt(-2 * std::log(uniform())) * std::cos(2 * std::numbers::pi * uniform()); }
 
-  // Of a gamma distribution with shape >= 1.
+  // A sample of the gamma distribution with shape >= 1.
   // Source  Marsaglia and Tsang 2000
   double gamma(double shape) {
     const double d = shape - 1.0 / 3;

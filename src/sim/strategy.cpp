@@ -38,7 +38,7 @@ StrategyChoice choose_strategy(const ModelShape& shape, const HardwareProfile& p
   for (const Strategy strategy : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
     StrategyCandidate candidate;
     candidate.strategy = options.strategy = strategy;
-    // Without a dispatch by expert there is nothing to cut into stages.
+    // Without expert parallelism there is nothing to split into stages.
     options.pipeline = strategy == Strategy::kTpTp ? PipelineOption{PipelineOption::Mode::kOff, 1} : asked;
     try {
       candidate.result = simulate_prefill(shape, profile, options);

@@ -4,14 +4,14 @@
 #include <charconv>
 
 #include "base/error.h"
-#include "sim/routing_draw.h"
+#include "sim/routing_sampler.h"
 
 namespace eps {
 namespace {
 
-// Tokens of all ranks that are drawn before they are counted: bounds the memory, 48 bytes a token with top-6.
+// Tokens of all ranks that are sampled before they are counted. Bounds the memory: 48 bytes per token with top-6.
 constexpr int64_t kTokensAtOnce = int64_t{1} << 19;
-// Summaries have an entry a pair of ranks.
+// Bounds the size of summaries, which have an entry for every pair of ranks.
 constexpr int kMaxRanks = 1024;
 
 void check_ranges(const ModelShape& shape, const WorkloadOptions& options) {
@@ -44,7 +44,7 @@ void require_divides(int num_ranks, int64_t size, std::string_view what, const M
         .hint = strategy == Strategy::kTpEp ? "`strategy` dp+ep" : ""});
 }
 
-// Of what tensor parallelism cuts. Key-value heads are not: ranks beyond their number share copies.
+// Checks the sizes that tensor parallelism splits. Key-value heads may be fewer than ranks, which then share copies.
 void check_split(const ModelShape& shape, Strategy strategy, int num_ranks) {
   if (strategy == Strategy::kDpEp) return;
   require_divides(num_ranks, shape.attention.num_heads, "attention heads", shape, strategy);
@@ -75,7 +75,7 @@ void add(RoutingSummary& total, const RoutingSummary& part) {
   add(total.local_load, part.local_load);
 }
 
-// Nothing travels by expert, and all rows are everywhere.
+// With tp+tp there is no dispatch by expert, and all ranks have all rows.
 RoutingSummary summary_without_dispatch(const MoeProblem& problem) {
   const auto ranks = static_cast<size_t>(problem.placement.num_ranks);
   RoutingSummary summary;
@@ -105,9 +105,9 @@ Skew parse_skew(const std::string& text) {
 }
 
 std::vector<Routing> random_routing(const RoutingParams& params) {
-  RoutingDraw draw(params);
+  RoutingSampler sampler(params);
   std::vector<Routing> out;
-  for (int rank = 0; rank < params.num_ranks; ++rank) out.push_back(draw.next(rank, params.tokens_per_rank));
+  for (int rank = 0; rank < params.num_ranks; ++rank) out.push_back(sampler.next(rank, params.tokens_per_rank));
   return out;
 }
 
@@ -123,19 +123,19 @@ MoeProblem make_problem(const ModelShape& shape, Strategy strategy, const Worklo
   problem.wire = options.wire;
   problem.may_use = options.may_use;
 
-  RoutingDraw draw({.num_ranks = options.num_ranks,
-                    .tokens_per_rank = options.tokens_per_rank,
-                    .num_experts = shape.num_experts,
-                    .top_k = shape.moe.top_k,
-                    .num_groups = shape.num_groups,
-                    .topk_group = shape.topk_group,
-                    .skew = options.skew,
-                    .seed = options.seed});
+  RoutingSampler sampler({.num_ranks = options.num_ranks,
+                          .tokens_per_rank = options.tokens_per_rank,
+                          .num_experts = shape.num_experts,
+                          .top_k = shape.moe.top_k,
+                          .num_groups = shape.num_groups,
+                          .topk_group = shape.topk_group,
+                          .skew = options.skew,
+                          .seed = options.seed});
   const int64_t stretch = std::max<int64_t>(1, kTokensAtOnce / options.num_ranks);
   for (int64_t begin = 0; begin < options.tokens_per_rank; begin += stretch) {
     std::vector<Routing> routing;
     for (int rank = 0; rank < options.num_ranks; ++rank) {
-      routing.push_back(draw.next_experts(rank, std::min(stretch, options.tokens_per_rank - begin)));
+      routing.push_back(sampler.next_experts(rank, std::min(stretch, options.tokens_per_rank - begin)));
     }
     add(problem.load, count_rows(routing, shape.num_experts));
     if (strategy != Strategy::kTpTp) add(problem.routing, summarize_routing(routing, problem.placement));

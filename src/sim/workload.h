@@ -1,4 +1,4 @@
-// Problems made from a model's shape and a number of tokens: what `plan`, `simulate` and the paper's tables start from.
+// Makes problems from a model's shape and a number of tokens, for `plan`, `simulate` and the paper's tables.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ namespace eps {
 
 // How popular the experts are.
 struct Skew {
-  double alpha = 0;  // 0: all alike; else popularity is one draw of a Dirichlet distribution: smaller is more skewed
+  double alpha = 0;  // 0: all equal; else popularity is a Dirichlet sample with this alpha: smaller is more skewed
 };
 
 // "uniform" or "dirichlet:ALPHA".  Errors  kUsage
@@ -25,16 +25,16 @@ struct RoutingParams {
   int num_experts = 0;
   int top_k = 0;
   int num_groups = 1;
-  int topk_group = 1;  // every token's experts lie in so many groups, its best ones
+  int topk_group = 1;  // every token's experts are in this many groups, the best ones for the token
   Skew skew = {};
   uint64_t seed = 1;
 };
 
-// A routing for each rank; every token takes `top_k` different experts, drawn by popularity, with weights that sum to
-// 1. The same parameters give the same routing.
+// A routing for each rank. Every token has `top_k` different experts, sampled by popularity, with weights that sum
+// to 1. The same parameters give the same routing.
 std::vector<Routing> random_routing(const RoutingParams& params);
 
-// Far more than a batch has.
+// Far more than any batch has.
 inline constexpr int64_t kMaxTokensPerRank = int64_t{1} << 20;
 
 struct WorkloadOptions {

@@ -36,7 +36,7 @@ std::optional<DType> parse_dtype(std::string_view name) {
   return std::nullopt;
 }
 
-// By bits, not by _Float16: clang 14, which builds the fuzzers, lacks that type on x86.
+// Converts bits instead of using _Float16, because clang 14, which builds the fuzzers, lacks that type on x86.
 float to_float(f16 v) {
   const uint32_t sign = (v.bits & 0x8000U) << 16;
   const uint32_t exponent = (v.bits >> 10) & 0x1fU;
@@ -45,7 +45,7 @@ float to_float(f16 v) {
     const float magnitude = static_cast<float>(mantissa) * 0x1p-24F;
     return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(magnitude));
   }
-  if (exponent == 31) {  // infinity; NaN keeps its payload and becomes quiet, as in hardware
+  if (exponent == 31) {  // infinity, or a NaN, which keeps its payload and becomes quiet, as in hardware
     return std::bit_cast<float>(sign | 0x7f800000U | (mantissa << 13) | (mantissa != 0 ? 0x400000U : 0U));
   }
   return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));  // 112 = 127 - 15, the biases
@@ -59,8 +59,8 @@ f16 to_f16(float v) {
   if (magnitude > 0x7f800000U) return {static_cast<uint16_t>(sign | 0x7e00U | ((magnitude >> 13) & 0x3ffU))};
   if (magnitude >= 0x477ff000U) return {static_cast<uint16_t>(sign | 0x7c00U)};  // 65520 and up round to infinity
   if (magnitude < 0x38800000U) {
-    // Below 2^-14 the result counts units of 2^-24, the distance between floats just above 0.5: adding 0.5 rounds to
-    // it.
+    // Below 2^-14 the result is a multiple of 2^-24, which is the distance between floats just above 0.5. Adding 0.5
+    // therefore rounds to it.
     const float shifted = std::bit_cast<float>(magnitude) + 0.5F;
     return {static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(0.5F)))};
   }

@@ -9,7 +9,7 @@
 
 namespace eps {
 
-// kF8E4M3 is a wire and weight type that plans account for; nothing computes in it yet.
+// kF8E4M3 is a wire and weight type that plans take into account; no kernel computes in it yet.
 enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI64, kU8, kF8E4M3 };
 
 size_t size_of(DType dtype);              // bytes per element

@@ -1,4 +1,4 @@
-// Where buffers get their memory: the host, or a device.
+// Memory resources of buffers: the host or a device.
 #pragma once
 
 #include <cstddef>

@@ -38,7 +38,7 @@ class BasicTensorView {
  public:
   BasicTensorView() = default;
   BasicTensorView(Void* data, DType dtype, Shape shape) : data_(data), dtype_(dtype), shape_(shape) {}
-  // A writable view reads, too.
+  // A writable view can be used as a read-only one.
   operator BasicTensorView<const void>() const { return {data_, dtype_, shape_}; }
 
   Void* data() const { return data_; }
@@ -73,8 +73,8 @@ struct ReturnToResource {
   void operator()(std::byte* p) const { memory->deallocate(p); }
 };
 
-// Uninitialised, move-only memory of one resource, aligned to 64 bytes or more. `reserve` only grows, and does not keep
-// the contents.
+// Uninitialised, move-only memory of one resource, aligned to 64 bytes or more. `reserve` only grows the buffer and
+// does not keep its contents.
 class Buffer {
  public:
   Buffer() = default;
@@ -86,7 +86,7 @@ class Buffer {
   std::byte* data() const { return data_.get(); }
   size_t capacity() const { return capacity_; }
 
-  // A view of the beginning as `shape` of `dtype`; grows the buffer when it is too small.
+  // A view of the buffer's beginning as `shape` of `dtype`; grows the buffer if it is too small.
   MutableTensorView view(DType dtype, const Shape& shape);
 
  private:

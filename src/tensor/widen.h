@@ -1,4 +1,4 @@
-// Stored floating-point numbers as f32.
+// Converts stored floating-point numbers to f32.
 #pragma once
 
 #include "tensor/tensor.h"

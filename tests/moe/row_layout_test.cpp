@@ -59,7 +59,7 @@ World random_world(std::mt19937& rng) {
   }
   StageMap map(w.placement.num_experts, static_cast<int>(w.stages.size()));
   for (size_t s = 0; s < w.stages.size(); ++s) map.add(static_cast<int>(s), w.stages[s], w.parts[s]);
-  for (int r = 0; r < ranks; ++r) w.layouts.push_back(lay_out_rows(w.routing, w.placement, map, r));
+  for (int r = 0; r < ranks; ++r) w.layouts.push_back(make_row_layout(w.routing, w.placement, map, r));
   return w;
 }
 
@@ -148,7 +148,7 @@ TEST(RowLayout, RowsOfAnExpertKeepTokenOrder) {
   const std::vector<Routing> routing = {{3, 1, {0, 1, 0}, {1, 1, 1}}, {2, 1, {0, 0}, {1, 1}}};
   StageMap stages(2, 1);
   stages.add(0, std::vector<int32_t>{0, 1}, TokenPart::kAll);
-  const RowLayout layout = lay_out_rows(routing, placement, stages, 0);
+  const RowLayout layout = make_row_layout(routing, placement, stages, 0);
   ASSERT_EQ(layout.num_rows, 4);
   const std::vector<RowRef> want = {{0, false}, {2, false}, {0, true}, {1, true}};
   EXPECT_EQ(layout.row_token, want);
@@ -171,7 +171,7 @@ TEST(RowLayout, NoTokensAnywhere) {
   StageMap stages(4, 2);
   stages.add(0, std::vector<int32_t>{0, 2}, TokenPart::kAll);
   stages.add(1, std::vector<int32_t>{1, 3}, TokenPart::kAll);
-  const RowLayout layout = lay_out_rows(routing, placement, stages, 1);
+  const RowLayout layout = make_row_layout(routing, placement, stages, 1);
   EXPECT_EQ(layout.num_rows + layout.num_recv_tokens + layout.num_recv_partials, 0);
 }
 

@@ -37,7 +37,7 @@ Sent count_sent(const Plan& plan, const RandomLayer& layer) {
   }
   Sent sent;
   for (int r = 0; r < problem.placement.num_ranks; ++r) {
-    const RowLayout layout = lay_out_rows(layer.routing, problem.placement, map, r);
+    const RowLayout layout = make_row_layout(layer.routing, problem.placement, map, r);
     sent.rows += layout.num_rows;
     for (const StageLayout& stage : layout.stages) {
       for (const auto& tokens : stage.send_tokens) sent.dispatched += std::ssize(tokens);

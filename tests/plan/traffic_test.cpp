@@ -27,7 +27,7 @@ std::vector<int64_t> count_dispatched(const RandomLayer& layer, std::span<const 
   }
   std::vector<int64_t> sent(static_cast<size_t>(num_stages), 0);
   for (int r = 0; r < layer.problem.placement.num_ranks; ++r) {
-    const RowLayout layout = lay_out_rows(layer.routing, layer.problem.placement, map, r);
+    const RowLayout layout = make_row_layout(layer.routing, layer.problem.placement, map, r);
     for (size_t s = 0; s < sent.size(); ++s) {
       for (const auto& tokens : layout.stages[s].send_tokens) sent[s] += std::ssize(tokens);
     }

@@ -31,8 +31,8 @@ TEST(DecoderCost, IsWhatTheSizesSay) {
   const PrefillBatch batch{4, 2048};
   const DecoderCost dp(mixtral, profile, Strategy::kDpEp, 4);
   const DecoderCost tp(mixtral, profile, Strategy::kTpTp, 4);
-  EXPECT_EQ(dp.seen_tokens(batch), 2048);
-  EXPECT_EQ(tp.seen_tokens(batch), 8192);
+  EXPECT_EQ(dp.attention_tokens(batch), 2048);
+  EXPECT_EQ(tp.attention_tokens(batch), 8192);
   EXPECT_EQ(DecoderCost(mixtral, profile, Strategy::kTpEp, 4).moe_tokens(batch), 2048);
   // 32 heads, 2·(128 + 128) FLOPs a pair of positions, half of them and the diagonal.
   const double flops = 32 * 512.0 * (2048.0 * 2049 / 2);

@@ -8,7 +8,7 @@
 #include <set>
 
 #include "base/error.h"
-#include "sim/routing_draw.h"
+#include "sim/routing_sampler.h"
 
 namespace eps {
 namespace {
@@ -107,10 +107,10 @@ TEST(RandomRouting, DrawsWithoutReplacementByPopularity) {
 TEST(RandomRouting, StretchesOfARankAreTheSameTokens) {
   const RoutingParams params{.num_ranks = 2, .tokens_per_rank = 50, .num_experts = 8, .top_k = 3, .seed = 9};
   const auto whole = random_routing(params);
-  RoutingDraw draw(params);
-  draw.next(0, 1);
-  const Routing a = draw.next(1, 20);
-  const Routing b = draw.next_experts(1, 30);
+  RoutingSampler sampler(params);
+  sampler.next(0, 1);
+  const Routing a = sampler.next(1, 20);
+  const Routing b = sampler.next_experts(1, 30);
   EXPECT_TRUE(b.weight.empty());
   auto joined = a.expert_idx;
   joined.insert(joined.end(), b.expert_idx.begin(), b.expert_idx.end());

@@ -14,8 +14,8 @@
 namespace eps {
 namespace {
 
-// What all ranks share. One mutex guards it all: messages are few (ranks² a stage) and large, and their bytes are
-// copied outside the lock.
+// The state that all ranks share. One mutex guards everything, because messages are few (ranks² per stage) and large,
+// and their bytes are copied outside the lock.
 class World {
  public:
   World(int num_ranks, std::chrono::milliseconds timeout, StopToken stop)
@@ -44,8 +44,8 @@ class World {
 
   std::vector<std::vector<std::byte>> all_gather(int rank, ConstBytes mine) {
     std::unique_lock lock(mutex_);
-    // Two phases: nobody may overwrite a slot of the round before while someone still reads it.
-    wait(lock, rank, "the ranks still reading the gather before", [this] { return !reading_; });
+    // Two phases, so that no rank overwrites a slot of the previous round while another one is still reading it.
+    wait(lock, rank, "the ranks still reading the previous gather", [this] { return !reading_; });
     gathered_[static_cast<size_t>(rank)].assign(mine.begin(), mine.end());
     if (++arrived_ == size_) {
       reading_ = true;
@@ -67,14 +67,14 @@ class World {
     post(rank, channel, send);
     const Withdrawal withdrawal(*this, rank, channel);
     for (int step = 1; step < size_; ++step) {
-      // Each rank starts with another peer, so that copies spread instead of all reading rank 0 first.
+      // Each rank starts with a different peer, so that not all ranks copy from rank 0 at the same time.
       const int src = (rank + step) % size_;
       receive(rank, src, channel, recv[static_cast<size_t>(src)]);
     }
     std::unique_lock lock(mutex_);
     for (int dst = 0; dst < size_; ++dst) {
       if (dst == rank) continue;
-      wait(lock, rank, dst, channel, "to take its rows", [&] { return !slot(channel, rank, dst).full; });
+      wait(lock, rank, dst, channel, "to receive its rows", [&] { return !slot(channel, rank, dst).full; });
     }
   }
 
@@ -82,11 +82,12 @@ class World {
   struct Slot {
     ConstBytes bytes;
     bool full = false;
-    bool copying = false;  // the receiver is reading `bytes` right now
+    bool copying = false;  // the receiver is reading `bytes`
   };
 
-  // A rank that leaves, be it by an error, may free what it sends: nobody may be reading it then, nor begin to. After
-  // an orderly exchange there is nothing to wait for; otherwise one copy at most.
+  // Withdraws a rank's messages when it leaves all_to_all, also by an exception: the caller may free them then, so no
+  // rank may be reading them or start to. After a complete exchange there is nothing to wait for, otherwise at most one
+  // copy of each message.
   class Withdrawal {
    public:
     Withdrawal(World& world, int rank, Channel channel) : world_(world), rank_(rank), channel_(channel) {}
@@ -161,7 +162,7 @@ class World {
   template <typename Ready>
   void wait(std::unique_lock<std::mutex>& lock, int rank, int peer, Channel channel, std::string_view what,
             const Ready& ready) {
-    if (!aborted_ && ready()) return;  // the message below is only built when there is a wait
+    if (!aborted_ && ready()) return;  // avoids building the message below
     wait(lock, rank, fmt::format("rank {} {} ({})", peer, what, channel == Channel::kDispatch ? "dispatch" : "combine"),
          ready);
   }
@@ -200,7 +201,7 @@ class InprocCommunicator final : public Communicator {
   }
 
  private:
-  std::shared_ptr<World> world_;  // shared: it lives as long as its last rank
+  std::shared_ptr<World> world_;  // shared, so that it lives as long as its last rank
   int rank_;
 };
 

@@ -1,4 +1,4 @@
-// Ranks that are threads of one process: host memory, no copies but the receiver's.
+// Communication between ranks that are threads of one process: host memory, with one copy, made by the receiver.
 #pragma once
 
 #include <chrono>
@@ -10,9 +10,9 @@
 
 namespace eps {
 
-// One communicator per rank, joined to each other. A wait longer than `timeout` throws on the rank that waited; time in
-// which the whole process did not run (Ctrl-Z, a suspended machine) does not count. Waits end with kInterrupted within
-// 50 ms after `stop` asks for it.
+// One connected communicator per rank. A wait longer than `timeout` throws on the waiting rank; time in which the whole
+// process did not run (Ctrl-Z, a suspended machine) does not count. Waits end with kInterrupted within 50 ms after
+// `stop` requests it.
 std::vector<std::unique_ptr<Communicator>> make_inproc_communicators(int num_ranks, std::chrono::milliseconds timeout,
                                                                      StopToken stop = {});
 

@@ -1,4 +1,4 @@
-#include "sim/routing_draw.h"
+#include "sim/routing_sampler.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,20 +8,20 @@
 namespace eps {
 namespace {
 
-// With a popular expert that the token has already, nearly every draw would be in vain. After so many the rest is drawn
-// among what is allowed, at the cost of a step an expert.
-constexpr int kMaxVainDraws = 32;
+// If a token already has the most popular expert, nearly every sample may be rejected. After this many rejections the
+// token's other experts are sampled from the allowed ones only, which takes a step per expert of the layer.
+constexpr int kMaxRejections = 32;
 
 constexpr uint64_t kPopularityStream = ~uint64_t{0};  // ranks take two each, from 0
 
 }  // namespace
 
-struct RoutingDraw::Token {
+struct RoutingSampler::Token {
   uint64_t stamp = 0;
   int num_groups = 0;
 };
 
-RoutingDraw::RoutingDraw(const RoutingParams& params) : params_(params) {
+RoutingSampler::RoutingSampler(const RoutingParams& params) : params_(params) {
   const int experts = params.num_experts;
   EPS_CHECK(params.top_k >= 1 && params.top_k <= experts, "top-{} of {} experts", params.top_k, experts);
   EPS_CHECK(params.num_groups >= 1 && experts % params.num_groups == 0, "{} groups of {} experts", params.num_groups,
@@ -33,8 +33,8 @@ RoutingDraw::RoutingDraw(const RoutingParams& params) : params_(params) {
   const auto count = static_cast<size_t>(experts);
   log_popularity_.assign(count, 0.0);
   if (params.skew.alpha > 0) {
-    // Gamma draws, normalised, are a Dirichlet draw. For small alpha they underflow: gamma(a) = gamma(a + 1) * u^(1/a),
-    // so this is in logarithms.
+    // Normalised gamma samples are a Dirichlet sample. For small alpha they underflow, so this computes logarithms:
+    // gamma(a) = gamma(a + 1) * u^(1/a).
     RandomStream random(params.seed, kPopularityStream);
     const double alpha = params.skew.alpha;
     for (double& v : log_popularity_) v = std::log(random.gamma(alpha + 1)) + std::log(random.uniform()) / alpha;
@@ -51,10 +51,12 @@ RoutingDraw::RoutingDraw(const RoutingParams& params) : params_(params) {
   allowed_.assign(count, 0.0);
 }
 
+// The alias table makes a sample cost the same for any number of experts.
+//
 // Source  Walker 1977, Vose 1991
-void RoutingDraw::make_alias_table() {
+void RoutingSampler::make_alias_table() {
   const size_t count = log_popularity_.size();
-  std::vector<double> share(count);  // of the average: 1 when all are alike
+  std::vector<double> share(count);  // popularity relative to the average: 1 if all are equally popular
   double sum = 0;
   for (size_t e = 0; e < count; ++e) sum += share[e] = std::exp(log_popularity_[e]);
   for (double& s : share) s *= static_cast<double>(count) / sum;
@@ -77,13 +79,13 @@ void RoutingDraw::make_alias_table() {
   }
 }
 
-bool RoutingDraw::may_take(const Token& token, int32_t expert) const {
+bool RoutingSampler::may_take(const Token& token, int32_t expert) const {
   const auto e = static_cast<size_t>(expert);
   if (taken_[e] == token.stamp) return false;
   return token.num_groups < params_.topk_group || group_taken_[e / static_cast<size_t>(group_size_)] == token.stamp;
 }
 
-void RoutingDraw::take(Token& token, int32_t expert) {
+void RoutingSampler::take(Token& token, int32_t expert) {
   const auto e = static_cast<size_t>(expert);
   taken_[e] = token.stamp;
   uint64_t& group = group_taken_[e / static_cast<size_t>(group_size_)];
@@ -91,15 +93,15 @@ void RoutingDraw::take(Token& token, int32_t expert) {
   group = token.stamp;
 }
 
-int32_t RoutingDraw::draw(RandomStream& random) const {
+int32_t RoutingSampler::sample(RandomStream& random) const {
   const uint64_t bits = random.bits();
-  // The upper half picks a column (its bias, below 2^-24 for a thousand experts, is no matter), the lower half keeps it
-  // or not.
+  // The upper half selects a column (with a negligible bias below 2^-24 for a thousand experts), the lower half decides
+  // between the column and its alias.
   const auto column = static_cast<size_t>(((bits >> 32) * keep_below_.size()) >> 32);
   return static_cast<uint32_t>(bits) < keep_below_[column] ? static_cast<int32_t>(column) : alias_[column];
 }
 
-int32_t RoutingDraw::draw_among_allowed(const Token& token, RandomStream& random) {
+int32_t RoutingSampler::sample_among_allowed(const Token& token, RandomStream& random) {
   const size_t count = log_popularity_.size();
   double most = -INFINITY;
   for (size_t e = 0; e < count; ++e) {
@@ -121,19 +123,19 @@ int32_t RoutingDraw::draw_among_allowed(const Token& token, RandomStream& random
   return last;
 }
 
-void RoutingDraw::draw_token(RandomStream& random, int32_t* experts) {
+void RoutingSampler::sample_token(RandomStream& random, int32_t* experts) {
   Token token{++stamp_, 0};
-  int vain = 0;
+  int rejections = 0;
   for (int i = 0; i < params_.top_k;) {
     int32_t expert = 0;
-    if (vain < kMaxVainDraws) {
-      expert = draw(random);
+    if (rejections < kMaxRejections) {
+      expert = sample(random);
       if (!may_take(token, expert)) {
-        ++vain;
+        ++rejections;
         continue;
       }
     } else {
-      expert = draw_among_allowed(token, random);
+      expert = sample_among_allowed(token, random);
     }
     take(token, expert);
     experts[i++] = expert;
@@ -141,16 +143,16 @@ void RoutingDraw::draw_token(RandomStream& random, int32_t* experts) {
   std::sort(experts, experts + params_.top_k);
 }
 
-Routing RoutingDraw::next_experts(int rank, int64_t num_tokens) {
+Routing RoutingSampler::next_experts(int rank, int64_t num_tokens) {
   RandomStream& random = expert_streams_[static_cast<size_t>(rank)];
   const auto top_k = static_cast<size_t>(params_.top_k);
   const size_t rows = static_cast<size_t>(num_tokens) * top_k;
   Routing routing{num_tokens, params_.top_k, std::vector<int32_t>(rows), {}};
-  for (size_t begin = 0; begin < rows; begin += top_k) draw_token(random, routing.expert_idx.data() + begin);
+  for (size_t begin = 0; begin < rows; begin += top_k) sample_token(random, routing.expert_idx.data() + begin);
   return routing;
 }
 
-Routing RoutingDraw::next(int rank, int64_t num_tokens) {
+Routing RoutingSampler::next(int rank, int64_t num_tokens) {
   Routing routing = next_experts(rank, num_tokens);
   RandomStream& random = weight_streams_[static_cast<size_t>(rank)];
   const auto top_k = static_cast<size_t>(params_.top_k);
