@@ -26,7 +26,7 @@ void check_folder(const std::string& dir) {
   }
 }
 
-// A shard is a plain file name: an index from elsewhere must not make us read outside the folder.
+// A shard must be a plain file name, so that an untrusted index cannot cause reads outside the folder.
 void check_shard_name(const std::string& index_path, const std::string& tensor, const std::string& shard) {
   const bool has_control = std::any_of(shard.begin(), shard.end(), [](char c) { return c >= 0 && c < 0x20; });
   const std::string what = fmt::format("weight_map of tensor \"{}\"", printable(tensor, 120));
@@ -57,7 +57,8 @@ Checkpoint Checkpoint::open(const std::string& dir) {
   if (file_exists(single)) {
     checkpoint.add_shard("model.safetensors", {});
     if (file_exists(index)) {
-      checkpoint.notes_.emplace_back("model.safetensors.index.json: not read, because model.safetensors is there, too");
+      checkpoint.notes_.emplace_back(
+          "model.safetensors.index.json: not read, because there is also a model.safetensors");
     }
   } else if (file_exists(index)) {
     checkpoint.open_shards(index);
@@ -74,7 +75,7 @@ Checkpoint Checkpoint::open(const std::string& dir) {
 
 std::string Checkpoint::config_path() const { return join_path(dir_, "config.json"); }
 
-// `shard_of` is the index's weight_map; empty when a single file holds all.
+// `shard_of` is the index's weight_map; empty if a single file contains all tensors.
 void Checkpoint::add_shard(const std::string& shard, const std::map<std::string, std::string>& shard_of) {
   files_.push_back(SafetensorsFile::open(join_path(dir_, shard)));
   const auto& tensors = files_.back().tensors();
@@ -89,7 +90,7 @@ void Checkpoint::add_shard(const std::string& shard, const std::map<std::string,
     if (!inserted) it->second.other_file = files_.size() - 1;
   }
   if (num_stale > 0) {
-    notes_.push_back(fmt::format("{}: {} tensor{} passed over, because the index takes {} from another shard",
+    notes_.push_back(fmt::format("{}: {} tensor{} skipped, because the index takes {} from another shard",
                                  printable(shard, 120), num_stale, num_stale == 1 ? "" : "s",
                                  num_stale == 1 ? "it" : "them"));
   }
@@ -108,7 +109,7 @@ void Checkpoint::open_shards(const std::string& index_path) {
   }
   if (shards.empty()) fail(ErrorKind::kInput, index_path, {"empty weight_map", "", "the shard of every tensor", ""});
 
-  // All missing files in one message, before any is read: downloads fail in groups.
+  // Reports all missing files in one message before any file is read, because usually several downloads fail together.
   std::vector<std::string> missing;
   for (const std::string& shard : shards) {
     if (!file_exists(join_path(dir_, shard))) missing.push_back(shard);

@@ -23,9 +23,9 @@ struct DTypeTotals {
 
 // Owns    the open files. Move-only.
 // Threads const methods from any thread
-// Order   model.safetensors is taken when both it and model.safetensors.index.json are there. Of several copies of a
-//         tensor the index says which is meant.
-// Edge    tensors of a shard that the index does not list are taken, too
+// Order   model.safetensors is used if there is also a model.safetensors.index.json. If there are several copies of a
+//         tensor, the index determines which one is used.
+// Edge    tensors of a shard that the index does not list are included
 class Checkpoint {
  public:
   // Errors  kInput, naming the file, and for weights the tensor: folder or file missing, config.json not an object, a
@@ -37,15 +37,15 @@ class Checkpoint {
   std::string config_path() const;                // for error messages about config()
 
   bool has(std::string_view name) const { return tensors_.contains(name); }
-  // Errors  kInput when there is no such tensor (with the nearest name), or several that the index does not choose from
+  // Errors  kInput when there is no such tensor (with the nearest name), or several of which the index lists none
   const TensorInfo& info(std::string_view name) const;
-  // The file a tensor lies in.  Errors  as info
+  // The file that contains a tensor.  Errors  as for info
   const SafetensorsFile& file(std::string_view name) const;
 
-  // A tensor's shape and dtype, once it is needed.
-  // Errors  as info; kInput for a dtype that this program does not have and for a shape other than `want`
+  // A tensor's shape and dtype. They are checked only here, because unused tensors may have any.
+  // Errors  as for info; kInput for an unsupported dtype and for a shape other than `want`
   TensorType type(std::string_view name, const Shape& want) const;
-  // Errors  as type with any shape; kResource when the file was changed since it was opened (InputFile::read_at)
+  // Errors  as for type, with any shape; kResource when the file was changed since it was opened (InputFile::read_at)
   OwnedTensor read(std::string_view name) const;
 
   std::vector<std::string> names() const;  // sorted
@@ -53,14 +53,14 @@ class Checkpoint {
   uint64_t total_bytes() const;
   std::map<std::string, DTypeTotals> dtype_totals() const;  // by dtype_label: "bf16", "f32", …
 
-  // What opening passed over: copies of tensors that the index takes from elsewhere, an index beside a single file.
+  // What opening skipped: copies of tensors that the index takes from another shard, and an index beside a single file.
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
   struct Entry {
     size_t file;                            // in files_
     size_t tensor;                          // in files_[file].tensors()
-    std::optional<size_t> other_file = {};  // another copy, between which nothing chooses
+    std::optional<size_t> other_file = {};  // a second copy, when the index lists neither
   };
 
   void add_shard(const std::string& shard, const std::map<std::string, std::string>& shard_of);
@@ -75,8 +75,8 @@ class Checkpoint {
   std::vector<std::string> notes_;
 };
 
-// The candidate that is `name` but for a prefix, or that has the fewest edits from it; empty when none is near enough
-// to be meant.
+// The candidate that differs from `name` only by a prefix, or else the one with the smallest edit distance; empty when
+// none is similar enough.
 std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates);
 
 }  // namespace eps

@@ -1,4 +1,4 @@
-// nearest_name: the "did you mean" of a missing tensor.
+// nearest_name: the "did you mean" in the message about a missing tensor.
 #include <algorithm>
 #include <numeric>
 
@@ -7,7 +7,7 @@
 namespace eps {
 namespace {
 
-// Edits (insert, delete, replace one byte) from a to b, or `limit` when there are at least as many.
+// The edit distance (insert, delete, replace one byte) between a and b, or `limit` if it is at least that.
 size_t edit_distance(std::string_view a, std::string_view b, size_t limit) {
   const size_t length_gap = a.size() > b.size() ? a.size() - b.size() : b.size() - a.size();
   if (length_gap >= limit) return limit;
@@ -35,12 +35,12 @@ bool is_dotted_suffix(std::string_view suffix, std::string_view name) {
 }  // namespace
 
 std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates) {
-  // A prefix too many or too few ("model.") is many edits and one mistake.
+  // A missing or additional prefix ("model.") takes many edits but is a single mistake.
   for (const std::string& candidate : candidates) {
     if (is_dotted_suffix(name, candidate) || is_dotted_suffix(candidate, name)) return candidate;
   }
-  // A third of the name is too little for an unrelated tensor. Names in files we did not write may be of any length,
-  // and comparing costs the product of both.
+  // With fewer edits than a third of the name's length, the names are probably related. Names in untrusted files may
+  // have any length, and the time to compare two grows with the product of their lengths.
   constexpr size_t kMaxLength = 256;
   if (name.size() > kMaxLength) return {};
   size_t limit = std::max<size_t>(3, name.size() / 3 + 1);

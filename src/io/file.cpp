@@ -17,7 +17,7 @@ namespace {
 [[noreturn]] void fail_errno(const std::string& path, const std::string& what, int code) {
   std::string hint;
   if (code == ENOENT || code == ENOTDIR) hint = "checking the path";
-  if (code == EACCES || code == EPERM) hint = "a file this user may read (ls -l shows who may)";
+  if (code == EACCES || code == EPERM) hint = "a file that this user may read (see ls -l)";
   if (code == EMFILE) hint = "raising the limit of open files (ulimit -n)";
   fail(ErrorKind::kInput, path, {what, std::strerror(code), "", hint});
 }
@@ -34,7 +34,7 @@ int64_t modification_time_ns(const struct stat& info) {
 }  // namespace
 
 InputFile::InputFile(const std::string& path) : path_(path) {
-  // Looked at before it is opened, and opened without blocking: opening a FIFO would wait for a writer.
+  // Checked before opening, and opened without blocking, because opening a FIFO would wait for a writer.
   struct stat info = {};
   if (::stat(path.c_str(), &info) != 0) fail_errno(path, "cannot open the file", errno);
   if (S_ISDIR(info.st_mode)) {
@@ -85,14 +85,14 @@ void InputFile::read_at(uint64_t offset, std::span<std::byte> to) const {
     }
     filled += static_cast<size_t>(count);
   }
-  // After the bytes, so that no change of them is missed.
+  // Checked after reading the bytes, so that no change of them is missed.
   require_unchanged();
 }
 
 void InputFile::require_unchanged() const {
   struct stat info = {};
   if (::fstat(fd_, &info) != 0) {
-    fail(ErrorKind::kResource, path_, {"cannot read the file's time of change", std::strerror(errno), "", ""});
+    fail(ErrorKind::kResource, path_, {"cannot read the file's modification time", std::strerror(errno), "", ""});
   }
   if (static_cast<uint64_t>(info.st_size) != size_) {
     fail_changed(path_, "the file changed its size while it was being read", fmt::format("{} bytes", info.st_size),
@@ -108,10 +108,10 @@ bool file_exists(const std::string& path) {
   if (::stat(path.c_str(), &info) == 0) return true;
   const int code = errno;
   if (code == ENOTDIR) return false;
-  if (code != ENOENT) fail_errno(path, "cannot tell whether the file is there", code);
+  if (code != ENOENT) fail_errno(path, "cannot determine whether the file exists", code);
   if (::lstat(path.c_str(), &info) != 0) return false;
   fail(ErrorKind::kInput, path,
-       {"the link leads to a file that is not there", "", "", "removing the link or restoring the file"});
+       {"the link points to a file that does not exist", "", "", "removing the link or restoring the file"});
 }
 
 std::string read_file(const std::string& path, uint64_t max_bytes) {

@@ -1,4 +1,4 @@
-// Opening and reading files with errors a user can act on.
+// Opens and reads files, with errors that a user can act on.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +10,9 @@ namespace eps {
 
 // An open file descriptor of a regular file, closed on destruction. Move-only.
 //
-// Everything is read as of the moment of opening: a file that another program changes in place or cuts short afterwards
-// is an error and never a mixture. Replacing or deleting a file does no harm, because its old contents stay readable.
+// Everything is read as it was when the file was opened: if another program changes or truncates the file afterwards,
+// reading fails instead of returning a mixture. Replacing or deleting the file is harmless, because its old contents
+// stay readable.
 //
 // Threads  read_at from any thread
 class InputFile {
@@ -27,7 +28,7 @@ class InputFile {
   const std::string& path() const { return path_; }
   uint64_t size() const { return size_; }
 
-  // Fills `to` with the bytes from `offset` on, which have to be in the file as it was opened.
+  // Fills `to` with the bytes from `offset` on, which must be within the size that the file had when it was opened.
   // Errors  kResource when the file was changed or cut short since it was opened, or when the disk fails
   void read_at(uint64_t offset, std::span<std::byte> to) const;
 
@@ -40,9 +41,9 @@ class InputFile {
   int64_t modified_ns_ = 0;  // the time of the last change of the contents
 };
 
-// Whether there is something of that name, followed through links.
-// Errors  kInput when that cannot be told: a link that leads nowhere or in circles, a folder that may not be searched.
-//         A file that somebody put there must not count as absent.
+// Whether the file exists, following links.
+// Errors  kInput when that cannot be determined: a dangling or circular link, a folder that may not be searched. An
+//         optional file with such a problem must not be treated as absent.
 bool file_exists(const std::string& path);
 
 // The bytes of a whole file.

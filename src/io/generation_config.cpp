@@ -20,7 +20,7 @@ struct UnsupportedKey {
   bool changes_text;
 };
 
-// Of the keys that transformers 5.24 acts on.
+// Those keys of transformers 5.24 that are not supported.
 constexpr UnsupportedKey kUnsupported[] = {
     {"num_beams", "beam search", is_at_most_one, true},
     {"num_beam_groups", "diverse beam search", is_at_most_one, true},
@@ -50,7 +50,7 @@ std::vector<std::vector<int32_t>> read_id_lists(const JsonObject& object, std::s
   return out;
 }
 
-// [[[ids], bias], ...]: the form that JSON can hold.
+// [[[ids], bias], ...]: the form in JSON, which has no maps with lists as keys.
 std::vector<SequenceBias> read_sequence_bias(const JsonObject& object, std::string_view key) {
   const std::string wanted = "a list of pairs of token ids and a bias, such as [[[5, 7], -2.0]]";
   const Json& value = *object.find(key);
@@ -74,10 +74,10 @@ LengthDecay read_length_decay(const JsonObject& object, std::string_view key) {
   return {value[0].get<int64_t>(), value[1].get<double>()};
 }
 
-// What transformers takes for "off": nothing between 0 and 1.
+// Values that transformers treats as "off": none is between 0 and 1.
 double open_unit_or(double value, double off) { return value > 0 && value < 1 ? value : off; }
 
-// Runs `read` on a key that is there and notes an error instead of throwing it.
+// Calls `read` for a key that is present, and records an error instead of throwing it.
 class Reader {
  public:
   Reader(const JsonObject& object, GenerationConfig& config) : object_(object), config_(config) {}
@@ -95,7 +95,7 @@ class Reader {
   void number(std::string_view key, double& value) {
     (*this)(key, [&](std::string_view k) { value = object_.get<double>(k); });
   }
-  // Of which less than 0 is another way to write 0.
+  // Values below 0 mean 0.
   void count(std::string_view key, int64_t& value) {
     (*this)(key, [&](std::string_view k) { value = std::max<int64_t>(0, object_.get<int64_t>(k)); });
   }

@@ -35,7 +35,7 @@ std::string line_and_column(std::string_view text, size_t offset) {
   fail(ErrorKind::kInput, where, {fmt::format("{} at {}", what, line_and_column(text, offset)), "", wanted, hint});
 }
 
-// Walks the text for the parser and leaves behind how far it came, so that our own complaints have a position, too.
+// An iterator over the text that records the parser's position, so that errors found by this file have a position, too.
 class TrackingIterator {
  public:
   using iterator_category = std::input_iterator_tag;
@@ -57,7 +57,8 @@ class TrackingIterator {
   const char** reached_;
 };
 
-// Python's literals for numbers that JSON cannot write, and stand-ins of the same length that are JSON.
+// Python's literals for numbers that JSON does not have, and valid JSON numbers of the same length to replace them
+// with.
 struct PythonLiteral {
   std::string_view text;
   std::string_view stand_in;
@@ -73,8 +74,8 @@ bool continues_word(char c) {
   return is_letter || (c >= '0' && c <= '9') || c == '+' || c == '-' || c == '.' || c == '_';
 }
 
-// Replaces the literals that stand outside of strings in `text`, so that offsets stay what they are.
-// Returns the values by the offset they begin at.
+// Replaces the literals outside of strings in `text` by numbers of the same length, so that offsets do not change.
+// Returns the values of the literals by their offsets.
 std::map<size_t, double> replace_python_literals(std::string& text) {
   std::map<size_t, double> values;
   bool in_string = false;
@@ -87,7 +88,7 @@ std::map<size_t, double> replace_python_literals(std::string& text) {
     }
     if (c == '"') in_string = true;
     if (c != 'N' && c != 'I' && c != '-') continue;
-    // Inside of a longer word or number a stand-in would make sense of what makes none.
+    // Inside a longer word or number, a replacement would turn invalid text into valid JSON.
     if (i > 0 && continues_word(text[i - 1])) continue;
     for (const PythonLiteral& literal : kPythonLiterals) {
       const size_t end = i + literal.text.size();
@@ -102,7 +103,7 @@ std::map<size_t, double> replace_python_literals(std::string& text) {
   return values;
 }
 
-// Builds the value while reading. The library's own builder lets a later duplicate key win and has no depth limit.
+// Builds the value while reading. The library's own builder accepts duplicate keys and has no depth limit.
 class TreeBuilder : public nlohmann::json_sax<Json> {
  public:
   TreeBuilder(std::string_view text, const std::string& where, int max_depth,
@@ -118,7 +119,7 @@ class TreeBuilder : public nlohmann::json_sax<Json> {
   bool number_integer(number_integer_t v) override { return add(v); }
   bool number_unsigned(number_unsigned_t v) override { return add(v); }
   bool number_float(number_float_t v, const string_t& token) override {
-    // The parser has read the byte after a number, unless the text ends with it.
+    // The parser has already read the byte after a number, unless the number ends the text.
     const auto reached = static_cast<size_t>(reached_ - text_.data());
     for (const size_t begin : {reached - token.size() - 1, reached - token.size()}) {
       const auto found = literals_.find(begin);
@@ -183,7 +184,7 @@ class TreeBuilder : public nlohmann::json_sax<Json> {
       root_ = std::move(value);
       return &root_;
     }
-    // Appending moves only finished siblings: nothing on the stack points into the list that grows.
+    // Appending may move the siblings in memory, but they are complete, so no pointer on the stack refers to them.
     if (auto* list = stack_.back()->get_ptr<Json::array_t*>()) return &list->emplace_back(std::move(value));
     *slot_ = std::move(value);
     return slot_;
@@ -192,11 +193,11 @@ class TreeBuilder : public nlohmann::json_sax<Json> {
   std::string_view text_;
   const std::string& where_;
   int max_depth_;
-  std::map<size_t, double> literals_;  // numbers that are not finite, by the offset of their stand-in
+  std::map<size_t, double> literals_;  // numbers that are not finite, by the offset of their replacement
   const char* reached_;
   Json root_;
   std::vector<Json*> stack_;  // the containers that are still open, outermost first
-  Json* slot_ = nullptr;      // where the value of the key read last goes
+  Json* slot_ = nullptr;      // destination of the value of the last key
 };
 
 }  // namespace
@@ -210,7 +211,7 @@ Json parse_json(std::string_view text, const std::string& where, const JsonLimit
   if (const size_t bad = utf8_find_invalid(text); bad != std::string_view::npos) {
     fail_at(where, text, bad, "invalid UTF-8", "", "saving the file as UTF-8");
   }
-  // The parser takes a NUL byte for the end of the text and would not see what comes after it.
+  // The parser treats a NUL byte as the end of the text and would ignore everything after it.
   if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
     fail_at(where, text, nul, "not valid JSON (a NUL byte)", "");
   }

@@ -64,7 +64,7 @@ std::optional<T> convert(const Json& value) {
   }
 }
 
-// What to show for a value that is not a T: for lists, the element that is to blame.
+// Describes a value that is not a T. For lists, describes the first invalid element.
 template <typename T>
 std::string describe_culprit(const Json& value) {
   if constexpr (IsVector<T>::value) {

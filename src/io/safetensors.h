@@ -1,4 +1,4 @@
-// One safetensors file: its header, and its tensors read into memory of their own.
+// One safetensors file: its header, and its tensors, which are read into memory.
 #pragma once
 
 #include <functional>
@@ -13,14 +13,14 @@
 
 namespace eps {
 
-// A tensor in memory of its own, aligned for every kernel wherever it lies in its file.
+// A tensor in its own memory, aligned for every kernel whatever its position in the file.
 struct OwnedTensor {
   Buffer memory;
   TensorView view;
 };
 
-// Weights are read and not mapped: a mapped file that is cut short ends the program with SIGBUS, and one that is
-// overwritten gives other weights without a word.
+// Weights are read instead of mapped: truncating a mapped file would end the program with SIGBUS, and overwriting it
+// would silently change the weights.
 //
 // Owns    the open file. Move-only.
 // Threads const methods from any thread
@@ -35,7 +35,7 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
   const TensorInfo* find(std::string_view name) const;  // nullptr when absent
 
-  // `info` is one of tensors().
+  // Reads a tensor; `info` is one of tensors().
   //
   // Errors  those of tensor_type, and those of InputFile::read_at
   OwnedTensor read(const TensorInfo& info) const;

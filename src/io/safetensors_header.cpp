@@ -25,11 +25,11 @@ constexpr int kMaxHeaderDepth = 8;                 // a valid header needs three
 
 struct StoredDType {
   std::string_view name;
-  int bits;                    // of one element
-  std::optional<DType> dtype;  // that it is held as
+  int bits;                    // size of one element
+  std::optional<DType> dtype;  // the program's type, if it has one
 };
 
-// All dtypes of the format (its version 0.8). Others may come: their sizes are then not checked.
+// All dtypes of the format (version 0.8). Sizes of other types, which later versions may have, are not checked.
 constexpr std::array<StoredDType, 22> kStoredDTypes = {
     {{"F32", 32, DType::kF32},         {"BF16", 16, DType::kBF16},   {"F16", 16, DType::kF16},
      {"I32", 32, DType::kI32},         {"I64", 64, DType::kI64},     {"U8", 8, DType::kU8},
@@ -47,7 +47,7 @@ const StoredDType* find_stored_dtype(std::string_view name) {
 
 std::string shape_text(const std::vector<int64_t>& dims) { return fmt::format("[{}]", fmt::join(dims, ", ")); }
 
-// The errors of one tensor, all of which begin with the file and the tensor's name.
+// Reports errors of one tensor, which all begin with the file and the tensor's name.
 class TensorReader {
  public:
   TensorReader(const std::string& where, const std::string& name, const Json& entry)
@@ -114,8 +114,8 @@ class TensorReader {
     return {*begin, *end};
   }
 
-  // Dimensions of 0 are left out of the overflow check, so that the product of any of the others fits as well and
-  // nobody has to check again.
+  // Dimensions of 0 are left out of the overflow check, so that the product of any subset of the dimensions is known
+  // not to overflow.
   void check_size(TensorInfo& info, uint64_t got) const {
     const StoredDType* stored = find_stored_dtype(info.dtype);
     const int bits = stored == nullptr ? 8 : stored->bits;
@@ -129,7 +129,7 @@ class TensorReader {
     }
     info.num_elements = static_cast<uint64_t>(elements);
     if (stored == nullptr) return;
-    // Elements of less than a byte are packed; a tensor of them fills whole bytes.
+    // Elements smaller than a byte are packed, and a tensor of them must fill whole bytes.
     const uint64_t want = bits >= 8 ? info.num_elements * static_cast<uint64_t>(bits / 8)
                                     : info.num_elements / 8 * static_cast<uint64_t>(bits) +
                                           (info.num_elements % 8 * static_cast<uint64_t>(bits) + 7) / 8;
@@ -163,7 +163,7 @@ std::map<std::string, std::string> read_metadata(const Json& value, const std::s
   return metadata;
 }
 
-// The format asks for tensors that follow one another without holes, so that no byte is hidden or read twice.
+// The format requires that tensors follow one another without gaps, so that no byte is hidden or used twice.
 void check_coverage(const std::vector<TensorInfo>& tensors, uint64_t data_begin, uint64_t file_bytes,
                     const std::string& where) {
   uint64_t reached = data_begin;
@@ -174,13 +174,13 @@ void check_coverage(const std::vector<TensorInfo>& tensors, uint64_t data_begin,
            {fmt::format("tensors \"{}\" and \"{}\" overlap", printable(previous->name, 120),
                         printable(tensor.name, 120)),
             fmt::format("data_offsets that begin at {}", tensor.begin - data_begin),
-            fmt::format("{}, where the one before ends", reached - data_begin), ""});
+            fmt::format("{}, where the previous one ends", reached - data_begin), ""});
     }
     if (tensor.begin > reached) {
       fail(ErrorKind::kInput, where,
            {fmt::format("hole in the data before tensor \"{}\"", printable(tensor.name, 120)),
             fmt::format("data_offsets that begin at {}", tensor.begin - data_begin),
-            fmt::format("{}, where the one before ends", reached - data_begin), ""});
+            fmt::format("{}, where the previous one ends", reached - data_begin), ""});
     }
     reached = tensor.end;
     previous = &tensor;
@@ -238,7 +238,7 @@ uint64_t safetensors_header_length(std::span<const std::byte> start, uint64_t fi
   if (length > kMaxHeaderBytes) {
     fail(ErrorKind::kInput, where,
          {"not a safetensors file: header length", got, fmt::format("at most {}", kMaxHeaderBytes),
-          "checking that the file is what its name says (a Git LFS pointer is plain text)"});
+          "checking that it is a safetensors file (a Git LFS pointer is plain text)"});
   }
   if (length > file_bytes - kSafetensorsLengthBytes) {
     fail(ErrorKind::kInput, where,

@@ -1,4 +1,4 @@
-// The header of a safetensors file: parsed and checked as a value, without touching the tensors' data.
+// Parses and checks the header of a safetensors file, without reading the tensors' data.
 #pragma once
 
 #include <cstddef>
@@ -17,11 +17,11 @@ namespace eps {
 
 inline constexpr uint64_t kSafetensorsLengthBytes = 8;
 
-// A tensor as the header describes it. Whether this program can use its dtype and shape is judged when it is needed:
-// checkpoints hold tensors of many kinds that no forward pass reads.
+// A tensor as the header describes it. Whether its dtype and shape are supported is checked only when it is needed,
+// because checkpoints contain many kinds of tensors that the forward pass does not use.
 struct TensorInfo {
   std::string name;
-  std::string dtype;  // as the file spells it: "BF16", "F8_E4M3", …
+  std::string dtype;  // as written in the file: "BF16", "F8_E4M3", …
   std::vector<int64_t> dims;
   uint64_t num_elements = 0;
   uint64_t begin = 0;  // the tensor's bytes are [begin, end) of the file
@@ -30,16 +30,16 @@ struct TensorInfo {
   uint64_t num_bytes() const { return end - begin; }
 };
 
-// The dtype under which this program holds such tensors, or none.
+// The program's dtype for such tensors, or none.
 std::optional<DType> known_dtype(const TensorInfo& info);
-// "bf16", and for others the file's spelling in lower case: "f64", "f8_e4m3".
+// "bf16"; for unsupported dtypes the name in the file in lower case: "f64", "f8_e4m3".
 std::string dtype_label(const TensorInfo& info);
 
 struct TensorType {
   DType dtype;
   Shape shape;
 };
-// Errors  kInput, naming the tensor: a dtype this program does not have, too many dimensions
+// Errors  kInput, naming the tensor: an unsupported dtype, too many dimensions
 TensorType tensor_type(const TensorInfo& info, const std::string& where);
 
 struct SafetensorsHeader {
@@ -49,14 +49,14 @@ struct SafetensorsHeader {
 };
 
 // The length of the JSON text that follows the first eight bytes of a file of `file_bytes`.
-// Edge    `start` is shorter than eight bytes when the file is
+// Edge    `start` may be shorter than eight bytes if the file is
 // Errors  kInput with `where`: no header, or one that does not fit into the file
 uint64_t safetensors_header_length(std::span<const std::byte> start, uint64_t file_bytes, const std::string& where);
 
 // Layout  u64 little-endian header length | JSON header of any length | data
 //
-// Guarantees: every tensor lies inside the file, element and byte counts fit int64, the tensors cover the data exactly,
-// and a tensor of one of the format's dtypes has exactly the bytes that its shape asks for. Data need not be aligned.
+// Guarantees: every tensor is inside the file, element and byte counts fit int64, the tensors cover the data exactly,
+// and a tensor of one of the format's dtypes has exactly as many bytes as its shape requires. Data need not be aligned.
 //
 // Errors  kInput with `where` and the tensor's name
 // Source  the format's documentation, https://github.com/huggingface/safetensors#format

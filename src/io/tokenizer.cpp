@@ -19,7 +19,7 @@ struct Tokenizer::Impl {
 
   void encode(std::string_view text, size_t max_ids, const std::function<bool()>& keep_going,
               std::vector<int32_t>& ids) const;
-  // The token that decoding sees for `id`; nothing when there is none, or when it is special and those are skipped.
+  // The token that `id` is decoded as; nothing if there is none, or if it is special and special tokens are skipped.
   std::optional<std::string_view> decodable(int32_t id, bool skip_special_tokens) const;
 
   tok::BpeModel model;
@@ -55,7 +55,7 @@ Tokenizer::Impl::Impl(const JsonObject& json)
 
 namespace {
 
-// Sends the parts of a text through the pre-tokenizers to BPE, each part through all of them before the next.
+// Passes the parts of a text through the pre-tokenizers to BPE, each part through all of them before the next part.
 class PartEncoder {
  public:
   PartEncoder(const tok::PreTokenizers& pre_tokenizers, const tok::BpeModel& model, size_t max_ids,
@@ -67,8 +67,8 @@ class PartEncoder {
         workspace_(workspace),
         ids_(ids) {}
 
-  // False once there are more ids than wanted, or the caller wants no more. The recursion is at most tok::kMaxStages
-  // deep.
+  // Returns false once there are more ids than requested, or the caller has stopped the encoding. The recursion is at
+  // most tok::kMaxStages deep.
   bool encode(const tok::Part& part, size_t stage = 0) {
     if (stage < pre_tokenizers_.size()) {
       return pre_tokenizers_[stage]->split(

@@ -1,5 +1,5 @@
-// Text to token ids and back, from a model's tokenizer.json (byte pair encoding), with the ids that the Hugging Face
-// tokenizers library gives.
+// Converts text to token ids and back, using a model's tokenizer.json (byte pair encoding). The ids are those of the
+// Hugging Face tokenizers library.
 #pragma once
 
 #include <cstdint>
@@ -15,40 +15,41 @@ namespace eps {
 
 class JsonObject;
 
-// Immutable: copies share one vocabulary, and any number of threads may use it at once.
+// Immutable: copies share one vocabulary, and any number of threads may use it at the same time.
 //
-// "truncation" and "padding" of the file are settings of a training run and are ignored.
+// "truncation" and "padding" in the file are settings for training and are ignored.
 class Tokenizer {
  public:
-  // Errors  kInput for files that are not valid, or that use a part this program does not have: file and field named
+  // Errors  kInput, naming the file and the field, for files that are invalid or use an unsupported feature
   static Tokenizer from_file(const std::string& path);
   static Tokenizer from_json(std::string_view text, const std::string& where);
-  static Tokenizer from_object(const JsonObject& json);  // the content of a tokenizer.json, already read
+  static Tokenizer from_object(const JsonObject& json);  // from the parsed content of a tokenizer.json
 
-  // `add_special_tokens`: with what the post-processor puts around a text, such as a token for its beginning. Special
-  // tokens that are written out in the text become their ids in any case.
+  // `add_special_tokens`: adds what the post-processor puts around a text, such as a begin-of-text token. Special
+  // tokens that are written out in the text are converted to their ids in any case.
   //
-  // Stops once there are more than `max_ids`, so that a text that cannot fit a context is known to be too long before
-  // all of it has been encoded: the result is then some beginning of the text's ids, with more than `max_ids` of them.
-  // `keep_going`, where there is one, is asked every few milliseconds; after a no, too, the result is a beginning.
+  // Stops once there are more than `max_ids` ids, so that a text that is too long for a context is detected before all
+  // of it has been encoded. The result is then a prefix of the text's ids with more than `max_ids` of them.
+  // `keep_going` (may be empty) is called every few milliseconds; when it returns false, the result is a prefix, too.
   //
   // Cost    O(n log n) time and O(n) memory in the bytes of the text, whatever the text and the tokenizer.json are; the
-  //         files in tokenizer/ say why
-  // Errors  kInput when `text` is not UTF-8 (with the offset of the first bad byte), when a pattern of the tokenizer
-  //         takes too many steps on it, or when more text is made of it than is sane (tokenizer/workspace.h)
+  //         files in tokenizer/ explain why
+  // Errors  kInput when `text` is not UTF-8 (with the offset of the first invalid byte), when a pattern of the
+  // tokenizer
+  //         takes too many steps on it, or when it grows too much during normalization (tokenizer/workspace.h)
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens, size_t max_ids = SIZE_MAX,
                               const std::function<bool()>& keep_going = {}) const;
 
-  // Ids without a token are passed over. Always valid UTF-8: what is not becomes U+FFFD.
+  // Ids without a token are skipped. The result is always valid UTF-8: invalid bytes become U+FFFD.
   //
   // Cost    O(n) in the bytes of the tokens
-  // Errors  kInput when more text is made of the tokens than is sane
+  // Errors  kInput when the text grows too much (tokenizer/workspace.h)
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens) const;
 
   // One more than the largest id.
   int32_t vocab_size() const;
   std::optional<int32_t> token_to_id(std::string_view token) const;
-  // As the vocabulary writes it, e.g. "Ġthe" or "▁the"; empty for ids without a token.
+  // The token as written in the vocabulary, e.g. "Ġthe" or "▁the"; empty for ids without a token.
   std::string_view id_to_token(int32_t id) const;
   bool is_special(int32_t id) const;
 
@@ -60,8 +61,8 @@ class Tokenizer {
   std::shared_ptr<const Impl> impl_;  // shared by copies and by stream decoders
 };
 
-// Decodes ids as they come: the pieces that push and flush return add up to what Tokenizer::decode gives for all of
-// them, and none ends within a character.
+// Decodes ids one by one: the pieces that push and flush return add up to the result of Tokenizer::decode for all ids,
+// and none ends within a character.
 class StreamDecoder {
  public:
   StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens);
@@ -69,12 +70,12 @@ class StreamDecoder {
   StreamDecoder& operator=(StreamDecoder&&) noexcept;
   ~StreamDecoder();
 
-  // The text that is certain now and was not before; often empty. Text spelled in byte tokens (<0x..>) is certain only
-  // once the run of them ends, since one bad byte spoils all of the run.
+  // Returns the text that has become final with this id; often empty. Text from byte tokens (<0x..>) is final only when
+  // the run of them ends, because one invalid byte makes the whole run invalid.
   //
-  // Errors  as Tokenizer::decode
+  // Errors  as for Tokenizer::decode
   std::string push(int32_t id);
-  // What was held back. The decoder is then ready for another text.
+  // Returns the text that was held back. The decoder is then ready for another text.
   std::string flush();
 
  private:

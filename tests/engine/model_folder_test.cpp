@@ -347,8 +347,8 @@ TEST(ModelFolder, OptionalFilesMayBeAbsentButNotUnreadable) {
     fs::remove(demo.dir.file(name));
     EXPECT_NO_THROW(demo.open());
     fs::create_symlink(demo.dir.file("gone"), demo.dir.file(name));
-    expect_input_error([&] { demo.open(); }, {name, "the link leads to a file that is not there"});
-    expect_input_error([&] { open_model_folder(demo.dir.path(), true); }, {name, "the link leads to"});
+    expect_input_error([&] { demo.open(); }, {name, "the link points to a file that does not exist"});
+    expect_input_error([&] { open_model_folder(demo.dir.path(), true); }, {name, "the link points to"});
     fs::remove(demo.dir.file(name));
     fs::create_directory(demo.dir.file(name));
     expect_input_error([&] { demo.open(); }, {name, "got a directory"});

@@ -103,7 +103,7 @@ TEST(Checkpoint, ADanglingLinkIsNotAnAbsentFile) {
   dir.write("other.safetensors", weights({"a"}));
   write_index(dir, R"({"a": "other.safetensors"})");
   std::filesystem::create_symlink(dir.file("gone"), dir.file("model.safetensors"));
-  expect_input_error([&] { Checkpoint::open(dir.path()); }, {"model.safetensors", "the link leads to"});
+  expect_input_error([&] { Checkpoint::open(dir.path()); }, {"model.safetensors", "the link points to"});
 }
 
 TEST(Checkpoint, PrefersTheSingleFile) {

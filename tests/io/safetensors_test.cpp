@@ -303,7 +303,8 @@ TEST(FileExists, TellsADanglingLinkFromNothing) {
   std::filesystem::create_symlink(dir.file("file"), dir.file("link"));
   EXPECT_TRUE(file_exists(dir.file("link")));
   std::filesystem::create_symlink(dir.file("none"), dir.file("dangling"));
-  expect_input_error([&] { file_exists(dir.file("dangling")); }, {"dangling", "the link leads to a file that is not"});
+  expect_input_error([&] { file_exists(dir.file("dangling")); },
+                     {"dangling", "the link points to a file that does not"});
   std::filesystem::create_symlink(dir.file("circle"), dir.file("circle"));
   expect_input_error([&] { file_exists(dir.file("circle")); }, {"circle", "cannot tell"});
 }

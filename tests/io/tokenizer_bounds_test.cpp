@@ -191,19 +191,19 @@ TEST(TokenizerBounds, NormalizersThatMultiply) {
   for (int i = 0; i < 12; ++i) twelve.push_back(tenfold);
   const Json json = with("/normalizer", {{"type", "Sequence"}, {"normalizers", twelve}});
   const Tokenizer tokenizer = load(json);
-  expect_refused("too much text", [&] { tokenizer.encode("a", false); });
+  expect_refused("expands its input too much", [&] { tokenizer.encode("a", false); });
   // The same when the file itself needs it, for an added token.
   Json token = added(6, "a", false, false);
   token["normalized"] = true;
   token["id"] = 0;
   Json with_token = json;
   with_token["added_tokens"] = Json::array({token});
-  expect_refused("too much text", [&] { load(with_token); });
+  expect_refused("expands its input too much", [&] { load(with_token); });
   // A long prefix for each piece between added tokens.
   Json prefixed = with("/normalizer", {{"type", "Prepend"}, {"prepend", std::string(100'000, 'b')}});
   prefixed["added_tokens"] = Json::array({added(1, "b", false, false)});
   const Tokenizer prefixing = load(prefixed);
-  expect_refused("too much text", [&] { prefixing.encode(repeated("ab", 10'000), false); });
+  expect_refused("expands its input too much", [&] { prefixing.encode(repeated("ab", 10'000), false); });
 }
 
 TEST(TokenizerBounds, ChainsOfManyStages) {
@@ -247,9 +247,9 @@ TEST(TokenizerBounds, DecodersThatMultiply) {
     Json chain = stages;
     if (fused) chain.insert(chain.begin(), Json{{"type", "Fuse"}});
     const Tokenizer tokenizer = load(with("/decoder", {{"type", "Sequence"}, {"decoders", chain}}));
-    expect_refused("too much text", [&] { tokenizer.decode(Ids{0}, false); });
+    expect_refused("expands its input too much", [&] { tokenizer.decode(Ids{0}, false); });
     StreamDecoder decoder(tokenizer, false);
-    expect_refused("too much text", [&] {
+    expect_refused("expands its input too much", [&] {
       decoder.push(0);
       decoder.flush();
     });
@@ -261,7 +261,7 @@ TEST(TokenizerBounds, LongTokensOverAndOver) {
   json["model"]["vocab"][std::string(1'000'000, 'b')] = 6;
   const Tokenizer tokenizer = load(json);
   EXPECT_EQ(tokenizer.decode(Ids{6, 6}, false).size(), 2'000'001U);
-  expect_refused("too much text", [&] { tokenizer.decode(Ids(100'000, 6), false); });
+  expect_refused("expands its input too much", [&] { tokenizer.decode(Ids(100'000, 6), false); });
 }
 
 TEST(TokenizerBounds, SparseIds) {

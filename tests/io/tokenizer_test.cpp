@@ -128,7 +128,7 @@ TEST(Tokenizer, RefusesInconsistentVocabularies) {
   expect_refused(with("/model/vocab/a", -1), "a");
   expect_refused(with("/model/vocab/a", 4294967296), "4294967296");
   expect_refused(with("/model/vocab/a", 2147483647), "2147483647");
-  expect_refused(with("/model/vocab/a", 1), "id of its own");
+  expect_refused(with("/model/vocab/a", 1), "a unique id");
   expect_refused(with("/model/vocab/a", "0"), "0");
   expect_refused(with("/model/merges/0", "b  c"), "merges[0]");
   expect_refused(with("/model/merges/0", "bc"), "merges[0]");

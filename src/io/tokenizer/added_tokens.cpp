@@ -10,7 +10,8 @@
 namespace eps::tok {
 namespace {
 
-// Real vocabularies have a few thousand added tokens of a few bytes. The automaton takes 24 bytes for each of theirs.
+// Real vocabularies have a few thousand added tokens of a few bytes. The automaton takes 24 bytes for each byte of
+// them.
 constexpr size_t kMaxAddedBytes = size_t{4} << 20;
 
 std::string normalize(std::string_view text, const Normalizers& normalizers, Workspace& workspace) {
@@ -20,7 +21,7 @@ std::string normalize(std::string_view text, const Normalizers& normalizers, Wor
   return piece.text;
 }
 
-// Not further back than `floor`, which is the start of a character.
+// Stops at `floor`, which is the start of a character.
 size_t skip_spaces_back(std::string_view text, size_t end, size_t floor) {
   while (end > floor) {
     const size_t before = utf8_character_before(text, end);
@@ -50,7 +51,7 @@ AddedTokens::AddedTokens(const std::vector<JsonObject>& json, const BpeModel& mo
   for (const auto& [id, token] : tokens_) {
     if (token.decoded.empty() || !seen[token.normalized ? 1 : 0].insert(token.decoded).second) {
       fail(ErrorKind::kInput, json.front().where(),
-           {"an added token normalizes to nothing or to the text of another", token.content, {}, {}});
+           {"an added token normalizes to nothing or to the same text as another one", token.content, {}, {}});
     }
     patterns[token.normalized ? 1 : 0].push_back({token.decoded, id});
     bytes += token.decoded.size();
@@ -83,7 +84,7 @@ void AddedTokens::read(const std::vector<JsonObject>& json, const BpeModel& mode
     if (!known) known = model.token_to_id(token.content);
     const int32_t id = known ? *known : next_id++;
     if (id != declared) {
-      // The reference takes its own id over the declared one and only warns; the embedding row would be a wrong one.
+      // The reference only warns and uses its own id instead of the declared one, which would select a wrong embedding.
       entry.reject("id", fmt::format("{} ({})", id, known ? "its id in the vocabulary" : "the next free one"));
     }
     token.decoded = token.normalized ? normalize(token.content, normalizers, workspace) : token.content;
@@ -123,11 +124,11 @@ std::vector<Piece> AddedTokens::split_and_normalize(std::string_view text, const
   return pieces;
 }
 
-// The reference goes on looking right behind a match, also where the whitespace that the match took along (rstrip)
-// reaches further, and single-word tokens that do not stand alone hide what begins within them.
+// As in the reference, the search continues immediately after a match, even if the match also covers the whitespace
+// that follows (rstrip), and single-word tokens that do not stand alone hide tokens that begin within them.
 //
-// Whitespace is scanned back no further than to the end of the match before, and forward once for each run of it, so
-// that a text in which every character is a match that strips takes linear time.
+// Whitespace is scanned backward no further than to the end of the previous match, and forward only once per run, so
+// that even a text in which every character is a stripping match takes linear time.
 void AddedTokens::cut(Piece piece, const TokenMatcher& matcher, std::vector<Piece>& out) const {
   if (matcher.empty()) {
     if (!piece.text.empty()) out.push_back(std::move(piece));
@@ -137,7 +138,7 @@ void AddedTokens::cut(Piece piece, const TokenMatcher& matcher, std::vector<Piec
   const std::vector<TokenMatcher::Match> matches = matcher.longest_at_each(text);
   size_t covered = 0;
   size_t pos = 0;
-  size_t spaces_begin = 0;  // the run of whitespace scanned last
+  size_t spaces_begin = 0;  // the last run of whitespace that was scanned
   size_t spaces_end = 0;
   for (auto match = matches.rbegin(); match != matches.rend(); ++match) {
     if (match->begin < pos) continue;

@@ -1,4 +1,4 @@
-// The "added_tokens" part of tokenizer.json: tokens that are cut out of the text before BPE sees it.
+// The "added_tokens" part of tokenizer.json: tokens that are cut out of the text before BPE.
 #pragma once
 
 #include <cstdint>
@@ -19,22 +19,22 @@ namespace eps::tok {
 
 struct AddedToken {
   std::string content;
-  std::string decoded;       // what decoding sees: normalized when the token is, so that the decoder can undo it
-  bool single_word = false;  // only between characters that are not part of a word
-  bool lstrip = false;       // takes the whitespace before it along
+  std::string decoded;       // input of the decoder: normalized if the token is, so that the decoder can undo it
+  bool single_word = false;  // matches only between characters that are not part of a word
+  bool lstrip = false;       // also covers the whitespace before it
   bool rstrip = false;
-  bool normalized = true;  // is looked for, itself normalized, in the normalized text
+  bool normalized = true;  // the normalized token is searched for in the normalized text
   bool special = false;
 };
 
 class AddedTokens {
  public:
-  // Errors  kInput when a token's id is not the one it gets (that of the model's vocabulary, else the next free one),
-  //         when two tokens normalize to the same text, or when all together are absurdly long
+  // Errors  kInput when a token's id is not the expected one (that of the model's vocabulary, else the next free one),
+  //         when two tokens normalize to the same text, or when their total length exceeds any sensible limit
   AddedTokens(const std::vector<JsonObject>& json, const BpeModel& model, const Normalizers& normalizers);
 
-  // Cuts `text` at the tokens that are looked for as they are, normalizes what lies between, cuts that at the others.
-  // Pieces that are added tokens have an id and no text.
+  // Splits `text` at the tokens that are searched for unnormalized, normalizes the text between them, and splits that
+  // at the other tokens. Pieces that are added tokens have an id and no text.
   //
   // Cost  O(text) besides the normalizers
   std::vector<Piece> split_and_normalize(std::string_view text, const Normalizers& normalizers,

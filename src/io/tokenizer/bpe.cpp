@@ -10,7 +10,7 @@
 namespace eps::tok {
 namespace {
 
-// Longer runs than this, of characters that are all parts of tokens with their neighbors, are no text.
+// Longer runs of characters that can all be merged with their neighbours do not occur in real text.
 constexpr size_t kMaxRun = size_t{1} << 28;
 
 }  // namespace
@@ -39,9 +39,9 @@ void BpeModel::encode(std::string_view piece, size_t max_ids, Scratch& scratch, 
       return;
     }
   }
-  // No merge crosses a place between two characters that stand side by side in no token that merges make: what is left
-  // and right of it can be merged by itself. Where there is no pre-tokenizer, that saves a long text from being merged
-  // as a whole, jumping about in memory.
+  // If two characters are not adjacent in any token that merges produce, no merge can cross the place between them, so
+  // the text on either side can be merged separately. Without a pre-tokenizer, this avoids merging a long text as a
+  // whole, which would access memory at random.
   std::vector<int32_t>& run = scratch.run;
   run.clear();
   initial_symbols(piece, [&](int32_t symbol) {
@@ -56,11 +56,11 @@ void BpeModel::encode(std::string_view piece, size_t max_ids, Scratch& scratch, 
   merge(scratch, ids);
 }
 
-// One symbol a character; for characters the vocabulary lacks their bytes, else the unknown token, else nothing. Until
-// the sink says false.
+// Passes one symbol per character to the sink. Characters that are not in the vocabulary become their bytes, or else
+// the unknown token, or else nothing. Stops when the sink returns false.
 void BpeModel::initial_symbols(std::string_view piece, FunctionRef<bool(int32_t)> sink) const {
-  // An unknown token waits here for more to fuse with. Falling back to bytes does not end its waiting: that is how the
-  // reference behaves, and ids have to be the same.
+  // An unknown token is held back here, because later ones may be fused with it. Byte fallback in between does not end
+  // that: the reference behaves this way, and the ids must be the same.
   bool unk_waits = false;
   for (size_t i = 0; i < piece.size();) {
     const std::string_view character = piece.substr(i, utf8_sequence_length(piece, i));
@@ -82,7 +82,7 @@ void BpeModel::initial_symbols(std::string_view piece, FunctionRef<bool(int32_t)
     if (!has_unk_) continue;
     if (unk_id_ == kAbsent) {
       fail(ErrorKind::kInput, where_,
-           {"the text needs the unknown token, which the vocabulary does not hold", unk_token_, {}, {}});
+           {"the text needs the unknown token, which is not in the vocabulary", unk_token_, {}, {}});
     }
     if (unk_waits && !fuse_unk_ && !sink(unk_id_)) return;
     unk_waits = true;
@@ -122,7 +122,7 @@ void BpeModel::merge(Scratch& scratch, std::vector<int32_t>& ids) const {
     BpeSymbol& left = symbols[top.position];
     if (left.merged_away || left.next == BpeSymbol::kNone) continue;
     BpeSymbol& right = symbols[left.next];
-    // The entry is stale when its symbols have merged with others meanwhile.
+    // The entry is stale if its symbols have been merged with others meanwhile.
     const MergeTable::Merge* merge = merges_.find(left.id, right.id);
     if (merge == nullptr || merge->id != top.id) continue;
     left.id = top.id;

@@ -16,10 +16,10 @@
 
 namespace eps::tok {
 
-// Ids index arrays here and rows of the embedding there: no vocabulary comes near this, a broken file may.
+// Ids are used as indices of arrays and of embedding rows. Only a broken file can have more ids than this.
 inline constexpr int32_t kMaxTokenId = (1 << 24) - 1;
 
-// A merge that could be done: of the symbol at `position` with the one after it. Lowest rank first, then leftmost.
+// A possible merge of the symbol at `position` with the next one. Ordered by lowest rank, then leftmost position.
 struct BpeCandidate {
   int32_t rank;
   uint32_t position;
@@ -41,11 +41,11 @@ struct BpeSymbol {
 class BpeModel {
  public:
   // Errors  kInput for options that are not supported (dropout, subword affixes), ids that are negative, used twice or
-  //         far beyond the number of tokens, and merges of or into tokens the vocabulary lacks
+  //         far beyond the number of tokens, and merges of or into tokens that are not in the vocabulary
   // Cost    O(n) in the bytes of the vocabulary and the merges, in time and in memory
   explicit BpeModel(const JsonObject& json);
 
-  // Memory for merging, kept from piece to piece.
+  // Memory for merging, reused for all pieces.
   struct Scratch {
     std::vector<int32_t> run;
     std::vector<BpeSymbol> symbols;
@@ -54,12 +54,12 @@ class BpeModel {
   // Appends the ids of one piece of text (valid UTF-8). Stops once `ids` holds more than `max_ids`.
   //
   // Errors  kInput when the unknown token is needed and not in the vocabulary
-  // Cost    O(n log n) in the length of the piece: each symbol is merged away once, and each merge puts at most two
-  //         candidates into a heap. Memory is that of the longest run of characters within which tokens can form.
+  // Cost    O(n log n) in the length of the piece: each symbol is merged at most once, and each merge adds at most two
+  //         candidates to a heap. Memory is proportional to the longest run of characters that can be merged.
   void encode(std::string_view piece, size_t max_ids, Scratch& scratch, std::vector<int32_t>& ids) const;
 
   std::optional<int32_t> token_to_id(std::string_view token) const;
-  // Nothing for ids without a token.
+  // Empty for ids without a token.
   std::optional<std::string_view> id_to_token(int32_t id) const;
   int32_t num_tokens() const { return static_cast<int32_t>(ids_.size()); }
   int32_t max_id() const { return static_cast<int32_t>(tokens_.size()) - 1; }
@@ -80,12 +80,12 @@ class BpeModel {
   void merge(Scratch& scratch, std::vector<int32_t>& ids) const;
 
   std::string where_;
-  std::deque<std::string> texts_;  // owns what the two below point to
+  std::deque<std::string> texts_;  // owns the texts that the next two members refer to
   std::unordered_map<std::string_view, int32_t> ids_;
   std::vector<std::optional<std::string_view>> tokens_;  // by id
   MergeTable merges_;
-  MergeTable joints_;                                 // pairs of characters next to each other in what some merge makes
-  bool has_joints_ = false;                           // else any two symbols may join
+  MergeTable joints_;                                 // pairs of characters that are adjacent in the result of a merge
+  bool has_joints_ = false;                           // false: any two symbols may be joined
   std::array<int32_t, 256> byte_ids_{};               // of "<0x00>" to "<0xFF>"
   std::array<int32_t, 0x800> short_character_ids_{};  // of the characters of one or two bytes in UTF-8
   std::string unk_token_;

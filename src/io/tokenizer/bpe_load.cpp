@@ -1,4 +1,4 @@
-// Reading and checking the "model" part of tokenizer.json.
+// Reads and checks the "model" part of tokenizer.json.
 #include <algorithm>
 
 #include "base/error.h"
@@ -18,7 +18,7 @@ BpeModel::BpeModel(const JsonObject& json) : where_(json.where()) {
   if (json.get_or<std::string>("type", "BPE") != "BPE") {
     json.reject("type", "BPE", "a model whose tokenizer is byte pair encoding");
   }
-  if (json.get_or<double>("dropout", 0.0) != 0.0) json.reject("dropout", "none: encoding has to be repeatable");
+  if (json.get_or<double>("dropout", 0.0) != 0.0) json.reject("dropout", "none: encoding must be deterministic");
   refuse_affix(json, "continuing_subword_prefix");
   refuse_affix(json, "end_of_word_suffix");
   fuse_unk_ = json.get_or<bool>("fuse_unk", false);
@@ -42,8 +42,8 @@ BpeModel::BpeModel(const JsonObject& json) : where_(json.where()) {
 }
 
 void BpeModel::read_vocabulary(const JsonObject& json) {
-  // Tables are indexed by id here, and the embedding is: ids far beyond the number of tokens are an error of the file
-  // that would cost memory in no relation to its size.
+  // Tables and the embedding are indexed by id. Ids far beyond the number of tokens are an error of the file, and would
+  // take an amount of memory out of proportion to its size.
   constexpr uint64_t kIdsPerToken = 8;
   constexpr uint64_t kAnyVocabulary = 1 << 16;
   const uint64_t max_id =
@@ -57,12 +57,12 @@ void BpeModel::read_vocabulary(const JsonObject& json) {
     const auto index = static_cast<size_t>(id.get<uint64_t>());
     if (index >= tokens_.size()) tokens_.resize(index + 1);
     if (tokens_[index].has_value()) {
-      json.reject(token, fmt::format("an id of its own, because \"{}\" has this one", *tokens_[index]));
+      json.reject(token, fmt::format("a unique id, because \"{}\" has this one", *tokens_[index]));
     }
     texts_.push_back(token);
     tokens_[index] = texts_.back();
     const auto [it, added] = ids_.emplace(texts_.back(), static_cast<int32_t>(index));
-    // The standard library's hash function is known, and texts with the same hash can be made up.
+    // The standard library's hash function is known, so a file can contain texts that were constructed to collide.
     constexpr size_t kMaxSameBucket = 256;
     if (ids_.bucket_size(ids_.bucket(it->first)) > kMaxSameBucket) {
       json.reject(token, "tokens whose hashes differ", "the tokenizer.json that belongs to the model");
@@ -107,7 +107,10 @@ MergeTable BpeModel::make_table(const std::vector<MergeTable::Entry>& entries) c
   auto table = MergeTable::make(entries);
   if (!table) {
     fail(ErrorKind::kInput, where_,
-         {"the merges are made to collide in a hash table", {}, {}, "the tokenizer.json that belongs to the model"});
+         {"the merges are constructed to collide in a hash table",
+          {},
+          {},
+          "the tokenizer.json that belongs to the model"});
   }
   return *std::move(table);
 }
@@ -117,7 +120,7 @@ MergeTable::Entry BpeModel::make_merge(int32_t rank, const std::string& left, co
     const auto id = token_to_id(token);
     if (!id) {
       fail(ErrorKind::kInput, where_,
-           {fmt::format("the merge of \"{}\" and \"{}\" needs a token that the vocabulary lacks", left, right),
+           {fmt::format("the merge of \"{}\" and \"{}\" needs a token that is not in the vocabulary", left, right),
             token,
             {},
             {}});
@@ -127,8 +130,9 @@ MergeTable::Entry BpeModel::make_merge(int32_t rank, const std::string& left, co
   return {id_of(left), id_of(right), {rank, id_of(left + right)}};
 }
 
-// Whatever is merged starts out as characters, and stays the text of these, unless a merge takes a byte or the unknown
-// token, whose names are not their text. Then, which no known file does, nothing is said about characters.
+// Everything that is merged consists of characters, and its text is that of the characters, unless a merge involves a
+// byte or the unknown token, whose names are not their text. No known file has such a merge; if there is one, any two
+// symbols may be joined.
 void BpeModel::find_joints(const std::vector<MergeTable::Entry>& merges) {
   std::vector<MergeTable::Entry> joints;
   joints.reserve(merges.size());
@@ -139,7 +143,7 @@ void BpeModel::find_joints(const std::vector<MergeTable::Entry>& merges) {
     if (left.empty() || right.empty()) return;
     const int32_t last = character_id(left.substr(utf8_character_before(left, left.size())));
     const int32_t first = character_id(right.substr(0, utf8_sequence_length(right, 0)));
-    // Without an id of its own the character is no initial symbol, and this merge can never be done.
+    // A character without an id is not an initial symbol, so this merge can never happen.
     if (last != kAbsent && first != kAbsent) joints.push_back({last, first, {}});
   }
   std::ranges::sort(joints, {}, [](const MergeTable::Entry& joint) { return std::pair(joint.left, joint.right); });

@@ -7,7 +7,7 @@
 namespace eps::tok {
 namespace {
 
-// Bytes that are printable in Latin-1 stand for themselves; the other 68 get the characters from U+0100 on, in order.
+// Bytes that are printable in Latin-1 represent themselves; the other 68 use the characters from U+0100 on, in order.
 constexpr char32_t kFirstSubstitute = 0x100;
 constexpr bool stands_for_itself(int byte) {
   return (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;

@@ -8,11 +8,11 @@
 namespace eps::tok {
 
 char32_t byte_to_char(unsigned char byte);
-// The byte that `c` stands for; -1 when it stands for none.
+// The byte that `c` represents, or -1.
 int char_to_byte(char32_t c);
 
 void append_byte_alphabet(std::string_view bytes, std::string& out);
-// The bytes that `text` stands for; nothing when it holds a character outside the alphabet.
+// The bytes that `text` represents; empty if it contains a character outside the alphabet.
 std::optional<std::string> from_byte_alphabet(std::string_view text);
 
 }  // namespace eps::tok

@@ -23,12 +23,13 @@ int hex_digit(char c) {
 int fallback_byte(std::string_view token) {
   if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return -1;
   const int low = hex_digit(token[4]);
-  if (token[3] == '+') return low;  // the reference's number parser takes a sign
+  if (token[3] == '+') return low;  // the reference's number parser accepts a sign
   const int high = hex_digit(token[3]);
   return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-// Bytes of a run of byte tokens as text: if any is out of place, none of them counts.
+// The text of a run of byte tokens. As in the reference, one invalid byte makes the whole run invalid, and every byte
+// is then replaced.
 std::string decode_run(std::string_view bytes) {
   if (utf8_find_invalid(bytes) == std::string_view::npos) return std::string(bytes);
   std::string out;
@@ -48,7 +49,7 @@ std::string to_valid_utf8(std::string_view bytes) {
       continue;
     }
     out += kReplacementCharacter;
-    // One replacement covers the longest prefix of a sequence that could have become well-formed.
+    // One replacement character stands for the longest prefix of a well-formed sequence, as Unicode recommends.
     size_t bad = std::min<size_t>(3, bytes.size() - i);
     while (bad > 1 && utf8_incomplete_tail(bytes.substr(i, bad)) != bad) --bad;
     i += bad;
@@ -56,6 +57,8 @@ std::string to_valid_utf8(std::string_view bytes) {
   return out;
 }
 
+// Fuse joins all tokens into one, and ByteLevel does, too, because a character may be spread over several tokens. The
+// stages after them therefore receive one token in parts and must give the same result as for the whole.
 Decoder::Decoder(const JsonObject& json) : separator_("") {
   add_stages(json);
   bool fused = false;
@@ -109,7 +112,7 @@ std::string Decoder::Stage::replace(std::string_view token, Workspace& workspace
   return out;
 }
 
-// The first token loses its marks altogether, unless none was ever put in front.
+// In the first token the marks are removed instead of becoming spaces, unless encoding never prepends one.
 std::string Decoder::Stage::restore_spaces(std::string_view token, bool first) const {
   std::string out;
   for (size_t i = 0; i < token.size();) {
@@ -184,7 +187,8 @@ void Decoder::Run::feed(size_t index, std::string_view token, std::string& out) 
   }
 }
 
-// Strip over one token that arrives in parts: removes at the start, and holds back what may turn out to be the end.
+// Applies Strip to a token that arrives in parts: removes characters at the start, and holds back those that may turn
+// out to be at the end.
 void Decoder::Run::strip(size_t index, std::string_view token, std::string& out) {
   const Stage& stage = decoder_.stages_[index];
   State& state = states_[index];
@@ -196,7 +200,7 @@ void Decoder::Run::strip(size_t index, std::string_view token, std::string& out)
       state.stripping = false;
     }
   }
-  // What is held back consists of the character alone, so that only the new token has to be looked through.
+  // The text that is held back consists only of the stripped character, so only the new part needs to be searched.
   const size_t size = stage.content.size();
   std::string_view body = token;
   size_t trailing = 0;
@@ -219,7 +223,7 @@ void Decoder::Run::end(size_t index, std::string& out) {
   const Stage& stage = decoder_.stages_[index];
   const std::string held = std::move(states_[index].held);
   states_[index].held.clear();
-  if (held.empty() || stage.kind == Kind::kStrip) return;  // the end that Strip held back is what it removes
+  if (held.empty() || stage.kind == Kind::kStrip) return;  // what Strip has held back is the end, which it removes
   std::string text;
   switch (stage.kind) {
     case Kind::kByteLevel: text = to_valid_utf8(stage.fused ? from_byte_alphabet(held).value_or(held) : held); break;

@@ -1,4 +1,4 @@
-// The "decoder" part of tokenizer.json, as a chain that can be fed token by token.
+// The "decoder" part of tokenizer.json, as a chain of stages that takes one token at a time.
 #pragma once
 
 #include <optional>
@@ -21,16 +21,16 @@ class Decoder {
   // Errors  kInput for other types, for fields that are missing or wrong, and for more than kMaxStages in all
   explicit Decoder(const JsonObject& json);
 
-  // Where a chain stands in one text. The decoder has to outlive it.
+  // The state of the chain within one text. The decoder must outlive it.
   class Run {
    public:
     explicit Run(const Decoder& decoder)
         : decoder_(decoder), states_(decoder.stages_.size()), workspace_(Budget::for_tokens("decoder")) {}
 
-    // Takes the next token, appends to `out` the text that nothing later can change.
+    // Decodes the next token and appends to `out` the text that later tokens can no longer change.
     //
-    // Cost    O(token), and what has been held back is not looked at again
-    // Errors  kInput when the stages make more of the tokens than the budget of workspace.h allows
+    // Cost    O(token); text that was held back is not processed again
+    // Errors  kInput when the text grows beyond the budget of workspace.h
     void push(std::string_view token, std::string& out);
     // Ends the text: appends what was held back.
     void finish(std::string& out);
@@ -38,8 +38,8 @@ class Decoder {
    private:
     struct State {
       bool seen_any = false;
-      std::string held;     // bytes that what follows may change; of Strip: its character, over and over
-      size_t stripped = 0;  // characters Strip has removed at the start
+      std::string held;     // bytes that later tokens may change; for Strip: repetitions of its character
+      size_t stripped = 0;  // characters that Strip has removed at the start
       bool stripping = true;
     };
     void feed(size_t stage, std::string_view token, std::string& out);
@@ -56,15 +56,15 @@ class Decoder {
   enum class Kind { kByteLevel, kReplace, kByteFallback, kFuse, kStrip, kMetaspace };
   struct Stage {
     Kind kind = Kind::kFuse;
-    // What arrives is one token in parts, after Fuse or ByteLevel; else each part is a token.
+    // True after Fuse or ByteLevel: the inputs are parts of one token. Otherwise each input is a token.
     bool fused = false;
     std::optional<Pattern> pattern;  // Replace
-    std::string content;             // Replace: the text put in; Strip: one character
-    size_t start = 0;                // Strip: how many to remove at most
+    std::string content;             // Replace: the new text; Strip: one character
+    size_t start = 0;                // Strip: maximum number to remove
     size_t stop = 0;
     Metaspace metaspace;
 
-    // Whether a fused token has to be complete before anything can be said about it.
+    // Whether a fused token must be complete before it can be decoded.
     bool collects() const {
       return fused && (kind == Kind::kReplace || kind == Kind::kByteLevel || kind == Kind::kByteFallback);
     }
@@ -76,10 +76,10 @@ class Decoder {
   void add_stages(const JsonObject& json);
 
   std::vector<Stage> stages_;
-  std::string_view separator_ = " ";  // between tokens when there is no stage
+  std::string_view separator_ = " ";  // between tokens if there are no stages
 };
 
-// `bytes` with U+FFFD for each maximal part that is not well-formed UTF-8.
+// Replaces each maximal part of `bytes` that is not well-formed UTF-8 by U+FFFD.
 std::string to_valid_utf8(std::string_view bytes);
 
 }  // namespace eps::tok

@@ -4,9 +4,10 @@
 
 namespace eps::tok {
 
-// Whoever chooses ids can make all pairs hash to the same slot, and then each look-up goes through all of them. With
-// one of several multipliers no table of a real vocabulary, and hardly any that was made to collide under one of them,
-// has a cluster of more than about a hundred slots, since at most half of the slots are taken.
+// A file can choose its ids such that all pairs hash to the same slot, so that each look-up would go through all of
+// them. Trying several multipliers avoids that: at most half of the slots are used, so with at least one of them no
+// table of a real vocabulary, and hardly any that was constructed to collide, has a cluster of more than about a
+// hundred slots.
 std::optional<MergeTable> MergeTable::make(const std::vector<Entry>& entries) {
   uint64_t multiplier = 0x9e3779b97f4a7c15ULL;  // Fibonacci hashing
   for (int attempt = 0; attempt < 8; ++attempt) {

@@ -1,4 +1,4 @@
-// What byte pair encoding looks up for each pair of neighbors.
+// The hash table that byte pair encoding uses for each pair of neighbouring symbols.
 #pragma once
 
 #include <cstddef>
@@ -8,8 +8,8 @@
 
 namespace eps::tok {
 
-// (left id, right id) -> the merge's rank and the id it makes. Open addressing with linear probing: merging spends its
-// time here.
+// (left id, right id) -> the merge's rank and resulting id. Open addressing with linear probing, because merging spends
+// most of its time here.
 class MergeTable {
  public:
   struct Merge {
@@ -23,8 +23,8 @@ class MergeTable {
   };
 
   MergeTable() : MergeTable(1, 0) {}
-  // Of two entries for the same pair the later one counts. Nothing when the entries are made to collide: a look-up
-  // takes at most kMaxProbes steps in any table that there is.
+  // Of two entries for the same pair the later one counts. Empty when the entries are constructed to collide: a look-up
+  // takes at most kMaxProbes steps in every table that is returned.
   static std::optional<MergeTable> make(const std::vector<Entry>& entries);
 
   const Merge* find(int32_t left, int32_t right) const {
@@ -53,8 +53,8 @@ class MergeTable {
   static uint64_t pair_key(int32_t left, int32_t right) {
     return static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right);
   }
-  // Multiplicative hashing, twice, since the pairs that occur are anything but random: the high bits are the well-mixed
-  // ones.
+  // Multiplicative hashing, applied twice because the pairs that occur are far from random. The high bits are used
+  // because they are mixed best.
   size_t first_slot(uint64_t key) const {
     const uint64_t once = key * multiplier_;
     return static_cast<size_t>(((once ^ once >> 32) * multiplier_) >> shift_);

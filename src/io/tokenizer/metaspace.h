@@ -14,7 +14,7 @@ struct Metaspace {
   Prepend prepend = Prepend::kAlways;
   bool split = true;
 
-  // Reads "prepend_scheme", or "add_prefix_space" of files older than it.
+  // Reads "prepend_scheme", or "add_prefix_space" in files that are older than it.
   //
   // Errors  kInput when they contradict each other, or a field is missing or wrong
   static Metaspace from_json(const JsonObject& json);

@@ -14,7 +14,7 @@ namespace eps::tok {
 class Normalizer {
  public:
   virtual ~Normalizer() = default;
-  // Cost    O(text) for each, but for what a regex takes, which is bounded by the text, too (regex.h)
+  // Cost    O(text) for each, except for the time of regexes, which is bounded, too (regex.h)
   // Errors  kInput when the text grows beyond the workspace's budget
   virtual void apply(Piece& piece, Workspace& workspace) const = 0;
 };

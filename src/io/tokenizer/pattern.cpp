@@ -23,15 +23,15 @@ Pattern Pattern::from_json(const JsonObject& object, std::string_view key) {
     }
     literal = pattern.get<std::string>("String");
   }
-  // An empty literal matches between all characters, which the regex knows how to do.
+  // An empty literal matches between all characters, which the regex implements.
   if (literal.empty()) return Pattern(Regex("(?:)", object.where() + ": " + object.path_of(key)));
   return Pattern(std::move(literal));
 }
 
 Pattern::Pattern(std::string literal) {
-  // Searching for a short literal takes no more than its length for each byte of the text. For a long one, such as
-  // thousands of the same letter, Knuth, Morris and Pratt's algorithm takes two steps a byte. It needs to know for each
-  // prefix how long its longest border is: the part that is both its beginning and its end.
+  // A naive search takes up to the literal's length for each byte of the text, which is fine for short literals. Long
+  // ones, such as thousands of the same letter, use the Knuth-Morris-Pratt algorithm, which takes two steps per byte.
+  // It needs the longest border of each prefix: the longest text that is both its beginning and its end.
   constexpr size_t kShort = 32;
   if (literal.size() > kShort) {
     borders_.resize(literal.size());

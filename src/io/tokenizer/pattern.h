@@ -1,4 +1,4 @@
-// What Split and Replace look for: a literal text or a regex.
+// The pattern of Split and Replace: a literal text or a regex.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ class Pattern {
   // Errors  kInput for any other value, and those of Regex
   static Pattern from_json(const JsonObject& object, std::string_view key);
 
-  // As Regex::for_each_span, at the same cost.
+  // Like Regex::for_each_span, with the same cost.
   bool for_each_span(std::string_view text, RegexScratch& scratch, SpanSink sink) const;
 
  private:
@@ -30,10 +30,11 @@ class Pattern {
   size_t find_literal(const std::string& literal, std::string_view text, size_t from) const;
 
   std::variant<std::string, Regex> what_;
-  std::vector<uint32_t> borders_;  // of a long literal
+  std::vector<uint32_t> borders_;  // for long literals only
 };
 
-// Spans that cover `text`, each character for which `wanted` holds a match of its own. Returns false when the sink did.
+// Passes spans that cover `text` to the sink; each character that `wanted` accepts is a separate match. Returns false
+// when the sink did.
 template <typename Predicate>
 bool for_each_character_span(std::string_view text, Predicate wanted, SpanSink sink) {
   size_t covered = 0;

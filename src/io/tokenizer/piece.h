@@ -12,7 +12,7 @@ namespace eps::tok {
 // A part of a piece's text, which it does not own.
 struct Part {
   std::string_view text;
-  bool at_start = false;  // these two as in Piece
+  bool at_start = false;  // this and the next are as in Piece
   size_t start_bytes = 0;
 
   Part slice(size_t begin, size_t end) const {
@@ -27,9 +27,9 @@ struct Piece {
   std::string text;
   int32_t id = kNoId;  // an added token's id: the piece is finished
 
-  // Whether the piece comes from the very start of the text, which Metaspace's prepend_scheme "first" asks for, and how
-  // many of its bytes do (derive from the first character). Normalizers change what lies where, so that it has to be
-  // carried along; only meaningful together with at_start.
+  // Whether the piece comes from the very start of the text, on which Metaspace's prepend_scheme "first" depends, and
+  // how many of its bytes derive from the first character. Normalizers change positions in the text, so this must be
+  // carried along. The number is only meaningful together with at_start.
   bool at_start = false;
   size_t start_bytes = 0;
 
@@ -37,7 +37,7 @@ struct Piece {
   explicit Piece(const Part& part) : text(part.text), at_start(part.at_start), start_bytes(part.start_bytes) {}
   Part part() const { return {text, at_start, start_bytes}; }
 
-  // Puts `prefix` in front; it counts as coming from where the first character does.
+  // Prepends `prefix`, which counts as coming from the same place as the first character.
   void prepend(std::string_view prefix);
 };
 

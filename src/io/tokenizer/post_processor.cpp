@@ -8,7 +8,7 @@
 namespace eps::tok {
 namespace {
 
-// Real post-processors put one to three ids around a text.
+// Far more than real post-processors need, which put one to three ids around a text.
 constexpr size_t kMaxIds = 1024;
 
 }  // namespace
@@ -46,7 +46,7 @@ void PostProcessor::add_template(const JsonObject& json, int32_t num_ids) {
     }
   }
   if (!seen_text) json.reject("single", "the sequence A just once");
-  // A later processor wraps what the earlier ones made.
+  // A later processor wraps the result of the earlier ones.
   prefix_.insert(prefix_.begin(), before.begin(), before.end());
   suffix_.insert(suffix_.end(), after.begin(), after.end());
 }

@@ -1,4 +1,4 @@
-// The "post_processor" part of tokenizer.json: the ids that go before and after those of a text.
+// The "post_processor" part of tokenizer.json: the ids that are put before and after those of a text.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ class PostProcessor {
  public:
   PostProcessor() = default;
   // Errors  kInput for other types, templates without exactly one sequence A, ids outside [0, num_ids), and for more
-  //         ids in all than any model was trained with (a template can repeat a list of ids over and over)
+  //         ids in total than any model uses (a template can repeat a list of ids many times)
   PostProcessor(const JsonObject& json, int32_t num_ids);
 
   const std::vector<int32_t>& prefix() const { return prefix_; }

@@ -13,12 +13,12 @@
 namespace eps::tok {
 namespace {
 
-// GPT-2's pattern: contractions, then words, numbers and symbols, each with the space before it, then whitespace, of
-// which the last one is left to the word that follows.
+// GPT-2's pattern: contractions; words, numbers and symbols, each with the space before it; whitespace, except that its
+// last character is left to a following word.
 constexpr std::string_view kByteLevelPattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-// Splits `part` at the spans that `find` gives to the sink it is called with.
+// Splits `part` at the spans that `find` passes to its sink.
 template <typename Find>
 bool split_at_spans(const Part& part, SplitBehavior behavior, Workspace& workspace, PartSink sink, Find find) {
   const auto keep = [&](const Span& span) {
@@ -84,7 +84,7 @@ class SplitPreTokenizer : public PreTokenizer {
   bool invert_;
 };
 
-// Splits at the characters for which `Wanted` holds.
+// Splits at the characters that `Wanted` accepts.
 class CharacterPreTokenizer : public PreTokenizer {
  public:
   CharacterPreTokenizer(bool (*wanted)(char32_t), SplitBehavior behavior) : wanted_(wanted), behavior_(behavior) {}
@@ -99,7 +99,7 @@ class CharacterPreTokenizer : public PreTokenizer {
   SplitBehavior behavior_;
 };
 
-// Runs of word characters, and runs of what is neither word nor whitespace.
+// Splits into runs of word characters, and runs of characters that are neither word characters nor whitespace.
 class WhitespacePreTokenizer : public PreTokenizer {
  public:
   bool split(const Part& part, Workspace& workspace, PartSink sink) const override {

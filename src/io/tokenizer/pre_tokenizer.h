@@ -1,4 +1,4 @@
-// The "pre_tokenizer" part of tokenizer.json: cuts the normalized text into the pieces that BPE works on.
+// The "pre_tokenizer" part of tokenizer.json: splits the normalized text into the pieces that BPE encodes.
 #pragma once
 
 #include <memory>
@@ -11,10 +11,10 @@
 
 namespace eps::tok {
 
-// What becomes of the matches of a splitting pattern.
+// What Split does with the matches of its pattern.
 enum class SplitBehavior { kRemoved, kIsolated, kMergedWithPrevious, kMergedWithNext, kContiguous };
 
-// Turns the spans of a pattern, which cover a text, into the spans to keep. Their is_match means nothing any more.
+// Converts the spans of a pattern, which cover a text, into the spans to keep. Their is_match is not meaningful.
 class SpanMerger {
  public:
   SpanMerger(SplitBehavior behavior, SpanSink sink) : behavior_(behavior), sink_(sink) {}
@@ -26,22 +26,22 @@ class SpanMerger {
  private:
   SplitBehavior behavior_;
   SpanSink sink_;
-  std::optional<Span> waiting_;  // what the next span may be merged with
+  std::optional<Span> waiting_;  // a span that the next one may be merged with
   bool match_before_ = false;
 };
 
-// Takes the parts of a text in order; false when it wants no more.
+// Takes the parts of a text in order; returns false to stop.
 using PartSink = FunctionRef<bool(const Part&)>;
 
 class PreTokenizer {
  public:
   virtual ~PreTokenizer() = default;
-  // Gives the parts of `part` to `sink`, which may use the workspace, too. Parts are handed on one by one, not
-  // collected, so that a long text takes no more memory than itself, and that encoding can stop once there are enough
-  // ids. Returns false when the sink did.
+  // Passes the parts of `part` to `sink`, which may use the workspace, too. Parts are passed one by one instead of
+  // being collected, so that a long text takes no additional memory and encoding can stop once there are enough ids.
+  // Returns false when the sink did.
   //
   // Cost    O(part)
-  // Errors  kInput as Regex::for_each_span, and when the workspace's budget is used up
+  // Errors  kInput as for Regex::for_each_span, and when the workspace's budget is exhausted
   virtual bool split(const Part& part, Workspace& workspace, PartSink sink) const = 0;
 };
 

@@ -1,11 +1,12 @@
-// A backtracking matcher can look at the whole text from each position of it, and take exponentially many steps. What
-// bounds the work of a call to O(text):
-// - A search sees a window of kWindow bytes only. PCRE2's partial matching says whether it would have looked beyond; if
-//   not, the result is that of the whole text. Within a window even a quadratic pattern takes a constant number of
-//   steps a byte. Nearly all matches of real patterns and texts end here.
-// - What does not fit a window is matched with a second compilation of the pattern, in which a callout before each of
-//   its items counts the bytes that the matcher moves over. Here kStepsPerByte steps for each byte of text that was
-//   ever given to the scratch, and kMinSteps, are to be had in all; after that the pattern is given up.
+// A backtracking matcher can read the whole text from each of its positions, and take exponentially many steps. Two
+// measures bound the work of a call to O(text):
+// - A search is limited to a window of kWindow bytes. PCRE2's partial matching reports whether it would have read
+// beyond
+//   the window; if not, the result is that of the whole text. Within a window even a quadratic pattern takes a constant
+//   number of steps per byte. Nearly all matches of real patterns and texts end here.
+// - A match that does not fit a window uses a second compilation of the pattern, in which a callout before each item
+//   counts the bytes that the matcher moves over. The total is limited to kMinSteps, plus kStepsPerByte for each byte
+//   of all texts of the scratch; when it is exceeded, matching fails with an error.
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "io/tokenizer/regex.h"
 
@@ -23,17 +24,17 @@
 namespace eps::tok {
 namespace {
 
-constexpr size_t kMaxPattern = size_t{1} << 16;  // real ones have up to 2 kB; translating makes one byte up to 500
+constexpr size_t kMaxPattern = size_t{1} << 16;  // real ones have up to 2 kB; translation can turn a byte into 500
 constexpr size_t kWindow = 256;
-// Backtracking over a run of whitespace takes three to ten steps a byte.
+// Generous: backtracking over a run of whitespace takes three to ten steps per byte.
 constexpr uint64_t kStepsPerByte = 32;
 constexpr uint64_t kMinSteps = 1'000'000;
-// Within a window: what one attempt may take before the pattern counts as one that needs its steps counted, and what
-// that costs.
+// Limits within a window: how many steps one attempt may take before the rest is matched with counted steps, and how
+// many steps such a failed attempt counts as.
 constexpr uint32_t kWindowMatchLimit = 4096;
 constexpr uint64_t kWindowFailureSteps = 65'536;
-// The other limits of PCRE2 stand behind the counted steps; only one of them, memory, can be what ends a match. A match
-// that repeats a group holds some 32 bytes for each time.
+// PCRE2's own limits are larger than the counted steps, except for memory, which can end a match first. A match that
+// repeats a group takes about 32 bytes for each repetition.
 constexpr uint32_t kHeapLimitKib = 64 * 1024;
 constexpr size_t kJitStackStart = 32 * 1024;
 constexpr size_t kJitStackMax = 64 * 1024 * 1024;  // address space: touched only as deep as a match goes
@@ -45,7 +46,7 @@ std::string error_text(int code) {
   return reinterpret_cast<const char*>(buffer.data());
 }
 
-// `text` with stand-ins (unicode.h); untouched, and without a copy, when there are none.
+// `text` with substitute characters (unicode.h); unchanged, without a copy, if there is nothing to substitute.
 std::string_view substitute(std::string_view text, std::string& buffer) {
   bool copied = false;
   for (size_t i = 0; i < text.size();) {
@@ -67,7 +68,7 @@ std::string_view substitute(std::string_view text, std::string& buffer) {
   return copied ? std::string_view(buffer) : text;
 }
 
-// Where a window that begins at `from` ends: not within a character.
+// The end of a window that begins at `from`; never within a character.
 size_t window_end(std::string_view text, size_t from) {
   if (text.size() - from <= kWindow) return text.size();
   size_t end = from + kWindow;
@@ -118,7 +119,7 @@ struct RegexScratch::Impl {
       throw Error(ErrorKind::kResource, "regex", "out of memory");
     }
     for (pcre2_match_context* context : {window.get(), counted.get()}) {
-      // Without a stack (there is none on machines without JIT) PCRE2 uses a small one of its own.
+      // Without this stack, which does not exist on machines without JIT, PCRE2 uses its own small one.
       if (stack != nullptr) pcre2_jit_stack_assign(context, nullptr, stack.get());
       pcre2_set_heap_limit(context, kHeapLimitKib);
     }
@@ -144,15 +145,15 @@ struct Regex::Impl {
 
   Pcre2Ptr<pcre2_code> compile(const std::string& translated, uint32_t options, uint32_t jit_options) const;
 
-  // One text on its way through the regex.
+  // The state of matching one text.
   struct Walk {
     std::string_view subject;
     RegexScratch::Impl& memory;
-    bool count_all = false;  // attempts within a window have failed for want of steps
+    bool count_all = false;  // an attempt within a window has run out of steps
 
     const PCRE2_SIZE* bounds() const { return pcre2_get_ovector_pointer(memory.match.get()); }
   };
-  // The first match at `from` or later, as PCRE2 would find it in the whole subject.
+  // The first match at `from` or later, the same that PCRE2 would find in the whole subject.
   std::optional<Span> search(Walk& walk, size_t from) const;
   std::optional<Span> search_counted(Walk& walk, size_t from, uint32_t options) const;
 };
@@ -160,7 +161,7 @@ struct Regex::Impl {
 Pcre2Ptr<pcre2_code> Regex::Impl::compile(const std::string& translated, uint32_t options, uint32_t jit_options) const {
   const Pcre2Ptr<pcre2_compile_context> context(pcre2_compile_context_create(nullptr));
   if (context == nullptr) throw Error(ErrorKind::kResource, where, "out of memory");
-  pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);  // what '.', '^' and '$' go by; the build default varies
+  pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);  // for '.', '^' and '$'; the default depends on PCRE2's build
   int error = 0;
   PCRE2_SIZE offset = 0;
   Pcre2Ptr<pcre2_code> compiled(pcre2_compile(
@@ -170,7 +171,7 @@ Pcre2Ptr<pcre2_code> Regex::Impl::compile(const std::string& translated, uint32_
     fail(ErrorKind::kInput, where,
          {fmt::format("the regex does not compile ({})", error_text(error)), pattern, {}, {}});
   }
-  // Where PCRE2 has no JIT for the machine, matching is slower and otherwise the same.
+  // If PCRE2 has no JIT for the machine, matching is slower but otherwise the same.
   pcre2_jit_compile(compiled.get(), jit_options);
   return compiled;
 }
@@ -183,7 +184,7 @@ Regex::Regex(std::string_view pattern, std::string where) : impl_(std::make_uniq
   }
   const std::string translated = onig_to_pcre2(pattern, impl_->where);
   std::string buffer;
-  // A pattern that names such a character has to see it.
+  // A pattern that contains such a character must be matched with the original text.
   impl_->stand_ins = substitute(pattern, buffer) == pattern;
   impl_->code = impl_->compile(translated, 0, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
   impl_->counted_code = impl_->compile(translated, PCRE2_AUTO_CALLOUT, PCRE2_JIT_COMPLETE);
@@ -203,14 +204,14 @@ std::optional<Span> Regex::Impl::search(Walk& walk, size_t from) const {
                                   walk.memory.window.get());
     if (found >= 0) {
       const Span match{walk.bounds()[0], walk.bounds()[1], true};
-      // An empty match at the window's end has not looked at what follows: it is tried again in the next window.
+      // An empty match at the window's end did not take the following text into account; try again in the next window.
       if (!partial || match.begin < end) return match;
       from = end;
     } else if (found == PCRE2_ERROR_NOMATCH) {
       if (!partial) return std::nullopt;
       from = end;
     } else if (found == PCRE2_ERROR_PARTIAL) {
-      // No match begins before this one would, which needs to see more than the window's rest.
+      // No match begins earlier than this partial one, which needs more text than the window contains.
       if (walk.bounds()[0] > from) {
         from = walk.bounds()[0];
         continue;

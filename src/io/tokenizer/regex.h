@@ -1,4 +1,4 @@
-// Regular expressions of tokenizer.json: written for Oniguruma, run by PCRE2.
+// Regular expressions of tokenizer.json: written for Oniguruma, matched by PCRE2.
 #pragma once
 
 #include <cstddef>
@@ -12,18 +12,18 @@
 
 namespace eps::tok {
 
-// A stretch of text, in bytes, and whether the pattern matched it.
+// A range of bytes of a text, and whether the pattern matched it.
 struct Span {
   size_t begin;
   size_t end;
   bool is_match;
 };
 
-// Takes spans one by one; false when it wants no more.
+// Takes spans one by one; returns false to stop.
 using SpanSink = FunctionRef<bool(const Span&)>;
 
-// The memory that matching needs, and the steps that it may still take; one for all regexes of a call of
-// Tokenizer::encode or decode, so that a tokenizer can be shared between threads and the calls' work is bounded.
+// The memory for matching, and the steps that are left. There is one for all regexes of a call of Tokenizer::encode or
+// decode, so that threads can share a tokenizer and the work of each call is bounded.
 class RegexScratch {
  public:
   RegexScratch();
@@ -39,18 +39,18 @@ class RegexScratch {
 
 class Regex {
  public:
-  // Errors  kInput with `where` for a pattern that PCRE2 refuses or that would mean something else to it
+  // Errors  kInput with `where` for a pattern that is invalid in PCRE2 or has a different meaning there
   Regex(std::string_view pattern, std::string where);
   Regex(Regex&&) noexcept;
   Regex& operator=(Regex&&) noexcept;
   ~Regex();
 
-  // Gives spans that cover `text` (valid UTF-8) in order: every match, and what lies between them. An empty match
-  // is a span of its own; one right behind another match does not count. An empty text is one span without a match.
-  // `sink` may match other regexes with the same scratch. Returns false when the sink did.
+  // Passes spans that cover `text` (valid UTF-8) in order: every match, and the text between matches. An empty match is
+  // a span, too, unless it immediately follows another match. An empty text is one span without a match. `sink` may
+  // match other regexes with the same scratch. Returns false when the sink did.
   //
   // Cost    O(text), for any pattern and text: see regex.cpp
-  // Errors  kInput when matching takes more steps than are sane for so long a text
+  // Errors  kInput when matching takes too many steps for the length of the text
   bool for_each_span(std::string_view text, RegexScratch& scratch, SpanSink sink) const;
   // The same, appended to `out`.
   void find_all(std::string_view text, RegexScratch& scratch, std::vector<Span>& out) const;
@@ -62,7 +62,7 @@ class Regex {
 
 // The pattern in PCRE2's dialect (for PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE).
 //
-// Errors  kInput with `where` for syntax that the two read differently and that is not worth translating
+// Errors  kInput with `where` for syntax that differs between the two and is too rare to be translated
 std::string onig_to_pcre2(std::string_view pattern, const std::string& where);
 
 }  // namespace eps::tok

@@ -1,5 +1,7 @@
-// From Oniguruma's regex syntax to PCRE2's: what differs is translated or refused, never passed on to mean something
-// else.
+// Translates Oniguruma's regex syntax to PCRE2's.
+//
+// The two agree on most syntax, but a construct with a different meaning would silently give different tokens. So
+// everything is either known to be the same, translated, or refused.
 #include <cctype>
 
 #include "base/error.h"
@@ -8,8 +10,8 @@
 namespace eps::tok {
 namespace {
 
-// Oniguruma's Unicode \w inside brackets: PCRE2's own lacks marks, connectors and circled letters, and takes in all
-// numbers of category No. Outside of brackets (and for \b) six numbers of Latin-1 belong to it, too.
+// Oniguruma's Unicode \w. PCRE2's \w lacks marks, connectors and circled letters, and includes all numbers of category
+// No. Outside of brackets (and for \b) Oniguruma also includes six numbers of Latin-1, which are at the end here.
 constexpr std::string_view kWord =
     R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})"
     R"(\xb2\xb3\xb9\xbc-\xbe)";
@@ -55,7 +57,8 @@ class Translator {
   }
   bool next_is(std::string_view text) const { return in_.substr(at_).starts_with(text); }
 
-  // A class of characters, as itself or as a member of the class being read.
+  // Writes a class of characters, either separately or as members of the class being read. PCRE2 has no syntax for a
+  // negated class among members.
   void put_class(std::string_view members, bool negated, bool in_class) {
     if (in_class && negated) refuse("a negated class inside brackets");
     if (in_class) {
@@ -97,6 +100,7 @@ class Translator {
       default: break;
     }
     if (in_class) refuse(fmt::format("\\{} inside brackets", c));
+    // \b and \B are written out, because PCRE2's are based on its own \w.
     switch (c) {
       case 'b': out_ += fmt::format("(?:(?<=[{0}])(?![{0}])|(?<![{0}])(?=[{0}]))", kWord); return;
       case 'B': out_ += fmt::format("(?:(?<=[{0}])(?=[{0}])|(?<![{0}])(?![{0}]))", kWord); return;
@@ -108,7 +112,7 @@ class Translator {
     }
   }
 
-  // Copies {...}, which is no interval here, with `prefix` put before what is inside.
+  // Copies {...}, which is not an interval here, with `prefix` before its content.
   void braces(std::string_view prefix) {
     const size_t end = in_.find('}', at_);
     if (!next_is("{") || end == std::string_view::npos) refuse("\\p or \\x without braces around the name");
@@ -116,7 +120,8 @@ class Translator {
     at_ = end + 1;
   }
 
-  // A script's name means the characters of the script; to PCRE2, without "sc:", those of other scripts it uses, too.
+  // In Oniguruma a script's name means the characters of that script. In PCRE2 it also includes characters of other
+  // scripts that are used with it, unless it is prefixed by "sc:".
   void property() {
     const size_t end = in_.find('}', at_);
     const size_t first = at_ + (in_.substr(at_).starts_with("{^") ? 2 : 1);
@@ -136,7 +141,7 @@ class Translator {
     while (digits < 2 && at_ + digits < in_.size() && std::isxdigit(static_cast<unsigned char>(in_[at_ + digits]))) {
       ++digits;
     }
-    // Two digits of 80 and more name a byte to Oniguruma, a character to PCRE2.
+    // Two digits from 80 on are a byte in Oniguruma, but a character in PCRE2.
     if (digits == 0 || (digits == 2 && in_[at_] >= '8')) refuse("\\x with a byte outside ASCII");
     out_ += fmt::format("\\x{{{}}}", in_.substr(at_, digits));
     at_ += digits;
@@ -199,10 +204,10 @@ class Translator {
         return;
       }
     }
-    if (next_is("(?m:")) {  // Oniguruma's m is what PCRE2 calls s
+    if (next_is("(?m:")) {  // Oniguruma's m is PCRE2's s
       out_ += "(?s:";
       at_ += 4;
-    } else if (next_is("(?i)") && at_ == 0) {  // further in, the two disagree on how far it reaches
+    } else if (next_is("(?i)") && at_ == 0) {  // elsewhere, its scope differs between the two
       out_ += "(?i)";
       at_ += 4;
     } else {
@@ -217,12 +222,14 @@ class Translator {
       comma = comma || in_[end] == ',';
       ++end;
     }
-    if (end == at_ + 1 || end >= in_.size() || in_[end] != '}') {  // no interval: a literal brace in both
+    if (end == at_ + 1 || end >= in_.size() || in_[end] != '}') {  // not an interval: a literal brace in both
       out_ += R"(\{)";
       ++at_;
       return;
     }
     const std::string_view body = in_.substr(at_ + 1, end - at_ - 1);
+    // These mean different things: {n}+ is possessive in PCRE2 and a repetition in Oniguruma, {n}? is lazy in PCRE2 and
+    // optional in Oniguruma.
     if (body == ",") refuse("the interval {,}");
     const std::string_view after = in_.substr(end + 1, 1);
     if (after == "+") refuse("an interval followed by +");

@@ -23,8 +23,8 @@ TokenMatcher::TokenMatcher(std::vector<Pattern> patterns) {
   link_fallbacks();
 }
 
-// Breadth first, so that the children of a node lie side by side. The patterns below a node are a range of the sorted
-// ones, and its own pattern, if there is one, is the first of them.
+// Works breadth first, so that the children of a node are adjacent. The patterns below a node are a range of the sorted
+// patterns, and the node's own pattern, if there is one, is the first of them.
 void TokenMatcher::add_children(std::vector<Pattern>& patterns) {
   struct Range {
     size_t begin;
@@ -61,8 +61,8 @@ void TokenMatcher::add_children(std::vector<Pattern>& patterns) {
   }
 }
 
-// In order of depth, so that the shorter suffixes are linked already. A node without a pattern of its own inherits the
-// match of its fallback, the longest there is among its suffixes.
+// Works in order of depth, so that shorter nodes are already linked. A node without its own pattern inherits the match
+// of its fallback, which is the longest one that shorter nodes have.
 void TokenMatcher::link_fallbacks() {
   for (uint32_t parent = 0; parent < nodes_.size(); ++parent) {
     const uint32_t end = nodes_[parent].first_child + nodes_[parent].num_children;
@@ -85,7 +85,7 @@ uint32_t TokenMatcher::child(uint32_t node, unsigned char byte) const {
   return found != end && found->byte == byte ? static_cast<uint32_t>(found - nodes_.data()) : kRoot;
 }
 
-// Each byte of a text leads at most one level down and each fallback at least one up, so that a text of n bytes takes
+// Each byte of a text leads at most one level down and each fallback at least one level up, so a text of n bytes takes
 // at most n fallbacks.
 uint32_t TokenMatcher::step(uint32_t node, unsigned char byte) const {
   for (;; node = nodes_[node].fallback) {

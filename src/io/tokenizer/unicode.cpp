@@ -1,4 +1,4 @@
-// Properties come from utf8proc, amended for the characters that Unicode 15 and 16 added.
+// Properties are those of utf8proc, with corrections for the characters that Unicode 15 and 16 added.
 #include "io/tokenizer/unicode.h"
 
 #include <utf8proc.h>
@@ -25,8 +25,8 @@ bool contains(std::span<const CodeRange> ranges, char32_t c) {
   return it != ranges.begin() && c <= std::prev(it)->last;
 }
 
-// General categories, each as members of three and of four bytes in UTF-8 that have been in Unicode for long enough
-// that the libraries know them.
+// For each general category, a member with three bytes in UTF-8 and one with four, which have been in Unicode for long
+// enough that all versions of the libraries include them.
 struct StandIn {
   utf8proc_category_t category;
   char32_t three_bytes;
@@ -89,7 +89,7 @@ constexpr RecentRange kRecent[] = {
 };
 
 const RecentRange* find_recent(char32_t c) {
-  // The big blocks of everyday text hold none of them.
+  // The large blocks of common text contain none of them.
   if (c < 0x897 || (c >= 0x3200 && c < 0xa7cb) || (c >= 0xac00 && c < 0x105c0)) return nullptr;
   const auto it = std::ranges::upper_bound(kRecent, c, {}, &RecentRange::first);
   return it != std::begin(kRecent) && c <= std::prev(it)->last ? &*std::prev(it) : nullptr;
@@ -100,11 +100,11 @@ utf8proc_category_t category(char32_t c) {
   return utf8proc_category(static_cast<utf8proc_int32_t>(c));
 }
 
-// Numbers of Unicode 17, which the standard library behind the Digits pre-tokenizer knows already.
+// Numbers of Unicode 17, which the standard library used by the reference's Digits pre-tokenizer already includes.
 constexpr CodeRange kNumbersOfUnicode17[] = {{0x11de0, 0x11de9}, {0x16ff4, 0x16ff6}};
 
-// The Punctuation pre-tokenizer works from the categories of Unicode 8: these were assigned, or became punctuation,
-// later; U+166D and U+111C9 have ceased to be punctuation since.
+// The reference's Punctuation pre-tokenizer uses the categories of Unicode 8. These characters were assigned or became
+// punctuation later; U+166D and U+111C9 are no longer punctuation.
 constexpr CodeRange kPunctuationSinceUnicode8[] = {
     {0x61d, 0x61d},     {0x9fd, 0x9fd},     {0xa76, 0xa76},     {0xc77, 0xc77},     {0xc84, 0xc84},
     {0x1b4e, 0x1b4f},   {0x1b7d, 0x1b7f},   {0x2e43, 0x2e4f},   {0x2e52, 0x2e5d},   {0x10d6e, 0x10d6e},
@@ -120,7 +120,7 @@ constexpr CodeRange kPunctuationSinceUnicode8[] = {
 constexpr CodeRange kWordBesidesCategories[] = {
     {0x200c, 0x200d}, {0x24b6, 0x24e9}, {0x1f130, 0x1f149}, {0x1f150, 0x1f169}, {0x1f170, 0x1f189}};
 
-// Lower case lies at a fixed distance from the upper case letters of these ranges.
+// In these ranges the lower case letters are at a fixed distance from the upper case ones.
 struct CaseRange {
   char32_t first;
   char32_t last;
@@ -131,7 +131,7 @@ constexpr CaseRange kRecentCase[] = {{0x1c89, 0x1c89, 0x1c8a},   {0xa7cb, 0xa7cb
                                      {0xa7da, 0xa7da, 0xa7db},   {0xa7dc, 0xa7dc, 0x19b},  {0x10d50, 0x10d65, 0x10d70},
                                      {0x16ea0, 0x16eb8, 0x16ebb}};
 
-// Characters whose decomposition the reference library does not know, because its tables are older.
+// Characters that the reference library does not decompose, because its tables are older.
 constexpr CodeRange kNotDecomposed[] = {{0x32ff, 0x32ff},   {0xa7f2, 0xa7f4},   {0xab69, 0xab69},   {0x10781, 0x107ba},
                                         {0x11938, 0x11938}, {0x1e030, 0x1e06d}, {0x1f16c, 0x1f16c}, {0x1fbf0, 0x1fbf9}};
 
@@ -149,8 +149,8 @@ void append_decomposed(std::vector<utf8proc_int32_t>& out, char32_t c, utf8proc_
   out.insert(out.end(), parts.begin(), parts.begin() + count);
 }
 
-// Puts every run of combining marks into canonical order. utf8proc would do so by exchanging neighbours, which takes
-// quadratic time on a long run.
+// Puts every run of combining marks into canonical order. utf8proc would swap neighbours, which takes quadratic time
+// for a long run.
 void order_marks(std::vector<utf8proc_int32_t>& codes) {
   const auto mark_class = [](utf8proc_int32_t code) { return utf8proc_get_property(code)->combining_class; };
   for (auto it = codes.begin(); it != codes.end();) {
@@ -193,7 +193,7 @@ bool is_word(char32_t c) {
 }
 
 void append_lowercase(std::string& out, char32_t c) {
-  if (c == 0x130) {  // the one letter whose lower case is two characters
+  if (c == 0x130) {  // the only letter whose lower case has two characters
     utf8_append(out, U'i');
     utf8_append(out, 0x307);
     return;
@@ -231,7 +231,7 @@ std::string normalize_unicode(std::string_view text, UnicodeForm form) {
 }
 
 char32_t regex_stand_in(char32_t c) {
-  if (c == 0x180e) return 0x200b;  // PCRE2 counts the Mongolian vowel separator as space; Unicode ceased to in 6.3
+  if (c == 0x180e) return 0x200b;  // PCRE2 treats the Mongolian vowel separator as space; Unicode has not since 6.3
   const RecentRange* recent = find_recent(c);
   if (recent == nullptr) return c;
   return c < 0x10000 ? recent->like.three_bytes : recent->like.four_bytes;

@@ -1,5 +1,5 @@
-// Unicode properties and normalization forms, frozen to what the Hugging Face tokenizers library answers, so that the
-// same text gets the same ids whichever Unicode version the system's PCRE2 and utf8proc were built from.
+// Unicode properties and normalization forms, frozen to those of the Hugging Face tokenizers library, so that a text
+// gets the same ids whichever Unicode version the system's PCRE2 and utf8proc were built with.
 #pragma once
 
 #include <string>
@@ -16,12 +16,12 @@ void append_lowercase(std::string& out, char32_t c);
 
 enum class UnicodeForm { kNfc, kNfd, kNfkc, kNfkd };
 
-// Cost  linear but for runs of combining marks, which are sorted (n log n)
+// Cost  linear, except that runs of combining marks are sorted (n log n)
 std::string normalize_unicode(std::string_view text, UnicodeForm form);
 
-// A character that any PCRE2 since 10.35 puts into the same classes (\p{..}, \s) as `c` belongs to, with the same
-// length in UTF-8; `c` itself for nearly all characters. Regexes run over text in which these stand in, because a
-// PCRE2 older than a character would call it unassigned.
+// A substitute for `c` with the same length in UTF-8 that every PCRE2 since 10.35 puts into the same classes (\p{..},
+// \s); for nearly all characters it is `c` itself. Regexes are matched with the substitutes, because a PCRE2 that is
+// older than a character treats it as unassigned.
 char32_t regex_stand_in(char32_t c);
 
 }  // namespace eps::tok

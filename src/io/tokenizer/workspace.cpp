@@ -23,7 +23,7 @@ Budget Budget::for_tokens(std::string_view what) {
 
 void Budget::fail_used_up() const {
   fail(ErrorKind::kInput, std::string(what_),
-       {fmt::format("the tokenizer makes too much text out of its input: over {} bytes so far", spent_),
+       {fmt::format("the tokenizer expands its input too much: more than {} bytes so far", spent_),
         {},
         {},
         "the tokenizer.json that belongs to the model"});

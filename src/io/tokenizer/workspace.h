@@ -1,4 +1,4 @@
-// What one call of encode or decode works with: scratch memory, and bounds on what the call may produce.
+// The state of one call of encode or decode: scratch memory, and bounds on the text that the call may produce.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +10,8 @@
 
 namespace eps::tok {
 
-// Stages of one chain (normalizers, pre-tokenizers, decoders). Real files have at most seven; a chain is walked
-// recursively for each piece of text, so that both its depth and its cost have to be bounded.
+// The maximum number of stages of a chain (normalizers, pre-tokenizers, decoders). Real files have at most seven. A
+// chain is traversed recursively for each piece of text, so its depth and its cost must be bounded.
 inline constexpr size_t kMaxStages = 64;
 
 // Adds a stage to a chain that `where` names.
@@ -19,23 +19,24 @@ inline constexpr size_t kMaxStages = 64;
 // Errors  kInput beyond kMaxStages
 void require_stage_fits(size_t num_stages, const std::string& where);
 
-// How many bytes all stages of a chain together may still write. A tokenizer.json of a few hundred bytes can hold
-// replacements that multiply a text by ten, twelve times over, and what is written is what bounds memory and time.
+// The number of bytes that all stages of a chain together may still write. A tokenizer.json of a few hundred bytes can
+// contain twelve replacements that each multiply a text by ten; bounding the bytes written bounds memory and time.
 class Budget {
  public:
-  // For `text_bytes` of input: 64 bytes for each, and 4 MiB. Of what real files do, normalization form KD grows a text
-  // the most, eleven-fold at worst; a byte alphabet doubles it, a metaspace mark triples a space.
+  // For `text_bytes` of input: 64 bytes for each, plus 4 MiB. Of the operations in real files, normalization form KD
+  // expands a text the most, by a factor of at most eleven; a byte alphabet doubles it, a metaspace mark triples a
+  // space.
   static Budget for_text(size_t text_bytes, std::string_view what);
-  // For decoding: 16 MiB, and 1 KiB for each token, which earn_token adds.
+  // For decoding: 16 MiB, plus 1 KiB for each token, which earn_token adds.
   static Budget for_tokens(std::string_view what);
 
   void earn_token() { earn(kBytesPerToken); }
-  // One piece of `bytes` bytes. Call it before the memory is taken.
+  // Accounts for a piece of `bytes` bytes. Must be called before its memory is allocated.
   //
-  // Errors  kInput when the budget is used up
+  // Errors  kInput when the budget is exhausted
   void spend(size_t bytes) {
     if (bytes >= left_) fail_used_up();
-    left_ -= bytes + 1;  // the one is for the piece itself: an empty one takes time, too
+    left_ -= bytes + 1;  // plus one for the piece itself, because an empty one takes time, too
     spent_ += bytes + 1;
   }
 
@@ -48,7 +49,7 @@ class Budget {
 
   size_t left_;
   size_t spent_ = 0;
-  std::string_view what_;  // the part of tokenizer.json to name in the error
+  std::string_view what_;  // what the error names
 };
 
 struct Workspace {
