@@ -10,7 +10,7 @@
 namespace eps {
 namespace {
 
-TEST(Printable, EscapesWhatMovesTheCursorOrHides) {
+TEST(Printable, EscapesCharactersThatMoveTheCursorOrHideText) {
   EXPECT_EQ(printable("a\x1b[31mb\x07\x7f"), "a\\x1b[31mb\\x07\\x7f");
   EXPECT_EQ(printable("a\r\n\tb"), "a\\x0d\\x0a\\x09b");
   EXPECT_EQ(printable("\u009b31m"), "\\u009b31m");                              // C1: what ESC [ is

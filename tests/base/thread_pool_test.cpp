@@ -53,7 +53,7 @@ TEST_P(ThreadPoolOf, NegativeCountCallsNothing) {
 }
 
 // Loops back to back, and loops after the workers went to sleep.
-TEST_P(ThreadPoolOf, ManyLoopsSeeEachOthersWrites) {
+TEST_P(ThreadPoolOf, WritesAreVisibleToLaterLoops) {
   ThreadPool pool(GetParam());
   std::vector<int64_t> values(64, 0);
   for (int loop = 0; loop < 2000; ++loop) {

@@ -139,7 +139,7 @@ TEST(BenchGemm, RulesAreJudgedByTheFasterKernelOfEachProjection) {
   EXPECT_EQ(both.num_grouped, 3);
 }
 
-TEST(BenchGemm, RefusesWhatCannotBeRun) {
+TEST(BenchGemm, RefusesInvalidOptions) {
   EXPECT_NE(error_of("", ErrorKind::kUsage).find("no model named"), std::string::npos);
   EXPECT_NE(error_of("--preset nonsense", ErrorKind::kUsage).find("deepseek-v2-lite"), std::string::npos);
   EXPECT_NE(error_of("-m /nowhere", ErrorKind::kInput).find("no such model folder"), std::string::npos);

@@ -152,7 +152,7 @@ TEST(BenchLatency, AnInterruptKeepsFinishedIterations) {
   }
 }
 
-TEST(BenchLatency, RefusesWhatItCannotMeasure) {
+TEST(BenchLatency, RefusesInvalidOptions) {
   const auto error = [](const std::string& arguments) { return usage_error("latency", arguments); };
   EXPECT_TRUE(contains(
       error("--input-len 60 --output-len 5"),
@@ -195,7 +195,7 @@ TEST(BenchThroughput, TextShowsRatesOfKnownTimes) {
   EXPECT_TRUE(contains(text, "tokens      1280 prompt, 640 output")) << text;
 }
 
-TEST(BenchThroughput, RefusesWhatItCannotMeasure) {
+TEST(BenchThroughput, RefusesInvalidOptions) {
   const auto error = [](const std::string& arguments) { return usage_error("throughput", arguments); };
   EXPECT_TRUE(contains(error("--input-len 60 --output-len 5"), "got 5 tokens, wanted at most 4"));
   EXPECT_TRUE(contains(error("--input-len 0"), "--input-len: out of range"));

@@ -140,7 +140,7 @@ TEST(BenchLayer, TextNamesArmsLimitAndRatio) {
   }
 }
 
-TEST(BenchLayer, RefusesWhatCannotBeRun) {
+TEST(BenchLayer, RefusesInvalidOptions) {
   EXPECT_NE(error_of("", ErrorKind::kUsage).find("no model named"), std::string::npos);
   EXPECT_NE(error_of("--preset nonsense", ErrorKind::kUsage).find("deepseek-v2-lite"), std::string::npos);
   EXPECT_NE(error_of("-m deepseek-v2-lite", ErrorKind::kUsage).find("--load-format dummy"), std::string::npos);
@@ -200,7 +200,7 @@ OutputCheck compare_arms(int64_t hidden, int64_t inner, const std::vector<Routin
   return baseline.check({out.data(), DType::kF32, {tokens, hidden}});
 }
 
-TEST(BenchBaseline, TellsAWrongLayerFromARoundedOneAtAnySize) {
+TEST(BenchBaseline, DistinguishesWrongLayersFromRoundingAtAnySize) {
   for (const int64_t size : {8, 64, 512}) {
     const auto right = random_routing({.tokens_per_rank = 7, .num_experts = 4, .top_k = 2, .seed = 3});
     const OutputCheck same = compare_arms(size, size / 2, right, right);

@@ -163,7 +163,7 @@ TEST(BenchSweep, CsvHasAHeaderAndAsManyCellsInEveryRow) {
   EXPECT_EQ(count(lines[0]), count(lines[1]));
 }
 
-TEST(BenchSweep, RefusesWhatItCannotMeasure) {
+TEST(BenchSweep, RefusesInvalidOptions) {
   const std::string too_long = usage_error("-p 65 -n 0");
   EXPECT_NE(too_long.find("-p: longer than the context: got 65 tokens, wanted at most 64; try -p 64"),
             std::string::npos)
@@ -221,7 +221,7 @@ TEST(BenchStats, QuantilesInterpolateAndDeviationIsOfASample) {
 }
 
 // Whatever the op set, the model and the pipeline are called.
-TEST(BenchSweep, ColumnsAreAsWideAsWhatStandsInThem) {
+TEST(BenchSweep, ColumnsAreAsWideAsTheirCells) {
   for (const char* op_set : {"cpu f32 (avx2), 1 thread", "cpu bf16 (avx512_bf16_with_a_long_name), 1 thread", "x"}) {
     for (const char* name : {"m", "a model whose name takes more than thirty characters", "größe|x"}) {
       SweepOptions options;
@@ -240,7 +240,7 @@ TEST(BenchSweep, ColumnsAreAsWideAsWhatStandsInThem) {
   }
 }
 
-TEST(Table, EscapesWhatWouldBreakALine) {
+TEST(Table, EscapesCharactersThatWouldBreakALine) {
   const std::vector<TableColumn> columns = {{"a", 6, false}, {"longer than its width", 4, true}};
   EXPECT_EQ(markdown_header(columns), "| a      | longer than its width |\n| ------ | --------------------: |\n");
   const std::vector<std::string> cells = {"x|y", "2"};

@@ -166,7 +166,7 @@ TEST_F(CommandLineInputs, NumbersOfTheEnvironmentAndOfConfigFilesAreTheSame) {
   }
 }
 
-TEST_F(CommandLineInputs, CountsAreBoundedBySense) {
+TEST_F(CommandLineInputs, CountsHaveSensibleBounds) {
   expect_refused("epsmoe tune --ep 1000000000", "--ep: out of range");
   expect_refused("epsmoe tune --ep 1 --threads 1000000", "--threads: out of range");
   expect_refused("epsmoe " + generate() + "-p x --threads 5000", "--threads: out of range");
@@ -265,7 +265,7 @@ TEST_F(CommandLineInputs, ConfigFilesMayBePipesAndAreBounded) {
   expect_refused("epsmoe --config " + path("deep.toml") + " doctor", "deep.toml:1: a name with too many dots");
 }
 
-TEST_F(CommandLineInputs, CtrlCEndsTheWaitForAPipeThatNobodyWrites) {
+TEST_F(CommandLineInputs, CtrlCEndsTheWaitForAPipeWithoutAWriter) {
   const std::string fifo = path("fifo");
   ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
   const std::string folder = model().path();

@@ -73,7 +73,7 @@ class CommandLine : public ::testing::Test {
   fs::path dir_;
 };
 
-TEST_F(CommandLine, HelpTeachesEveryCommand) {
+TEST_F(CommandLine, HelpDescribesEveryCommand) {
   const Result top = run("--help");
   EXPECT_EQ(top.exit_code, 0);
   for (const std::string command :
@@ -166,7 +166,7 @@ TEST_F(CommandLine, ConfigFileSetsFlagsAndTheCommandLineWins) {
   EXPECT_EQ(object["op_sets"].size(), 2U);
 }
 
-TEST_F(CommandLine, ConfigFilesWithWhatNoCommandKnowsAreRefused) {
+TEST_F(CommandLine, ConfigFilesWithUnknownKeysAreRefused) {
   for (const char* text : {"[generate]\nfoo = 3\n", "[generat]\nep = 2\n", "ep = 2\n"}) {
     std::ofstream(path("bad.toml")) << text;
     const Result r = run("--config " + path("bad.toml") + " generate -m " + kModel + " -p x --max-tokens 1");
@@ -174,7 +174,7 @@ TEST_F(CommandLine, ConfigFilesWithWhatNoCommandKnowsAreRefused) {
   }
 }
 
-TEST_F(CommandLine, OutputThatIsLostIsAFailure) {
+TEST_F(CommandLine, LostOutputIsAFailure) {
   const int status = std::system((std::string(EPSMOE_PROGRAM) + " doctor >/dev/full 2>" + path("err")).c_str());
   EXPECT_EQ(WEXITSTATUS(status), 1);
   EXPECT_NE(read_file(path("err"), 1 << 20).find("standard output"), std::string::npos);
@@ -188,7 +188,7 @@ TEST_F(CommandLine, PlanIsOneLineOfJson) {
   EXPECT_TRUE(read_file(path("plan.svg"), 1 << 24).ends_with("</svg>\n"));
 }
 
-TEST_F(CommandLine, InspectAndDoctorSpeakJson) {
+TEST_F(CommandLine, InspectAndDoctorPrintJson) {
   const Json model = parse_json(run("inspect -m " + kModel + " --json").out, "output");
   EXPECT_EQ(model["num_experts"], 32);
   EXPECT_EQ(model["memory_per_rank"].size(), 6U);
@@ -284,7 +284,7 @@ TEST_F(CommandLine, TuneWritesAProfileThatReadsBack) {
 }
 
 // Names in files and flags come from others: nothing in them may move the cursor, hide text or turn it around.
-TEST_F(CommandLine, NothingFromFilesOrFlagsCommandsTheTerminal) {
+TEST_F(CommandLine, NoControlCharactersOfFilesOrFlagsReachTheTerminal) {
   const std::string evil = "\x1b[2J\u009b31m\u202e\u200b\u2028";
   const auto expect_plain = [](const std::string& text, const std::string& what) {
     ASSERT_EQ(utf8_find_invalid(text), std::string::npos) << what;
@@ -378,7 +378,7 @@ TEST_F(CommandLine, GenerateWorksWhereNoProfileCanBeKept) {
   EXPECT_NE(tune.err.find("--output"), std::string::npos) << tune.err;
 }
 
-TEST_F(CommandLine, TuneRefusesWhatItCannotMeasure) {
+TEST_F(CommandLine, TuneRefusesInvalidOptions) {
   expect_refused_without_gpu("tune --device cuda");
   expect_refused("tune --device reference", "slow on purpose");
   expect_refused("tune --ep 0", "--ep");
@@ -390,7 +390,7 @@ TEST_F(CommandLine, TuneRefusesWhatItCannotMeasure) {
   expect_refused("tune --out /nowhere/profile.json", "--output");
 }
 
-TEST_F(CommandLine, CtrlCFinishesTheStepAndSaysSo) {
+TEST_F(CommandLine, CtrlCFinishesTheStepAndReportsIt) {
   const pid_t child = fork();
   if (child == 0) {
     if (std::freopen(path("out").c_str(), "w", stdout) == nullptr) std::abort();

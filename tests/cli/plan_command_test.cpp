@@ -83,7 +83,7 @@ TEST(PlanCommand, TextExplainsTheChoice) {
   EXPECT_NE(many.find("… 40 stages in all"), std::string::npos) << many;
 }
 
-TEST(PlanCommand, FlagsFixWhatTheySay) {
+TEST(PlanCommand, FlagsFixTheirOption) {
   const auto field = [](const std::string& flags, const char* key) { return json_of(kSmall + flags)[key]; };
   EXPECT_EQ(field("--policy serial", "policy"), "serial");
   EXPECT_EQ(field("--policy serial", "num_stages"), 1);
@@ -141,7 +141,7 @@ TEST(PlanCommand, WritesAPictureAndATrace) {
   std::filesystem::remove_all(dir);
 }
 
-TEST(PlanCommand, RefusesWithTheFlagAndWhatWouldDo) {
+TEST(PlanCommand, RefusalsNameTheFlagAndValidValues) {
   const std::string rest = "--ep 8 --profile h800 --tokens 64";
   expect_refused("-m deepseek-v9 " + rest, "--model", "deepseek-v2-lite");
   expect_refused("-m deepseek-v2 --ep 8 --profile h900 --tokens 64", "--profile", "h800");

@@ -86,7 +86,7 @@ TEST(Simulate, StrategiesThatCannotRunAreRowsWithAReason) {
   EXPECT_NE(simulate("-m mixtral-8x7b --batch 4 --seq-len 512").find("dp+ep cannot run: --batch"), std::string::npos);
 }
 
-TEST(Simulate, RefusesWhatMakesNoSenseNamingTheFlag) {
+TEST(Simulate, RefusalsNameTheFlag) {
   expect_refused("-m gpt-2", "--model", "mixtral-8x7b");
   expect_refused("-m dbrx --strategy ep", "--strategy", "dp+ep, tp+ep or tp+tp");
   expect_refused("-m dbrx --wire fp4", "--wire", "bf16, fp8 or auto");

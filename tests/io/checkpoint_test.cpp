@@ -64,7 +64,7 @@ TEST(Checkpoint, OpensShards) {
 }
 
 // Tools write changed tensors to a shard of their own and leave the old ones where they were.
-TEST(Checkpoint, TakesOfSeveralCopiesTheOneTheIndexNames) {
+TEST(Checkpoint, UsesTheCopyThatTheIndexNames) {
   const TempDir dir;
   dir.write("config.json", "{}");
   dir.write("base.safetensors", weights({"a", "b", "c", "twice"}, 1.0F));
@@ -85,7 +85,7 @@ TEST(Checkpoint, TakesOfSeveralCopiesTheOneTheIndexNames) {
   }
 }
 
-TEST(Checkpoint, CopiesThatTheIndexDoesNotChooseFromAreRefusedWhenNeeded) {
+TEST(Checkpoint, CopiesThatTheIndexDoesNotListAreRefusedWhenNeeded) {
   const TempDir dir;
   dir.write("config.json", "{}");
   dir.write("one.safetensors", weights({"a", "shared"}));
@@ -114,7 +114,7 @@ TEST(Checkpoint, PrefersTheSingleFile) {
   EXPECT_TRUE(Checkpoint::open(dir.path()).has("single"));
 }
 
-TEST(Checkpoint, FollowsLinksToFilesKeptElsewhere) {
+TEST(Checkpoint, FollowsLinksToOtherFolders) {
   const TempDir store;
   const TempDir dir;
   dir.write("config.json", "{}");

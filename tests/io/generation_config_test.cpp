@@ -81,7 +81,7 @@ TEST(GenerationConfig, NegativeIdsMeanNone) {
   EXPECT_EQ(parse(R"({"eos_token_id": [1, -2]})").eos_token_ids, (std::vector<int>{1}));
 }
 
-TEST(GenerationConfig, RefusesWhatEveryRequestNeeds) {
+TEST(GenerationConfig, RefusesInvalidSettingsThatEveryRequestUses) {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {R"({"do_sample": 1})", "true or false"},
       {R"({"eos_token_id": "</s>"})", "got \"</s>\""},
@@ -95,7 +95,7 @@ TEST(GenerationConfig, RefusesWhatEveryRequestNeeds) {
   }
 }
 
-TEST(GenerationConfig, KeepsErrorsOfWhatARequestMayReplace) {
+TEST(GenerationConfig, KeepsErrorsOfSettingsThatARequestMayReplace) {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {"temperature", "\"hot\""},
       {"top_k", "2.5"},
@@ -123,7 +123,7 @@ TEST(GenerationConfig, KeepsErrorsOfWhatARequestMayReplace) {
   }
 }
 
-TEST(GenerationConfig, NamesWhatIsUnsupported) {
+TEST(GenerationConfig, NamesUnsupportedSettings) {
   const GenerationConfig config = parse(R"({"num_beams": 4, "num_return_sequences": 2, "guidance_scale": 1.0})");
   ASSERT_EQ(config.unsupported.size(), 2U);
   EXPECT_EQ(config.unsupported[0].key, "num_beams");

@@ -64,7 +64,7 @@ struct BadJson {
   std::string fragment;
 };
 
-TEST(ParseJson, RefusesWhatIsNotStrictJson) {
+TEST(ParseJson, RefusesTextThatIsNotStrictJson) {
   const std::vector<BadJson> cases = {
       {"", "line 1, column 1"},
       {"{", "not valid JSON"},
@@ -151,7 +151,7 @@ TEST_F(JsonObjectTest, TreatsNullAsAbsent) {
   expect_input_error([&] { object_.get<int>("no_such_key"); }, {"missing key \"no_such_key\": wanted an integer"});
 }
 
-TEST_F(JsonObjectTest, RefusesIntegersThatAreNot) {
+TEST_F(JsonObjectTest, RefusesNumbersThatAreNotIntegers) {
   for (const char* key : {"frac", "round", "exp", "f", "s", "b", "ids", "o", "huge"}) {
     SCOPED_TRACE(key);
     expect_input_error([&] { object_.get<int64_t>(key); }, {"config.json: key \"" + std::string(key) + "\": got "});
@@ -187,12 +187,12 @@ TEST_F(JsonObjectTest, NamesNestedKeys) {
   expect_input_error([&] { object_.children("list")[1].get<int>("k"); }, {"key \"list[1].k\": got \"bad\""});
 }
 
-TEST(JsonObject, RefusesATopThatIsNoObject) {
+TEST(JsonObject, RefusesATopLevelThatIsNotAnObject) {
   const Json list = parse("[1, 2]");
   expect_input_error([&] { JsonObject(list, "config.json"); }, {"config.json: the content: got a list of 2"});
 }
 
-TEST(Json, DumpsNothingThatATerminalObeys) {
+TEST(Json, DumpsNoTerminalControlCharacters) {
   const std::string text = "\x1b[31m\x7f\u009b\u202e\u200b\U000e0041 é 中 🙂 \\ \"";
   const std::string line = dump_json(Json{{"key", text}});
   EXPECT_EQ(line, R"({"key":"\u001b[31m\u007f\u009b\u202e\u200b\udb40\udc41 é 中 🙂 \\ \""})");

@@ -160,7 +160,7 @@ TEST(SafetensorsFile, ReadsDataAtAnyOffset) {
   }
 }
 
-TEST(SafetensorsHeader, JudgesDtypeAndRankWhenATensorIsNeeded) {
+TEST(SafetensorsHeader, ChecksDtypeAndRankWhenATensorIsNeeded) {
   struct Unused {
     std::string dtype, shape;
     size_t bytes;
@@ -187,13 +187,13 @@ TEST(SafetensorsHeader, JudgesDtypeAndRankWhenATensorIsNeeded) {
   }
 }
 
-TEST(SafetensorsHeader, RefusesEveryCutOfAGoodFile) {
+TEST(SafetensorsHeader, RefusesEveryTruncationOfAValidFile) {
   const std::string good = one(R"("dtype":"F32","shape":[2],"data_offsets":[0,8])", 8);
   ASSERT_NO_THROW(parse(good));
   for (size_t length = 0; length < good.size(); ++length) EXPECT_THROW(parse(good.substr(0, length)), Error) << length;
 }
 
-TEST(SafetensorsFile, ReadsWhatTheReferenceLibraryWrote) {
+TEST(SafetensorsFile, ReadsFilesOfTheReferenceLibrary) {
   const auto file = SafetensorsFile::open(EPSMOE_SOURCE_DIR "/tests/data/io/mixed.safetensors");
   ASSERT_EQ(file.tensors().size(), 8U);
   EXPECT_EQ(file.metadata().at("format"), "pt");
@@ -293,7 +293,7 @@ TEST(InputFile, OpensRegularFilesOnly) {
   expect_input_error([&] { InputFile("/dev/null"); }, {"wanted a regular file"});
 }
 
-TEST(FileExists, TellsADanglingLinkFromNothing) {
+TEST(FileExists, DistinguishesADanglingLinkFromNoFile) {
   const test::TempDir dir;
   EXPECT_FALSE(file_exists(dir.file("none")));
   EXPECT_FALSE(file_exists(dir.file("none/below")));
@@ -306,7 +306,7 @@ TEST(FileExists, TellsADanglingLinkFromNothing) {
   expect_input_error([&] { file_exists(dir.file("dangling")); },
                      {"dangling", "the link points to a file that does not"});
   std::filesystem::create_symlink(dir.file("circle"), dir.file("circle"));
-  expect_input_error([&] { file_exists(dir.file("circle")); }, {"circle", "cannot tell"});
+  expect_input_error([&] { file_exists(dir.file("circle")); }, {"circle", "cannot determine"});
 }
 
 }  // namespace

@@ -86,7 +86,7 @@ void expect_refused(const std::string& fragment, Work work) {
 
 constexpr size_t kLong = 400'000;
 
-TEST(TokenizerBounds, AddedTokensThatTakeWhitespaceAlong) {
+TEST(TokenizerBounds, AddedTokensThatStripWhitespace) {
   const std::string tabs(kLong, '\t');
   for (const bool left : {true, false}) {
     const Tokenizer tokenizer = load(with("/added_tokens/0", added(2, "\t", left, !left)));
@@ -121,7 +121,7 @@ TEST(TokenizerBounds, LongestMatchAtEachPosition) {
   EXPECT_EQ(found, expected);
 }
 
-TEST(TokenizerBounds, PatternsThatLookFarOrOften) {
+TEST(TokenizerBounds, PatternsThatReadFarAheadOrOften) {
   const std::string letters(kLong, 'a');
   const std::string digits(kLong, '1');
   struct Case {
@@ -284,7 +284,7 @@ TEST(TokenizerBounds, StopsOnceThereAreEnoughIds) {
   EXPECT_LT(load(base()).encode(text, false, 1000).size(), 1010U);
 }
 
-TEST(TokenizerBounds, StopsWhenTold) {
+TEST(TokenizerBounds, StopsWhenTheCallerReturnsFalse) {
   Json json = base();
   json["pre_tokenizer"] = split("b");
   const Tokenizer tokenizer = load(json);
@@ -295,7 +295,7 @@ TEST(TokenizerBounds, StopsWhenTold) {
   EXPECT_LT(some.size(), kLong / 4);
 }
 
-TEST(MergeTable, HoldsWhatWasMadeToCollide) {
+TEST(MergeTable, HoldsEntriesConstructedToCollide) {
   // Pairs whose slots lie close to each other under the table's first multiplier: as a file could choose its ids.
   constexpr uint64_t kMultiplier = 0x9e3779b97f4a7c15ULL;
   std::vector<tok::MergeTable::Entry> entries;

@@ -185,7 +185,7 @@ TEST(Regex, EmptyMatchesSplitButNeverLoop) {
   EXPECT_EQ(matches("a", ""), Strings{});
 }
 
-TEST(Regex, TranslatesWhatOnigurumaReadsDifferently) {
+TEST(Regex, TranslatesSyntaxThatDiffersInOniguruma) {
   EXPECT_EQ(matches(R"(\h+)", "xyz0aFg \t"), (Strings{"0aF"}));
   EXPECT_EQ(matches(R"(\H)", "0 a"), (Strings{" "}));
   EXPECT_EQ(matches(R"(\v)", "a\vb\nc"), (Strings{"\v"}));
@@ -203,7 +203,7 @@ TEST(Regex, TranslatesWhatOnigurumaReadsDifferently) {
   EXPECT_EQ(matches("[[:digit:][:upper:]]+", "aB1\u0661c"), (Strings{"B1\u0661"}));
 }
 
-TEST(Regex, RefusesWhatItCannotTranslate) {
+TEST(Regex, RefusesUntranslatableSyntax) {
   for (const std::string_view pattern : {"[a&&b]",
                                          "[a[bc]]",
                                          "a{2}+",
@@ -269,7 +269,7 @@ std::vector<std::pair<size_t, size_t>> matches_of_pcre2(const std::string& patte
 }
 
 // Searches see a window of the text at a time. Runs of all lengths around that of the window, at all places in it.
-TEST(Regex, WindowsGiveWhatTheWholeTextDoes) {
+TEST(Regex, WindowsGiveTheResultsOfTheWholeText) {
   const std::vector<std::string> patterns = {
       R"('(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)",
       R"((?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
@@ -349,7 +349,7 @@ TEST(Regex, GivesUpOnExponentialPatterns) {
   EXPECT_EQ(spans.size(), 1U);
 }
 
-TEST(Regex, MegabytesOfWhitespaceAreNoProblem) {
+TEST(Regex, MatchesMegabytesOfWhitespace) {
   const std::string text = std::string(4 << 20, ' ') + "x";
   EXPECT_EQ(matches(R"(\s*[\r\n]+|\s+(?!\S)|\s+)", text).size(), 2U);
 }

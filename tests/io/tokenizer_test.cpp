@@ -80,7 +80,7 @@ TEST(Tokenizer, LooksUpTokens) {
   EXPECT_FALSE(tokenizer.is_special(-5));
 }
 
-TEST(Tokenizer, DecodesAndPassesOverUnknownIds) {
+TEST(Tokenizer, DecodesAndSkipsUnknownIds) {
   const Tokenizer tokenizer = load(small());
   EXPECT_EQ(tokenizer.decode(Ids{9, 3, 7, -1, 99, 3, 0, 3}, true), "abc a");
   EXPECT_EQ(tokenizer.decode(Ids{9, 3, 7}, false), "<s> abc");
@@ -100,7 +100,7 @@ TEST(Tokenizer, RefusesTextThatIsNotUtf8) {
   }
 }
 
-TEST(Tokenizer, NamesThePartItDoesNotSupport) {
+TEST(Tokenizer, NamesUnsupportedParts) {
   const auto with = [](const char* pointer, const Json& value) {
     Json json = small();
     json[Json::json_pointer(pointer)] = value;
@@ -260,7 +260,7 @@ TEST(StreamDecoder, HoldsBackPartsOfCharacters) {
   EXPECT_EQ(decoder.push(bytes[4]), "a");
 }
 
-TEST(StreamDecoder, ByteRunsAreCertainOnlyAtTheirEnd) {
+TEST(StreamDecoder, ByteRunsAreFinalOnlyAtTheirEnd) {
   const Tokenizer tokenizer = Tokenizer::from_file(kData + "llama2.json");
   const auto id = [&](std::string_view token) { return tokenizer.token_to_id(token).value(); };
   StreamDecoder decoder(tokenizer, true);
@@ -285,7 +285,7 @@ TEST(StreamDecoder, OutlivesTheTokenizer) {
   EXPECT_EQ(out + decoder.flush(), " text");
 }
 
-TEST(Decoder, EveryChainStreamsWhatItDecodes) {
+TEST(Decoder, StreamingGivesTheDecodedTextForEveryChain) {
   const std::vector<std::string> tokens = {"  a",    "_b ", "<0xE4>", "<0xBD>", "<0xA0>", "c__", "", "<0x20>",
                                            "<0xFF>", " ",   "  ",     "<0x2B>", "\u00e9", "x ",  " "};
   const std::vector<std::string> stages = {R"({"type":"ByteLevel"})",

@@ -62,7 +62,7 @@ TEST(ReductionTree, RanksThatAreNodesReturnOneRowAToken) {
   }
 }
 
-TEST(ReductionTree, ATokenServedByOneRankReturnsOneRowWhereverTheTreeCuts) {
+TEST(ReductionTree, ATokenServedByOneRankReturnsOneRowWhereverTheTreeIsCut) {
   ReductionSchedule schedule;
   build_reduction(std::vector<int32_t>{8, 11, 12, 15}, 24, 8,
                   schedule);  // rank 1 of 3 holds 8..15, the root cuts at 12
@@ -70,7 +70,7 @@ TEST(ReductionTree, ATokenServedByOneRankReturnsOneRowWhereverTheTreeCuts) {
   EXPECT_TRUE(schedule.home_adds.empty());
 }
 
-TEST(ReductionTree, NoExpertsNoWork) {
+TEST(ReductionTree, NoExpertsGiveNoWork) {
   ReductionSchedule schedule;
   build_reduction({}, 8, 4, schedule);
   EXPECT_TRUE(schedule.home_adds.empty());

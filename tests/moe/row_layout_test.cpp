@@ -155,7 +155,7 @@ TEST(RowLayout, RowsOfAnExpertKeepTokenOrder) {
   EXPECT_EQ(layout.stages[0].send_tokens[1], std::vector<int32_t>{1});
 }
 
-TEST(StageMap, RowsInNoStageAreFound) {
+TEST(StageMap, RowsWithoutAStageAreFound) {
   StageMap stages(2, 2);
   stages.add(0, std::vector<int32_t>{0, 1}, TokenPart::kLocal);
   EXPECT_THROW(stages.check(), Error);

@@ -27,7 +27,7 @@ TEST(PlanCache, TheSameLoadIsPlannedOnce) {
   EXPECT_EQ(cache.num_hits(), 1);
 }
 
-TEST(PlanCache, WhatCameBeforeDoesNotMatter) {
+TEST(PlanCache, PlansDoNotDependOnEarlierLoads) {
   std::mt19937 rng(2);
   const Planner planner = make_planner(2);
   PlanCache warm(planner, {});
@@ -40,7 +40,7 @@ TEST(PlanCache, WhatCameBeforeDoesNotMatter) {
   EXPECT_GT(warm.num_hits(), 0);
 }
 
-TEST(PlanCache, PlansOfBucketsAreSoundForTheRealLoad) {
+TEST(PlanCache, PlansOfBucketsAreValidForTheRealLoad) {
   std::mt19937 rng(3);
   const Planner planner = make_planner(4);
   PlanCache cache(planner, {});
@@ -80,7 +80,7 @@ TEST(PlanCache, DecodingTokensShareAPlanWhateverTheirExperts) {
   EXPECT_EQ(cache.num_misses(), 1);
 }
 
-TEST(PlanCache, ForgetsAllAtOnceWhenFull) {
+TEST(PlanCache, ClearsAllPlansAtOnceWhenFull) {
   std::mt19937 rng(6);
   const Planner planner = make_planner(1);
   PlanCache cache(planner, {}, 4);

@@ -82,7 +82,7 @@ std::vector<PipelineOption> all_options(int experts_per_rank) {
   return options;
 }
 
-TEST(Planner, RandomProblemsGiveSoundPlansAndAutoIsTheBest) {
+TEST(Planner, RandomProblemsGiveValidPlansAndAutoIsTheBest) {
   std::mt19937 rng(3);
   const auto draw = [&rng](int lo, int hi) { return std::uniform_int_distribution<int>(lo, hi)(rng); };
   for (int trial = 0; trial < 250; ++trial) {
@@ -146,7 +146,7 @@ TEST(Planner, StagesAreBalancedByLoad) {
   EXPECT_TRUE(plan.stages[0].experts.size() == 1 || plan.stages[1].experts.size() == 1);
 }
 
-TEST(Planner, KernelsAreThoseTheCurvesSay) {
+TEST(Planner, KernelsFollowFromTheCurves) {
   // 8 rows an expert: one grouped call beats eight dense ones; one expert with 1024 rows: the dense curve is lower.
   std::mt19937 rng(1);
   const Planner planner = make_planner(1);
@@ -183,7 +183,7 @@ TEST(Planner, KernelsAndGemmBudgetsCanBeFixed) {
   }
 }
 
-TEST(Planner, MessagesWithoutTheirSmsDisturbBySoMuch) {
+TEST(Planner, MessagesWithoutTheirSmsSlowDownByTheMissingShare) {
   const HardwareProfile profile = test::made_up_profile();  // 8 SMs
   const LayerCost cost(profile, test::kMadeUpShape, 1);
   const auto slowdown = [&](int gemm, int comm) {
@@ -241,7 +241,7 @@ TEST(Planner, FaultsAreFound) {
   }));
 }
 
-TEST(Planner, TooManyStagesSaysHowManyThereCanBe) {
+TEST(Planner, TooManyStagesAreRefusedWithTheMaximum) {
   std::mt19937 rng(2);
   const RandomLayer layer = random_layer(rng, 8, 2, 1, 10, LoadKind::kEven);
   try {
@@ -267,7 +267,7 @@ TEST(Planner, ExplainingChangesNoChoice) {
 }
 
 // Curves under which cutting seems to save time: a GEMM of many rows takes more than two of half as many.
-TEST(Planner, OneRankPlansOneStageWhateverTheCurvesSay) {
+TEST(Planner, OneRankPlansOneStageWhateverTheCurves) {
   std::mt19937 rng(13);
   HardwareProfile profile = test::made_up_profile();
   for (GemmProfile& gemm : profile.gemms) {
@@ -292,7 +292,7 @@ TEST(Planner, OneRankPlansOneStageWhateverTheCurvesSay) {
 
 // Thousands of experts, few and many ranks. Bounded by a count of candidates, not by a clock: tests run on busy
 // machines.
-TEST(Planner, ThousandsOfExpertsAreATaskOfBoundedSize) {
+TEST(Planner, PlanningThousandsOfExpertsTakesBoundedTime) {
   struct Size {
     int experts, ranks, most_stages;
   };
@@ -342,7 +342,7 @@ TEST(Planner, RefusesMoreExpertsThanARankCanHold) {
   }
 }
 
-TEST(Planner, RefusesWhatItCannotPlan) {
+TEST(Planner, RefusesInvalidProblems) {
   std::mt19937 rng(2);
   RandomLayer layer = random_layer(rng, 8, 2, 1, 10, LoadKind::kEven);
   HardwareProfile profile = test::made_up_profile();
@@ -355,7 +355,7 @@ TEST(Planner, RefusesWhatItCannotPlan) {
   EXPECT_THROW(make_planner(1).plan(layer.problem, {}), Error);
 }
 
-TEST(PipelineOption, ReadsWhatTheCommandLineDocuments) {
+TEST(PipelineOption, ReadsTheDocumentedValues) {
   EXPECT_EQ(parse_pipeline_option("off").mode, PipelineOption::Mode::kOff);
   EXPECT_EQ(parse_pipeline_option("all").mode, PipelineOption::Mode::kAll);
   EXPECT_EQ(parse_pipeline_option("microbatch").mode, PipelineOption::Mode::kMicrobatch);
@@ -364,7 +364,7 @@ TEST(PipelineOption, ReadsWhatTheCommandLineDocuments) {
 }
 
 // Grouped kernels that multiply gate and up on the way leave the op to the dense ones, which must pay for it.
-TEST(LayerCost, ChargesSiluMulToWhomItIsLeftTo) {
+TEST(LayerCost, CountsSiluMulOnlyForKernelsThatDoNotFuseIt) {
   HardwareProfile profile = test::made_up_profile();
   const LayerCost apart(profile, test::kMadeUpShape, 1);
   for (GemmProfile& gemm : profile.gemms) gemm.fuses_silu_mul = gemm.kind == GemmKind::kGrouped;

@@ -63,7 +63,7 @@ TEST(VirtualClock, ACollectiveWaitsForTheLastRank) {
   EXPECT_DOUBLE_EQ(t[3 * 2 + 1].end_us, 38);
 }
 
-TEST(VirtualClock, OpsInACircleAreAnErrorAndNoHang) {
+TEST(VirtualClock, CyclicDependenciesAreAnErrorAndDoNotHang) {
   Plan plan = two_stages();
   plan.ops[0].deps = {3};  // waits for what waits for it
   EXPECT_THROW(run_virtual_clock(plan, work_of({1, 1, 1, 1, 1, 1, 1})), Error);
@@ -80,7 +80,7 @@ TEST(PipelineMakespan, NoStagesIsComputeAlone) {
 }
 
 // Numbers that no profile may hold must still end in an error, and large ones in a time.
-TEST(VirtualClock, EndsWhateverTheNumbers) {
+TEST(VirtualClock, TerminatesForAnyNumbers) {
   const double inf = std::numeric_limits<double>::infinity();
   for (const double us : {inf, std::nan(""), -1.0}) {
     EXPECT_THROW(run_virtual_clock(two_stages(), work_of({us, 10, 25, 5, 25, 5, 1})), Error) << us;

@@ -31,7 +31,7 @@ MoeProblem random_problem(std::mt19937& rng) {
   return problem;
 }
 
-TEST(PlanJson, WhatIsWrittenReadsBackEqual) {
+TEST(PlanJson, WrittenPlansReadBackEqual) {
   std::mt19937 rng(11);
   for (int trial = 0; trial < 300; ++trial) {
     const Plan plan = random_plan(rng);
@@ -42,7 +42,7 @@ TEST(PlanJson, WhatIsWrittenReadsBackEqual) {
   EXPECT_EQ(parse_plan(to_json(Plan{}), "plan"), Plan{});
 }
 
-TEST(PlanJson, HasTheFieldsThatOthersReadAtTheTop) {
+TEST(PlanJson, HasTheMainFieldsAtTheTopLevel) {
   const Json json = parse_json(to_json(sample_plan()), "plan");
   EXPECT_EQ(json["policy"], "eps");
   EXPECT_EQ(json["strategy"], "dp+ep");
@@ -92,7 +92,7 @@ void expect_names(const std::string& message, const std::string& key) {
   EXPECT_NE(message.find('"' + key + '"'), std::string::npos) << message;
 }
 
-TEST(PlanJson, RefusesPlansItDoesNotUnderstand) {
+TEST(PlanJson, RefusesInvalidPlans) {
   expect_names(refusal([](Json& j) { j["colour"] = 1; }), "colour");
   expect_names(refusal([](Json& j) { j["stages"][1]["speed"] = 1; }), "stages[1].speed");
   expect_names(refusal([](Json& j) { j["version"] = 2; }), "version");
@@ -132,7 +132,7 @@ TEST(PlanJson, RefusesProblemsWhoseSizesDisagree) {
   expect_names(refusal([](Json& j) { j["version"] = "1"; }, true), "version");
 }
 
-TEST(PlanJson, NumbersThatJsonCannotHoldAreAnErrorHere) {
+TEST(PlanJson, NumbersThatJsonCannotRepresentAreAnError) {
   Plan plan = sample_plan();
   plan.makespan_us = std::numeric_limits<double>::infinity();
   EXPECT_THROW(to_json(plan), Error);

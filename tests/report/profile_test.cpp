@@ -39,7 +39,7 @@ HardwareProfile sound_profile() {
   return p;
 }
 
-TEST(Curve, IsFlatBelowStraightBetweenAndAsAskedAbove) {
+TEST(Curve, IsConstantBelowLinearBetweenAndExtendedAboveOnRequest) {
   const Curve curve = {{2, 10}, {4, 20}, {8, 60}};
   EXPECT_EQ(curve_at(curve, -1, true), 10);
   EXPECT_EQ(curve_at(curve, 2, true), 10);
@@ -65,11 +65,11 @@ TEST(Profile, SurvivesItsFileBitForBit) {
   EXPECT_NE(json.find("\n  \"links\": [{\"sms\":"), std::string::npos) << "what is short stays on a line:\n" << json;
 }
 
-TEST(Profile, TheRoughGuessIsSound) {
+TEST(Profile, TheBuiltinProfileIsValid) {
   EXPECT_EQ(find_profile_faults(builtin_cpu_profile(2)), std::vector<std::string>{});
 }
 
-TEST(Profile, FindsTheGemmOrSaysWhatThereIs) {
+TEST(Profile, FindsTheGemmOrListsTheAvailableOnes) {
   const HardwareProfile profile = sound_profile();
   EXPECT_EQ(find_gemm(profile, GemmKind::kGrouped, DType::kBF16).call_us, 2);
   try {
@@ -104,7 +104,7 @@ void check_refused(const std::vector<Broken>& cases) {
   }
 }
 
-TEST(Profile, UnsoundFilesAreRefusedByKey) {
+TEST(Profile, InvalidFilesAreRefusedByKey) {
   const std::vector<Broken> cases = {
       {"missing key \"memory_gb\"", [](Json& j) { j.erase("memory_gb"); }},
       {"missing key \"gemms[0].call_us\"", [](Json& j) { j["gemms"][0].erase("call_us"); }},
@@ -236,7 +236,7 @@ bool has_source(const HardwareProfile& profile, std::string key) {
   }
 }
 
-TEST(BundledProfiles, AreSoundAndSayWhereEachNumberIsFrom) {
+TEST(BundledProfiles, AreValidAndNameTheSourceOfEachNumber) {
   std::vector<std::string> names;
   for (const BundledProfile& bundled : bundled_profiles()) {
     names.emplace_back(bundled.name);
@@ -271,7 +271,7 @@ TEST(BundledProfiles, AreSoundAndSayWhereEachNumberIsFrom) {
 }
 
 // The curves reproduce the runs they were made from.
-TEST(BundledProfiles, H200GivesTheMeasuredRatesBack) {
+TEST(BundledProfiles, H200ReproducesTheMeasuredRates) {
   const HardwareProfile p = bundled_profile("h200");
   const auto tflops = [&](GemmKind kind, DType dtype, int64_t rows) {
     const GemmProfile& gemm = find_gemm(p, kind, dtype);

@@ -89,7 +89,7 @@ TEST(TimelineSvg, ShowsEveryStageOpAndCandidate) {
   EXPECT_NE(svg.find("fill=\"#e69f00\"><title>combine 1"), std::string::npos);
 }
 
-TEST(TimelineSvg, EscapesWhatItIsGiven) {
+TEST(TimelineSvg, EscapesNames) {
   const std::string svg = timeline_svg(sample_plan(), "<script> & \"quotes\" \x01");
   EXPECT_EQ(svg.find("<script"), std::string::npos);
   EXPECT_NE(svg.find("&lt;script&gt; &amp; &quot;quotes&quot; \uFFFD"), std::string::npos);
@@ -121,7 +121,7 @@ TEST(CandidateList, BestVariantOfEachKindTheChosenFirst) {
   EXPECT_EQ(wire_text({DType::kF8E4M3, DType::kBF16}), "fp8/bf16");
 }
 
-TEST(Svg, TextIsValidXmlWhateverNamesHold) {
+TEST(Svg, TextIsValidXmlWhateverTheNames) {
   EXPECT_EQ(escape_xml("a<b>&\"'"), "a&lt;b&gt;&amp;&quot;&#39;");
   EXPECT_EQ(escape_xml("\x1b[31m\u009b\u202e\r"), "\ufffd[31m\ufffd\ufffd\ufffd");
   EXPECT_EQ(escape_xml("\xff\xed\xa0\x80\xef\xbf\xbe\xef\xbf\xbf"), "\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd");

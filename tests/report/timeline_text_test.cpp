@@ -66,7 +66,7 @@ TEST(TimelineText, FitsTheWidth) {
   }
 }
 
-TEST(TimelineText, SaysWhatItCannotShow) {
+TEST(TimelineText, ReportsOpsThatDoNotFit) {
   Plan plan = sample_plan();
   plan.predicted.clear();
   EXPECT_EQ(timeline_text(plan), "no timeline: nothing was predicted for this plan\n");

@@ -32,7 +32,7 @@ TEST(ModelShape, AgreesWithTheSpecOfModelsThatRun) {
   EXPECT_EQ(shape_preset("deepseek-v2-lite").num_groups, 1);
 }
 
-TEST(ModelShape, UnknownPresetsListTheKnownOnes) {
+TEST(ModelShape, UnknownPresetsAreRefusedWithAListOfPresets) {
   try {
     shape_preset("gpt-2");
     FAIL();

@@ -25,7 +25,7 @@ ModelShape fp8_shape(std::string_view name) {
   return shape;
 }
 
-TEST(DecoderCost, IsWhatTheSizesSay) {
+TEST(DecoderCost, FollowsFromTheSizes) {
   const ModelShape mixtral = shape_preset("mixtral-8x7b");
   const HardwareProfile profile = gpu_profile();
   const PrefillBatch batch{4, 2048};
@@ -152,7 +152,7 @@ TEST(Prefill, WrongSizesNameTheFlag) {
 
 const std::vector<Strategy> kAll = {Strategy::kTpTp, Strategy::kTpEp, Strategy::kDpEp};
 
-TEST(Comparison, OverlapPaysWhereCommunicationIsDear) {
+TEST(Comparison, OverlapPaysWhereCommunicationIsExpensive) {
   PrefillOptions options = options_of(8, Strategy::kDpEp, {16, 4096});
   const auto rows = compare_prefill(fp8_shape("deepseek-v2"), gpu_profile(), options, kAll);
   ASSERT_EQ(rows.size(), 7U);
@@ -168,7 +168,7 @@ TEST(Comparison, OverlapPaysWhereCommunicationIsDear) {
   }
 }
 
-TEST(Comparison, PoliciesAreAlikeWhereCommunicationIsFree) {
+TEST(Comparison, PoliciesAreEqualWhereCommunicationIsFree) {
   HardwareProfile profile = gpu_profile();
   profile.links = {{0, 1e9, 0}};
   profile.contention = {};
@@ -185,7 +185,7 @@ TEST(Comparison, PoliciesAreAlikeWhereCommunicationIsFree) {
   EXPECT_NEAR(rows[0].result.ttft_us / rows[1].result.ttft_us, 1.1, 0.05);
 }
 
-TEST(Comparison, StrategiesThatCannotRunSayWhy) {
+TEST(Comparison, StrategiesThatCannotRunHaveAReason) {
   PrefillOptions options = options_of(16, Strategy::kDpEp, {16, 128});
   const auto rows = compare_prefill(shape_preset("mixtral-8x7b"), gpu_profile(), options, kAll);
   EXPECT_EQ(rows[0].why_not, "");

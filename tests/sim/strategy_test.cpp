@@ -52,7 +52,7 @@ TEST(Strategy, MemoryDecidesWhereTheFasterOneDoesNotFit) {
   EXPECT_NE(none.reason.find("10 GB"), std::string::npos) << none.reason;
 }
 
-TEST(Strategy, WhatCannotRunIsReportedUnlessNothingCan) {
+TEST(Strategy, StrategiesThatCannotRunAreReportedUnlessNoneCan) {
   const StrategyChoice choice = choose_strategy(shape_preset("mixtral-8x7b"), gpu_profile(), options_of(16, {16, 64}));
   EXPECT_EQ(choice.candidates[0].verdict, Verdict::kCannotRun);
   EXPECT_NE(choice.candidates[0].why_not.find("8 experts"), std::string::npos);
@@ -60,7 +60,7 @@ TEST(Strategy, WhatCannotRunIsReportedUnlessNothingCan) {
   EXPECT_THROW(choose_strategy(shape_preset("mixtral-8x7b"), gpu_profile(), options_of(5, {5, 64})), Error);
 }
 
-TEST(Strategy, ThePapersRuleGoesByAttention) {
+TEST(Strategy, ThePapersRuleDependsOnAttention) {
   EXPECT_EQ(paper_strategy(shape_preset("deepseek-v2").attention), Strategy::kDpEp);
   EXPECT_EQ(paper_strategy(shape_preset("mixtral-8x7b").attention), Strategy::kTpEp);
 }

@@ -90,7 +90,7 @@ TEST(RandomRouting, ASmallerAlphaIsMoreSkewed) {
 }
 
 // Two of three experts with popularities p: expert i is in with p_i + Σ_{j≠i} p_j p_i / (1 - p_j).
-TEST(RandomRouting, DrawsWithoutReplacementByPopularity) {
+TEST(RandomRouting, SamplesWithoutReplacementByPopularity) {
   const auto load = load_of({.tokens_per_rank = 30000, .num_experts = 3, .top_k = 2, .skew = {1.0}, .seed = 5});
   const auto first = load_of({.tokens_per_rank = 30000, .num_experts = 3, .top_k = 1, .skew = {1.0}, .seed = 5});
   for (size_t i = 0; i < 3; ++i) {
@@ -104,7 +104,7 @@ TEST(RandomRouting, DrawsWithoutReplacementByPopularity) {
   }
 }
 
-TEST(RandomRouting, StretchesOfARankAreTheSameTokens) {
+TEST(RandomRouting, SamplingInPartsGivesTheSameTokens) {
   const RoutingParams params{.num_ranks = 2, .tokens_per_rank = 50, .num_experts = 8, .top_k = 3, .seed = 9};
   const auto whole = random_routing(params);
   RoutingSampler sampler(params);
@@ -133,7 +133,7 @@ TEST(RandomRouting, ALargeBatchTakesWellUnderASecond) {
   }
 }
 
-TEST(MakeProblem, DispatchCopiesAreWhatTheRoutingImplies) {
+TEST(MakeProblem, DispatchCopiesFollowFromTheRouting) {
   const WorkloadOptions options{.num_ranks = 8, .tokens_per_rank = 2048};
   ModelShape v2 = shape_preset("deepseek-v2");
   const MoeProblem grouped = make_problem(v2, Strategy::kDpEp, options);
@@ -146,7 +146,7 @@ TEST(MakeProblem, DispatchCopiesAreWhatTheRoutingImplies) {
   EXPECT_NEAR(rows_that_leave, 5.25, 0.03);  // copies without deduplication
 }
 
-TEST(MakeProblem, HoldsEveryTokenTopKTimes) {
+TEST(MakeProblem, ContainsEveryTokenTopKTimes) {
   for (const std::string_view name : shape_preset_names()) {
     const ModelShape shape = shape_preset(name);
     for (const Strategy strategy : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
@@ -160,7 +160,7 @@ TEST(MakeProblem, HoldsEveryTokenTopKTimes) {
   }
 }
 
-TEST(MakeProblem, LargeBatchesAreCountedInStretches) {
+TEST(MakeProblem, LargeBatchesAreCountedInParts) {
   const ModelShape shape = shape_preset("mixtral-8x7b");
   const int64_t tokens = (int64_t{1} << 19) + 5;
   const MoeProblem problem = make_problem(shape, Strategy::kDpEp, {.num_ranks = 2, .tokens_per_rank = tokens});
@@ -176,7 +176,7 @@ TEST(MakeProblem, TensorParallelExpertsNeedNoDivisibleCount) {
   EXPECT_EQ(problem.routing.local_load, problem.load);
 }
 
-TEST(MakeProblem, WhatCannotBeSplitIsAUsageErrorThatNamesTheFlag) {
+TEST(MakeProblem, IndivisibleSizesAreUsageErrorsThatNameTheFlag) {
   const ModelShape mixtral = shape_preset("mixtral-8x7b");
   const ModelShape arctic = shape_preset("arctic");
   expect_usage_error(mixtral, Strategy::kDpEp, {.num_ranks = 3, .tokens_per_rank = 1}, "ep", "one of 1, 2, 4, 8");
