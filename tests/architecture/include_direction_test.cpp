@@ -1,4 +1,4 @@
-// Nothing in src/ includes against the architecture's arrows, and the check that says so can fail.
+// Checks that no include in src/ violates the architecture, and that this check can fail.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -18,7 +18,7 @@ std::string describe(const Violation& violation) {
 TEST(IncludeDirection, SourcesFollowTheArrows) {
   const ScanResult result = check_includes(kRoot);
   for (const Violation& violation : result.violations) ADD_FAILURE() << describe(violation);
-  // A scan that found nothing to check would pass in silence.
+  // A scan that finds no files would pass silently.
   EXPECT_GT(result.num_files, 20);
   EXPECT_GT(result.num_includes, 100);
 }
@@ -32,7 +32,7 @@ TEST(IncludeDirection, EveryForbiddenIncludeOfTheFixtureIsFound) {
       "include/epsmoe/leaky.h:4: base/error.h: public headers include only each other and the C++ standard library",
       "include/epsmoe/leaky.h:5: fmt/format.h: public headers include only each other and the C++ standard library",
       "src/exec/concrete.cpp:2: comm/inproc/group.h: only src/engine/factory.cpp names concrete backends",
-      "src/moe/upward.h:4: plan/plan.h: src/moe/ must not know src/plan/",
+      "src/moe/upward.h:4: plan/plan.h: src/moe/ must not include src/plan/",
       "src/plan/clock.cpp:2: chrono: plans are pure: no clock, no randomness, no threads in src/plan/",
   };
   EXPECT_EQ(found, expected);

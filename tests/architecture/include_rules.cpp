@@ -151,7 +151,7 @@ std::string why_forbidden(const std::string& file, const std::string& target, bo
   if (!find_unit(to)) return "src/" + to + "/ has no row in the table of tests/architecture/include_rules.cpp";
   if (to.find('/') != std::string::npos)
     return file == kFactory ? "" : "only " + std::string(kFactory) + " names concrete backends";
-  return "src/" + unit + "/ must not know src/" + to + "/";
+  return "src/" + unit + "/ must not include src/" + to + "/";
 }
 
 ScanResult check_includes(const std::string& root) {

@@ -1,4 +1,4 @@
-// `bench gemm`: what its loads and rules report, and what it refuses.
+// `bench gemm`: the reports of its loads and rules, and refused options.
 #include "measure/gemm_bench.h"
 
 #include <gtest/gtest.h>

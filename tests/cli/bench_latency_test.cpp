@@ -1,4 +1,4 @@
-// `bench latency` and `bench throughput` through the command line: their text, their JSON, and what they refuse.
+// `bench latency` and `bench throughput` through the command line: their text, their JSON and refused options.
 #include "cli/bench_latency_output.h"
 
 #include <gtest/gtest.h>
@@ -141,7 +141,7 @@ TEST(BenchLatency, AnInterruptKeepsFinishedIterations) {
   options.num_iters_warmup = 1;
   options.limit_tflops = 1;
   const auto engine = Engine::open(options.engine);
-  // Each iteration asks before its prefill step, before the one that is not, and before decoding.
+  // keep_going is called before each prefill step and before decoding.
   const std::vector<size_t> want = {0, 0, 1, 2, 3};
   for (size_t iterations = 0; iterations < want.size(); ++iterations) {
     int asked = 0;

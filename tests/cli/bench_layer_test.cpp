@@ -1,4 +1,4 @@
-// `bench layer`: its fields, its own check of the layer's output, and what it refuses.
+// `bench layer`: its fields, its check of the layer's output, and refused options.
 #include "measure/layer_bench.h"
 
 #include <gtest/gtest.h>
@@ -174,7 +174,7 @@ TEST(BenchLayer, AnInterruptReturnsWhatIsDone) {
   EXPECT_EQ(result.us.size(), 2U) << "the first of three is the warm-up";
 }
 
-// A layer of `hidden` x `inner` on both arms, ours with a routing of its own.
+// A layer of `hidden` x `inner` on both arms.
 OutputCheck compare_arms(int64_t hidden, int64_t inner, const std::vector<Routing>& theirs,
                          const std::vector<Routing>& ours) {
   ModelFolder folder = open_model_folder(kModel, true);
@@ -205,7 +205,7 @@ TEST(BenchBaseline, DistinguishesWrongLayersFromRoundingAtAnySize) {
     const auto right = random_routing({.tokens_per_rank = 7, .num_experts = 4, .top_k = 2, .seed = 3});
     const OutputCheck same = compare_arms(size, size / 2, right, right);
     EXPECT_TRUE(same.ok()) << size << ": " << same.worst;
-    // One weight of one token a hundredth too large.
+    // One weight of one token is 1 % too large.
     auto wrong = right;
     wrong[0].weight[5] *= 1.01F;
     const OutputCheck off = compare_arms(size, size / 2, right, wrong);

@@ -1,4 +1,4 @@
-// `bench sweep` through the command line: its columns, its JSON, and what it refuses.
+// `bench sweep` through the command line: its columns, its JSON and refused options.
 #include "cli/bench_sweep_output.h"
 
 #include <gtest/gtest.h>

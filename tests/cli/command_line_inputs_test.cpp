@@ -1,5 +1,4 @@
-// What users hand to the program itself: numbers in every notation, prompts from pipes and devices, configuration
-// files.
+// Inputs of the program: numbers in every notation, prompts from pipes and devices, configuration files.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -64,7 +63,7 @@ struct NumericFlags {
   std::vector<const char*> real;
 };
 
-// Of every command that runs a model; tried with a few of them.
+// Flags of every command that runs a model; tested with a few of these commands.
 const std::vector<const char*> kEngineFlags = {"--ep", "--threads", "--max-num-batched-tokens", "--max-model-len"};
 
 const std::vector<NumericFlags>& numeric_flags() {
@@ -115,7 +114,7 @@ TEST_F(CommandLineInputs, NumbersAreDecimalAndInRangeForEveryFlag) {
   }
 }
 
-// The table above is all there is: help texts name the type of each flag.
+// Checks that the table above is complete, using the types of flags in help texts.
 TEST_F(CommandLineInputs, EveryNumericFlagIsInTheTable) {
   for (const NumericFlags& flags : numeric_flags()) {
     const std::string command = flags.command;

@@ -1,4 +1,4 @@
-// The program itself: exit codes, one-line errors, help, output formats. Runs build/…/bin/epsmoe.
+// The program as a whole: exit codes, one-line errors, help, output formats. Runs build/…/bin/epsmoe.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -61,7 +61,7 @@ class CommandLine : public ::testing::Test {
     EXPECT_NE(r.err.find(fragment), std::string::npos) << arguments << "\n" << r.err;
   }
 
-  // What a machine without a GPU says, by whether this build has the CUDA backend. With a GPU there is nothing to
+  // The message on a machine without a GPU, by whether this build has the CUDA backend. With a GPU there is nothing to
   // refuse.
   void expect_refused_without_gpu(const std::string& arguments) {
     if (run("doctor").out.find("on   cuda") != std::string::npos) GTEST_SKIP() << "this machine has a GPU";
@@ -283,7 +283,7 @@ TEST_F(CommandLine, TuneWritesAProfileThatReadsBack) {
   }
 }
 
-// Names in files and flags come from others: nothing in them may move the cursor, hide text or turn it around.
+// Names in files and flags are untrusted: nothing in them may move the cursor, hide text or reverse its direction.
 TEST_F(CommandLine, NoControlCharactersOfFilesOrFlagsReachTheTerminal) {
   const std::string evil = "\x1b[2J\u009b31m\u202e\u200b\u2028";
   const auto expect_plain = [](const std::string& text, const std::string& what) {
@@ -328,13 +328,13 @@ TEST_F(CommandLine, NoControlCharactersOfFilesOrFlagsReachTheTerminal) {
   const std::string svg = read_file(path("plan.svg"), 1 << 24);
   EXPECT_NE(svg.find("<svg"), std::string::npos) << svg.substr(0, 100);
   expect_plain(svg, "SVG");
-  // A line of the head is a line, whatever the names are.
+  // Each line of the header stays one line, whatever the names are.
   const Result plan = run(commands.front());
   EXPECT_EQ(plan.exit_code, 0) << plan.err;
   EXPECT_NE(plan.out.find("\\x1b[2J\\u009b31m\\u202e\\u200b\\u2028\\x0aname"), std::string::npos) << plan.out;
 }
 
-// What a tokenizer or a prompt costs is bounded by their sizes (tests/io/tokenizer_bounds_test.cpp).
+// The cost of a tokenizer or a prompt is bounded by their sizes (tests/io/tokenizer_bounds_test.cpp).
 TEST_F(CommandLine, PromptsThatCannotFitAreRefusedEarly) {
   for (const size_t size : {size_t{20'000}, size_t{250'000}, size_t{50'000'000}}) {
     std::ofstream(path("prompt")) << std::string(size, 'a');
@@ -399,7 +399,7 @@ TEST_F(CommandLine, CtrlCFinishesTheStepAndReportsIt) {
           "--max-tokens", "1000", "--ignore-eos", static_cast<char*>(nullptr));
     _exit(99);
   }
-  // As soon as text flows, interrupt.
+  // Interrupt as soon as there is text.
   for (int i = 0; i < 600 && (!fs::exists(path("out")) || fs::file_size(path("out")) < 30); ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }

@@ -1,4 +1,4 @@
-// `plan`: its JSON, text and files, what it refuses, and that flags do what they say.
+// `plan`: its JSON, text and files, refused options, and the effect of flags.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -96,7 +96,7 @@ TEST(PlanCommand, FlagsFixTheirOption) {
   EXPECT_EQ(field("--strategy tp+ep", "strategy"), "tp+ep");
   EXPECT_EQ(field("--wire fp8 --strategy dp+ep", "wire")["dispatch"], "fp8");
   EXPECT_EQ(field("--wire fp8 --strategy dp+ep", "wire")["combine"], "bf16");
-  // Half the bytes but for the scales.
+  // Half the bytes, plus the scales.
   EXPECT_LT(field("--wire fp8 --strategy dp+ep", "bytes_dispatch").get<double>(),
             0.6 * field("--strategy dp+ep", "bytes_dispatch").get<double>());
   EXPECT_GT(field("--link 1GB/s,10us", "makespan_us").get<double>(), 4 * field("", "makespan_us").get<double>());

@@ -1,4 +1,4 @@
-// `simulate`: its rows, what it refuses, and that it teaches.
+// `simulate`: its rows, refused options and its help.
 #include <gtest/gtest.h>
 
 #include <algorithm>

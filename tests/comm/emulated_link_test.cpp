@@ -46,7 +46,7 @@ double exchange_seconds(const LinkSpec& spec, size_t num_bytes) {
 }
 
 TEST(EmulatedLink, BothChannelsShareTheBandwidthAndTheLatencyAddsOnce) {
-  // 2 × 1 MB at 50 MB/s is 40 ms, plus 5 ms. Never sooner; later only as far as the machine is busy.
+  // 2 × 1 MB at 50 MB/s is 40 ms, plus 5 ms. Never less; more only if the machine is busy.
   const double took = exchange_seconds({50e6, 5e-3}, 1'000'000);
   EXPECT_GE(took, 0.045);
   EXPECT_LT(took, 0.5);

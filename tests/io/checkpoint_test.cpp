@@ -63,7 +63,7 @@ TEST(Checkpoint, OpensShards) {
   EXPECT_EQ(checkpoint.total_bytes(), 24U);
 }
 
-// Tools write changed tensors to a shard of their own and leave the old ones where they were.
+// Some tools write changed tensors to a separate shard and leave the old ones in place.
 TEST(Checkpoint, UsesTheCopyThatTheIndexNames) {
   const TempDir dir;
   dir.write("config.json", "{}");

@@ -50,7 +50,7 @@ TEST(ParseJson, ReadsPythonsLiteralsWhereTheyAreAllowed) {
        {"nan", "inf", "+Infinity", "Infinit", "-NaN", "[NaNNaN]", "[1Infinity]", "Infinity Infinity"}) {
     expect_input_error([&] { python(bad); }, {"config.json", "not valid JSON"});
   }
-  // Used, they are refused by name.
+  // When they are used, they are refused by name.
   const JsonObject object(json, "config.json");
   expect_input_error([&] { object.get<double>("b"); }, {"key \"b\": got NaN, wanted a finite number"});
   expect_input_error([&] { object.get<float>("h"); }, {"key \"h\": got Infinity, wanted a finite number"});

@@ -42,7 +42,7 @@ class TempDir {
 
 inline std::string length_prefix(uint64_t length) { return {reinterpret_cast<const char*>(&length), sizeof(length)}; }
 
-// Length, header and data as they are: nothing is checked, padded or aligned.
+// Writes length, header and data unchanged: nothing is checked, padded or aligned.
 inline std::string safetensors_bytes(std::string_view header, std::string_view data) {
   return length_prefix(header.size()) + std::string(header) + std::string(data);
 }
@@ -53,7 +53,7 @@ inline std::string aligned_safetensors_bytes(std::string header, std::string_vie
   return safetensors_bytes(header, data);
 }
 
-// Runs `action`, which has to throw a one-line kInput error that contains every fragment.
+// Runs `action`, which must throw a one-line kInput error that contains every fragment.
 template <typename Action>
 void expect_input_error(const Action& action, const std::vector<std::string>& fragments) {
   try {

@@ -144,7 +144,7 @@ TEST(SafetensorsHeader, RefusesCorruptFiles) {
   }
 }
 
-// The header may end anywhere, and a tensor lie at any offset, as files of MLX and others have them.
+// The header may have any length, and a tensor any offset, as in files written by MLX and others.
 TEST(SafetensorsFile, ReadsDataAtAnyOffset) {
   const test::TempDir dir;
   const float value = 1.5F;
@@ -247,7 +247,7 @@ TEST(SafetensorsFile, AFileThatChangesIsAnErrorAndOneThatIsReplacedIsNot) {
     auto opened = SafetensorsFile::open(path);
     const SafetensorsFile file = std::move(opened);
     EXPECT_EQ(values(file), std::vector<float>(kCount, 2.0F));
-    // Another file under its name, and no file: the opened one stays what it is.
+    // Replacing or deleting the file does not change the opened one.
     dir.write("other", one_tensor(3.0F, kCount));
     std::filesystem::rename(dir.file("other"), path);
     EXPECT_EQ(values(file), std::vector<float>(kCount, 2.0F));
@@ -272,7 +272,7 @@ TEST(SafetensorsFile, AFileThatChangesIsAnErrorAndOneThatIsReplacedIsNot) {
   {
     const SafetensorsFile file = SafetensorsFile::open(path);
     dir.write("m.safetensors", one_tensor(4.0F, kCount));
-    // A time of change that differs for certain, whatever the file system's clock.
+    // A modification time that is certain to differ, whatever the file system's clock.
     std::filesystem::last_write_time(path, std::filesystem::last_write_time(path) + std::chrono::seconds(2));
     expect_changed(file, "was changed while");
   }

@@ -1,6 +1,5 @@
-// What a tokenizer.json and a text may cost: time in proportion to the text, and no more memory than the text and the
-// file account for. Each case here was quadratic or worse, or took all memory there is, or is a neighbor of such a
-// case.
+// Bounds on the cost of a tokenizer.json and a text: time and memory in proportion to their sizes. Each case here was
+// quadratic or worse, or took all memory, or is similar to such a case.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -55,8 +54,8 @@ double cpu_seconds() {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// Runs `work`, which may be refused, and expects it to take a fraction of what it takes where it is not bounded: that
-// is ten seconds to hours. What it needs is 0.01 to 0.3 s; the rest is for sanitizers and slow machines.
+// Runs `work`, which may be refused, and expects it to take a fraction of the time that it takes without bounds, which
+// is ten seconds to hours. It needs 0.01 to 0.3 s; the rest is for sanitizers and slow machines.
 template <typename Work>
 void expect_bounded(const char* what, Work work) {
   SCOPED_TRACE(what);
@@ -91,7 +90,7 @@ TEST(TokenizerBounds, AddedTokensThatStripWhitespace) {
   for (const bool left : {true, false}) {
     const Tokenizer tokenizer = load(with("/added_tokens/0", added(2, "\t", left, !left)));
     expect_bounded(left ? "lstrip" : "rstrip", [&] {
-      // The reference gives a token for each tab, though the first (rstrip) has taken all of them along.
+      // The reference gives a token for each tab, although the first one (rstrip) covers all of them.
       EXPECT_EQ(tokenizer.encode(tabs, false), Ids(tabs.size(), 2));
     });
   }
@@ -144,7 +143,7 @@ TEST(TokenizerBounds, PatternsThatReadFarAheadOrOften) {
 }
 
 TEST(TokenizerBounds, ManyShortTextsShareTheStepsOfOne) {
-  // Each word is a text of its own to the second pattern.
+  // Each word is a separate text for the second pattern.
   Json json = base();
   json["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", Json::array({split("b"), split("(?:a|aa)+(?=b)")})}};
   const Tokenizer tokenizer = load(json);
@@ -192,7 +191,7 @@ TEST(TokenizerBounds, NormalizersThatMultiply) {
   const Json json = with("/normalizer", {{"type", "Sequence"}, {"normalizers", twelve}});
   const Tokenizer tokenizer = load(json);
   expect_refused("expands its input too much", [&] { tokenizer.encode("a", false); });
-  // The same when the file itself needs it, for an added token.
+  // The same while loading, for an added token.
   Json token = added(6, "a", false, false);
   token["normalized"] = true;
   token["id"] = 0;
@@ -296,7 +295,7 @@ TEST(TokenizerBounds, StopsWhenTheCallerReturnsFalse) {
 }
 
 TEST(MergeTable, HoldsEntriesConstructedToCollide) {
-  // Pairs whose slots lie close to each other under the table's first multiplier: as a file could choose its ids.
+  // Pairs whose slots are close to each other with the table's first multiplier. A file could choose its ids this way.
   constexpr uint64_t kMultiplier = 0x9e3779b97f4a7c15ULL;
   std::vector<tok::MergeTable::Entry> entries;
   for (uint32_t key = 0; entries.size() < 4096; ++key) {

@@ -1,4 +1,4 @@
-// Compares ids and decoded text with what the reference library gave (tools/make_tokenizer_golden.py).
+// Compares ids and decoded text with those of the reference library (tools/make_tokenizer_golden.py).
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -97,7 +97,7 @@ void compare(const std::string& name, const Tokenizer& tokenizer) {
     EXPECT_EQ(stream(tokenizer, special, false), kept);
     EXPECT_EQ(stream(tokenizer, special, true), skipped);
     if (::testing::Test::HasFailure()) {
-      if (std::getenv("EPSMOE_TEST_ALL") == nullptr) return;  // one difference tends to bring hundreds
+      if (std::getenv("EPSMOE_TEST_ALL") == nullptr) return;  // one difference tends to cause hundreds
     }
   }
 }

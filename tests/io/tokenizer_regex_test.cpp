@@ -244,7 +244,7 @@ TEST(Regex, RefusesUntranslatableSyntax) {
   }
 }
 
-// Matches from left to right by PCRE2 as it is, which sees the whole text each time.
+// Matches from left to right with plain PCRE2, which always reads the whole text.
 std::vector<std::pair<size_t, size_t>> matches_of_pcre2(const std::string& pattern, std::string_view text) {
   int error = 0;
   PCRE2_SIZE offset = 0;
@@ -268,7 +268,8 @@ std::vector<std::pair<size_t, size_t>> matches_of_pcre2(const std::string& patte
   return found;
 }
 
-// Searches see a window of the text at a time. Runs of all lengths around that of the window, at all places in it.
+// Searches read one window of the text at a time. Tests runs of all lengths around that of the window, at all
+// positions.
 TEST(Regex, WindowsGiveTheResultsOfTheWholeText) {
   const std::vector<std::string> patterns = {
       R"('(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)",
@@ -345,7 +346,7 @@ TEST(Regex, GivesUpOnExponentialPatterns) {
   std::vector<Span> spans;
   EXPECT_THROW(regex.find_all(std::string(64, 'a') + "c", scratch, spans), Error);
   spans.clear();
-  regex.find_all("aaa", scratch, spans);  // the scratch is still good
+  regex.find_all("aaa", scratch, spans);  // the scratch is still usable
   EXPECT_EQ(spans.size(), 1U);
 }
 

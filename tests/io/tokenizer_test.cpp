@@ -142,7 +142,7 @@ TEST(Tokenizer, RefusesInconsistentVocabularies) {
   expect_refused(with("/post_processor/single/1", {{"Sequence", {{"id", "B"}}}}), "single");
 }
 
-// Whatever stands anywhere in the file: an error of kind input, or a tokenizer that works.
+// Any value anywhere in the file gives an error of kind input or a tokenizer that works.
 void replace_everywhere(Json& node, const Json& root) {
   const auto attempt = [&root] {
     try {

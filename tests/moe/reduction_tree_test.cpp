@@ -9,13 +9,13 @@
 namespace eps {
 namespace {
 
-// Runs the schedule the way ranks and the home rank would; values are floats whose sum depends on the order.
+// Runs the schedule as the ranks would; values are floats whose sum depends on the order.
 float run(const ReductionSchedule& schedule, std::vector<float> rows) {
   std::vector<int> seen(rows.size(), 0);
   for (const auto& adds : schedule.local_adds) {
     for (const TreeAdd add : adds) rows[add.dst] += rows[add.src];
   }
-  std::vector<float> home(rows.size(), -1e30F);  // only what travelled is known there
+  std::vector<float> home(rows.size(), -1e30F);  // only returned rows are available there
   for (const auto& partials : schedule.partials) {
     for (const int16_t p : partials) {
       home[p] = rows[p];

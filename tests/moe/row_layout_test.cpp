@@ -32,7 +32,7 @@ World random_world(std::mt19937& rng) {
     w.stages[static_cast<size_t>(s)].push_back(e);
   }
   w.parts.assign(w.stages.size(), TokenPart::kAll);
-  // Any stage may come in two parts, one after the other, as the policies do with the first (local, remote) or all.
+  // Any stage may be split in two parts, as policies do with the first stage (local, remote) or all stages.
   if (const int split = draw(0, 2); split > 0) {
     const auto at = static_cast<std::ptrdiff_t>(draw(0, num_stages - 1));
     w.parts[static_cast<size_t>(at)] = split == 1 ? TokenPart::kLocal : TokenPart::kFirstHalf;
@@ -63,7 +63,7 @@ World random_world(std::mt19937& rng) {
   return w;
 }
 
-// Plays the layer on symbolic values: a row's value is weight × f(token, expert); sums are doubles.
+// Runs the layer on symbolic values: a row's value is weight × f(token, expert); sums are doubles.
 double expert_value(int home, int64_t token, int32_t expert) {
   return home * 1e4 + static_cast<double>(token) * 50 + expert;
 }

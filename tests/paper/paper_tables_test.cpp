@@ -1,5 +1,5 @@
-// The program that prints the paper's tables: that it runs, and that what it rests on is sound. How close the figures
-// come is a result (docs/paper.md), not a promise.
+// Checks that the program that prints the paper's tables runs, and that its inputs are valid. How close the figures
+// come is a result (docs/paper.md) and not tested.
 #include <gtest/gtest.h>
 
 #include <cmath>

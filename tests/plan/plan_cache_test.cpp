@@ -47,7 +47,7 @@ TEST(PlanCache, PlansOfBucketsAreValidForTheRealLoad) {
   for (int trial = 0; trial < 100; ++trial) {
     const auto layer = random_layer(rng, 24, 4, 4, 200, static_cast<LoadKind>(trial % 4));
     Plan plan = cache.plan(layer.problem);
-    // Rows are the bucket's; everything else has to hold for the layer that runs.
+    // Rows are those of the bucket; everything else must be valid for the layer that runs.
     for (Stage& stage : plan.stages) stage.rows_per_rank = count_stage_rows(plan, stage, layer.problem);
     EXPECT_EQ(find_plan_faults(plan, layer.problem), std::vector<std::string>{});
   }

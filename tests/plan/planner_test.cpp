@@ -25,7 +25,7 @@ Planner make_planner(int top_k, PlanLimits limits = {}) {
   return Planner(test::made_up_profile(), shape, std::move(limits));
 }
 
-// What the executor would send, counted row by row from the layouts of all ranks.
+// The rows that the executor would send, counted one by one from the layouts of all ranks.
 struct Sent {
   int64_t dispatched = 0, returned = 0, rows = 0;
 };
@@ -53,7 +53,7 @@ void check_plan(const Planner& planner, const RandomLayer& layer, const Plan& pl
                            plan.num_stages(), to_string(plan.strategy), plan.sms.comm, to_string(plan.stages[0].part),
                            plan.ops.size()));
   ASSERT_EQ(find_plan_faults(plan, problem), std::vector<std::string>{});
-  // Nothing before its inputs, lanes in order, the end where it was promised.
+  // No op starts before its inputs, lanes run in order, and the plan ends at the predicted time.
   ASSERT_EQ(plan.predicted.size(), plan.ops.size());
   for (size_t i = 0; i < plan.ops.size(); ++i) {
     EXPECT_LE(plan.predicted[i].begin_us, plan.predicted[i].end_us);
@@ -63,7 +63,7 @@ void check_plan(const Planner& planner, const RandomLayer& layer, const Plan& pl
   }
   EXPECT_NEAR(end_of(plan.predicted), plan.makespan_us, 1e-6 * plan.makespan_us + 1e-6);
   EXPECT_GE(plan.makespan_us, plan.bound_us * (1 - 1e-9));
-  // The imaginary rank that is slow everywhere is rarely beaten by a real one: only when a rank that is early gets into
+  // The imaginary rank that is always slowest is rarely exceeded by a real one: only when a rank that is early gets in
   // the way of its own messages.
   EXPECT_LE(end_of(planner.simulate(plan, problem)), plan.makespan_us * 1.25 + 1e-6);
   if (plan.strategy != Strategy::kDpEp) return;
@@ -266,7 +266,7 @@ TEST(Planner, ExplainingChangesNoChoice) {
   }
 }
 
-// Curves under which cutting seems to save time: a GEMM of many rows takes more than two of half as many.
+// Curves with which splitting seems to save time: a GEMM of many rows takes longer than two of half as many.
 TEST(Planner, OneRankPlansOneStageWhateverTheCurves) {
   std::mt19937 rng(13);
   HardwareProfile profile = test::made_up_profile();
@@ -363,7 +363,7 @@ TEST(PipelineOption, ReadsTheDocumentedValues) {
   for (const char* bad : {"", "0", "-1", "2x", "on", "99999999999"}) EXPECT_THROW(parse_pipeline_option(bad), Error);
 }
 
-// Grouped kernels that multiply gate and up on the way leave the op to the dense ones, which must pay for it.
+// If the grouped kernel fuses silu_mul, only dense kernels need the op, so its time must be added to theirs.
 TEST(LayerCost, CountsSiluMulOnlyForKernelsThatDoNotFuseIt) {
   HardwareProfile profile = test::made_up_profile();
   const LayerCost apart(profile, test::kMadeUpShape, 1);
@@ -377,7 +377,7 @@ TEST(LayerCost, CountsSiluMulOnlyForKernelsThatDoNotFuseIt) {
     EXPECT_EQ(fused.gate_up().grouped(rows), apart.gate_up().grouped(rows));
     EXPECT_EQ(fused.down().dense(rows), apart.down().dense(rows));
   }
-  // Shared experts run dense, with an op of their own, either way.
+  // Shared experts always run dense, with a separate op.
   MoeShape shape = test::kMadeUpShape;
   shape.shared_inner = 64;
   const LayerCost with_shared(profile, shape, 1);

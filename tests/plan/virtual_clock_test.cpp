@@ -65,7 +65,7 @@ TEST(VirtualClock, ACollectiveWaitsForTheLastRank) {
 
 TEST(VirtualClock, CyclicDependenciesAreAnErrorAndDoNotHang) {
   Plan plan = two_stages();
-  plan.ops[0].deps = {3};  // waits for what waits for it
+  plan.ops[0].deps = {3};  // depends on an op that depends on it
   EXPECT_THROW(run_virtual_clock(plan, work_of({1, 1, 1, 1, 1, 1, 1})), Error);
 }
 
@@ -79,7 +79,7 @@ TEST(PipelineMakespan, NoStagesIsComputeAlone) {
   EXPECT_DOUBLE_EQ(pipeline_makespan(p), 15);
 }
 
-// Numbers that no profile may hold must still end in an error, and large ones in a time.
+// Numbers that no profile may contain must give an error, and large ones a time.
 TEST(VirtualClock, TerminatesForAnyNumbers) {
   const double inf = std::numeric_limits<double>::infinity();
   for (const double us : {inf, std::nan(""), -1.0}) {
@@ -89,7 +89,7 @@ TEST(VirtualClock, TerminatesForAnyNumbers) {
     EXPECT_THROW(pipeline_makespan(p), Error) << us;
   }
   ClockWork work = work_of({10, 10, 25, 5, 25, 5, 1});
-  work.rates[2] = {inf, 1};  // what contention of 1e16 once made of itself
+  work.rates[2] = {inf, 1};  // the result of a contention of 1e16 in an earlier version
   EXPECT_THROW(run_virtual_clock(two_stages(), work), Error);
   Pipeline p;
   p.stages = {{100, 10, 10, {}}, {100, 10, 10, {inf, 1}}};
@@ -97,7 +97,7 @@ TEST(VirtualClock, TerminatesForAnyNumbers) {
   p.first_us = 10;
   EXPECT_THROW(pipeline_makespan(p), Error);
 
-  // 2^-53 of a long op is longer than a tick: it takes steps of its own, but few.
+  // 2^-53 of a long op is longer than a tick, so it takes additional steps, but only a few.
   for (const double scale : {1e-12, 1e6, 1e12, 1e30}) {
     ClockWork scaled = work_of({10, 10, 25, 5, 25, 5, 1});
     for (double& us : scaled.us) us *= scale / 3;

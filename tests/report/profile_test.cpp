@@ -1,4 +1,4 @@
-// Curves, what makes a profile sound, its file, and the profiles that are part of the program.
+// Curves, the checks of profiles, their files, and the bundled profiles.
 #include "plan/profile.h"
 
 #include <gtest/gtest.h>
@@ -82,7 +82,7 @@ TEST(Profile, FindsTheGemmOrListsTheAvailableOnes) {
   }
 }
 
-// Each edit makes the profile unsound in one way; the message names the file and the key.
+// Each edit makes the profile invalid in one way; the message names the file and the key.
 struct Broken {
   const char* wanted;  // part of the complaint
   void (*edit)(Json&);
@@ -157,7 +157,7 @@ TEST(Profile, InvalidFilesAreRefusedByKey) {
   check_refused(cases);
 }
 
-// Well-formed numbers that no device has: each once made planning hang, overflow or fail an inner check.
+// Well-formed numbers that no device has. Each made planning hang, overflow or fail an internal check in the past.
 TEST(Profile, AbsurdNumbersAreRefusedByKeyAndRange) {
   check_refused({
       {"key \"contention.compute\": got 1e+16, wanted 0 to 1000", [](Json& j) { j["contention"]["compute"] = 1e16; }},

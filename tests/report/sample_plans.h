@@ -1,4 +1,4 @@
-// Plans made by hand and at random: for tests of how plans are shown and stored, which take any plan as it comes.
+// Hand-written and random plans, for tests of showing and storing plans, which must work for any plan.
 #pragma once
 
 #include <algorithm>
@@ -60,7 +60,7 @@ inline Plan sample_plan() {
   return plan;
 }
 
-// Not a sound plan, but one that uses every field and every word.
+// Not a valid plan, but one that uses every field and every word.
 inline Plan random_plan(std::mt19937& rng) {
   const auto draw = [&rng](int lo, int hi) { return std::uniform_int_distribution<int>(lo, hi)(rng); };
   const auto real = [&rng] { return std::uniform_real_distribution<double>(0, 1e6)(rng); };

@@ -13,8 +13,8 @@
 namespace eps {
 namespace {
 
-// What is wrong with `xml`, or nothing: tags are closed in order, attributes quoted and named once, & only in the five
-// entities and in &#39;.
+// The first fault of `xml`, or an empty text: tags must be closed in order, attributes quoted and unique, and & may
+// only occur in the five entities and in &#39;.
 std::string xml_fault(std::string_view xml) {
   std::vector<std::string> open;
   bool has_root = false;

@@ -1,4 +1,4 @@
-// A profile like a GPU's for tests: rates in round numbers, so that expectations can be worked out by hand.
+// A profile similar to a GPU's for tests, with round numbers, so that expected values can be calculated by hand.
 #pragma once
 
 #include <algorithm>

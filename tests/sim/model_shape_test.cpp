@@ -58,7 +58,7 @@ TEST(ModelShape, MemoryFallsWithRanksAndGrowsWithTokens) {
     EXPECT_LT(memory_gb_per_rank(v2, strategy, 8, 1024), memory_gb_per_rank(v2, strategy, 4, 1024));
     EXPECT_LT(memory_gb_per_rank(v2, strategy, 8, 1024), memory_gb_per_rank(v2, strategy, 8, 4096));
   }
-  // Whole attention on every rank is what makes dp+ep large: in bf16 it does not fit 80 GB, split by heads it does.
+  // dp+ep is large because every rank has all of attention: in bf16 it does not fit in 80 GB, split by heads it does.
   EXPECT_GT(memory_gb_per_rank(v2, Strategy::kDpEp, 8, 1024), 80);
   EXPECT_LT(memory_gb_per_rank(v2, Strategy::kTpEp, 8, 1024), 70);
   ModelShape fp8 = v2;

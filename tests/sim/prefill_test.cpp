@@ -54,7 +54,7 @@ TEST(DecoderCost, LatentProjectionsAreNotSplitByHeads) {
   const PrefillBatch batch{8, 4096};
   const DecoderCost dp(v2, profile, Strategy::kDpEp, 8);
   const DecoderCost tp(v2, profile, Strategy::kTpEp, 8);
-  // Eight times the tokens through the whole down projections: what the paper's rule is about.
+  // Eight times the tokens through the whole down projections, which is the reason for the paper's rule.
   EXPECT_GT(tp.projections_us(batch), 1.4 * dp.projections_us(batch));
 }
 

@@ -76,7 +76,7 @@ TEST(Volume, HasThePapersOrder) {
   }
 }
 
-// What the planner counts from the routing is what the formula says for as many ranks a token.
+// The planner's count from the routing equals the formula for the same number of ranks per token.
 TEST(Volume, AgreesWithThePlannersBytes) {
   for (const std::string_view name : {"deepseek-v2", "deepseek-v2-lite", "qwen3-30b-a3b"}) {
     const ModelShape shape = shape_preset(name);

@@ -17,7 +17,7 @@ std::vector<int64_t> load_of(const RoutingParams& params) {
   return count_rows(random_routing(params), params.num_experts);
 }
 
-// Ranks other than its own that a token travels to.
+// The number of ranks other than its own that a token is sent to.
 double copies_per_token(const MoeProblem& problem) {
   const auto ranks = static_cast<size_t>(problem.placement.num_ranks);
   int64_t copies = 0;
