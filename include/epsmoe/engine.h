@@ -119,8 +119,8 @@ class Engine {
   static std::unique_ptr<Engine> open(const EngineOptions& options);
   virtual ~Engine() = default;
 
-  // `on_text` gets the text as it becomes certain; what it throws is passed on. A stop while text is generated returns
-  // what there is, with finish_reason "interrupted".
+  // `on_text` receives the text as it becomes final; exceptions that it throws are passed on. When stopped during
+  // generation, returns the text so far with finish_reason "interrupted".
   //
   // Errors  kInterrupted: stopped before the first token
   virtual GenerateResult generate(const GenerateRequest& request, const TextCallback& on_text) = 0;
@@ -140,7 +140,7 @@ class Engine {
   struct StepTimes {
     double prefill_seconds = 0;
     double decode_seconds = 0;
-    bool complete = true;  // false: stopped before the end
+    bool complete = true;  // false: stopped early
   };
   virtual StepTimes time_steps(int64_t prompt_tokens, int64_t decode_tokens, uint64_t seed, int64_t depth = 0) = 0;
 

@@ -1,16 +1,16 @@
-// Asking a long call to stop.
+// Requests a long call to stop.
 #pragma once
 
 #include <atomic>
 
 namespace eps {
 
-// A handle to a flag that its owner raises to stop the calls that were given the token. The flag outlives the token.
+// A handle to a flag that its owner sets to stop the calls that have the token. The flag must outlive the token.
 //
-// Threads  any; raising the flag is an atomic store, so a signal handler may do it
+// Threads  any; setting the flag is an atomic store, so a signal handler may do it
 class StopToken {
  public:
-  StopToken() = default;  // never asks to stop
+  StopToken() = default;  // never requests a stop
   explicit StopToken(const std::atomic<bool>& flag) : flag_(&flag) {}
 
   bool stop_requested() const { return flag_ != nullptr && flag_->load(std::memory_order_relaxed); }

@@ -1,4 +1,4 @@
-// The one source of random numbers: the same on every machine for the same seed, and cheap.
+// The random number generator for all purposes: the same numbers on every machine for the same seed, and fast.
 #pragma once
 
 #include <cmath>
@@ -16,7 +16,7 @@ class SplitMix64 {
   // [0, 1), in steps of 2^-53.
   constexpr double uniform() { return static_cast<double>(bits() >> 11) * 0x1p-53; }
 
-  // Of mean 0 and variance 1, close to normal: the sum of four uniform numbers.
+  // Mean 0 and variance 1, approximately normal: the sum of four uniform numbers.
   float normal() {
     const uint64_t b = bits();
     int64_t sum = 0;
@@ -24,7 +24,7 @@ class SplitMix64 {
     return static_cast<float>((static_cast<double>(sum) - 2.0 * 0xffff) * (std::sqrt(3.0) / 0x1p16));
   }
 
-  // The same stream, `count` numbers further on: its state only counts, so a stream can start anywhere.
+  // The same stream, advanced by `count` numbers. The state is a counter, so a stream can start anywhere.
   constexpr SplitMix64 after(uint64_t count) const { return SplitMix64(state_ + count * kStep); }
 
   // A bijection of 64 bits that spreads every bit over all of them.

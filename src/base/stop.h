@@ -1,4 +1,4 @@
-// How the library gives up work that it was asked to stop (epsmoe/stop.h).
+// Ends the library's work when a stop is requested (epsmoe/stop.h).
 #pragma once
 
 #include <string_view>
@@ -14,7 +14,7 @@ void throw_if_stopped(const StopToken& stop);
 // Throws kInterrupted: "interrupted while <doing>".
 [[noreturn]] void fail_interrupted(std::string_view doing);
 
-// Runs `body`. When it is interrupted, the error says what was being done: "loading weights".
+// Runs `body`. When it is interrupted, the error names the current activity: "loading weights".
 template <typename Body>
 auto interruptible(std::string_view doing, const Body& body) {
   try {
@@ -25,7 +25,7 @@ auto interruptible(std::string_view doing, const Body& body) {
   }
 }
 
-// Runs `step`; false when it was interrupted and what was done before it is worth reporting.
+// Runs `step`. Returns false when it was interrupted, for callers that report their earlier results.
 template <typename Step>
 bool completes(const Step& step) {
   try {

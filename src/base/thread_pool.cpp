@@ -95,7 +95,7 @@ void ThreadPool::stop_workers() {
 void ThreadPool::end_computing() {
   bool has_work = false;
   {
-    // Taking the lock keeps the notice from falling between a worker's check and its sleep.
+    // Taking the lock ensures that the notification does not fall between a worker's check and its wait.
     const std::lock_guard lock(mutex_);
     num_computing_.fetch_sub(1, std::memory_order_relaxed);
     has_work = !open_jobs_.empty();
@@ -103,8 +103,8 @@ void ThreadPool::end_computing() {
   if (has_work) wake_.notify_one();
 }
 
-// Gives up the calling worker's place when more threads compute than may. Several workers may ask at once: each place
-// too many is given up by one.
+// Releases the calling worker's place when too many threads compute. Several workers may call this at the same time;
+// each surplus place is released by one of them.
 bool ThreadPool::leave_if_crowded() {
   int computing = num_computing_.load(std::memory_order_relaxed);
   while (computing > num_threads_) {
@@ -133,7 +133,7 @@ bool ThreadPool::run_share(Job& job, bool is_worker) {
   return true;
 }
 
-// Nobody joins a closed job. Closing it again does nothing.
+// No worker can join a closed job. Closing it again has no effect.
 void ThreadPool::close(Job& job) {
   const std::lock_guard lock(mutex_);
   if (std::erase(open_jobs_, &job) > 0) num_open_jobs_.fetch_sub(1, std::memory_order_relaxed);
@@ -162,7 +162,7 @@ void ThreadPool::worker_loop() {
   while (Job* job = join_job()) {
     const bool has_place = run_share(*job, true);
     if (has_place) num_computing_.fetch_sub(1, std::memory_order_relaxed);
-    // The caller may end the job once nobody is inside: it is not touched afterwards.
+    // The caller may destroy the job once no worker is inside, so it is not accessed afterwards.
     if (job->num_workers.fetch_sub(1, std::memory_order_acq_rel) == 1) {
       const std::lock_guard lock(mutex_);
       left_.notify_all();

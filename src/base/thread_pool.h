@@ -1,5 +1,5 @@
-// A fixed set of threads for short parallel loops. The ranks of a process share one: what a waiting rank does not use,
-// the others do.
+// A fixed set of threads for short parallel loops. The ranks of a process share one, so that the others can use the
+// cores of a waiting rank.
 #pragma once
 
 #include <atomic>
@@ -36,7 +36,7 @@ class ThreadPool {
 
   int num_threads() const { return num_threads_; }
 
-  // For bodies whose calls take long.  Errors  kInterrupted
+  // Must be called regularly by bodies whose calls take long.  Errors  kInterrupted
   void check_stop() const;
 
   // Calls body(i) once for each i in [0, count), in any order, and returns when all calls have.
@@ -73,13 +73,13 @@ class ThreadPool {
   std::mutex mutex_;  // guards open_jobs_, stop_, the errors of jobs, and joining a job
   std::condition_variable wake_;
   std::condition_variable left_;
-  std::vector<Job*> open_jobs_;        // that have indices left
-  std::atomic<int> num_open_jobs_{0};  // what idle workers watch
+  std::vector<Job*> open_jobs_;        // jobs with remaining indices
+  std::atomic<int> num_open_jobs_{0};  // idle workers poll it
   std::atomic<int> num_computing_{0};  // threads that compute, workers included
   std::atomic<bool> stop_{false};
 };
 
-// While it lives, the calling thread counts as one that computes, in and between its loops. Marks nest.
+// During its lifetime, the calling thread counts as computing, in and between its loops. Marks nest.
 class ComputingThread {
  public:
   explicit ComputingThread(ThreadPool* pool);  // null: marks nothing
@@ -92,8 +92,8 @@ class ComputingThread {
   ThreadPool* pool_ = nullptr;  // null: the thread was marked already
 };
 
-// While it lives, the calling thread waits for others and lends its place among the computing threads, if it has one,
-// to a worker. For every blocking wait that a rank's thread may come to.
+// During its lifetime, the calling thread waits for others and lends its place among the computing threads, if it has
+// one, to a worker. Required around every blocking wait of a rank's thread.
 class WaitingThread {
  public:
   WaitingThread();

@@ -75,8 +75,7 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
       ->delimiter(',')
       ->capture_default_str();
   tests
-      .add_option("-d,--n-depth", options->depths,
-                  "Tokens that the context holds before each test, not timed (pp512 @ d4096)")
+      .add_option("-d,--n-depth", options->depths, "Tokens in the context before each test, not timed (pp512 @ d4096)")
       ->delimiter(',')
       ->capture_default_str();
   tests.add_option("-r,--repetitions", options->repetitions, "Repetitions of each test, after one that is not counted")

@@ -35,11 +35,10 @@ void print_note(const LoadNote& note);
 // The memory of this machine; 0 where the system does not report it.
 double machine_memory_gb();
 
-// What to say when the ranks' threads are more than the usable cores; empty when they are not. `threads` of each rank;
-// 0: as many as the cores allow, at least 1.
+// The warning for more threads over all ranks than usable cores, or an empty text. `threads` is per rank; 0: as many as
+// the cores allow, at least 1.
 std::string too_many_threads(int num_ranks, int threads, int usable_cores);
-// Writes one line to stderr, once in the life of the process, when there is something to say.
-// Only the CPU's ranks have threads.
+// Writes that warning to stderr, at most once per process. Only ranks on the CPU have threads.
 void warn_of_too_many_threads(const std::string& device, int num_ranks, int threads);
 
 // Opens the engine, with a warning of too many threads and with a progress bar on stderr when it takes longer than a

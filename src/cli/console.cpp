@@ -13,18 +13,18 @@
 namespace eps::cli {
 namespace {
 
-std::atomic<bool> g_open_line{false};  // global for the sake of signal handlers
+std::atomic<bool> g_open_line{false};  // global because signal handlers use it
 
 constexpr std::string_view kEraseLine = "\r\033[K";
 
-// 0, or the error number of the write that failed. Uses system calls only: signal handlers write, too, and so nothing
-// is left in a buffer when the program ends at once.
+// Returns 0, or the error number of the write that failed. Uses only system calls, because signal handlers write, too,
+// and so that nothing is left in a buffer when the program ends at once.
 int write_all(int fd, std::string_view text) noexcept {
   while (!text.empty()) {
     const ssize_t count = ::write(fd, text.data(), text.size());
     if (count >= 0) {
       text.remove_prefix(static_cast<size_t>(count));
-    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {  // a descriptor that someone else made non-blocking
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {  // another process may have made it non-blocking
       pollfd ready{fd, POLLOUT, 0};
       (void)::poll(&ready, 1, -1);
     } else if (errno != EINTR) {
@@ -39,7 +39,7 @@ int write_all(int fd, std::string_view text) noexcept {
 void occupy_standard_streams() {
   for (int fd = 0; fd <= 2; ++fd) {
     if (::fcntl(fd, F_GETFD) != -1 || errno != EBADF) continue;
-    // The lowest free number is this one. Opened the wrong way round, so that reading input or writing output fails.
+    // This one is the lowest free number. It is opened in the wrong mode, so that reading or writing it fails.
     (void)::open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
   }
 }

@@ -8,14 +8,14 @@
 
 namespace eps::cli {
 
-// Makes sure that descriptors 0, 1 and 2 are taken, so that no file that is opened later becomes standard output. One
-// that was closed stays unusable: using it fails as before.
+// Ensures that descriptors 0, 1 and 2 are in use, so that no file that is opened later becomes standard output. A
+// descriptor that was closed still cannot be used.
 void occupy_standard_streams();
 
 // Writes to standard output at once.  Errors  kResource when it cannot be written in full, with the reason
 void write_output(std::string_view text);
 
-// Writes to standard error at once. What cannot be written is lost: no command fails for want of a place to complain.
+// Writes to standard error at once. Failed writes are ignored: no command fails because it cannot write a message.
 void write_error(std::string_view text) noexcept;
 
 template <typename... Args>
@@ -32,10 +32,10 @@ void print_error(fmt::format_string<Args...> format, Args&&... args) noexcept {
   }
 }
 
-// Whether a line without an end, which the next message has to erase, stands on the terminal (cli/progress.h).
+// Whether the terminal shows an unfinished line, which the next message must erase (cli/progress.h).
 void set_open_line(bool is_open) noexcept;
 
-// Ends the program at once, with a message on standard error in the place of an open line. `message` ends in a newline.
+// Ends the program at once, with a message on standard error that replaces an open line. `message` ends in a newline.
 //
 // Threads  any, and signal handlers
 [[noreturn]] void end_program(const char* message, int code) noexcept;

@@ -66,7 +66,7 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
   group
       .add_option("--threads", options.threads,
                   "Threads of each rank, its own included (0: usable cores / ranks, at least 1). A rank that waits "
-                  "lends its threads to the others, unless --emulate-link sets the ranks apart")
+                  "lends its threads to the others, unless --emulate-link is used")
       ->check(whole_number_from(0))
       ->capture_default_str();
   group

@@ -14,7 +14,7 @@
 namespace eps::cli {
 
 void measure_on_first_use(const EngineOptions& options) {
-  // What the engine refuses, it refuses by itself.
+  // Invalid options are reported by the engine.
   if (!options.profile.empty() || options.device != "cpu" || options.ep < 1 || options.threads < 0) return;
   const ModelFolder folder = open_model_folder(options.model, options.dummy_weights);
   if (folder.spec.first_moe_layer() < 0 || folder.spec.moe.gate.num_experts % options.ep != 0) return;
@@ -28,7 +28,7 @@ void measure_on_first_use(const EngineOptions& options) {
                                                .shape = moe_shape(folder.spec, weights, ops.front()->compute_dtype())});
   const std::string dir = user_profile_dir();
   if (chosen.fits() || !can_write_into(dir)) return;
-  print_error("measuring this machine for the first time, a few seconds (--no-tune leaves it out)\n");
+  print_error("measuring this machine for the first time, a few seconds (--no-tune skips this)\n");
   Progress progress("measuring", "steps");
   const MachineProfile machine = measure_machine(
       {.device = options.device,
@@ -48,7 +48,7 @@ void measure_on_first_use(const EngineOptions& options) {
     keep_profile(machine, dir);
   } catch (const Error& e) {
     print_error("the profile cannot be kept: {}\n",
-                printable(e.what(), 400));  // a full disk is no reason not to generate
+                printable(e.what(), 400));  // a full disk must not prevent generating
   }
 }
 

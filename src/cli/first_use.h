@@ -1,13 +1,13 @@
-// The short measuring of this machine before a model runs on it for the first time.
+// Measures this machine briefly before a model runs on it for the first time.
 #pragma once
 
 #include "epsmoe/engine.h"
 
 namespace eps::cli {
 
-// Measures a quick profile of this machine, for the model's sizes, and keeps it in the user's folder, where engines
-// find it; progress goes to stderr. Nothing happens where a profile was asked for or one fits already, on GPUs, and
-// where the profile could not be kept for the next time.
+// Measures a quick profile of this machine for the model's sizes and stores it in the user's folder, where engines find
+// it; progress goes to stderr. Does nothing if a profile was requested or one already fits, on GPUs, and if the profile
+// could not be stored for the next time.
 //
 // Errors  of opening the model; kAborted when interrupted
 // Cost    1 to 3 s for a small model

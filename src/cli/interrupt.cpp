@@ -24,7 +24,7 @@ constexpr int64_t kGraceUs = 600'000;  // less than a second, because freeing a 
 
 extern "C" void on_deadline(int) { end_program(g_message.load(), kInterruptedExit); }
 
-// Makes system calls only.
+// Uses only system calls, because it runs in a signal handler.
 extern "C" void on_interrupt(int) {
   const int saved = errno;
   // A second signal of either kind ends the program at once.
@@ -43,7 +43,7 @@ extern "C" void on_interrupt(int) {
 void handle(int signal, void (*handler)(int)) {
   struct sigaction action = {};
   action.sa_handler = handler;
-  action.sa_flags = SA_RESTART;  // reads and writes go on: nobody expects them to fail for a signal
+  action.sa_flags = SA_RESTART;  // continues reads and writes, which are not expected to fail on a signal
   sigemptyset(&action.sa_mask);
   sigaction(signal, &action, nullptr);
 }
@@ -64,7 +64,7 @@ void watch_interrupts() {
 }
 
 void name_interrupted_command(const std::string& command) {
-  static std::list<std::string> messages;  // a handler may be reading the one before
+  static std::list<std::string> messages;  // a handler may still be reading the previous one
   g_message.store(messages.emplace_back("epsmoe: " + command + ": interrupted\n").c_str());
 }
 

@@ -1,5 +1,5 @@
-// Ctrl-C and SIGTERM. Commands without partial results end at once; the others finish what they report, within a
-// second.
+// Handles Ctrl-C and SIGTERM. Commands without partial results end at once; the others report their results so far,
+// within a second.
 #pragma once
 
 #include <string>
@@ -15,8 +15,8 @@ inline constexpr int kInterruptedExit = 130;  // 128 + SIGINT, as shells expect
 void watch_interrupts();
 void name_interrupted_command(const std::string& command);
 
-// While one lives, the first signal only asks to stop: commands look at interrupted() between steps, the engine at
-// stop_token() within them. They have 0.6 s to report what they have; then the program ends all the same.
+// During its lifetime, the first signal only requests a stop: commands check interrupted() between steps, the engine
+// checks stop_token() within them. They have 0.6 s to report their results; then the program ends in any case.
 class GracefulStop {
  public:
   GracefulStop();

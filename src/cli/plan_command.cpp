@@ -115,7 +115,7 @@ Strategy strategy_of(const PlanFlags& flags, const PipelineOption& pipeline, Pla
 Plan plan_eps(const Planner& planner, const MoeProblem& problem) {
   Plan plan = planner.plan(problem, {});
   if (plan.policy == Policy::kEps) return plan;
-  // One rank has nothing to hide, so the planner looks at no stages there: one, unless --eps-pipeline has a number.
+  // With one rank there is nothing to hide, so the planner uses one stage, unless --eps-pipeline has a number.
   int num_stages = problem.placement.num_ranks == 1 ? 1 : std::min(2, problem.placement.experts_per_rank());
   double least_us = std::numeric_limits<double>::infinity();
   for (const Candidate& c : plan.candidates) {

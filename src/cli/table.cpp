@@ -23,7 +23,7 @@ int column_width(const TableColumn& column) { return std::max(column.width, cell
 }  // namespace
 
 int cell_width(const std::string& cell) {
-  // Every byte but the continuation bytes of UTF-8 begins a character.
+  // Every byte except the continuation bytes of UTF-8 begins a character.
   return static_cast<int>(std::ranges::count_if(escaped(cell), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 

@@ -12,7 +12,7 @@ struct TableColumn {
   bool numeric = false;  // aligned right
 };
 
-// Characters that a cell takes in Markdown, escapes included.
+// The width of a cell in Markdown in characters, including escapes.
 int cell_width(const std::string& cell);
 // Title line and rule, each with its line end.
 std::string markdown_header(std::span<const TableColumn> columns);

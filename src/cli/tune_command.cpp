@@ -65,8 +65,8 @@ std::vector<DType> parse_weight_dtypes(const std::vector<std::string>& names) {
   return out;
 }
 
-// How many ranks are measured at once: what the flags name; else the default engine's one and, where ranks share a
-// machine's cores, two, as --ep 2 runs them.
+// The numbers of ranks to measure: the one given by flags; else one, as in the default engine, and, where ranks share a
+// machine's cores, also two, as with --ep 2.
 std::vector<int> list_num_ranks(const TuneFlags& flags) {
   if (flags.ep > 0) return {flags.ep};
   return flags.device == "cuda" ? std::vector{1} : std::vector{1, 2};
@@ -95,10 +95,10 @@ MachineTuning make_tuning(const TuneFlags& flags, int num_ranks) {
   return tuning;
 }
 
-// A folder takes every profile under its own name, a file one.
+// A folder can contain several profiles, each under its own name; a file contains one.
 bool names_a_folder(const std::string& path) { return path.ends_with('/') || std::filesystem::is_directory(path); }
 
-// Where profiles go that no --output names: where engines look first.
+// The folder for profiles without --output: the one that engines search first.
 std::string default_folder() {
   std::string dir = profile_dir();
   if (dir.empty()) dir = user_profile_dir();
@@ -136,7 +136,7 @@ int run(const TuneFlags& flags) {
       fail(ErrorKind::kUsage, "--output", {.what = "cannot write into " + dir, .got = "", .wanted = "", .hint = ""});
     }
   } else {
-    ranks.resize(1);  // one file holds one profile: that of the default engine, unless --ep names another
+    ranks.resize(1);  // a file contains one profile: that of the default engine, unless --ep is given
     require_writable("--output", flags.output);
   }
   for (const int num_ranks : ranks) {
@@ -157,7 +157,7 @@ int run(const TuneFlags& flags) {
       return kInterruptedExit;
     }
   }
-  if (!dir.empty() && flags.output.empty()) print_output("engines on this machine find them there by themselves\n");
+  if (!dir.empty() && flags.output.empty()) print_output("engines on this machine find them there automatically\n");
   return 0;
 }
 

@@ -60,7 +60,7 @@ class EmulatedLink final : public Communicator {
     return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(s));
   }
 
-  // Slow links take long: a sleep of more than a slice would not notice a request to stop.
+  // Sleeps in slices, because a longer sleep would not notice a stop request.
   void wait_until(Clock::time_point done) const {
     constexpr std::chrono::milliseconds kSlice{50};
     while (done - Clock::now() > kSlice) {

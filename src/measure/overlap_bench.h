@@ -1,4 +1,4 @@
-// `epsmoe bench overlap`: one MoE layer cut in every way, promised and measured side by side.
+// `epsmoe bench overlap`: one MoE layer with every number of stages, predicted and measured times side by side.
 #pragma once
 
 #include <functional>

@@ -152,7 +152,7 @@ TEST(DemoModel, TraceShowsRanksLanesAndOverlap) {
     const double begin = event["ts"].get<double>();
     tracks[{event["pid"].get<int>(), event["tid"].get<int>()}].emplace_back(begin, begin + event["dur"].get<double>());
   }
-  EXPECT_EQ(tracks.size(), 12U);  // two ranks, three lanes, measured and promised
+  EXPECT_EQ(tracks.size(), 12U);  // two ranks, three lanes, measured and predicted
   for (auto& [track, spans] : tracks) {
     std::sort(spans.begin(), spans.end());
     for (size_t i = 1; i < spans.size(); ++i) {

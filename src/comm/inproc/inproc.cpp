@@ -139,8 +139,8 @@ class World {
     changed_.notify_all();
   }
 
-  // Whether `ready` holds before the timeout. In slices, each of which counts as what was asked for: one in which the
-  // process was stopped lasts longer, and the rank that is waited for was stopped, too.
+  // Returns whether `ready` becomes true before the timeout. Waits in slices of a nominal length. A slice during which
+  // the process is stopped lasts longer but counts the same, because the other rank is stopped, too.
   template <typename Ready>
   bool wait_in_slices(std::unique_lock<std::mutex>& lock, const Ready& ready) {
     if (ready()) return true;
@@ -177,7 +177,7 @@ class World {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool aborted_ = false;
-  // Of a fixed size, so that running out of memory can be told.
+  // Has a fixed size, so that running out of memory can be reported.
   std::array<char, 1024> reason_{};
   size_t reason_size_ = 0;
   int arrived_ = 0;
