@@ -179,7 +179,7 @@ ChosenProfile find_profile(const ProfileQuery& query) {
 
 ChosenProfile choose_profile(const ProfileQuery& query) {
   ChosenProfile chosen = find_profile(query);
-  if (!query.device.starts_with("cuda")) forget_sms(chosen.profile);
+  if (!is_cuda(query)) forget_sms(chosen.profile);
   if (query.emulated_link) emulate(chosen.profile, *query.emulated_link);
   return chosen;
 }
