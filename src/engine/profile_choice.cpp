@@ -121,7 +121,7 @@ ChosenProfile use_requested(const ProfileQuery& query) {
          {.what = fmt::format("profile {} has no links between ranks", chosen.profile.name),
           .got = fmt::format("{} ranks", query.num_ranks),
           .wanted = "1 rank",
-          .hint = "`epsmoe tune --ep 2`"});
+          .hint = is_cuda(query) ? "`profile` cuda-h200, whose links were measured" : "`epsmoe tune --ep 2`"});
   }
   chosen.note = rate(chosen.profile, query).why_not;
   return chosen;

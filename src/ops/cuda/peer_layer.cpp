@@ -90,11 +90,11 @@ void CudaPeerLayer::begin_step(std::span<const int64_t> tokens_per_rank, int top
 
 void CudaPeerLayer::set_num_experts(int num_experts) {
   if (num_experts > kMaxSlotExperts) {
-    fail(ErrorKind::kInput, "--device cuda",
+    fail(ErrorKind::kUsage, "device",
          {.what = "more experts than its kernels support",
           .got = std::to_string(num_experts),
           .wanted = fmt::format("at most {}", kMaxSlotExperts),
-          .hint = "--device cpu"});
+          .hint = "`device` cpu"});
   }
   num_experts_ = num_experts;
 }
