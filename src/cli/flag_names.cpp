@@ -49,21 +49,24 @@ std::string flag_of(const CLI::App& app, std::string_view field) {
   return last_parsed(app).get_option_no_throw(flag) != nullptr ? text : std::string();
 }
 
-Error with_flags(const CLI::App& app, const Error& error) {
+std::string with_flags(const CLI::App& app, std::string_view text) {
   std::string out;
-  std::string_view rest = error.message();
   while (true) {
-    const size_t open = rest.find('`');
-    const size_t close = open == std::string_view::npos ? open : rest.find('`', open + 1);
+    const size_t open = text.find('`');
+    const size_t close = open == std::string_view::npos ? open : text.find('`', open + 1);
     if (close == std::string_view::npos) break;
-    const std::string flag = flag_of(app, rest.substr(open + 1, close - open - 1));
-    out += rest.substr(0, open);
-    out += flag.empty() ? std::string(rest.substr(open, close - open + 1)) : flag;
-    rest.remove_prefix(close + 1);
+    const std::string flag = flag_of(app, text.substr(open + 1, close - open - 1));
+    out += text.substr(0, open);
+    out += flag.empty() ? std::string(text.substr(open, close - open + 1)) : flag;
+    text.remove_prefix(close + 1);
   }
-  out += rest;
+  out += text;
+  return out;
+}
+
+Error with_flags(const CLI::App& app, const Error& error) {
   const std::string flag = error.kind() == ErrorKind::kUsage ? flag_of(app, error.where()) : std::string();
-  return {error.kind(), flag.empty() ? error.where() : flag, out};
+  return {error.kind(), flag.empty() ? error.where() : flag, with_flags(app, std::string_view(error.message()))};
 }
 
 }  // namespace eps::cli

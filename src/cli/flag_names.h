@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <string>
+#include <string_view>
 
 #include "epsmoe/error.h"
 
@@ -11,6 +12,9 @@ namespace eps::cli {
 // The flag that sets the library's field `field` ("max_tokens" -> "--max-tokens") in the command that was parsed last;
 // empty where the command has none.
 std::string flag_of(const CLI::App& app, std::string_view field);
+
+// `text` with every `field` in backquotes replaced by its flag, where it has one.
+std::string with_flags(const CLI::App& app, std::string_view text);
 
 // Rewrites an error for the command line: the field that a usage error is about and every `field` in backquotes are
 // replaced by their flags. Other names stay.

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/console.h"
+#include "cli/flag_names.h"
 #include "cli/output_file.h"
 #include "cli/plan_report.h"
 #include "cli/planning_inputs.h"
@@ -23,6 +24,7 @@ namespace eps::cli {
 namespace {
 
 struct PlanFlags {
+  const CLI::App* command = nullptr;  // that they belong to
   std::string model;
   std::string profile;
   std::string link;
@@ -84,7 +86,8 @@ Strategy choose_strategy_for(const PlanFlags& flags, const PipelineOption& pipel
   const StrategyChoice choice = choose_strategy(report.shape, report.profile, options);
   const StrategyCandidate* best = nullptr;
   for (const StrategyCandidate& c : choice.candidates) {
-    report.strategies.push_back({c.strategy, c.verdict, c.result.ttft_us, c.result.memory_gb, c.why_not});
+    report.strategies.push_back({c.strategy, c.verdict, c.result.ttft_us, c.result.memory_gb,
+                                 with_flags(*flags.command, std::string_view(c.why_not))});
     if (c.verdict == Verdict::kCannotRun || !goes_with_policy(c.strategy, flags)) continue;
     const auto rank = [](const StrategyCandidate& s) {
       return std::pair(s.verdict == Verdict::kTooBig, s.result.ttft_us);
@@ -244,6 +247,7 @@ void add_flags(CLI::App& command, PlanFlags& flags) {
 void add_plan_command(CLI::App& app, Chosen& chosen) {
   CLI::App& command = *app.add_subcommand("plan", "Show how an MoE layer would run, how long it would take, and why");
   const auto flags = std::make_shared<PlanFlags>();
+  flags->command = &command;
   add_flags(command, *flags);
   command.footer(
       "Nothing is run: a plan depends only on the model's sizes, the rows of each expert and the profile.\n"

@@ -5,6 +5,7 @@
 
 #include "cli/command.h"
 #include "cli/console.h"
+#include "cli/flag_names.h"
 #include "cli/output_file.h"
 #include "cli/planning_inputs.h"
 #include "cli/simulate_output.h"
@@ -14,6 +15,7 @@ namespace eps::cli {
 namespace {
 
 struct SimulateFlags {
+  const CLI::App* command = nullptr;  // that they belong to
   std::string model;
   std::string profile = "h800";
   std::string link;
@@ -60,6 +62,7 @@ int run_simulate(const SimulateFlags& flags) {
   options.may_use = wire.may_use;
   const std::vector<Strategy> strategies = strategies_to_show(flags.strategy, report);
   report.rows = compare_prefill(report.shape, report.profile, options, strategies);
+  for (PrefillRow& row : report.rows) row.why_not = with_flags(*flags.command, std::string_view(row.why_not));
   mark_fastest(report);
   print_out(flags.json ? format_simulate_json(report) : format_simulate_text(report));
   return 0;
@@ -71,6 +74,7 @@ void add_simulate_command(CLI::App& app, Chosen& chosen) {
   CLI::App& command =
       *app.add_subcommand("simulate", "Predict a whole model's prefill on hardware that a profile describes");
   const auto flags = std::make_shared<SimulateFlags>();
+  flags->command = &command;
   CLI::Option_group& what = *command.add_option_group("Model and hardware");
   what.add_option("-m,--model", flags->model,
                   fmt::format("A folder with a config.json, or a preset: {}", fmt::join(shape_preset_names(), ", ")))

@@ -49,7 +49,7 @@ std::vector<PrefillRow> compare_prefill(const ModelShape& shape, const HardwareP
       } catch (const Error& error) {
         if (error.kind() != ErrorKind::kUsage) throw;
         if (!first_error) first_error = error;
-        row.why_not = error.what();
+        row.why_not = fmt::format("`{}`: {}", error.where(), error.message());  // the field as in other messages
       }
       rows.push_back(std::move(row));
     }

@@ -47,7 +47,7 @@ StrategyChoice choose_strategy(const ModelShape& shape, const HardwareProfile& p
       if (error.kind() != ErrorKind::kUsage) throw;
       if (!first_error) first_error = error;
       candidate.verdict = Verdict::kCannotRun;
-      candidate.why_not = error.what();
+      candidate.why_not = fmt::format("`{}`: {}", error.where(), error.message());  // the field as in other messages
     }
     choice.candidates.push_back(std::move(candidate));
   }

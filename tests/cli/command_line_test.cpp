@@ -13,8 +13,10 @@
 #include <thread>
 #include <vector>
 
+#include "base/cpu_features.h"
 #include "base/error.h"
 #include "base/utf8.h"
+#include "cli/command.h"
 #include "engine/profile_cache.h"
 #include "engine/profile_lookup.h"
 #include "io/file.h"

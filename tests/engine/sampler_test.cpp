@@ -109,7 +109,8 @@ TEST(Sampler, ASeedMeansTheSameWhereverATokenIsSampled) {
 TEST(Sampler, NaNAndBarredVocabulariesAreNoTokens) {
   Sampler sampler({.temperature = 0.0, .suppress_tokens = {0}}, {});
   EXPECT_EQ(sample(sampler, {1.0F, std::nanf(""), 2.0F}), kNoToken);
-  EXPECT_EQ(sample(sampler, {1.0F, -INFINITY, 2.0F}), kNoToken);
+  EXPECT_EQ(sample(sampler, {1.0F, INFINITY, 2.0F}), kNoToken);
+  EXPECT_EQ(sample(sampler, {1.0F, -INFINITY, 2.0F}), 2) << "a masked token is only never sampled";
   for (const double temperature : {0.0, 1.0}) {
     Sampler barring({.temperature = temperature, .suppress_tokens = {0, 1, 2, 3}}, {});
     EXPECT_THROW(sample(barring, kLogits), Error);
