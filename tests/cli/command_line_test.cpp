@@ -257,7 +257,8 @@ TEST_F(CommandLine, TheCpuIsaVariableCapsTheKernels) {
       run("generate -m " + kModel + " -p 'It is a truth' --max-tokens 3 --json", "EPSMOE_CPU_ISA=portable");
   ASSERT_EQ(r.exit_code, 0) << r.err;
   EXPECT_TRUE(parse_json(r.out, "output")["op_sets"][0].get<std::string>().starts_with("cpu f32 (portable)")) << r.out;
-  for (const std::string command : {"doctor", "generate -m " + kModel + " -p x --max-tokens 1"}) {
+  for (const std::string& command :
+       std::vector<std::string>{"doctor", "generate -m " + kModel + " -p x --max-tokens 1"}) {
     const Result refused = run(command, "EPSMOE_CPU_ISA=avx1024");
     EXPECT_EQ(refused.exit_code, 2) << command;
     EXPECT_EQ(std::count(refused.err.begin(), refused.err.end(), '\n'), 1) << refused.err;
