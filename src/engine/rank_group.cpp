@@ -1,6 +1,5 @@
 #include "engine/rank_group.h"
 
-#include <atomic>
 #include <numeric>
 #include <system_error>
 
