@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <mutex>
 #include <set>
 #include <thread>
 
@@ -30,12 +31,21 @@ class KeepingSource final : public WeightSource {
   explicit KeepingSource(WeightSource& inner) : inner_(inner) {}
   bool has(const std::string& name) const override { return inner_.has(name); }
   TensorView get(const std::string& name, const Shape& shape) override {
-    const auto it = kept_.find(name);
-    return it != kept_.end() ? it->second : kept_[name] = inner_.get(name, shape);
+    {
+      const std::lock_guard lock(mutex_);
+      if (const auto it = kept_.find(name); it != kept_.end()) return it->second;
+    }
+    // Outside the lock, so that threads make weights at the same time.
+    const TensorView made = inner_.get(name, shape);
+    const std::lock_guard lock(mutex_);
+    return kept_[name] = made;
   }
   void release(const std::string& name) override {
     if (!is_last_user_) return;
-    kept_.erase(name);
+    {
+      const std::lock_guard lock(mutex_);
+      kept_.erase(name);
+    }
     inner_.release(name);
   }
   void end_loading() override { inner_.end_loading(); }
@@ -43,6 +53,7 @@ class KeepingSource final : public WeightSource {
 
  private:
   WeightSource& inner_;
+  std::mutex mutex_;  // of kept_
   std::map<std::string, TensorView> kept_;
   bool is_last_user_ = false;
 };
