@@ -6,6 +6,7 @@
 #include "cli/command.h"
 #include "cli/console.h"
 #include "cli/progress.h"
+#include "comm/emulated_link.h"
 #include "engine/factory.h"
 #include "engine/model_folder.h"
 #include "engine/profile_choice.h"
@@ -16,6 +17,7 @@ namespace eps::cli {
 void measure_on_first_use(const EngineOptions& options) {
   // Invalid options are reported by the engine.
   if (!options.profile.empty() || options.device != "cpu" || options.ep < 1 || options.threads < 0) return;
+  if (!options.emulate_link.empty()) parse_link_spec(options.emulate_link);  // refused before anything is measured
   const ModelFolder folder = open_model_folder(options.model, options.dummy_weights);
   if (folder.spec.first_moe_layer() < 0 || folder.spec.moe.gate.num_experts % options.ep != 0) return;
   const int threads = options.threads > 0 ? options.threads : default_threads_per_rank(options.ep);
