@@ -289,7 +289,7 @@ void CudaPeerLayer::begin(const Plan& plan, const MoeWeights& weights, MutableTe
   plan_ = &plan;
   weights_ = &weights;
   out_ = out;
-  const auto first = static_cast<size_t>(num_experts_ / num_ranks() * rank());
+  const size_t first = static_cast<size_t>(num_experts_ / num_ranks()) * static_cast<size_t>(rank());
   up_pool_ = as_cuda(*weights.gate_up[first]).pool;
   down_pool_ = as_cuda(*weights.down[first]).pool;
   EPS_CHECK(up_pool_ != nullptr && down_pool_ != nullptr, "experts are packed into pools");
