@@ -111,11 +111,16 @@ void warn_of_too_many_threads(const std::string& device, int num_ranks, int thre
 }
 
 std::unique_ptr<Engine> open_engine(EngineOptions options) {
-  warn_of_too_many_threads(options.device, options.ep, options.threads);
   options.stop = stop_token();
-  Progress progress("loading weights", "MB");
-  options.on_load_progress = [&progress](uint64_t done, uint64_t total) { progress.update(done, total); };
-  return Engine::open(options);
+  std::unique_ptr<Engine> engine;
+  {
+    Progress progress("loading weights", "MB");
+    options.on_load_progress = [&progress](uint64_t done, uint64_t total) { progress.update(done, total); };
+    engine = Engine::open(options);
+  }
+  // After the engine has accepted the options, so that a refusal stays one line.
+  warn_of_too_many_threads(options.device, options.ep, options.threads);
+  return engine;
 }
 
 }  // namespace eps::cli

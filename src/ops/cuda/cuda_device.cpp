@@ -21,10 +21,11 @@ int count_devices() {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   cudaGetLastError();
-  if (error == cudaErrorInsufficientDriver) refuse("no NVIDIA driver, or one too old for CUDA 13", "", "");
+  if (error == cudaErrorInsufficientDriver)
+    refuse("cuda needs an NVIDIA driver for CUDA 13 or later, and this machine has none or an older one", "", "");
   if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
-    refuse("this machine has no NVIDIA GPU", "", "");
-  if (error != cudaSuccess) refuse("the GPU cannot be used", cudaGetErrorString(error), "");
+    refuse("cuda needs an NVIDIA GPU, and this machine has none", "", "");
+  if (error != cudaSuccess) refuse("cuda cannot use the GPU", cudaGetErrorString(error), "");
   return count;
 }
 
