@@ -39,7 +39,29 @@ class SpareBuffers {
   size_t num_bytes_ = 0;
 };
 
-class CheckpointSource final : public WeightSource {
+// A source that keeps the bytes of each weight, by name, until it is released.
+class BufferedSource : public WeightSource {
+ public:
+  void release(const std::string& name) override {
+    const std::lock_guard lock(mutex_);
+    const auto found = buffers_.find(name);
+    if (found == buffers_.end()) return;
+    spares_.give(std::move(found->second));
+    buffers_.erase(found);
+  }
+
+  void end_loading() override {
+    const std::lock_guard lock(mutex_);
+    spares_ = {};
+  }
+
+ protected:
+  std::mutex mutex_;  // guards what follows; weights are read or filled outside it, several at once
+  std::map<std::string, Buffer> buffers_;
+  SpareBuffers spares_;
+};
+
+class CheckpointSource final : public BufferedSource {
  public:
   CheckpointSource(const Checkpoint& checkpoint, StoredNames names)
       : checkpoint_(checkpoint), names_(std::move(names)) {}
@@ -62,25 +84,9 @@ class CheckpointSource final : public WeightSource {
     return buffers_.try_emplace(name, std::move(buffer)).first->second.view(type.dtype, shape);
   }
 
-  void release(const std::string& name) override {
-    const std::lock_guard lock(mutex_);
-    const auto found = buffers_.find(name);
-    if (found == buffers_.end()) return;
-    spares_.give(std::move(found->second));
-    buffers_.erase(found);
-  }
-
-  void end_loading() override {
-    const std::lock_guard lock(mutex_);
-    spares_ = {};
-  }
-
  private:
   const Checkpoint& checkpoint_;
   StoredNames names_;
-  std::mutex mutex_;  // guards what follows
-  std::map<std::string, Buffer> buffers_;
-  SpareBuffers spares_;
 };
 
 // A different, repeatable stream for every name.
@@ -113,7 +119,7 @@ class BellTable {
   std::array<bf16, 4 * 255 + 1> values_;
 };
 
-class DummySource final : public WeightSource {
+class DummySource final : public BufferedSource {
  public:
   DummySource(int num_threads, StopToken stop) : pool_(num_threads, stop) {}
 
@@ -141,19 +147,6 @@ class DummySource final : public WeightSource {
     return view;
   }
 
-  void release(const std::string& name) override {
-    const std::lock_guard lock(mutex_);
-    const auto found = buffers_.find(name);
-    if (found == buffers_.end()) return;
-    spares_.give(std::move(found->second));
-    buffers_.erase(found);
-  }
-
-  void end_loading() override {
-    const std::lock_guard lock(mutex_);
-    spares_ = {};
-  }
-
  private:
   // Values of one turn of a thread: some 100 us of work, which waking a thread is little beside.
   static constexpr int64_t kBlock = 1 << 16;
@@ -168,9 +161,6 @@ class DummySource final : public WeightSource {
   }
 
   BellTable bell_;
-  std::mutex mutex_;  // of the buffers; weights are filled outside it, several at once
-  std::map<std::string, Buffer> buffers_;
-  SpareBuffers spares_;
   ThreadPool pool_;
 };
 

@@ -56,13 +56,18 @@ long count_allocations(const std::function<void()>& body) {
   return kNever - g_until_failure.exchange(kNever);
 }
 
-TEST(OutOfMemory, AnyAllocationOfAStepMayFail) {
+EngineOptions two_ranks_in_four_stages() {
   EngineOptions options;
   options.model = std::string(EPSMOE_SOURCE_DIR) + "/models/austen-moe";
   options.ep = 2;
   options.threads = 2;
   options.eps_pipeline = "4";
   options.comm_timeout_ms = 30'000;
+  return options;
+}
+
+TEST(OutOfMemory, AnyAllocationOfAStepMayFail) {
+  const EngineOptions options = two_ranks_in_four_stages();
   const auto engine = Engine::open(options);
   const auto step = [&engine] { engine->time_steps(5, 1, 1); };
   step();  // threads start, and memory that is kept is set aside
@@ -89,12 +94,7 @@ TEST(OutOfMemory, AnyAllocationOfAStepMayFail) {
 // The first step starts the lanes' threads and sets memory aside. (Not the opening: the JSON library's destructors need
 // memory themselves.)
 TEST(OutOfMemory, AnyAllocationOfTheFirstStepMayFail) {
-  EngineOptions options;
-  options.model = std::string(EPSMOE_SOURCE_DIR) + "/models/austen-moe";
-  options.ep = 2;
-  options.threads = 2;
-  options.eps_pipeline = "4";
-  options.comm_timeout_ms = 30'000;
+  const EngineOptions options = two_ranks_in_four_stages();
   const auto first_step = [](Engine& engine) { engine.time_steps(5, 1, 1); };
   const auto whole = Engine::open(options);
   const long total = count_allocations([&] { first_step(*whole); });

@@ -203,10 +203,9 @@ std::string CudaPeerLayer::why_not(const Plan& plan) const {
     return fmt::format("rows travel in bf16 between GPUs: got {} out and {} back", to_string(plan.wire.dispatch),
                        to_string(plan.wire.combine));
   }
-  const int first = num_experts_ / num_ranks() * rank();
   int64_t slots = 0;
   for (const Stage& stage : plan.stages) {
-    for (const int32_t e : stage.experts) slots += e >= first && e < first + num_experts_ / num_ranks() ? 1 : 0;
+    for (const int32_t e : stage.experts) slots += placement().rank_of(e) == rank() ? 1 : 0;
     const auto r = static_cast<size_t>(rank());
     if (stage.gate_up_kernel[r] == GemmKind::kDense || stage.down_kernel[r] == GemmKind::kDense) {
       return "stages of several GPUs run grouped GEMMs: got dense ones";
@@ -217,8 +216,8 @@ std::string CudaPeerLayer::why_not(const Plan& plan) const {
 }
 
 void CudaPeerLayer::make_slots(const Plan& plan) {
-  const int experts_per_rank = num_experts_ / num_ranks();
-  const int first = experts_per_rank * rank();
+  const int experts_per_rank = placement().experts_per_rank();
+  const int first = placement().first_expert(rank());
   std::ranges::fill(std::span(&slots_.slot[0][0], kMaxSlotExperts * 4), int16_t{-1});
   slots_.num_slots = 0;
   slot_begin_ = {0};
@@ -226,7 +225,7 @@ void CudaPeerLayer::make_slots(const Plan& plan) {
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const Stage& stage = plan.stages[s];
     for (const int32_t e : stage.experts) {
-      if (e < first || e >= first + experts_per_rank) continue;
+      if (placement().rank_of(e) != rank()) continue;
       const auto slot = static_cast<int16_t>(slots_.num_slots++);
       slots_.stage_of_slot[slot] = static_cast<int16_t>(s);
       slots_.weight_of_slot[slot] = static_cast<int16_t>(e - first);
@@ -289,11 +288,11 @@ void CudaPeerLayer::begin(const Plan& plan, const MoeWeights& weights, MutableTe
   plan_ = &plan;
   weights_ = &weights;
   out_ = out;
-  const size_t first = static_cast<size_t>(num_experts_ / num_ranks()) * static_cast<size_t>(rank());
+  const size_t first = static_cast<size_t>(placement().first_expert(rank()));
   up_pool_ = as_cuda(*weights.gate_up[first]).pool;
   down_pool_ = as_cuda(*weights.down[first]).pool;
   EPS_CHECK(up_pool_ != nullptr && down_pool_ != nullptr, "experts are packed into pools");
-  EPS_CHECK_EQ(up_pool_->count, num_experts_ / num_ranks());
+  EPS_CHECK_EQ(up_pool_->count, placement().experts_per_rank());
   has_shared_ = false;
   combines_left_ =
       static_cast<int>(std::ranges::count_if(plan.ops, [](const PlanOp& op) { return op.kind == OpKind::kCombine; }));

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "moe/placement.h"
 #include "ops/cuda/cublas_gemm.h"
 #include "ops/cuda/grouped_gemm.h"
 #include "ops/cuda/kernels/exchange/combine_rows.h"
@@ -51,6 +52,7 @@ class CudaPeerLayer final : public PeerLayer {
 
   int rank() const { return counts_.rank; }
   int num_ranks() const { return counts_.num_ranks; }
+  ExpertPlacement placement() const { return {num_experts_, num_ranks()}; }
   int64_t all_tokens() const { return int64_t{counts_.num_ranks} * counts_.max_tokens; }
   bool is_empty() const { return counts_.max_tokens == 0; }
   ExpertOutputs outputs() const;
