@@ -24,7 +24,9 @@ target_include_directories(epsmoe_flags INTERFACE
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  target_compile_options(epsmoe_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)  # GCC bug 105329: false alarms on string assignment
+  # GCC bugs 105329 and 105651: false alarms on strings that are assigned and moved.
+  target_compile_options(epsmoe_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict -Wno-array-bounds -Wno-stringop-overread
+    -Wno-stringop-overflow>)
 endif()
 if(EPSMOE_SANITIZE)
   target_compile_options(epsmoe_flags INTERFACE -fsanitize=${EPSMOE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)

@@ -1,11 +1,32 @@
-# eps_module(NAME DEPS ...): a static library eps_<NAME> from every .cpp below src/<NAME>/.
+# eps_module(NAME [COLD] DEPS ...): a static library eps_<NAME> from every .cpp below src/<NAME>/. COLD: nothing in it
+#   takes time that a user would notice, so it is compiled quickly rather than into fast code.
 # eps_test(NAME LABEL ... DEPS ...): a GoogleTest program <NAME> from tests/<path>/<NAME>.cpp, run by ctest with a timeout.
+
+# Parsing these headers takes longer than compiling most of our files. They are parsed once for all modules and once for
+# all tests; every file still includes what it needs, and the lint lane checks that without precompiled headers.
+set(EPS_PRECOMPILED <algorithm> <array> <atomic> <chrono> <cmath> <filesystem> <fstream> <functional> <map> <memory>
+  <mutex> <numeric> <optional> <random> <set> <span> <sstream> <string> <thread> <unordered_map> <vector>
+  <fmt/format.h>)
+
 function(eps_module name)
-  cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "COLD" "" "DEPS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
   list(FILTER sources EXCLUDE REGEX "/main\\.cpp$|/ops/cuda/")  # CUDA: cmake/epsmoe_cuda.cmake
   add_library(eps_${name} STATIC ${sources})
   target_link_libraries(eps_${name} PUBLIC epsmoe_flags ${ARG_DEPS})
+  if(ARG_COLD)
+    target_compile_options(eps_${name} PRIVATE $<$<CONFIG:Release>:-O1>)
+  endif()
+  if(name STREQUAL "base")
+    target_precompile_headers(eps_base PRIVATE ${EPS_PRECOMPILED})
+  else()
+    target_precompile_headers(eps_${name} REUSE_FROM eps_base)
+  endif()
+endfunction()
+
+# Test bodies run once, and they are not what the sanitizers are for: compile them quickly.
+function(eps_compile_as_test target)
+  target_compile_options(${target} PRIVATE $<IF:$<BOOL:${EPSMOE_SANITIZE}>,-O0,-O1>)
 endfunction()
 
 function(eps_test name)
@@ -17,8 +38,9 @@ function(eps_test name)
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gtest GTest::gtest_main)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   target_compile_definitions(${name} PRIVATE EPSMOE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  if(EPSMOE_SANITIZE)  # test bodies are not what the sanitizers are for: compile them quickly, and give them time
-    target_compile_options(${name} PRIVATE -O0)
+  eps_compile_as_test(${name})
+  target_precompile_headers(${name} REUSE_FROM test_headers)
+  if(EPSMOE_SANITIZE)
     math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * 4")
   endif()
   add_test(NAME ${name} COMMAND ${name})

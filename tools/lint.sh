@@ -1,14 +1,14 @@
 #!/bin/bash
 # clang-tidy, two files at a time: tools/lint.sh [FILE...] (default: all of src/; the tests are left to the compilers).
-# A file whose text, headers and rules have not changed since it was last clean is skipped (stamps in build/lint/).
+# A file whose text, headers and rules have not changed since it was last clean is skipped (stamps in build/lint/stamps/).
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-preset=release
-stamps=build/lint
-mkdir -p "$stamps"
+preset=lint
 database=build/$preset/compile_commands.json
-[[ -f $database ]] || { echo "lint.sh: no $database; try: tools/build.sh --tests $preset" >&2; exit 2; }
+stamps=build/$preset/stamps
+mkdir -p "$stamps"
+cmake --preset $preset >build/$preset.log || { echo "lint.sh: cannot configure (build/$preset.log)" >&2; exit 2; }
 
 # Any header may matter to any file, so one changed header re-checks them all: simple, and never wrongly clean.
 common=$( (clang-tidy --version; cat .clang-tidy; find src include -name '*.h' | LC_ALL=C sort | xargs cat) | cksum)

@@ -8,7 +8,6 @@
 #include <sstream>
 
 #include "base/error.h"
-#include "cli/command.h"
 #include "support/run_command.h"
 
 namespace eps::cli {
@@ -22,7 +21,7 @@ std::string gemm(const std::string& arguments) {
   for (const std::string flag : {"--threads 1", "--limit-size 64", "-r 2"}) {
     if (line.find(flag.substr(0, flag.find(' ') + 1)) == std::string::npos) line += " " + flag;
   }
-  return test::run_command(add_bench_command, line);
+  return test::run_command(line);
 }
 
 std::vector<nlohmann::json> gemm_json(const std::string& arguments) {
@@ -149,8 +148,8 @@ TEST(BenchGemm, RefusesInvalidOptions) {
     const std::string flag = std::string(wrong).substr(0, std::string(wrong).find(' '));
     EXPECT_NE(error_of(m + wrong, ErrorKind::kUsage).find(flag), std::string::npos) << wrong;
   }
-  EXPECT_THROW(gemm(m + "--threads -1"), CLI::ParseError);
-  EXPECT_THROW(gemm(m + "--ep 2"), CLI::ParseError) << "a flag that would mean nothing";
+  EXPECT_THROW(gemm(m + "--threads -1"), test::ParseError);
+  EXPECT_THROW(gemm(m + "--ep 2"), test::ParseError) << "a flag that would mean nothing";
 }
 
 TEST(BenchGemm, AnInterruptReturnsTheLoadsThatAreDone) {

@@ -10,7 +10,6 @@
 
 #include "base/error.h"
 #include "cli/bench_throughput_output.h"
-#include "cli/command.h"
 #include "io/file.h"
 #include "measure/stats.h"
 #include "support/run_command.h"
@@ -21,8 +20,7 @@ namespace {
 const std::string kModel = std::string(EPSMOE_SOURCE_DIR) + "/tests/data/golden/plain";  // context 64
 
 std::string run(const std::string& command, const std::string& arguments) {
-  return test::run_command(add_bench_command,
-                           "bench " + command + " --load-format dummy --threads 1 -m " + kModel + " " + arguments);
+  return test::run_command("bench " + command + " --load-format dummy --threads 1 -m " + kModel + " " + arguments);
 }
 
 std::string usage_error(const std::string& command, const std::string& arguments) {
@@ -165,9 +163,9 @@ TEST(BenchLatency, RefusesInvalidOptions) {
   EXPECT_TRUE(contains(error("--num-iters-warmup=-1"), "--num-iters-warmup: out of range"));
   EXPECT_TRUE(contains(error("--limit-tflops=-1"), "--limit-tflops: out of range"));
   EXPECT_TRUE(contains(error("--input-len 65 --output-len 0"), "--input-len: longer than the context: got 65 tokens"));
-  EXPECT_THROW(run("latency", "--limit-tflops nan"), CLI::ParseError);
+  EXPECT_THROW(run("latency", "--limit-tflops nan"), test::ParseError);
   EXPECT_TRUE(contains(error("--output-json /no/such/folder/x.json"), "cannot write /no/such/folder/x.json"));
-  EXPECT_THROW(run("latency", "--batch-size x"), CLI::ParseError);
+  EXPECT_THROW(run("latency", "--batch-size x"), test::ParseError);
 }
 
 TEST(BenchThroughput, JsonHasTheKeysOfVllmAndOurs) {

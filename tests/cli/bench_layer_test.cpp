@@ -8,7 +8,6 @@
 #include <random>
 
 #include "base/error.h"
-#include "cli/command.h"
 #include "engine/factory.h"
 #include "engine/model_folder.h"
 #include "measure/layer_baseline.h"
@@ -26,8 +25,7 @@ const std::string kModel = std::string(EPSMOE_SOURCE_DIR) + "/tests/data/golden/
 // Runs the command and returns what it prints.
 std::string layer(const std::string& arguments) {
   const bool counts = arguments.find("-r ") != std::string::npos;
-  return test::run_command(add_bench_command,
-                           "bench layer --threads 1 --limit-size 64 " + std::string(counts ? "" : "-r 2 ") + arguments);
+  return test::run_command("bench layer --threads 1 --limit-size 64 " + std::string(counts ? "" : "-r 2 ") + arguments);
 }
 
 nlohmann::json layer_json(const std::string& arguments) {
@@ -159,7 +157,7 @@ TEST(BenchLayer, RefusesInvalidOptions) {
   }
   const std::string dense = std::string(EPSMOE_SOURCE_DIR) + "/tests/data/golden/all_dense";
   EXPECT_NE(error_of("-m " + dense, ErrorKind::kInput).find("no MoE layer"), std::string::npos);
-  EXPECT_THROW(layer(m + "--max-model-len 5"), CLI::ParseError) << "a flag that would mean nothing";
+  EXPECT_THROW(layer(m + "--max-model-len 5"), test::ParseError) << "a flag that would mean nothing";
 }
 
 TEST(BenchLayer, AnInterruptReturnsWhatIsDone) {

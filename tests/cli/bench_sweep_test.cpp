@@ -10,40 +10,18 @@
 #include <sstream>
 
 #include "base/error.h"
-#include "cli/command.h"
 #include "cli/table.h"
 #include "engine/factory.h"
 #include "measure/stats.h"
+#include "support/run_command.h"
 
 namespace eps::cli {
 namespace {
 
 const std::string kModel = std::string(EPSMOE_SOURCE_DIR) + "/tests/data/golden/plain";  // context 64
 
-struct Outcome {
-  int exit_code = -1;
-  std::string out;
-};
-
-Outcome run(const std::string& arguments) {
-  CLI::App app;
-  Chosen chosen;
-  add_bench_command(app, chosen);
-  app.parse("bench " + arguments);
-  testing::internal::CaptureStdout();
-  Outcome result;
-  try {
-    result.exit_code = chosen.action();
-  } catch (...) {
-    testing::internal::GetCapturedStdout();
-    throw;
-  }
-  result.out = testing::internal::GetCapturedStdout();
-  return result;
-}
-
-Outcome sweep(const std::string& arguments) {
-  return run("sweep --load-format dummy --threads 1 -m " + kModel + " " + arguments);
+std::string sweep(const std::string& arguments) {
+  return test::run_command("bench sweep --load-format dummy --threads 1 -m " + kModel + " " + arguments);
 }
 
 std::string usage_error(const std::string& arguments) {
@@ -74,10 +52,9 @@ std::vector<std::string> cells_of(const std::string& line) {
 }
 
 TEST(BenchSweep, PrintsATableWithARowForEachTest) {
-  const Outcome r = sweep("-p 8,16 -n 4 -r 2 --ep 2 --eps-pipeline 2");
-  EXPECT_EQ(r.exit_code, 0);
-  const auto lines = lines_of(r.out);
-  ASSERT_GE(lines.size(), 5U) << r.out;
+  const std::string out = sweep("-p 8,16 -n 4 -r 2 --ep 2 --eps-pipeline 2");
+  const auto lines = lines_of(out);
+  ASSERT_GE(lines.size(), 5U) << out;
   EXPECT_EQ(cells_of(lines[0]), (std::vector<std::string>{"model", "size", "params", "backend", "threads", "ep",
                                                           "pipeline", "test", "t/s"}));
   const auto rule = cells_of(lines[1]);
@@ -125,11 +102,11 @@ void expect_fields(const nlohmann::json& o, int64_t n_prompt, int64_t n_gen, siz
 }
 
 TEST(BenchSweep, JsonIsOneArrayAndJsonLinesAnObjectALine) {
-  const auto array = nlohmann::json::parse(sweep("-p 64 -n 64 -r 3 -o json").out);
+  const auto array = nlohmann::json::parse(sweep("-p 64 -n 64 -r 3 -o json"));
   ASSERT_EQ(array.size(), 2U);
   expect_fields(array[0], 64, 0, 3);
   expect_fields(array[1], 0, 64, 3);
-  const auto lines = lines_of(sweep("-p 4 -n 2,3 -r 1 -o jsonl").out);
+  const auto lines = lines_of(sweep("-p 4 -n 2,3 -r 1 -o jsonl"));
   ASSERT_EQ(lines.size(), 3U);
   expect_fields(nlohmann::json::parse(lines[0]), 4, 0, 1);
   expect_fields(nlohmann::json::parse(lines[1]), 0, 2, 1);
@@ -138,12 +115,12 @@ TEST(BenchSweep, JsonIsOneArrayAndJsonLinesAnObjectALine) {
 }
 
 TEST(BenchSweep, DepthIsInTheContextButNotInTheTimes) {
-  const Outcome table = sweep("-p 8 -n 4 -d 0,16 -r 1");
-  const auto lines = lines_of(table.out);
-  ASSERT_GE(lines.size(), 6U) << table.out;
+  const std::string table = sweep("-p 8 -n 4 -d 0,16 -r 1");
+  const auto lines = lines_of(table);
+  ASSERT_GE(lines.size(), 6U) << table;
   const std::vector<std::string> tests = {"pp8", "tg4", "pp8 @ d16", "tg4 @ d16"};
   for (size_t i = 0; i < tests.size(); ++i) EXPECT_EQ(cells_of(lines[2 + i])[7], tests[i]);
-  const auto array = nlohmann::json::parse(sweep("-p 8 -n 0 --n-depth 16 -r 2 -o json").out);
+  const auto array = nlohmann::json::parse(sweep("-p 8 -n 0 --n-depth 16 -r 2 -o json"));
   ASSERT_EQ(array.size(), 1U);
   EXPECT_EQ(array[0].at("n_depth"), 16);
   expect_fields(array[0], 8, 0, 2);
@@ -156,7 +133,7 @@ TEST(BenchSweep, DepthIsInTheContextButNotInTheTimes) {
 }
 
 TEST(BenchSweep, CsvHasAHeaderAndAsManyCellsInEveryRow) {
-  const auto lines = lines_of(sweep("-p 4 -n 0 -r 1 -o csv").out);
+  const auto lines = lines_of(sweep("-p 4 -n 0 -r 1 -o csv"));
   ASSERT_EQ(lines.size(), 2U);
   EXPECT_NE(lines[0].find("\"n_prompt\",\"n_gen\""), std::string::npos) << lines[0];
   const auto count = [](const std::string& line) { return std::count(line.begin(), line.end(), '"'); };
@@ -174,8 +151,8 @@ TEST(BenchSweep, RefusesInvalidOptions) {
   EXPECT_NE(usage_error("--n-prompt=-3").find("-p: out of range: got -3"), std::string::npos);
   EXPECT_NE(usage_error("-p 4 -r 0").find("-r: out of range"), std::string::npos);
   EXPECT_NE(usage_error("-p 4 -o xml").find("wanted md, csv, json or jsonl"), std::string::npos);
-  EXPECT_THROW(sweep("-p 4,x"), CLI::ParseError);
-  EXPECT_THROW(run(""), CLI::ParseError) << "bench alone measures nothing";
+  EXPECT_THROW(sweep("-p 4,x"), test::ParseError);
+  EXPECT_THROW(test::run_command("bench"), test::ParseError) << "bench alone measures nothing";
 }
 
 TEST(BenchSweep, AnInterruptKeepsFinishedTestsAndTheJsonWhole) {

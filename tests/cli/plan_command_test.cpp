@@ -6,7 +6,6 @@
 #include <filesystem>
 
 #include "base/error.h"
-#include "cli/command.h"
 #include "io/file.h"
 #include "report/plan_json.h"
 #include "support/run_command.h"
@@ -14,7 +13,7 @@
 namespace eps::cli {
 namespace {
 
-std::string plan(const std::string& arguments) { return test::run_command(add_plan_command, "plan " + arguments); }
+std::string plan(const std::string& arguments) { return test::run_command("plan " + arguments); }
 
 const std::string kSmall = "-m deepseek-v2-lite --ep 4 --profile h800 --tokens 1024 ";
 
@@ -28,7 +27,7 @@ void expect_refused(const std::string& arguments, const std::string& where, cons
     EXPECT_EQ(exit_code(e.kind()), 2) << e.what();
     EXPECT_EQ(e.where(), where) << e.what();
     EXPECT_NE(e.message().find(fragment), std::string::npos) << e.what();
-  } catch (const CLI::ParseError& e) {
+  } catch (const test::ParseError& e) {
     EXPECT_NE(std::string(e.what()).find(fragment), std::string::npos) << e.what();
   }
 }

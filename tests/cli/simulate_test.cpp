@@ -5,7 +5,6 @@
 #include <sstream>
 
 #include "base/error.h"
-#include "cli/command.h"
 #include "io/json.h"
 #include "support/run_command.h"
 
@@ -13,7 +12,7 @@ namespace eps::cli {
 namespace {
 
 std::string simulate(const std::string& arguments) {
-  return test::run_command(add_simulate_command, "simulate " + arguments);
+  return test::run_command("simulate " + arguments);
 }
 
 std::vector<Json> rows_of(const std::string& arguments) {
