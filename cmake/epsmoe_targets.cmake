@@ -26,7 +26,11 @@ endfunction()
 
 # Test bodies run once, and they are not what the sanitizers are for: compile them quickly.
 function(eps_compile_as_test target)
-  target_compile_options(${target} PRIVATE $<IF:$<BOOL:${EPSMOE_SANITIZE}>,-O0,-O1>)
+  if(EPSMOE_SANITIZE)
+    target_compile_options(${target} PRIVATE -O0)
+  else()
+    target_compile_options(${target} PRIVATE -O1)
+  endif()
 endfunction()
 
 function(eps_test name)
