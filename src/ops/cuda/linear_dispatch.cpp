@@ -46,7 +46,8 @@ void LinearDispatch::run_grouped(const GroupedTasks& tasks, const nv_bf16* x, nv
   grouped_.run(*tasks.pool, epilogue, x, y, on_device, tasks.total, tasks.rows);
 }
 
-// Two products of the same few rows in one launch; false, and nothing done, where the tasks are not that.
+// Computes two products of the same few rows in one launch. Returns false, without doing anything, if the tasks do not
+// have that form.
 bool LinearDispatch::run_small_pair(const LinearTask& a, const LinearTask& b) {
   const CudaLinear& w0 = as_cuda(*a.weight);
   const CudaLinear& w1 = as_cuda(*b.weight);
