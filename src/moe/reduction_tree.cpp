@@ -14,7 +14,7 @@ struct Builder {
 
   int rank_at(int position) const { return experts[static_cast<size_t>(position)] / experts_per_rank; }
 
-  // Positions [begin, end) are the token's experts inside node [lo, hi). `finished`: the rows of an ancestor are all on
+  // Positions [begin, end) are the token's experts inside node [lo, hi). If `finished`, all rows of an ancestor are on
   // one rank, so this node is a part of that rank's sum and is not returned separately.
   void visit(int lo, int hi, int begin, int end, bool finished) {
     if (begin == end) return;
