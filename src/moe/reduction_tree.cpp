@@ -21,6 +21,8 @@ struct Builder {
     const auto rank = static_cast<size_t>(rank_at(begin));
     const bool on_one_rank = finished || rank_at(begin) == rank_at(end - 1);
     if (end - begin > 1) {
+      // The sum of a node ends up at the position of its first expert. It is added on the rank that has all of its
+      // rows, or on the token's home rank if the rows are on several ranks.
       const int mid = lo + (hi - lo) / 2;
       const auto* split = std::lower_bound(experts.data() + begin, experts.data() + end, mid);
       const int middle = static_cast<int>(split - experts.data());

@@ -42,6 +42,8 @@ void search(LayerSearch& search, const MoeProblem& problem, const PlanLimits& li
   // their bounds.
   const std::vector<int> counts = stage_counts(experts);
   const auto above = std::ranges::upper_bound(counts, std::clamp(search.likely_stages(), 1, experts));
+  // All smaller numbers are tried, because a bound that excludes one number does not exclude a smaller one. Larger
+  // numbers are tried only until no larger one can win.
   for (auto n = above; n != counts.begin();) search.try_eps(*--n);
   for (auto n = above; n != counts.end() && search.try_eps(*n); ++n) {
   }

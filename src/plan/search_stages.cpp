@@ -19,6 +19,7 @@ bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) 
     sum_stages(num_stages);
   } else {
     std::fill(stage_of_.begin(), stage_of_.end(), 0);
+    // Serial plans and microbatches do not distribute the experts, so all of them have index 0.
     policy == Policy::kMicrobatch ? sum_halves() : sum_stages(1);
   }
   find_costs();

@@ -96,6 +96,7 @@ class Clock {
         const size_t op = op_of(state, l);
         if (!kLaneTable[l].moves_rows) {
           begin(op, rank, state);
+          // A message starts on all ranks when the last of them is ready for it.
         } else if (++arrived_[op] == num_ranks_) {
           for (size_t r = 0; r < num_ranks_; ++r) begin(op, r, lane(r, l));
         }

@@ -21,6 +21,8 @@ bool LinearDispatch::run_silu_mul(std::span<const LinearTask> tasks, const Mutab
   return true;
 }
 
+// The tasks form one grouped GEMM if their weights are in one pool in ascending order and their rows are adjacent in
+// memory, so that offsets alone describe the groups. Experts of the pool without a task have no rows.
 std::optional<LinearDispatch::GroupedTasks> LinearDispatch::find_grouped(std::span<const LinearTask> tasks) {
   if (tasks.size() < 2) return std::nullopt;
   GroupedTasks out{as_cuda(*tasks.front().weight).pool, {}, 0};

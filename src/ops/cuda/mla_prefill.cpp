@@ -80,6 +80,8 @@ Part layout(const MlaDims& dims, std::span<const DeviceSequence> sequences, int 
 std::vector<Part> split_run(const MlaDims& dims, std::span<const DeviceSequence> sequences) {
   std::vector<Part> parts;
   while (!sequences.empty()) {
+    // First adds sequences while all heads fit in the workspace. If not even one sequence fits with all heads, the
+    // number of heads per part is reduced to a divisor of the total.
     size_t count = 1;
     while (count < sequences.size() && count < kMaxPrefillBatch &&
            layout(dims, sequences.first(count + 1), dims.num_heads).attention <= MlaPrefill::kWorkspaceLimit) {

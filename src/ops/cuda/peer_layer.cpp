@@ -201,18 +201,19 @@ void CudaPeerLayer::wait_on_host(cudaEvent_t event, const char* what) const {
 
 std::string CudaPeerLayer::why_not(const Plan& plan) const {
   if (plan.wire.dispatch != DType::kBF16 || plan.wire.combine != DType::kBF16) {
-    return fmt::format("rows travel in bf16 between GPUs: got {} out and {} back", to_string(plan.wire.dispatch),
-                       to_string(plan.wire.combine));
+    return fmt::format("GPUs exchange rows in bf16: got {} for dispatch and {} for combine",
+                       to_string(plan.wire.dispatch), to_string(plan.wire.combine));
   }
   int64_t slots = 0;
   for (const Stage& stage : plan.stages) {
     for (const int32_t e : stage.experts) slots += placement().rank_of(e) == rank() ? 1 : 0;
     const auto r = static_cast<size_t>(rank());
     if (stage.gate_up_kernel[r] == GemmKind::kDense || stage.down_kernel[r] == GemmKind::kDense) {
-      return "stages of several GPUs run grouped GEMMs: got dense ones";
+      return "stages on several GPUs support only grouped GEMMs: got dense ones";
     }
   }
-  if (slots > kMaxSlots) return fmt::format("{} experts in stages on one GPU: wanted at most {}", slots, kMaxSlots);
+  if (slots > kMaxSlots)
+    return fmt::format("got {} experts in the stages of one GPU: wanted at most {}", slots, kMaxSlots);
   return "";
 }
 

@@ -47,6 +47,8 @@ void StreamLanes::run(const Plan& plan, const std::function<void(int)>& run_op,
     origin_ns_ = now_ns();
   }
   try {
+    // Ops are issued in plan order, in which dependencies come first, so the event that an op waits for has already
+    // been recorded.
     for (size_t i = 0; i < plan.ops.size(); ++i) {
       const PlanOp& op = plan.ops[i];
       OpEvents& events = events_[i];

@@ -52,6 +52,8 @@ __device__ void find_addends(const ExpertOutputs& from, const TokenCounts& count
     const int r = __shfl_sync(~0U, rank, other);
     if (r == rank && e < expert) is_first = false;
   }
+  // Each lane computes its position in the list by counting the addends with a smaller expert index, so no sorting is
+  // needed.
   const bool is_added = place >= 0 || is_first;
   int before = 0;
   for (int other = 0; other < from.top_k; ++other) {

@@ -86,6 +86,7 @@ __device__ void gate_token(const float* logits, const GateConfig& p, uint32_t* g
   sum = warp_sum(sum);
   if (p.num_groups > 1) mask_groups(key, p, group_key);
 
+  // Selects the experts one at a time: the winner of each round gets a key that cannot win again.
   Best chosen{kZeroKey, 0};  // lane k holds the k-th best
   for (int k = 0; k < p.top_k; ++k) {
     Best mine{kTakenKey, 0};

@@ -117,6 +117,8 @@ __global__ void __launch_bounds__(kThreads) place_rows_kernel(SortArgs p) {
     __syncthreads();
     const int row = round + tid;
     const int bucket = row < end ? bucket_of(p, row) : -1;
+    // Rows keep their order within a bucket: a row's place is the bucket's next place, plus the bucket's rows in
+    // earlier warps, plus its rank among the lanes of its own warp with the same bucket.
     const unsigned peers = __match_any_sync(~0U, bucket);
     const int rank = __popc(peers & ((1U << (tid % kWarp)) - 1));
     if (rank == 0 && bucket >= 0) warp_count[warp][bucket] = __popc(peers);

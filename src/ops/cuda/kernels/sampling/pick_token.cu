@@ -137,11 +137,15 @@ struct Place {
 __device__ Place find_place(Shared& s, const float* row, int vocab, const Scale& scale, const Extremes& extremes,
                             const Bin& first, bool by_count, uint64_t target) {
   Bin bin = find_bin(s.bins, first, by_count, target);
+  // The bins of the first pass are ranges of logits, so the keys of a bin are consecutive and both ends are found by
+  // search.
   const uint64_t num_keys = uint64_t{extremes.largest} - extremes.lowest + 1;
   uint32_t lowest =
       first_key(extremes.lowest, num_keys, [&](uint32_t key) { return scale.bin(key_value(key)) <= bin.index; });
   uint32_t highest =
       first_key(extremes.lowest, num_keys, [&](uint32_t key) { return scale.bin(key_value(key)) < bin.index; }) - 1;
+  // Refines the bin: its range of keys is divided into bins again until it contains only one candidate, or only
+  // candidates with equal logits. Each pass shortens the range by kBinBits bits.
   while (lowest < highest && bin.self.count > 1) {
     const int shift = max(0, kWarp - __clz(static_cast<int>(highest - lowest)) - kBinBits);
     clear_bins(s.bins);
