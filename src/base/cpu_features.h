@@ -1,4 +1,4 @@
-// The instruction sets, cores and cache that the CPU and the operating system let this process use. Detected once.
+// The instruction sets, cores and cache that are available to this process. They are detected once.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 
 namespace eps {
 
-// The levels that kernels are written for, in ascending order: each level includes the previous ones.
+// The levels that kernels are written for, in ascending order. Each level includes the previous ones.
 enum class CpuIsa : uint8_t { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 inline constexpr CpuIsa kAllCpuIsas[] = {CpuIsa::kPortable, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Bf16,
                                          CpuIsa::kAmx};
@@ -32,9 +32,9 @@ struct CpuFeatures {
   bool amx_tile = false;
   bool amx_bf16 = false;
 
-  int usable_cores = 1;  // min(affinity mask, cgroup v2 quota rounded up), at least 1
-  size_t l2_bytes = 0;   // of one core; 0 when unknown
-  std::string brand;     // "AMD EPYC ..."; "unknown CPU" when there is none
+  int usable_cores = 1;  // the affinity mask or the cgroup v2 quota (rounded up), whichever is smaller; at least 1
+  size_t l2_bytes = 0;   // per core; 0: unknown
+  std::string brand;     // "AMD EPYC ..."; "unknown CPU" if the CPU reports none
 
   bool has_avx2_kernels() const { return avx2 && fma && f16c; }
   bool has_avx512_kernels() const { return has_avx2_kernels() && avx512f && avx512bw && avx512vl && avx512dq; }
@@ -46,20 +46,19 @@ struct CpuFeatures {
   std::string isa_list() const;
 };
 
-// `features` without the instruction sets beyond `isa`.
+// Returns `features` without the instruction sets beyond `isa`.
 CpuFeatures cap_isa(CpuFeatures features, CpuIsa isa);
-// The same for the value of kCpuIsaVariable; empty leaves the features unchanged.
-// Errors  kUsage: not the name of a level, or of one that the features do not include
+// The same for a value of kCpuIsaVariable; an empty value leaves the features unchanged.
+// Errors  kUsage: not the name of a level, or a level that the features do not include
 CpuFeatures cap_isa(const CpuFeatures& features, std::string_view name);
 
-// The machine this process runs on, with kCpuIsaVariable applied.
-// Errors  kUsage, as for cap_isa, whenever the variable is invalid
+// The features of this machine, limited by kCpuIsaVariable.
+// Errors  kUsage, as for cap_isa, if the variable is invalid
 // Cost    the first call queries the CPU and reads the environment, /proc and /sys; later calls are free
 // Threads any
 const CpuFeatures& cpu_features();
 
-// The cores that a cgroup v2 `cpu.max` file allows, rounded up: "150000 100000" is 2. No value for "max" or invalid
-// text.
+// The cores that a cgroup v2 `cpu.max` file allows, rounded up: "150000 100000" is 2. Empty for "max" or invalid text.
 std::optional<int> parse_cpu_max(std::string_view text);
 
 }  // namespace eps

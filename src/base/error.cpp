@@ -41,7 +41,7 @@ void fail(ErrorKind kind, std::string where, const Complaint& complaint) {
 
 namespace {
 
-// Appends the character at text[i], escaped unless it is plain; returns the index of the next character.
+// Appends the character at text[i], escaped unless it is plain, and returns the index of the next one.
 size_t append_printable(std::string& out, std::string_view text, size_t i) {
   const size_t length = utf8_sequence_length(text, i);
   if (length == 0) {

@@ -1,5 +1,5 @@
-// Throws the library's only exception type (epsmoe/error.h). Library code throws and never exits or prints; only
-// cli/main.cpp catches.
+// Throws the library's only exception type (epsmoe/error.h). Library code throws and never exits or prints; errors are
+// caught only in cli/main.cpp.
 #pragma once
 
 #include <fmt/format.h>
@@ -18,8 +18,8 @@ std::string_view to_string(ErrorKind kind);
 // others.
 int exit_code(ErrorKind kind);
 
-// Throws an error that a user can act on, in one line: "<where>: <what>: got <got>, wanted <wanted>; try <hint>".
-// Empty parts are left out. Control characters in any part are escaped, and long parts are cut.
+// Throws an error that a user can act on, as one line: "<where>: <what>: got <got>, wanted <wanted>; try <hint>". Empty
+// parts are omitted. Control characters in any part are escaped, and long parts are shortened.
 struct Complaint {
   std::string what;
   std::string got;
@@ -28,8 +28,8 @@ struct Complaint {
 };
 [[noreturn]] void fail(ErrorKind kind, std::string where, const Complaint& complaint);
 
-// Makes untrusted text safe to print on one line: everything but plain characters (base/utf8.h) is escaped, and the
-// text is cut to `max_chars`.
+// Makes untrusted text safe to print on one line: all characters that are not plain (base/utf8.h) are escaped, and the
+// text is shortened to `max_chars`.
 std::string printable(std::string_view text, size_t max_chars = 200);
 
 namespace detail {
@@ -42,7 +42,7 @@ std::string both(const char* a_text, const char* b_text, const A& a, const B& b)
 
 }  // namespace eps
 
-// Checks of the program's invariants, which are never compiled out. The comparison forms print both values.
+// Checks of invariants, which are enabled in every build. The comparison forms print both values.
 #define EPS_CHECK(condition, ...)                                                                 \
   do {                                                                                            \
     if (!(condition)) [[unlikely]]                                                                \

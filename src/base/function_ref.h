@@ -1,5 +1,5 @@
-// A reference to a callable, for callbacks that are only called until the function that takes them returns. Unlike
-// std::function it never allocates, which matters where a callback is created for each word of a text.
+// A reference to a callable, for callbacks that are not called after the function that takes them has returned. Unlike
+// std::function it never allocates, which matters if a callback is created for each word of a text.
 #pragma once
 
 #include <type_traits>

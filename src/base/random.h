@@ -1,4 +1,4 @@
-// The random number generator for all purposes: the same numbers on every machine for the same seed, and fast.
+// The project's random number generator. It is fast, and a seed gives the same numbers on every machine.
 #pragma once
 
 #include <cmath>
@@ -13,10 +13,10 @@ class SplitMix64 {
 
   constexpr uint64_t bits() { return mix(state_ += kStep); }
 
-  // [0, 1), in steps of 2^-53.
+  // Uniformly distributed in [0, 1), in steps of 2^-53.
   constexpr double uniform() { return static_cast<double>(bits() >> 11) * 0x1p-53; }
 
-  // Mean 0 and variance 1, approximately normal: the sum of four uniform numbers.
+  // Approximately normal with mean 0 and variance 1: the scaled sum of four uniform numbers.
   float normal() {
     const uint64_t b = bits();
     int64_t sum = 0;
@@ -24,10 +24,10 @@ class SplitMix64 {
     return static_cast<float>((static_cast<double>(sum) - 2.0 * 0xffff) * (std::sqrt(3.0) / 0x1p16));
   }
 
-  // The same stream, advanced by `count` numbers. The state is a counter, so a stream can start anywhere.
+  // Returns the generator that results after `count` more numbers. The state is a counter, so this takes constant time.
   constexpr SplitMix64 after(uint64_t count) const { return SplitMix64(state_ + count * kStep); }
 
-  // A bijection of 64 bits that spreads every bit over all of them.
+  // A bijection of 64-bit numbers in which every input bit affects all output bits.
   static constexpr uint64_t mix(uint64_t z) {
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;

@@ -8,13 +8,13 @@
 
 namespace eps {
 
-// Long loops call this at least every 100 ms or so.  Errors  kInterrupted
+// Must be called at least every 100 ms or so in long loops.  Errors  kInterrupted
 void throw_if_stopped(const StopToken& stop);
 
 // Throws kInterrupted: "interrupted while <doing>".
 [[noreturn]] void fail_interrupted(std::string_view doing);
 
-// Runs `body`. When it is interrupted, the error names the current activity: "loading weights".
+// Runs `body`. If it is interrupted, the error names the activity, such as "loading weights".
 template <typename Body>
 auto interruptible(std::string_view doing, const Body& body) {
   try {
@@ -25,7 +25,7 @@ auto interruptible(std::string_view doing, const Body& body) {
   }
 }
 
-// Runs `step`. Returns false when it was interrupted, for callers that report their earlier results.
+// Runs `step` and returns whether it completed. For callers that report earlier results after an interruption.
 template <typename Step>
 bool completes(const Step& step) {
   try {

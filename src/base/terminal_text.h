@@ -7,8 +7,8 @@
 
 namespace eps {
 
-// For text of several lines, such as a table. Line ends stay; all other characters that are not plain (base/utf8.h) and
-// bytes that are not UTF-8 become \x1b, \u202e or \U000e0001. Nothing is cut.
+// For text of several lines, such as a table. Newlines are kept. Other characters that are not plain (base/utf8.h) and
+// bytes that are not UTF-8 are written as \x1b, \u202e or \U000e0001. The text is never shortened.
 std::string printable_lines(std::string_view text);
 
 }  // namespace eps

@@ -15,8 +15,8 @@
 namespace eps {
 namespace {
 
-// How long a worker stays awake after a loop. A decoding step runs a loop every few tens of microseconds, and waking a
-// sleeping thread takes about as long. A larger value would only waste a core between steps.
+// How long a worker polls for work after a loop before it sleeps. A decoding step runs a loop every few tens of
+// microseconds, and waking a sleeping thread takes about as long. A larger value would only waste a core between steps.
 constexpr int64_t kSpinUs = 30;
 
 thread_local bool t_inside_body = false;
@@ -41,7 +41,7 @@ void relax() {
 #endif
 }
 
-// Polls `ready` for up to `spin_us`. It reads the clock rarely, because that takes as long as many polls.
+// Polls `ready` for up to `spin_us`. The clock is read only occasionally, because that takes as long as many polls.
 template <typename Ready>
 bool spin_until(int64_t spin_us, const Ready& ready) {
   if (ready()) return true;
@@ -61,7 +61,7 @@ bool spin_until(int64_t spin_us, const Ready& ready) {
 ThreadPool::ThreadPool(int num_threads, StopToken stop) : num_threads_(num_threads), stop_requested_(stop) {
   if (num_threads < 1)
     fail(ErrorKind::kUsage, "thread pool", {"number of threads", std::to_string(num_threads), "at least 1", ""});
-  // With fewer cores than threads, a spinning worker would take a core from a busy one.
+  // If there are fewer cores than threads, a spinning worker would take a core from one that computes.
   spin_us_ = num_threads <= cpu_features().usable_cores ? kSpinUs : 0;
   workers_.reserve(static_cast<size_t>(num_threads) - 1);
   try {
@@ -72,7 +72,7 @@ ThreadPool::ThreadPool(int num_threads, StopToken stop) : num_threads_(num_threa
     fail(ErrorKind::kResource, "thread pool",
          {fmt::format("cannot start thread {} of {} ({})", started + 1, num_threads, e.what()), "", "",
           "fewer threads"});
-  } catch (...) {  // no memory for the next thread: a joinable one must not be destroyed
+  } catch (...) {  // out of memory; joinable threads must not be destroyed
     stop_workers();
     throw;
   }
@@ -95,7 +95,7 @@ void ThreadPool::stop_workers() {
 void ThreadPool::end_computing() {
   bool has_work = false;
   {
-    // Taking the lock ensures that the notification does not fall between a worker's check and its wait.
+    // The lock ensures that a worker cannot miss the notification between its check and its wait.
     const std::lock_guard lock(mutex_);
     num_computing_.fetch_sub(1, std::memory_order_relaxed);
     has_work = !open_jobs_.empty();
@@ -103,8 +103,8 @@ void ThreadPool::end_computing() {
   if (has_work) wake_.notify_one();
 }
 
-// Releases the calling worker's place when too many threads compute. Several workers may call this at the same time;
-// each surplus place is released by one of them.
+// Releases the calling worker's place if too many threads compute. Several workers may call this at the same time; each
+// surplus place is released by exactly one of them.
 bool ThreadPool::leave_if_crowded() {
   int computing = num_computing_.load(std::memory_order_relaxed);
   while (computing > num_threads_) {
@@ -133,24 +133,24 @@ bool ThreadPool::run_share(Job& job, bool is_worker) {
   return true;
 }
 
-// No worker can join a closed job. Closing it again has no effect.
+// Closes a job, so that no other worker can join it. Closing it again has no effect.
 void ThreadPool::close(Job& job) {
   const std::lock_guard lock(mutex_);
   if (std::erase(open_jobs_, &job) > 0) num_open_jobs_.fetch_sub(1, std::memory_order_relaxed);
 }
 
-// Waits for a job that the calling worker may help with; null when the pool stops.
+// Waits for a job that the calling worker may join and returns it; null if the pool is being stopped.
 ThreadPool::Job* ThreadPool::join_job() {
   const auto ready = [this] {
     return stop_.load(std::memory_order_relaxed) || (num_open_jobs_.load(std::memory_order_relaxed) > 0 && has_room());
   };
-  // A worker without a place must not spin: another thread computes on its core.
+  // A worker without a place must not spin, because another thread is computing on its core.
   if (has_room()) spin_until(spin_us_, [&] { return ready() || !has_room(); });
   std::unique_lock lock(mutex_);
   wake_.wait(lock, ready);
   if (stop_.load(std::memory_order_relaxed)) return nullptr;
-  // Jobs are joined under the lock, and callers close theirs under the lock before they wait for those who joined: a
-  // worker that wakes late finds no job that has ended.
+  // Workers join jobs under the lock, and a caller closes its job under the lock before it waits for the workers
+  // inside. A worker that wakes up late therefore never finds a job that has ended.
   Job* job = *std::ranges::min_element(open_jobs_, {},
                                        [](const Job* j) { return j->num_workers.load(std::memory_order_relaxed); });
   job->num_workers.fetch_add(1, std::memory_order_relaxed);
@@ -162,7 +162,7 @@ void ThreadPool::worker_loop() {
   while (Job* job = join_job()) {
     const bool has_place = run_share(*job, true);
     if (has_place) num_computing_.fetch_sub(1, std::memory_order_relaxed);
-    // The caller may destroy the job once no worker is inside, so it is not accessed afterwards.
+    // Once no worker is inside, the caller may destroy the job, so it must not be accessed after this.
     if (job->num_workers.fetch_sub(1, std::memory_order_acq_rel) == 1) {
       const std::lock_guard lock(mutex_);
       left_.notify_all();

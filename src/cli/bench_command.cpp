@@ -1,5 +1,6 @@
-// epsmoe bench: sweep (a model's speed), latency and throughput (bench_model_commands.cpp), layer (one MoE layer
-// against its baseline), overlap (the layer with every number of stages), gemm (its experts' GEMMs in both kernels).
+// epsmoe bench: the subcommands sweep (a model's speed), latency and throughput (in bench_model_commands.cpp), layer
+// (one MoE layer against its baseline), overlap (the layer with every number of stages) and gemm (its experts' GEMMs
+// with both kernels).
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -23,7 +24,7 @@ bool keep_going() { return !interrupted(); }
 
 namespace {
 
-// Removes a flag that has no effect on the command: it would be accepted and silently ignored.
+// Removes a flag that has no effect on the command, because otherwise it would be accepted and silently ignored.
 void remove_flag(CLI::App& command, const std::string& name) {
   for (CLI::App* group : command.get_subcommands({})) {
     if (CLI::Option* option = group->get_option_no_throw(name)) group->remove_option(option);
@@ -35,7 +36,7 @@ int run_sweep_command(const SweepOptions& options, SweepFormat format) {
   const auto engine = open_engine(options.engine);
   const GracefulStop graceful;
   std::optional<SweepPrinter> printer;
-  std::optional<Progress> progress;  // of the running test
+  std::optional<Progress> progress;  // of the current test
   const SweepEvents events{
       .on_begin =
           [&](const SweepModel& model) {
@@ -66,12 +67,12 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
   const auto format = std::make_shared<std::string>("md");
   add_engine_flags(command, options->engine);
   CLI::Option_group& tests = *command.add_option_group("Tests", "Comma-separated lists; each value is a separate test");
-  tests.add_option("-p,--n-prompt", options->prompts, "Prompt lengths in tokens (pp512); 0: none")
+  tests.add_option("-p,--n-prompt", options->prompts, "Prompt lengths in tokens (pp512); 0: skip these tests")
       ->delimiter(',')
       ->capture_default_str();
   tests
       .add_option("-n,--n-gen", options->generated,
-                  "Tokens to decode one by one, from an empty context (tg128); 0: none")
+                  "Tokens to decode one by one, from an empty context (tg128); 0: skip these tests")
       ->delimiter(',')
       ->capture_default_str();
   tests
@@ -81,8 +82,9 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
   tests.add_option("-r,--repetitions", options->repetitions, "Repetitions of each test, after one that is not counted")
       ->capture_default_str();
   command
-      .add_option("-o,--output", *format,
-                  "md: a table; csv; json: one array; jsonl: one object per line. Fields are named as llama-bench's")
+      .add_option(
+          "-o,--output", *format,
+          "md: a table; csv; json: one array; jsonl: one object per line. Fields have the same names as in llama-bench")
       ->type_name("FORMAT")
       ->capture_default_str();
   command.footer(
@@ -118,23 +120,24 @@ void add_layer(CLI::App& bench, Chosen& chosen) {
   CLI::Option_group& work = *command.add_option_group("Layer and load");
   work.add_option("--preset", options->preset,
                   "A model's shape without its files, with dummy weights: deepseek-v2-lite, deepseek-v2");
-  work.add_option("--tokens", options->tokens, "Tokens of each rank")->capture_default_str();
+  work.add_option("--tokens", options->tokens, "Tokens per rank")->capture_default_str();
   work.add_option("--skew", options->skew,
                   "How popular the experts are: uniform, or dirichlet:ALPHA (0.3: a few are busy and many idle)")
       ->capture_default_str();
   work.add_option("--seed", options->seed, "The same seed gives the same tokens and routing")->capture_default_str();
   work.add_option("--num-experts", options->num_experts,
-                  "Use fewer experts than the model has, where memory is short; dummy weights only (0: all)")
+                  "Use fewer experts than the model has, to save memory; dummy weights only (0: all)")
       ->capture_default_str();
   CLI::Option_group& measuring = *command.add_option_group("Measuring");
   measuring
       .add_option("-r,--repetitions", options->repetitions, "Repetitions of each arm, after one that is not counted")
       ->capture_default_str();
   measuring
-      .add_option("--limit-size", options->limit_size,
-                  "Edge of the square oneDNN product whose best rate is the limit (0: 2048, and 4096 on fast machines)")
+      .add_option(
+          "--limit-size", options->limit_size,
+          "Size of the square oneDNN product whose best rate is used as the limit (0: 2048, and 4096 on fast machines)")
       ->capture_default_str();
-  command.add_flag("--json", *json, "One JSON object on one line of stdout");
+  command.add_flag("--json", *json, "Print one JSON object on one line of stdout");
   command.footer(
       "Both arms multiply the same weights and rows, alternately. Ours is the whole layer after the gate: dispatch,\n"
       "expert and shared GEMMs, activation, weighting, combine. The baseline is its GEMM calls alone, with weights\n"
@@ -163,7 +166,7 @@ int run_overlap(const OverlapBenchOptions& options, bool json) {
 
 void add_overlap(CLI::App& bench, Chosen& chosen) {
   CLI::App& command =
-      *bench.add_subcommand("overlap", "One MoE layer with every number of stages: predicted and measured times");
+      *bench.add_subcommand("overlap", "Predicted and measured times of one MoE layer with every number of stages");
   const auto options = std::make_shared<OverlapBenchOptions>();
   options->engine.ep = 2;
   const auto json = std::make_shared<bool>(false);
@@ -172,18 +175,18 @@ void add_overlap(CLI::App& bench, Chosen& chosen) {
   CLI::Option_group& work = *command.add_option_group("Layer and load");
   work.add_option("--preset", options->preset,
                   "A model's shape without its files, with dummy weights: deepseek-v2-lite, deepseek-v2");
-  work.add_option("--tokens", options->tokens, "Tokens of each rank")->capture_default_str();
+  work.add_option("--tokens", options->tokens, "Tokens per rank")->capture_default_str();
   work.add_option("--skew", options->skew, "How popular the experts are: uniform, or dirichlet:ALPHA")
       ->capture_default_str();
   work.add_option("--seed", options->seed, "The same seed gives the same tokens and routing")->capture_default_str();
-  work.add_option("--num-experts", options->num_experts, "Take fewer experts than the model has; dummy weights only")
+  work.add_option("--num-experts", options->num_experts, "Use fewer experts than the model has; dummy weights only")
       ->capture_default_str();
-  work.add_option("--most-stages", options->most_stages, "Largest number of stages to try (0: one expert a stage)")
+  work.add_option("--most-stages", options->most_stages, "Largest number of stages to try (0: one expert per stage)")
       ->capture_default_str();
   command
       .add_option("-r,--repetitions", options->repetitions, "Repetitions of each arm, after one that is not counted")
       ->capture_default_str();
-  command.add_flag("--json", *json, "One JSON object for each arm, a line each");
+  command.add_flag("--json", *json, "Print one JSON object per arm, each on its own line");
   command.footer(
       "The arms run alternately, so that other load on the machine affects all of them. `of hidable` is the part of\n"
       "the shorter of compute and communication that ran at the same time as the other.\n"
@@ -204,8 +207,9 @@ int run_gemm(const GemmBenchOptions& options, bool json) {
 }
 
 void add_gemm(CLI::App& bench, Chosen& chosen) {
-  CLI::App& command = *bench.add_subcommand(
-      "gemm", "Expert GEMMs of random loads as dense and as grouped calls: does the profile select the faster one?");
+  CLI::App& command = *bench.add_subcommand("gemm",
+                                            "Time expert GEMMs of random loads as dense and as grouped calls, and "
+                                            "check whether the profile selects the faster");
   const auto options = std::make_shared<GemmBenchOptions>();
   const auto json = std::make_shared<bool>(false);
   add_engine_flags(command, options->engine);
@@ -215,8 +219,9 @@ void add_gemm(CLI::App& bench, Chosen& chosen) {
   CLI::Option_group& work = *command.add_option_group("Layer and loads");
   work.add_option("--preset", options->preset,
                   "A model's shape without its files, with dummy weights: deepseek-v2-lite, deepseek-v2");
-  work.add_option("--loads", options->loads, "Random loads, each with its own routing")->capture_default_str();
-  work.add_option("--tokens", options->tokens, "Tokens of each load")->capture_default_str();
+  work.add_option("--loads", options->loads, "Number of random loads, each with its own routing")
+      ->capture_default_str();
+  work.add_option("--tokens", options->tokens, "Tokens per load")->capture_default_str();
   work.add_option("--rows", options->rows,
                   "Rows of every expert in every load (0: the rows that follow from routing the tokens)")
       ->capture_default_str();
@@ -225,17 +230,18 @@ void add_gemm(CLI::App& bench, Chosen& chosen) {
                   "uniform")
       ->capture_default_str();
   work.add_option("--seed", options->seed, "Seed of the first load; each later load adds 1")->capture_default_str();
-  work.add_option("--num-experts", options->num_experts, "Take fewer experts than the model has; dummy weights only")
+  work.add_option("--num-experts", options->num_experts, "Use fewer experts than the model has; dummy weights only")
       ->capture_default_str();
   CLI::Option_group& measuring = *command.add_option_group("Measuring");
   measuring
       .add_option("-r,--repetitions", options->repetitions, "Repetitions of each kernel, after one that is not counted")
       ->capture_default_str();
   measuring
-      .add_option("--limit-size", options->limit_size,
-                  "Edge of the square oneDNN product whose best rate is the limit (0: 2048, and 4096 on fast machines)")
+      .add_option(
+          "--limit-size", options->limit_size,
+          "Size of the square oneDNN product whose best rate is used as the limit (0: 2048, and 4096 on fast machines)")
       ->capture_default_str();
-  command.add_flag("--json", *json, "One JSON object per load, then a summary, each on its own line");
+  command.add_flag("--json", *json, "Print one JSON object per load, then a summary, each on its own line");
   command.footer(
       "One rank holds all experts. Each projection, gate_up and down, is timed as one call per expert (dense) and as\n"
       "one call for all (grouped), alternately; times are medians. Regret is the extra time of a choice over the\n"
@@ -255,7 +261,7 @@ void add_bench_command(CLI::App& app, Chosen& chosen) {
       "Measure a model (sweep, latency, throughput), one MoE layer (layer), the gain from its stages (overlap), or "
       "its kernels (gemm)");
   command.require_subcommand(1);
-  command.footer("`epsmoe bench sweep --help` explains the first one, and so on.");
+  command.footer("`epsmoe bench sweep --help` explains the first subcommand; the others work the same way.");
   add_sweep(command, chosen);
   add_bench_latency(command, chosen);
   add_bench_throughput(command, chosen);

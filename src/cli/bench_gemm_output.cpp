@@ -26,14 +26,14 @@ RowSpread row_spread(const GemmLoad& load) {
           spread(std::vector<double>(load.rows.begin(), load.rows.end())).median};
 }
 
-// Measured / predicted time of the kernels that the profile selects.
+// The ratio of measured to predicted time for the kernels that the profile selects.
 Spread predicted_ratio(const std::vector<GemmLoad>& loads) {
   std::vector<double> out;
   for (const GemmLoad& load : loads) out.push_back(load.us(KernelRule::kProfile) / load.predicted_us());
   return spread(out);
 }
 
-// The rate over all loads together.
+// The rate over all loads taken together.
 double total_tflops(const std::vector<GemmLoad>& loads) {
   double flops = 0;
   double us = 0;

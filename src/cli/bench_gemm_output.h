@@ -1,4 +1,4 @@
-// How `bench gemm` shows its result.
+// Formats the result of `bench gemm`.
 #pragma once
 
 #include <string>
@@ -7,7 +7,7 @@
 
 namespace eps::cli {
 
-// A table of loads, then one of rules.
+// A table of loads, followed by a table of rules for choosing kernels.
 std::string format_gemm_text(const GemmBenchOptions& options, const GemmBenchResult& result);
 // One object per line: one for each load, then a summary.
 std::string format_gemm_json(const GemmBenchOptions& options, const GemmBenchResult& result);

@@ -1,4 +1,4 @@
-// How `bench latency` shows its result.
+// Formats the result of `bench latency`.
 #pragma once
 
 #include <string>
@@ -8,9 +8,9 @@
 
 namespace eps::cli {
 
-// Both need at least one iteration.
+// Both functions require at least one iteration.
 std::string format_latency_text(const LatencyOptions& options, const BenchedModel& model, const LatencyResult& result);
-// One object without line ends: vLLM's keys, then our own.
+// One object without line breaks: vLLM's keys, followed by our own.
 std::string format_latency_json(const LatencyOptions& options, const BenchedModel& model, const LatencyResult& result);
 
 }  // namespace eps::cli

@@ -1,4 +1,4 @@
-// How `bench layer` shows its result.
+// Formats the result of `bench layer`.
 #pragma once
 
 #include <string>
@@ -7,9 +7,9 @@
 
 namespace eps::cli {
 
-// A table with a line of facts above and below.
+// A table, with descriptive lines above and below it.
 std::string format_layer_text(const LayerBenchOptions& options, const LayerBenchResult& result);
-// One object, without line ends.
+// One object, without line breaks.
 std::string format_layer_json(const LayerBenchOptions& options, const LayerBenchResult& result);
 
 }  // namespace eps::cli

@@ -1,4 +1,4 @@
-// epsmoe bench latency and bench throughput: their flags.
+// The commands epsmoe bench latency and epsmoe bench throughput, with their flags.
 #include "cli/bench_latency_output.h"
 #include "cli/bench_subcommands.h"
 #include "cli/bench_throughput_output.h"
@@ -8,14 +8,14 @@
 namespace eps::cli {
 namespace {
 
-// Where a result goes.
+// The flags that determine where a result is written.
 struct ResultFlags {
   bool json = false;
   std::string output_json;
 };
 
 void add_result_flags(CLI::App& command, ResultFlags& flags) {
-  command.add_flag("--json", flags.json, "One JSON object on one line of stdout, instead of the text");
+  command.add_flag("--json", flags.json, "Print one JSON object on one line of stdout instead of the text");
   command.add_option("--output-json", flags.output_json, "Also write the JSON object to this file")->type_name("FILE");
 }
 
@@ -67,9 +67,9 @@ void add_bench_latency(CLI::App& bench, Chosen& chosen) {
   const auto flags = std::make_shared<ResultFlags>();
   add_engine_flags(command, options->engine);
   CLI::Option_group& work = *command.add_option_group("Batch");
-  work.add_option("--batch-size", options->batch_size, "Sequences; with --ep they go to the ranks in turn")
+  work.add_option("--batch-size", options->batch_size, "Sequences; with --ep they are assigned to the ranks in turn")
       ->capture_default_str();
-  work.add_option("--input-len", options->input_len, "Random tokens of each prompt")->capture_default_str();
+  work.add_option("--input-len", options->input_len, "Number of random tokens in each prompt")->capture_default_str();
   work.add_option(
           "--output-len", options->output_len,
           "Tokens generated for each sequence: the first by the prefill, each other by a decoding step of the whole "
@@ -79,7 +79,7 @@ void add_bench_latency(CLI::App& bench, Chosen& chosen) {
       ->capture_default_str();
   CLI::Option_group& measuring = *command.add_option_group("Measuring");
   measuring.add_option("--num-iters", options->num_iters, "Measured iterations")->capture_default_str();
-  measuring.add_option("--num-iters-warmup", options->num_iters_warmup, "Iterations before them that are not measured")
+  measuring.add_option("--num-iters-warmup", options->num_iters_warmup, "Iterations before the measured ones")
       ->capture_default_str();
   measuring
       .add_option("--limit-tflops", options->limit_tflops,
@@ -92,7 +92,7 @@ void add_bench_latency(CLI::App& bench, Chosen& chosen) {
       "one takes several. Decoding is greedy and does not stop at an end-of-text token. The JSON object has\n"
       "vLLM's keys (avg_latency, latencies, percentiles; seconds) and more: prefill_seconds, "
       "prefill_tokens_per_second,\n"
-      "decode_ms, ... Ctrl-C reports the iterations that are done.\n"
+      "decode_ms, ... Ctrl-C reports the iterations that have been completed.\n"
       "Examples:\n"
       "  epsmoe bench latency -m models/austen-moe --batch-size 8 --input-len 32 --output-len 128\n"
       "  epsmoe bench latency -m models/austen-moe --ep 2 --batch-size 16 --output-len 0 --json\n"
@@ -103,16 +103,19 @@ void add_bench_latency(CLI::App& bench, Chosen& chosen) {
 
 void add_bench_throughput(CLI::App& bench, Chosen& chosen) {
   CLI::App& command = *bench.add_subcommand(
-      "throughput", "Many requests, as many at once as allowed: tokens per second, as `vllm bench throughput` does");
+      "throughput",
+      "Tokens per second of many requests, as many at once as allowed, as `vllm bench throughput` measures it");
   const auto options = std::make_shared<ThroughputOptions>();
   const auto flags = std::make_shared<ResultFlags>();
   add_engine_flags(command, options->engine);
   CLI::Option_group& work = *command.add_option_group("Requests");
-  work.add_option("--num-prompts", options->num_prompts, "Requests, all present from the start")->capture_default_str();
-  work.add_option("--input-len", options->input_len, "Random tokens of each prompt")->capture_default_str();
+  work.add_option("--num-prompts", options->num_prompts,
+                  "Number of requests, all of which are available from the start")
+      ->capture_default_str();
+  work.add_option("--input-len", options->input_len, "Number of random tokens in each prompt")->capture_default_str();
   work.add_option("--output-len", options->output_len, "Tokens generated for each request")->capture_default_str();
   work.add_option("--max-num-seqs", options->max_num_seqs,
-                  "Most requests at once, over all ranks; each has a cache for all of its tokens")
+                  "Maximum number of concurrent requests over all ranks; each has a cache for all of its tokens")
       ->capture_default_str();
   work.add_option("--seed", options->seed, "The same seed gives the same prompts")->capture_default_str();
   command
@@ -124,7 +127,7 @@ void add_bench_throughput(CLI::App& bench, Chosen& chosen) {
       "When requests finish, others replace them and are prefilled before the next token is decoded. Decoding is\n"
       "greedy, and an end-of-text token does not end a request. The JSON object has vLLM's keys (elapsed_time,\n"
       "num_requests, total_num_tokens, requests_per_second, tokens_per_second; prompts included) and more. Ctrl-C\n"
-      "reports what was done.\n"
+      "reports the requests that have been completed.\n"
       "Examples:\n"
       "  epsmoe bench throughput -m models/austen-moe --num-prompts 100 --input-len 64 --output-len 64\n"
       "  epsmoe bench throughput -m models/austen-moe --ep 2 --max-num-seqs 32 --num-prompts 64 --json\n"

@@ -1,4 +1,4 @@
-// How the benchmarks of whole models show the model and the engine that ran it.
+// Formats the model and the engine in the results of whole-model benchmarks.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -10,7 +10,7 @@ namespace eps::cli {
 
 // "austen-moe, 2 ranks x cpu f32 (avx2), 1 thread, pipeline auto"
 std::string model_line(const EngineOptions& options, const BenchedModel& model);
-// The same and more as fields of a JSON object, for a line of bench/results.
+// The same information and more as fields of a JSON object, for a line of bench/results.
 nlohmann::ordered_json model_json(const EngineOptions& options, const BenchedModel& model);
 
 }  // namespace eps::cli

@@ -18,7 +18,7 @@ double per_run_ms(int64_t ns, const OverlapBenchOptions& options, const OverlapA
   return static_cast<double>(ns) * 1e-6 / (static_cast<double>(options.engine.ep) * static_cast<double>(arm.us.size()));
 }
 
-// The fastest arm other than auto's, which is one of the others but measured separately.
+// Returns the fastest arm apart from auto's. Auto has the same plan as one of the others, but is measured separately.
 const OverlapArm& best_arm(const OverlapBenchResult& r) {
   return *std::min_element(r.arms.begin(), r.arms.end() - 1, [](const OverlapArm& a, const OverlapArm& b) {
     return spread(a.us).median < spread(b.us).median;

@@ -1,4 +1,4 @@
-// How `bench overlap` shows its result.
+// Formats the result of `bench overlap`.
 #pragma once
 
 #include <string>

@@ -11,7 +11,7 @@ namespace eps::cli {
 void add_bench_latency(CLI::App& bench, Chosen& chosen);
 void add_bench_throughput(CLI::App& bench, Chosen& chosen);
 
-// A benchmark calls this before each repetition.
+// Benchmarks call this before each repetition.
 bool keep_going();
 
 }  // namespace eps::cli

@@ -22,7 +22,7 @@ std::string scaled(double value, double step, const std::vector<const char*>& un
 
 std::string backend_of(const std::string& op_set) { return op_set.substr(0, op_set.find(',')); }
 
-// The cells of every row before its test and its rate.
+// The cells that precede the test and its rate in every row.
 std::vector<std::string> model_cells(const SweepOptions& options, const SweepModel& model) {
   return {model.name + (model.dummy_weights ? " (dummy weights)" : ""),
           scaled(static_cast<double>(model.num_bytes), 1024, {"B", "KiB", "MiB", "GiB"}),
@@ -33,7 +33,7 @@ std::vector<std::string> model_cells(const SweepOptions& options, const SweepMod
           options.engine.eps_pipeline};
 }
 
-// Columns are as wide as their cells, except for rates, which are not known in advance and have llama-bench's width.
+// Columns are as wide as their cells. Only rates are not known in advance, so that column is as wide as llama-bench's.
 std::vector<TableColumn> columns(const SweepOptions& options, const SweepModel& model) {
   std::vector<TableColumn> all = {{"model", 0, false},   {"size", 0, true},    {"params", 0, true},
                                   {"backend", 0, false}, {"threads", 0, true}, {"ep", 0, true},
@@ -45,7 +45,7 @@ std::vector<TableColumn> columns(const SweepOptions& options, const SweepModel& 
   return all;
 }
 
-// One JSON object. Fields that llama-bench has, too, have its names.
+// One JSON object. Fields that llama-bench also has are named as there.
 nlohmann::ordered_json to_json(const SweepOptions& options, const SweepModel& model, const SweepResult& r) {
   const EngineOptions& e = options.engine;
   std::vector<double> ns(r.samples_ns.begin(), r.samples_ns.end());

@@ -1,4 +1,4 @@
-// How `bench sweep` shows its results.
+// Formats the results of `bench sweep`.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@ enum class SweepFormat : uint8_t { kMarkdown, kCsv, kJson, kJsonLines };
 // "md", "csv", "json" or "jsonl".  Errors  kUsage
 SweepFormat parse_sweep_format(const std::string& text);
 
-// Prints one format line by line: a header, a row for each result, a footer.
+// Prints one format incrementally: a header, a row for each result, and a footer.
 class SweepPrinter {
  public:
   // `options` outlives the object.

@@ -1,4 +1,4 @@
-// How `bench throughput` shows its result.
+// Formats the result of `bench throughput`.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@ namespace eps::cli {
 
 std::string format_throughput_text(const ThroughputOptions& options, const BenchedModel& model,
                                    const Engine::RequestTimes& times);
-// One object without line ends: vLLM's keys, then our own.
+// One object without line breaks: vLLM's keys, followed by our own.
 std::string format_throughput_json(const ThroughputOptions& options, const BenchedModel& model,
                                    const Engine::RequestTimes& times);
 

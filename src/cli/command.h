@@ -1,5 +1,4 @@
-// What the subcommands of `epsmoe` share. Each cli/<name>_command.cpp adds one subcommand; main.cpp runs the chosen
-// one.
+// Shared by the subcommands of `epsmoe`. Each cli/<name>_command.cpp adds one subcommand; main.cpp runs the chosen one.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -21,27 +20,28 @@ struct Chosen {
   Action action;
 };
 
-// A larger prompt or text file must be a mistake: no context is that long.
+// Maximum size of a prompt or text file. No context is that long, so a larger file must be a mistake.
 inline constexpr uint64_t kMaxTextBytes = uint64_t{256} << 20;
 
-// Engine flags shared by all commands that run a model: -m/--model, --load-format, --device, --dtype, --ep,
-// --eps-pipeline, --threads, --max-num-batched-tokens, --max-model-len, -v/--verbose. `options` outlives the app and
-// stays where it is.
+// Adds the engine flags that all commands share which run a model: -m/--model, --load-format, --device, --dtype, --ep,
+// --eps-pipeline, --threads, --max-num-batched-tokens, --max-model-len, -v/--verbose. `options` must outlive the app
+// and must not be moved.
 void add_engine_flags(CLI::App& command, EngineOptions& options);
 
-// One line on stderr.
+// Prints a note as one line on stderr.
 void print_note(const LoadNote& note);
 
-// The memory of this machine; 0 where the system does not report it.
+// The memory of this machine; 0 if the system does not report it.
 double machine_memory_gb();
 
-// The warning for more threads over all ranks than usable cores, or an empty text. `threads` is per rank; 0: as many as
-// the cores allow, at least 1.
+// Returns a warning if all ranks together have more threads than there are usable cores, otherwise an empty text.
+// `threads` is the number per rank; 0 means as many as the cores allow, at least 1.
 std::string too_many_threads(int num_ranks, int threads, int usable_cores);
-// Writes that warning to stderr, at most once per process. Only ranks on the CPU have threads.
+// Writes that warning to stderr, at most once per process. Does nothing for other devices than the CPU, whose ranks
+// have no threads.
 void warn_of_too_many_threads(const std::string& device, int num_ranks, int threads);
 
-// Opens the engine, with a warning of too many threads and with a progress bar on stderr when it takes longer than a
+// Opens the engine. Warns about too many threads, and shows a progress bar on stderr if loading takes longer than a
 // second.
 std::unique_ptr<Engine> open_engine(EngineOptions options);
 

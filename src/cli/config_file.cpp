@@ -13,10 +13,10 @@
 namespace eps::cli {
 namespace {
 
-// Generous: a file with every flag of every command has a few kilobytes.
+// A file with every flag of every command takes a few kilobytes, so this is ample.
 constexpr uint64_t kMaxConfigBytes = uint64_t{1} << 20;
 
-// "bench.sweep.repetitions" has two; CLI11 takes time that grows with the square of it.
+// "bench.sweep.repetitions" has two. CLI11 takes time quadratic in the number of dots.
 constexpr ptrdiff_t kMaxDots = 4;
 
 [[noreturn]] void reject(const std::string& path, int line, const std::string& what, const std::string& got,
@@ -24,13 +24,13 @@ constexpr ptrdiff_t kMaxDots = 4;
   fail(ErrorKind::kInput, fmt::format("{}:{}", path, line), {.what = what, .got = got, .wanted = wanted, .hint = ""});
 }
 
-// The value as CLI11 reads it: everything before a comment.
+// Returns the value as CLI11 reads it, which is everything before a comment.
 std::string value_of(const std::string& line, size_t equals) {
   const std::string value = line.substr(equals + 1);
   return CLI::detail::trim_copy(value.substr(0, value.find('#')));
 }
 
-// Needed because CLI11 accepts unclosed brackets and quotes: it reads [2,4 as 2 and 4.
+// CLI11 accepts unclosed brackets and quotes, for example [2,4 as 2 and 4, so they are checked here.
 void check_lines(const std::string& path, const std::string& text) {
   std::istringstream in(text);
   int number = 0;
@@ -67,10 +67,10 @@ void check_lines(const std::string& path, const std::string& text) {
   }
 }
 
-// Texts by path. CLI11 opens a file several times, but a pipe can be read only once.
+// Texts by path. They are kept because CLI11 opens a file several times, but a pipe can be read only once.
 using Texts = std::map<std::string, std::string>;
 
-// Parses the text that was read before, whatever file CLI11 has opened.
+// Parses the text that was read beforehand instead of the file that CLI11 opens.
 class CheckedToml : public CLI::ConfigTOML {
  public:
   explicit CheckedToml(std::shared_ptr<const Texts> texts) : texts_(std::move(texts)) {}
@@ -89,12 +89,12 @@ void add_config_flag(CLI::App& app) {
   const auto texts = std::make_shared<Texts>();
   app.config_formatter(std::make_shared<CheckedToml>(texts));
   CLI::Option* option = app.set_config(
-      "--config", "", "Read flags from a TOML file, one [section] per command; stands before the command");
-  // CLI11 would open the file itself, which blocks forever on a FIFO, and read it without a limit.
+      "--config", "", "Read flags from a TOML file, one [section] per command; must come before the command");
+  // CLI11 would open the file itself, which would block forever on a FIFO and read without a size limit.
   constexpr const char* kStandIn = "/dev/null";
   option->transform(CLI::Validator(
       [texts](std::string& path) {
-        if (path == kStandIn && !texts->empty()) return std::string();  // transformed before
+        if (path == kStandIn && !texts->empty()) return std::string();  // the path has already been replaced
         if (texts->empty()) {
           std::string text = read_text(path, kMaxConfigBytes);
           check_lines(path, text);

@@ -17,8 +17,8 @@ std::atomic<bool> g_open_line{false};  // global because signal handlers use it
 
 constexpr std::string_view kEraseLine = "\r\033[K";
 
-// Returns 0, or the error number of the write that failed. Uses only system calls, because signal handlers write, too,
-// and so that nothing is left in a buffer when the program ends at once.
+// Returns 0, or the error number of the write that failed. Only makes system calls, because signal handlers call it,
+// and so that no text is left in a buffer if the program ends immediately.
 int write_all(int fd, std::string_view text) noexcept {
   while (!text.empty()) {
     const ssize_t count = ::write(fd, text.data(), text.size());
@@ -39,7 +39,7 @@ int write_all(int fd, std::string_view text) noexcept {
 void occupy_standard_streams() {
   for (int fd = 0; fd <= 2; ++fd) {
     if (::fcntl(fd, F_GETFD) != -1 || errno != EBADF) continue;
-    // This one is the lowest free number. It is opened in the wrong mode, so that reading or writing it fails.
+    // The lowest free descriptor is the one in question. It is opened in the wrong mode, so that using it fails.
     (void)::open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
   }
 }

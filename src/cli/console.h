@@ -1,4 +1,4 @@
-// Writing to standard output and standard error, which may be closed, full, or a pipe whose reader has gone.
+// Writes to standard output and standard error, which may be closed, full, or a pipe whose reader has ended.
 #pragma once
 
 #include <fmt/format.h>
@@ -8,14 +8,14 @@
 
 namespace eps::cli {
 
-// Ensures that descriptors 0, 1 and 2 are in use, so that no file that is opened later becomes standard output. A
-// descriptor that was closed still cannot be used.
+// Ensures that descriptors 0, 1 and 2 are in use, so that no file that is opened later becomes standard output.
+// Descriptors that were closed remain unusable.
 void occupy_standard_streams();
 
-// Writes to standard output at once.  Errors  kResource when it cannot be written in full, with the reason
+// Writes to standard output without buffering.  Errors  kResource, with the reason, if it cannot be written in full
 void write_output(std::string_view text);
 
-// Writes to standard error at once. Failed writes are ignored: no command fails because it cannot write a message.
+// Writes to standard error without buffering. Failures are ignored, because a command must not fail over a message.
 void write_error(std::string_view text) noexcept;
 
 template <typename... Args>

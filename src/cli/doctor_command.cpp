@@ -1,4 +1,4 @@
-// epsmoe doctor: shows what this machine and this build can do, and which features are off and why.
+// epsmoe doctor: shows what this machine and this build support, and which features are disabled and why.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -31,7 +31,7 @@ std::vector<std::string> environment() {
   return out;
 }
 
-// Which profile engines with default settings plan with: one rank, and two.
+// The profile that engines with default settings use for planning, for a given number of ranks.
 struct ProfileReport {
   int num_ranks = 1;
   int threads = 1;
@@ -74,10 +74,10 @@ void print(const GpuList& list) {
                  gpu.compute_capability);
   }
   if (list.gpus.size() == 1) return;
-  // Ranks need it between their GPUs.
+  // Peer access is required for communication between the GPUs of different ranks.
   std::string head;
   for (size_t i = 0; i < list.gpus.size(); ++i) head += fmt::format(" {:>4}", i);
-  print_output("peers    {}   (whether a GPU reads the memory of another one)\n", head);
+  print_output("peers    {}   (whether a GPU can access the memory of another one)\n", head);
   for (size_t i = 0; i < list.gpus.size(); ++i) {
     std::string row;
     for (size_t j = 0; j < list.gpus.size(); ++j) {
@@ -141,7 +141,7 @@ int run(bool json) {
 void add_doctor_command(CLI::App& app, Chosen& chosen) {
   CLI::App& command = *app.add_subcommand("doctor", "Show what this machine can do: instruction sets and backends");
   const auto json = std::make_shared<bool>(false);
-  command.add_flag("--json", *json, "One JSON object on stdout");
+  command.add_flag("--json", *json, "Print one JSON object on stdout");
   command.callback([json, &chosen] { chosen.action = [json] { return run(*json); }; });
 }
 

@@ -32,7 +32,7 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       ->default_str("auto");
   group
       .add_option("--device", options.device,
-                  "cpu; cuda (Hopper GPUs, one for each rank); reference (slow and simple, to compare results with)")
+                  "cpu; cuda (Hopper GPUs, one for each rank); reference (slow and simple, for comparing results)")
       ->capture_default_str();
   group
       .add_option("--dtype", options.dtype, "Compute type: auto (bf16 on GPUs and CPUs with AMX, else f32), f32, bf16")
@@ -42,17 +42,18 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       ->check(whole_number_from(1))
       ->capture_default_str();
   group
-      .add_option("--gpus", options.gpus,
-                  "With --device cuda, the GPU of each rank: 0,1 (default: rank r on GPU r). 0,0 puts two ranks on one "
-                  "GPU, to try things out")
+      .add_option(
+          "--gpus", options.gpus,
+          "With --device cuda, the GPU of each rank: 0,1 (default: rank r on GPU r). 0,0 assigns two ranks to one "
+          "GPU, for testing")
       ->delimiter(',')
       ->check(whole_number_from(0))
       ->type_name("N,N");
   group
       .add_option(
           "--eps-pipeline", options.eps_pipeline,
-          "Stages that each MoE layer's experts are cut into, so that dispatch and combine run under compute: "
-          "auto (by the profile), off, all (one expert a stage), microbatch (two halves of the tokens instead) or "
+          "Number of stages that each MoE layer's experts are split into, so that compute hides dispatch and combine: "
+          "auto (by the profile), off, all (one expert per stage), microbatch (two halves of the tokens instead) or "
           "a number")
       ->capture_default_str();
   group
@@ -62,11 +63,11 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       ->type_name("NAME");
   group
       .add_option("--emulate-link", options.emulate_link,
-                  "Slow the transport between ranks down to that of a link, to see its cost: 1GB/s,20us")
+                  "Slow the transport between ranks down to the speed of a link, to show its cost: 1GB/s,20us")
       ->type_name("LINK");
   group
       .add_option("--threads", options.threads,
-                  "Threads of each rank, its own included (0: usable cores / ranks, at least 1). A rank that waits "
+                  "Threads of each rank, including its own (0: usable cores / ranks, at least 1). A rank that waits "
                   "lends its threads to the others, unless --emulate-link is used")
       ->check(whole_number_from(0))
       ->capture_default_str();
@@ -81,7 +82,7 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
   };
   group.add_flag_callback(
       "-v,--verbose", [&options] { options.on_note = print_note; },
-      "List the parts of the model's files that are not used: unknown keys, skipped weights");
+      "List unused parts of the model's files: unknown keys, skipped weights");
   group.add_option("--max-model-len", options.max_model_len, "Context length in tokens (0: the model's own)")
       ->check(whole_number_from(0))
       ->capture_default_str();
@@ -118,7 +119,7 @@ std::unique_ptr<Engine> open_engine(EngineOptions options) {
     options.on_load_progress = [&progress](uint64_t done, uint64_t total) { progress.update(done, total); };
     engine = Engine::open(options);
   }
-  // After the engine has accepted the options, so that a refusal stays one line.
+  // Printed only after the engine has accepted the options, so that an error is the only line of output.
   warn_of_too_many_threads(options.device, options.ep, options.threads);
   return engine;
 }

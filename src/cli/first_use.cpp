@@ -49,8 +49,8 @@ void measure_on_first_use(const EngineOptions& options) {
   try {
     keep_profile(machine, dir);
   } catch (const Error& e) {
-    print_error("the profile cannot be kept: {}\n",
-                printable(e.what(), 400));  // a full disk must not prevent generating
+    print_error("the profile could not be stored: {}\n",
+                printable(e.what(), 400));  // a full disk must not prevent text generation
   }
 }
 

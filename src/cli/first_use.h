@@ -6,10 +6,10 @@
 namespace eps::cli {
 
 // Measures a quick profile of this machine for the model's sizes and stores it in the user's folder, where engines find
-// it; progress goes to stderr. Does nothing if a profile was requested or one already fits, on GPUs, and if the profile
-// could not be stored for the next time.
+// it. Progress is shown on stderr. Does nothing if a profile was requested or one already fits, if the device is a GPU,
+// or if the profile could not be stored for the next time.
 //
-// Errors  of opening the model; kAborted when interrupted
+// Errors  those of opening the model; kAborted if interrupted
 // Cost    1 to 3 s for a small model
 void measure_on_first_use(const EngineOptions& options);
 

@@ -1,4 +1,4 @@
-// Turns the names of fields in library errors into the flags that set them.
+// Replaces the names of fields in library errors by the flags that set them.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -9,11 +9,11 @@
 
 namespace eps::cli {
 
-// The flag that sets the library's field `field` ("max_tokens" -> "--max-tokens") in the command that was parsed last;
-// empty where the command has none.
+// Returns the flag that sets the library's field `field` ("max_tokens" -> "--max-tokens") in the command that was
+// parsed last, or an empty text if the command has none.
 std::string flag_of(const CLI::App& app, std::string_view field);
 
-// `text` with every `field` in backquotes replaced by its flag, where it has one.
+// Returns `text` with every `field` in backquotes replaced by its flag, if it has one.
 std::string with_flags(const CLI::App& app, std::string_view text);
 
 // Rewrites an error for the command line: the field that a usage error is about and every `field` in backquotes are

@@ -121,10 +121,10 @@ int run(GenerateFlags& flags) {
     }
   }
   const auto engine = open_engine(flags.engine);
-  bool begun = false;  // the prompt is echoed only after the engine has accepted it
-  // The text is written unchanged, even to a terminal, as other programs of this kind do: escaping would break the
-  // joiners of emoji and the direction marks of Arabic and Hebrew. For models that are not trusted there is --json,
-  // which escapes control characters.
+  bool begun = false;  // set when the engine has accepted the prompt, which is echoed only then
+  // The text is written unchanged, even to a terminal, as other programs of this kind do, because escaping would break
+  // the joiners of emoji and the direction marks of Arabic and Hebrew. For models that are not trusted, --json escapes
+  // control characters.
   const auto write = [&](std::string_view text) {
     if (flags.json) return;
     if (!begun) write_output(flags.request.prompt);
@@ -224,10 +224,10 @@ void add_generate_command(CLI::App& app, Chosen& chosen) {
       ->excludes("--prompt");
   add_sampling_flags(command, *flags);
   command.add_flag("--no-tune", flags->no_tune,
-                   "Do not measure this machine first where there is no profile of it; plan with a rough model");
+                   "Do not measure this machine first if there is no profile of it; plan with a rough model instead");
   command.add_option("--trace", flags->trace, "Write a Chrome/Perfetto trace, one track per rank and lane")
       ->type_name("FILE");
-  command.add_flag("--json", flags->json, "One JSON object on stdout instead of streamed text");
+  command.add_flag("--json", flags->json, "Print one JSON object on stdout instead of streaming the text");
   command.footer(
       "Examples:\n"
       "  epsmoe generate -m models/austen-moe -p \"It is a truth\" --ep 2 --eps-pipeline 4\n"

@@ -16,10 +16,10 @@
 namespace eps::cli {
 namespace {
 
-// Upper bound on the time until Ctrl-C takes effect while there is no input.
+// While there is no input, Ctrl-C takes effect within this time.
 constexpr int kPollMs = 100;
 
-// The default capacity of a pipe: one read cannot return more.
+// The default capacity of a pipe, and therefore the maximum that one read returns.
 constexpr size_t kReadBytes = size_t{64} << 10;
 
 [[noreturn]] void fail_read(const std::string& name) {
@@ -27,11 +27,11 @@ constexpr size_t kReadBytes = size_t{64} << 10;
        {.what = "cannot read the file", .got = std::strerror(errno), .wanted = "", .hint = ""});
 }
 
-// A file descriptor to read from, closed in the end unless it is standard input.
+// A file descriptor for reading. It is closed on destruction unless it is standard input.
 class Input {
  public:
   explicit Input(const std::string& path) {
-    if (path == "-" || path == "/dev/stdin") return;  // a socket on standard input cannot be opened by that name
+    if (path == "-" || path == "/dev/stdin") return;  // if standard input is a socket, it cannot be opened by this name
     // Without O_NONBLOCK, opening a FIFO would block until there is a writer, and Ctrl-C would have no effect.
     fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd_ < 0)
@@ -51,7 +51,7 @@ class Input {
   bool is_owned_ = false;
 };
 
-// Waits for data or the end of the file. A FIFO that was never opened for writing has neither yet.
+// Waits for data or the end of the file. A FIFO that no writer has opened yet has neither.
 void wait_for_input(int fd, const std::string& name) {
   while (true) {
     if (interrupted()) throw Error(ErrorKind::kInterrupted, name, "interrupted while reading");

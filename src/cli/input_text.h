@@ -6,8 +6,8 @@
 
 namespace eps::cli {
 
-// The bytes of a file, FIFO, device or socket until its end; "-" and "/dev/stdin" mean standard input. Waits for a FIFO
-// that has no writer yet.
+// Returns all bytes of a file, FIFO, device or socket; "-" and "/dev/stdin" mean standard input. If a FIFO has no
+// writer yet, waits for one.
 //
 // Errors  kInput naming the path: missing, a folder, not readable, larger than `max_bytes` (no more than that is read);
 //         kInterrupted: Ctrl-C while waiting for input

@@ -1,4 +1,4 @@
-// epsmoe inspect: shows what is in a model, and how much memory each rank needs for each number of ranks.
+// epsmoe inspect: shows the contents of a model, and the memory that each rank needs for each number of ranks.
 #include <fmt/format.h>
 
 #include <memory>
@@ -19,7 +19,7 @@ struct InspectFlags {
 
 struct RankMemory {
   int ep;
-  double weight_bytes;  // of one rank: its experts and everything that is not a routed expert
+  double weight_bytes;  // per rank: its experts and everything that is not a routed expert
 };
 
 double bytes_per_parameter(const ModelFolder& folder) {
@@ -41,7 +41,7 @@ std::vector<RankMemory> memory_by_ep(const ModelFolder& folder) {
   return out;
 }
 
-// The latent vector and the rotated key of every layer, stored as f32.
+// The cache contains the latent vector and the rotated key of every layer, stored as f32.
 int64_t cache_bytes_per_token(const ModelSpec& spec) {
   return int64_t{4} * spec.num_layers() * (spec.attention.mla.kv_lora_rank + spec.attention.mla.rope_dim);
 }
@@ -131,10 +131,11 @@ Json to_json(const ModelFolder& folder, const std::string& name) {
 }  // namespace
 
 void add_inspect_command(CLI::App& app, Chosen& chosen) {
-  CLI::App& command = *app.add_subcommand("inspect", "Show what is in a model, and the memory of a rank for each --ep");
+  CLI::App& command =
+      *app.add_subcommand("inspect", "Show the contents of a model, and the memory per rank for each --ep");
   const auto flags = std::make_shared<InspectFlags>();
   command.add_option("-m,--model", flags->model, "A model folder, or a preset such as deepseek-v2-lite")->required();
-  command.add_flag("--json", flags->json, "One JSON object on stdout");
+  command.add_flag("--json", flags->json, "Print one JSON object on stdout");
   command.footer("Examples:\n  epsmoe inspect -m models/austen-moe\n  epsmoe inspect -m deepseek-v2");
   command.callback([flags, &chosen] {
     chosen.action = [flags] {

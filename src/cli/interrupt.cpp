@@ -43,7 +43,7 @@ extern "C" void on_interrupt(int) {
 void handle(int signal, void (*handler)(int)) {
   struct sigaction action = {};
   action.sa_handler = handler;
-  action.sa_flags = SA_RESTART;  // continues reads and writes, which are not expected to fail on a signal
+  action.sa_flags = SA_RESTART;  // restarts interrupted reads and writes, whose callers do not handle EINTR
   sigemptyset(&action.sa_mask);
   sigaction(signal, &action, nullptr);
 }
@@ -59,7 +59,7 @@ void watch_interrupts() {
   for (const int signal : kWatched) {
     struct sigaction before = {};
     const bool is_ignored = sigaction(signal, nullptr, &before) == 0 && before.sa_handler == SIG_IGN;
-    if (!is_ignored) handle(signal, on_interrupt);  // nohup and shells ignore signals on purpose
+    if (!is_ignored) handle(signal, on_interrupt);  // a signal that is already ignored, as under nohup, stays ignored
   }
 }
 

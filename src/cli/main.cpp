@@ -1,4 +1,4 @@
-// The command line: parses, runs the chosen subcommand, and turns errors into one line and an exit code.
+// The command line: parses flags, runs the chosen subcommand, and converts errors to one line and an exit code.
 #include <cctype>
 #include <new>
 #include <sstream>
@@ -14,13 +14,14 @@ namespace {
 
 using eps::cli::print_error;
 
-// Every flag --some-flag except the input texts can also be set by the variable EPSMOE_SOME_FLAG; the command line
-// wins.
+// Every flag --some-flag except those for input texts can also be set by the variable EPSMOE_SOME_FLAG. The command
+// line takes precedence.
 void add_environment(CLI::App& app) {
   for (CLI::Option* option : app.get_options()) {
     if (option->get_lnames().empty()) continue;
     const std::string& name = option->get_lnames().front();
-    // Not for the input texts: EPSMOE_FILE would be the prompt of one command and the text to score of another.
+    // Input texts are excluded, because EPSMOE_FILE would be the prompt of one command and the text to score of
+    // another.
     if (name == "help" || name == "version" || name == "config" || name == "prompt" || name == "file") continue;
     std::string variable = "EPSMOE_";
     for (const char c : name) variable += c == '-' ? '_' : static_cast<char>(std::toupper(c));
@@ -29,7 +30,7 @@ void add_environment(CLI::App& app) {
   for (CLI::App* child : app.get_subcommands({})) add_environment(*child);
 }
 
-// "bench sweep": the commands that were parsed, in their order.
+// The commands that were parsed, in order: "bench sweep".
 std::string parsed_command(const CLI::App& app) {
   std::string out;
   for (const CLI::App* at = &app; !at->get_subcommands().empty();) {

@@ -20,7 +20,7 @@ std::optional<T> parse(std::string_view text) {
   return value;
 }
 
-// CLI11 takes a plus sign, from_chars does not.
+// CLI11 accepts a plus sign, but from_chars does not.
 std::string_view without_plus(std::string_view text) {
   if (text.size() > 1 && text[0] == '+' && text[1] != '-') text.remove_prefix(1);
   return text;

@@ -1,4 +1,4 @@
-// What numbers on the command line, in EPSMOE_ variables and in the --config file look like.
+// The notation of numbers on the command line, in EPSMOE_ variables and in the --config file.
 #pragma once
 
 #include <CLI/CLI.hpp>

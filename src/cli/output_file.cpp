@@ -34,7 +34,7 @@ void require_another_file(const std::string& flag, const std::string& path, cons
   if (path.empty() || other_path.empty()) return;
   namespace fs = std::filesystem;
   std::error_code ignored;
-  // Several outputs may go to the same device, such as /dev/null or /dev/stdout.
+  // Several outputs may be written to the same device, such as /dev/null or /dev/stdout.
   if (fs::exists(path, ignored) && !fs::is_regular_file(path, ignored)) return;
   const bool is_same = fs::equivalent(path, other_path, ignored) ||
                        fs::weakly_canonical(path, ignored) == fs::weakly_canonical(other_path, ignored);

@@ -1,5 +1,5 @@
-// The output of commands: results on stdout, and files that are written at the end of a run but whose paths are checked
-// at the beginning.
+// Output of commands: results on stdout, and files that are written at the end of a run but whose paths are checked at
+// its beginning.
 #pragma once
 
 #include <cstddef>
@@ -11,14 +11,14 @@ namespace eps::cli {
 // Long enough for any path to be printed in full.
 inline constexpr size_t kMaxPathShown = 4096;
 
-// Writes a result to stdout. It may contain names from profiles, models and flags, so everything but plain characters
-// and line ends is escaped (base/error.h).
+// Writes a result to stdout. Results may contain names from profiles, models and flags, so all characters except plain
+// ones and newlines are escaped (base/error.h).
 void print_out(std::string_view text);
 
 // Checks that `path` can be written, without changing its contents.  Errors  kUsage naming the flag and the path
 void require_writable(const std::string& flag, const std::string& path);
 
-// Checks that two flags do not name the same file, which would be overwritten; both may be empty.
+// Checks that two flags do not name the same file, because one would overwrite the other. Both may be empty.
 // Errors  kUsage naming `flag`
 void require_another_file(const std::string& flag, const std::string& path, const std::string& other_flag,
                           const std::string& other_path);

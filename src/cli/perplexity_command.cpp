@@ -62,7 +62,7 @@ void add_perplexity_command(CLI::App& app, Chosen& chosen) {
   command.add_option("--window", flags->window, "Tokens scored together, after the begin-of-text token (0: 512)")
       ->check(whole_number_from(0))
       ->capture_default_str();
-  command.add_flag("--json", flags->json, "One JSON object on stdout");
+  command.add_flag("--json", flags->json, "Print one JSON object on stdout");
   command.footer("Example:\n  epsmoe perplexity -m models/austen-moe -f models/austen-moe/heldout.txt --ep 2");
   command.callback([flags, &chosen] { chosen.action = [flags] { return run(*flags); }; });
 }

@@ -1,4 +1,4 @@
-// epsmoe plan: shows how one MoE layer would run on given hardware, which need not be present, and why.
+// epsmoe plan: shows how one MoE layer would run on given hardware, which need not be present, and explains the plan.
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -24,7 +24,7 @@ namespace eps::cli {
 namespace {
 
 struct PlanFlags {
-  const CLI::App* command = nullptr;  // that they belong to
+  const CLI::App* command = nullptr;  // the command that the flags belong to
   std::string model;
   std::string profile;
   std::string link;
@@ -46,13 +46,13 @@ struct PlanFlags {
   fail(ErrorKind::kUsage, flag, {.what = what, .got = got, .wanted = wanted, .hint = ""});
 }
 
-// --policy and --eps-pipeline overlap. A contradiction between them is an error, because either may be a mistake.
+// --policy and --eps-pipeline overlap. If they contradict each other, either may be a mistake, so that is an error.
 PipelineOption pipeline_of(const PlanFlags& flags) {
   using Mode = PipelineOption::Mode;
   const PipelineOption asked = parse_pipeline_option(flags.pipeline);
   const auto only = [&](std::initializer_list<Mode> modes, PipelineOption option, const std::string& wanted) {
     if (std::ranges::find(modes, asked.mode) == modes.end()) {
-      refuse("--eps-pipeline", "does not go with --policy " + flags.policy, flags.pipeline, wanted);
+      refuse("--eps-pipeline", "is not compatible with --policy " + flags.policy, flags.pipeline, wanted);
     }
     return option;
   };
@@ -66,14 +66,14 @@ PipelineOption pipeline_of(const PlanFlags& flags) {
   refuse("--policy", "unknown policy", flags.policy, "auto, serial, eps, microbatch or tp");
 }
 
-// Whether the flags permit `strategy`: policy tp requires strategy tp+tp, and all others exclude it.
+// Whether the flags permit `strategy`: policy tp requires strategy tp+tp, and all other policies exclude it.
 bool goes_with_policy(Strategy strategy, const PlanFlags& flags) {
   if (flags.policy == "auto") return flags.pipeline == "auto" || strategy != Strategy::kTpTp;
   return (flags.policy == "tp") == (strategy == Strategy::kTpTp);
 }
 
-// The strategy with the fastest prefill, of one sequence per rank, among those that fit in memory. The whole prefill is
-// compared because the time of an MoE layer alone leaves out what attention costs.
+// Chooses the strategy with the fastest prefill of one sequence per rank, among those that fit in memory. Whole
+// prefills are compared because the time of an MoE layer does not include that of attention.
 Strategy choose_strategy_for(const PlanFlags& flags, const PipelineOption& pipeline, PlanReport& report) {
   PrefillOptions options;
   options.num_ranks = flags.work.num_ranks;
@@ -95,7 +95,7 @@ Strategy choose_strategy_for(const PlanFlags& flags, const PipelineOption& pipel
     if (best == nullptr || rank(c) < rank(*best)) best = &c;
   }
   if (best == nullptr) {
-    refuse("--strategy", "nothing that goes with --policy " + flags.policy + " can run", "auto",
+    refuse("--strategy", "no strategy that is compatible with --policy " + flags.policy + " can run", "auto",
            choice.candidates.front().why_not);
   }
   report.strategy_reason = "by the time of a whole prefill: " + choice.reason;
@@ -108,17 +108,18 @@ Strategy strategy_of(const PlanFlags& flags, const PipelineOption& pipeline, Pla
   }
   const Strategy strategy = parse_strategy(flags.strategy);
   if (!goes_with_policy(strategy, flags)) {
-    refuse("--strategy", fmt::format("does not go with --policy {} --eps-pipeline {}", flags.policy, flags.pipeline),
+    refuse("--strategy",
+           fmt::format("is not compatible with --policy {} --eps-pipeline {}", flags.policy, flags.pipeline),
            flags.strategy, flags.policy == "tp" ? "tp+tp" : "dp+ep or tp+ep");
   }
   return strategy;
 }
 
-// Policy eps with its best number of stages, even where another policy is faster.
+// Returns the plan of policy eps with its best number of stages, even if another policy is faster.
 Plan plan_eps(const Planner& planner, const MoeProblem& problem) {
   Plan plan = planner.plan(problem, {});
   if (plan.policy == Policy::kEps) return plan;
-  // With one rank there is nothing to hide, so the planner uses one stage, unless --eps-pipeline has a number.
+  // With one rank there is nothing to hide, so the planner uses one stage unless --eps-pipeline gives a number.
   int num_stages = problem.placement.num_ranks == 1 ? 1 : std::min(2, problem.placement.experts_per_rank());
   double least_us = std::numeric_limits<double>::infinity();
   for (const Candidate& c : plan.candidates) {
@@ -129,7 +130,7 @@ Plan plan_eps(const Planner& planner, const MoeProblem& problem) {
   return planner.plan(problem, {PipelineOption::Mode::kFixed, num_stages});
 }
 
-// The best candidate of each strategy that was not chosen, and why it was not.
+// Adds the best candidate of each strategy that was not chosen, with the reason.
 void add_other_strategies(const PipelineOption& pipeline, const Planner& planner, const PlanFlags& flags,
                           PlanReport& report) {
   for (const StrategyRow& other : report.strategies) {
@@ -170,7 +171,7 @@ int run(PlanFlags& flags) {
   const PipelineOption pipeline = pipeline_of(flags);
   flags.work.skew = parse_skew(flags.skew);
   set_wire(flags.work, flags.wire);
-  // Checked before a strategy is chosen: that simulates prefills, whose errors would name other flags.
+  // Checked before a strategy is chosen, because that simulates prefills, whose errors would refer to other flags.
   if (flags.work.tokens_per_rank < 1 || flags.work.tokens_per_rank > kMaxTokensPerRank) {
     refuse("--tokens", "tokens of each rank", std::to_string(flags.work.tokens_per_rank),
            fmt::format("1 to {}", kMaxTokensPerRank));
@@ -206,7 +207,7 @@ void add_flags(CLI::App& command, PlanFlags& flags) {
   what.add_option("-m,--model", flags.model, "A preset such as deepseek-v2, or a folder with a config.json")
       ->required();
   what.add_option("--ep", flags.work.num_ranks, "Ranks; must divide the experts")->required();
-  what.add_option("--tokens", flags.work.tokens_per_rank, "Tokens of each rank")->required();
+  what.add_option("--tokens", flags.work.tokens_per_rank, "Tokens per rank")->required();
   what.add_option("--skew", flags.skew,
                   "How popular the experts are: uniform, or dirichlet:ALPHA (0.3: a few are busy and many idle)")
       ->capture_default_str();
@@ -221,8 +222,9 @@ void add_flags(CLI::App& command, PlanFlags& flags) {
       ->type_name("NAME|FILE")
       ->required();
   where
-      .add_option("--link", flags.link,
-                  "Replace the profile's links by one that uses no SMs: bandwidth of a rank in each direction, latency")
+      .add_option(
+          "--link", flags.link,
+          "Replace the profile's links by one without SMs, given its bandwidth per rank and direction, and its latency")
       ->type_name("50GB/s,10us");
   CLI::Option_group& how = *command.add_option_group("How", "auto selects what is predicted to be fastest");
   how.add_option("--strategy", flags.strategy,
@@ -234,8 +236,8 @@ void add_flags(CLI::App& command, PlanFlags& flags) {
   how.add_option("--wire", flags.wire, "Type that rows are sent in: bf16, fp8 (dispatch only) or auto")
       ->capture_default_str();
   CLI::Option_group& output = *command.add_option_group("Output");
-  output.add_flag("--all", flags.all, "List every candidate that was considered");
-  output.add_flag("--json", flags.json, "The plan as one JSON object on one line of stdout");
+  output.add_flag("--all", flags.all, "List all candidates that were considered");
+  output.add_flag("--json", flags.json, "Print the plan as one JSON object on one line of stdout");
   output.add_option("--svg", flags.svg, "Write the predicted timeline and the candidates as a picture")
       ->type_name("FILE");
   output.add_option("--trace", flags.trace, "Write the predicted timeline of every rank as a Chrome/Perfetto trace")
@@ -245,7 +247,8 @@ void add_flags(CLI::App& command, PlanFlags& flags) {
 }  // namespace
 
 void add_plan_command(CLI::App& app, Chosen& chosen) {
-  CLI::App& command = *app.add_subcommand("plan", "Show how an MoE layer would run, how long it would take, and why");
+  CLI::App& command =
+      *app.add_subcommand("plan", "Show how an MoE layer would run and how long it would take, and explain the plan");
   const auto flags = std::make_shared<PlanFlags>();
   flags->command = &command;
   add_flags(command, *flags);

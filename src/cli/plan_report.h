@@ -10,13 +10,13 @@
 
 namespace eps::cli {
 
-// One way to split attention and experts over the ranks: the whole prefill as `epsmoe simulate` estimates it.
+// One way to distribute attention and experts over the ranks, with the whole prefill as `epsmoe simulate` predicts it.
 struct StrategyRow {
   Strategy strategy = Strategy::kDpEp;
   Verdict verdict = Verdict::kSlower;
   double prefill_us = 0;
-  double memory_gb = 0;  // of one rank
-  std::string why_not;   // kCannotRun: the reason
+  double memory_gb = 0;  // per rank
+  std::string why_not;   // the reason, if it is kCannotRun
 };
 
 struct PlanReport {
@@ -26,8 +26,8 @@ struct PlanReport {
   Plan plan;
   std::string skew;
   uint64_t seed = 1;
-  std::string link;                     // value of --link; empty: the profile's links
-  std::vector<StrategyRow> strategies;  // empty when the strategy was given
+  std::string link;                     // value of --link; empty: the profile's own links
+  std::vector<StrategyRow> strategies;  // empty if the strategy was given
   std::string strategy_reason;
 
   int num_ranks() const { return problem.placement.num_ranks; }
@@ -37,7 +37,7 @@ struct PlanReport {
 // "deepseek-v2, ep 8, 8192 tokens a rank, h800".
 std::string subject_of(const PlanReport& report);
 
-// `all`: list every candidate that was considered, not just the best of each kind. `width`: columns of the timeline.
+// `all` lists every candidate that was considered, not just the best of each kind. `width` is that of the timeline.
 std::string format_plan_text(const PlanReport& report, bool all, int width);
 // The plan's JSON (report/plan_json.h), with the rest of the report as "about".
 std::string format_plan_json(const PlanReport& report);

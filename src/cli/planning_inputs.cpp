@@ -15,7 +15,7 @@ namespace {
 ModelShape shape_of_model(const std::string& model) {
   const std::vector<std::string_view> presets = shape_preset_names();
   const bool is_known = std::ranges::find(presets, std::string_view(model)) != presets.end();
-  // A folder wins over a preset of the same name, as it does where models run.
+  // A folder takes precedence over a preset of the same name, as in commands that run a model.
   if (is_known && !file_exists(model)) return shape_preset(model);
   if (!file_exists(model)) {
     fail(ErrorKind::kUsage, "--model",
@@ -54,7 +54,8 @@ HardwareProfile open_profile(const std::string& name, const std::string& link) {
 
 void set_wire(WorkloadOptions& options, const std::string& wire) {
   constexpr Wire kBf16 = {DType::kBF16, DType::kBF16};
-  // Combine stays bf16: low precision hurts partial sums more than activations, and one from each rank is added up.
+  // Combine always uses bf16: low precision affects partial sums more than activations, because those of all ranks are
+  // added.
   constexpr Wire kFp8 = {DType::kF8E4M3, DType::kBF16};
   if (wire == "bf16" || wire == "auto") {
     options.wire = kBf16;

@@ -1,4 +1,5 @@
-// Inputs of the commands that plan without running, parsed from their flags: a model's shape, a profile and wires.
+// Inputs of commands that plan without running anything, parsed from their flags: a model's shape, a profile and wire
+// dtypes.
 #pragma once
 
 #include <string>
@@ -9,15 +10,18 @@
 
 namespace eps::cli {
 
-// A preset's shape, or that of a folder with a config.json; weights "auto" (the model's type), "f32", "bf16" or "fp8".
+// Returns a preset's shape, or that of a folder with a config.json. `weight_dtype` is "auto" (the model's type), "f32",
+// "bf16" or "fp8".
 // Errors  kUsage / kInput, listing the presets
 ModelShape open_shape(const std::string& model, const std::string& weight_dtype);
 
-// load_profile's (engine/profile_lookup.h), with its links replaced by `link` ("50GB/s,10us") unless that is empty.
+// Loads a profile (load_profile in engine/profile_lookup.h) and replaces its links by `link` ("50GB/s,10us") unless
+// that is empty.
 // Errors  as load_profile; kUsage naming --link
 HardwareProfile open_profile(const std::string& name, const std::string& link);
 
-// "bf16"; "fp8": dispatch in fp8, combine in bf16 because its rows are summed; "auto": fp8 where faster, else bf16.
+// "bf16"; "fp8": dispatch in fp8, and combine in bf16 because its rows are added up; "auto": fp8 if it is faster,
+// otherwise bf16.
 // Errors  kUsage
 void set_wire(WorkloadOptions& options, const std::string& wire);
 

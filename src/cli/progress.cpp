@@ -10,7 +10,7 @@
 
 namespace eps::cli {
 namespace {
-constexpr int64_t kQuietNs = 1'000'000'000;  // shorter work shows nothing
+constexpr int64_t kQuietNs = 1'000'000'000;  // work that takes less time shows nothing
 constexpr int64_t kRedrawNs = 100'000'000;
 constexpr int kBarWidth = 30;
 }  // namespace

@@ -6,7 +6,7 @@
 
 namespace eps::cli {
 
-// On a terminal: a bar that redraws itself and is erased at the end. Elsewhere: a plain line every quarter.
+// On a terminal, a bar that is redrawn and finally erased. Otherwise, a plain line after each quarter of the work.
 class Progress {
  public:
   Progress(std::string label, std::string unit);
@@ -14,7 +14,7 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  // total 0: unknown, only the count is shown
+  // If `total` is 0, it is unknown, and only the count is shown.
   void update(uint64_t done, uint64_t total);
 
  private:

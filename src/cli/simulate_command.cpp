@@ -15,7 +15,7 @@ namespace eps::cli {
 namespace {
 
 struct SimulateFlags {
-  const CLI::App* command = nullptr;  // that they belong to
+  const CLI::App* command = nullptr;  // the command that the flags belong to
   std::string model;
   std::string profile = "h800";
   std::string link;
@@ -31,7 +31,7 @@ struct SimulateFlags {
   bool json = false;
 };
 
-// The baseline comes first, so that every table has it.
+// The baseline comes first, so that every table contains it.
 std::vector<Strategy> strategies_to_show(const std::string& text, SimulateReport& report) {
   const std::vector<Strategy> all = {Strategy::kTpTp, Strategy::kTpEp, Strategy::kDpEp};
   if (text == "all") return all;
@@ -85,11 +85,12 @@ void add_simulate_command(CLI::App& app, Chosen& chosen) {
   what.add_option("--profile", flags->profile, "A bundled profile (h800, h200, cpu) or a file from epsmoe tune")
       ->type_name("NAME|FILE")
       ->capture_default_str();
-  what.add_option("--link", flags->link,
-                  "Replace the profile's links by one that uses no SMs: bandwidth of a rank in each direction, latency")
+  what.add_option(
+          "--link", flags->link,
+          "Replace the profile's links by one without SMs, given its bandwidth per rank and direction, and its latency")
       ->type_name("50GB/s,10us");
   CLI::Option_group& work = *command.add_option_group("Ranks and load");
-  work.add_option("--ep", flags->ep, "Ranks that attention and experts are split over")->capture_default_str();
+  work.add_option("--ep", flags->ep, "Ranks that attention and experts are distributed over")->capture_default_str();
   work.add_option("--batch", flags->batch, "Sequences over all ranks, prefilled together")->capture_default_str();
   work.add_option("--seq-len", flags->sequence_length, "Tokens of each sequence")->capture_default_str();
   work.add_option("--skew", flags->skew,
@@ -108,7 +109,7 @@ void add_simulate_command(CLI::App& app, Chosen& chosen) {
   how.add_option("--wire", flags->wire,
                  "Type that tokens are sent in: bf16, fp8 (results return in bf16), or auto: the faster one")
       ->capture_default_str();
-  command.add_flag("--json", flags->json, "One JSON object per row, each on its own line");
+  command.add_flag("--json", flags->json, "Print one JSON object per row, each on its own line");
   command.footer(
       "Strategies split attention + experts: dp by tokens, tp by heads and inner size, ep by expert. Policies run an\n"
       "MoE layer: tp and serial without overlap; microbatch: two halves of the tokens, one under the other; eps:\n"

@@ -13,7 +13,7 @@
 namespace eps::cli {
 namespace {
 
-// "5", or "4-6" where loads differ.
+// "5", or "4-6" if layers differ because of their loads.
 std::string stages_text(const PrefillResult& result) {
   const auto [least, most] =
       std::ranges::minmax(result.loads, {}, [](const PlannedLoad& load) { return load.chosen.num_stages; });

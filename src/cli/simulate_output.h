@@ -1,4 +1,4 @@
-// What `epsmoe simulate` prints.
+// Formats the result of `epsmoe simulate`.
 #pragma once
 
 #include <string>
@@ -13,12 +13,12 @@ struct SimulateReport {
   ModelShape shape;
   HardwareProfile profile;
   PrefillOptions options;
-  std::string wire;  // as on the command line
+  std::string wire;  // as given on the command line
   std::string skew;
-  std::string choice;  // why --strategy auto selected the strategy shown; empty: --strategy was not auto
+  std::string choice;  // why --strategy auto selected the strategy shown; empty if --strategy was not auto
   std::vector<PrefillRow> rows;
-  int baseline = -1;  // the first row that runs
-  int fastest = -1;   // the fastest row that fits in memory; -1: none does
+  int baseline = -1;  // the first row that can run
+  int fastest = -1;   // the fastest row that fits in memory; -1: none fits
 };
 
 // Sets `baseline` and `fastest`.

@@ -8,7 +8,7 @@
 namespace eps::cli {
 namespace {
 
-constexpr size_t kWhole = std::string::npos;  // cells hold names from files, which are escaped but not cut
+constexpr size_t kWhole = std::string::npos;  // cells contain names from files, which are escaped but not shortened
 
 std::string replace_all(const std::string& text, char what, const std::string& with) {
   std::string out;

@@ -1,4 +1,5 @@
-// Result tables as Markdown and CSV, written line by line so that a long run shows each row as soon as it is known.
+// Result tables as Markdown and CSV. They are written line by line, so that a long run shows each row when it is
+// complete.
 #pragma once
 
 #include <span>

@@ -1,4 +1,4 @@
-// epsmoe tune: measures a profile of this machine and writes it as a file that plans can be made with.
+// epsmoe tune: measures a profile of this machine and writes it to a file, for planning.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -25,11 +25,11 @@ namespace {
 struct TuneFlags {
   std::string device = "cpu";
   std::string dtype = "auto";
-  std::vector<std::string> weight_dtypes;  // empty: bf16 and f32; a GPU packs all as bf16
+  std::vector<std::string> weight_dtypes;  // empty: bf16 and f32. A GPU packs all weights as bf16
   std::vector<std::string> models;
   std::vector<std::string> shapes;
   std::string output;
-  int ep = 0;  // 0: 1, and on the CPU 2, too
+  int ep = 0;  // 0: 1, and on the CPU also 2
   int threads = 0;
   bool quick = false;
 };
@@ -65,8 +65,8 @@ std::vector<DType> parse_weight_dtypes(const std::vector<std::string>& names) {
   return out;
 }
 
-// The numbers of ranks to measure: the one given by flags; else one, as in the default engine, and, where ranks share a
-// machine's cores, also two, as with --ep 2.
+// The numbers of ranks to measure: the one that a flag gives. Otherwise one, which is the engine's default, and on
+// devices where ranks share the machine's cores also two, as with --ep 2.
 std::vector<int> list_num_ranks(const TuneFlags& flags) {
   if (flags.ep > 0) return {flags.ep};
   return flags.device == "cuda" ? std::vector{1} : std::vector{1, 2};
@@ -95,16 +95,16 @@ MachineTuning make_tuning(const TuneFlags& flags, int num_ranks) {
   return tuning;
 }
 
-// A folder can contain several profiles, each under its own name; a file contains one.
+// A folder may contain several profiles, each under its own name; a file contains one.
 bool names_a_folder(const std::string& path) { return path.ends_with('/') || std::filesystem::is_directory(path); }
 
-// The folder for profiles without --output: the one that engines search first.
+// The folder for profiles if there is no --output. Engines search it first.
 std::string default_folder() {
   std::string dir = profile_dir();
   if (dir.empty()) dir = user_profile_dir();
   if (!can_write_into(dir)) {
     fail(ErrorKind::kUsage, "--output",
-         {.what = "there is no folder to keep profiles in",
+         {.what = "there is no folder to store profiles in",
           .got = dir.empty() ? "neither HOME nor XDG_CACHE_HOME" : dir + ", which cannot be written to",
           .wanted = "",
           .hint = "--output FILE, then --profile FILE"});
@@ -116,7 +116,7 @@ std::string default_folder() {
 void keep(const TuneFlags& flags, const std::string& dir, MachineProfile machine) {
   if (!dir.empty()) {
     const std::string path = keep_profile(machine, dir);
-    print_output("{}kept in {}\n", describe_profile(machine.profile), path);
+    print_output("{}stored in {}\n", describe_profile(machine.profile), path);
     return;
   }
   machine.profile.name = std::filesystem::path(flags.output).stem().string();

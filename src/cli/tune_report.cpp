@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::array<int64_t, 4> kRows = {1, 16, 128, 1024};
 
-// GFLOP/s of one group of `rows` rows, its call included.
+// GFLOP/s of one group of `rows` rows, including the cost of its call.
 double gflops(const GemmProfile& gemm, const GemmShapeCurve& shape, int64_t rows) {
   const auto m = static_cast<double>(rows);
   const double us = gemm.call_us + curve_at(shape.us_of_rows, m, true);

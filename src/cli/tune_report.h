@@ -1,4 +1,4 @@
-// How `epsmoe tune` reports its results.
+// Formats the result of `epsmoe tune`.
 #pragma once
 
 #include <string>

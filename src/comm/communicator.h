@@ -1,4 +1,4 @@
-// Communication between ranks: a small control plane and a data plane. One object per rank.
+// Communication between ranks, with a small control plane and a data plane. There is one object per rank.
 #pragma once
 
 #include <chrono>
@@ -14,8 +14,9 @@ namespace eps {
 using ConstBytes = std::span<const std::byte>;
 using MutableBytes = std::span<std::byte>;
 
-// Independent ordered streams of data-plane calls, so that two lanes of a rank can communicate at the same time. Calls
-// on one channel must have the same order on every rank; calls on different channels do not wait for each other.
+// Independent, ordered channels for data-plane calls, so that two lanes of a rank can communicate at the same time.
+// Every rank must make the calls on one channel in the same order; calls on different channels do not wait for each
+// other.
 enum class Channel : uint8_t { kDispatch, kCombine };
 inline constexpr int kNumChannels = 2;
 
@@ -31,22 +32,23 @@ class Communicator {
   virtual void barrier() = 0;
   // Returns the bytes of all ranks, indexed by rank; lengths may differ.
   virtual std::vector<std::vector<std::byte>> all_gather(ConstBytes mine) = 0;
-  // Makes every current and future call on every rank throw kAborted with this rank and reason; the first one counts.
-  // May be called by any thread at any time. Does not allocate, because running out of memory may be the reason.
+  // Makes every current and future call on every rank throw kAborted with this rank and reason. If several ranks abort,
+  // the first reason is kept. May be called by any thread at any time. Does not allocate, because the reason may be
+  // that memory ran out.
   virtual void abort(std::string_view reason) noexcept = 0;
-  // Discards an abort and all incomplete calls, for all ranks, so that calls work again. Called on one rank while no
+  // Discards an abort and all incomplete calls on all ranks, so that calls work again. Called on one rank, while no
   // rank is inside a call.
   virtual void recover() = 0;
 
   // --- data plane ---
 
-  // Sends send[d] of rank r to recv[r] of rank d. Sizes must match; both ends compute them from the routing, which all
-  // ranks have. Returns when this rank's buffers may be reused. The entries of the own rank must be empty.
+  // Sends send[d] of rank r to recv[r] of rank d. Both ends compute the sizes from the routing, which all ranks have,
+  // and they must match. Returns when this rank's buffers may be reused. The entries of a rank for itself must be
+  // empty.
   //
   // Threads  one at a time per channel
-  // Errors   kTimeout, naming the rank and what it was waiting for; kAborted; kInterrupted; kInternal when sizes
-  //          disagree
-  // Edge     a rank with only empty spans must call this, too
+  // Errors   kTimeout, naming the rank and what it was waiting for; kAborted; kInterrupted; kInternal if sizes differ
+  // Edge     all ranks must call this, even if all of their spans are empty
   virtual void all_to_all(Channel channel, std::span<const ConstBytes> send, std::span<const MutableBytes> recv) = 0;
 };
 

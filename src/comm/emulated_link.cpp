@@ -60,7 +60,7 @@ class EmulatedLink final : public Communicator {
     return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(s));
   }
 
-  // Sleeps in slices, because a longer sleep would not notice a stop request.
+  // Sleeps in short slices, so that a stop request is noticed.
   void wait_until(Clock::time_point done) const {
     constexpr std::chrono::milliseconds kSlice{50};
     while (done - Clock::now() > kSlice) {
@@ -92,7 +92,7 @@ LinkSpec parse_link_spec(std::string_view text, const std::string& field) {
   const auto rate = parse_quantity(text.substr(0, comma), kRates);
   const auto latency =
       comma == std::string_view::npos ? std::optional<double>(0.0) : parse_quantity(text.substr(comma + 1), kTimes);
-  // A rate below 1 kB/s or a latency above a minute would exceed every timeout.
+  // With a rate below 1 kB/s or a latency above a minute, every message would exceed the timeout.
   if (!rate || !latency || !(*rate >= 1e3 && *rate <= 1e15) || !(*latency >= 0.0 && *latency <= 60.0)) {
     fail(ErrorKind::kUsage, field,
          {.what = "not a link",

@@ -1,5 +1,5 @@
-// Lanes: ordered queues of work, one for computing and one for each way of communicating. On the CPU a lane is a
-// thread, on a GPU a stream.
+// Lanes are ordered queues of work: one for computing and one for each direction of communication. A lane is a thread
+// on the CPU and a stream on a GPU.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace eps {
 
-// One op of a plan as it ran, on the host's monotonic clock.
+// The times of one op in a run, on the host's monotonic clock.
 struct TimelineEvent {
   std::string name;
   Lane lane = Lane::kCompute;
@@ -25,14 +25,14 @@ class LaneSet {
  public:
   virtual ~LaneSet() = default;
 
-  // Calls run_op(i) for every op of the plan and lets what it starts take effect in the order of its lane and after the
-  // ops it depends on. Returns when all ops have been started; on the CPU they have then also ended. When one throws,
-  // `on_error` is called once, at once and from the lane that threw, so that it can wake lanes waiting for other ranks;
-  // the ops left are skipped and the first error is rethrown here.
+  // Calls run_op(i) for every op of the plan. The work that a call starts takes effect in the order of its lane and
+  // after the ops that it depends on. Returns when all ops have been started; on the CPU, they have then also ended. If
+  // a call throws, `on_error` is called once, immediately and on the lane that threw, so that it can wake lanes that
+  // wait for other ranks. The remaining ops are skipped, and the first error is rethrown here.
   virtual void run(const Plan& plan, const std::function<void(int)>& run_op,
                    const std::function<void(const char*)>& on_error) = 0;
 
-  // Of the last run, an event for each op. Waits for the ops to end. Empty where times are not recorded.
+  // Returns one event per op of the last run, after waiting for the ops to end. Empty if times are not recorded.
   virtual const std::vector<TimelineEvent>& timeline() = 0;
 };
 

@@ -124,8 +124,9 @@ void Checkpoint::open_shards(const std::string& index_path) {
   for (const auto& [tensor, shard] : shard_of) {
     if (tensors_.contains(tensor)) continue;
     fail(ErrorKind::kInput, join_path(dir_, shard),
-         {fmt::format("tensor \"{}\" is not in this shard, but {} says so", printable(tensor, 120), index_path), "", "",
-          "downloading the index and the shards again: they do not belong together"});
+         {fmt::format("tensor \"{}\" is not in this shard, although {} lists it there", printable(tensor, 120),
+                      index_path),
+          "", "", "downloading the index and the shards again: they do not belong together"});
   }
 }
 

@@ -1,4 +1,4 @@
-// A model folder: config.json and the weights, in one safetensors file or in shards behind an index.
+// A model folder: config.json and the weights, either in one safetensors file or in shards with an index.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,9 @@ struct DTypeTotals {
 // Edge    tensors of a shard that the index does not list are included
 class Checkpoint {
  public:
-  // Errors  kInput, naming the file, and for weights the tensor: folder or file missing, config.json not an object, a
-  //         broken file (safetensors_header.h), an index that does not fit its shards or leads out of the folder
+  // Errors  kInput, naming the file and, for weights, the tensor: folder or file missing, config.json is not an object,
+  //         a broken file (safetensors_header.h), an index that does not match its shards or refers to files outside
+  //         the folder
   static Checkpoint open(const std::string& dir);
 
   const std::string& dir() const { return dir_; }
@@ -42,7 +43,7 @@ class Checkpoint {
   // The file that contains a tensor.  Errors  as for info
   const SafetensorsFile& file(std::string_view name) const;
 
-  // A tensor's shape and dtype. They are checked only here, because unused tensors may have any.
+  // A tensor's shape and dtype. They are checked only here, because unused tensors may have any shape and dtype.
   // Errors  as for info; kInput for an unsupported dtype and for a shape other than `want`
   TensorType type(std::string_view name, const Shape& want) const;
   // Errors  as for type, with any shape; kResource when the file was changed since it was opened (InputFile::read_at)
@@ -53,7 +54,8 @@ class Checkpoint {
   uint64_t total_bytes() const;
   std::map<std::string, DTypeTotals> dtype_totals() const;  // by dtype_label: "bf16", "f32", …
 
-  // What opening skipped: copies of tensors that the index takes from another shard, and an index beside a single file.
+  // What was ignored when the folder was opened: copies of tensors that the index takes from another shard, and an
+  // index next to a single file.
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
@@ -75,8 +77,8 @@ class Checkpoint {
   std::vector<std::string> notes_;
 };
 
-// The candidate that differs from `name` only by a prefix, or else the one with the smallest edit distance; empty when
-// none is similar enough.
+// Returns the candidate that differs from `name` only by a prefix, otherwise the one with the smallest edit distance,
+// or an empty text if none is similar enough.
 std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates);
 
 }  // namespace eps

@@ -1,4 +1,4 @@
-// nearest_name: the "did you mean" in the message about a missing tensor.
+// nearest_name: the "did you mean" suggestion in errors about missing tensors.
 #include <algorithm>
 #include <numeric>
 
@@ -39,8 +39,8 @@ std::string nearest_name(std::string_view name, const std::vector<std::string>& 
   for (const std::string& candidate : candidates) {
     if (is_dotted_suffix(name, candidate) || is_dotted_suffix(candidate, name)) return candidate;
   }
-  // With fewer edits than a third of the name's length, the names are probably related. Names in untrusted files may
-  // have any length, and the time to compare two grows with the product of their lengths.
+  // If there are fewer edits than a third of the name's length, the names are probably related. The time to compare two
+  // names grows with the product of their lengths, and names in untrusted files may have any length.
   constexpr size_t kMaxLength = 256;
   if (name.size() > kMaxLength) return {};
   size_t limit = std::max<size_t>(3, name.size() / 3 + 1);

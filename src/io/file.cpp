@@ -34,7 +34,7 @@ int64_t modification_time_ns(const struct stat& info) {
 }  // namespace
 
 InputFile::InputFile(const std::string& path) : path_(path) {
-  // Checked before opening, and opened without blocking, because opening a FIFO would wait for a writer.
+  // The type is checked first, and the file is opened without blocking, because opening a FIFO would wait for a writer.
   struct stat info = {};
   if (::stat(path.c_str(), &info) != 0) fail_errno(path, "cannot open the file", errno);
   if (S_ISDIR(info.st_mode)) {
@@ -85,7 +85,7 @@ void InputFile::read_at(uint64_t offset, std::span<std::byte> to) const {
     }
     filled += static_cast<size_t>(count);
   }
-  // Checked after reading the bytes, so that no change of them is missed.
+  // Checked after the bytes have been read, so that every change of them is noticed.
   require_unchanged();
 }
 

@@ -10,9 +10,9 @@ namespace eps {
 
 // An open file descriptor of a regular file, closed on destruction. Move-only.
 //
-// Everything is read as it was when the file was opened: if another program changes or truncates the file afterwards,
-// reading fails instead of returning a mixture. Replacing or deleting the file is harmless, because its old contents
-// stay readable.
+// Reads the file as it was when it was opened: if another program changes or truncates it afterwards, reading fails
+// instead of returning a mixture of old and new contents. Replacing or deleting the file is harmless, because the old
+// contents remain readable.
 //
 // Threads  read_at from any thread
 class InputFile {
@@ -41,8 +41,8 @@ class InputFile {
   int64_t modified_ns_ = 0;  // the time of the last change of the contents
 };
 
-// Whether the file exists, following links.
-// Errors  kInput when that cannot be determined: a dangling or circular link, a folder that may not be searched. An
+// Whether the file exists; links are followed.
+// Errors  kInput if that cannot be determined: a dangling or circular link, or a folder that may not be searched. An
 //         optional file with such a problem must not be treated as absent.
 bool file_exists(const std::string& path);
 

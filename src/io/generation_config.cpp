@@ -20,7 +20,7 @@ struct UnsupportedKey {
   bool changes_text;
 };
 
-// Those keys of transformers 5.24 that are not supported.
+// The keys of transformers 5.24 that are not supported.
 constexpr UnsupportedKey kUnsupported[] = {
     {"num_beams", "beam search", is_at_most_one, true},
     {"num_beam_groups", "diverse beam search", is_at_most_one, true},
@@ -74,10 +74,10 @@ LengthDecay read_length_decay(const JsonObject& object, std::string_view key) {
   return {value[0].get<int64_t>(), value[1].get<double>()};
 }
 
-// Values that transformers treats as "off": none is between 0 and 1.
+// transformers treats values outside (0, 1) as "off".
 double open_unit_or(double value, double off) { return value > 0 && value < 1 ? value : off; }
 
-// Calls `read` for a key that is present, and records an error instead of throwing it.
+// Calls `read` for keys that are present, and records errors instead of throwing them.
 class Reader {
  public:
   Reader(const JsonObject& object, GenerationConfig& config) : object_(object), config_(config) {}

@@ -1,4 +1,4 @@
-// generation_config.json: the sampling settings that a model's authors suggest.
+// generation_config.json: the sampling settings that a model's authors recommend.
 #pragma once
 
 #include <cstdint>
@@ -19,21 +19,21 @@ struct UnsupportedSetting {
   std::string key;
   std::string value;  // as JSON
   std::string what;   // the feature
-  // Whether the generated text differs without it; otherwise only something besides the text is missing.
+  // Whether ignoring it changes the generated text. Otherwise, only something besides the text is missing.
   bool changes_text = false;
 };
 
-// Settings that the file does not contain keep these defaults, which do not change the distribution.
+// Settings that are not in the file keep these defaults, which do not change the distribution.
 struct GenerationConfig {
-  std::string path;  // of the file; empty where there is none
+  std::string path;  // of the file; empty if there is none
   bool do_sample = false;
   SamplingOptions sampling;  // ranges are checked on use, because a request may override a value
   std::optional<int64_t> max_new_tokens;
   std::optional<int64_t> max_length;  // prompt and output
   std::vector<std::string> stop_strings;
   std::vector<int> bos_token_ids;
-  std::vector<int> eos_token_ids;  // empty when the file names none: config.json may
-  // Errors of values with the wrong type, by key. They are thrown on use; the field has its default.
+  std::vector<int> eos_token_ids;  // empty if the file has none; they may be in config.json
+  // Errors of values with the wrong type, by key. Such fields have their defaults, and the errors are thrown on use.
   std::map<std::string, Error, std::less<>> invalid;
   std::vector<UnsupportedSetting> unsupported;
 };

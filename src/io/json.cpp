@@ -35,7 +35,8 @@ std::string line_and_column(std::string_view text, size_t offset) {
   fail(ErrorKind::kInput, where, {fmt::format("{} at {}", what, line_and_column(text, offset)), "", wanted, hint});
 }
 
-// An iterator over the text that records the parser's position, so that errors found by this file have a position, too.
+// An iterator over the text that records the parser's position, so that errors detected in this file also have a
+// position.
 class TrackingIterator {
  public:
   using iterator_category = std::input_iterator_tag;
@@ -57,8 +58,7 @@ class TrackingIterator {
   const char** reached_;
 };
 
-// Python's literals for numbers that JSON does not have, and valid JSON numbers of the same length to replace them
-// with.
+// Python's literals for numbers that JSON lacks, and valid JSON numbers of the same length that replace them.
 struct PythonLiteral {
   std::string_view text;
   std::string_view stand_in;
@@ -88,7 +88,7 @@ std::map<size_t, double> replace_python_literals(std::string& text) {
     }
     if (c == '"') in_string = true;
     if (c != 'N' && c != 'I' && c != '-') continue;
-    // Inside a longer word or number, a replacement would turn invalid text into valid JSON.
+    // Literals inside a longer word or number are not replaced, because that would turn invalid text into valid JSON.
     if (i > 0 && continues_word(text[i - 1])) continue;
     for (const PythonLiteral& literal : kPythonLiterals) {
       const size_t end = i + literal.text.size();
@@ -119,7 +119,7 @@ class TreeBuilder : public nlohmann::json_sax<Json> {
   bool number_integer(number_integer_t v) override { return add(v); }
   bool number_unsigned(number_unsigned_t v) override { return add(v); }
   bool number_float(number_float_t v, const string_t& token) override {
-    // The parser has already read the byte after a number, unless the number ends the text.
+    // The parser has already read the byte after the number, unless the number is at the end of the text.
     const auto reached = static_cast<size_t>(reached_ - text_.data());
     for (const size_t begin : {reached - token.size() - 1, reached - token.size()}) {
       const auto found = literals_.find(begin);
@@ -145,7 +145,7 @@ class TreeBuilder : public nlohmann::json_sax<Json> {
   }
 
   bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& error) override {
-    // Keeps the reason of "[json.exception.parse_error.101] parse error at line 1, column 2: <reason>".
+    // Extracts the reason from "[json.exception.parse_error.101] parse error at line 1, column 2: <reason>".
     std::string_view reason = error.what();
     if (const size_t cut = reason.find("] "); cut != std::string_view::npos) reason.remove_prefix(cut + 2);
     if (reason.starts_with("parse error at line ")) {
@@ -184,7 +184,7 @@ class TreeBuilder : public nlohmann::json_sax<Json> {
       root_ = std::move(value);
       return &root_;
     }
-    // Appending may move the siblings in memory, but they are complete, so no pointer on the stack refers to them.
+    // Appending may move the siblings in memory. They are complete, so no pointer on the stack refers to them.
     if (auto* list = stack_.back()->get_ptr<Json::array_t*>()) return &list->emplace_back(std::move(value));
     *slot_ = std::move(value);
     return slot_;
@@ -211,13 +211,13 @@ Json parse_json(std::string_view text, const std::string& where, const JsonLimit
   if (const size_t bad = utf8_find_invalid(text); bad != std::string_view::npos) {
     fail_at(where, text, bad, "invalid UTF-8", "", "saving the file as UTF-8");
   }
-  // The parser treats a NUL byte as the end of the text and would ignore everything after it.
+  // The parser would treat a NUL byte as the end of the text and ignore everything after it.
   if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
     fail_at(where, text, nul, "not valid JSON (a NUL byte)", "");
   }
   std::string replaced;
   std::map<size_t, double> literals;
-  // Most files have none and need no copy.
+  // Most files contain no literals and need not be copied.
   const auto may_have = [text](const PythonLiteral& literal) { return text.find(literal.text) != text.npos; };
   if (limits.python_literals && std::ranges::any_of(kPythonLiterals, may_have)) {
     replaced = text;

@@ -34,25 +34,25 @@ Json parse_json(std::string_view text, const std::string& where, const JsonLimit
 // Errors  as parse_json, and those of read_file (io/file.h)
 Json read_json_file(const std::string& path, const JsonLimits& limits = {});
 
-// Replaces characters that are not plain (base/utf8.h) by \u escapes. JSON text can have such characters only in
-// strings.
+// Replaces characters that are not plain (base/utf8.h) by \u escapes. In JSON, such characters can only be in strings.
 std::string escape_json(std::string json);
 
-// One line of JSON. In strings that are not UTF-8 (for example file names), invalid bytes become U+FFFD. Characters are
-// escaped such that the line is safe to print on a terminal, which does not change its value.
+// One line of JSON. Invalid bytes in strings that are not UTF-8 (such as file names) become U+FFFD. Characters are
+// escaped so that the line is safe to print on a terminal; this does not change the value.
 template <typename AnyJson>
 std::string dump_json(const AnyJson& value, int indent = -1) {
   return escape_json(value.dump(indent, ' ', false, AnyJson::error_handler_t::replace));
 }
 
-// A JSON value in short, for error messages: strings, numbers and literals as they are, "an object", "a list of 3".
+// A short form of a JSON value for error messages: strings, numbers and literals as they are, "an object", "a list of
+// 3".
 std::string describe_json(const Json& value);
 
 // A JSON object that is read field by field. Does not own the value, which must outlive it.
 //
-// A field that is null counts as absent, because configurations are written both ways.
-// T is one of bool, int, int64_t, float, double, std::string, or a std::vector of these (a list in the file).
-// Integers may not be written as 2.0 or 2e3. float and double accept integers, too, but not NaN or Infinity.
+// A field that is null counts as absent, because configurations use both forms. T is one of bool, int, int64_t, float,
+// double, std::string, or a std::vector of these (a list in the file). Integers must not be written as 2.0 or 2e3.
+// float and double also accept integers, but not NaN or Infinity.
 // Errors  kInput, naming the file, the path of the key, its value and what was expected
 class JsonObject {
  public:
@@ -93,7 +93,7 @@ class JsonObject {
   const std::string& where() const { return where_; }
   std::string path_of(std::string_view key) const;  // "rope_scaling.factor"
 
-  // Throws the error for a field whose value has the right type but is not valid.
+  // Throws an error about a field whose value has the right type but is invalid.
   [[noreturn]] void reject(std::string_view key, const std::string& wanted, const std::string& hint = {}) const;
 
  private:

@@ -1,4 +1,4 @@
-// One safetensors file: its header, and its tensors, which are read into memory.
+// One safetensors file: its header, and its tensors, which are read into memory on request.
 #pragma once
 
 #include <functional>
@@ -13,14 +13,14 @@
 
 namespace eps {
 
-// A tensor in its own memory, aligned for every kernel whatever its position in the file.
+// A tensor in memory of its own, which is aligned for all kernels regardless of its position in the file.
 struct OwnedTensor {
   Buffer memory;
   TensorView view;
 };
 
-// Weights are read instead of mapped: truncating a mapped file would end the program with SIGBUS, and overwriting it
-// would silently change the weights.
+// Weights are read rather than mapped: if a mapped file were truncated, the program would end with SIGBUS, and if it
+// were overwritten, the weights would silently change.
 //
 // Owns    the open file. Move-only.
 // Threads const methods from any thread
@@ -39,7 +39,7 @@ class SafetensorsFile {
   //
   // Errors  those of tensor_type, and those of InputFile::read_at
   OwnedTensor read(const TensorInfo& info) const;
-  // Bytes [offset, offset + to.size()) of the tensor, whatever its dtype.
+  // Reads bytes [offset, offset + to.size()) of the tensor, whatever its dtype.
   void read_bytes(const TensorInfo& info, uint64_t offset, std::span<std::byte> to) const;
 
  private:

@@ -26,7 +26,7 @@ constexpr int kMaxHeaderDepth = 8;                 // a valid header needs three
 struct StoredDType {
   std::string_view name;
   int bits;                    // size of one element
-  std::optional<DType> dtype;  // the program's type, if it has one
+  std::optional<DType> dtype;  // the corresponding dtype of the program, if there is one
 };
 
 // All dtypes of the format (version 0.8). Sizes of other types, which later versions may have, are not checked.
@@ -47,7 +47,7 @@ const StoredDType* find_stored_dtype(std::string_view name) {
 
 std::string shape_text(const std::vector<int64_t>& dims) { return fmt::format("[{}]", fmt::join(dims, ", ")); }
 
-// Reports errors of one tensor, which all begin with the file and the tensor's name.
+// Parses one tensor's entry. All of its errors begin with the file and the tensor's name.
 class TensorReader {
  public:
   TensorReader(const std::string& where, const std::string& name, const Json& entry)
@@ -114,7 +114,7 @@ class TensorReader {
     return {*begin, *end};
   }
 
-  // Dimensions of 0 are left out of the overflow check, so that the product of any subset of the dimensions is known
+  // Dimensions of 0 are excluded from the overflow check, so that the product of any subset of the dimensions is known
   // not to overflow.
   void check_size(TensorInfo& info, uint64_t got) const {
     const StoredDType* stored = find_stored_dtype(info.dtype);
@@ -163,7 +163,7 @@ std::map<std::string, std::string> read_metadata(const Json& value, const std::s
   return metadata;
 }
 
-// The format requires that tensors follow one another without gaps, so that no byte is hidden or used twice.
+// The format requires tensors to follow one another without gaps, so that no byte is hidden or used twice.
 void check_coverage(const std::vector<TensorInfo>& tensors, uint64_t data_begin, uint64_t file_bytes,
                     const std::string& where) {
   uint64_t reached = data_begin;

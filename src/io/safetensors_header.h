@@ -17,8 +17,8 @@ namespace eps {
 
 inline constexpr uint64_t kSafetensorsLengthBytes = 8;
 
-// A tensor as the header describes it. Whether its dtype and shape are supported is checked only when it is needed,
-// because checkpoints contain many kinds of tensors that the forward pass does not use.
+// A tensor as described by the header. Its dtype and shape are checked only when they are needed, because checkpoints
+// contain many kinds of tensors that the forward pass does not use.
 struct TensorInfo {
   std::string name;
   std::string dtype;  // as written in the file: "BF16", "F8_E4M3", …
@@ -30,9 +30,9 @@ struct TensorInfo {
   uint64_t num_bytes() const { return end - begin; }
 };
 
-// The program's dtype for such tensors, or none.
+// The program's dtype for such tensors, if there is one.
 std::optional<DType> known_dtype(const TensorInfo& info);
-// "bf16"; for unsupported dtypes the name in the file in lower case: "f64", "f8_e4m3".
+// "bf16"; for unsupported dtypes, the lower-case name in the file: "f64", "f8_e4m3".
 std::string dtype_label(const TensorInfo& info);
 
 struct TensorType {
@@ -48,9 +48,9 @@ struct SafetensorsHeader {
   std::map<std::string, std::string> metadata;
 };
 
-// The length of the JSON text that follows the first eight bytes of a file of `file_bytes`.
+// The length of the JSON text that follows the first eight bytes of a file of `file_bytes` bytes.
 // Edge    `start` may be shorter than eight bytes if the file is
-// Errors  kInput with `where`: no header, or one that does not fit into the file
+// Errors  kInput with `where`: there is no header, or it is longer than the file
 uint64_t safetensors_header_length(std::span<const std::byte> start, uint64_t file_bytes, const std::string& where);
 
 // Layout  u64 little-endian header length | JSON header of any length | data

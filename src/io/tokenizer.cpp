@@ -55,7 +55,7 @@ Tokenizer::Impl::Impl(const JsonObject& json)
 
 namespace {
 
-// Passes the parts of a text through the pre-tokenizers to BPE, each part through all of them before the next part.
+// Passes a text through the pre-tokenizers to BPE. Each part goes through all of them before the next part.
 class PartEncoder {
  public:
   PartEncoder(const tok::PreTokenizers& pre_tokenizers, const tok::BpeModel& model, size_t max_ids,
@@ -67,8 +67,8 @@ class PartEncoder {
         workspace_(workspace),
         ids_(ids) {}
 
-  // Returns false once there are more ids than requested, or the caller has stopped the encoding. The recursion is at
-  // most tok::kMaxStages deep.
+  // Returns false once there are more ids than requested, or if the caller has stopped the encoding. The recursion
+  // depth is at most tok::kMaxStages.
   bool encode(const tok::Part& part, size_t stage = 0) {
     if (stage < pre_tokenizers_.size()) {
       return pre_tokenizers_[stage]->split(

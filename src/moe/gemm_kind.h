@@ -14,9 +14,9 @@ enum class GemmKind : uint8_t {
 
 std::string_view to_string(GemmKind kind);
 
-// The kernel for a stage whose experts have these rows on one rank. On the CPU a grouped call distributes the cores
-// over the experts and so is never slower than the dense loop. With one busy expert the two are the same call, which is
-// reported as dense.
+// Chooses the kernel for a stage whose experts have these numbers of rows on one rank. On the CPU, a grouped call
+// distributes the cores over the experts and is therefore never slower than a loop of dense calls. With one busy
+// expert, both are the same call, which is reported as dense.
 GemmKind choose_gemm_kind(std::span<const int64_t> rows_per_expert);
 
 }  // namespace eps

@@ -1,4 +1,4 @@
-// Which rank holds which expert: contiguous blocks of equal size.
+// Assigns experts to ranks: contiguous blocks of equal size.
 #pragma once
 
 #include "base/error.h"
@@ -15,7 +15,7 @@ struct ExpertPlacement {
   bool operator==(const ExpertPlacement&) const = default;
 };
 
-// Errors  kUsage when `num_ranks` is not positive or does not divide `num_experts`
+// Errors  kUsage if `num_ranks` is not positive or does not divide `num_experts`
 ExpertPlacement place_experts(int num_experts, int num_ranks);
 
 }  // namespace eps

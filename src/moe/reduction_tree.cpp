@@ -14,13 +14,15 @@ struct Builder {
 
   int rank_at(int position) const { return experts[static_cast<size_t>(position)] / experts_per_rank; }
 
-  // Positions [begin, end) are the token's experts inside node [lo, hi). `finished`: the rows of an ancestor are all on
+  // Positions [begin, end) are the token's experts inside node [lo, hi). If `finished`, all rows of an ancestor are on
   // one rank, so this node is a part of that rank's sum and is not returned separately.
   void visit(int lo, int hi, int begin, int end, bool finished) {
     if (begin == end) return;
     const auto rank = static_cast<size_t>(rank_at(begin));
     const bool on_one_rank = finished || rank_at(begin) == rank_at(end - 1);
     if (end - begin > 1) {
+      // The sum of a node ends up at the position of its first expert. It is added on the rank that has all of its
+      // rows, or on the token's home rank if the rows are on several ranks.
       const int mid = lo + (hi - lo) / 2;
       const auto* split = std::lower_bound(experts.data() + begin, experts.data() + end, mid);
       const int middle = static_cast<int>(split - experts.data());

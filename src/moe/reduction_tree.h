@@ -1,12 +1,12 @@
 // The fixed order in which a token's expert outputs are added up.
 //
-// Floating-point addition is not associative, so equal results for every number of ranks and stages require an order
-// that depends only on the routing. It is a binary tree over the expert indices: the root covers all experts, a node
-// [lo, hi) is split in the middle, and a node with only one child that has experts takes the value of that child. A
-// rank sums every node whose rows are all its own, and sends one row for each largest such node. Where the ranks'
-// expert ranges are nodes of the tree (for example with two and four ranks) that is one row per token: the combine that
-// the paper describes. With other numbers of ranks, nodes are cut and sometimes an additional row is sent
-// (docs/adr/0003).
+// Floating-point addition is not associative, so the results are the same for every number of ranks and stages only if
+// the order of additions depends on nothing but the routing. That order is a binary tree over the expert indices: the
+// root covers all experts, a node [lo, hi) is split in the middle, and a node in which only one child contains experts
+// of the token has the value of that child. A rank sums every node whose rows are all its own, and sends one row for
+// each largest such node. If the ranks' expert ranges are nodes of the tree (for example with two or four ranks), that
+// is one row per token, which is the combine that the paper describes. With other numbers of ranks, some nodes are
+// spread over ranks, and sometimes an additional row is sent (docs/adr/0003).
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ struct ReductionSchedule {
   std::vector<TreeAdd> home_adds;
 };
 
-// Sets `schedule` for a token with these `experts` (ascending, distinct), reusing its memory.
+// Sets `schedule` for a token with these `experts` (ascending, distinct) and reuses its memory.
 //
 // Edge  no experts: everything is empty
 // Cost  O(top_k · log num_experts)

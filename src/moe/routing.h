@@ -25,10 +25,10 @@ struct Routing {
   }
 };
 
-// Sorts each token's experts ascending (weights follow) and checks ranges and duplicates.
+// Sorts each token's experts and their weights in ascending order, and checks for duplicates and indices out of range.
 void normalize_routing(Routing& routing, int num_experts);
 
-// load[e] = rows of expert e over all given ranks.
+// Returns the load: the number of rows of each expert over all given ranks.
 std::vector<int64_t> count_rows(std::span<const Routing> per_rank, int num_experts);
 
 }  // namespace eps

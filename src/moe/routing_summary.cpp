@@ -16,7 +16,8 @@ RoutingSummary summarize_routing(std::span<const Routing> per_rank, const Expert
   summary.partials_between.assign(num_ranks * num_ranks, 0);
   summary.visits.assign(num_ranks * width, 0);
   summary.local_load.assign(static_cast<size_t>(placement.num_experts), 0);
-  // A power of two divides every range of the tree evenly, so a rank's experts are one node of it.
+  // With a power of two, the experts of each rank are one node of the tree, so each rank returns one partial sum per
+  // token.
   const bool one_partial_each = (num_ranks & (num_ranks - 1)) == 0;
   ReductionSchedule schedule;
   for (size_t home = 0; home < per_rank.size(); ++home) {

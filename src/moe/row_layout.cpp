@@ -7,16 +7,16 @@
 namespace eps {
 namespace {
 
-// The first and the last stage in which a token has experts on a rank; `first` < 0: none. The first determines when the
-// token is dispatched there, the last when its partial sums are returned.
+// The first and the last stage in which a token has experts on a rank; `first` < 0: none. The token is dispatched to
+// the rank in the first one, and its partial sums are returned in the last one.
 struct Visit {
   int first = -1;
   int last = -1;
 };
 
-// Builds the layout in two passes over all tokens of all ranks, because the place of a row in a buffer depends on the
-// sizes of everything before it. Every rank goes through the tokens in the same order, so the order of the rows in a
-// message follows without being sent.
+// Builds the layout in two passes over all tokens of all ranks: the first one counts, because the position of a row in
+// a buffer depends on the size of everything before it. Every rank visits the tokens in the same order, so the order of
+// the rows in a message does not have to be sent.
 class LayoutBuilder {
  public:
   LayoutBuilder(std::span<const Routing> routing, const ExpertPlacement& placement, const StageMap& stages, int rank)
@@ -45,7 +45,7 @@ class LayoutBuilder {
  private:
   StageLayout& stage(int s) { return layout_.stages[static_cast<size_t>(s)]; }
 
-  // Sets the token that the functions below refer to.
+  // Sets the token that the following functions refer to.
   void set_token(size_t home, int64_t token) {
     home_ = static_cast<int>(home);
     second_half_ = holds(TokenPart::kSecondHalf, token, routing_[home].num_tokens, 0, 0);
@@ -69,7 +69,7 @@ class LayoutBuilder {
     }
   }
 
-  // First pass: counts the sizes of everything, then assigns places in the buffers.
+  // First pass: counts the sizes of everything, then assigns positions in the buffers.
   void count() {
     std::vector<int64_t> load(layout_.stages.size() * static_cast<size_t>(placement_.experts_per_rank()), 0);
     for (size_t home = 0; home < num_ranks_; ++home) {
@@ -93,7 +93,7 @@ class LayoutBuilder {
     place(load);
   }
 
-  // Counts the partial sums that other ranks return for an own token, after the last stage in which they work on it.
+  // Counts the partial sums of a token of this rank that other ranks return after their last stage with the token.
   void count_returns(std::span<const int32_t> experts) {
     build_reduction(experts, placement_.num_experts, placement_.experts_per_rank(), schedule_);
     for (size_t peer = 0; peer < num_ranks_; ++peer) {
@@ -102,8 +102,8 @@ class LayoutBuilder {
     }
   }
 
-  // Assigns places: the rows of a stage are consecutive and sorted by expert, so that its GEMMs read contiguous blocks;
-  // what one message brings is consecutive, too, so that it is received without another copy.
+  // Assigns positions. The rows of a stage are consecutive and sorted by expert, so that its GEMMs read contiguous
+  // blocks. The rows of one message are consecutive as well, so that they are received without another copy.
   void place(const std::vector<int64_t>& load) {
     next_row_.assign(load.size(), 0);
     for (size_t s = 0; s < layout_.stages.size(); ++s) {
@@ -135,7 +135,7 @@ class LayoutBuilder {
     taken_partials_.assign(layout_.stages.size() * num_ranks_, 0);
   }
 
-  // Second pass: fills the places, visiting the tokens in the same order as the first pass.
+  // Second pass: fills the positions, visiting the tokens in the same order as the first pass.
   void fill() {
     for (size_t home = 0; home < num_ranks_; ++home) {
       const Routing& routing = routing_[home];
@@ -154,7 +154,7 @@ class LayoutBuilder {
     }
   }
 
-  // The token's rows on this rank, and what to add up and return once the last of them is computed.
+  // Adds the token's rows on this rank, and what is added up and returned once the last of them has been computed.
   void fill_rows(size_t home, int64_t token, std::span<const int32_t> experts, std::span<const float> weights,
                  Visit mine) {
     RowRef source{static_cast<int32_t>(token), false};
@@ -179,7 +179,7 @@ class LayoutBuilder {
     }
   }
 
-  // An own token: where to send it, and how to add up the partial sums that come back.
+  // For a token of this rank: adds where it is sent to, and how the returned partial sums are added up.
   void fill_home(int64_t token) {
     for (size_t peer = 0; peer < num_ranks_; ++peer) {
       const Visit visit = visits_[peer];
@@ -219,7 +219,8 @@ void StageMap::add(int stage, std::span<const int32_t> experts, TokenPart part) 
   for (const int32_t e : experts) {
     for (int at = 0; at < 4; ++at) {
       const bool local = (at & 2) != 0;
-      const int token = at & 1;  // of two imaginary tokens, which are the first and the second half
+      const int token =
+          at & 1;  // tests each part with two tokens per rank, of which one is in the first half and one in the second
       if (holds(part, token, 2, local ? 0 : 1, 0)) stage_[static_cast<size_t>(e) * 4 + static_cast<size_t>(at)] = stage;
     }
   }

@@ -1,4 +1,4 @@
-// Which part of its experts' tokens a stage works on.
+// The part of its experts' tokens that a stage processes.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@ namespace eps {
 
 enum class TokenPart : uint8_t {
   kAll,
-  kLocal,       // tokens of the experts' own rank, which need no dispatch
+  kLocal,       // tokens of the experts' own rank, which are not dispatched
   kRemote,      // tokens of other ranks
   kFirstHalf,   // the first half of every rank's tokens, rounded up
   kSecondHalf,  // the rest
@@ -28,8 +28,8 @@ constexpr bool holds(TokenPart part, int64_t token, int64_t num_tokens, int home
   return false;
 }
 
-// The number of rows in `part`, for an expert with `load` rows of which `local` are from its own rank. Halves are
-// assumed to be equal, because the exact numbers require the whole routing.
+// The number of rows in `part` for an expert with `load` rows, of which `local` are tokens of its own rank. The two
+// halves are assumed to be equal, because exact numbers would require the whole routing.
 constexpr int64_t rows_in_part(int64_t load, int64_t local, TokenPart part) {
   switch (part) {
     case TokenPart::kAll: return load;

@@ -1,5 +1,5 @@
-// The border between a program and libepsmoe_cuda.so, which it opens at run time: the program links no CUDA library, so
-// it starts on machines that have none.
+// The interface between a program and libepsmoe_cuda.so, which the program opens at run time. The program is not linked
+// to any CUDA library, so it also starts on machines without one.
 #pragma once
 
 #include <memory>
@@ -10,7 +10,7 @@
 
 namespace eps {
 
-// Whether the first GPU can be used, and what it is or why not, in one line.
+// Whether the first GPU can be used, with its description or the reason in one line.
 struct CudaReport {
   bool available = false;
   std::string detail;
@@ -23,30 +23,30 @@ struct GpuInfo {
   std::string compute_capability;  // "9.0"
 };
 
-// The GPUs of this machine that the process may use, as CUDA counts them; none where there is no driver.
+// The GPUs that the process may use, in CUDA's numbering; empty without a driver.
 struct GpuList {
   std::vector<GpuInfo> gpus;
-  std::vector<std::vector<bool>> can_read;  // [gpu][other]: kernels of one read and write the memory of the other
+  std::vector<std::vector<bool>> can_read;  // [gpu][other]: kernels on `gpu` can access the memory of `other`
   std::string driver;                       // "580.159.03"; empty: unknown
-  std::string driver_cuda;                  // the CUDA version that the driver supports: "13.0"
-  std::string cuda;                         // that the library was built with
-  int most_ranks = 0;                       // that its kernels support
+  std::string driver_cuda;                  // the latest CUDA version that the driver supports: "13.0"
+  std::string cuda;                         // the CUDA version that the library was built with
+  int most_ranks = 0;                       // the number of ranks that its kernels support
 };
 
-// What the library offers, by its one exported function.
+// The contents of the library, returned by its only exported C++ entry point.
 struct CudaModule {
-  const char* build;  // a program takes a library of its own build only: they share classes
-  // On GPU `device`; calls on the op set come from one thread at a time.
+  const char* build;  // must match the program's, because the two share class definitions
+  // Creates an op set on GPU `device`. It must be called by one thread at a time.
   // Errors  kUsage: no driver, no GPU, or not a Hopper GPU; kResource: out of GPU memory
   std::unique_ptr<OpSet> (*make_ops)(int device);
   CudaReport (*report)();
-  GpuList (*list_gpus)();  // does not start any
+  GpuList (*list_gpus)();  // does not initialise any GPU
 };
 
 inline constexpr const char* kCudaModuleFile = "libepsmoe_cuda.so";
 inline constexpr const char* kCudaModuleSymbol = "epsmoe_cuda_module";
 
-// Differs where headers that both sides share differ (cmake/epsmoe_cuda.cmake).
+// Changes when a header that both sides include changes (cmake/epsmoe_cuda.cmake).
 inline constexpr const char* kCudaModuleBuild = EPSMOE_CUDA_BUILD;
 
 }  // namespace eps

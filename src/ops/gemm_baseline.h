@@ -1,4 +1,4 @@
-// The baseline of benchmarks: one product at a time through a library, as a careful user would call it.
+// The baseline of benchmarks: a library that computes one product at a time, used as a careful user would.
 #pragma once
 
 #include <cstdint>
@@ -6,14 +6,14 @@
 
 namespace eps {
 
-// y [m, n] f32 = x [m, k] · Wᵀ with weights W packed beforehand.
+// y [m, n] f32 = x [m, k] · Wᵀ with weights W that were packed beforehand.
 // Threads one caller at a time
-// Cost    the first run of an m makes its primitive
+// Cost    the first run with a given m creates its primitive
 class GemmBaseline {
  public:
   virtual ~GemmBaseline() = default;
   virtual void run(int64_t m, const void* x, float* y) = 0;
-  // The library's name for what m rows run on, e.g. "brg:avx512_core_amx_bf16".
+  // The library's name for the implementation that products with m rows use, e.g. "brg:avx512_core_amx_bf16".
   virtual std::string implementation(int64_t m) = 0;
 };
 

@@ -24,7 +24,8 @@ void store_latents_on_host(OpSet& ops, const StepInputs& step, const MlaParams& 
                            TensorView norm, float eps, const RopeView& table, int layer) {
   const int64_t lora = params.kv_lora_rank;
   const int64_t rope = params.rope_dim;
-  // The shared key is the last rope_dim of each kv row, so the row rotates as one head of its full width.
+  // The shared key is the last rope_dim elements of each kv row, so the row can be rotated as a single head of full
+  // width.
   ops.rope(kv, static_cast<int>(lora + rope), table);
   for (const StepSequence& s : step.sequences) {
     const int64_t first = s.context - s.q_count;

@@ -1,4 +1,4 @@
-// The step of op sets that work in host memory.
+// The step as seen by op sets that work in host memory.
 #pragma once
 
 #include <vector>
@@ -7,8 +7,9 @@
 
 namespace eps {
 
-// One sequence's new tokens and one layer's cache: rows [q_begin, q_begin + q_count) of q, at positions
-// context - q_count … context - 1. `latent` [context, kv_lora_rank] and `k_pe` [context, rope_dim] hold them already.
+// The new tokens of one sequence and its cache in one layer: rows [q_begin, q_begin + q_count) of q, at positions
+// context - q_count … context - 1. `latent` [context, kv_lora_rank] and `k_pe` [context, rope_dim] already contain the
+// new tokens.
 struct MlaSequence {
   int64_t q_begin = 0;
   int64_t q_count = 0;
@@ -17,10 +18,10 @@ struct MlaSequence {
   const float* k_pe = nullptr;
 };
 
-// The step's sequences as one layer sees them.
+// Returns the step's sequences with their caches in one layer.
 std::vector<MlaSequence> layer_sequences(const StepInputs& step, const MlaParams& params, int layer);
 
-// OpSet::store_latents, by the op set's rope and rms_norm.
+// Implements OpSet::store_latents with the op set's rope and rms_norm.
 void store_latents_on_host(OpSet& ops, const StepInputs& step, const MlaParams& params, MutableTensorView kv,
                            TensorView norm, float eps, const RopeView& table, int layer);
 

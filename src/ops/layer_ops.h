@@ -1,4 +1,4 @@
-// What the ops of a plan do on one rank. The executor runs every plan through this interface, whatever the device.
+// Runs the ops of a plan on one rank. The executor runs every plan through this interface, whatever the device.
 #pragma once
 
 #include <cstdint>
@@ -10,21 +10,21 @@
 
 namespace eps {
 
-// Implementations know the routing of the layer, and x, before begin() is called; how they get them is their own.
+// The routing of the layer and x must be set before begin() is called; how that is done depends on the implementation.
 class LayerOps {
  public:
   virtual ~LayerOps() = default;
 
-  // Why this plan cannot be run as it says; empty: it can.
+  // Returns why this plan cannot be run exactly as it is, or an empty string if it can.
   virtual std::string why_not(const Plan& plan) const = 0;
 
-  // Begins a layer: out [T, H] = shared(x) + Σ weight · expert(x). The plan and the weights outlive the layer. Then
-  // run() is called for each op through lanes(), by all ranks for the same plan.
+  // Begins a layer, out [T, H] = shared(x) + Σ weight · expert(x). The plan and the weights outlive the layer.
+  // Afterwards, lanes() calls run() for each op; all ranks run the same plan.
   virtual void begin(const Plan& plan, const MoeWeights& weights, MutableTensorView out) = 0;
   virtual void run(const PlanOp& op) = 0;
   virtual LaneSet& lanes() = 0;
 
-  // Of the last layer: this rank's rows in a stage. Halves of the tokens may be estimates.
+  // The number of this rank's rows in a stage of the last layer. For halves of the tokens, it may be an estimate.
   virtual int64_t num_rows(size_t stage) const = 0;
 };
 

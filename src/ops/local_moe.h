@@ -1,5 +1,5 @@
-// An MoE layer whose experts are all on one rank, done without the host: the rows of each expert are counted, sorted,
-// multiplied and added up where the tokens are. For op sets that a look at the routing would hold up.
+// An MoE layer with all experts on one rank that runs without the host: the device counts, sorts, multiplies and adds
+// up the rows. For op sets that would have to wait if the host read the routing.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace eps {
 
-// Which kernel each projection takes.
+// The kernel of each projection.
 struct LocalKernels {
   GemmKind gate_up = GemmKind::kGrouped;
   GemmKind down = GemmKind::kGrouped;
@@ -22,19 +22,19 @@ class LocalMoe {
  public:
   virtual ~LocalMoe() = default;
 
-  // Sends each token to the best experts of `logits` [T, num_experts] f32.
+  // Routes each token to the experts with the best `logits` [T, num_experts] f32.
   virtual void route(const GateParams& gate, TensorView logits) = 0;
-  // Sends each token to the experts given instead: topk_idx [T, K] i32, topk_weight [T, K] f32, each expert of a token
-  // once.
+  // Routes each token to the given experts instead: topk_idx [T, K] i32, topk_weight [T, K] f32. A token's experts must
+  // be distinct.
   virtual void set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) = 0;
-  // Rows of each expert; waits for the device, so not within run_step.
+  // The number of rows of each expert. Waits for the device, so it must not be called within run_step.
   virtual std::vector<int64_t> load() = 0;
-  // Up to so many tokens every layer runs the same kernels whatever the load: nobody need ask for it.
+  // Up to this many tokens, a layer runs the same kernels whatever the load, so load() need not be called.
   virtual int64_t few_tokens() const = 0;
-  // Beyond them, dense kernels need to know the load: load() comes first.
+  // Computes out [T, H] act = shared(x) + Σ weight · expert(x) for the current routing; x [T, H] in the compute dtype.
+  // With more than few_tokens() tokens, dense kernels require load() to be called first.
   //
-  // out [T, H] act = shared(x) + Σ weight · expert(x) of the routing set last; x [T, H] compute dtype.
-  // A token's sum has one order, fixed by its own routing and the number of tokens.
+  // Order  a token's expert outputs are added in an order that depends only on its own routing and the number of tokens
   virtual void run(const MoeWeights& weights, const LocalKernels& kernels, TensorView x, MutableTensorView out) = 0;
 };
 

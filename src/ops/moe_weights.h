@@ -1,4 +1,4 @@
-// Weights of one MoE layer as one rank sees them.
+// The weights of one MoE layer on one rank.
 #pragma once
 
 #include <vector>

@@ -1,4 +1,4 @@
-// Plain descriptions that ops take; nothing here needs more than the language, so kernels can include it.
+// Plain parameter types of ops. They depend on nothing but the language, so that kernels can include this header.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@ namespace eps {
 
 enum class TopkMethod : uint8_t {
   kGreedy,              // the best top_k of all experts
-  kGroupLimitedGreedy,  // only among the experts of the best `topk_group` groups, a group ranked by its best expert
+  kGroupLimitedGreedy,  // only experts of the `topk_group` best groups; a group is ranked by its best expert
 };
 
 struct GateParams {
@@ -16,8 +16,8 @@ struct GateParams {
   TopkMethod method = TopkMethod::kGreedy;
   int num_groups = 1;
   int topk_group = 1;
-  bool norm_topk_prob = false;         // weights /= their sum; the scaling factor is then not applied
-  float routed_scaling_factor = 1.0F;  // weights *= this otherwise
+  bool norm_topk_prob = false;         // divide the weights by their sum; the scaling factor is then not applied
+  float routed_scaling_factor = 1.0F;  // otherwise multiply the weights by this
 };
 
 struct MlaParams {
@@ -31,12 +31,12 @@ struct MlaParams {
   int q_dim() const { return nope_dim + rope_dim; }
 };
 
-// How one token is picked from a row of logits: its candidates in the order of their logits, the largest first and the
-// lowest id among equals; of them the first `top_k`; of those the fewest whose weights exp((logit - largest) /
-// temperature) reach `top_p` of the sum; of those the first at which the running sum of weights exceeds `uniform` of
-// their sum.
+// How one token is sampled from a row of logits. The candidates are ordered by descending logit, equal logits by
+// ascending id. The first `top_k` are kept; of those, the smallest prefix whose weights exp((logit - largest) /
+// temperature) reach `top_p` of their sum. The result is the first remaining candidate at which the running sum of the
+// weights exceeds `uniform` of their total.
 struct TokenDraw {
-  double temperature = 0.0;  // 0: the first candidate, whatever the rest says
+  double temperature = 0.0;  // 0: the first candidate, whatever the other settings are
   int64_t top_k = 0;         // 0: all
   double top_p = 1.0;        // (0, 1]
   double uniform = 0.0;      // [0, 1)

@@ -1,9 +1,9 @@
-// One MoE layer whose experts are spread over several devices that can read each other's memory. One object for each
-// rank; it does what the ops of a plan say, on lanes of its own.
+// One MoE layer whose experts are spread over several devices that can access each other's memory. There is one object
+// per rank, which runs the ops of a plan on its own lanes.
 //
-// Where the rows of a token go is worked out on the device; the host learns how many there are, to plan with. The order
-// in which a token's expert outputs are added depends on its routing alone, so plans, stages and (for 1, 2, 4 or 8) the
-// number of ranks do not change a bit of the result.
+// The device computes where the rows of each token go; the host receives only their numbers, for planning. The order in
+// which a token's expert outputs are added depends only on its routing, so the result is bit for bit the same for all
+// plans, all numbers of stages and (for 1, 2, 4 or 8) all numbers of ranks.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@
 
 namespace eps {
 
-// What is counted of a layer's routing, over all ranks.
+// The counts of a layer's routing over all ranks that planning needs.
 struct PeerLoad {
   std::vector<int64_t> rows;  // [num_experts]
   RoutingSummary summary;
@@ -24,28 +24,29 @@ struct PeerLoad {
 
 class PeerLayer : public LayerOps {
  public:
-  // All ranks call it before the layers of a step, with the same numbers. Makes what the layers will need.
+  // Allocates what the layers of a step need. All ranks call it before the layers, with the same arguments.
   //
   // Shapes  tokens_per_rank [num_ranks]
   virtual void begin_step(std::span<const int64_t> tokens_per_rank, int top_k, int64_t hidden) = 0;
 
-  // Sends each of the rank's tokens to the best experts of `logits` [T, num_experts] f32.
+  // Routes each of the rank's tokens to the experts with the best `logits` [T, num_experts] f32.
   virtual void route(const GateParams& gate, TensorView logits) = 0;
-  // Sends each token to the experts given: topk_idx [T, K] i32, topk_weight [T, K] f32, each expert of a token once.
+  // Routes each token to the given experts instead: topk_idx [T, K] i32, topk_weight [T, K] f32. A token's experts must
+  // be distinct.
   virtual void set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) = 0;
 
-  // Brings the routing of all ranks here and counts it. All ranks call it, each with its rows x [T, H] in the compute
-  // dtype, which stay as they are until the layer has ended. Waits for the device.
+  // Gathers the routing of all ranks and counts it. All ranks call it, each with its own rows x [T, H] in the compute
+  // dtype, which must not change until the layer has ended. Waits for the device.
   virtual PeerLoad exchange(TensorView x) = 0;
 
-  // Begins the layer of the routing exchanged last. The plan and the weights outlive the layer.
+  // Begins the layer whose routing was exchanged last. The plan and the weights outlive the layer.
   void begin(const Plan& plan, const MoeWeights& weights, MutableTensorView out) override = 0;
 
   // Whether lanes() record times, which costs some microseconds an op.
   virtual void record_times(bool record) = 0;
 
-  // Returns when the device has done all that this rank has issued to it, also after an error. Memory that other ranks
-  // read or write may be freed when every rank has returned from it.
+  // Returns when the device has completed everything that this rank has issued, even after an error. Memory that other
+  // ranks access may be freed once this has returned on every rank.
   virtual void wait() noexcept = 0;
 };
 

@@ -17,11 +17,12 @@ struct Largest {
   bool is_valid = false;  // no logit is NaN or +infinity, and not all are -infinity
 };
 
-// A candidate beyond these is no part of top-h's entropy. Source  transformers' TopHLogitsWarper
+// Only this many of the best candidates contribute to the entropy of top-h. Source  transformers' TopHLogitsWarper
 constexpr size_t kMostOfTopH = 100;
 
 Largest find_largest(std::span<const float> logits) {
-  // Sixteen maxima side by side become vector instructions: a step of a large batch samples from millions of logits.
+  // Sixteen independent maxima let the compiler use vector instructions: a step of a large batch samples from millions
+  // of logits.
   constexpr size_t kLanes = 16;
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   std::array<float, kLanes> top;
@@ -29,7 +30,7 @@ Largest find_largest(std::span<const float> logits) {
   top.fill(-kInfinity);
   const auto add = [&](size_t lane, float v) {
     top[lane] = v > top[lane] ? v : top[lane];
-    bad[lane] |= v < kInfinity ? 0U : 1U;  // NaN compares false
+    bad[lane] |= v < kInfinity ? 0U : 1U;  // true for NaN, because every comparison with it is false
   };
   size_t i = 0;
   for (; i + kLanes <= logits.size(); i += kLanes) {
@@ -46,7 +47,7 @@ struct Candidate {
   int32_t id;
 };
 
-// The candidates that top-k leaves of those that are not barred, best first.
+// Returns the `top_k` best candidates whose logit is not -infinity, best first.
 std::vector<Candidate> best_candidates(std::span<const float> logits, int64_t top_k) {
   std::vector<Candidate> out;
   out.reserve(logits.size());
@@ -64,7 +65,7 @@ std::vector<Candidate> best_candidates(std::span<const float> logits, int64_t to
   return out;
 }
 
-// Candidates with their weights exp((logit - largest) / temperature), best first, never none.
+// Candidates with their weights exp((logit - largest) / temperature), best first. There is always at least one.
 class WeightedCandidates {
  public:
   WeightedCandidates(std::vector<Candidate> candidates, double temperature) : candidates_(std::move(candidates)) {
@@ -74,7 +75,7 @@ class WeightedCandidates {
       weights_.push_back(std::exp((static_cast<double>(c.logit) - top) / temperature));
       total_ += weights_.back();
     }
-    // Candidates of weight 0 are last in the order; the first one always weighs 1.
+    // Candidates whose weight underflows to 0 are at the end. The first candidate always has weight 1.
     while (weights_.back() == 0.0) weights_.pop_back();
   }
 
@@ -84,7 +85,7 @@ class WeightedCandidates {
     total_ = std::accumulate(weights_.begin(), weights_.end(), 0.0);
   }
 
-  // The fewest that reach `part` of the sum.
+  // Keeps the smallest prefix whose weights reach `part` of the sum.
   void keep_mass(double part) {
     if (part >= 1.0) return;
     double sum = 0;
@@ -93,7 +94,7 @@ class WeightedCandidates {
     keep_first(kept);
   }
 
-  // The best, those of the same weight, and all of at least this probability.
+  // Keeps the best candidate, those with the same weight, and all others with at least this probability.
   void keep_probable(double least) {
     const double best = weights_.front();
     const auto end = std::ranges::find_if(weights_, [&](double w) { return w / total_ < least && w < best; });
@@ -118,7 +119,7 @@ class WeightedCandidates {
     keep_first(kept);
   }
 
-  // Those whose information is closest to the entropy, until they reach `mass`.
+  // Keeps the candidates whose information content is closest to the entropy, until their probabilities reach `mass`.
   void keep_typical(double mass) {
     const double expected = entropy();
     std::vector<double> distance(weights_.size());
@@ -151,20 +152,20 @@ class WeightedCandidates {
     return sum;
   }
 
-  // The first at which the running sum of weights exceeds `uniform` of their sum.
+  // Returns the first candidate at which the running sum of the weights exceeds `uniform` of their total.
   int32_t at(double uniform) const {
     double rest = uniform * total_;
     for (size_t i = 0; i < weights_.size(); ++i) {
       rest -= weights_[i];
       if (rest < 0) return candidates_[i].id;
     }
-    return candidates_[weights_.size() - 1].id;  // rounding left a sliver of the interval
+    return candidates_[weights_.size() - 1].id;  // reached only if rounding leaves a small remainder of the total
   }
 
  private:
   static double entropy_term(double p) { return p > 0 ? -p * std::log(p) : 0.0; }
 
-  std::vector<Candidate> candidates_;  // of more than these, the first have weights
+  std::vector<Candidate> candidates_;  // may be longer than weights_; candidates beyond its end have been discarded
   std::vector<double> weights_;
   double total_ = 0;
 };

@@ -5,7 +5,7 @@
 namespace eps {
 namespace {
 
-// Sustained rates of one thread: f32 arithmetic on AVX2, and streaming weights from memory when there are few rows.
+// Sustained rates of one thread: f32 arithmetic with AVX2, and reading weights from memory if there are few rows.
 constexpr double kF32Gflops = 45;
 constexpr double kStreamGbps = 8;
 
@@ -14,7 +14,8 @@ GemmProfile gemm_of(GemmKind kind, DType dtype, double gflops, double gbps) {
   gemm.kind = kind;
   gemm.weight_dtype = dtype;
   gemm.call_us = 2;
-  // One shape represents all: the times of others scale by n·k. Weights count as bf16 whatever the compute type.
+  // One shape represents all: the times of other shapes are scaled by n·k. Weights count as bf16 whatever the compute
+  // type.
   constexpr int64_t kSize = 1024;
   const double elements = static_cast<double>(kSize) * kSize;
   GemmShapeCurve shape{kSize, kSize, {}};

@@ -1,4 +1,4 @@
-// Selects and names the candidates of a plan that reports show.
+// Selects and names the candidates of a plan for reports.
 #pragma once
 
 #include <string>
@@ -8,15 +8,15 @@
 
 namespace eps {
 
-// One candidate of each policy, strategy and number of stages: the fastest of its variants (wires, SMs, orders) that
-// can run. The chosen one comes first, then the others by makespan, and those that were ruled out last.
+// Returns one candidate of each policy, strategy and number of stages: the fastest variant (wires, SMs, orders) that
+// can run. The chosen candidate comes first, then the others by makespan, and those that cannot be used last.
 std::vector<Candidate> best_variants(const std::vector<Candidate>& candidates);
 
-// At most `limit` of those, or more where there are more policies and strategies: the fastest of each is always
-// included, because comparisons between them are the most useful ones.
+// Returns at most `limit` of those, but always the fastest of each policy and strategy, because comparisons between
+// these are the most useful ones.
 std::vector<Candidate> notable_candidates(const std::vector<Candidate>& candidates, size_t limit);
 
-// All candidates in that order.
+// Returns all candidates in that order.
 std::vector<Candidate> sorted_candidates(std::vector<Candidate> candidates);
 
 // The candidate that became the plan, or null.
@@ -28,10 +28,10 @@ std::string short_name(const Candidate& candidate);
 // "bf16", or "fp8/bf16" where dispatch and combine differ.
 std::string wire_text(const Wire& wire);
 
-// "dense", "grouped" or "both": the kernels of the slowest ranks' stages.
+// "dense", "grouped" or "both": the kernels that the slowest rank uses in any stage.
 std::string kernels_text(const Candidate& candidate);
 
-// "20 comm + 112 gemm", "-" where nothing is limited.
+// "20 comm + 112 gemm", or "-" without an SM budget.
 std::string sms_text(const SmBudget& sms);
 
 }  // namespace eps

@@ -12,7 +12,7 @@ LinkPoint find_link(const Plan& plan, const LayerCost& cost, int num_ranks) {
   for (const LinkPoint& link : cost.profile().links) {
     if (link.sms == plan.sms.comm) return link;
   }
-  EPS_CHECK(num_ranks == 1, "no link with {} SMs", plan.sms.comm);
+  EPS_CHECK(num_ranks == 1, "the profile has no link with {} SMs", plan.sms.comm);
   return {};
 }
 
@@ -21,7 +21,7 @@ OpTerms terms_of(const Plan& plan, const MoeProblem& problem, const LayerCost& c
   const SmBudget& sms = plan.sms;
   OpTerms terms;
   terms.cost = &cost;
-  // A budget that includes every SM is the same as no limit, which sm_factors expresses as 0.
+  // A budget of all SMs is the same as no limit, which is 0 in sm_factors.
   terms.factors = cost.sm_factors(sms.gemm < cost.profile().num_sms ? sms.gemm : 0, sms.comm);
   terms.num_ranks = problem.placement.num_ranks;
   terms.link = find_link(plan, cost, terms.num_ranks);
@@ -33,7 +33,7 @@ OpTerms terms_of(const Plan& plan, const MoeProblem& problem, const LayerCost& c
   return terms;
 }
 
-// Computes the work of every op; every predicted timeline comes from here.
+// Computes the work of every op. Every predicted timeline is based on this function.
 //
 // Shapes  loads [num_stages, num_ranks], tokens [num_ranks]
 ClockWork work_of(const Plan& plan, const OpTerms& terms, const std::vector<OpLoad>& loads,
@@ -46,7 +46,8 @@ ClockWork work_of(const Plan& plan, const OpTerms& terms, const std::vector<OpLo
   OpLoad layer;
   for (const PlanOp& op : plan.ops) {
     const OpRow& row = op_row(op.kind);
-    EPS_CHECK(row.of_stage == (op.stage >= 0) && op.stage < plan.num_stages(), "{} of stage {}", row.name, op.stage);
+    EPS_CHECK(row.of_stage == (op.stage >= 0) && op.stage < plan.num_stages(), "op {} cannot have stage {}", row.name,
+              op.stage);
     for (size_t r = 0; r < num_ranks; ++r) {
       layer.tokens = tokens[r] * op.share.end / 1000 - tokens[r] * op.share.begin / 1000;
       const OpLoad& load = row.of_stage ? loads[static_cast<size_t>(op.stage) * num_ranks + r] : layer;
@@ -60,7 +61,7 @@ ClockWork work_of(const Plan& plan, const OpTerms& terms, const std::vector<OpLo
 // The rows of every stage on every rank, [num_stages, num_ranks].
 std::vector<OpLoad> stage_loads(const Plan& plan, const MoeProblem& problem, const LayerCost& cost) {
   const auto num_ranks = static_cast<size_t>(problem.placement.num_ranks);
-  const bool split = plan.policy == Policy::kTp;  // every rank has a part of every expert, and so all rows
+  const bool split = plan.policy == Policy::kTp;  // every rank has a part of every expert, and therefore all rows
   std::vector<OpLoad> loads(plan.stages.size() * num_ranks);
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const Stage& stage = plan.stages[s];
@@ -93,8 +94,8 @@ void add_messages(const Plan& plan, const MoeProblem& problem, const LayerCost& 
   if (plan.policy == Policy::kMicrobatch) {
     traffic.split_evenly(num_stages, dispatch, combine);
   } else {
-    // Rows count for the stage whose dispatch brings their tokens. Where a stage is cut in two parts, that is the
-    // remote part, because local rows need no message.
+    // Rows belong to the stage whose dispatch sends their tokens. If a stage is cut into a local and a remote part,
+    // that is the remote one, because local rows need no message.
     std::vector<double> rows(loads.size(), 0.0);
     for (size_t s = 0; s < plan.stages.size(); ++s) {
       if (plan.stages[s].part == TokenPart::kLocal) continue;

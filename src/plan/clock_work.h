@@ -1,4 +1,4 @@
-// Turns a plan's ops into work for the virtual clock, using the table of ops. Private to planning and simulating.
+// Converts a plan's ops to work for the virtual clock, using the table of ops. Internal to planning and simulation.
 #pragma once
 
 #include "plan/layer_search.h"
@@ -7,14 +7,15 @@
 
 namespace eps {
 
-// The work of every op on every rank.
+// Returns the work of every op on every rank.
 //
 // Shapes  us, rates [ops, num_ranks]
 // Errors  kInternal: an op or stage that is not part of the problem
 ClockWork every_rank_work(const Plan& plan, const MoeProblem& problem, const LayerCost& cost);
 
-// The same for one imaginary rank that is always as slow as the slowest one: for each stage the rank whose compute
-// takes longest, for each message the longest of each of its parts. Planning minimises the makespan of this work.
+// The same for a single hypothetical rank that is as slow as the slowest one in every respect: for each stage, the rank
+// whose compute takes longest, and for each message, the longest of each of its parts. Planning minimises the makespan
+// of this work.
 //
 // Shapes  us, rates [ops]
 ClockWork slowest_rank_work(const Plan& plan, const ChosenStages& chosen, const MoeProblem& problem,

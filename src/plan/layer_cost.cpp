@@ -23,7 +23,7 @@ const GemmShapeCurve& nearest_shape(const GemmProfile& gemm, int64_t n, int64_t 
       best = &shape;
     }
   }
-  EPS_CHECK(best != nullptr, "a GEMM profile without shapes");
+  EPS_CHECK(best != nullptr, "the GEMM profile has no shapes");
   return *best;
 }
 
@@ -72,7 +72,8 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
     shared_gate_up_ = RowTable(*dense_, 2 * shape_.shared_inner, shape_.hidden);
     shared_down_ = RowTable(*dense_, shape_.hidden, shape_.shared_inner);
   }
-  // The fastest link between nodes: messages within the node occupy SMs anyway, so a slower one would save none.
+  // Takes the fastest link between nodes. Messages within a node occupy SMs in any case, so a slower link would not
+  // save any.
   for (const LinkPoint& link : profile.inter_links) {
     if (link.gbps > far_link_.gbps) far_link_ = link;
   }
@@ -81,8 +82,7 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
     if (row.memory.cost.empty()) continue;
     RowCost& op = memory_[static_cast<size_t>(row.kind)];
     op = {find_op(profile, row.memory.cost), row.memory.passes, row.memory.inner ? shape_.inner : shape_.hidden};
-    // Where the grouped kernel fuses silu_mul, there is no separate op for it; the tables of the dense kernel include
-    // it.
+    // If the grouped kernel fuses silu_mul, it is not a separate op; the tables of the dense kernel include its time.
     if (row.kind == OpKind::kSiluMul && grouped_->fuses_silu_mul) op.cost = {};
     if (!row.of_stage) continue;
     stage_fixed_us_ += op.cost.fixed_us;
@@ -95,11 +95,12 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
   }
 }
 
-// `missing`: the share of the messages' SMs that compute occupies, too. 0: messages have all their SMs, 1: none.
+// `missing` is the fraction of the messages' SMs that compute occupies as well. 0: messages have all their SMs; 1:
+// none.
 ClockRates LayerCost::rates(double missing) const {
   const Contention& c = profile_->contention;
-  // Slowdowns in profiles are at least 0, but the difference of two large ones could round to less, which would give a
-  // rate above 1 or an infinite one.
+  // Slowdowns in profiles are not negative, but the difference of two large ones could be after rounding, which would
+  // give a rate above 1 or an infinite one.
   const auto rate = [missing](double capped, double uncapped) {
     return 1 / (1 + std::max(0.0, capped + missing * (uncapped - capped)));
   };
@@ -110,7 +111,7 @@ ClockRates mix_rates(const SmFactors& factors, double dense, double grouped) {
   const ClockRates& d = factors.dense_rates;
   const ClockRates& g = factors.grouped_rates;
   const double part = dense + grouped > 0 ? dense / (dense + grouped) : 0.5;
-  // Slowdowns add up over time, so they are averaged, not the rates.
+  // Slowdowns, not rates, are averaged, because they are proportional to time.
   const auto mix = [part](double a, double b) { return 1 / (part / a + (1 - part) / b); };
   return {mix(d.compute_beside_comm, g.compute_beside_comm), mix(d.comm_beside_compute, g.comm_beside_compute)};
 }
@@ -119,7 +120,7 @@ SmFactors LayerCost::sm_factors(int sms, int comm_sms) const {
   const auto factor = [sms](const GemmProfile& gemm) {
     return sms == 0 || gemm.sm_factor.empty() ? 1.0 : curve_at(gemm.sm_factor, sms, false);
   };
-  // A kernel that cannot be limited uses every SM, whatever the budget.
+  // A kernel without SM factors cannot be limited and uses every SM, whatever the budget.
   const auto missing = [&](const GemmProfile& gemm) {
     const int num_sms = profile_->num_sms;
     if (num_sms == 0) return 0.0;
@@ -150,7 +151,7 @@ double LayerCost::least_shared_us(int64_t tokens) const {
   if (shape_.shared_inner == 0 || tokens == 0) return 0;
   const auto part = [this](int64_t rows) { return shared_gate_up_(rows) + shared_down_(rows); };
   double least = part(tokens);
-  // The sum of two piecewise linear curves has its minimum at a point of one of them, so only those need checking.
+  // The sum of two piecewise linear curves has its minimum at a point of one of them, so only those points are checked.
   for (int64_t rows = 1; rows < std::min(RowTable::knot(0), tokens); ++rows) {
     least = std::min(least, part(rows) + part(tokens - rows));
   }
@@ -180,7 +181,7 @@ double LayerCost::scatter_us(const LinkPoint& link, int64_t tokens, int num_rank
   if (num_ranks == 1 || tokens == 0) return 0;
   const double bytes = static_cast<double>(tokens) * static_cast<double>(wire_row_bytes(wire, shape_.hidden));
   const double each = bytes / num_ranks * (num_ranks - 1);
-  // A ring over several nodes runs at the pace of its slowest step.
+  // In a ring over several nodes, the slowest link determines the speed of all steps.
   const bool far = num_ranks > profile_->ranks_per_node && far_link_.gbps > 0;
   return link.alpha_us + each * 1e-3 / (far ? std::min(link.gbps, far_link_.gbps) : link.gbps);
 }

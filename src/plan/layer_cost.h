@@ -1,4 +1,4 @@
-// Computes the times of one layer's ops from the profile's curves. Private to planning and simulating.
+// Computes the times of one layer's ops from the profile's curves. Internal to planning and simulation.
 #pragma once
 
 #include <algorithm>
@@ -13,15 +13,15 @@
 
 namespace eps {
 
-// A table of µs by rows that is read in a few nanoseconds: exact up to 32 rows; above, 16 points per octave with linear
-// interpolation.
+// A table of times in µs by number of rows, with a lookup of a few nanoseconds. It is exact up to 32 rows; above, it
+// has 16 points per octave with linear interpolation.
 class RowTable {
  public:
   RowTable() = default;
-  // `us_per_row` is added for every row.
+  // `us_per_row` is added per row.
   RowTable(const GemmProfile& gemm, int64_t n, int64_t k, double us_per_row = 0);
 
-  // The number of rows at the points of the table, from 32 on; it is linear between them.
+  // The number of rows at each point of the table from 32 on; the table is linear between these points.
   static int64_t knot(int step) { return (int64_t{16} + step % 16) << (step / 16 + 1); }
 
   // Edge  0 rows take no time
@@ -45,31 +45,31 @@ struct ProjectionTables {
   RowTable dense, grouped;
 };
 
-// Row times of one projection by kernel, summed over the experts of a stage.
+// The row times of one projection by kernel, added up over the experts of a stage.
 struct StageGemm {
   double dense_us = 0;
   double grouped_us = 0;
   int groups = 0;  // experts with rows
 };
 
-// Time factors of the kernels under an SM budget, and how much a kernel and a concurrent message slow each other down.
+// Time factors of the kernels under an SM budget, and the rates at which a kernel and a concurrent message run.
 struct SmFactors {
   double dense = 1;
   double grouped = 1;
   ClockRates dense_rates, grouped_rates;
-  std::optional<GemmKind> only;  // the one kernel experts may take
+  std::optional<GemmKind> only;  // the only kernel that experts may use
 
-  // Whether experts run dense when the two kernels take so long.
+  // Whether experts use dense GEMMs, given the times of both kernels.
   bool prefers_dense(double dense_us, double grouped_us) const {
     return only ? *only == GemmKind::kDense : dense_us <= grouped_us;
   }
 };
 
-// Average rates of compute that spends `dense` and `grouped` µs in the two kernels.
+// Average rates of compute that spends `dense` µs in dense and `grouped` µs in grouped GEMMs.
 ClockRates mix_rates(const SmFactors& factors, double dense, double grouped);
 
-// Costs of one layer of `shape`, with the inner sizes of experts and shared experts divided by `tp`. If `only` is
-// given, experts use that kernel.
+// The costs of one layer of `shape`, whose experts and shared experts have their inner size divided by `tp`. If `only`
+// is given, experts use that kernel.
 class LayerCost {
  public:
   LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp, std::optional<GemmKind> only = {});
@@ -77,10 +77,10 @@ class LayerCost {
   const ProjectionTables& gate_up() const { return gate_up_; }
   const ProjectionTables& down() const { return down_; }
 
-  // The factors of the kernels under a budget of `sms` SMs (0: all) beside messages that use `comm_sms`. Where the
+  // Returns the factors of the kernels under a budget of `sms` SMs (0: all) while messages use `comm_sms`. Where the
   // budgets overlap, kernels and messages slow each other down in proportion to the SMs that both use.
   SmFactors sm_factors(int sms, int comm_sms = 0) const;
-  // A stage's projection in one kernel, and in the better one.
+  // The time of a stage's projection with one kernel, and with the faster one.
   double gemm_us(GemmKind kind, const StageGemm& gemm, const SmFactors& factors) const {
     if (gemm.groups == 0) return 0;
     if (kind == GemmKind::kDense) return factors.dense * (gemm.groups * dense_call_us_ + gemm.dense_us);
@@ -91,34 +91,35 @@ class LayerCost {
 
   double least_group_factor() const;
 
-  // The time an op takes to read and write rows, besides its GEMM and messages (OpRow::memory).
+  // The time in which an op reads and writes rows (OpRow::memory), without its GEMM and messages.
   double memory_us(OpKind kind, int64_t rows) const {
     const RowCost& op = memory_[static_cast<size_t>(kind)];
     return rows == 0 ? 0 : time_us(op.cost, op.passes * static_cast<double>(rows * op.width) * act_bytes_);
   }
-  // The same for all ops of a stage together.
+  // The same, added up over all ops of a stage.
   double stage_memory_us(int64_t rows) const {
     return rows == 0 ? 0 : stage_fixed_us_ + static_cast<double>(rows) * stage_us_per_row_;
   }
-  // The minimum cost of one more stage on a rank: its ops without rows, and two GEMM calls.
+  // The minimum cost of an additional stage on a rank: its ops without rows, and two GEMM calls.
   double stage_overhead_us() const;
   double shared_us(int64_t tokens, const SmFactors& factors) const;  // all three steps; 0 without shared experts
-  // The minimum over all ways to cut the tokens in two, and not cutting them. Measured curves may make two calls faster
-  // than one.
+  // The minimum over all ways to split the tokens in two, or not to split them. In measured curves, two calls may be
+  // faster than one.
   double least_shared_us(int64_t tokens) const;
   double handoff_us() const { return profile_->handoff_us; }
   // The time the sending rank takes to prepare rows for a message.
   double pack_us(double rows, DType wire) const;
-  // One message of a rank. The bytes within the node and beyond it are each the larger of those sent and received.
+  // The time of one message of a rank. The bytes within the node and beyond it are each the larger of those sent and
+  // received.
   double message_us(const LinkPoint& link, double near_bytes, double far_bytes) const;
-  // One ring pass: a reduce-scatter or all-gather of `tokens` rows over `num_ranks` ranks.
+  // The time of one pass around the ring: a reduce-scatter or all-gather of `tokens` rows over `num_ranks` ranks.
   double scatter_us(const LinkPoint& link, int64_t tokens, int num_ranks, DType wire) const;
 
   const MoeShape& shape() const { return shape_; }
   const HardwareProfile& profile() const { return *profile_; }
 
  private:
-  // OpRow::memory with this profile's rate and this shape's width.
+  // OpRow::memory, with this profile's rate and this shape's width applied.
   struct RowCost {
     OpCost cost;
     double passes = 0;
@@ -135,12 +136,12 @@ class LayerCost {
   const GemmProfile* grouped_;
   double dense_call_us_, grouped_call_us_;
   std::array<RowCost, kNumOpKinds> memory_;
-  double stage_fixed_us_ = 0, stage_us_per_row_ = 0;  // of all ops of a stage
+  double stage_fixed_us_ = 0, stage_us_per_row_ = 0;  // total over the ops of a stage
   ProjectionTables gate_up_, down_;
   RowTable shared_gate_up_, shared_down_;
   OpCost silu_mul_, pack_, quantize_;
   LinkPoint far_link_;                // gbps 0: none
-  std::vector<double> group_factor_;  // by number of groups
+  std::vector<double> group_factor_;  // indexed by the number of groups
 };
 
 }  // namespace eps

@@ -1,9 +1,9 @@
-// The search itself: which candidates are considered, in which order, and which one is kept.
+// The search: determines which candidates are considered, in which order, and which one is kept.
 //
-// A layer has about ten numbers of stages, about ten SM budgets and a few wires, but planning must take only tens of
-// microseconds. Most candidates are therefore only bounded (search_bounds.cpp): the search starts near a good number of
-// stages, and candidates that cannot beat the best so far are neither split into stages (search_stages.cpp) nor
-// estimated (search_estimate.cpp).
+// A layer has about ten possible numbers of stages, about ten SM budgets and a few wires, but planning may take only
+// tens of microseconds. For most candidates, only a lower bound is computed (search_bounds.cpp). The search starts with
+// a number of stages that is probably good, and candidates that cannot beat the best one so far are neither split into
+// stages (search_stages.cpp) nor estimated (search_estimate.cpp).
 #include "plan/layer_search.h"
 
 #include <algorithm>
@@ -12,16 +12,16 @@
 namespace eps {
 namespace {
 
-// Relative difference up to which two makespans count as equal. The plan with fewer stages then wins.
+// Makespans with at most this relative difference are considered equal; the plan with fewer stages then wins.
 constexpr double kSame = 1e-9;
 
-// An expert's part of its rank's lower bound: its rows in the better kernel, without the cost of calls.
+// An expert's contribution to its rank's lower bound: its rows in the faster kernel, without the cost of calls.
 double least_gemms(const ExpertTimes& t, double group_factor) {
   return std::min(t.gate_up_dense, group_factor * t.gate_up_grouped) +
          std::min(t.down_dense, group_factor * t.down_grouped);
 }
 
-// The minimum over running all rows at once and in two parts: measured curves may make the parts faster.
+// The minimum over running all rows at once and in two parts. In measured curves, the parts may be faster.
 ExpertTimes least_of(const ExpertTimes& whole, const ExpertTimes& a, const ExpertTimes& b) {
   return {std::min(whole.gate_up_dense, a.gate_up_dense + b.gate_up_dense),
           std::min(whole.gate_up_grouped, a.gate_up_grouped + b.gate_up_grouped),
@@ -59,7 +59,8 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
       expert_times_.push_back(expert_times(cost, problem.load[e]));
       ExpertTimes least = expert_times_.back();
       if (local_first_) {
-        // The first stage may run its local rows separately, so a bound must also hold for rows that are cut in two.
+        // The first stage may process its local rows separately, so the bound must also hold for rows that are split in
+        // two.
         const int64_t own = problem.routing.local_load[e];
         local_times_.push_back(expert_times(cost, own));
         remote_times_.push_back(expert_times(cost, problem.load[e] - own));
@@ -79,10 +80,10 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
   }
   least_others_us_ += finish_us();
   candidates_.reserve(128);
-  // The serial split is always needed, and its messages are those of the whole layer, which bounds start from.
+  // The serial split is always needed, and its messages are those of the whole layer, which the bounds are based on.
   split(Policy::kSerial, 1, false);
   all_messages_ = messages_.front();
-  // Computed once because the bounds of every number of stages use them.
+  // Computed once, because the bounds of every number of stages use these values.
   for (Budget& budget : budgets_) {
     for (const Wire& wire : wires_) budget.all_messages_us.push_back(all_messages_us(budget, wire));
   }
@@ -111,7 +112,7 @@ void LayerSearch::list_budgets() {
   for (const LinkPoint& link : cost_.profile().links) {  // by ascending SMs
     const auto& sms = limits_.comm_sms;
     if (!sms.empty() && std::find(sms.begin(), sms.end(), link.sms) == sms.end()) continue;
-    // A link that uses more SMs without being faster would only take them from the GEMMs.
+    // A link that uses more SMs without being faster would only take SMs away from the GEMMs.
     const bool slower = fastest != nullptr && link.gbps <= fastest->gbps && link.alpha_us >= fastest->alpha_us;
     if (slower && limits_.gemm_sms.empty()) continue;
     for (const int gemm : limits_.gemm_sms) add(link, gemm < num_sms ? gemm : 0);
@@ -119,7 +120,7 @@ void LayerSearch::list_budgets() {
     if (fastest == nullptr || link.gbps > fastest->gbps) fastest = &link;
   }
   if (fastest == nullptr) {
-    add({}, 0);  // one rank
+    add({}, 0);  // a single rank
   } else if (fastest->sms > 0 && limits_.gemm_sms.empty()) {
     add(*fastest, 0);  // unlimited GEMMs, which slow the messages down
   }
@@ -146,13 +147,13 @@ void LayerSearch::keep(const Candidate& candidate, const Budget& budget, int fir
 
 void LayerSearch::try_serial() {
   if (split_ != std::pair(Policy::kSerial, 1)) split(Policy::kSerial, 1, false);
-  // No GEMM runs during a message, so the fastest link costs nothing, whatever SMs it uses.
+  // No GEMM runs during a message, so the fastest link is best, whatever number of SMs it uses.
   const Budget* fastest = &budgets_.front();
   for (const Budget& b : budgets_) {
     if (b.terms.link.gbps > fastest->terms.link.gbps) fastest = &b;
   }
   Budget budget = make_budget(fastest->terms.link, 0);
-  budget.terms.factors = cost_.sm_factors(0);  // no message runs beside a GEMM
+  budget.terms.factors = cost_.sm_factors(0);  // no message runs at the same time as a GEMM
   Candidate c;
   c.strategy = problem_.strategy;
   c.sms = {budget.terms.link.sms, cost_.profile().num_sms};
@@ -166,8 +167,8 @@ void LayerSearch::try_serial() {
 }
 
 bool LayerSearch::try_eps(int num_stages) {
-  // Bounds do not decrease with the number of stages (up to the number of busy experts), so larger numbers cannot win
-  // either.
+  // Lower bounds do not decrease as the number of stages grows (up to the number of busy experts), so larger numbers
+  // cannot win either.
   if (!any_can_win(num_stages)) return false;
   if (!split(Policy::kEps, num_stages, has_best_)) return true;
   Candidate c;
@@ -201,8 +202,8 @@ void LayerSearch::try_budgets(Candidate candidate) {
       if (may_win(c, budget)) {
         c.makespan_us = pipeline_makespan(pipeline_);
         keep(c, budget, 1000);
-        // Also try to run only as much of the shared experts first as hides the first dispatch; the rest then hides the
-        // last combine.
+        // Also tries to process only as many of the shared experts' tokens first as are needed to hide the first
+        // dispatch. The rest then hides the last combine.
         const int share = shared > 0 ? static_cast<int>(std::ceil(1000 * wait / shared)) : 1000;
         if (share > 0 && share < 1000) {
           set_shared(c, budget, share);
@@ -211,7 +212,8 @@ void LayerSearch::try_budgets(Candidate candidate) {
         }
       }
       if (!local_first_ || !eps || wait == 0 || wait < shared) continue;
-      // The shared experts do not hide the whole first dispatch, so try to run the rows that need no message first.
+      // The shared experts cannot hide the whole first dispatch, so also tries to process the rows that need no message
+      // first.
       add_local_stage(c, budget);
       set_shared(c, budget, 1000);
       if (!may_win(c, budget)) continue;

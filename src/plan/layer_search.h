@@ -1,4 +1,4 @@
-// Searches the ways to run one layer for the one with the smallest makespan. Private to the planner.
+// Searches for the way to run one layer that has the smallest makespan. Internal to the planner.
 #pragma once
 
 #include <vector>
@@ -11,12 +11,12 @@
 
 namespace eps {
 
-// A candidate with everything that distinguishes it from the others.
+// A candidate with everything that is needed to build its plan.
 struct Choice {
   Candidate candidate;
   LinkPoint link;
   int gemm_sms = 0;        // 0: all
-  int first_share = 1000;  // thousandths of the tokens that the shared experts process before the first stage
+  int first_share = 1000;  // the shared experts' tokens before the first stage, in thousandths
 };
 
 // The messages of one stage, each the maximum over the ranks.
@@ -24,11 +24,11 @@ struct StageMessages {
   MessageRows dispatch, combine;
 };
 
-// The stages of a choice, in the order they run.
+// The stages of a choice, in the order in which they run.
 struct ChosenStages {
-  std::vector<int> stage_of;            // [num_experts] numbered before stages are cut into parts
+  std::vector<int> stage_of;            // [num_experts] before stages are cut into token parts
   std::vector<TokenPart> parts;         // [num_stages]
-  std::vector<int> experts_of;          // [num_stages] the value in stage_of of each stage's experts
+  std::vector<int> experts_of;          // [num_stages] the value of stage_of for each stage's experts
   std::vector<RankStage> sums;          // [num_stages, num_ranks]
   std::vector<StageMessages> messages;  // [num_stages]
 };
@@ -38,11 +38,11 @@ class LayerSearch {
   LayerSearch(const LayerCost& cost, const MoeProblem& problem, const PlanLimits& limits);
 
   void try_serial();
-  // Tries every way to run `num_stages` stages by expert. Returns false when no larger number of stages can be faster
-  // than the best candidate so far.
+  // Tries all ways to run `num_stages` stages by expert. Returns false if no larger number of stages can be faster than
+  // the best candidate so far.
   bool try_eps(int num_stages);
   void try_microbatch();
-  // The paper's N*, estimated from bounds: a good number to start the search at.
+  // The paper's N*, estimated from bounds: the number of stages with which to start the search.
   int likely_stages() const;
 
   const Choice& best() const { return best_; }
@@ -51,12 +51,12 @@ class LayerSearch {
   const TrafficModel& traffic() const { return traffic_; }
 
  private:
-  // An SM budget for messages and one for GEMMs, with what follows from them.
+  // An SM budget for messages and one for GEMMs, with derived values.
   struct Budget {
     OpTerms terms;                        // except for the wire and the hand-over
     int gemm_sms = 0;                     // 0: all
-    double least_shared_us = 0;           // lower bound of the shared experts' time, however they are cut
-    std::vector<double> all_messages_us;  // [wires] dispatch and combine of the whole layer in one stage
+    double least_shared_us = 0;           // lower bound of the shared experts' time, however their tokens are split
+    std::vector<double> all_messages_us;  // [wires] dispatch and combine of the whole layer as one stage
   };
 
   Budget make_budget(const LinkPoint& link, int gemm_sms) const;
@@ -80,7 +80,7 @@ class LayerSearch {
   bool split(Policy policy, int num_stages, bool only_if_it_can_win);
   void swap_with_best();
   void find_costs();
-  // A serial plan is a chain, so one thread (or stream) runs it without hand-overs.
+  // A serial plan is a chain, which one thread or stream runs without hand-overs.
   double handoff_of(Policy policy) const { return single_rank_ || policy == Policy::kSerial ? 0 : cost_.handoff_us(); }
   void sum_stages(int num_stages);
   void sum_halves();
@@ -107,22 +107,23 @@ class LayerSearch {
   size_t experts_each_;
   int64_t most_tokens_ = 0;  // of a rank
   int64_t all_tokens_ = 0;
-  bool single_rank_;  // one rank: no messages
+  bool single_rank_;  // no messages
   bool local_first_;
   double handoff_us_ = 0;  // of the current split
   std::vector<Budget> budgets_;
   std::vector<Wire> wires_;
   std::vector<ExpertTimes> expert_times_;  // [num_experts]
-  std::vector<ExpertTimes> local_times_;   // [num_experts] for the own rank's tokens; empty: local_first_ is off
+  std::vector<ExpertTimes>
+      local_times_;  // [num_experts] for tokens of the expert's own rank; empty if local_first_ is false
   std::vector<ExpertTimes> remote_times_;  // [num_experts] for all other tokens
   std::vector<double> rank_rows_;          // [num_ranks]
-  // Lower bounds for any number of stages, from the rank with the most GEMM time.
+  // Lower bounds for any number of stages, from the rank with the longest GEMM time.
   double least_gemms_us_ = 0;   // GEMMs without the cost of calls
-  double least_others_us_ = 0;  // row ops as if in one stage, and finish
+  double least_others_us_ = 0;  // row ops as if there were one stage, and finish
   int least_busy_ = 0;          // experts with rows on that rank
-  size_t most_visited_ = 0;     // the rank that receives the most tokens from its node
+  size_t most_visited_ = 0;     // the rank that receives the most tokens from its own node
   int comm_stages_ = 0;         // up to this number of stages, every stage has messages
-  StageMessages all_messages_;  // of the whole layer in one stage
+  StageMessages all_messages_;  // of the whole layer as one stage
   double best_us_ = 0;
   bool has_best_ = false;
   Choice best_;
@@ -140,7 +141,7 @@ class LayerSearch {
   std::vector<MessageRows> dispatch_, combine_;
   std::vector<StageMessages> messages_;  // [num_stages]
   Pipeline pipeline_;
-  // Whether the split of the best candidate is in the members above; otherwise it is in best_split_.
+  // Whether the members above contain the split of the best candidate; otherwise it is in best_split_.
   bool best_is_here_ = false;
   struct {
     std::pair<Policy, int> split;

@@ -1,4 +1,5 @@
-// The time an op of a plan takes on one rank: the functions of the table of ops. Private to planning and simulating.
+// The time that an op of a plan takes on one rank: the functions in the table of ops. Internal to planning and
+// simulation.
 #pragma once
 
 #include "plan/layer_cost.h"
@@ -16,8 +17,8 @@ struct OpTerms {
   Wire wire;
   int num_ranks = 1;
   int64_t all_tokens = 0;  // over all ranks
-  int ring_passes = 0;     // of kEnter and kLeave each: 1 for a reduce-scatter or an all-gather, 2 for an all-reduce
-  double handoff_us = 0;   // 0 where one thread or stream runs everything in order
+  int ring_passes = 0;    // for each of kEnter and kLeave: 1 for a reduce-scatter or an all-gather, 2 for an all-reduce
+  double handoff_us = 0;  // 0 if one thread or stream runs everything in order
 };
 
 // The work of one op on one rank.
@@ -30,7 +31,7 @@ struct OpLoad {
   bool awaits_rows = true;        // false for a stage of local rows, which need no message
 };
 
-// The op's time, including its hand-over. A message without rows is not sent and takes no time.
+// Returns the op's time, including its hand-over. A message without rows is not sent and takes no time.
 inline double op_us(const OpRow& row, const OpTerms& terms, const OpLoad& load) {
   const double us = row.us(terms, load);
   const bool sent = us > 0 || !lane_row(row.lane).moves_rows;
@@ -38,7 +39,7 @@ inline double op_us(const OpRow& row, const OpTerms& terms, const OpLoad& load) 
 }
 inline double op_us(OpKind kind, const OpTerms& terms, const OpLoad& load) { return op_us(op_row(kind), terms, load); }
 
-// The op's rate beside messages, and theirs.
+// Returns the rates of the op and of messages while both run.
 ClockRates op_rates(const OpRow& row, const OpTerms& terms, const OpLoad& load);
 
 }  // namespace eps

@@ -1,8 +1,8 @@
-// The table of lanes and the table of ops: all properties of a kind of op that planning uses, in one row.
+// The table of lanes and the table of ops. A row contains all properties of a kind of op that planning uses.
 //
-// The estimates of the search, the work of the virtual clock, reports, the checks of a plan and the words in its files
-// are all derived from these tables. Adding an op or lane takes an enumerator in plan/plan.h and a row here; an op also
-// takes a function in plan/op_cost.cpp that computes its time.
+// The search's estimates, the work of the virtual clock, reports, the checks of a plan and the names in its files are
+// all derived from these tables. A new op or lane needs an enumerator in plan/plan.h and a row here; an op also needs a
+// function in plan/op_cost.cpp that computes its time.
 #pragma once
 
 #include <array>
@@ -15,8 +15,8 @@ namespace eps {
 struct LaneRow {
   Lane lane;
   std::string_view name;
-  // Its ops are messages: they begin when every rank has reached them, share the rank's link with each other, and slow
-  // compute down meanwhile.
+  // The lane's ops are messages. They begin when every rank has reached them, share the rank's link with each other,
+  // and slow compute down meanwhile.
   bool moves_rows;
 };
 
@@ -28,7 +28,7 @@ constexpr const LaneRow& lane_row(Lane lane) { return kLaneTable[static_cast<siz
 struct OpTerms;  // plan/op_cost.h
 struct OpLoad;
 
-// The time each op takes when it runs alone, in µs, without a hand-over between lanes. Defined in plan/op_cost.cpp.
+// The time in µs that each op takes if it runs alone, without hand-overs between lanes. Defined in plan/op_cost.cpp.
 double collective_us(const OpTerms& terms, const OpLoad& load);
 double dispatch_us(const OpTerms& terms, const OpLoad& load);
 double combine_us(const OpTerms& terms, const OpLoad& load);
@@ -39,18 +39,18 @@ double down_us(const OpTerms& terms, const OpLoad& load);
 double reduce_us(const OpTerms& terms, const OpLoad& load);
 double finish_us(const OpTerms& terms, const OpLoad& load);
 
-// How an op and concurrent messages slow each other down: like its GEMM kernels, or not at all.
+// How an op and concurrent messages slow each other down.
 enum class OpRates : uint8_t {
   kAlone,       // no slowdown: the op is short, or no message runs beside it
   kDenseGemm,   // like dense GEMMs
   kStageGemms,  // like the mixture of kernels that the stage's projections use
 };
 
-// The memory traffic of an op besides its GEMM, at a rate that the profile contains under a name.
+// The memory traffic of an op in addition to its GEMM, at a named rate of the profile.
 struct MemoryPass {
   std::string_view cost = {};  // key of HardwareProfile::ops; empty: negligible
   double passes = 0;           // how often a row is read or written
-  bool inner = false;          // rows have an expert's inner size; otherwise the hidden size
+  bool inner = false;          // rows have an expert's inner size instead of the hidden size
 };
 
 struct OpRow {
@@ -58,7 +58,7 @@ struct OpRow {
   std::string_view name;
   Lane lane;
   bool of_stage;     // one per stage; otherwise one per layer, or for kShared one per share of the tokens
-  bool awaits_lane;  // where lanes run concurrently, it waits for an op of another lane, which costs a hand-over
+  bool awaits_lane;  // if lanes run concurrently, it waits for an op of another lane, which costs a hand-over
   OpRates rates;
   MemoryPass memory;
   double (*us)(const OpTerms&, const OpLoad&);
@@ -86,7 +86,7 @@ inline constexpr std::array<OpRow, kNumOpKinds> kOpTable = {{
 
 constexpr const OpRow& op_row(OpKind kind) { return kOpTable[static_cast<size_t>(kind)]; }
 
-// Rows are indexed by enumerator, so they must be in the order of the enumerators.
+// The table is indexed by enumerator, so its rows must have the same order.
 consteval bool is_in_order() {
   for (size_t i = 0; i < kOpTable.size(); ++i) {
     if (static_cast<size_t>(kOpTable[i].kind) != i) return false;

@@ -7,7 +7,7 @@
 namespace eps {
 namespace {
 
-// The intervals in which at least one of the ops on lanes accepted by `is_counted` runs: ascending and disjoint.
+// The intervals during which at least one op on a lane accepted by `is_counted` runs, ascending and disjoint.
 template <typename LanePredicate>
 std::vector<OpTime> busy_times(const Plan& plan, LanePredicate is_counted) {
   std::vector<OpTime> times;
@@ -34,9 +34,9 @@ PlanOverlap predicted_overlap(const Plan& plan) {
   auto first = compute.begin();
   for (const OpTime& comm : busy_times(plan, [](Lane lane) { return lane_row(lane).moves_rows; })) {
     overlap.communication_us += comm.end_us - comm.begin_us;
-    // Both lists ascend, so compute that ended before this message cannot overlap later ones. Continuing from there
-    // keeps
-    // this linear: a plan may have thousands of ops.
+    // Both lists are ascending, so compute intervals that ended before this message cannot overlap later ones.
+    // Continuing from the first remaining one takes linear time in total, which matters because a plan may have
+    // thousands of ops.
     while (first != compute.end() && first->end_us <= comm.begin_us) ++first;
     for (auto work = first; work != compute.end() && work->begin_us < comm.end_us; ++work) {
       overlap.hidden_us += std::min(comm.end_us, work->end_us) - std::max(comm.begin_us, work->begin_us);

@@ -1,4 +1,4 @@
-// How much of a plan's communication is predicted to run while the compute lane works.
+// How much of a plan's communication is predicted to run while the compute lane is busy.
 #pragma once
 
 #include "plan/plan.h"

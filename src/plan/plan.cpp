@@ -51,7 +51,7 @@ void check_stages(const Plan& plan, const MoeProblem& problem, std::vector<std::
   for (const Stage& stage : plan.stages) {
     for (const int32_t e : stage.experts) {
       if (e < 0 || e >= problem.placement.num_experts) {
-        faults.push_back(fmt::format("stage holds expert {}", e));
+        faults.push_back(fmt::format("a stage contains expert {}, which does not exist", e));
         continue;
       }
       ++times[static_cast<size_t>(e)][static_cast<size_t>(stage.part)];
@@ -61,7 +61,7 @@ void check_stages(const Plan& plan, const MoeProblem& problem, std::vector<std::
       faults.push_back("a stage's rows differ from its experts' load");
     }
     if (stage.gate_up_kernel.size() != ranks || stage.down_kernel.size() != ranks) {
-      faults.push_back("a stage does not name a kernel for every rank");
+      faults.push_back("a stage does not have a kernel for every rank");
     }
   }
   const std::array<int, kNumParts> whole = {1, 0, 0, 0, 0};
@@ -69,7 +69,7 @@ void check_stages(const Plan& plan, const MoeProblem& problem, std::vector<std::
   const std::array<int, kNumParts> by_half = {0, 0, 0, 1, 1};
   for (size_t e = 0; e < num_experts; ++e) {
     if (times[e] == whole || times[e] == by_place || times[e] == by_half) continue;
-    faults.push_back(fmt::format("rows of expert {} are not in stages once", e));
+    faults.push_back(fmt::format("the rows of expert {} are not in exactly one stage", e));
   }
 }
 
@@ -79,11 +79,11 @@ void check_shared(const Plan& plan, const MoeProblem& problem, std::vector<std::
   for (const PlanOp& op : plan.ops) {
     if (op.kind != OpKind::kShared) continue;
     if (op.share.begin != done || op.share.end <= op.share.begin)
-      faults.push_back("shared experts skip or repeat tokens");
+      faults.push_back("the shared experts skip or repeat tokens");
     done = op.share.end;
   }
   if (done != (problem.shape.shared_inner > 0 ? 1000 : 0))
-    faults.push_back("shared experts do not process every token");
+    faults.push_back("the shared experts do not process every token");
 }
 
 // Checks that every op occurs once, on its lane, and belongs to an existing stage. (Shared experts may be in parts; see
@@ -93,22 +93,25 @@ void check_ops(const Plan& plan, const MoeProblem& problem, std::vector<std::str
   const bool travels = problem.placement.num_ranks > 1 && plan.policy != Policy::kTp;
   for (const PlanOp& op : plan.ops) {
     const OpRow& row = op_row(op.kind);
-    if (op.lane != row.lane) faults.push_back(fmt::format("{} on the {} lane", to_string(op.kind), to_string(op.lane)));
+    if (op.lane != row.lane)
+      faults.push_back(fmt::format("op {} is on the {} lane", to_string(op.kind), to_string(op.lane)));
     if (row.of_stage ? op.stage < 0 || op.stage >= plan.num_stages() : op.stage != -1) {
-      faults.push_back(fmt::format("{} of stage {}", to_string(op.kind), op.stage));
+      faults.push_back(fmt::format("op {} has stage {}", to_string(op.kind), op.stage));
       continue;
     }
     if (op.kind != OpKind::kShared && !seen.emplace(op.kind, op.stage).second) {
-      faults.push_back(fmt::format("{} of stage {} twice", to_string(op.kind), op.stage));
+      faults.push_back(fmt::format("op {} of stage {} occurs twice", to_string(op.kind), op.stage));
     }
     const bool message = row.of_stage && lane_row(row.lane).moves_rows;
     if (message && (!travels || plan.stages[static_cast<size_t>(op.stage)].part == TokenPart::kLocal)) {
-      faults.push_back(fmt::format("{} of stage {}, whose rows do not travel", to_string(op.kind), op.stage));
+      faults.push_back(
+          fmt::format("op {} of stage {} is not needed: its rows are not sent", to_string(op.kind), op.stage));
     }
   }
 }
 
-// reaches[i][j]: op i cannot start before op j has ended, through dependencies or its lane's order.
+// order_of(plan)[i][j] is true if op i cannot start before op j has ended, because of dependencies or the order of its
+// lane.
 std::vector<std::vector<bool>> order_of(const Plan& plan) {
   const size_t n = plan.ops.size();
   std::vector<std::vector<bool>> after(n, std::vector<bool>(n, false));
@@ -151,7 +154,8 @@ std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& pr
   check_stages(plan, problem, faults);
   for (size_t i = 0; i < plan.ops.size(); ++i) {
     for (const int d : plan.ops[i].deps) {
-      if (d < 0 || d >= static_cast<int>(i)) faults.push_back(fmt::format("op {} waits for op {}", i, d));
+      if (d < 0 || d >= static_cast<int>(i))
+        faults.push_back(fmt::format("op {} depends on op {}, which is not an earlier one", i, d));
     }
   }
   check_ops(plan, problem, faults);
@@ -174,7 +178,8 @@ std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& pr
     const int gate_up = find(OpKind::kGateUp, s);
     const int reduce = find(OpKind::kReduce, s);
     if (ranks && !is_local(s)) {
-      // This includes the dispatch of every earlier stage: tokens travel only once, so later stages reuse their rows.
+      // This includes the dispatch of every earlier stage: tokens are sent only once, and later stages reuse their
+      // rows.
       for (int earlier = 0; earlier <= s; ++earlier) {
         if (is_local(earlier)) continue;
         require_order(find(OpKind::kDispatch, earlier), gate_up,
@@ -184,9 +189,10 @@ std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& pr
                     fmt::format("stage {} returns sums before they are computed", s));
       require_order(find(OpKind::kCombine, s), finish, fmt::format("finish does not wait for combine {}", s));
     }
-    require_order(gate_up, find(OpKind::kSiluMul, s), fmt::format("stage {}: silu_mul before gate_up", s));
-    require_order(find(OpKind::kSiluMul, s), find(OpKind::kDown, s), fmt::format("stage {}: down before silu_mul", s));
-    require_order(find(OpKind::kDown, s), reduce, fmt::format("stage {}: reduce before down", s));
+    require_order(gate_up, find(OpKind::kSiluMul, s), fmt::format("stage {}: silu_mul does not wait for gate_up", s));
+    require_order(find(OpKind::kSiluMul, s), find(OpKind::kDown, s),
+                  fmt::format("stage {}: down does not wait for silu_mul", s));
+    require_order(find(OpKind::kDown, s), reduce, fmt::format("stage {}: reduce does not wait for down", s));
     require_order(reduce, finish, fmt::format("finish does not wait for reduce {}", s));
   }
   check_shared(plan, problem, faults);

@@ -1,8 +1,7 @@
-// A plan: which ops one MoE layer runs, in what order, on which lane and with which kernel, and their predicted times.
-// A plain value.
+// A plan: the ops of one MoE layer with their order, lanes, kernels and predicted times. A plain value.
 //
-// Every rank runs the same ops. What differs between ranks (how many rows, which tokens) follows from the stages and
-// the routing, which all ranks have; so ranks agree on a plan without communicating.
+// Every rank runs the same ops. Differences between ranks (the number of rows, and which tokens) follow from the stages
+// and the routing, which all ranks have, so ranks agree on a plan without communicating.
 #pragma once
 
 #include <cstdint>
@@ -22,13 +21,13 @@ std::string_view to_string(Lane lane);
 
 enum class OpKind : uint8_t {
   kEnter,     // tp+ep: reduce-scatter of attention's partial sums; tp+tp: all-reduce
-  kDispatch,  // sends the tokens that a stage is the first to need to the ranks of its experts
+  kDispatch,  // sends each token that this stage is the first to need to the ranks of its experts
   kShared,    // shared experts on (a part of) the rank's own tokens
-  kGateUp,    // gathers the rows of the stage, then gate and up projections
+  kGateUp,    // gathers the rows of the stage, then applies the gate and up projections
   kSiluMul,   // silu(gate) * up
   kDown,      // down projection
-  kReduce,    // weighted sums of the tokens whose last expert on this rank is in this stage
-  kCombine,   // sends those tokens' partial sums back to their ranks
+  kReduce,    // computes weighted sums of the tokens whose last expert on this rank is in this stage
+  kCombine,   // sends these partial sums to the tokens' home ranks
   kFinish,    // partial sums + shared experts -> layer output
   kLeave,     // tp+ep: all-gather of the outputs; tp+tp: all-reduce
 };
@@ -62,13 +61,13 @@ struct Stage {
 
 enum class Policy : uint8_t {
   kSerial,      // one stage, one op after the other
-  kEps,         // stages by expert, communication under compute
-  kMicrobatch,  // two halves of the tokens, each through all experts, so weights are read twice
+  kEps,         // stages by expert, with communication hidden under compute
+  kMicrobatch,  // two halves of the tokens, each with all experts, so weights are read twice
   kTp,          // every expert split over the ranks: strategy tp+tp
 };
 std::string_view to_string(Policy policy);
 
-// SMs that communication occupies and SMs that GEMMs may use; {0, 0} where there are no SMs or no limits.
+// The SMs that communication occupies and those that GEMMs may use; {0, 0} if there are no SMs or no limits.
 struct SmBudget {
   int comm = 0;
   int gemm = 0;
@@ -77,11 +76,11 @@ struct SmBudget {
 
 enum class Verdict : uint8_t {
   kChosen,
-  kSlower,       // than the chosen one
+  kSlower,       // than the chosen candidate
   kTooBig,       // does not fit in memory
   kNotAsked,     // excluded by the caller's options
-  kSlowerModel,  // another strategy, whose whole prefill takes longer
-  kCannotRun,    // not supported by the executor (or the profile)
+  kSlowerModel,  // another strategy, with which a whole prefill takes longer
+  kCannotRun,    // not supported by the executor or the profile
 };
 
 // One way to run the layer that the planner considered.
@@ -89,18 +88,18 @@ struct Candidate {
   Policy policy = Policy::kSerial;
   Strategy strategy = Strategy::kDpEp;
   int num_stages = 1;         // by expert; token parts do not count
-  bool local_first = false;   // the first stage's local rows run during its dispatch
-  bool split_shared = false;  // a part of the shared experts runs after the last stage
+  bool local_first = false;   // the first stage processes its local rows during its dispatch
+  bool split_shared = false;  // a part of the shared experts' tokens is processed after the last stage
   Wire wire;
   SmBudget sms;
-  bool uses_dense = false;    // some stage of the slowest rank runs dense GEMMs
-  bool uses_grouped = false;  // some stage of it runs grouped GEMMs
+  bool uses_dense = false;    // the slowest rank uses dense GEMMs in some stage
+  bool uses_grouped = false;  // the slowest rank uses grouped GEMMs in some stage
   double makespan_us = 0;
   double bound_us = 0;    // max(compute, communication): the time with perfect overlap
   double compute_us = 0;  // busy time of the compute lane without contention
   double comm_us = 0;     // the same for the communication lanes
-  double grouped_us = 0;  // time of the experts' GEMMs if all were grouped: the paper's G
-  double memory_gb = 0;   // of one rank, where it was estimated
+  double grouped_us = 0;  // time of the experts' GEMMs if all are grouped: the paper's G
+  double memory_gb = 0;   // per rank, if it was estimated
   Verdict verdict = Verdict::kSlower;
   bool operator==(const Candidate&) const = default;
 };
@@ -115,7 +114,7 @@ struct OpTime {
 struct PaperView {
   double eps0 = 0;         // N·S(m/N)/S(m) - 1 at our N: the relative cost of splitting for communication
   double eps1 = 0;         // N·G(m/N, E/N)/G(m, E) - 1: the same for GEMMs
-  double overhead_us = 0;  // k: the cost of one more stage
+  double overhead_us = 0;  // k: the cost of an additional stage
   double best_stages = 1;  // N* = sqrt(min(comm, compute) / k)
   bool operator==(const PaperView&) const = default;
 };
@@ -131,30 +130,31 @@ struct Plan {
   std::vector<Stage> stages;
   std::vector<PlanOp> ops;  // a lane runs its ops in this order
 
-  // Predictions, for the slowest rank of each op.
+  // Predicted times, for the slowest rank of each op.
   std::vector<OpTime> predicted;  // [ops]
   double makespan_us = 0;
   double bound_us = 0;
-  int64_t bytes_dispatch = 0;  // on the wire, over all ranks; exact for the problem that was planned
+  int64_t bytes_dispatch = 0;  // on the wire, over all ranks; exact for the planned problem
   int64_t bytes_combine = 0;
   PaperView paper;                    // empty unless a caller sets it to Planner::paper_view()
-  std::vector<Candidate> candidates;  // all that were considered, including the chosen one
+  std::vector<Candidate> candidates;  // all candidates that were considered, including the chosen one
 
   int num_stages() const { return static_cast<int>(stages.size()); }
-  // The number of stages that the experts are split into; parts of the tokens do not count.
+  // The number of stages that the experts are split into, not counting token parts.
   int num_expert_stages() const;
   bool operator==(const Plan&) const = default;
 };
 
-// Rows of `stage` on every rank. Halves are assumed to be equal; only the routing has the exact numbers.
+// Rows of `stage` on every rank. The two halves of the tokens are assumed to be equal; exact numbers require the
+// routing.
 std::vector<int64_t> count_stage_rows(const Plan& plan, const Stage& stage, const MoeProblem& problem);
 
-// True when no two ops may run at the same time, so that one thread can run the plan without waiting.
+// Whether no two ops may run at the same time, so that one thread can run the plan without waiting.
 bool is_chain(const Plan& plan);
 
-// The faults of `plan`, one line each; empty when it is valid: every row in exactly one stage, dependencies point
-// backwards, dispatch before gate_up before silu_mul before down before reduce before combine, finish last, the shared
-// experts on every token once.
+// Returns the faults of `plan`, one line each, or nothing if it is valid: every row is in exactly one stage,
+// dependencies refer to earlier ops, the ops of a stage follow in the order dispatch, gate_up, silu_mul, down, reduce,
+// combine, finish comes last, and the shared experts process every token once.
 std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& problem);
 
 }  // namespace eps

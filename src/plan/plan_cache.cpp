@@ -9,17 +9,17 @@
 namespace eps {
 namespace {
 
-// If no expert has this many rows, the loads of single experts are noise and are left out of the key.
+// If no expert has this many rows, the loads of individual experts are noise and are not part of the key.
 constexpr int64_t kFewRows = 64;
 
-// A count rounded to its octave and the two bits after the leading one; exact up to 3. Fits in a byte.
+// Rounds a count down to its leading one and the two bits after it; exact up to 3. The code fits in a byte.
 uint8_t code_of(int64_t count) {
   if (count < 4) return static_cast<uint8_t>(count);
   const int octave = 63 - __builtin_clzll(static_cast<uint64_t>(count));
   return static_cast<uint8_t>(octave * 4 + ((count >> (octave - 2)) & 3) - 4);
 }
 
-// The middle of the counts that have this code.
+// The middle of the counts with this code.
 int64_t count_of(uint8_t code) {
   if (code < 4) return code;
   const int octave = (code + 4) / 4;
@@ -77,7 +77,7 @@ MoeProblem LoadBucket::problem(const MoeProblem& like) const {
       const int64_t copies = std::min(tokens * ranks, tokens * like.shape.top_k);
       for (size_t r = 0; r < num_ranks; ++r) {
         const auto d = static_cast<int64_t>(r);
-        // Rotated by the home rank; otherwise, with one token per rank, all would go to the same rank.
+        // Rotated by the home rank. Otherwise, with one token per rank, all tokens would go to the same rank.
         const size_t to = (r + home) % num_ranks;
         routing.tokens_between[home * num_ranks + to] = copies * (d + 1) / ranks - copies * d / ranks;
       }
@@ -128,7 +128,7 @@ const Plan& PlanCache::plan(const MoeProblem& problem) {
     return *it->second;
   }
   ++num_misses_;
-  if (plans_.size() >= most_plans_) plans_.clear();  // all at once, so that every rank drops the same plans
+  if (plans_.size() >= most_plans_) plans_.clear();  // all at once, so that every rank discards the same plans
   auto plan = std::make_unique<const Plan>(planner_.plan(bucket_.problem(problem), option_));
   return *plans_.emplace(bucket_.key, std::move(plan)).first->second;
 }

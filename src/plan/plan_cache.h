@@ -1,4 +1,4 @@
-// A cache of plans by load: a layer with about the same load as before needs no new plan.
+// Caches plans by load, so that a layer with about the same load as an earlier one is not planned again.
 #pragma once
 
 #include <cstdint>
@@ -10,20 +10,20 @@
 
 namespace eps {
 
-// A problem rounded to its bucket. Rows and tokens keep two bits after the leading one; where no expert has 64 rows
-// (decoding), the rows of single experts are reduced to their total. The rest is spread as evenly as possible.
+// A problem rounded to its bucket. Rows and tokens keep the two bits after the leading one. If no expert has 64 rows
+// (decoding), only the total of the experts' rows is kept. Everything else is spread as evenly as possible.
 struct LoadBucket {
   std::string key;
-  // The problem that represents the whole bucket: a function of `key` and those fields of `like` that are the same for
-  // all batches of a layer.
+  // Returns the problem that represents the whole bucket: a function of `key` and of those fields of `like` that are
+  // the same for all batches of a layer.
   MoeProblem problem(const MoeProblem& like) const;
 };
 
-// One per rank and layer shape. Plans are made for the bucket's problem, not for the first one that falls into it, so
-// that ranks agree and a run does not depend on what ran before.
+// There is one cache per rank and layer shape. Plans are made for the bucket's problem, not for the first problem in
+// the bucket, so that ranks agree and results do not depend on earlier batches.
 class PlanCache {
  public:
-  // `planner` outlives the cache.
+  // `planner` must outlive the cache.
   PlanCache(const Planner& planner, PipelineOption option, size_t most_plans = 1024)
       : planner_(planner), option_(option), most_plans_(most_plans) {}
 
@@ -48,7 +48,7 @@ class PlanCache {
   int64_t num_misses_ = 0;
 };
 
-// Writes `problem`'s bucket over `bucket`, reusing its memory.
+// Sets `bucket` to that of `problem` and reuses its memory.
 void find_bucket(const MoeProblem& problem, LoadBucket& bucket);
 
 }  // namespace eps

@@ -13,7 +13,7 @@ class OpList {
     ops_.push_back({kind, op_row(kind).lane, stage, std::move(deps), share});
     return static_cast<int>(ops_.size()) - 1;
   }
-  // Adds gate_up, silu_mul, down and reduce of one stage; returns the last.
+  // Adds gate_up, silu_mul, down and reduce of one stage and returns the index of the last one.
   int add_expert_ffn(int stage, int after) {
     const int gate_up = add(OpKind::kGateUp, stage, {after});
     const int silu = add(OpKind::kSiluMul, stage, {gate_up});
@@ -49,7 +49,7 @@ std::vector<PlanOp> pipelined_ops(std::span<const Stage> stages, const OpShape& 
     const bool travels = shape.ranks && stages[s].part != TokenPart::kLocal;
     rows_here.push_back(travels ? ops.add(OpKind::kDispatch, static_cast<int>(s), {enter}) : enter);
   }
-  // The shared experts need no other rank, so they run during the first dispatch.
+  // The shared experts do not depend on other ranks, so they run during the first dispatch.
   std::vector<int> before_finish;
   if (shape.shared && shape.first_share > 0) {
     before_finish.push_back(ops.add(OpKind::kShared, -1, {enter}, {0, shape.first_share}));

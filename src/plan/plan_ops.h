@@ -1,4 +1,4 @@
-// The ops of each policy, in order. Private to the planner.
+// The ops of each policy, in order. Internal to the planner.
 #pragma once
 
 #include <span>
@@ -9,16 +9,16 @@
 namespace eps {
 
 struct OpShape {
-  bool ranks = false;        // more than one rank, so rows are sent
-  bool collectives = false;  // with kEnter and kLeave
+  bool ranks = false;        // there is more than one rank, so rows are sent
+  bool collectives = false;  // kEnter and kLeave are included
   bool shared = true;
-  int first_share = 1000;  // thousandths of the tokens that the shared experts process before the first stage
+  int first_share = 1000;  // the shared experts' tokens before the first stage, in thousandths
 };
 
-// Everything one after the other: dispatch, experts, combine, shared, finish.
+// One op after the other: dispatch, experts, combine, shared, finish.
 std::vector<PlanOp> serial_ops(const OpShape& shape);
 
-// Stages in their order; those of local tokens neither wait for a dispatch nor have a combine.
+// Stages in order. Stages of local tokens do not wait for a dispatch and have no combine.
 std::vector<PlanOp> pipelined_ops(std::span<const Stage> stages, const OpShape& shape);
 
 }  // namespace eps

@@ -11,8 +11,9 @@
 namespace eps {
 namespace {
 
-// Numbers of stages that `auto` considers: all of the small ones, then each a sixteenth larger than the one before. The
-// effect of one more stage shrinks with their number, and a layer of thousands of experts must be planned in a second.
+// The numbers of stages that `auto` considers: all up to this one, then each a sixteenth larger than the one before.
+// The effect of another stage decreases with their number, and a layer with thousands of experts must be planned within
+// a second.
 constexpr int kEveryStageCount = 128;
 constexpr int kStageCountSteps = 16;
 
@@ -34,12 +35,15 @@ void search(LayerSearch& search, const MoeProblem& problem, const PlanLimits& li
     case PipelineOption::Mode::kAuto: break;
   }
   search.try_serial();
-  // A single rank does not communicate, so there is nothing that stages could hide. Trying them nevertheless would
-  // choose by the noise of measured curves, in which two GEMMs may appear faster than one GEMM of all rows.
+  // A single rank does not communicate, so stages could not hide anything. If they were considered, the choice would
+  // depend on the noise of measured curves, in which two GEMMs may appear faster than one GEMM with all rows.
   if (problem.placement.num_ranks == 1) return;
-  // Start at a likely number: the better the first candidate, the more of the others are ruled out by their bounds.
+  // Starts at a number that is probably good: the better the first candidate, the more of the others are excluded by
+  // their bounds.
   const std::vector<int> counts = stage_counts(experts);
   const auto above = std::ranges::upper_bound(counts, std::clamp(search.likely_stages(), 1, experts));
+  // All smaller numbers are tried, because a bound that excludes one number does not exclude a smaller one. Larger
+  // numbers are tried only until no larger one can win.
   for (auto n = above; n != counts.begin();) search.try_eps(*--n);
   for (auto n = above; n != counts.end() && search.try_eps(*n); ++n) {
   }
@@ -50,7 +54,7 @@ std::vector<Stage> make_stages(const ChosenStages& chosen, const LayerCost& cost
   const size_t num_stages = chosen.parts.size();
   const size_t num_ranks = chosen.sums.size() / num_stages;
   std::vector<Stage> stages(num_stages);
-  // Indexed by the values of stage_of. Stages that are parts of the same experts' rows have the same set of experts.
+  // Indexed by the values of stage_of. Stages that are parts of the same experts' rows refer to the same set.
   const auto num_sets = static_cast<size_t>(*std::ranges::max_element(chosen.experts_of)) + 1;
   std::vector<std::vector<int32_t>> experts(num_sets);
   for (auto& set : experts) set.reserve(chosen.stage_of.size() / num_sets + num_ranks);
@@ -74,7 +78,7 @@ std::vector<Stage> make_stages(const ChosenStages& chosen, const LayerCost& cost
   return stages;
 }
 
-// The paper's ε and N*, computed from two candidates of the same kind: with `one` stage and with `many`.
+// The paper's ε and N*, computed from two candidates with the same settings: one with a single stage and one with many.
 PaperView view_as_paper(const Candidate& one, const Candidate& many, int num_stages) {
   PaperView view;
   if (num_stages > 1) {
@@ -147,13 +151,13 @@ Plan Planner::Impl::plan_tp(const MoeProblem& problem) const {
   plan.policy = Policy::kTp;
   plan.strategy = Strategy::kTpTp;
   plan.wire = problem.wire;
-  // Nothing runs beside the all-reduces, so they use the fastest link, and GEMMs use every SM.
+  // Nothing runs during the all-reduces, so they use the fastest link, and GEMMs use every SM.
   const LinkPoint* link = nullptr;
   for (const LinkPoint& l : profile.links) {
     if (link == nullptr || l.gbps > link->gbps) link = &l;
   }
   plan.sms = {link == nullptr ? 0 : link->sms, profile.num_sms};
-  // Every rank has every expert's rows, so the sums are the same on all.
+  // Every rank has all rows of every expert, so the sums are the same on all ranks.
   RankStage sums;
   for (const int64_t rows : problem.load) sums.add(rows, expert_times(split, rows));
   ChosenStages all;
@@ -165,7 +169,7 @@ Plan Planner::Impl::plan_tp(const MoeProblem& problem) const {
   OpShape ops{false, num_ranks > 1, shape.shared_inner > 0, 1000};
   plan.ops = serial_ops(ops);
   const ClockWork every_rank = every_rank_work(plan, problem, split);
-  ClockWork work;  // of the first rank; it is the same on all ranks
+  ClockWork work;  // of the first rank; it is the same on all of them
   for (size_t i = 0; i < plan.ops.size(); ++i) {
     work.us.push_back(every_rank.us[i * static_cast<size_t>(num_ranks)]);
     work.rates.push_back(every_rank.rates[i * static_cast<size_t>(num_ranks)]);
@@ -232,7 +236,7 @@ std::vector<OpTime> Planner::simulate(const Plan& plan, const MoeProblem& proble
 
 PaperView Planner::paper_view(const MoeProblem& problem, const Plan& plan) const {
   if (plan.policy == Policy::kTp || problem.placement.num_ranks == 1) return {};
-  // Both candidates use the chosen plan's links and SMs, so that they differ only in the number of stages.
+  // Both candidates use the links and SMs of the plan, so that they differ only in the number of stages.
   PlanLimits limits = impl_->limits;
   limits.comm_sms = {plan.sms.comm};
   limits.local_first = false;

@@ -1,4 +1,4 @@
-// Problem + profile -> plan. Pure: same input, same plan; no device, no clock, no randomness.
+// Creates a plan from a problem and a profile. A pure function: no device, no clock, no randomness.
 #pragma once
 
 #include <memory>
@@ -10,35 +10,35 @@
 
 namespace eps {
 
-// The options that the planner may choose from.
+// Restrictions of the planner's choices.
 struct PlanLimits {
-  // Policies that `auto` may choose besides serial and eps. Engines enable those that they can run.
+  // Policies that `auto` may choose in addition to serial and eps. Engines enable those that they can run.
   bool microbatch = true;
   bool tp = false;
   bool local_first = true;
-  // Estimate every candidate, including those that a bound rules out, so that reports can explain the choice. Takes
-  // longer; the choice is the same.
+  // Estimate every candidate, including those that a bound excludes, so that reports can explain the choice. This takes
+  // longer and does not change the choice.
   bool explain = false;
   std::vector<int> comm_sms = {};  // allowed; empty: every point of the profile's links
-  // GEMM budgets to try with every link; they may include all SMs. Empty: the SMs that the link leaves, and all. Serial
-  // plans always use all SMs because no GEMM runs beside a message.
+  // GEMM budgets to try with every link; they may include all SMs. Empty: the SMs that the link leaves, and all SMs.
+  // Serial plans always use all SMs, because no GEMM runs during a message.
   std::vector<int> gemm_sms = {};
   std::optional<GemmKind> kernel = {};  // for all experts; empty: the better one for each stage
 };
 
-// Plans layers of one shape for one profile. The constructor turns the profile's curves into tables, so that planning
+// Plans layers of one shape for one profile. The constructor converts the profile's curves to tables, so that planning
 // takes only microseconds.
 //
 //   off         policy `serial`: one stage, one op after the other
 //   N           policy `eps` with N stages by expert; all = one expert per rank and stage
 //   microbatch  policy `microbatch`
-//   auto        the smallest predicted makespan; between equals, fewer stages. One rank gets one stage
+//   auto        the smallest predicted makespan; of equal ones, fewer stages. With one rank, one stage
 //
-// Stages balance every rank's rows: each rank assigns its experts, heaviest first, to the stage with the fewest rows;
-// small stages run first and last, because nothing can hide the first dispatch and the last combine.
+// Stages balance the rows of every rank: each rank assigns its experts, heaviest first, to the stage with the fewest
+// rows. Small stages run first and last, because nothing can hide the first dispatch and the last combine.
 //
-// Errors  kUsage when the profile lacks what the shape needs; from plan(), when a rank has fewer experts than the
-//         requested stages; kInternal for a problem of another shape
+// Errors  kUsage if the profile lacks something that the shape needs; from plan(), if a rank has fewer experts than the
+//         requested number of stages; kInternal for a problem of another shape
 // Source  EPS-MoE §4.3; balancing, ordering and first-need dispatch are ours
 class Planner {
  public:
@@ -49,8 +49,8 @@ class Planner {
 
   Plan plan(const MoeProblem& problem, const PipelineOption& option) const;
 
-  // Predicts when every op of `plan` runs on every rank, from the same costs. This usually ends before makespan_us,
-  // because the slowest rank of one op need not be the slowest of the next.
+  // Predicts the times of every op of `plan` on every rank, from the same costs. The result usually ends before
+  // makespan_us, because different ops are slowest on different ranks.
   //
   // Shapes  returns [ops, num_ranks]
   std::vector<OpTime> simulate(const Plan& plan, const MoeProblem& problem) const;

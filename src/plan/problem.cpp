@@ -32,7 +32,7 @@ void check_routing(const MoeProblem& problem) {
   }
   for (size_t i = 0; i < ranks * ranks; ++i) {
     const int64_t tokens = problem.tokens_per_rank[i / ranks];
-    // At most one copy for every expert: the maximum of estimates without deduplication.
+    // Without deduplication, a token is sent at most once per expert.
     const int64_t most = tokens * std::max(1, problem.shape.top_k);
     EPS_CHECK(routing.tokens_between[i] >= 0 && routing.tokens_between[i] <= most,
               "rank {} sends {} rows of its {} tokens to one rank", i / ranks, routing.tokens_between[i], tokens);
@@ -102,7 +102,7 @@ MoeProblem make_local_problem(const MoeShape& shape, std::span<const int64_t> lo
 
 void check_problem(const MoeProblem& problem) {
   EPS_CHECK(problem.placement.num_ranks >= 1 && problem.placement.num_experts >= 1);
-  // The number of experts must be divisible by the number of ranks only if ranks have whole experts.
+  // The number of ranks must divide the number of experts only if ranks hold whole experts.
   EPS_CHECK(problem.strategy == Strategy::kTpTp || problem.placement.num_experts % problem.placement.num_ranks == 0,
             "{} experts over {} ranks", problem.placement.num_experts, problem.placement.num_ranks);
   if (problem.placement.experts_per_rank() > kMaxExpertsPerRank) {

@@ -1,4 +1,4 @@
-// The input of planning: one MoE layer for one batch.
+// The input of planning: one MoE layer with one batch.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ struct MoeShape {
   bool operator==(const MoeShape&) const = default;
 };
 
-// How attention and experts are split over the ranks.
+// How attention and experts are distributed over the ranks.
 enum class Strategy : uint8_t {
   kDpEp,  // every rank has its own tokens and its own experts
   kTpEp,  // attention is split by heads, so a reduce-scatter comes before dispatch and an all-gather after combine
@@ -42,7 +42,7 @@ struct Wire {
   bool operator==(const Wire&) const = default;
 };
 
-// Bytes of one row of `hidden` elements on the wire; fp8 carries an f32 scale for every 128 elements.
+// The bytes of one row of `hidden` elements on the wire; fp8 rows include an f32 scale per 128 elements.
 int64_t wire_row_bytes(DType dtype, int64_t hidden);
 
 struct MoeProblem {
@@ -57,25 +57,25 @@ struct MoeProblem {
   bool operator==(const MoeProblem&) const = default;
 };
 
-// The dp+ep problem of a routing, with rows sent in the shape's act_dtype and returned in f32.
+// Creates the dp+ep problem of a routing. Rows are sent in the shape's act_dtype and returned in f32.
 //
 // Shapes  routing [num_ranks]
 MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement, std::span<const Routing> routing);
 
-// The same for a routing that is not available on the host, given its counts.
+// The same, given the counts of a routing that is not available on the host.
 //
 // Shapes  load [num_experts]; tokens_per_rank [num_ranks]
 MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement, std::vector<int64_t> load,
                         RoutingSummary routing, std::span<const int64_t> tokens_per_rank, const Wire& wire);
 
-// The problem of one rank with all experts, given only the experts' loads and not the routing of the tokens.
+// Creates the problem of a single rank with all experts, given only the experts' loads.
 MoeProblem make_local_problem(const MoeShape& shape, std::span<const int64_t> load, int64_t num_tokens);
 
-// Experts of one rank, at most.
+// Maximum number of experts per rank.
 inline constexpr int kMaxExpertsPerRank = 65535;
 
-// Errors  kInternal when sizes disagree; kUsage when a count is negative, when a rank has more than 2^31 - 1 rows, and
-//         when a rank has more than kMaxExpertsPerRank experts
+// Errors  kInternal if sizes disagree; kUsage if a count is negative, or if a rank has more than 2^31 - 1 rows or more
+//         than kMaxExpertsPerRank experts
 void check_problem(const MoeProblem& problem);
 
 // The number of stages to split the experts into: the value of --eps-pipeline.

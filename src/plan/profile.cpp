@@ -12,12 +12,12 @@ namespace {
 
 constexpr std::array<std::string_view, 8> kOpNames = {"gather", "silu_mul", "reduce",   "finish",
                                                       "pack",   "norm",     "quantize", "other"};
-// Ops that every layer runs. They are required because an op without a cost would be assumed to take no time.
+// Ops that every layer runs. They are required, because an op without a cost would count as taking no time.
 constexpr std::array<std::string_view, 5> kLayerOps = {"gather", "silu_mul", "reduce", "finish", "pack"};
 
-// The allowed range of a number in a profile. The ranges include every existing device with orders of magnitude to
-// spare, and keep the results of planning finite: a layer of 2^31 rows at the slowest rates takes 1e30 µs, and no sum
-// of times loses a whole op to rounding.
+// The allowed range of a number in a profile. The ranges exceed those of all existing devices by orders of magnitude
+// but keep the results of planning finite: a layer of 2^31 rows at the slowest rates takes 1e30 µs, and rounding never
+// makes a whole op disappear from a sum of times.
 struct Range {
   double least;
   double most;
@@ -32,8 +32,8 @@ constexpr Range kXs = {1, 2147483648.0};       // rows, groups, SMs
 constexpr int64_t kMaxMatrixSide = int64_t{1} << 31;
 constexpr int kMaxSms = 1 << 16;
 constexpr int kMaxRanksPerNode = 1 << 20;
-// Limits of list lengths, because planning tries every link and searches curves. A measured profile has about ten of
-// each.
+// Limits for the lengths of lists, because planning tries every link and searches curves. A measured profile has about
+// ten entries in each list.
 constexpr size_t kMaxPoints = 4096;
 constexpr size_t kMaxShapes = 1024;
 constexpr size_t kMaxLinks = 64;
@@ -44,12 +44,12 @@ class Faults {
     lines_.push_back(fmt::format("key \"{}\": {}", key, what));
   }
 
-  // Written so that NaN is outside every range.
+  // Written such that NaN is outside every range.
   void number(const std::string& key, double value, const Range& range, const char* name = "") {
     if (value >= range.least && value <= range.most) return;
     add(key, fmt::format("got {}{}, wanted {:.10g} to {:.10g}", name, value, range.least, range.most));
   }
-  // Returns false when there are too many to check one by one.
+  // Returns false if there are too many entries to check individually.
   bool count(const std::string& key, size_t count, size_t most) {
     if (count <= most) return true;
     add(key, fmt::format("got {}, wanted {} at most", count, most));
@@ -83,7 +83,7 @@ std::string name_of(GemmKind kind, DType dtype) { return fmt::format("{} {}", to
 void check_gemm(Faults& faults, const std::string& key, const GemmProfile& gemm, int num_sms) {
   faults.number(key + ".call_us", gemm.call_us, kTimes);
   if (!faults.count(key + ".shapes", gemm.shapes.size(), kMaxShapes)) return;
-  if (gemm.shapes.empty()) faults.add(key + ".shapes", "got none, wanted one or more");
+  if (gemm.shapes.empty()) faults.add(key + ".shapes", "got none, wanted at least one");
   std::set<std::pair<int64_t, int64_t>> seen;
   for (size_t i = 0; i < gemm.shapes.size(); ++i) {
     const GemmShapeCurve& shape = gemm.shapes[i];
@@ -94,7 +94,7 @@ void check_gemm(Faults& faults, const std::string& key, const GemmProfile& gemm,
     if (!seen.insert({shape.n, shape.k}).second) {
       faults.add(at, fmt::format("got n = {}, k = {} a second time", shape.n, shape.k));
     }
-    if (shape.us_of_rows.empty()) faults.add(at + ".us_of_rows", "got no point, wanted one or more");
+    if (shape.us_of_rows.empty()) faults.add(at + ".us_of_rows", "got no point, wanted at least one");
     faults.curve(at + ".us_of_rows", shape.us_of_rows, kPositiveTimes, true);
   }
   faults.curve(key + ".group_factor", gemm.group_factor, kFactors, false);

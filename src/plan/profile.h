@@ -1,6 +1,7 @@
-// The speed of the hardware: a plain value, measured (`epsmoe tune`) or compiled from published figures.
+// The speed of a machine: a plain value, either measured (`epsmoe tune`) or compiled from published figures.
 //
-// All times are microseconds on one rank, alone on its device. Rates are decimal: 1 GB/s = 1e9 bytes a second.
+// All times are in microseconds, on one rank that is alone on its device. Rates are decimal: 1 GB/s = 1e9 bytes per
+// second.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +14,8 @@
 
 namespace eps {
 
-// A piecewise linear curve through points of ascending x. It is constant below the first point; above the last one it
-// is extended through the last two points for times and constant for factors (curve_at's `extend`).
+// A piecewise linear curve through points with ascending x. It is constant below the first point. Above the last point,
+// times are extended through the last two points and factors are constant (curve_at's `extend`).
 struct CurvePoint {
   double x = 0;
   double y = 0;
@@ -33,7 +34,8 @@ struct GemmShapeCurve {
 // One kind of GEMM kernel for one weight type. A stage whose experts have m_1 … m_g rows takes
 //   dense    Σ (call_us + us(m_i)), over the experts that have rows
 //   grouped  call_us + group_factor(g) · Σ us(m_i)
-// each times sm_factor(SMs it may use). A shape that was not measured uses the nearest measured one, scaled by n·k.
+// in each case times sm_factor(SMs that it may use). For a shape that was not measured, the nearest measured one is
+// scaled by n·k.
 struct GemmProfile {
   GemmKind kind = GemmKind::kDense;
   DType weight_dtype = DType::kBF16;
@@ -41,7 +43,8 @@ struct GemmProfile {
   std::vector<GemmShapeCurve> shapes;
   Curve group_factor;  // by the number of groups with rows; empty: 1
   Curve sm_factor;     // by the number of SMs, at least 1; empty: the kernel cannot be limited, or there are no SMs
-  // Grouped only: the kernel of gate and up projections computes silu(gate) * up, so "silu_mul" counts only for dense.
+  // Grouped only: the kernel of the gate and up projections also computes silu(gate) * up, so the cost of "silu_mul"
+  // applies only to dense GEMMs.
   bool fuses_silu_mul = false;
   bool operator==(const GemmProfile&) const = default;
 };
@@ -57,11 +60,11 @@ struct OpCost {
 struct LinkPoint {
   int sms = 0;
   double gbps = 0;      // per rank and direction
-  double alpha_us = 0;  // latency of one all-to-all, however small
+  double alpha_us = 0;  // latency of an all-to-all of any size
   bool operator==(const LinkPoint&) const = default;
 };
 
-// How much compute and communication slow each other down when they run at the same time: 0.1 = takes 10 % longer.
+// How much compute and communication slow each other down if they run at the same time; 0.1 means 10 % longer.
 struct Contention {
   double compute = 0;           // slowdown of compute within its SM budget during a message
   double comm = 0;              // slowdown of the message
@@ -74,7 +77,7 @@ struct HardwareProfile {
   static constexpr int kVersion = 1;
 
   std::string name;    // "h800"
-  std::string device;  // "NVIDIA H800 SXM", "cpu f32 (avx2), 1 thread": what it is valid for
+  std::string device;  // "NVIDIA H800 SXM", "cpu f32 (avx2), 1 thread": the device that the profile is valid for
   std::string origin;  // "measured" or "published figures"
   std::string made;    // when and by which version, for information
   // The source of each number by its key ("links", "gemms.grouped.bf16"), for information.
@@ -89,24 +92,24 @@ struct HardwareProfile {
   std::vector<LinkPoint> links;        // ascending SMs; empty: one rank only
   std::vector<LinkPoint> inter_links;  // between nodes; empty: as `links`
   Contention contention;
-  double handoff_us = 0;              // from the end of an op on one lane to the start of one that waits on another
+  double handoff_us = 0;  // from the end of an op on one lane to the start of an op on another lane that waits for it
   std::map<std::string, OpCost> ops;  // "gather", "silu_mul", "reduce", "finish", "pack", "norm", "quantize", "other"
-  double attention_tflops = 0;        // rate of attention's scores and values, not counting masked (causal) halves
+  double attention_tflops = 0;        // rate of attention's scores and values; the masked (causal) half is not counted
 
   bool operator==(const HardwareProfile&) const = default;
 };
 
-// y at x. `extend`: continue the last segment above the last point; otherwise flat.
+// Returns y at x. With `extend`, the last segment is continued above the last point; otherwise the curve is flat there.
 double curve_at(const Curve& curve, double x, bool extend);
 
-// The faults of a profile, one line each with the key, the value and the range; empty when it is valid: numbers in
-// range, ascending curves of bounded length, a GEMM of each kind, …
+// Returns the faults of a profile, one line each with the key, the value and the range, or nothing if it is valid:
+// numbers are in range, curves are ascending and of bounded length, there is a GEMM of each kind, …
 std::vector<std::string> find_profile_faults(const HardwareProfile& profile);
 
-// The profile's kernel of that kind and weight type.  Errors  kUsage, listing the kernels of the profile
+// Returns the profile's kernel of that kind and weight type.  Errors  kUsage, listing the profile's kernels
 const GemmProfile& find_gemm(const HardwareProfile& profile, GemmKind kind, DType weight_dtype);
 
-// The time that an op costing `cost` takes for `bytes`.
+// Returns the time that an op with this cost takes for `bytes` bytes.
 inline double time_us(const OpCost& cost, double bytes) {
   return cost.fixed_us + (cost.gbps > 0 ? bytes * 1e-3 / cost.gbps : 0.0);
 }

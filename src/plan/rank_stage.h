@@ -1,4 +1,4 @@
-// The sums of one stage's experts on one rank. Private to planning and simulating.
+// Sums over the experts of one stage on one rank. Internal to planning and simulation.
 #pragma once
 
 #include <cstdint>
@@ -33,12 +33,13 @@ struct RankStage {
   StageGemm down() const { return {times.down_dense, times.down_grouped, groups}; }
 };
 
-// A rank's compute time of a stage by kernel, with all SMs. It does not depend on the budget, so it is computed once.
+// The compute time of a rank's stage by kernel, on all SMs. It does not depend on the budget, so it is computed only
+// once.
 struct StageCost {
   double gate_up_dense_us = 0, gate_up_grouped_us = 0, down_dense_us = 0, down_grouped_us = 0;
   double others_us = 0;  // gather, silu_mul, reduce
 
-  // The times when each projection uses its better kernel under a budget.
+  // The times if each projection uses its faster kernel under a budget.
   struct Best {
     double us = 0;
     double dense_us = 0;    // the part of `us` in dense GEMMs

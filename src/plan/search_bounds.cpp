@@ -1,8 +1,8 @@
-// Lower bounds: times that no candidate of a kind can beat, computed without estimating the candidates.
+// Lower bounds: times that no candidate of some kind can beat, computed without estimating the candidates.
 //
-// A bound that is too high would lose the best plan, one that is too low only costs time. Each therefore leaves out all
-// that is uncertain: calls where experts may have no rows, latencies of links that a stage may not use, waits that
-// another order of the work may fill.
+// A bound that is too high would exclude the best plan; a bound that is too low only costs time. Each bound therefore
+// omits everything that is uncertain: calls for experts that may have no rows, latencies of links that a stage may not
+// use, and waits that another order of the work may fill.
 #include <algorithm>
 #include <cmath>
 
@@ -11,8 +11,8 @@
 namespace eps {
 namespace {
 
-// The minimum time of `compute` and `comm` µs of work, however they overlap, when each slows the other down: running
-// both for x µs saves (sum of both rates - 1) · x.
+// The minimum time for `compute` and `comm` µs of work that slow each other down, however they overlap: running both
+// for x µs saves (sum of both rates - 1) · x.
 double least_span(double compute, double comm, const SmFactors& factors) {
   const double c = std::max(factors.dense_rates.compute_beside_comm, factors.grouped_rates.compute_beside_comm);
   const double m = std::max(factors.dense_rates.comm_beside_compute, factors.grouped_rates.comm_beside_compute);
@@ -35,13 +35,13 @@ double LayerSearch::all_messages_us(const Budget& budget, const Wire& wire) cons
 // The transfer time of all messages, plus the latency of every message that is certain to be sent.
 double LayerSearch::least_comm_us(int num_stages, const Budget& budget, size_t wire) const {
   if (single_rank_) return 0;
-  // Ranks of other nodes have different latencies, and it is not known here which messages they take part in.
+  // Messages to other nodes have a different latency, and it is not known here which messages cross nodes.
   const double again = traffic_.any_far() || num_stages > comm_stages_ ? 0 : 2 * budget.terms.link.alpha_us;
   return budget.all_messages_us[wire] + (num_stages - 1) * again;
 }
 
-// A bound for every plan with that many stages: the busiest rank's rows at their best rates and its calls, or the
-// messages.
+// A lower bound for every plan with that many stages: the larger of the busiest rank's compute (its rows at their best
+// rates, and its calls) and the messages.
 double LayerSearch::lower_bound(int num_stages, const Budget& budget, size_t wire) const {
   const double factor = std::min(budget.terms.factors.dense, budget.terms.factors.grouped);
   const double calls = num_stages <= least_busy_
@@ -69,8 +69,8 @@ bool LayerSearch::any_can_win(int num_stages) const {
   return false;
 }
 
-// A tighter bound once experts are assigned to stages: the stages' compute, and the parts of the first dispatch and the
-// last combine that no stage can hide.
+// A tighter bound that is used after experts have been assigned to stages: the stages' compute, plus those parts of the
+// first dispatch and the last combine that no stage can hide.
 bool LayerSearch::any_stages_can_win(Policy policy, int num_stages) const {
   double least_share = 0;
   double most_share = 1;
@@ -84,7 +84,7 @@ bool LayerSearch::any_stages_can_win(Policy policy, int num_stages) const {
     most_share = 0;
     for (size_t i = 0; i < stages_.size(); i += num_ranks_) most_share = std::max(most_share, largest_share(i));
   }
-  // The share of tokens that a stage needs when it runs first is also the share that it completes when it runs last.
+  // The fraction of tokens that a stage needs if it runs first is also the fraction that it completes if it runs last.
   // Neither the first nor the last stage can have a smaller share than the smallest stage.
   const double first = traffic_.first_need(most_visited_, least_share);
   for (const Budget& budget : budgets_) {
@@ -97,8 +97,8 @@ bool LayerSearch::any_stages_can_win(Policy policy, int num_stages) const {
       const double comm = least_comm_us(num_stages, budget, w);
       const double spanned = least_span(stages + budget.least_shared_us, comm, budget.terms.factors);
       const double ends = 2 * first * visited_us(budget, wire);
-      // If the first dispatch may be long enough for the first stage's local rows to run meanwhile, that stage will be
-      // cut in two, which this bound does not cover.
+      // If the first dispatch may take longer than the shared experts, the first stage will be split, so that its local
+      // rows are processed during the dispatch. This bound does not cover that case.
       if (local_first_ && policy == Policy::kEps &&
           longest_wait_us(budget, wire, most_share) > budget.least_shared_us) {
         return true;
@@ -109,7 +109,7 @@ bool LayerSearch::any_stages_can_win(Policy policy, int num_stages) const {
   return false;
 }
 
-// The largest share of its rows that any rank has in the stage at index `begin` of stages_.
+// The largest fraction of its rows that any rank has in the stage that begins at index `begin` of stages_.
 double LayerSearch::largest_share(size_t begin) const {
   double most = 0;
   for (size_t r = 0; r < num_ranks_; ++r) {
@@ -118,8 +118,9 @@ double LayerSearch::largest_share(size_t begin) const {
   return most;
 }
 
-// An upper bound of the first dispatch when no rank has more than `share` of its rows in the first stage. Rows that a
-// rank sends are needed by others, rows that it receives by itself; the rank that needs the most bounds both.
+// An upper bound of the first dispatch if no rank has more than the fraction `share` of its rows in the first stage.
+// The rows that a rank sends are needed by other ranks and those that it receives by itself, so the rank with the
+// largest need bounds both.
 double LayerSearch::longest_wait_us(const Budget& budget, const Wire& wire, double share) const {
   double first = 0;
   for (size_t r = 0; r < num_ranks_; ++r) first = std::max(first, traffic_.first_need(r, share));
@@ -132,14 +133,14 @@ double LayerSearch::longest_wait_us(const Budget& budget, const Wire& wire, doub
   return op_us(OpKind::kDispatch, terms_of(budget, wire), load);
 }
 
-// The transfer time of the rows that the most visited rank receives or returns, whichever is smaller.
+// The transfer time of the rows that the most visited rank receives or returns, whichever is shorter.
 double LayerSearch::visited_us(const Budget& budget, const Wire& wire) const {
   const int64_t bytes = std::min(wire_row_bytes(wire.dispatch, problem_.shape.hidden),
                                  wire_row_bytes(wire.combine, problem_.shape.hidden));
   return traffic_.near_visits(most_visited_) * static_cast<double>(bytes) * 1e-3 / budget.terms.link.gbps;
 }
 
-// Whether the candidate, with the best possible overlap, could take less time than the best one so far.
+// Whether the candidate could be faster than the best one so far, assuming the best possible overlap.
 bool LayerSearch::may_win(const Candidate& c, const Budget& budget) const {
   return limits_.explain || can_win(least_span(stages_us_ + budget.least_shared_us, c.comm_us, budget.terms.factors));
 }

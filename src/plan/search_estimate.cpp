@@ -1,7 +1,7 @@
-// Estimates candidates: the ops of the table (plan/op_table.h) on the slowest ranks, as a pipeline.
+// Estimates candidates from the ops of the table (plan/op_table.h) on the slowest ranks, as a pipeline.
 //
-// Planning has only microseconds for all candidates, so their ops are not built. The pipeline has the same makespan as
-// slowest_rank_work() of the finished plan on the virtual clock; tests compare the two.
+// There are only microseconds for all candidates together, so their ops are not built. The pipeline has the same
+// makespan as slowest_rank_work() of the finished plan on the virtual clock, which tests verify.
 #include <algorithm>
 
 #include "plan/layer_search.h"
@@ -24,13 +24,13 @@ StageCost::Best LayerSearch::slowest(const StageCost* ranks, const SmFactors& fa
   return worst;
 }
 
-// The compute of the slowest rank. `awaits_rows`: the stage waits for a message, which costs a hand-over.
+// The compute of a stage on the slowest rank. If `awaits_rows`, the stage waits for a message, which costs a hand-over.
 PipelineStage LayerSearch::pipeline_stage(const StageCost::Best& slowest, const OpTerms& terms, bool awaits_rows) {
   const double handoff = awaits_rows ? terms.handoff_us : 0;
   return {0, slowest.us + handoff, 0, mix_rates(terms.factors, slowest.dense_us, slowest.grouped_us)};
 }
 
-// Sets the times of all ops except those of the shared experts, which set_shared() varies without repeating this.
+// Sets the times of all ops except the shared experts, which set_shared() can then vary without repeating this.
 void LayerSearch::fill_pipeline(Candidate& c, const Budget& budget) {
   const OpTerms terms = terms_of(budget, c.wire);
   OpLoad layer;
@@ -61,8 +61,8 @@ void LayerSearch::fill_pipeline(Candidate& c, const Budget& budget) {
   }
 }
 
-// Splits the shared experts' tokens: the first part runs before the first stage, where it hides the first dispatch, and
-// the rest after the last one, where it hides the last combine.
+// Splits the shared experts' tokens. The first part is processed before the first stage, where it hides the first
+// dispatch, and the rest after the last one, where it hides the last combine.
 void LayerSearch::set_shared(Candidate& c, const Budget& budget, int first_share) {
   OpLoad load;
   load.tokens = most_tokens_ * first_share / 1000;
@@ -74,7 +74,8 @@ void LayerSearch::set_shared(Candidate& c, const Budget& budget, int first_share
   c.bound_us = std::max(c.compute_us, c.comm_us);
 }
 
-// Splits the first stage in two: its local rows, which need no message and so hide the first dispatch, then the others.
+// Splits the first stage in two: the local rows, which need no message and so hide the first dispatch, and then the
+// others.
 void LayerSearch::add_local_stage(Candidate& c, const Budget& budget) {
   sum_local();
   const OpTerms terms = terms_of(budget, c.wire);

@@ -1,13 +1,13 @@
-// Splits a layer into stages: which experts, how many rows on every rank, and which messages.
+// Splits a layer into stages: the experts of each stage, its rows on every rank, and its messages.
 //
-// Nothing here depends on SMs, links or wires, so all candidates with the same number of stages share one split.
+// Nothing in this file depends on SMs, links or wires, so all candidates with the same number of stages share a split.
 #include <algorithm>
 
 #include "plan/layer_search.h"
 
 namespace eps {
 
-// Sets stage_of_, stages_, costs_ and messages_. Returns false, without setting messages_, when the stages cannot win.
+// Sets stage_of_, stages_, costs_ and messages_. If the stages cannot win, returns false without setting messages_.
 bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) {
   if (best_is_here_) swap_with_best();
   best_is_here_ = false;
@@ -19,6 +19,7 @@ bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) 
     sum_stages(num_stages);
   } else {
     std::fill(stage_of_.begin(), stage_of_.end(), 0);
+    // Serial plans and microbatches do not distribute the experts, so all of them have index 0.
     policy == Policy::kMicrobatch ? sum_halves() : sum_stages(1);
   }
   find_costs();
@@ -28,7 +29,8 @@ bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) 
   return true;
 }
 
-// Keeps the best split so far by swapping it with buffers that the next split overwrites, which avoids copies.
+// Keeps the best split so far by swapping it with the buffers that the next split overwrites. Copying would take
+// longer.
 void LayerSearch::swap_with_best() {
   std::swap(split_, best_split_.split);
   std::swap(grouped_us_, best_split_.grouped_us);
@@ -60,8 +62,8 @@ void LayerSearch::sum_halves() {
   }
 }
 
-// Puts small stages at both ends and large ones in the middle, because nothing can hide the first dispatch and the last
-// combine.
+// Moves small stages to both ends and large ones to the middle, because nothing can hide the first dispatch and the
+// last combine. The smallest stage runs first, the second smallest last, and so on inwards.
 void LayerSearch::order_stages(int num_stages) {
   const auto n = static_cast<size_t>(num_stages);
   by_rows_.clear();
@@ -82,7 +84,7 @@ void LayerSearch::order_stages(int num_stages) {
   }
   stages_.swap(ordered_);
   costs_.swap(ordered_costs_);
-  // Back to the stages' original order, so that the vector can be indexed by stage.
+  // Restores the original order of the stages, so that the vector can be indexed by stage.
   std::sort(by_rows_.begin(), by_rows_.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   for (int& s : stage_of_) s = static_cast<int>(by_rows_[static_cast<size_t>(s)].first);
 }
@@ -100,6 +102,8 @@ void LayerSearch::find_costs() {
   }
 }
 
+// Splits the rows of the first stage into tokens of the expert's own rank and tokens of other ranks, unless that has
+// already been done for the current split.
 void LayerSearch::sum_local() {
   if (has_local_) return;
   has_local_ = true;

@@ -10,19 +10,20 @@
 namespace eps {
 namespace {
 
-// A bin is one number: its rows, its number of experts and its stage index, from the high bits to the low ones. Index
-// and number of experts have kBits bits each and the rows have the other 32; check_problem keeps a rank's rows below
-// 2^31.
+// A bin is a single integer that contains, from the high bits to the low ones, its rows, its number of experts and its
+// stage index, so that comparing two bins compares these in order. The number of experts and the index have kBits bits
+// each and the rows the other 32; check_problem limits a rank's rows to less than 2^31.
 constexpr int kBits = 16;
 static_assert(kMaxExpertsPerRank < 1 << kBits);
 constexpr uint64_t kIndexMask = (uint64_t{1} << kBits) - 1;
 constexpr uint64_t kNoBin = ~uint64_t{0};
 
-// Up to this number, scanning all bins for every expert is faster than a heap: measured at 20 to 160 experts.
+// Up to this number of stages, scanning all bins for every expert is faster than a heap (measured with 20 to 160
+// experts).
 constexpr size_t kMaxScannedStages = 64;
 
-// The index is part of the number, so the minimum identifies its bin without a branch that could be mispredicted. Four
-// independent chains of comparisons run in parallel. `size` is a multiple of four.
+// The index is part of the number, so the minimum identifies its bin without a branch that could be mispredicted. The
+// loop has four independent chains of comparisons, which run in parallel. `size` must be a multiple of four.
 uint64_t least_of(const uint64_t* bins, size_t size) {
   std::array<uint64_t, 4> least = {bins[0], bins[1], bins[2], bins[3]};
   for (size_t i = 4; i < size; i += 4) {
@@ -31,7 +32,7 @@ uint64_t least_of(const uint64_t* bins, size_t size) {
   return std::min(std::min(least[0], least[1]), std::min(least[2], least[3]));
 }
 
-// Replaces the minimum of a heap, its first number, by `value` and restores the heap.
+// Replaces the minimum of a heap, which is its first number, by `value` and restores the heap order.
 void replace_least(uint64_t* heap, size_t size, uint64_t value) {
   size_t at = 0;
   for (size_t child = 1; child < size; child = 2 * at + 1) {
@@ -51,7 +52,7 @@ StageBalancer::StageBalancer(const ExpertPlacement& placement, std::span<const i
   const int64_t* rows = load.data();
   for (int rank = 0; rank < placement.num_ranks; ++rank) {
     const auto begin = by_load_.begin() + placement.first_expert(rank);
-    // The index breaks ties, so the order is the same on every rank and machine.
+    // Ties are broken by the index, so that the order is the same on every rank and machine.
     std::sort(begin, begin + placement.experts_per_rank(),
               [rows](int32_t a, int32_t b) { return rows[a] != rows[b] ? rows[a] > rows[b] : a < b; });
   }
@@ -69,12 +70,13 @@ void StageBalancer::assign(int num_stages, std::span<int> stage_of) {
   const auto each = static_cast<size_t>(placement_.experts_per_rank());
   bins_.assign(num_ranks * padded, kNoBin);
   for (size_t r = 0; r < num_ranks; ++r) std::iota(&bins_[r * padded], &bins_[r * padded] + n, uint64_t{0});
-  // The loop over ranks is the inner one, because experts of different ranks are independent and so run in parallel.
+  // The loop over ranks is the inner one because the experts of different ranks are independent, so the CPU can overlap
+  // their latencies.
   for (size_t i = 0; i < each; ++i) {
     for (size_t r = 0; r < num_ranks; ++r) {
       const auto e = static_cast<size_t>(by_load_[r * each + i]);
       uint64_t* bins = &bins_[r * padded];
-      // All numbers of the bins differ, so a heap and a scan find the same bin.
+      // All bins have different values, so a heap and a scan find the same minimum.
       const uint64_t least = n > kMaxScannedStages ? bins[0] : least_of(bins, padded);
       const uint64_t filled = least + (static_cast<uint64_t>(load_[e]) << (2 * kBits)) + (uint64_t{1} << kBits);
       if (n > kMaxScannedStages) {
@@ -85,8 +87,8 @@ void StageBalancer::assign(int num_stages, std::span<int> stage_of) {
       stage_of[e] = static_cast<int>(least & kIndexMask);
     }
   }
-  // Every rank's largest stage becomes stage 0, and so on, so that a stage is about equally large on all ranks and no
-  // rank waits for another.
+  // On every rank, the largest stage becomes stage 0, and so on. A stage is then about equally large on all ranks, and
+  // ranks do not wait for each other.
   place_.resize(n);
   for (size_t r = 0; r < num_ranks; ++r) {
     uint64_t* bins = &bins_[r * padded];

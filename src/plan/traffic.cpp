@@ -47,8 +47,8 @@ void TrafficModel::add_flow(Flows& flows, size_t home, size_t rank, int64_t rows
   flows.to_rank[rank] += static_cast<double>(rows);
 }
 
-// out[r] = share of the tokens visiting rank r that have no expert in a set with the share 1 - rest[r] of its rows. The
-// formula is in traffic.h; `miss` is its product so far. Overwrites `rest`.
+// out[r] = the fraction of the tokens visiting rank r that have no expert in a set with the share 1 - rest[r] of its
+// rows. traffic.h has the formula; `miss` is its product so far. Overwrites `rest`.
 void TrafficModel::find_missing(std::span<double> rest, std::span<double> miss, std::span<double> out) const {
   const double step = 1 / experts_;
   std::fill(miss.begin(), miss.end(), 1.0);
@@ -112,8 +112,8 @@ void TrafficModel::split(std::span<const double> rows, int num_stages, std::span
                          std::span<MessageRows> combine) {
   const auto stages = static_cast<size_t>(num_stages);
   const size_t n = num_ranks_;
-  // By rank: the rows in total and so far, and the shares of the visiting tokens that no stage so far has needed
-  // (`unseen`) and that later stages still need (`unfinished`).
+  // Per rank: the total rows and those so far, the fraction of visiting tokens that no stage so far has needed
+  // (`unseen`), and the fraction that later stages still need (`unfinished`).
   scratch_.assign(10 * n, 0.0);
   const auto array = [&](size_t i) { return std::span<double>(&scratch_[i * n], n); };
   const auto all = array(0), done = array(1), unseen = array(2), unfinished = array(3), first = array(4),
@@ -129,12 +129,14 @@ void TrafficModel::split(std::span<const double> rows, int num_stages, std::span
       rest[r] = all[r] > 0 ? 1 - done[r] / all[r] : 0.0;
     }
     find_missing(rest, miss, missing);
-    // A token is complete when it has no expert in the remaining stages, which are a set with the remaining rows.
+    // A token is complete if it has no expert in the remaining stages, which together are a set with the remaining
+    // rows.
     for (size_t r = 0; r < n; ++r) rest[r] = all[r] > 0 ? done[r] / all[r] : 1.0;
     find_missing(rest, miss, present);
     for (size_t r = 0; r < n; ++r) {
       first[r] = last[r] = 0;
-      if (rows[s * n + r] == 0) continue;  // must be exactly 0: a message of 1e-16 rows would cost its latency
+      if (rows[s * n + r] == 0)
+        continue;  // the messages must be exactly 0, because even one of 1e-16 rows would cost its latency
       const bool is_last = done[r] == all[r];
       const double now_unseen = is_last ? 0 : missing[r];
       const double now_unfinished = is_last ? 0 : 1 - present[r];

@@ -1,5 +1,5 @@
-// How a layer's messages are distributed over its stages. Totals are exact, but the stage in which a token is first
-// needed is an expectation: it depends on the whole routing, and only its summary is known.
+// Distributes a layer's messages over its stages. Totals are exact, but the stage in which a token is first needed is
+// an expected value: it depends on the whole routing, of which only the summary is available.
 #pragma once
 
 #include <algorithm>
@@ -10,8 +10,8 @@
 
 namespace eps {
 
-// Rows of one message on one rank, within the node (near) and beyond it (far), each the larger of the rows sent and
-// received because links are full duplex.
+// The rows of one message on one rank, within the node (near) and beyond it (far). Links are full duplex, so each is
+// the larger of the rows sent and received.
 struct MessageRows {
   double near_rows = 0;
   double far_rows = 0;
@@ -28,9 +28,9 @@ class TrafficModel {
 
   // Splits dispatch and combine over stages.
   //
-  // Shapes  rows [num_stages, num_ranks] rows of every stage, in the order the stages run; dispatch, combine: the same
-  // Source  a token with j of a rank's E experts misses a set holding the share f of the rows with probability
-  //         ∏ (1 - f - i/E) / (1 - i/E), i < j: sampling without replacement, with experts weighted by their rows
+  // Shapes  rows [num_stages, num_ranks], in the order in which the stages run; dispatch and combine: the same
+  // Source  a token with j of a rank's E experts misses a set with the share f of the rows with probability ∏ (1 - f -
+  //         i/E) / (1 - i/E), i < j: sampling without replacement, with experts weighted by their rows
   void split(std::span<const double> rows, int num_stages, std::span<MessageRows> dispatch,
              std::span<MessageRows> combine);
   // The same in equal parts, for stages that are parts of the tokens.
@@ -38,22 +38,22 @@ class TrafficModel {
 
   // Whether tokens of other ranks visit `rank`.
   bool has_visits(size_t rank) const { return near_.tokens.to_rank[rank] + far_.tokens.to_rank[rank] > 0; }
-  // Whether some of them need just one expert there, so that every stage with rows has tokens that no other stage
-  // needs.
+  // Whether some of these tokens have just one expert there, so that every stage with rows has tokens that no other
+  // stage needs.
   bool has_single_visits(size_t rank) const { return width_ > 1 && share_of_count_[num_ranks_ + rank] > 0; }
-  // The share of the tokens visiting `rank` that have an expert in a first stage with the share `f` of its rows.
+  // The fraction of the tokens visiting `rank` that have an expert in a first stage with the fraction `f` of its rows.
   double first_need(size_t rank, double f) const;
   double near_visits(size_t rank) const { return std::min(near_.tokens.to_rank[rank], near_.partials.to_rank[rank]); }
-  bool any_far() const { return any_far_; }  // whether there are ranks beyond the node
+  bool any_far() const { return any_far_; }  // whether there are ranks on other nodes
 
-  // Rows dispatched and returned over all ranks.
+  // The rows that are dispatched and returned, over all ranks.
   int64_t dispatch_rows() const { return dispatch_rows_; }
   int64_t combine_rows() const { return combine_rows_; }
 
  private:
   void find_missing(std::span<double> rest, std::span<double> miss, std::span<double> out) const;
-  // Sets the messages of one stage, which brings dispatch_part[d] of all rows that rank d receives and returns
-  // combine_part[d] of all rows that it returns.
+  // Sets the messages of one stage, which sends dispatch_part[d] of all rows that rank d receives and combine_part[d]
+  // of all rows that it returns.
   void fill(std::span<const double> dispatch_part, std::span<const double> combine_part, MessageRows* dispatch,
             MessageRows* combine);
 
@@ -72,7 +72,7 @@ class TrafficModel {
   size_t num_ranks_;
   size_t width_;
   double experts_;
-  std::vector<double> share_of_count_;  // [width, num_ranks] share of a rank's visits by their number of experts
+  std::vector<double> share_of_count_;  // [width, num_ranks] fractions of a rank's visits by number of experts
   std::vector<double> left_;            // [width] 1 / (share of the experts not sampled yet)
   Place near_, far_;
   bool any_far_ = false;

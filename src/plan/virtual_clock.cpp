@@ -12,19 +12,19 @@ namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
-// Events that are this close count as simultaneous. Otherwise the remainders of rounding would cause additional steps.
+// Events closer than this count as simultaneous. Otherwise, rounding errors would cause additional steps.
 constexpr double kTick = 1e-9;
 
-// Every step ends at least one op, unless rounding leaves a remainder of a long one: 2^-53 of its time, then 2^-53 of
-// that, so even 1e30 µs end in three more steps. If there are more, a number is not finite or the clock has a bug;
-// either must end in a message, not in a hang.
+// Every step ends at least one op, unless rounding leaves a remainder of a long op: 2^-53 of its time, then 2^-53 of
+// that, so that even 1e30 µs end after three more steps. If there are more steps, a number is not finite or the clock
+// has a bug; either must result in an error rather than an endless loop.
 constexpr size_t kMaxStepsPerOp = 8;
 
 class StepCounter {
  public:
   explicit StepCounter(size_t num_ops) : left_((num_ops + 1) * kMaxStepsPerOp) {}
   void count(double step) {
-    // Written so that NaN fails.
+    // Written such that NaN fails the check.
     EPS_CHECK(step >= 0 && step < kNever && left_ > 0, "the predicted time of a plan's op is not finite: step {}",
               step);
     --left_;
@@ -34,8 +34,8 @@ class StepCounter {
   size_t left_;
 };
 
-// An event simulation. Between two events nothing starts or ends, so every running op has a constant rate, and the time
-// of the next event follows from the work that is left.
+// A discrete-event simulation. Between two events nothing starts or ends, so every running op has a constant rate, and
+// the time of the next event follows from the remaining work.
 class Clock {
  public:
   Clock(const Plan& plan, const ClockWork& work)
@@ -54,7 +54,7 @@ class Clock {
     while (left_ > 0) {
       start_ready();
       const double step = next_step();
-      EPS_CHECK(step != kNever, "ops of a plan wait for each other: {} of {} ran", times_.size() - left_,
+      EPS_CHECK(step != kNever, "ops of a plan wait for each other: {} of {} have ended", times_.size() - left_,
                 times_.size());
       steps.count(step);
       advance(step);
@@ -64,8 +64,8 @@ class Clock {
 
  private:
   struct LaneState {
-    size_t next = 0;      // index in the lane's order of the op that runs or comes next
-    bool posted = false;  // that op's dependencies are met; a collective may still wait for other ranks
+    size_t next = 0;      // index in the lane's order of the op that is running or next
+    bool posted = false;  // the dependencies of that op have ended; a collective may still wait for other ranks
     bool running = false;
     double left_us = 0;
   };
@@ -96,6 +96,7 @@ class Clock {
         const size_t op = op_of(state, l);
         if (!kLaneTable[l].moves_rows) {
           begin(op, rank, state);
+          // A message starts on all ranks when the last of them is ready for it.
         } else if (++arrived_[op] == num_ranks_) {
           for (size_t r = 0; r < num_ranks_; ++r) begin(op, r, lane(r, l));
         }
@@ -103,7 +104,8 @@ class Clock {
     }
   }
 
-  // The current rates of the rank's lanes. Messages slow compute down and share the link, half each if there are two.
+  // The current rates of the rank's lanes. Messages slow compute down. Two simultaneous messages share the link
+  // equally.
   std::array<double, kNumLanes> rates(size_t rank) {
     const LaneState& compute = lane(rank, static_cast<size_t>(Lane::kCompute));
     int messages = 0;
@@ -145,8 +147,8 @@ class Clock {
         ended_.push_back(&state);
       }
     }
-    // Only now, because ending an op changes the rates of the other lanes, and the loop above must use those of the
-    // step.
+    // The lanes are updated only now, because the rates of the other lanes depend on which ops run, and the loop above
+    // must use the rates of the step.
     for (LaneState* state : ended_) {
       state->running = state->posted = false;
       ++state->next;
@@ -188,7 +190,7 @@ double end_of(std::span<const OpTime> times) {
 }
 
 // The same simulation for one rank and three lanes in a fixed order. It is the inner loop of the search, so its state
-// is only a few counters instead of lists of ops and dependencies.
+// consists of a few counters instead of lists of ops and dependencies.
 double pipeline_makespan(const Pipeline& pipeline) {
   const size_t n = pipeline.stages.size();
   const auto stage = [&](size_t s) -> const PipelineStage& { return pipeline.stages[s]; };
@@ -202,6 +204,8 @@ double pipeline_makespan(const Pipeline& pipeline) {
   double combine_left = n > 0 ? stage(0).combine_us : 0;
   StepCounter steps(3 * n + 2);
   while (true) {
+    // Stage s computes after dispatch s has ended, and combine s runs after the compute of stage s. Item s + 1 of the
+    // compute lane is stage s, so `dispatch >= compute` and `compute > combine + 1` express these dependencies.
     const bool computes = compute <= n + 1 && (compute == 0 || compute > n || dispatch >= compute);
     const bool dispatches = dispatch < n;
     const bool combines = combine < n && compute > combine + 1;

@@ -36,7 +36,8 @@ std::optional<DType> parse_dtype(std::string_view name) {
   return std::nullopt;
 }
 
-// Converts bits instead of using _Float16, because clang 14, which builds the fuzzers, lacks that type on x86.
+// Converts bits instead of using _Float16, because clang 14, which builds the fuzzers, does not support that type on
+// x86.
 float to_float(f16 v) {
   const uint32_t sign = (v.bits & 0x8000U) << 16;
   const uint32_t exponent = (v.bits >> 10) & 0x1fU;

@@ -9,12 +9,12 @@
 
 namespace eps {
 
-// kF8E4M3 is a wire and weight type that plans take into account; no kernel computes in it yet.
+// kF8E4M3 is only a wire and weight type for planning; no kernel supports it yet.
 enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI64, kU8, kF8E4M3 };
 
 size_t size_of(DType dtype);              // bytes per element
 std::string_view to_string(DType dtype);  // "f32", "bf16", "fp8", ...
-// The dtype of that name, or none.
+// The dtype with that name, if there is one.
 std::optional<DType> parse_dtype(std::string_view name);
 
 struct bf16 {

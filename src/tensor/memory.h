@@ -1,4 +1,4 @@
-// Memory resources of buffers: the host or a device.
+// Memory resources that buffers allocate from: the host or a device.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@ class MemoryResource {
   // Errors  kResource: out of memory
   virtual std::byte* allocate(size_t num_bytes) = 0;
   virtual void deallocate(std::byte* p) noexcept = 0;
-  // Whether the host may read and write through the pointers.
+  // Whether the host can access the memory through these pointers.
   virtual bool on_host() const = 0;
 };
 

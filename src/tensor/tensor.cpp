@@ -51,7 +51,7 @@ template class BasicTensorView<void>;
 void Buffer::reserve(size_t num_bytes) {
   if (num_bytes <= capacity_) return;
   MemoryResource& memory = *data_.get_deleter().memory;
-  data_.reset();  // first, so that the device never needs memory for both
+  data_.reset();  // freed first, so that the device never holds both allocations
   capacity_ = 0;
   data_.reset(memory.allocate(num_bytes));
   capacity_ = num_bytes;

@@ -1,4 +1,5 @@
-// TensorView: dtype + shape + pointer, does not own. Buffer: owns aligned memory. Both are row-major and contiguous.
+// TensorView is a dtype, a shape and a pointer that it does not own. Buffer owns aligned memory. Both are row-major and
+// contiguous.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +15,7 @@
 
 namespace eps {
 
-// Up to four dimensions; element count fits int64 (checked where sizes come from outside, see checked_numel).
+// Up to four dimensions. The number of elements fits int64; checked_numel checks sizes from untrusted sources.
 class Shape {
  public:
   static constexpr int kMaxRank = 4;
@@ -49,7 +50,7 @@ class BasicTensorView {
   size_t num_bytes() const { return static_cast<size_t>(numel()) * size_of(dtype_); }
   explicit operator bool() const { return data_ != nullptr; }
 
-  // Typed pointer; checks the dtype. `as<const float>()` on a read-only view, `as<float>()` on a writable one.
+  // Typed pointer, with a check of the dtype: `as<const float>()` on a read-only view, `as<float>()` on a writable one.
   template <typename T>
   T* as() const {
     constexpr DType want = DTypeOf<std::remove_const_t<T>>::value;
@@ -73,12 +74,12 @@ struct ReturnToResource {
   void operator()(std::byte* p) const { memory->deallocate(p); }
 };
 
-// Uninitialised, move-only memory of one resource, aligned to 64 bytes or more. `reserve` only grows the buffer and
-// does not keep its contents.
+// Uninitialised, move-only memory of one resource, aligned to 64 bytes or more. `reserve` never shrinks the buffer and
+// does not preserve its contents.
 class Buffer {
  public:
   Buffer() = default;
-  // `memory` outlives the buffer.
+  // `memory` must outlive the buffer.
   explicit Buffer(MemoryResource& memory) : data_(nullptr, ReturnToResource{&memory}) {}
   explicit Buffer(size_t num_bytes) { reserve(num_bytes); }
 
@@ -86,7 +87,7 @@ class Buffer {
   std::byte* data() const { return data_.get(); }
   size_t capacity() const { return capacity_; }
 
-  // A view of the buffer's beginning as `shape` of `dtype`; grows the buffer if it is too small.
+  // Returns a view of the beginning of the buffer with `shape` and `dtype`; enlarges the buffer if it is too small.
   MutableTensorView view(DType dtype, const Shape& shape);
 
  private:

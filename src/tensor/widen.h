@@ -5,7 +5,7 @@
 
 namespace eps {
 
-// Writes all elements of `from` (f32, bf16 or f16), exactly.  Errors  kInternal for other dtypes
+// Converts all elements of `from` (f32, bf16 or f16), which is exact.  Errors  kInternal for other dtypes
 void widen_to_f32(const TensorView& from, float* to);
 
 }  // namespace eps

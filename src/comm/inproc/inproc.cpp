@@ -14,8 +14,8 @@
 namespace eps {
 namespace {
 
-// The state that all ranks share. One mutex guards everything, because messages are few (ranks² per stage) and large,
-// and their bytes are copied outside the lock.
+// The state that all ranks share. A single mutex suffices, because messages are few (ranks² per stage) and large, and
+// their bytes are copied while the lock is not held.
 class World {
  public:
   World(int num_ranks, std::chrono::milliseconds timeout, StopToken stop)
@@ -44,7 +44,8 @@ class World {
 
   std::vector<std::vector<std::byte>> all_gather(int rank, ConstBytes mine) {
     std::unique_lock lock(mutex_);
-    // Two phases, so that no rank overwrites a slot of the previous round while another one is still reading it.
+    // A gather has two phases, writing and reading, so that no rank overwrites a slot of the previous round while
+    // another one is still reading it.
     wait(lock, rank, "the ranks still reading the previous gather", [this] { return !reading_; });
     gathered_[static_cast<size_t>(rank)].assign(mine.begin(), mine.end());
     if (++arrived_ == size_) {
@@ -67,7 +68,7 @@ class World {
     post(rank, channel, send);
     const Withdrawal withdrawal(*this, rank, channel);
     for (int step = 1; step < size_; ++step) {
-      // Each rank starts with a different peer, so that not all ranks copy from rank 0 at the same time.
+      // Each rank starts with a different peer, so that the ranks do not all copy from rank 0 at the same time.
       const int src = (rank + step) % size_;
       receive(rank, src, channel, recv[static_cast<size_t>(src)]);
     }
@@ -85,9 +86,9 @@ class World {
     bool copying = false;  // the receiver is reading `bytes`
   };
 
-  // Withdraws a rank's messages when it leaves all_to_all, also by an exception: the caller may free them then, so no
-  // rank may be reading them or start to. After a complete exchange there is nothing to wait for, otherwise at most one
-  // copy of each message.
+  // Withdraws a rank's messages when it leaves all_to_all, whether normally or by an exception. The caller may free the
+  // buffers afterwards, so the destructor waits for copies in progress and prevents new ones. After a complete exchange
+  // there is nothing to wait for; otherwise it waits for at most one copy of each message.
   class Withdrawal {
    public:
     Withdrawal(World& world, int rank, Channel channel) : world_(world), rank_(rank), channel_(channel) {}
@@ -139,8 +140,9 @@ class World {
     changed_.notify_all();
   }
 
-  // Returns whether `ready` becomes true before the timeout. Waits in slices of a nominal length. A slice during which
-  // the process is stopped lasts longer but counts the same, because the other rank is stopped, too.
+  // Returns whether `ready` becomes true before the timeout, which is counted in slices of a nominal length. If the
+  // process is stopped during a slice, the slice takes longer but counts the same, because the other ranks are stopped
+  // as well.
   template <typename Ready>
   bool wait_in_slices(std::unique_lock<std::mutex>& lock, const Ready& ready) {
     if (ready()) return true;
@@ -177,7 +179,7 @@ class World {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool aborted_ = false;
-  // Has a fixed size, so that running out of memory can be reported.
+  // Of fixed size, because running out of memory must be reportable.
   std::array<char, 1024> reason_{};
   size_t reason_size_ = 0;
   int arrived_ = 0;

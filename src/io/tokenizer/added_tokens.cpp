@@ -10,8 +10,7 @@
 namespace eps::tok {
 namespace {
 
-// Real vocabularies have a few thousand added tokens of a few bytes. The automaton takes 24 bytes for each byte of
-// them.
+// Real vocabularies have a few thousand added tokens of a few bytes each. The automaton takes 24 bytes per byte.
 constexpr size_t kMaxAddedBytes = size_t{4} << 20;
 
 std::string normalize(std::string_view text, const Normalizers& normalizers, Workspace& workspace) {
@@ -84,7 +83,8 @@ void AddedTokens::read(const std::vector<JsonObject>& json, const BpeModel& mode
     if (!known) known = model.token_to_id(token.content);
     const int32_t id = known ? *known : next_id++;
     if (id != declared) {
-      // The reference only warns and uses its own id instead of the declared one, which would select a wrong embedding.
+      // In this case, the reference only prints a warning and uses its own id instead of the declared one, which would
+      // select a wrong embedding.
       entry.reject("id", fmt::format("{} ({})", id, known ? "its id in the vocabulary" : "the next free one"));
     }
     token.decoded = token.normalized ? normalize(token.content, normalizers, workspace) : token.content;
@@ -125,10 +125,10 @@ std::vector<Piece> AddedTokens::split_and_normalize(std::string_view text, const
 }
 
 // As in the reference, the search continues immediately after a match, even if the match also covers the whitespace
-// that follows (rstrip), and single-word tokens that do not stand alone hide tokens that begin within them.
+// that follows (rstrip), and a single-word token that does not stand alone hides tokens that begin within it.
 //
-// Whitespace is scanned backward no further than to the end of the previous match, and forward only once per run, so
-// that even a text in which every character is a stripping match takes linear time.
+// Whitespace is scanned backward no further than to the end of the previous match, and forward only once per run. Even
+// a text in which every character is a match that strips whitespace therefore takes linear time.
 void AddedTokens::cut(Piece piece, const TokenMatcher& matcher, std::vector<Piece>& out) const {
   if (matcher.empty()) {
     if (!piece.text.empty()) out.push_back(std::move(piece));

@@ -29,8 +29,8 @@ struct AddedToken {
 
 class AddedTokens {
  public:
-  // Errors  kInput when a token's id is not the expected one (that of the model's vocabulary, else the next free one),
-  //         when two tokens normalize to the same text, or when their total length exceeds any sensible limit
+  // Errors  kInput if a token's id is not the expected one (the one in the model's vocabulary, otherwise the next free
+  //         one), if two tokens normalize to the same text, or if their total length exceeds a generous limit
   AddedTokens(const std::vector<JsonObject>& json, const BpeModel& model, const Normalizers& normalizers);
 
   // Splits `text` at the tokens that are searched for unnormalized, normalizes the text between them, and splits that

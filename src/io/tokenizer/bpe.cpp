@@ -56,10 +56,10 @@ void BpeModel::encode(std::string_view piece, size_t max_ids, Scratch& scratch, 
   merge(scratch, ids);
 }
 
-// Passes one symbol per character to the sink. Characters that are not in the vocabulary become their bytes, or else
-// the unknown token, or else nothing. Stops when the sink returns false.
+// Passes one symbol per character to the sink. Characters that are not in the vocabulary are replaced by their bytes if
+// possible, otherwise by the unknown token if there is one. Stops if the sink returns false.
 void BpeModel::initial_symbols(std::string_view piece, FunctionRef<bool(int32_t)> sink) const {
-  // An unknown token is held back here, because later ones may be fused with it. Byte fallback in between does not end
+  // An unknown token is held back, because later ones may be fused with it. Byte fallback in between does not prevent
   // that: the reference behaves this way, and the ids must be the same.
   bool unk_waits = false;
   for (size_t i = 0; i < piece.size();) {

@@ -16,7 +16,7 @@
 
 namespace eps::tok {
 
-// Ids are used as indices of arrays and of embedding rows. Only a broken file can have more ids than this.
+// Ids are indices of arrays and of embedding rows. Only a broken file has ids above this limit.
 inline constexpr int32_t kMaxTokenId = (1 << 24) - 1;
 
 // A possible merge of the symbol at `position` with the next one. Ordered by lowest rank, then leftmost position.

@@ -57,8 +57,8 @@ std::string to_valid_utf8(std::string_view bytes) {
   return out;
 }
 
-// Fuse joins all tokens into one, and ByteLevel does, too, because a character may be spread over several tokens. The
-// stages after them therefore receive one token in parts and must give the same result as for the whole.
+// Fuse joins all tokens into one, and so does ByteLevel, because a character may be spread over several tokens. The
+// later stages therefore receive one token in parts and must produce the same result as for the whole token.
 Decoder::Decoder(const JsonObject& json) : separator_("") {
   add_stages(json);
   bool fused = false;
@@ -188,7 +188,7 @@ void Decoder::Run::feed(size_t index, std::string_view token, std::string& out) 
 }
 
 // Applies Strip to a token that arrives in parts: removes characters at the start, and holds back those that may turn
-// out to be at the end.
+// out to be the end.
 void Decoder::Run::strip(size_t index, std::string_view token, std::string& out) {
   const Stage& stage = decoder_.stages_[index];
   State& state = states_[index];

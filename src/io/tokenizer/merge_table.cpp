@@ -4,10 +4,9 @@
 
 namespace eps::tok {
 
-// A file can choose its ids such that all pairs hash to the same slot, so that each look-up would go through all of
-// them. Trying several multipliers avoids that: at most half of the slots are used, so with at least one of them no
-// table of a real vocabulary, and hardly any that was constructed to collide, has a cluster of more than about a
-// hundred slots.
+// A file can be constructed such that all of its pairs hash to the same slot, so that each lookup would visit all of
+// them. Trying several multipliers prevents that. At most half of the slots are used, so for at least one multiplier no
+// table of a real vocabulary, and hardly any constructed one, has a cluster of more than about a hundred slots.
 std::optional<MergeTable> MergeTable::make(const std::vector<Entry>& entries) {
   uint64_t multiplier = 0x9e3779b97f4a7c15ULL;  // Fibonacci hashing
   for (int attempt = 0; attempt < 8; ++attempt) {

@@ -23,8 +23,8 @@ class MergeTable {
   };
 
   MergeTable() : MergeTable(1, 0) {}
-  // Of two entries for the same pair the later one counts. Empty when the entries are constructed to collide: a look-up
-  // takes at most kMaxProbes steps in every table that is returned.
+  // If there are two entries for a pair, the later one is used. Returns nothing if the entries were constructed to
+  // collide: in every table that is returned, a lookup takes at most kMaxProbes steps.
   static std::optional<MergeTable> make(const std::vector<Entry>& entries);
 
   const Merge* find(int32_t left, int32_t right) const {

@@ -11,9 +11,9 @@
 namespace eps::tok {
 namespace {
 
-// Rewrites the text. The new length of the part from the start of the input is found by rewriting that part separately.
-// Its last character may differ, if it is composed with the next one; the part then ends within a character, which
-// counts the same as at its end.
+// Rewrites the text. To update start_bytes, the part that derives from the first character is also rewritten
+// separately. The result may differ in its last character if that is composed with the next one; the part then ends
+// within a character, which is treated like the end of that character.
 template <typename Rewrite>
 void rewrite_piece(Piece& piece, Rewrite rewrite) {
   size_t start = std::min(piece.start_bytes, piece.text.size());
@@ -97,7 +97,7 @@ class ReplaceNormalizer : public Normalizer {
       workspace.budget.spend(span.is_match ? content_.size() : span.end - span.begin);
       if (span.is_match) {
         out += content_;
-        // The new text counts as coming from the same place as the last byte of the text it replaces.
+        // The new text counts as derived from the last byte of the text that it replaces.
         if (span.end == 0 ? piece.start_bytes > 0 : span.end - 1 < piece.start_bytes) start_bytes = out.size();
       } else {
         out.append(piece.text, span.begin, span.end - span.begin);

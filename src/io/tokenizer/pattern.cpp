@@ -29,9 +29,9 @@ Pattern Pattern::from_json(const JsonObject& object, std::string_view key) {
 }
 
 Pattern::Pattern(std::string literal) {
-  // A naive search takes up to the literal's length for each byte of the text, which is fine for short literals. Long
-  // ones, such as thousands of the same letter, use the Knuth-Morris-Pratt algorithm, which takes two steps per byte.
-  // It needs the longest border of each prefix: the longest text that is both its beginning and its end.
+  // A naive search takes up to the literal's length per byte of the text, which is acceptable for short literals. For
+  // long ones, such as thousands of the same letter, the Knuth-Morris-Pratt algorithm is used, which takes at most two
+  // steps per byte. It requires the longest border of each prefix: the longest proper prefix that is also its suffix.
   constexpr size_t kShort = 32;
   if (literal.size() > kShort) {
     borders_.resize(literal.size());

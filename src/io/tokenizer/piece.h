@@ -1,4 +1,4 @@
-// A piece of the text on its way through normalizers and pre-tokenizers.
+// A piece of the text as it passes through normalizers and pre-tokenizers.
 #pragma once
 
 #include <cstddef>
@@ -27,9 +27,9 @@ struct Piece {
   std::string text;
   int32_t id = kNoId;  // an added token's id: the piece is finished
 
-  // Whether the piece comes from the very start of the text, on which Metaspace's prepend_scheme "first" depends, and
+  // Whether the piece comes from the very start of the text (on which Metaspace's prepend_scheme "first" depends), and
   // how many of its bytes derive from the first character. Normalizers change positions in the text, so this must be
-  // carried along. The number is only meaningful together with at_start.
+  // tracked. The number is only meaningful together with at_start.
   bool at_start = false;
   size_t start_bytes = 0;
 

@@ -13,8 +13,8 @@
 namespace eps::tok {
 namespace {
 
-// GPT-2's pattern: contractions; words, numbers and symbols, each with the space before it; whitespace, except that its
-// last character is left to a following word.
+// GPT-2's pattern: contractions; words, numbers and symbols, each with the space before it; and whitespace without its
+// last character if a word follows, because that character belongs to the word.
 constexpr std::string_view kByteLevelPattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 

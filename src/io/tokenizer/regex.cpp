@@ -1,12 +1,11 @@
-// A backtracking matcher can read the whole text from each of its positions, and take exponentially many steps. Two
-// measures bound the work of a call to O(text):
+// A backtracking matcher may read the whole text at each position, and may take exponentially many steps. Two measures
+// limit the work of a call to O(text):
 // - A search is limited to a window of kWindow bytes. PCRE2's partial matching reports whether it would have read
-// beyond
-//   the window; if not, the result is that of the whole text. Within a window even a quadratic pattern takes a constant
-//   number of steps per byte. Nearly all matches of real patterns and texts end here.
+// beyond the window; if not, the result is that of the whole text. Within a window, even a quadratic pattern takes a
+// constant number of steps per byte. Nearly all matches of real patterns and texts end here.
 // - A match that does not fit a window uses a second compilation of the pattern, in which a callout before each item
-//   counts the bytes that the matcher moves over. The total is limited to kMinSteps, plus kStepsPerByte for each byte
-//   of all texts of the scratch; when it is exceeded, matching fails with an error.
+// counts the bytes that the matcher moves over. The total is limited to kMinSteps, plus kStepsPerByte for each byte of
+// all texts of the scratch. If it is exceeded, matching fails with an error.
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "io/tokenizer/regex.h"
 
@@ -24,20 +23,20 @@
 namespace eps::tok {
 namespace {
 
-constexpr size_t kMaxPattern = size_t{1} << 16;  // real ones have up to 2 kB; translation can turn a byte into 500
+constexpr size_t kMaxPattern = size_t{1} << 16;  // real patterns have up to 2 kB; translation can expand a byte to 500
 constexpr size_t kWindow = 256;
-// Generous: backtracking over a run of whitespace takes three to ten steps per byte.
+// A generous limit: backtracking over a run of whitespace takes three to ten steps per byte.
 constexpr uint64_t kStepsPerByte = 32;
 constexpr uint64_t kMinSteps = 1'000'000;
-// Limits within a window: how many steps one attempt may take before the rest is matched with counted steps, and how
-// many steps such a failed attempt counts as.
+// Limits within a window: the number of steps of an attempt after which the rest is matched with counted steps, and the
+// number of steps that such a failed attempt counts as.
 constexpr uint32_t kWindowMatchLimit = 4096;
 constexpr uint64_t kWindowFailureSteps = 65'536;
 // PCRE2's own limits are larger than the counted steps, except for memory, which can end a match first. A match that
 // repeats a group takes about 32 bytes for each repetition.
 constexpr uint32_t kHeapLimitKib = 64 * 1024;
 constexpr size_t kJitStackStart = 32 * 1024;
-constexpr size_t kJitStackMax = 64 * 1024 * 1024;  // address space: touched only as deep as a match goes
+constexpr size_t kJitStackMax = 64 * 1024 * 1024;  // address space, of which only as much is used as a match needs
 
 std::string error_text(int code) {
   if (code == PCRE2_ERROR_CALLOUT) return "too many steps";
@@ -46,7 +45,7 @@ std::string error_text(int code) {
   return reinterpret_cast<const char*>(buffer.data());
 }
 
-// `text` with substitute characters (unicode.h); unchanged, without a copy, if there is nothing to substitute.
+// Returns `text` with substitute characters (unicode.h), or `text` itself if there is nothing to substitute.
 std::string_view substitute(std::string_view text, std::string& buffer) {
   bool copied = false;
   for (size_t i = 0; i < text.size();) {
@@ -68,7 +67,7 @@ std::string_view substitute(std::string_view text, std::string& buffer) {
   return copied ? std::string_view(buffer) : text;
 }
 
-// The end of a window that begins at `from`; never within a character.
+// The end of a window that begins at `from`; always at a character boundary.
 size_t window_end(std::string_view text, size_t from) {
   if (text.size() - from <= kWindow) return text.size();
   size_t end = from + kWindow;
@@ -119,7 +118,7 @@ struct RegexScratch::Impl {
       throw Error(ErrorKind::kResource, "regex", "out of memory");
     }
     for (pcre2_match_context* context : {window.get(), counted.get()}) {
-      // Without this stack, which does not exist on machines without JIT, PCRE2 uses its own small one.
+      // On machines without JIT, this stack does not exist and PCRE2 uses its own small one.
       if (stack != nullptr) pcre2_jit_stack_assign(context, nullptr, stack.get());
       pcre2_set_heap_limit(context, kHeapLimitKib);
     }
@@ -153,7 +152,7 @@ struct Regex::Impl {
 
     const PCRE2_SIZE* bounds() const { return pcre2_get_ovector_pointer(memory.match.get()); }
   };
-  // The first match at `from` or later, the same that PCRE2 would find in the whole subject.
+  // Returns the first match at `from` or later, which is the same that PCRE2 would find in the whole subject.
   std::optional<Span> search(Walk& walk, size_t from) const;
   std::optional<Span> search_counted(Walk& walk, size_t from, uint32_t options) const;
 };
@@ -204,14 +203,15 @@ std::optional<Span> Regex::Impl::search(Walk& walk, size_t from) const {
                                   walk.memory.window.get());
     if (found >= 0) {
       const Span match{walk.bounds()[0], walk.bounds()[1], true};
-      // An empty match at the window's end did not take the following text into account; try again in the next window.
+      // An empty match at the window's end does not take the following text into account, so the next window is
+      // searched.
       if (!partial || match.begin < end) return match;
       from = end;
     } else if (found == PCRE2_ERROR_NOMATCH) {
       if (!partial) return std::nullopt;
       from = end;
     } else if (found == PCRE2_ERROR_PARTIAL) {
-      // No match begins earlier than this partial one, which needs more text than the window contains.
+      // No match begins before this partial one, which needs more text than the window contains.
       if (walk.bounds()[0] > from) {
         from = walk.bounds()[0];
         continue;
@@ -234,7 +234,7 @@ std::optional<Span> Regex::Impl::search_counted(Walk& walk, size_t from, uint32_
   if (found == PCRE2_ERROR_NOMATCH) return std::nullopt;
   if (found < 0) {
     fail(ErrorKind::kInput, where,
-         {fmt::format("the regex gives up at byte {} of a text of {} bytes ({})", from, walk.subject.size(),
+         {fmt::format("the regex exceeds a limit at byte {} of a text of {} bytes ({})", from, walk.subject.size(),
                       error_text(found)),
           pattern, "", "a shorter text, or a tokenizer with a simpler pattern"});
   }

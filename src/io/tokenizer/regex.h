@@ -22,8 +22,8 @@ struct Span {
 // Takes spans one by one; returns false to stop.
 using SpanSink = FunctionRef<bool(const Span&)>;
 
-// The memory for matching, and the steps that are left. There is one for all regexes of a call of Tokenizer::encode or
-// decode, so that threads can share a tokenizer and the work of each call is bounded.
+// The memory for matching and the remaining steps. All regexes of a call of Tokenizer::encode or decode share one, so
+// that threads can share a tokenizer and the work of each call is limited.
 class RegexScratch {
  public:
   RegexScratch();
@@ -45,12 +45,12 @@ class Regex {
   Regex& operator=(Regex&&) noexcept;
   ~Regex();
 
-  // Passes spans that cover `text` (valid UTF-8) in order: every match, and the text between matches. An empty match is
-  // a span, too, unless it immediately follows another match. An empty text is one span without a match. `sink` may
-  // match other regexes with the same scratch. Returns false when the sink did.
+  // Passes spans that cover `text` (valid UTF-8) to `sink` in order: every match, and the text between matches. An
+  // empty match is also a span, unless it immediately follows another match. An empty text is one span without a match.
+  // `sink` may match other regexes with the same scratch. Returns false if the sink did.
   //
   // Cost    O(text), for any pattern and text: see regex.cpp
-  // Errors  kInput when matching takes too many steps for the length of the text
+  // Errors  kInput if matching takes too many steps for the length of the text
   bool for_each_span(std::string_view text, RegexScratch& scratch, SpanSink sink) const;
   // The same, appended to `out`.
   void find_all(std::string_view text, RegexScratch& scratch, std::vector<Span>& out) const;

@@ -1,7 +1,7 @@
 // Translates Oniguruma's regex syntax to PCRE2's.
 //
-// The two agree on most syntax, but a construct with a different meaning would silently give different tokens. So
-// everything is either known to be the same, translated, or refused.
+// The two dialects agree on most syntax, but a construct with a different meaning would silently produce different
+// tokens. Everything is therefore either known to be the same, translated, or rejected.
 #include <cctype>
 
 #include "base/error.h"

@@ -35,8 +35,8 @@ class TokenMatcher {
  private:
   static constexpr uint32_t kRoot = 0;
   static constexpr int32_t kNoMatch = -1;
-  // The text is read from its end, so a node represents a suffix of a pattern. A pattern that has been read down to its
-  // first byte begins at the current position, and the longest of these is the node's own or its inherited match.
+  // The text is read from its end, so a node represents a suffix of a pattern. When a pattern has been read back to its
+  // first byte, it begins at the current position. The longest such pattern is the node's own or its inherited match.
   struct Node {
     uint32_t first_child = 0;  // children are adjacent, in order of their bytes
     uint32_t num_children = 0;

@@ -1,4 +1,4 @@
-// Properties are those of utf8proc, with corrections for the characters that Unicode 15 and 16 added.
+// Properties are those of utf8proc, with corrections for the characters that were added in Unicode 15 and 16.
 #include "io/tokenizer/unicode.h"
 
 #include <utf8proc.h>
@@ -25,7 +25,7 @@ bool contains(std::span<const CodeRange> ranges, char32_t c) {
   return it != ranges.begin() && c <= std::prev(it)->last;
 }
 
-// For each general category, a member with three bytes in UTF-8 and one with four, which have been in Unicode for long
+// For each general category, one member with three bytes in UTF-8 and one with four. They have been in Unicode long
 // enough that all versions of the libraries include them.
 struct StandIn {
   utf8proc_category_t category;
@@ -89,7 +89,7 @@ constexpr RecentRange kRecent[] = {
 };
 
 const RecentRange* find_recent(char32_t c) {
-  // The large blocks of common text contain none of them.
+  // Shortcut: the large blocks of common text contain no such characters.
   if (c < 0x897 || (c >= 0x3200 && c < 0xa7cb) || (c >= 0xac00 && c < 0x105c0)) return nullptr;
   const auto it = std::ranges::upper_bound(kRecent, c, {}, &RecentRange::first);
   return it != std::begin(kRecent) && c <= std::prev(it)->last ? &*std::prev(it) : nullptr;
@@ -120,7 +120,7 @@ constexpr CodeRange kPunctuationSinceUnicode8[] = {
 constexpr CodeRange kWordBesidesCategories[] = {
     {0x200c, 0x200d}, {0x24b6, 0x24e9}, {0x1f130, 0x1f149}, {0x1f150, 0x1f169}, {0x1f170, 0x1f189}};
 
-// In these ranges the lower case letters are at a fixed distance from the upper case ones.
+// In these ranges, the lower-case letters are at a fixed distance from the upper-case ones.
 struct CaseRange {
   char32_t first;
   char32_t last;
@@ -149,7 +149,7 @@ void append_decomposed(std::vector<utf8proc_int32_t>& out, char32_t c, utf8proc_
   out.insert(out.end(), parts.begin(), parts.begin() + count);
 }
 
-// Puts every run of combining marks into canonical order. utf8proc would swap neighbours, which takes quadratic time
+// Sorts every run of combining marks into canonical order. utf8proc would swap neighbours, which takes quadratic time
 // for a long run.
 void order_marks(std::vector<utf8proc_int32_t>& codes) {
   const auto mark_class = [](utf8proc_int32_t code) { return utf8proc_get_property(code)->combining_class; };

@@ -10,8 +10,8 @@
 
 namespace eps::tok {
 
-// The maximum number of stages of a chain (normalizers, pre-tokenizers, decoders). Real files have at most seven. A
-// chain is traversed recursively for each piece of text, so its depth and its cost must be bounded.
+// Maximum number of stages of a chain (normalizers, pre-tokenizers, decoders). Real files have at most seven. A chain
+// is traversed recursively for each piece of text, so its depth and cost must be limited.
 inline constexpr size_t kMaxStages = 64;
 
 // Adds a stage to a chain that `where` names.
@@ -20,12 +20,12 @@ inline constexpr size_t kMaxStages = 64;
 void require_stage_fits(size_t num_stages, const std::string& where);
 
 // The number of bytes that all stages of a chain together may still write. A tokenizer.json of a few hundred bytes can
-// contain twelve replacements that each multiply a text by ten; bounding the bytes written bounds memory and time.
+// contain twelve replacements that each expand a text by a factor of ten; limiting the bytes limits memory and time.
 class Budget {
  public:
   // For `text_bytes` of input: 64 bytes for each, plus 4 MiB. Of the operations in real files, normalization form KD
-  // expands a text the most, by a factor of at most eleven; a byte alphabet doubles it, a metaspace mark triples a
-  // space.
+  // expands a text the most, by a factor of at most eleven; a byte alphabet doubles it, and a metaspace mark takes
+  // three times the bytes of a space.
   static Budget for_text(size_t text_bytes, std::string_view what);
   // For decoding: 16 MiB, plus 1 KiB for each token, which earn_token adds.
   static Budget for_tokens(std::string_view what);
@@ -49,7 +49,7 @@ class Budget {
 
   size_t left_;
   size_t spent_ = 0;
-  std::string_view what_;  // what the error names
+  std::string_view what_;  // what errors name
 };
 
 struct Workspace {

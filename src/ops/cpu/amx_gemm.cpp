@@ -41,19 +41,22 @@ void pack_amx_panel(const std::byte* const* rows, int64_t k, bf16* to) {
 
 namespace {
 
-// A tile register: 16 rows of 64 bytes. Two tiles of x (32 rows) times two of the weights (32 columns) keep four
-// accumulators, so each tile loaded serves two products: loads take half the time of the products they feed.
+// A tile register holds 16 rows of 64 bytes. Two tiles of x (32 rows) are multiplied with two tiles of the weights (32
+// columns) into four accumulators, so every loaded tile is used twice. Loading the tiles then takes half as long as
+// multiplying them.
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kStep = 32;  // k of one tile: 32 bf16 = 64 bytes
 constexpr int64_t kPanel = kAmxPanelColumns;
 constexpr int64_t kRowTile = 32;          // rows
 constexpr int64_t kStepBytes = 2 * 1024;  // two weight tiles
 constexpr int64_t kTileFloats = kRowTile * kPanel;
-// A panel's block of K (32 KB of weights) stays in the L1 cache while the row tiles pass over it.
+// The loop over row tiles reuses one block of a panel along K (32 KB of weights), which stays in the L1 cache
+// meanwhile.
 constexpr int64_t kStepsPerBlock = 16;
-// Rows that pass over the weights together: 256 rows of K = 2048 are half an L2 cache of 2 MB.
+// Number of rows that are processed together while the weights stream past: 256 rows with K = 2048 fill half of a 2 MB
+// L2 cache.
 constexpr int64_t kRowsPerBlock = 256;
-// Columns that threads may share a product by.
+// A product is split between threads at multiples of this many columns.
 constexpr int64_t kSliceColumns = 4 * kPanel;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -66,7 +69,8 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {};
 };
 
-// Tiles 0..3 accumulate (top left, top right, bottom left, bottom right), 4 and 5 hold x, 6 and 7 the weights.
+// Tiles 0 to 3 are the accumulators (top left, top right, bottom left, bottom right), 4 and 5 hold x, and 6 and 7 hold
+// the weights.
 EPS_AMX void configure_tiles(int64_t rows) {
   const auto top = static_cast<uint8_t>(std::min(rows, kTileRows));
   const auto bottom = static_cast<uint8_t>(std::max<int64_t>(rows - kTileRows, 1));
@@ -74,7 +78,8 @@ EPS_AMX void configure_tiles(int64_t rows) {
   config.rows[0] = config.rows[1] = config.rows[4] = top;
   config.rows[2] = config.rows[3] = config.rows[5] = bottom;
   config.rows[6] = config.rows[7] = kTileRows;
-  // GCC 12's intrinsic names only the first bytes as read: without this the rows above are never stored.
+  // The intrinsic of GCC 12 declares that it reads only the first bytes of the configuration. Without this statement,
+  // the compiler drops the stores to `rows` above.
   asm volatile("" : : "r"(&config) : "memory");
   _tile_loadconfig(&config);
 }
@@ -82,12 +87,12 @@ EPS_AMX void configure_tiles(int64_t rows) {
 struct TileTask {
   const bf16* x;     // first row, at the first k of the block
   int64_t ldx;       // elements
-  const bf16* tail;  // [32, 32] the columns of x after the whole steps, zero padded; null: none
+  const bf16* tail;  // [32, 32] the columns of x after the last complete step, padded with zeros; null: none
   const std::byte* weights;
-  int64_t steps;  // whole ones
+  int64_t steps;  // complete steps only
   float* y;
   int64_t ldy;
-  bool accumulate;  // continue the chain in y
+  bool accumulate;  // continue from the sums in y
 };
 
 template <bool kTwo>
@@ -106,9 +111,9 @@ EPS_AMX inline void multiply_step(const void* x, int64_t stride, const std::byte
 }
 
 template <bool kTwo>
-// One accumulator chain for each element, whatever the number of rows: results do not depend on neighbouring rows.
+// Every element has one accumulator, whatever the number of rows, so a result does not depend on neighbouring rows.
 EPS_AMX void run_tile(const TileTask& task) {
-  // The tile loads below are opaque to the compiler: what was written to memory before must be there.
+  // The compiler does not model the memory accesses of the tile loads below, so earlier stores must be completed here.
   asm volatile("" ::: "memory");
   float* bottom = task.y + kTileRows * task.ldy;
   const int64_t y_stride = task.ldy * static_cast<int64_t>(sizeof(float));
@@ -155,7 +160,7 @@ struct Product {
   int64_t num_steps() const { return divide_up(k, kStep); }
 };
 
-// Kept by each thread between calls, so that a product allocates nothing.
+// Each thread keeps this between calls, so that a product allocates no memory.
 struct Scratch {
   Buffer rows;  // x of the last row tile, zero padded to 32 rows and whole steps
 };
@@ -163,8 +168,9 @@ struct Scratch {
 class Runner {
  public:
   Runner(const Product& p, Scratch& scratch) : p_(p), two_(p.m > kTileRows) {
-    // Few rows: tiles of exactly that many. More: whole tiles, and the rest of the rows as a padded copy, since
-    // changing the tiles' shape in between would cost more than it saves.
+    // Up to one tile pair of rows is computed with tiles of exactly that height. With more rows, the last ones are
+    // copied and padded to full height, because reconfiguring the tiles for them would take longer than the additional
+    // work.
     full_rows_ = p.m <= kRowTile ? 0 : p.m / kRowTile * kRowTile;
     rest_rows_ = p.m - full_rows_;
     configure_tiles(p.m <= kRowTile ? p.m : kRowTile);
@@ -207,8 +213,9 @@ class Runner {
     }
   }
 
-  // Rows straight from x. The step that K does not fill goes through a padded copy: what lies beyond K in memory is
-  // another row, and times a zero weight an infinity there would not vanish.
+  // Reads complete steps directly from x. The last, incomplete step goes through a copy that is padded with zeros: the
+  // memory after column K belongs to another row, and if it contained an infinity or a NaN, multiplying that with a
+  // zero weight would not give zero.
   void run_rows(int64_t panel, int64_t row, int64_t step, int64_t end, float* y, int64_t ldy) {
     TileTask task{
         p_.x + row * p_.ldx + step * kStep, p_.ldx, nullptr, weights(panel, step), end - step, y, ldy, step > 0};
@@ -247,12 +254,12 @@ class Runner {
   }
 
   Product p_;
-  bool two_;  // more than 16 rows a tile pair
+  bool two_;  // there are more than 16 rows, so a tile pair is used
   int64_t full_rows_ = 0;
   int64_t rest_rows_ = 0;
   bf16* rest_x_ = nullptr;
-  alignas(64) float staged_[kTileFloats] = {};  // a partial panel's rows
-  alignas(64) float rest_[kTileFloats] = {};    // the rest rows' chain across blocks of K
+  alignas(64) float staged_[kTileFloats] = {};  // output of a panel with fewer than 32 columns
+  alignas(64) float rest_[kTileFloats] = {};    // sums of the remaining rows, carried across the blocks of K
   alignas(64) bf16 tail_[kRowTile * kStep] = {};
 };
 

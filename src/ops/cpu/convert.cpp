@@ -11,7 +11,7 @@ namespace {
 
 #if defined(__x86_64__)
 
-// Eight results as 32-bit lanes, each below 2^16.
+// Returns eight rounded results in 32-bit lanes; each is below 2^16.
 __attribute__((target("avx2"))) __m256i round_eight(const float* from) {
   const __m256i bits = _mm256_castps_si256(_mm256_loadu_ps(from));
   const __m256i high = _mm256_srli_epi32(bits, 16);
@@ -23,12 +23,12 @@ __attribute__((target("avx2"))) __m256i round_eight(const float* from) {
   return _mm256_blendv_epi8(rounded, _mm256_or_si256(high, _mm256_set1_epi32(0x40)), is_nan);
 }
 
-// Returns how many elements it converted: a multiple of 16.
+// Returns the number of elements that were converted, a multiple of 16.
 __attribute__((target("avx2"))) int64_t convert_blocks_avx2(const float* from, bf16* to, int64_t count) {
   int64_t i = 0;
   for (; i + 16 <= count; i += 16) {
     const __m256i packed = _mm256_packus_epi32(round_eight(from + i), round_eight(from + i + 8));
-    // packus works within 128-bit halves; put the quarters back in order.
+    // packus works separately on each 128-bit half, so the quarters must be reordered.
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), _mm256_permute4x64_epi64(packed, 0xd8));
   }
   return i;
@@ -46,7 +46,7 @@ void convert_f32_to_bf16(const float* from, bf16* to, int64_t count) {
   for (int64_t i = done; i < count; ++i) to[i] = to_bf16(from[i]);
 }
 
-// A shift: the compiler's own vectors keep up with memory.
+// Each conversion is a shift. The compiler's own vectorisation is as fast as memory, so no intrinsics are needed.
 void convert_bf16_to_f32(const bf16* from, float* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = to_float(from[i]);
 }

@@ -7,7 +7,7 @@
 
 namespace eps {
 
-// Each element as to_bf16 rounds it: to nearest, ties to even, NaN stays NaN.
+// Rounds each element as to_bf16 does: to nearest, ties to even; NaN stays NaN.
 void convert_f32_to_bf16(const float* from, bf16* to, int64_t count);
 void convert_bf16_to_f32(const bf16* from, float* to, int64_t count);
 

@@ -7,15 +7,15 @@ namespace {
 
 constexpr float kTaken = -1.0F;  // below every probability
 
-// Index of the largest of `count` values, the lowest index when several tie.
+// Returns the index of the largest of `count` values; the lowest index if several are equal.
 int argmax(const float* values, int count) {
   return static_cast<int>(std::max_element(values, values + count) - values);
 }
 
-// Sets the scores of all but the best `topk_group` groups to 0, as the published gate does.
+// Sets the scores of all groups except the best `topk_group` to 0, as in the models' published code.
 void mask_groups(const GateParams& p, float* scores) {
   const int size = p.num_experts / p.num_groups;
-  constexpr int kMaxGroups = 1024;  // checked where the configuration is read
+  constexpr int kMaxGroups = 1024;  // enforced when the configuration is read
   float best[kMaxGroups];
   for (int g = 0; g < p.num_groups; ++g) best[g] = *std::max_element(scores + g * size, scores + (g + 1) * size);
   for (int i = 0; i < p.topk_group; ++i) best[argmax(best, p.num_groups)] = kTaken;

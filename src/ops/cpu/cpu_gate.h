@@ -8,7 +8,8 @@
 
 namespace eps {
 
-// scores [num_experts]: logits in, scratch out. Writes top_k indices and weights, best first, ties to the lower index.
+// `scores` [num_experts] contains the logits and is overwritten. Writes top_k indices and weights, best first; ties go
+// to the lower index.
 void gate_token(const GateParams& params, const VectorOps& vec, float* scores, int32_t* topk_idx, float* topk_weight);
 
 }  // namespace eps

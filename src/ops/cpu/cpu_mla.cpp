@@ -8,7 +8,7 @@
 namespace eps {
 namespace {
 
-// A copy of src [rows, cols] with elements of `size` bytes as [cols, rows].
+// Writes the transpose of src [rows, cols], whose elements have `size` bytes, to dst [cols, rows].
 void transpose(const std::byte* src, int64_t rows, int64_t cols, size_t size, std::byte* dst) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < cols; ++c) {
@@ -17,10 +17,11 @@ void transpose(const std::byte* src, int64_t rows, int64_t cols, size_t size, st
   }
 }
 
-// Queries a head handles at a time when it expands: their scores over a context of 2k stay in the L2 cache.
+// Number of queries that a head processes at a time in the expanded form: their scores over a context of 2k positions
+// fit in the L2 cache.
 constexpr int64_t kQueryBlock = 32;
 
-// Multiply-adds of one head and sequence, either way.
+// Compares the multiply-adds that one head needs for one sequence in the absorbed and in the expanded form.
 bool absorbing_is_cheaper(const MlaParams& p, const MlaSequence& seq) {
   const auto t = static_cast<double>(seq.q_count);
   const auto c = static_cast<double>(seq.context);
@@ -94,7 +95,7 @@ void CpuMla::run_expanded(const MlaParams& p, const CpuMlaWeight& weight, const 
   run_gemms(std::span(&expand, 1), pool_);
 
   pool_.parallel_for(p.num_heads, [&](int64_t h) {
-    // Keys of this head as a weight [ctx, q_dim], values transposed as a weight [v, ctx].
+    // This head's keys as a weight [ctx, q_dim], and its values transposed, as a weight [v, ctx].
     Buffer key_buffer;
     Buffer value_buffer;
     const MutableTensorView keys = key_buffer.view(DType::kF32, {ctx, p.q_dim()});

@@ -13,8 +13,9 @@
 
 namespace eps {
 
-// kv_b in two forms. Prefill expands keys and values of the whole context once (`expand`); decode moves the few new
-// queries into the latent space instead (`key_up`, `value_up`), which reads the small cache and nothing else.
+// The key/value up-projection in two forms. Prefill expands keys and values of the whole context once (`expand`).
+// Decoding projects the few new queries into the latent space instead (`key_up`, `value_up`), so that only the small
+// cache is read.
 struct CpuMlaWeight final : MlaWeight {
   std::unique_ptr<PackedLinear> expand;                 // [heads * (nope + v), lora]
   std::vector<std::unique_ptr<PackedLinear>> key_up;    // per head [lora, nope]: its key rows transposed

@@ -23,7 +23,7 @@ struct CpuLinear final : LinearWeight {
   DType input_dtype() const override { return packed->input_dtype(); }
 };
 
-// Floats that a task of an elementwise loop covers: a smaller task costs more to hand over than to compute.
+// Number of floats per task of an elementwise loop. Handing over a smaller task takes longer than computing it.
 constexpr int64_t kFloatsPerTask = 16384;
 
 class CpuOps final : public OpSet {
@@ -186,7 +186,7 @@ class CpuOps final : public OpSet {
   }
 
   void add_rows(std::span<const RowPair> pairs, int64_t width) override {
-    // Split by columns, not by pairs: a pair may read what the pair before wrote.
+    // The loop is split by columns, not by pairs, because a pair may read what an earlier pair has written.
     constexpr int64_t kColumns = 64;  // four cache lines, so that threads do not share one
     const int64_t blocks = (width + kColumns - 1) / kColumns;
     const int64_t per_task = std::max<int64_t>(1, blocks / (4 * pool_->num_threads()));
@@ -230,7 +230,7 @@ class CpuOps final : public OpSet {
   CpuEngineChoice f32_choice_;
   const VectorOps& vec_;
   int num_threads_;                   // of this rank
-  std::shared_ptr<ThreadPool> pool_;  // shared with the other ranks, if they lend each other threads
+  std::shared_ptr<ThreadPool> pool_;  // shared by the ranks if they lend each other threads
   CpuMla mla_;
   StepInputs step_;
 };

@@ -10,11 +10,12 @@
 
 namespace eps {
 
-// One op set per rank. `threads_per_rank` work for each, the rank's own thread included. With `share_threads` the ranks
-// have one pool, and a rank that waits for others lends them its threads; the results have the same bits either way.
+// Creates one op set per rank. Each uses `threads_per_rank` threads, including the rank's own. With `share_threads`,
+// all ranks use one pool, and a rank that waits for others lends its threads to them; the results are bit for bit the
+// same either way.
 std::vector<std::unique_ptr<OpSet>> make_cpu_op_sets(const CpuEngineChoice& choice, int num_ranks, int threads_per_rank,
                                                      bool share_threads, StopToken stop = {});
-// Of one rank.
+// Creates the op set of a single rank.
 std::unique_ptr<OpSet> make_cpu_ops(const CpuEngineChoice& choice, int num_threads, StopToken stop = {});
 
 }  // namespace eps

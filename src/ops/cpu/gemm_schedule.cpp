@@ -7,16 +7,16 @@
 namespace eps {
 namespace {
 
-// Reading a weight from memory takes a core about as long as multiplying it with this many rows, so a product of fewer
-// rows costs as much as one of these.
+// Reading a weight from memory takes a core about as long as multiplying it with this many rows, so a product with
+// fewer rows is assumed to cost the same.
 constexpr int64_t kRowsWorthAPass = 4;
-// Pieces that a thread runs on average. At the end of a call the other threads wait for the last piece: with eight
-// pieces each, that is at most about an eighth of the call.
+// Average number of pieces per thread. At the end of a call, threads wait for the last piece; with eight pieces per
+// thread, that wait is at most about an eighth of the call.
 constexpr double kPiecesPerThread = 8;
-// Multiply-adds below which a piece is not worth having: it takes some 20 us, and handing it out costs more than the
-// better balance gains.
+// Lower limit for the multiply-adds of a piece, which take about 20 µs. Scheduling smaller pieces would cost more than
+// better balance saves.
 constexpr double kLeastCost = 500'000;
-// A piece above this many (some 100 ms) would delay a request to stop, which is noticed between pieces.
+// Upper limit for the multiply-adds of a piece, which take about 100 ms. Stop requests are polled only between pieces.
 constexpr double kMostCost = 4e9;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -54,8 +54,8 @@ std::vector<GemmPiece> cut_gemms(std::span<const GemmTask> tasks, int num_thread
       }
     }
   }
-  // The costly ones first, so that what runs last, and alone, is small. The order does not matter to one thread, for
-  // which it would only jump between weights.
+  // Expensive pieces come first, so that the last one, for which the other threads wait, is short. A single thread
+  // keeps the original order, in which consecutive pieces use the same weight.
   if (num_threads > 1) {
     const auto cost = [&](const GemmPiece& p) {
       return cost_of(p.row_end - p.row_begin, p.n_end - p.n_begin,

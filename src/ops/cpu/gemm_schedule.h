@@ -17,8 +17,8 @@ struct GemmPiece {
   int64_t n_end;
 };
 
-// Pieces that cover each task's [m, N] exactly once, the costly ones first. Pure: the same tasks and threads give the
-// same pieces. Tasks with m == 0 have none.
+// Returns pieces that cover each task's [m, N] exactly once, the most expensive ones first. A pure function of the
+// tasks and the number of threads. Tasks with m == 0 have no pieces.
 std::vector<GemmPiece> cut_gemms(std::span<const GemmTask> tasks, int num_threads);
 
 }  // namespace eps

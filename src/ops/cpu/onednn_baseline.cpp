@@ -29,7 +29,7 @@ struct OneDnnBaseline::Impl {
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
   memory plain_weights;
-  std::deque<memory> packed;  // one for each layout asked for
+  std::deque<memory> packed;  // one for each layout that a primitive requires
   std::map<int64_t, Product> products;
 
   memory::data_type type() const { return dtype == DType::kF32 ? memory::data_type::f32 : memory::data_type::bf16; }
@@ -69,7 +69,7 @@ OneDnnBaseline::OneDnnBaseline(DType dtype, const TensorView& weights, int num_t
   impl_->num_threads = num_threads;
   impl_->n = weights.dim(0);
   impl_->k = weights.dim(1);
-  // Copied: later layouts are packed from it when the caller's weights may be gone.
+  // The weights are copied because other layouts may be packed later, when the caller's weights no longer exist.
   const memory::desc plain({impl_->k, impl_->n}, impl_->type(), memory::format_tag::ba);
   impl_->plain_weights = memory(plain, impl_->engine);
   const auto* bytes = static_cast<const std::byte*>(weights.data());

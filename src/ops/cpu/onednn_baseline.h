@@ -1,4 +1,4 @@
-// oneDNN called the plain way, one product at a time: what benchmarks compare our kernels with.
+// oneDNN used in the ordinary way, one product at a time: the baseline that benchmarks compare our kernels with.
 #pragma once
 
 #include <cstdint>
@@ -9,23 +9,23 @@
 
 namespace eps {
 
-// y = x * W^T with prepacked weights and one fixed-shape primitive for each m, as a careful user of oneDNN would do.
+// y = x * W^T with prepacked weights and a primitive of fixed shape for each m, as a careful user of oneDNN would do.
 //
 // Threads one caller at a time
-// Cost    the first run of an m creates its primitive (up to a millisecond): warm up before timing
+// Cost    the first run with a given m creates its primitive (up to a millisecond), so warm up before timing
 class OneDnnBaseline {
  public:
-  // `dtype`: kF32 or kBF16, of x and of the packed weights. `weights` [n, k] of the same dtype.
-  // `num_threads` OpenMP threads share each product.
+  // `dtype` is the type of x and of the packed weights: kF32 or kBF16. `weights` [n, k] have the same type. Each
+  // product is shared by `num_threads` OpenMP threads.
   OneDnnBaseline(DType dtype, const TensorView& weights, int num_threads);
   ~OneDnnBaseline();
   OneDnnBaseline(const OneDnnBaseline&) = delete;
   OneDnnBaseline& operator=(const OneDnnBaseline&) = delete;
 
-  // x [m, k] and y [m, n], dense. Each m keeps weights in the layout its primitive asks for.
+  // x [m, k] and y [m, n] are dense. For each m, the weights are packed in the layout that its primitive prefers.
   void run(int64_t m, const void* x, float* y);
 
-  // oneDNN's name for the implementation that m rows run on.
+  // The name of the oneDNN implementation that products with m rows use.
   std::string implementation(int64_t m);
 
  private:

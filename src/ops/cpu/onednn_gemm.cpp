@@ -19,14 +19,14 @@ namespace {
 using dnnl::memory;
 
 constexpr int64_t kMaxRows =
-    256;  // enough rows to hide the weights' way from memory; keeps the set of primitives small
-// Rows are padded to a multiple of this: below 16 oneDNN 2.6 takes other kernels, whose sums differ in the last bit
-// (seen at one row against two), and a row must not depend on how many come with it.
+    256;  // enough rows to hide the latency of reading the weights; limits the number of primitives
+// Rows are padded to a multiple of this. Below 16 rows, oneDNN 2.6 uses different kernels, whose sums differ in the
+// last bit (observed between one row and two), but a result must not depend on the number of rows.
 constexpr int64_t kRowStep = 16;
-// Slices of N, so that threads can share a product: multiples of 64 (oneDNN's widest column block) near 512, whose bf16
-// weights for K = 2048 fill a 2 MiB L2.
+// N is cut into slices, so that threads can share a product. The width is a multiple of 64 (oneDNN's widest column
+// block) near 512, where the bf16 weights for K = 2048 fill a 2 MiB L2 cache.
 constexpr int64_t kSliceColumns = 512;
-// Rows for which oneDNN is asked how it wants the weights. All buckets must take the same layout.
+// The number of rows for which oneDNN's preferred weight layout is queried. All row counts must use the same layout.
 constexpr int64_t kLayoutRows = 64;
 
 struct PrimitiveKey {
@@ -56,7 +56,7 @@ struct Primitive {
   memory::desc y;
   memory::desc scratchpad;
   std::string implementation;
-  bool block_kernel = false;  // oneDNN's batch-reduce kernels, the only ones made for bf16 tiles
+  bool block_kernel = false;  // uses oneDNN's batch-reduce kernels, the only ones optimised for bf16 tiles
 };
 
 template <typename Body>
@@ -80,7 +80,7 @@ class OneDnnContext {
     return weight_layout_locked(n, k);
   }
 
-  // Owns the primitive: the pointer lives as long as the context.
+  // The context owns the primitive, so the pointer is valid as long as the context exists.
   const Primitive* primitive(const PrimitiveKey& key) {
     {
       const std::shared_lock lock(mutex_);
@@ -114,7 +114,8 @@ class OneDnnContext {
   std::unique_ptr<Primitive> make_primitive(const PrimitiveKey& key, const memory::desc& weights) const {
     return calling_onednn("creating a bf16 product", [&] {
       dnnl::primitive_attr attr;
-      // A scratchpad of oneDNN's own belongs to the thread that created the primitive; ours run on any thread.
+      // oneDNN would bind its own scratchpad to the thread that creates the primitive, but our primitives run on any
+      // thread.
       attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
       const memory::desc x({key.m, key.k}, memory::data_type::bf16, memory::dims{key.ldx, 1});
       const memory::desc y({key.m, key.n}, memory::data_type::f32, memory::dims{key.ldy, 1});
@@ -140,7 +141,7 @@ class OneDnnContext {
 
 namespace {
 
-// Kept by each thread between calls.
+// Each thread keeps this between calls.
 struct ThreadScratch {
   Buffer x;
   Buffer y;
@@ -183,7 +184,7 @@ class OneDnnLinear final : public PackedLinear {
     Buffer weights;
   };
 
-  // Columns [n0, n0 + kSliceColumns), which are rows of the weight, or those that there are.
+  // Packs columns [n0, n0 + kSliceColumns), or as many as remain. They are rows of the weight.
   void pack_slice(const StackedRows& rows, int64_t n0, Slice& slice) const {
     const int64_t k = rows.width();
     slice.n = std::min(kSliceColumns, rows.num_rows() - n0);
@@ -212,8 +213,8 @@ class OneDnnLinear final : public PackedLinear {
               slice.n, k);
   }
 
-  // x and y are used where they lie if their rows fill a bucket and oneDNN's block kernels take their strides; else
-  // they go through dense copies. `padded` keeps the copy of x for the slices that follow.
+  // x and y are used in place if their rows fill a row count that has a primitive and oneDNN's block kernels support
+  // their strides. Otherwise they are copied to dense buffers; `padded` keeps the copy of x for the following slices.
   void run_slice(const Slice& slice, const bf16* x, int64_t ldx, const bf16*& padded, float* y, int64_t ldy,
                  int64_t m) const {
     thread_local ThreadScratch scratch;
@@ -258,7 +259,7 @@ class OneDnnLinear final : public PackedLinear {
       const dnnl::engine& engine = context_->engine();
       scratchpad.reserve(primitive.scratchpad.get_size());
       dnnl::stream stream(engine);
-      // oneDNN's handles are not const, though it only reads x and the weights.
+      // oneDNN takes non-const handles, although it only reads x and the weights.
       primitive.matmul.execute(stream,
                                {{DNNL_ARG_SRC, memory(primitive.x, engine, const_cast<bf16*>(x))},
                                 {DNNL_ARG_WEIGHTS, memory(primitive.w, engine, slice.weights.data())},
@@ -269,7 +270,7 @@ class OneDnnLinear final : public PackedLinear {
     });
   }
 
-  std::shared_ptr<OneDnnContext> context_;  // shared with the other weights of the choice
+  std::shared_ptr<OneDnnContext> context_;  // shared with all weights that are packed with the same engine choice
   std::vector<Slice> slices_;
   size_t num_bytes_ = 0;
 };
@@ -284,7 +285,7 @@ void cap_onednn_isa() {
       case CpuIsa::kAvx2: dnnl::set_max_cpu_isa(cpu_isa::avx2); break;
       case CpuIsa::kAvx512: dnnl::set_max_cpu_isa(cpu_isa::avx512_core); break;
       case CpuIsa::kAvx512Bf16: dnnl::set_max_cpu_isa(cpu_isa::avx512_core_bf16); break;
-      case CpuIsa::kAmx: break;  // no cap: oneDNN knows matrix instructions that our kernels do not use
+      case CpuIsa::kAmx: break;  // no cap, because oneDNN supports matrix instructions that our kernels do not use
     }
     return true;
   }();

@@ -1,8 +1,8 @@
-// oneDNN runs on OpenMP; this sets how many OpenMP threads the calling thread's products use.
+// Sets how many OpenMP threads oneDNN uses for the products of the calling thread.
 #pragma once
 
-// Declared here rather than by <omp.h>, which comes with the compiler and is missing from some; the functions come with
-// the OpenMP library that oneDNN is linked to.
+// Declared here because <omp.h> belongs to the compiler, and some installations lack it. The functions are in the
+// OpenMP library that oneDNN is linked to.
 extern "C" {
 int omp_get_max_threads();
 void omp_set_num_threads(int num_threads);
@@ -10,7 +10,7 @@ void omp_set_num_threads(int num_threads);
 
 namespace eps {
 
-// While it lives, OpenMP regions started by this thread have `count` threads. The setting is the thread's own.
+// During its lifetime, OpenMP regions that this thread starts have `count` threads. Other threads are not affected.
 class OmpThreads {
  public:
   explicit OmpThreads(int count) : before_(omp_get_max_threads()) { omp_set_num_threads(count); }
@@ -22,7 +22,7 @@ class OmpThreads {
   int before_;
 };
 
-// Our pool splits the work already; a second team of threads below it would fight over the same cores.
+// Our pool already divides the work between threads; a second team of threads would compete for the same cores.
 class OneOmpThread : public OmpThreads {
  public:
   OneOmpThread() : OmpThreads(1) {}

@@ -54,17 +54,17 @@ CpuEngineChoice choose_cpu_engine(std::optional<DType> wanted_compute) {
 CpuEngineChoice choose_cpu_engine(std::optional<DType> wanted_compute, const CpuFeatures& features) {
   const bool amx = features.has_amx_bf16() && has_amx_kernels();
   if (!wanted_compute) {
-    if (amx) return choose_amx(features, "the CPU has them");
-    return choose_panels(features, features.avx512_bf16 ? "no AMX, and f32 is as fast and more exact without it"
+    if (amx) return choose_amx(features, "the CPU supports them");
+    return choose_panels(features, features.avx512_bf16 ? "without AMX, f32 is as fast and more accurate"
                                                         : "the CPU has no bf16 instructions");
   }
-  if (*wanted_compute == DType::kF32) return choose_panels(features, "as asked");
+  if (*wanted_compute == DType::kF32) return choose_panels(features, "as requested");
   if (*wanted_compute != DType::kBF16) {
     fail(ErrorKind::kUsage, "compute dtype",
          {"cannot compute in this dtype", std::string(to_string(*wanted_compute)), "f32 or bf16", ""});
   }
-  if (amx) return choose_amx(features, "as asked");
-  if (features.avx512_bf16 && features.has_avx512_kernels()) return choose_onednn(features, "as asked");
+  if (amx) return choose_amx(features, "as requested");
+  if (features.avx512_bf16 && features.has_avx512_kernels()) return choose_onednn(features, "as requested");
   fail(ErrorKind::kUsage, "compute dtype",
        {"this CPU has no bf16 instructions", fmt::format("{} ({})", features.brand, features.isa_list()),
         "amx_bf16 or avx512_bf16", "f32, which also reads bf16 weights"});

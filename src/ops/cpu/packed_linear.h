@@ -1,7 +1,7 @@
-// Linear layers on the CPU: weights packed once, y = x * W^T for one or many (grouped) products.
+// Linear layers on the CPU: weights are packed once, then y = x * W^T is computed for one or many (grouped) products.
 //
-// Row invariance: the bits of a result row depend on that row of x and on W, never on how many rows a call has, where
-// the row stands, which neighbours it has, how many threads run, or whether other products share the call.
+// Row invariance: the bits of a result row depend only on that row of x and on W. They do not depend on the number or
+// the position of the rows in a call, on the number of threads, or on other products in the same call.
 #pragma once
 
 #include <cstddef>
@@ -28,18 +28,19 @@ enum class CpuEngine {
 
 struct CpuEngineChoice {
   CpuEngine engine = CpuEngine::kPanel;
-  DType compute = DType::kF32;  // dtype of x: f32 for kPanel, else bf16
+  DType compute = DType::kF32;  // of x: f32 for kPanel, otherwise bf16
   std::string isa;              // "portable", "avx2", "avx512", "avx512_bf16", "amx_bf16"
   std::string reason;           // one line for `doctor`
-  CpuFeatures features;         // that the choice was made for: what other kernels beside the engine may use
-  // Shared: every weight packed with this choice uses the same primitives, and may outlive the choice. kOneDnn only.
+  CpuFeatures features;         // the CPU that the choice was made for; other kernels may use its instruction sets, too
+  // kOneDnn only. Shared by all weights that are packed with this choice, because they use the same primitives and may
+  // outlive the choice.
   std::shared_ptr<OneDnnContext> onednn;
 };
 
-// Errors  kUsage when bf16 is wanted and the CPU has no instructions for it, or when the dtype is neither f32 nor bf16
-// Edge    no dtype given: bf16 where the CPU has AMX, else f32
+// Errors  kUsage if bf16 is requested and the CPU has no instructions for it, or if the dtype is neither f32 nor bf16
+// Edge    without a dtype: bf16 if the CPU has AMX, otherwise f32
 CpuEngineChoice choose_cpu_engine(std::optional<DType> wanted_compute);
-// The same question for a given CPU. Products may be run only where the CPU really has what was chosen.
+// The same for a given CPU. Products can only be run on a CPU that supports the chosen engine.
 CpuEngineChoice choose_cpu_engine(std::optional<DType> wanted_compute, const CpuFeatures& features);
 
 // One weight in an engine's own layout. Immutable after packing, so any number of threads may use it.
@@ -54,15 +55,15 @@ class PackedLinear {
   virtual size_t num_bytes() const = 0;        // of packed memory
   virtual DType input_dtype() const = 0;       // of x
 
-  // How an engine wants a product cut; run_gemms cuts accordingly.
+  // The granularity at which run_gemms cuts products for this engine.
   struct Grain {
     int64_t columns;  // slices of N begin at multiples of this
-    int64_t rows;     // most rows of a block
+    int64_t rows;     // maximum number of rows in a block
   };
   virtual Grain grain() const = 0;
 
-  // Rows [0, m) times columns [n_begin, n_end), the latter cut at the grain. `x` points to the first row, `y` to its
-  // column 0; ldx and ldy are in elements.
+  // Multiplies rows [0, m) with columns [n_begin, n_end), which are multiples of the grain. `x` points to the first
+  // row, `y` to its column 0; ldx and ldy are in elements.
   virtual void run_block(const void* x, int64_t ldx, float* y, int64_t ldy, int64_t m, int64_t n_begin,
                          int64_t n_end) const = 0;
 
@@ -74,10 +75,10 @@ class PackedLinear {
   int64_t k_;
 };
 
-// Shapes  parts  one or more [N_i, K], f32, bf16 or f16, stacked along N (gate and up in one product)
-// Owns    a packed copy; the parts may go
-// Threads those of `pool` share the packing; null: the calling thread does it
-// Errors  kInternal where shapes or dtypes do not fit
+// Shapes  parts: one or more [N_i, K], f32, bf16 or f16, stacked along N (gate and up become one product)
+// Owns    a packed copy; the parts are not needed afterwards
+// Threads packing is shared by the threads of `pool`; if it is null, the calling thread packs alone
+// Errors  kInternal if shapes or dtypes do not match
 std::unique_ptr<PackedLinear> pack_linear(std::span<const TensorView> parts, const CpuEngineChoice& choice,
                                           ThreadPool* pool = nullptr);
 
@@ -85,13 +86,13 @@ struct GemmTask {
   const PackedLinear* weight = nullptr;
   const void* x = nullptr;  // [m, K] of weight->input_dtype(), rows ldx elements apart
   int64_t ldx = 0;
-  float* y = nullptr;  // [m, N], rows ldy elements apart; what lies between rows is left alone
+  float* y = nullptr;  // [m, N], rows ldy elements apart; memory between rows is not written
   int64_t ldy = 0;
   int64_t m = 0;
 };
 
-// y = x * W^T for each task; the y's must not overlap each other or any x.
-// Threads split by task, block of rows and slice of columns over the pool
+// Computes y = x * W^T for each task. The outputs must not overlap each other or any x.
+// Threads tasks are split over the pool by blocks of rows and slices of columns
 // Edge    m == 0 writes nothing
 void run_gemms(std::span<const GemmTask> tasks, ThreadPool& pool);
 

@@ -17,8 +17,8 @@ DType common_dtype(std::span<const TensorView> parts) {
                                                                                                        : DType::kF32;
 }
 
-// Rows of K elements become the columns of a panel [K, width], each k in the order of panel_lane. 16-bit elements move
-// in the pairs that panel_lane puts side by side.
+// Packs rows of K elements as the columns of a panel [K, width], each k in the order of panel_lane. 16-bit elements are
+// moved in pairs, which panel_lane places next to each other.
 void pack_panel(std::span<const std::byte* const> rows, int64_t k, DType dtype, std::byte* to) {
   const auto width = std::ssize(rows);
   auto* words = reinterpret_cast<uint32_t*>(to);
@@ -58,7 +58,7 @@ class PanelLinear final : public PackedLinear {
   DType input_dtype() const override { return DType::kF32; }
 
   Grain grain() const override {
-    // Few rows run 4, 3 or 2 panels at once: slices of 12 leave no rest.
+    // With few rows, 4, 3 or 2 panels are processed at a time; a slice of 12 panels is a multiple of all of them.
     return {12 * kernels_.panel_width, kernels_.rows_per_block};
   }
 

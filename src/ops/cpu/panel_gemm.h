@@ -1,8 +1,8 @@
 // The f32 GEMM engine: weights stay in their stored dtype, packed into panels, and are widened inside the kernel.
 //
-// Row invariance is the rule everything here keeps: an element of the result is one chain acc = acc + x[k] * w[k] over
-// k = 0, 1, 2, ... in f32, starting from zero. Blocks over K store the chain to y and load it back, which loses no bit.
-// So tiles, blocks, threads and neighbours change the speed and never the result.
+// Every kernel must preserve row invariance: an element of the result is the sum acc = acc + x[k] * w[k] over k = 0, 1,
+// 2, ... in f32, starting from zero. Between blocks of K the sum is stored to y and loaded again, which is exact.
+// Tiles, blocks, threads and neighbouring rows therefore affect only the speed, never the result.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ struct PanelBlock {
   int64_t panel_end;
   const float* x;  // [m, K], rows ldx apart
   int64_t ldx;
-  float* y;  // [m, n], rows ldy apart; only columns of the panels asked for are written
+  float* y;  // [m, n], rows ldy apart; only the columns of the given panels are written
   int64_t ldy;
   int64_t m;
 };
@@ -35,12 +35,12 @@ struct PanelBlock {
 struct PanelKernels {
   const char* isa;         // "avx512", "avx2", "portable"
   int64_t panel_width;     // columns of a panel: two vectors
-  int64_t rows_per_block;  // rows of x worth keeping near while the weights pass: split larger m into these
+  int64_t rows_per_block;  // rows of x that stay in the cache while the weights stream past; larger m are split
   void (*run)(const PanelBlock& block);
 };
 
-// Where column `column` of a panel stands among the panel's `width` elements of one k. The two vectors of bf16 are
-// interleaved: then a 32-bit lane holds one element of each, and widening both is one shift and one mask.
+// The position of column `column` among the `width` elements that a panel has for one k. For 16-bit types, the two
+// vectors are interleaved: each 32-bit lane then holds one element of each, and widening both takes a shift and a mask.
 constexpr int64_t panel_lane(DType dtype, int64_t column, int64_t width) {
   if (dtype != DType::kBF16) return column;
   const int64_t half = width / 2;
@@ -48,13 +48,13 @@ constexpr int64_t panel_lane(DType dtype, int64_t column, int64_t width) {
 }
 
 const PanelKernels& panel_kernels_portable();
-// Null where the program was not built for the instruction set. Whether this CPU has it is the caller's question.
+// Null if this build does not contain the kernels. Callers must check separately whether the CPU supports them.
 const PanelKernels* panel_kernels_avx2();
 const PanelKernels* panel_kernels_avx512();
-// By name, as CpuEngineChoice::isa spells it; the CPU has to have it.
+// The kernels for an instruction set, named as in CpuEngineChoice::isa. The CPU must support it.
 const PanelKernels& panel_kernels(std::string_view isa);
 
-// Packs [N_i, K] parts, stacked along N. Parts of one dtype keep it; parts of several are widened to f32.
+// Packs [N_i, K] parts, stacked along N. Parts that all have the same dtype keep it; otherwise all are widened to f32.
 std::unique_ptr<PackedLinear> pack_panels(std::span<const TensorView> parts, const PanelKernels& kernels,
                                           ThreadPool* pool);
 

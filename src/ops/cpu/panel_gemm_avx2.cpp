@@ -24,8 +24,8 @@ struct Avx2 {
   };
   static constexpr int64_t kWidth = 8;
   static constexpr int kAccumulators = 12;
-  // 1.5 MiB of x at K = 2048. Measured on Zen 3: f32 weights gain 4 % over 96 rows, 12 % over 48; bf16 gain nothing
-  // past 96.
+  // 1.5 MiB of x for K = 2048. Measured on Zen 3: with f32 weights, 192 rows are 4 % faster than 96 and 12 % faster
+  // than 48; with bf16 weights, more than 96 rows gain nothing.
   static constexpr int64_t kBlockRows = 192;
 
   EPS_PANEL_INLINE Vec zero() { return _mm256_setzero_ps(); }

@@ -7,7 +7,7 @@
 
 #if defined(__x86_64__)
 
-// GCC 12 takes the undefined source operand inside its own AVX-512 conversions for a mistake of ours (PR105593).
+// GCC 12 warns about the deliberately undefined source operand in its own AVX-512 conversion intrinsics (PR105593).
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -30,7 +30,7 @@ struct Avx512 {
   };
   static constexpr int64_t kWidth = 16;
   static constexpr int kAccumulators = 24;
-  // As for AVX2: 1.5 MiB of x at K = 2048.
+  // 1.5 MiB of x for K = 2048, as for AVX2.
   static constexpr int64_t kBlockRows = 192;
 
   EPS_PANEL_INLINE Vec zero() { return _mm512_setzero_ps(); }

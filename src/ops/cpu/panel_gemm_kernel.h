@@ -1,11 +1,13 @@
 // The panel kernel, written once over the vector traits of an instruction set.
 //
-// Included by one source file per instruction set, after it defined EPS_PANEL_TARGET: the attribute that lets the
-// functions use the instruction set without compiling the file for it. (Compiling the file for it would also compile
-// the standard library's inline functions for it, and the linker may pick those for the whole program.)
+// Each source file that includes this header is for one instruction set and first defines EPS_PANEL_TARGET, the
+// attribute that allows functions to use it. The files are not compiled with -m flags instead, because inline functions
+// of the standard library would then be compiled for that instruction set as well, and the linker might choose those
+// for the whole program.
 //
-// A traits type V provides: Vec, kWidth (floats in a Vec), kAccumulators (Vecs kept in registers), kBlockRows, Pair
-// (two Vecs, low and high), and zero, load, load_pair (one k of a panel of f32, bf16 or f16), store, broadcast, fma.
+// A traits type V provides Vec, kWidth (floats in a Vec), kAccumulators (number of Vecs kept in registers), kBlockRows,
+// Pair (two Vecs, low and high), and the functions zero, load, load_pair (one k of a panel of f32, bf16 or f16), store,
+// broadcast and fma.
 #pragma once
 
 #include <algorithm>
@@ -21,15 +23,17 @@
 namespace eps {
 namespace {
 
-constexpr int64_t kAheadBytes = 1024;  // how far before its use a weight is asked for: 16 lines, some 100 ns
-// Longest chain run in one go when several tiles pass over a panel: it keeps a panel (64 KiB of bf16) in the L2 cache.
+constexpr int64_t kAheadBytes = 1024;  // prefetch distance for weights: 16 cache lines, about 100 ns
+// Length of a block of K when several tiles use the same panel, so that the block (64 KiB of bf16) stays in the L2
+// cache.
 constexpr int64_t kBlockK = 2048;
 
 template <typename V>
 struct PanelGeometry {
   static constexpr int64_t kPanelWidth = 2 * V::kWidth;
   static constexpr int kTileRows = V::kAccumulators / 2;
-  // A tile of few rows has few chains, each waiting for its own last FMA: several panels at once hide the wait.
+  // A tile with few rows has few accumulators, and each FMA depends on the previous one of its accumulator. Processing
+  // several panels at once hides that latency.
   static constexpr int panels_for(int rows) { return std::clamp(V::kAccumulators / (2 * rows), 1, 4); }
 };
 
@@ -42,10 +46,10 @@ struct TileCall {
   int64_t k;
   float* c;
   int64_t ldc;
-  bool resume;  // continue the chains stored in c
+  bool resume;  // continue from the sums in c
 };
 
-// kRows x (kPanels * panel width) of c in registers.
+// Computes kRows x (kPanels * panel width) elements of c in registers.
 template <typename V, typename W, int kRows, int kPanels>
 EPS_PANEL_TARGET void run_tile(const TileCall<W>& call) {
   using Vec = typename V::Vec;
@@ -53,7 +57,7 @@ EPS_PANEL_TARGET void run_tile(const TileCall<W>& call) {
   const int64_t lda = call.lda;
   float* const c = call.c;
   const int64_t ldc = call.ldc;
-  // The unrolling is what lets the compiler keep acc in registers.
+  // All loops over acc must be unrolled, otherwise the compiler keeps it in memory instead of registers.
   Vec acc[kRows][2 * kPanels];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -61,7 +65,8 @@ EPS_PANEL_TARGET void run_tile(const TileCall<W>& call) {
     for (int v = 0; v < 2 * kPanels; ++v) acc[r][v] = call.resume ? V::load(c + r * ldc + v * V::kWidth) : V::zero();
   }
   if constexpr (kPanels == 1) {
-    // The next tile's rows of c are mostly the ones below; without this its end waits for them.
+    // The next tile usually uses the rows of c that follow. Without this prefetch, it would wait for them when it
+    // stores its results.
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) __builtin_prefetch(c + (kRows + r) * ldc, 1);
   }
@@ -69,8 +74,8 @@ EPS_PANEL_TARGET void run_tile(const TileCall<W>& call) {
   const W* b = call.b;
   const int64_t stride = call.panel_stride;
   for (int64_t k = call.k; k > 0; --k) {
-    // Measured on Zen 3: +20 % for one panel at a time, +5 % for several of 2-byte weights; several of f32 lose 10 %
-    // and go without.
+    // Prefetching was measured on Zen 3: 20 % faster for one panel at a time and 5 % faster for several panels of
+    // 2-byte weights, but 10 % slower for several panels of f32.
     if constexpr (kPanels == 1 || sizeof(W) == 2) {
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) {
@@ -118,16 +123,16 @@ constexpr auto make_tile_table(std::integer_sequence<int, kIndex...>) {
   return Table{{&run_tile < V, W, kIndex + 1, kManyPanels ? PanelGeometry<V>::panels_for(kIndex + 1) : 1 > ...}};
 }
 
-// tile[rows - 1] for every number of rows a tile can have.
+// tile[rows - 1] is the kernel for each number of rows that a tile can have.
 template <typename V, typename W, bool kManyPanels>
 constexpr auto kTiles =
     make_tile_table<V, W, kManyPanels>(std::make_integer_sequence<int, PanelGeometry<V>::kTileRows>());
 
-// One tile against one panel whose last columns lie beyond n: goes through a full-width copy of c.
+// Multiplies one tile with a panel that extends beyond n, through a full-width copy of c.
 template <typename V, typename W>
 EPS_PANEL_TARGET void run_edge_tile(const TileCall<W>& call, int64_t rows, int64_t columns) {
   constexpr int64_t kPanelWidth = PanelGeometry<V>::kPanelWidth;
-  // Twice the rows: run_tile asks the cache for the rows below its own.
+  // Twice the rows of a tile, because run_tile prefetches the rows that follow its own.
   alignas(64) float full[2 * PanelGeometry<V>::kTileRows * kPanelWidth] = {};
   if (call.resume) {
     for (int64_t r = 0; r < rows; ++r) std::copy_n(call.c + r * call.ldc, columns, full + r * kPanelWidth);
@@ -139,7 +144,7 @@ EPS_PANEL_TARGET void run_edge_tile(const TileCall<W>& call, int64_t rows, int64
   for (int64_t r = 0; r < rows; ++r) std::copy_n(full + r * kPanelWidth, columns, call.c + r * call.ldc);
 }
 
-// Rows [row, row + rows) against panels [first, last), for the chains' part [k0, k0 + kc).
+// Multiplies rows [row, row + rows) with panels [first, last) over the range [k0, k0 + kc) of K.
 template <typename V, typename W>
 EPS_PANEL_TARGET void run_tile_row(const PanelBlock& block, int64_t row, int64_t rows, int64_t first, int64_t last,
                                    int64_t k0, int64_t kc) {
@@ -173,17 +178,18 @@ EPS_PANEL_TARGET void run_tile_row(const PanelBlock& block, int64_t row, int64_t
 template <typename V, typename W>
 EPS_PANEL_TARGET void run_typed(const PanelBlock& block) {
   using Geometry = PanelGeometry<V>;
-  // Tiles whose sizes differ by at most one: 7 rows are 4 + 3, never 6 + 1.
+  // Tile heights differ by at most one: 7 rows are processed as 4 + 3, not as 6 + 1.
   const int64_t tiles = (block.m + Geometry::kTileRows - 1) / Geometry::kTileRows;
   const int64_t base = block.m / tiles;
   const int64_t longer = block.m % tiles;
   const int64_t group = Geometry::panels_for(static_cast<int>(base + (longer > 0 ? 1 : 0)));
-  // One tile reads each weight once, and best in one go.
+  // A single tile reads each weight only once, so blocking K has no benefit.
   const int64_t blocks = tiles == 1 ? 1 : (block.k + kBlockK - 1) / kBlockK;
   const int64_t block_k = (block.k + blocks - 1) / blocks;
   for (int64_t k0 = 0; k0 < block.k; k0 += block_k) {
     const int64_t kc = std::min(block_k, block.k - k0);
-    // All tiles pass over a group of panels before the next: the first brings it into the cache for the others.
+    // All tiles are multiplied with one group of panels before the next group, because the first tile loads the group
+    // into the cache.
     for (int64_t first = block.panel_begin; first < block.panel_end; first += group) {
       const int64_t last = std::min(first + group, block.panel_end);
       int64_t row = 0;

@@ -1,5 +1,6 @@
-// Panel kernels in plain C++ (the compilers' generic 16-byte vectors): multiply, then add, both rounded. No FMA, so the
-// bits differ from the other instruction sets' but are as independent of the batch.
+// Panel kernels in plain C++ (the compiler's generic 16-byte vectors). They round after the multiplication and again
+// after the addition instead of using FMA, so their bits differ from those of the other instruction sets, but are
+// equally independent of the other rows.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>

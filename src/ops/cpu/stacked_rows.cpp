@@ -28,7 +28,7 @@ StackedRows::StackedRows(std::span<const TensorView> parts, DType dtype)
 void StackedRows::get(int64_t begin, std::span<const std::byte*> rows, Buffer& converted) const {
   std::fill(rows.begin(), rows.end(), zeros_.data());
   const int64_t end = begin + std::ssize(rows);
-  int64_t first = 0;  // row of the stack that the part begins with
+  int64_t first = 0;  // index in the stack of the part's first row
   for (const TensorView& part : parts_) {
     const int64_t last = first + part.dim(0);
     for (int64_t r = std::max(begin, first); r < std::min(end, last); ++r) {

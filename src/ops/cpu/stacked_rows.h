@@ -1,4 +1,5 @@
-// The rows of a weight as packing reads them: of one or more tensors stacked along N, in the dtype that is packed.
+// The rows of a weight in the form in which packing reads them: from one or more tensors stacked along N, converted to
+// the packed dtype.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +16,7 @@ namespace eps {
 
 class StackedRows {
  public:
-  // Refers to `parts`: [N_i, K] of f32, bf16 or f16. `dtype`: f32, bf16, or the dtype that all parts have.
+  // Keeps references to `parts`: [N_i, K] of f32, bf16 or f16. `dtype` is f32, bf16, or the common dtype of all parts.
   StackedRows(std::span<const TensorView> parts, DType dtype);
 
   int64_t num_rows() const { return num_rows_; }
@@ -23,8 +24,8 @@ class StackedRows {
   DType dtype() const { return dtype_; }
   size_t row_bytes() const { return static_cast<size_t>(width_) * size_of(dtype_); }
 
-  // Points rows[i] at row begin + i: in its part, or in `converted` where that has another dtype. Rows beyond the last
-  // are zeros. The pointers are good until `converted` is used again.
+  // Sets rows[i] to row begin + i, either in its part or, if the dtype differs, in `converted`. Rows beyond the last
+  // one are zeros. The pointers are valid until `converted` is used again.
   void get(int64_t begin, std::span<const std::byte*> rows, Buffer& converted) const;
 
  private:
@@ -35,8 +36,8 @@ class StackedRows {
   std::vector<std::byte> zeros_;  // one row
 };
 
-// Calls body(begin, end) for panels [begin, end) that together are [0, num_panels), on the threads of `pool` (null: on
-// the calling one). A call covers about a megabyte: enough work to hand over, and few enough to balance.
+// Calls body(begin, end) for ranges of panels that together cover [0, num_panels), on the threads of `pool` (null: on
+// the calling thread). A range is about a megabyte: large enough to be worth scheduling, and small enough to balance.
 void for_panels(int64_t num_panels, size_t panel_bytes, ThreadPool* pool,
                 const std::function<void(int64_t, int64_t)>& body);
 

@@ -12,8 +12,9 @@
 namespace eps {
 namespace {
 
-// Source bytes of a row that are consumed before the next rows are read: one cache line. Rows of a weight often lie a
-// power of two apart and then share a few sets of the L1 cache, so a line must be used up before it is evicted.
+// Number of bytes of a row that are processed before moving on to the next rows: one cache line. The rows of a weight
+// are often a power of two apart and then map to a few sets of the L1 cache, so a line must be used completely before
+// it is evicted.
 constexpr int64_t kLineBytes = 64;
 
 #if defined(__SSE2__)
@@ -22,7 +23,7 @@ __m128i load(const std::byte* from) { return _mm_loadu_si128(reinterpret_cast<co
 
 void store(uint32_t* to, __m128i v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), v); }
 
-// Four rows of four words. SSE2 is enough: the copy is bound by memory, and every x86-64 has it.
+// Transposes four rows of four words. SSE2 suffices, because the copy is limited by memory and every x86-64 CPU has it.
 void store_transposed(__m128i a, __m128i b, __m128i c, __m128i d, uint32_t* to, int64_t ld) {
   const __m128i ab_low = _mm_unpacklo_epi32(a, b);
   const __m128i cd_low = _mm_unpacklo_epi32(c, d);
@@ -39,7 +40,7 @@ void transpose_word_block(const std::byte* const* rows, int64_t offset, uint32_t
                    ld);
 }
 
-// Four pairs of rows, eight elements each.
+// Transposes four pairs of rows with eight elements each.
 void transpose_half_block(const std::byte* const* first, const std::byte* const* second, int64_t offset, uint32_t* to,
                           int64_t ld) {
   __m128i low[4];

@@ -1,4 +1,4 @@
-// Copies of blocks with rows and columns exchanged: what packing a weight consists of.
+// Transposes blocks of a matrix, which is how weights are packed.
 #pragma once
 
 #include <cstddef>
@@ -6,8 +6,8 @@
 
 namespace eps {
 
-// Rows are given by pointers, since the rows of a panel may come from several tensors; they need no alignment. All
-// functions read `offset` bytes into each row.
+// Rows are given by pointers, because the rows of a panel may come from several tensors; they need not be aligned. All
+// functions start `offset` bytes into each row.
 
 // to[w * ld + r] = word w of row r, for r in [0, num_rows) and w in [0, num_words).
 // Edge    num_rows must be a multiple of 4

@@ -2,8 +2,8 @@
 
 #include <cstring>
 
-// The bodies are written once with compiler vectors and inlined into one set of functions per instruction set.
-// Eight lanes: an AVX register; the compiler splits them in two for SSE and NEON.
+// Each body is written once with compiler vectors and inlined into one set of functions per instruction set. A vector
+// has eight lanes, as an AVX register has; for SSE and NEON the compiler splits it in two.
 namespace eps {
 namespace {
 
@@ -16,7 +16,7 @@ constexpr int64_t kLanes = 8;
 EPS_INLINE void load(Lanes& v, const float* p) { std::memcpy(&v, p, sizeof(v)); }
 EPS_INLINE void store(const Lanes& v, float* p) { std::memcpy(p, &v, sizeof(v)); }
 
-// Tail lanes beyond `count` read as `fill`.
+// Loads `count` elements; the remaining lanes are set to `fill`.
 EPS_INLINE void load_tail(Lanes& v, const float* p, int64_t count, float fill) {
   float lanes[kLanes] = {fill, fill, fill, fill, fill, fill, fill, fill};
   std::memcpy(lanes, p, static_cast<size_t>(count) * sizeof(float));
@@ -30,9 +30,9 @@ EPS_INLINE void store_tail(const Lanes& v, float* p, int64_t count) {
 
 EPS_INLINE float sum_of(const Lanes& v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
 
-// exp in f32, at most 2 ulp off in the clamped range: x = n ln2 + r, |r| <= ln2 / 2, polynomial in r (Taylor terms to
-// r^7: the next is below 2^-26), times 2^n through the exponent bits. Below -87.3 the result would be subnormal; it
-// becomes 1.2e-38, which softmax and silu cannot tell from it.
+// exp in f32 with an error of at most 2 ulp in the clamped range: x = n ln2 + r with |r| <= ln2 / 2, a polynomial in r
+// (Taylor terms up to r^7; the next one is below 2^-26), times 2^n by way of the exponent bits. Below -87.3, where the
+// result would be subnormal, it is 1.2e-38, a difference that has no effect on softmax and silu.
 EPS_INLINE void exp_of(Lanes& out, const Lanes& in) {
   const Lanes low = Lanes{} - 87.33F;
   const Lanes high = Lanes{} + 88.37F;
@@ -88,7 +88,8 @@ EPS_INLINE void scale_body(float* y, float a, int64_t n) {
 EPS_INLINE void axpy_body(float* __restrict y, float a, const float* __restrict x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] += a * x[i];
 }
-// `out` may be `x`: element by element, so the compiler's overlap check decides.
+// `out` may be the same as `x`. The operation is elementwise, so the overlap check that the compiler generates is
+// sufficient.
 EPS_INLINE void scale_by_body(const float* x, float a, const float* weight, float* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = x[i] * a * weight[i];
 }
@@ -141,7 +142,7 @@ EPS_INLINE void softmax_body(float* x, int64_t n) {
   scale_body(x, 1.0F / sum_of(sum), n);
 }
 
-// One set of functions with the target attribute `TARGET`.
+// Defines one set of functions with the target attribute `TARGET`.
 #define EPS_DEFINE_VECTOR_OPS(NAME, TARGET)                                                                            \
   namespace NAME {                                                                                                     \
   TARGET void silu_mul(const float* g, const float* u, float* o, int64_t n) { silu_mul_body(g, u, o, n); }             \

@@ -1,4 +1,4 @@
-// Row kernels that are not GEMMs, chosen once for the CPU at hand.
+// Row kernels other than GEMMs, selected once for the CPU.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace eps {
 
-// All pointers are unaligned f32 of `n` elements. Results do not depend on alignment or on neighbouring rows.
+// All pointers refer to `n` unaligned f32. Results do not depend on alignment or on neighbouring rows.
 struct VectorOps {
   // out = silu(gate) * up
   void (*silu_mul)(const float* gate, const float* up, float* out, int64_t n);

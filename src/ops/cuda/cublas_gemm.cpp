@@ -5,7 +5,7 @@
 namespace eps::cuda {
 namespace {
 
-constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what cuBLAS recommends for Hopper
+constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // the size recommended for Hopper in cuBLAS's documentation
 
 }  // namespace
 
@@ -28,7 +28,7 @@ void CublasGemm::run(const nv_bf16* x, const nv_bf16* w, void* y, DType y_dtype,
   const float alpha = 1.0F;
   const float beta = accumulate ? 1.0F : 0.0F;
   const cudaDataType_t y_type = y_dtype == DType::kF32 ? CUDA_R_32F : CUDA_R_16BF;
-  // Row-major y = x · wᵀ is column-major yᵀ = w · xᵀ.
+  // In cuBLAS's column-major order, the row-major product y = x · wᵀ is yᵀ = w · xᵀ.
   EPS_CUBLAS(cublasGemmEx(handle_.get(), CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(n), static_cast<int>(m),
                           static_cast<int>(k), &alpha, w, CUDA_R_16BF, static_cast<int>(k), x, CUDA_R_16BF,
                           static_cast<int>(k), &beta, y, y_type, static_cast<int>(n), CUBLAS_COMPUTE_32F,

@@ -5,14 +5,14 @@
 namespace eps::cuda {
 namespace {
 
-// "src/ops/cuda/step_graphs.cpp:31", wherever the tree was built.
+// The call's position relative to the source tree: "src/ops/cuda/step_graphs.cpp:31".
 std::string place_of(const CallSite& site) {
   const std::string_view path = site.file;
   const size_t src = path.rfind("src/ops/");
   return fmt::format("{}:{}", src == std::string_view::npos ? path : path.substr(src), site.line);
 }
 
-// "GPU 0": the calling thread's.
+// The calling thread's GPU, for example "GPU 0".
 std::string gpu_name() {
   int device = 0;
   return cudaGetDevice(&device) == cudaSuccess ? fmt::format("GPU {}", device) : "the GPU";
@@ -50,7 +50,7 @@ std::string hint_for(cudaError_t error) {
 }
 
 [[noreturn]] void raise(cudaError_t error, const CallSite& site, const std::string& call) {
-  // An error that a kernel left behind is returned by every later call until it is read.
+  // Errors of earlier kernels are returned by every later call until they are read, so this call clears them.
   cudaGetLastError();
   if (error == cudaErrorMemoryAllocation) {
     fail(ErrorKind::kResource, "GPU memory",

@@ -1,4 +1,4 @@
-// What every file of the CUDA backend starts from: the element type, and checks of calls and of arguments.
+// Common basis of the CUDA backend's files: the element type, and checks of calls and of arguments.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -11,23 +11,23 @@ namespace eps::cuda {
 
 using nv_bf16 = __nv_bfloat16;
 
-// A call or a condition as it stands in the source, for error messages.
+// The source text and position of a call or a condition, for error messages.
 struct CallSite {
   const char* text;
   const char* file;
   int line;
 };
 
-// Each throws an error that names the call and the GPU. They are out of line so that the checks stay small.
-// Errors  kResource: the GPU's memory ran out; kInternal: everything else, with file and line
+// Each of these throws an error that names the call and the GPU. They are not inline, so that the checks stay small.
+// Errors  kResource: the GPU is out of memory; kInternal: everything else, with file and line
 [[noreturn]] void raise_cuda_error(cudaError_t error, const CallSite& site);
-// `kernel`: the function that was launched; the message names it.
+// `kernel` is the launched function, which the message names.
 [[noreturn]] void raise_launch_error(cudaError_t error, const void* kernel, const CallSite& site);
-// cuBLAS and cuDNN; `status` is the library's own text.
+// For cuBLAS and cuDNN; `status` is the library's own description.
 [[noreturn]] void raise_library_error(const char* library, const char* status, const CallSite& site);
-// `memory` ("GPU memory") could not provide `num_bytes`; the message tells how much of the GPU's is free.
+// `memory` ("GPU memory") could not provide `num_bytes`. The message includes how much of the GPU's memory is free.
 [[noreturn]] void raise_out_of_memory(const char* memory, bool on_host, size_t num_bytes);
-// A launcher was given arguments that its kernels do not support; `got` and `limit` are what `site` compares.
+// A launcher was called with arguments that its kernels do not support; `site` compares `got` with `limit`.
 [[noreturn]] void raise_unsupported(const CallSite& site);
 [[noreturn]] void raise_unsupported(const CallSite& site, int64_t got, int64_t limit);
 
@@ -52,12 +52,12 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace eps::cuda
 
-// A call of the CUDA runtime.
+// Checks a call of the CUDA runtime.
 #define EPS_CUDA(call) ::eps::cuda::check((call), {#call, __FILE__, __LINE__})
-// Stands after `kernel<<<…>>>(…)`: whether the launch was accepted. What the kernel does wrong is reported by a later
+// Used after `kernel<<<…>>>(…)`: checks that the launch was accepted. Errors inside the kernel are reported by a later
 // call.
 #define EPS_CUDA_LAUNCHED(kernel) \
   ::eps::cuda::check_launch(cudaGetLastError(), reinterpret_cast<const void*>(kernel), {#kernel, __FILE__, __LINE__})
-// What a launcher requires of its arguments.
+// Checks a launcher's requirements for its arguments.
 #define EPS_CUDA_REQUIRE(condition) ::eps::cuda::require((condition), {#condition, __FILE__, __LINE__})
 #define EPS_CUDA_REQUIRE_LE(a, b) ::eps::cuda::require_at_most((a), (b), {#a " <= " #b, __FILE__, __LINE__})

@@ -14,14 +14,14 @@ namespace {
 thread_local bool is_recording =
     false;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables): see RecordingScope
 
-// `error` of an allocation of so many bytes.
+// Checks the result of an allocation of `num_bytes`.
 void check_allocated(cudaError_t error, bool on_host, size_t num_bytes, const CallSite& site) {
   if (error == cudaErrorMemoryAllocation)
     raise_out_of_memory(on_host ? "page-locked host memory" : "GPU memory", on_host, num_bytes);
   check(error, site);
 }
 
-// Makes a GPU the calling thread's current one while it exists.
+// During its lifetime, a GPU is the calling thread's current one.
 class CurrentDevice {
  public:
   explicit CurrentDevice(int device) {

@@ -1,4 +1,4 @@
-// What all CUDA work of a rank shares: its stream, its memory, and staging memory for copies from the host.
+// Resources that all CUDA work of a rank shares: its stream, its memory, and staging memory for copies from the host.
 #pragma once
 
 #include <atomic>
@@ -26,11 +26,11 @@ struct CloseEvent {
 using EventPtr = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, CloseEvent>;
 EventPtr make_event();
 
-// While one exists, the calling thread records a CUDA graph: calls that wait for the device, copy to the host or
-// allocate are not part of the recording and would break its replay. They fail instead, naming the op
+// During its lifetime, the calling thread records a CUDA graph. Calls that wait for the device, copy to the host or
+// allocate memory cannot be recorded and would break the replay, so they fail with an error that names the op
 // (check_not_recording()).
 //
-// Threads  per thread, because other ranks of the process go on with such calls while this one records
+// Threads  thread-local, because other ranks of the process may make such calls meanwhile
 class RecordingScope {
  public:
   RecordingScope();
@@ -42,9 +42,9 @@ class RecordingScope {
 // Errors  kInternal, naming `op`, while the calling thread records
 void check_not_recording(std::string_view op);
 
-// Memory of one GPU, whichever is current on the calling thread. Counts allocations and deallocations, so that the
-// owner of addresses (a recorded graph) can tell whether any changed. One object for each GPU, which lives as long as
-// the process, so that weights may outlive the op set that packed them.
+// Memory of the GPU that is current on the calling thread. It counts allocations and deallocations, so that an owner of
+// addresses (a recorded graph) can detect that some may have become invalid. There is one object per GPU, which exists
+// as long as the process, so that weights may outlive the op set that packed them.
 //
 // Threads  any
 class DeviceMemory final : public MemoryResource {
@@ -52,7 +52,7 @@ class DeviceMemory final : public MemoryResource {
   static DeviceMemory& of(int device);
   explicit DeviceMemory(int device) : device_(device) {}
 
-  // Errors  kResource: the device has no room; kInternal: while a step is recorded
+  // Errors  kResource: the device is out of memory; kInternal: a step is being recorded
   std::byte* allocate(size_t num_bytes) override;
   void deallocate(std::byte* p) noexcept override;
   bool on_host() const override { return false; }
@@ -71,17 +71,16 @@ class PinnedMemory final : public MemoryResource {
   bool on_host() const override { return true; }
 };
 
-// Copies host memory to the device through several page-locked buffers, so that filling one overlaps with copying
-// another.
+// Copies host memory to the device through several page-locked buffers: one is filled while another is being copied.
 class Uploader {
  public:
   Uploader(PinnedMemory& pinned, cudaStream_t stream);
 
   // The source may be reused when the call returns; the copy takes effect in the order of the stream.
   //
-  // Errors  kInternal: while a step is recorded, because it may wait for earlier copies
+  // Errors  kInternal while a step is recorded, because the call may wait for earlier copies
   void upload(const void* from, size_t num_bytes, void* to);
-  // The same for f32, bf16 or f16 elements, rounded to the nearest bf16.
+  // The same for f32, bf16 or f16 elements, which are rounded to bf16.
   void upload_as_bf16(const TensorView& from, nv_bf16* to);
 
  private:
@@ -92,7 +91,7 @@ class Uploader {
     Buffer memory;
     EventPtr copied;
   };
-  // The next piece of staging memory, after its last copy has finished.
+  // Returns the next staging buffer after its previous copy has finished.
   Piece& next();
   void send(Piece& piece, size_t num_bytes, void* to);
 
@@ -101,12 +100,13 @@ class Uploader {
   size_t next_piece_ = 0;
 };
 
-// A list that the host makes for the kernels of one op, in device memory that is reused by the next.
+// Device memory for a list that the host creates for the kernels of one op; the next op reuses the memory.
 class DeviceList {
  public:
   DeviceList(MemoryResource& device, Uploader& uploader) : memory_(device), uploader_(uploader) {}
 
-  // Valid until the next call; kernels enqueued before it have read the old list when the new one is copied.
+  // The result is valid until the next call. The new list is copied in stream order, after kernels that read the old
+  // one.
   const std::byte* upload(std::span<const std::byte> list);
 
  private:

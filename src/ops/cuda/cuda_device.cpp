@@ -29,7 +29,7 @@ int count_devices() {
   return count;
 }
 
-// Lets `device`, the current one, read and write the memory of every other one that it can reach.
+// Gives the current device `device` access to the memory of all other devices that support it.
 void open_peers(int device, int count) {
   for (int peer = 0; peer < count; ++peer) {
     int can_access = 0;
@@ -38,14 +38,14 @@ void open_peers(int device, int count) {
     if (can_access == 0) continue;
     const cudaError_t error = cudaDeviceEnablePeerAccess(peer, 0);
     if (error == cudaErrorPeerAccessAlreadyEnabled) {
-      cudaGetLastError();  // another op set of the process has enabled it
+      cudaGetLastError();  // already enabled by another op set of the process
     } else {
       EPS_CUDA(error);
     }
   }
 }
 
-// "580.159.03", as the kernel module reports it; empty if it does not.
+// The version as the kernel module reports it, for example "580.159.03", or an empty string.
 std::string driver_version() {
   std::ifstream file("/proc/driver/nvidia/version");
   std::string word;
@@ -55,7 +55,7 @@ std::string driver_version() {
   return "";
 }
 
-// 13000 is "13.0".
+// Formats 13000 as "13.0".
 std::string version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
 
 }  // namespace
@@ -91,7 +91,7 @@ GpuList list_gpus() {
   out.most_ranks = cuda::kMaxRanks;
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess) {
-    cudaGetLastError();  // read, so that no later call returns it
+    cudaGetLastError();  // clears the error, so that no later call returns it
     return out;
   }
   int driver = 0;

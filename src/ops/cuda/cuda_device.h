@@ -1,4 +1,4 @@
-// Which GPU this is, and whether the kernels run on it.
+// Describes a GPU and checks that the kernels support it.
 #pragma once
 
 #include <string>
@@ -8,9 +8,9 @@
 namespace eps::cuda {
 
 struct DeviceInfo {
-  int number = 0;      // as CUDA counts them
+  int number = 0;      // in CUDA's numbering
   std::string name;    // "NVIDIA H200"
-  std::string driver;  // "13.0": the CUDA version that the driver supports
+  std::string driver;  // the latest CUDA version that the driver supports: "13.0"
   DeviceSizes sizes;
 };
 

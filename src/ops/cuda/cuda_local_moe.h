@@ -1,4 +1,4 @@
-// An MoE layer whose experts are all on one GPU: rows are counted, sorted, multiplied and added up on the device.
+// An MoE layer whose experts are all on one GPU. The device counts, sorts, multiplies and adds up the rows.
 #pragma once
 
 #include "ops/cuda/cublas_gemm.h"
@@ -22,8 +22,8 @@ class CudaLocalMoe final : public LocalMoe {
   void run(const MoeWeights& weights, const LocalKernels& kernels, TensorView x, MutableTensorView out) override;
 
  private:
-  // Up to this many tokens the grouped kernel is faster whatever the load (docs/kernels/cuda-grouped-gemm.md), because
-  // the time is that of reading the weights.
+  // Up to this many tokens, the grouped kernel is always faster (docs/kernels/cuda-grouped-gemm.md), because the time
+  // is spent reading the weights.
   static constexpr int64_t kFewTokens = 64;
 
   // The layer's weights; those of the routed experts are contiguous.
@@ -61,7 +61,7 @@ class CudaLocalMoe final : public LocalMoe {
   int num_experts_ = 0;
   int top_k_ = 0;
   bool is_sorted_ = false;
-  std::vector<int64_t> load_;  // empty: load() was not called
+  std::vector<int64_t> load_;  // empty: load() has not been called
   const int32_t* idx_ = nullptr;
   const float* weight_ = nullptr;
   Buffer idx_memory_, weight_memory_, offsets_, row_of_, sort_workspace_;

@@ -6,9 +6,9 @@
 
 namespace {
 
-// Every rank has three streams, and ranks may share a GPU. Streams that share one of its hardware queues (8 unless this
-// is set) wait for each other's work, so that a rank's messages would wait for another rank's GEMMs. CUDA reads the
-// variable when it starts, which is after this: nothing else here calls it first.
+// Every rank has three streams, and several ranks may share a GPU. Streams that are mapped to the same hardware queue
+// (there are 8 by default) wait for each other's work, so a rank's messages would wait for another rank's GEMMs. CUDA
+// reads the variable during its initialisation, which happens later: this is the first function that runs here.
 void ask_for_hardware_queues() { setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0); }
 
 }  // namespace

@@ -45,13 +45,13 @@ class CudaOps final : public OpSet {
         draws_(memory_),
         tokens_(memory_),
         attention_workspace_(memory_) {
-    // More rows than recorded steps have: allocating later would discard the recordings.
+    // More rows than recorded steps have, because a later allocation would invalidate the recordings.
     constexpr size_t kRows = 256;
     draws_.reserve(kRows * sizeof(TokenDraw));
     tokens_.reserve(kRows * sizeof(int32_t));
   }
 
-  // Libraries' handles are closed with their GPU current.
+  // Library handles must be destroyed while their GPU is current.
   ~CudaOps() override { cudaSetDevice(device_.number); }
   CudaOps(const CudaOps&) = delete;
   CudaOps& operator=(const CudaOps&) = delete;
@@ -316,7 +316,7 @@ class CudaOps final : public OpSet {
     return {table.cos.as<const float>(), table.sin.as<const float>()};
   }
 
-  // A host list where kernels can read it, as elements of their own type; valid until the next call.
+  // Copies a host list to the device as elements of the kernels' own type; valid until the next call.
   template <typename T, typename List>
   T* upload_list(const List& list) {
     return reinterpret_cast<T*>(list_.upload(std::as_bytes(list)));

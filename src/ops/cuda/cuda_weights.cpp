@@ -7,7 +7,7 @@
 namespace eps::cuda {
 namespace {
 
-// The rounding error of to_bf16 for each element; empty if all are 0.
+// Returns what rounding to bf16 discards from each element; empty if nothing is discarded.
 std::vector<float> rounding_rest(const TensorView& part) {
   if (part.dtype() == DType::kBF16) return {};
   std::vector<float> rest(static_cast<size_t>(part.numel()));

@@ -9,7 +9,7 @@
 
 namespace eps::cuda {
 
-// Room for `count` weights [n, k], filled from the first one on.
+// Memory for `count` weights [n, k], which is filled in order.
 struct CudaWeightPool final : WeightPool {
   CudaWeightPool(MemoryResource& resource, int64_t num_weights, int64_t out_features, int64_t in_features);
 
@@ -20,15 +20,15 @@ struct CudaWeightPool final : WeightPool {
   int64_t k;
   int64_t num_packed = 0;
   Buffer memory;
-  GroupedWeight grouped;  // all of them
+  GroupedWeight grouped;  // all of the pool's weights
 };
 
 struct CudaLinear final : LinearWeight {
   int64_t n = 0;
   int64_t k = 0;
-  const nv_bf16* w = nullptr;            // [n, k]
-  const nv_bf16* low = nullptr;          // [n, k] what rounding to bf16 left of f32 weights; null: nothing
-  const CudaWeightPool* pool = nullptr;  // null: memory of its own
+  const nv_bf16* w = nullptr;    // [n, k]
+  const nv_bf16* low = nullptr;  // [n, k] the remainder of f32 weights after rounding to bf16; null if it is zero
+  const CudaWeightPool* pool = nullptr;  // null: the weight owns its memory
   int64_t pool_index = 0;
   Buffer memory, low_memory;
 
@@ -46,8 +46,8 @@ struct CudaMla final : MlaWeight {
   size_t num_bytes() const override { return static_cast<size_t>(rows * lora) * sizeof(nv_bf16); }
 };
 
-// Packs parts stacked along N. With `exact`, weights that bf16 does not hold keep their rest in `low`: the product is
-// then as good as with 16 bits of mantissa.
+// Packs parts stacked along N. With `exact`, the remainder of weights that bf16 cannot represent is kept in `low`,
+// which makes products as accurate as with a 16-bit mantissa.
 std::unique_ptr<CudaLinear> pack_cuda_linear(std::span<const TensorView> parts, bool exact, CudaWeightPool* pool,
                                              MemoryResource& memory, Uploader& uploader);
 

@@ -1,4 +1,4 @@
-// The elements of tensors as kernels take them: pointers to bf16 or f32.
+// Pointers to the elements of tensors, in the types that kernels use.
 #pragma once
 
 #include "base/error.h"
@@ -17,7 +17,7 @@ inline nv_bf16* bf16_of(const MutableTensorView& view) {
   return static_cast<nv_bf16*>(view.data());
 }
 
-// Calls `f` with the address of the first element: a pointer to float or to nv_bf16, by the tensor's dtype.
+// Calls `f` with a pointer to the first element: float* or nv_bf16*, depending on the tensor's dtype.
 //
 // Errors  kInternal for any other dtype
 template <typename F>

@@ -1,4 +1,4 @@
-// Checks of calls into cuBLAS and cuDNN, beside those of cuda_check.h.
+// Checks calls of cuBLAS and cuDNN, in addition to those of cuda_check.h.
 #pragma once
 
 #include <cublas_v2.h>

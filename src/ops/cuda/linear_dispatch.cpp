@@ -21,6 +21,8 @@ bool LinearDispatch::run_silu_mul(std::span<const LinearTask> tasks, const Mutab
   return true;
 }
 
+// The tasks form one grouped GEMM if their weights are in one pool in ascending order and their rows are adjacent in
+// memory, so that offsets alone describe the groups. Experts of the pool without a task have no rows.
 std::optional<LinearDispatch::GroupedTasks> LinearDispatch::find_grouped(std::span<const LinearTask> tasks) {
   if (tasks.size() < 2) return std::nullopt;
   GroupedTasks out{as_cuda(*tasks.front().weight).pool, {}, 0};
@@ -46,7 +48,8 @@ void LinearDispatch::run_grouped(const GroupedTasks& tasks, const nv_bf16* x, nv
   grouped_.run(*tasks.pool, epilogue, x, y, on_device, tasks.total, tasks.rows);
 }
 
-// Two products of the same few rows in one launch; false, and nothing done, where the tasks are not that.
+// Computes two products of the same few rows in one launch. Returns false, without doing anything, if the tasks do not
+// have that form.
 bool LinearDispatch::run_small_pair(const LinearTask& a, const LinearTask& b) {
   const CudaLinear& w0 = as_cuda(*a.weight);
   const CudaLinear& w1 = as_cuda(*b.weight);

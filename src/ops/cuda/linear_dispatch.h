@@ -1,4 +1,4 @@
-// OpSet::linear on the GPU: which kernel each task runs on.
+// Implements OpSet::linear on the GPU by choosing a kernel for each task.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@
 
 namespace eps::cuda {
 
-// Experts that share a weight pool run as one grouped GEMM, a few rows on the kernels of small_linear.h, everything
-// else on cuBLAS.
+// Experts that share a weight pool run as one grouped GEMM, products with a few rows run on the kernels of
+// small_linear.h, and everything else runs on cuBLAS.
 class LinearDispatch {
  public:
   LinearDispatch(CublasGemm& blas, GroupedGemm& grouped, DeviceList& list, cudaStream_t stream)
@@ -24,15 +24,15 @@ class LinearDispatch {
 
   // See OpSet::linear.
   void run(std::span<const LinearTask> tasks);
-  // act = silu · mul of the results, in the same kernel. False, and nothing done, where the tasks are not one grouped
-  // GEMM.
+  // Applies silu_mul to the results in the same kernel and writes them to `act`. Returns false, without doing anything,
+  // if the tasks do not form one grouped GEMM.
   bool run_silu_mul(std::span<const LinearTask> tasks, const MutableTensorView& act);
 
  private:
-  // Tasks whose weights share a pool, in its order, and whose rows are contiguous: the operands of one grouped GEMM.
+  // Tasks whose weights are in one pool, in the pool's order, with contiguous rows: the operands of one grouped GEMM.
   struct GroupedTasks {
     const CudaWeightPool* pool = nullptr;
-    std::vector<int64_t> rows;  // of every group
+    std::vector<int64_t> rows;  // per group
     int64_t total = 0;
   };
   static std::optional<GroupedTasks> find_grouped(std::span<const LinearTask> tasks);

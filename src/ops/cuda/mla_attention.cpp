@@ -31,7 +31,7 @@ MlaDims to_dims(const MlaParams& p) {
           .softmax_scale = p.softmax_scale};
 }
 
-// For small heads the plain kernel is fast enough and needs no cuDNN plans, which take long to build.
+// For smaller heads, the plain kernel is fast enough, and no cuDNN plans are needed, which take long to build.
 constexpr int kMinPrefillQueryDim = 128;
 
 Form choose(const MlaDims& dims, const DeviceSequence& s) {
@@ -46,7 +46,7 @@ std::vector<Run> group(const MlaDims& dims, std::span<const DeviceSequence> sequ
     const DeviceSequence& s = sequences[i];
     if (s.q_count == 0) continue;
     const Form form = choose(dims, s);
-    // A long sequence among short ones would give every short one as large a share of the grid.
+    // If a long sequence ran together with short ones, each short one would occupy as large a part of the grid.
     constexpr int kFew = 8;
     const bool few = s.q_count <= kFew;
     if (runs.empty() || runs.back().form != form || (runs.back().max_q_count <= kFew) != few ||

@@ -1,5 +1,5 @@
-// Multi-head latent attention of a step with the kernels that suit each sequence: absorbed for a few new tokens,
-// expanded through cuDNN for many, plain for dimensions that neither supports.
+// Multi-head latent attention of a step, with a suitable kernel for each sequence: absorbed for a few new tokens,
+// expanded through cuDNN for many, and plain for dimensions that neither supports.
 #pragma once
 
 #include <cublas_v2.h>
@@ -22,15 +22,15 @@ struct MlaDeviceWeight {
 // Threads  one object per rank
 class MlaAttention {
  public:
-  // Up to this many new tokens per sequence, the choice of kernels, the launches and the workspace depend on the
-  // sequences' q_begin and q_count alone: such a step can be captured in a graph and replayed while contexts grow.
-  // (On an H100 the absorbed form is cheaper up to about this many, with contexts of 64 as with 8192.)
+  // Up to this many new tokens per sequence, the choice of kernels, the launches and the workspace depend only on the
+  // sequences' q_begin and q_count, so such a step can be captured in a graph and replayed while contexts grow. (On an
+  // H100 the absorbed form is faster up to about this many, with contexts of 64 as well as of 8192.)
   static constexpr int kMaxDecodeQueries = 64;
 
   // Whether any of the kernels supports these dimensions.
   static bool supported(const MlaParams& params);
 
-  // For a run() with these sequences.
+  // The workspace that run() needs for these sequences.
   //
   // Cost    may build cuDNN plans (see MlaPrefill)
   size_t workspace_bytes(const MlaParams& params, std::span<const DeviceSequence> sequences);

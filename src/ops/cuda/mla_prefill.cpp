@@ -18,20 +18,20 @@ namespace {
 constexpr size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 int64_t bucket(int64_t length) {
-  constexpr uint64_t kShortest = 128;  // cuDNN's tile of queries: shorter plans gain nothing
+  constexpr uint64_t kShortest = 128;  // the height of cuDNN's query tile; plans for shorter queries are not faster
   return static_cast<int64_t>(std::bit_ceil(std::max(static_cast<uint64_t>(length), kShortest)));
 }
 
-// Sequences of equal length, a multiple of this, get a plan of their own, a tenth faster than a ragged one.
+// Sequences of equal length that is a multiple of this get an exact plan, which is 10 % faster than a ragged one.
 constexpr int kExactMultiple = 256;
 
-// Sequences that are processed together, `heads` at a time, and where their parts lie in the workspace.
+// Sequences that are processed together, `heads` at a time, and the layout of their workspace.
 struct Part {
   std::span<const DeviceSequence> sequences;
   int heads = 0;
   int num_rows = 0;
   MlaPlanKey key;
-  size_t latent = 0;  // offsets; [num_rows, kv_lora_rank], absent for a single sequence
+  size_t latent = 0;  // offsets in the workspace; [num_rows, kv_lora_rank], absent for a single sequence
   size_t key_rows = 0;
   size_t value_rows = 0;
   size_t batch = 0;
@@ -80,6 +80,8 @@ Part layout(const MlaDims& dims, std::span<const DeviceSequence> sequences, int 
 std::vector<Part> split_run(const MlaDims& dims, std::span<const DeviceSequence> sequences) {
   std::vector<Part> parts;
   while (!sequences.empty()) {
+    // First adds sequences while all heads fit in the workspace. If not even one sequence fits with all heads, the
+    // number of heads per part is reduced to a divisor of the total.
     size_t count = 1;
     while (count < sequences.size() && count < kMaxPrefillBatch &&
            layout(dims, sequences.first(count + 1), dims.num_heads).attention <= MlaPrefill::kWorkspaceLimit) {
@@ -96,12 +98,13 @@ std::vector<Part> split_run(const MlaDims& dims, std::span<const DeviceSequence>
   return parts;
 }
 
-// rows [num_rows, num_heads, stride] (its first `columns` of each head) = latent · weightᵀ; weight at its first head
+// rows [num_rows, num_heads, stride] (the first `columns` of each head) = latent · weightᵀ; `weight` points to its
+// first head.
 void expand(const MlaDims& dims, cublasHandle_t blas, const nv_bf16* latent, int num_rows, const nv_bf16* weight,
             int columns, int stride, int num_heads, nv_bf16* rows) {
   const float one = 1.0F;
   const float zero = 0.0F;
-  // One product per head, so that keys are written beside their rotated part and values into a buffer of their own.
+  // One product per head, so that keys are written next to their rotated part and values into a separate buffer.
   EPS_CUBLAS(cublasGemmStridedBatchedEx(blas, CUBLAS_OP_T, CUBLAS_OP_N, columns, num_rows, dims.kv_lora_rank, &one,
                                         weight, CUDA_R_16BF, dims.kv_lora_rank,
                                         int64_t{dims.nope_dim + dims.v_dim} * dims.kv_lora_rank, latent, CUDA_R_16BF,
@@ -182,7 +185,7 @@ void MlaPrefill::run(const MlaDims& dims, const nv_bf16* kv_b, const nv_bf16* q,
       k_begin += s.context;
       last_row = std::max<int64_t>(last_row, s.q_begin + s.q_count);
     }
-    // Offsets are passed to cuDNN in 32 bits.
+    // cuDNN takes 32-bit offsets.
     EPS_CHECK_LE(std::max<int64_t>(last_row * dims.num_heads, int64_t{part.num_rows} * part.heads) *
                      std::max(dims.q_dim(), dims.v_dim),
                  int64_t{std::numeric_limits<int32_t>::max()});
@@ -196,7 +199,7 @@ void MlaPrefill::run(const MlaDims& dims, const nv_bf16* kv_b, const nv_bf16* q,
                     .o_offset = take(part.key.batch + 1)};
     launch_gather_prefill(gather, stream);
 
-    // Offsets of a ragged batch count from the beginning of q.
+    // The offsets of a ragged batch are relative to the beginning of q.
     const int64_t q_row = part.key.ragged ? 0 : part.sequences.front().q_begin;
     auto* value = reinterpret_cast<nv_bf16*>(workspace + part.value_rows);
     const nv_bf16* latent = gather.latent != nullptr ? gather.latent : gather.sequences[0].latent;

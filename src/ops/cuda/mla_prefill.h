@@ -13,8 +13,9 @@
 
 namespace eps::cuda {
 
-// Sequences of any lengths are processed together as one ragged batch: a cuDNN plan depends on the number of sequences,
-// the longest query and the longest context, each rounded up to a power of two, so that few plans serve all prompts.
+// Sequences of different lengths are processed together as one ragged batch. A cuDNN plan depends on the number of
+// sequences, the longest query and the longest context, each rounded up to a power of two, so that few plans suffice
+// for all prompts.
 //
 // Threads  one object per rank; not shared
 class MlaPrefill {
@@ -27,9 +28,11 @@ class MlaPrefill {
   // Head dimensions up to 256, all dimensions multiples of 8.
   static bool supported(const MlaDims& dims);
 
-  // For a run() with these sequences. At most about kWorkspaceLimit: longer contexts are processed in parts, by
-  // sequences and then by heads. Cost    builds the plans that are missing, a fraction of a second each Errors
-  // kInternal if cuDNN has none
+  // The workspace that run() needs for these sequences: at most about kWorkspaceLimit, because longer contexts are
+  // processed in parts, first by sequences and then by heads.
+  //
+  // Cost    builds missing plans, which takes a fraction of a second each
+  // Errors  kInternal if cuDNN has no plan
   size_t workspace_bytes(const MlaDims& dims, std::span<const DeviceSequence> sequences);
   static constexpr size_t kWorkspaceLimit = size_t{512} << 20;
 

@@ -34,8 +34,8 @@ class MlaPrefillPlan::Graph {
                                .set_stride({1, 1, 1, 1})
                                .set_data_type(fe::DataType_t::INT32));
     };
-    // Rows [*, row_heads, dim], of which `heads` are attended. In a ragged batch the offsets give the sequences'
-    // places.
+    // Rows [*, row_heads, dim], of which `heads` are used. In a ragged batch, the offsets determine where each sequence
+    // begins.
     const auto describe = [&](auto& tensor, int64_t length, int64_t row_heads, int64_t dim, const char* offset_name,
                               TensorId offset_id) -> auto& {
       tensor.set_dim({key.batch, key.heads, length, dim})

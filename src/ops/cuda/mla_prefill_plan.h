@@ -1,5 +1,5 @@
-// A cuDNN plan for the attention of a batch of prompts (MlaPrefill). Only its source includes the cuDNN frontend, which
-// takes a minute to compile.
+// A cuDNN plan for the attention of a batch of prompts (MlaPrefill). Only its source file includes the cuDNN frontend,
+// which takes a minute to compile.
 #pragma once
 
 #include <cudnn.h>
@@ -13,14 +13,14 @@
 
 namespace eps::cuda {
 
-// What a plan is built for. Batch and lengths are upper limits of a ragged batch, or exact.
+// The parameters of a plan. Batch size and lengths are upper limits for a ragged batch and exact otherwise.
 struct MlaPlanKey {
   bool ragged = true;
   int64_t batch = 0;
   int64_t q_length = 0;
   int64_t k_length = 0;
-  int64_t heads = 0;      // attended at once
-  int64_t all_heads = 0;  // in a row of q and out
+  int64_t heads = 0;      // heads per execution
+  int64_t all_heads = 0;  // heads in a row of q and out
   int64_t q_dim = 0;
   int64_t v_dim = 0;
   float scale = 0.0F;
@@ -39,7 +39,7 @@ struct MlaPlanTensors {
 
 class MlaPrefillPlan {
  public:
-  // Cost    45 to 75 ms, the first of a process 120
+  // Cost    45 to 75 ms; 120 ms for the first plan of a process
   // Errors  kInternal if cuDNN has no kernel for the key
   MlaPrefillPlan(const MlaPlanKey& key, cudnnHandle_t handle);
   ~MlaPrefillPlan();

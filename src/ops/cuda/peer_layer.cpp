@@ -16,9 +16,10 @@
 namespace eps::cuda {
 namespace {
 
-// SMs that pull and send rows where a plan limits nothing: enough for the link, and nothing runs beside them.
+// Number of SMs for dispatch and combine if the plan has no budget: enough to saturate the link, and no GEMM runs
+// meanwhile.
 constexpr int kUnlimitedCommSms = 24;
-// A device that has not answered for so long is not going to.
+// If a device has not finished after this time, it is assumed to hang.
 constexpr std::chrono::seconds kDeviceTimeout{60};
 
 template <typename T>
@@ -33,7 +34,7 @@ T* data_of(const Buffer& buffer) {
   return reinterpret_cast<T*>(buffer.data());
 }
 
-// The columns of SlotTable::slot that a stage's part takes.
+// Whether a stage's part contains the tokens of a column of SlotTable::slot.
 bool takes(TokenPart part, bool is_own, bool is_second_half) {
   switch (part) {
     case TokenPart::kAll: return true;
@@ -65,7 +66,7 @@ CudaPeerLayer::CudaPeerLayer(Communicator& comm, MemoryResource& device, CublasG
 
 void CudaPeerLayer::begin_step(std::span<const int64_t> tokens_per_rank, int top_k, int64_t hidden) {
   EPS_CHECK_EQ(std::ssize(tokens_per_rank), num_ranks());
-  EPS_CHECK(hidden % 8 == 0, "rows of {} elements do not travel in whole 16 bytes", hidden);
+  EPS_CHECK(hidden % 8 == 0, "rows of {} elements are not a multiple of 16 bytes", hidden);
   EPS_CHECK_LE(top_k, kMaxSumTopK);
   std::ranges::copy(tokens_per_rank, counts_.tokens);
   counts_.max_tokens = static_cast<int>(std::ranges::max(tokens_per_rank));
@@ -175,7 +176,7 @@ PeerLoad CudaPeerLayer::count_rows() {
   out.summary.local_load = part(layout.local_load(), num_experts_);
   out.summary.tokens_between = part(layout.tokens_between(), num_ranks() * num_ranks());
   out.summary.visits = part(layout.visits(), num_ranks() * (top_k_ + 1));
-  // Whatever the number of ranks, one sum a token and rank returns.
+  // The token sum is arranged such that each rank returns one partial sum per token, whatever the number of ranks.
   out.summary.partials_between = out.summary.tokens_between;
   for (int r = 0; r < num_ranks(); ++r) {
     out.summary.partials_between[static_cast<size_t>(r) * static_cast<size_t>(num_ranks() + 1)] = 0;
@@ -184,7 +185,7 @@ PeerLoad CudaPeerLayer::count_rows() {
 }
 
 void CudaPeerLayer::wait_on_host(cudaEvent_t event, const char* what) const {
-  // Polled, so that a rank whose peer's device hangs still ends with a message.
+  // Polling with a deadline ensures that a rank reports an error if the device of another rank hangs.
   const auto deadline = std::chrono::steady_clock::now() + kDeviceTimeout;
   while (true) {
     const cudaError_t state = cudaEventQuery(event);
@@ -200,18 +201,19 @@ void CudaPeerLayer::wait_on_host(cudaEvent_t event, const char* what) const {
 
 std::string CudaPeerLayer::why_not(const Plan& plan) const {
   if (plan.wire.dispatch != DType::kBF16 || plan.wire.combine != DType::kBF16) {
-    return fmt::format("rows travel in bf16 between GPUs: got {} out and {} back", to_string(plan.wire.dispatch),
-                       to_string(plan.wire.combine));
+    return fmt::format("GPUs exchange rows in bf16: got {} for dispatch and {} for combine",
+                       to_string(plan.wire.dispatch), to_string(plan.wire.combine));
   }
   int64_t slots = 0;
   for (const Stage& stage : plan.stages) {
     for (const int32_t e : stage.experts) slots += placement().rank_of(e) == rank() ? 1 : 0;
     const auto r = static_cast<size_t>(rank());
     if (stage.gate_up_kernel[r] == GemmKind::kDense || stage.down_kernel[r] == GemmKind::kDense) {
-      return "stages of several GPUs run grouped GEMMs: got dense ones";
+      return "stages on several GPUs support only grouped GEMMs: got dense ones";
     }
   }
-  if (slots > kMaxSlots) return fmt::format("{} experts in stages on one GPU: wanted at most {}", slots, kMaxSlots);
+  if (slots > kMaxSlots)
+    return fmt::format("got {} experts in the stages of one GPU: wanted at most {}", slots, kMaxSlots);
   return "";
 }
 
@@ -240,7 +242,7 @@ void CudaPeerLayer::make_slots(const Plan& plan) {
   max_rows_ = std::accumulate(load_.rows.begin() + first, load_.rows.begin() + first + experts_per_rank, int64_t{0});
 }
 
-// Sorts tokens by `stage` [all tokens]; those of -1 are left out.
+// Sorts tokens by `stage` [all tokens] and omits those with -1.
 void CudaPeerLayer::sort_tokens(const int32_t* stage, int32_t* begin, int32_t* tokens, Buffer& places) {
   SortRowsParams params;
   params.idx = stage;
@@ -291,7 +293,7 @@ void CudaPeerLayer::begin(const Plan& plan, const MoeWeights& weights, MutableTe
   const size_t first = static_cast<size_t>(placement().first_expert(rank()));
   up_pool_ = as_cuda(*weights.gate_up[first]).pool;
   down_pool_ = as_cuda(*weights.down[first]).pool;
-  EPS_CHECK(up_pool_ != nullptr && down_pool_ != nullptr, "experts are packed into pools");
+  EPS_CHECK(up_pool_ != nullptr && down_pool_ != nullptr, "the experts of a layer must be packed into pools");
   EPS_CHECK_EQ(up_pool_->count, placement().experts_per_rank());
   has_shared_ = false;
   combines_left_ =
@@ -299,7 +301,7 @@ void CudaPeerLayer::begin(const Plan& plan, const MoeWeights& weights, MutableTe
   if (is_empty()) return;
   make_slots(plan);
   const int64_t inner = down_pool_->k;
-  // A little more than now, so that loads which differ from layer to layer seldom make it grow.
+  // Slightly larger than necessary, because loads differ between layers and each growth reallocates.
   const int64_t rows = max_rows_ + max_rows_ / 8;
   nv_bf16* x_rows = bf16_room(memory_.x_rows, rows, hidden_);
   bf16_room(memory_.act, rows, inner);
@@ -307,7 +309,7 @@ void CudaPeerLayer::begin(const Plan& plan, const MoeWeights& weights, MutableTe
   sort_rows();
   lanes_.wait_for(Lane::kCompute, Lane::kDispatch);
   lanes_.wait_for(Lane::kCombine, Lane::kDispatch);
-  // Own rows are taken by all SMs at once, before anything else runs.
+  // The rank's own rows are gathered first, on all SMs, because they need no message.
   GatherRowsParams own;
   own.x = x_;
   own.row_of = data_of<int32_t>(memory_.place) + int64_t{rank()} * counts_.max_tokens * top_k_;
@@ -328,7 +330,7 @@ void CudaPeerLayer::run(const PlanOp& op) {
   switch (op.kind) {
     case OpKind::kDispatch: return dispatch(op.stage);
     case OpKind::kGateUp: return gate_up(op.stage);
-    case OpKind::kSiluMul: return;  // done by the GEMM before it
+    case OpKind::kSiluMul: return;  // fused into the preceding GEMM
     case OpKind::kDown: return down(op.stage);
     case OpKind::kReduce: return reduce(op.stage);
     case OpKind::kCombine: return combine(op.stage);
@@ -337,7 +339,7 @@ void CudaPeerLayer::run(const PlanOp& op) {
     case OpKind::kEnter:
     case OpKind::kLeave: break;
   }
-  EPS_CHECK(false, "op {} between GPUs", to_string(op.kind));
+  EPS_CHECK(false, "op {} is not supported between GPUs", to_string(op.kind));
 }
 
 void CudaPeerLayer::dispatch(int stage) {
@@ -393,8 +395,8 @@ ExpertOutputs CudaPeerLayer::outputs() const {
   return out;
 }
 
-// Sums of tokens of other ranks that are complete with this stage, where the link's kernel finds them one after the
-// other.
+// Computes the partial sums of other ranks' tokens that are complete after this stage, and stores them contiguously for
+// the kernel that sends them.
 void CudaPeerLayer::reduce(int stage) {
   if (is_empty() || num_ranks() == 1) return;
   SumPartialsParams sum;

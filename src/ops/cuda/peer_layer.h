@@ -1,9 +1,9 @@
-// ops/peer_layer.h on GPUs of one process: rows are pulled out of the memory of the rank that has them and sums are
-// stored in the memory of the rank that wants them, by kernels on few SMs beside the experts' GEMMs.
+// Implements ops/peer_layer.h for GPUs of one process. Kernels on a few SMs, beside the experts' GEMMs, pull rows from
+// the memory of the rank that has them and store partial sums in the memory of the rank that needs them.
 //
 // Ranks wait for each other's work through events across devices. Such a wait refers to the latest record of an event,
-// so the record must have been issued first: the host rendezvous in exchange() and before the last op see to that, and
-// because nothing on a device ever waits for work that is not issued yet, memory can be allocated at any time.
+// so the record must already have been issued. The host rendezvous in exchange() and before the last op ensure that.
+// Because no device ever waits for work that has not been issued, memory can be allocated at any time.
 #pragma once
 
 #include <span>
@@ -23,7 +23,7 @@ namespace eps::cuda {
 
 class CudaPeerLayer final : public PeerLayer {
  public:
-  // References outlive the object; `stream` is that of the rank's other work.
+  // The references must outlive the object. `stream` is the stream of the rank's other work.
   CudaPeerLayer(Communicator& comm, MemoryResource& device, CublasGemm& blas, GroupedGemm& grouped,
                 cudaStream_t stream);
 
@@ -40,7 +40,7 @@ class CudaPeerLayer final : public PeerLayer {
   void wait() noexcept override { lanes_.wait(); }
 
  private:
-  // What a rank tells the others, as bytes of Communicator::all_gather.
+  // The data that a rank publishes to the others, as bytes of Communicator::all_gather.
   struct Published {
     const void* x;
     const int32_t* idx;
@@ -81,12 +81,12 @@ class CudaPeerLayer final : public PeerLayer {
   StreamLanes lanes_;
   EventPtr ready_, sent_, counted_;
 
-  // Of the step.
+  // State of the current step.
   TokenCounts counts_;
   int top_k_ = 0;
   int64_t hidden_ = 0;
 
-  // Of the layer.
+  // State of the current layer.
   int num_experts_ = 0;
   const int32_t* own_idx_ = nullptr;
   const float* own_weight_ = nullptr;
@@ -100,8 +100,8 @@ class CudaPeerLayer final : public PeerLayer {
   MutableTensorView out_;
   SlotTable slots_{};
   std::vector<int> slot_begin_;        // [stages + 1]
-  std::vector<int64_t> rows_of_slot_;  // as the host estimates them: exact for whole experts
-  int64_t max_rows_ = 0;               // of all slots together
+  std::vector<int64_t> rows_of_slot_;  // the host's estimate, which is exact for stages with all rows of their experts
+  int64_t max_rows_ = 0;               // total over all slots
   bool has_shared_ = false;
   int combines_left_ = 0;
 
@@ -138,8 +138,8 @@ class CudaPeerLayer final : public PeerLayer {
     Buffer slot, first_stage, last_stage, weight_of_slot, slot_offsets, place;
     Buffer dispatch_begin, dispatch_tokens, combine_begin, combine_tokens, token_places, workspace;
     Buffer x_rows, act, rows;  // [max_rows, …] by slot
-    Buffer sums;               // [num_ranks * max_tokens, H] of tokens of other ranks, in the order they are complete
-    Buffer partials;           // [num_ranks, max_tokens, H] stored by other ranks
+    Buffer sums;      // [num_ranks * max_tokens, H] of tokens of other ranks, in the order in which they are completed
+    Buffer partials;  // [num_ranks, max_tokens, H] stored by other ranks
     Buffer shared_gate_up, shared_act, shared_out;
   } memory_;
   PinnedMemory pinned_;

@@ -18,7 +18,7 @@ bool StepGraphs::run(int64_t key, const std::function<void()>& body) {
 }
 
 StepGraphs::GraphPtr StepGraphs::record(const std::function<void()>& body) {
-  // Thread-local, because other ranks of the process go on with calls that a recording must not contain.
+  // Thread-local mode, because other ranks of the process may make calls meanwhile that are not allowed in a recording.
   EPS_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
   cudaGraph_t graph = nullptr;
   try {

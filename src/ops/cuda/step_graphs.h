@@ -1,4 +1,4 @@
-// Steps recorded as CUDA graphs and replayed.
+// Records steps as CUDA graphs and replays them.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +14,9 @@ class StepGraphs {
  public:
   StepGraphs(const DeviceMemory& memory, cudaStream_t stream) : memory_(memory), stream_(stream) {}
 
-  // Runs `body`: the first time for a key it is called, so that it allocates what it needs; the second time it is
-  // recorded; from then on the recording is replayed. If memory was allocated or freed in between, the key starts over,
-  // because addresses in the recording may be stale. Returns whether `body` ran.
+  // Runs `body`. For each key, the first call runs it normally, so that it allocates the memory it needs; the second
+  // call records it; later calls replay the recording. If memory was allocated or freed in between, the key starts
+  // over, because addresses in the recording may have become invalid. Returns whether `body` ran.
   //
   // Errors  kInternal, naming the op, if `body` waits for the device or allocates while it is recorded
   bool run(int64_t key, const std::function<void()>& body);
@@ -28,7 +28,7 @@ class StepGraphs {
   using GraphPtr = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, Close>;
   struct Recording {
     uint64_t memory_changes = 0;
-    GraphPtr graph;  // null: not recorded yet
+    GraphPtr graph;  // null: not yet recorded
   };
   GraphPtr record(const std::function<void()>& body);
 

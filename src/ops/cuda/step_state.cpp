@@ -19,7 +19,7 @@ void StepState::reserve(size_t num_tokens, size_t num_sequences) {
 void StepState::begin(const StepInputs& step) {
   const size_t num_tokens = std::max(step.ids.size(), step.positions.size());
   check_not_recording("begin_step");
-  // The copy of the last step from the staging memory may still be running.
+  // The previous step's copy may still be reading the staging memory.
   EPS_CUDA(cudaEventSynchronize(copied_.get()));
   reserve(num_tokens, step.sequences.size());
   num_tokens_ = static_cast<int64_t>(num_tokens);
@@ -32,12 +32,12 @@ void StepState::begin(const StepInputs& step) {
     host_sequences_.push_back({static_cast<int32_t>(from.q_begin), static_cast<int32_t>(from.q_count),
                                static_cast<int32_t>(from.context), static_cast<int32_t>(from.capacity),
                                static_cast<nv_bf16*>(from.latent), static_cast<nv_bf16*>(from.k_pe)});
-    if (from.q_begin + from.q_count > num_tokens_) continue;  // attention alone, without tokens
+    if (from.q_begin + from.q_count > num_tokens_) continue;  // used for attention only, without tokens in this step
     std::fill_n(ints + 2 * max_tokens_ + from.q_begin, from.q_count, static_cast<int32_t>(s));
   }
   const size_t sequence_bytes = host_sequences_.size() * sizeof(DeviceSequence);
   if (sequence_bytes > 0) std::memcpy(staging_.data(), host_sequences_.data(), sequence_bytes);
-  // Only what this step has: after a long prompt the arrays are much longer than a decode step.
+  // Copies only the used parts: after a long prompt, the arrays are much longer than a decode step needs.
   if (sequence_bytes > 0) {
     EPS_CUDA(cudaMemcpyAsync(device_.data(), staging_.data(), sequence_bytes, cudaMemcpyHostToDevice, stream_));
   }

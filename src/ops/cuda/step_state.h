@@ -1,4 +1,5 @@
-// The current step's ids, positions and sequences in device memory, at addresses that change only when steps grow.
+// The current step's ids, positions and sequences in device memory. Their addresses change only when a step is larger
+// than all earlier ones.
 #pragma once
 
 #include <span>
@@ -14,7 +15,7 @@ class StepState {
  public:
   StepState(MemoryResource& device, PinnedMemory& pinned, cudaStream_t stream);
 
-  // Copies the step to the device, in the stream's order.
+  // Copies the step to the device in stream order.
   void begin(const StepInputs& step);
 
   int64_t num_tokens() const { return num_tokens_; }

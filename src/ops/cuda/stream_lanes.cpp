@@ -26,7 +26,7 @@ StreamLanes::StreamLanes(cudaStream_t compute)
       joined_(make_event()) {}
 
 void StreamLanes::wait_for(Lane lane, Lane other) {
-  // One event serves all joins: a wait refers to the record before it, not to later ones.
+  // One event suffices for all joins, because a wait refers to the latest record before it, not to later ones.
   EPS_CUDA(cudaEventRecord(joined_.get(), stream(other)));
   EPS_CUDA(cudaStreamWaitEvent(stream(lane), joined_.get()));
 }
@@ -47,11 +47,13 @@ void StreamLanes::run(const Plan& plan, const std::function<void(int)>& run_op,
     origin_ns_ = now_ns();
   }
   try {
+    // Ops are issued in plan order, in which dependencies come first, so the event that an op waits for has already
+    // been recorded.
     for (size_t i = 0; i < plan.ops.size(); ++i) {
       const PlanOp& op = plan.ops[i];
       OpEvents& events = events_[i];
       for (const int dep : op.deps) {
-        if (plan.ops[static_cast<size_t>(dep)].lane == op.lane) continue;  // a stream keeps its order by itself
+        if (plan.ops[static_cast<size_t>(dep)].lane == op.lane) continue;  // a stream runs its own work in order
         EPS_CUDA(cudaStreamWaitEvent(stream(op.lane), events_[static_cast<size_t>(dep)].done.get()));
       }
       if (is_timed_) {

@@ -1,4 +1,4 @@
-// Lanes as CUDA streams: the calling thread issues all ops, and streams wait for each other's events.
+// Lanes as CUDA streams. The calling thread issues all ops, and streams wait for each other through events.
 #pragma once
 
 #include <array>
@@ -11,14 +11,14 @@ namespace eps::cuda {
 
 class StreamLanes final : public LaneSet {
  public:
-  // `compute` is the stream that the rank's other work is on; it outlives the object.
+  // `compute` is the stream of the rank's other work; it must outlive the object.
   explicit StreamLanes(cudaStream_t compute);
 
   cudaStream_t stream(Lane lane) const { return streams_[static_cast<size_t>(lane)]; }
-  // What is issued to `lane` from now on begins after what has been issued to `other` so far.
+  // Work that is issued to `lane` from now on starts after everything that has been issued to `other` so far.
   void wait_for(Lane lane, Lane other);
 
-  // Returns when everything issued has ended, with an error or without.
+  // Returns when everything that was issued has ended, whether or not it succeeded.
   void wait() noexcept;
 
   void run(const Plan& plan, const std::function<void(int)>& run_op,
@@ -27,7 +27,7 @@ class StreamLanes final : public LaneSet {
   const std::vector<TimelineEvent>& timeline() override;
 
  private:
-  // An op's events. Those that time it are only made when times are recorded.
+  // The events of one op. Those for timing are created only if times are recorded.
   struct OpEvents {
     EventPtr done, begin, end;
   };
@@ -35,9 +35,9 @@ class StreamLanes final : public LaneSet {
   StreamPtr dispatch_, combine_;
   std::array<cudaStream_t, kNumLanes> streams_;
   EventPtr joined_;
-  std::vector<OpEvents> events_;  // grows to the ops of the largest plan
+  std::vector<OpEvents> events_;  // grows to the number of ops of the largest plan
   bool records_times_ = false;
-  // Of the last run, where times are recorded: an event and the host's clock at the same moment, and the ops.
+  // State for timing the last run: an event and the host's clock at the same moment, and the timed ops.
   EventPtr origin_;
   int64_t origin_ns_ = 0;
   std::vector<TimelineEvent> timeline_;

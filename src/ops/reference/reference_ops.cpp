@@ -51,7 +51,7 @@ double dot(const float* a, const float* b, int64_t n) {
   return sum;
 }
 
-// softmax of x in place
+// Replaces x by softmax(x).
 void softmax(std::vector<double>& x) {
   const double top = *std::max_element(x.begin(), x.end());
   double sum = 0;
@@ -274,7 +274,7 @@ class ReferenceOps final : public OpSet {
   StopToken stop_;
   StepInputs step_;
 
-  // Indices by descending value, ties by index.
+  // Indices in the order of descending values; equal values in the order of their indices.
   static std::vector<int> ranking(const std::vector<double>& values) {
     std::vector<int> order(values.size());
     std::iota(order.begin(), order.end(), 0);

@@ -1,4 +1,5 @@
-// The oracle: every op as a direct loop with double accumulation. Slow on purpose.
+// The reference that other op sets are tested against: every op is a simple loop with double accumulation. Deliberately
+// slow.
 #pragma once
 
 #include <memory>

@@ -22,7 +22,8 @@ using namespace mla_decode_detail;  // NOLINT(google-build-using-namespace): the
 
 constexpr float kLog2E = 1.4426950408889634F;
 constexpr int kRowTilesWide = 2;
-// From here on project_value_wide is faster (256 tokens: 92 against 107 us for all three kernels; 32: 51 against 45).
+// From this many tokens on, project_value_wide is faster (all three kernels together: 92 instead of 107 µs for 256
+// tokens, but 51 instead of 45 µs for 32).
 constexpr int kWideTokens = 128;
 
 int rows_per_cta(const MlaDims& dims, const MlaDecodeShape& shape) {
@@ -33,16 +34,17 @@ int row_tiles(const MlaDims& dims, const MlaDecodeShape& shape) {
   return static_cast<int>(ceil_div(int64_t{dims.num_heads} * shape.max_q_count, rows_per_cta(dims, shape)));
 }
 
-// The number of splits of every context that finishes first on this many multiprocessors, assuming contexts of equal
-// length: a wave takes 1 / splits of a context's time plus a constant.
+// Returns the number of splits per context with the shortest total time on this many multiprocessors, if all contexts
+// have equal length. A wave takes 1 / splits of a context's time plus a constant.
 int num_splits(const MlaDims& dims, const MlaDecodeShape& shape) {
   int device = 0;
   int num_sms = 0;
   EPS_CUDA(cudaGetDevice(&device));
   EPS_CUDA(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device));
-  constexpr double kWaveCost = 0.03;  // about the time in which a CTA starts and writes its part, for contexts of 2k
+  constexpr double kWaveCost =
+      0.03;  // roughly the time to start a CTA and write its partial sum, relative to a context of 2k
   const int64_t ctas = int64_t{shape.num_sequences} * row_tiles(dims, shape);
-  // Past one wave, more splits only even out the last one.
+  // Beyond one wave, more splits only make the last wave more even.
   const int limit = static_cast<int>(std::clamp<int64_t>(num_sms / ctas, 16, kMaxSplits));
   int best = 1;
   double best_cost = INFINITY;
@@ -113,8 +115,8 @@ void launch_decode_attention(const MlaDecodeParams& p, cudaStream_t stream) {
   const nv_bf16* q = p.q + static_cast<int64_t>(shape.token_begin) * heads * kQuery;
   nv_bf16* out = p.out + static_cast<int64_t>(shape.token_begin) * heads * kValue;
 
-  // A CTA keeps its weights in registers from one group of 16 tokens to the next, which pays off with many tokens; few
-  // finish sooner in CTAs of their own.
+  // With many tokens, a CTA reuses the weights in its registers for several groups of 16 tokens. With few tokens,
+  // separate CTAs finish sooner.
   const int absorb_tokens = shape.num_tokens <= 64 ? 16 : 64;
   const dim3 absorb_grid(kLora / kAbsorbColumns, static_cast<unsigned>(heads),
                          static_cast<unsigned>(ceil_div(shape.num_tokens, absorb_tokens)));
@@ -149,7 +151,7 @@ void launch_decode_attention(const MlaDecodeParams& p, cudaStream_t stream) {
                             .num_splits = splits};
   if (shape.num_tokens == 1) {
     launch_project<1>(project, stream);
-  } else if (shape.num_tokens <= 16 && splits > 4) {  // many parts to merge: more CTAs are better
+  } else if (shape.num_tokens <= 16 && splits > 4) {  // with many partial sums to merge, more CTAs are faster
     launch_project<4>(project, stream);
   } else if (shape.num_tokens < kWideTokens) {
     launch_project<16>(project, stream);

@@ -9,11 +9,11 @@
 
 namespace eps::cuda {
 
-// What a captured graph may depend on. Contexts and cache pointers are read on the device and may change between
-// replays.
+// The only values that a captured graph may depend on. Contexts and cache pointers are read on the device and may
+// change between replays.
 struct MlaDecodeShape {
   int num_sequences = 0;
-  int max_q_count = 0;  // of any of the sequences
+  int max_q_count = 0;  // maximum over the sequences
   int token_begin = 0;  // rows [token_begin, token_begin + num_tokens) of q are the sequences' rows, without gaps
   int num_tokens = 0;
 };

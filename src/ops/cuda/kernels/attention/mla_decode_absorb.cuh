@@ -9,7 +9,7 @@ constexpr int kAbsorbThreads = 128;
 constexpr int kAbsorbColumns = 64;     // of the latent dimension, per CTA
 constexpr int kAbsorbStride = 64 + 8;  // an odd number of 16-byte units: ldmatrix without bank conflicts
 
-// grid (kLora / 64, num_heads, tiles of tokens_per_cta, a multiple of 16). q, q_lat at their first token.
+// grid (kLora / 64, num_heads, tiles of tokens_per_cta, a multiple of 16). q and q_lat point to their first token.
 __global__ void __launch_bounds__(kAbsorbThreads)
     absorb_query_kernel(const nv_bf16* __restrict__ kv_b, const nv_bf16* __restrict__ q, nv_bf16* __restrict__ q_lat,
                         int num_heads, int num_tokens, int tokens_per_cta) {

@@ -1,4 +1,4 @@
-// Attention in the latent space over a part of each context.
+// Attention in the latent space over one split of each context.
 #pragma once
 
 #include <cmath>
@@ -9,10 +9,10 @@
 namespace eps::cuda::mla_decode_detail {
 
 constexpr int kAttendThreads = 256;
-// Rows per step; 75 KB. 32 rows in four stages, or half the shared memory for two CTAs per multiprocessor, were no
-// faster for one new token and slower for several.
+// Rows per step; they take 75 KB. Measured alternatives (32 rows in four stages, or half the shared memory so that two
+// CTAs fit on a multiprocessor) were no faster for one new token and slower for several.
 constexpr int kTile = 64;
-constexpr int kStages = 2;               // one tile is loaded while the other is used
+constexpr int kStages = 2;               // one tile is loaded while the other one is used
 constexpr int kRowStride = kKey + 8;     // 73 units of 16 bytes, odd: ldmatrix without bank conflicts
 constexpr int kScoreStride = kTile + 8;  // 8-byte stores of a fragment's four rows hit 32 different banks
 constexpr int kProbStride = kTile + 8;   // 5 units of 16 bytes, odd
@@ -30,7 +30,7 @@ struct AttendArgs {
   const nv_bf16* q;      // at token_begin
   const nv_bf16* q_lat;  // [num_tokens, num_heads, kLora]
   float* partial;        // [num_tokens, num_heads, num_splits, kLora]
-  float2* max_sum;       // [num_tokens, num_heads, num_splits]; sum 0: the split holds no position of the row
+  float2* max_sum;  // [num_tokens, num_heads, num_splits]; the sum is 0 if the row attends to no position of the split
   int num_heads;
   int token_begin;
   int num_splits;
@@ -83,8 +83,8 @@ __global__ void __launch_bounds__(kAttendThreads, 1) attend_latent_kernel(const 
   const nv_bf16* const latent = seq.latent + layer_row * kLora;
   const nv_bf16* const k_pe = seq.k_pe + layer_row * kRope;
 
-  // Rows past the context become zeros: a probability of 0 times what the memory holds there might be NaN. (Copying row
-  // by row with the TMA, which would leave the threads free, took 1.5 times as long.)
+  // Rows beyond the context are set to zero. Their probability is 0, but 0 times uninitialised memory might be NaN.
+  // (Copying row by row with the TMA, which would leave the threads free for other work, took 1.5 times as long.)
   const auto load_tile = [&](int tile) {
     if (tile < num_tiles) {
       nv_bf16* const stage = cache + tile % kStages * kStageElements;
@@ -138,12 +138,12 @@ __global__ void __launch_bounds__(kAttendThreads, 1) attend_latent_kernel(const 
     }
   }
 
-  // In the softmax, 16 threads share a row, two positions of every 32 each; a thread has rows tid / 16 + 16 m.
+  // In the softmax, 16 threads share a row; each handles two of every 32 positions, in rows tid / 16 + 16 m.
   const int soft_row = tid / 16;
   const int soft_column = tid % 16 * 2;
   float row_max[kRowTiles];
   float row_sum[kRowTiles];
-  int visible[kRowTiles];  // positions that the row attends to
+  int visible[kRowTiles];  // number of positions that the row attends to
 #pragma unroll
   for (int m = 0; m < kRowTiles; ++m) {
     row_max[m] = -INFINITY;
@@ -154,7 +154,8 @@ __global__ void __launch_bounds__(kAttendThreads, 1) attend_latent_kernel(const 
 
   for (int tile = 0; tile < num_tiles; ++tile) {
     wait_copies<kStages - 2>();
-    __syncthreads();  // the tile is visible to all threads, and all have read the previous one
+    __syncthreads();  // makes the tile visible to all threads, and ensures that all have finished reading the previous
+                      // one
     load_tile(tile + kStages - 1);
     const nv_bf16* const stage = cache + tile % kStages * kStageElements;
 
@@ -213,14 +214,15 @@ __global__ void __launch_bounds__(kAttendThreads, 1) attend_latent_kernel(const 
       }
 #pragma unroll
       for (int step = 8; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(~0U, top, step));
-      const float base = top == -INFINITY ? 0.0F : top;  // nothing seen yet: exp2(-inf - 0) = 0
+      const float base = top == -INFINITY ? 0.0F : top;  // no visible position so far: exp2(-inf - 0) = 0
       const float keep = exp2f(row_max[m] - base);
       row_max[m] = top;
       row_sum[m] *= keep;
 #pragma unroll
       for (int n = 0; n < kTile / 32; ++n) {
         const __nv_bfloat162 p = __floats2bfloat162_rn(exp2f(s[n].x - base), exp2f(s[n].y - base));
-        // The sum of what is multiplied, so that rounding probabilities does not scale the result.
+        // Adds up the rounded probabilities, which are also the ones that are multiplied, so that rounding does not
+        // scale the result.
         row_sum[m] += __low2float(p) + __high2float(p);
         *reinterpret_cast<__nv_bfloat162*>(prob + row * kProbStride + n * 32 + soft_column) = p;
       }

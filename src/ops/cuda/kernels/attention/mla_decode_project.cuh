@@ -10,8 +10,9 @@ namespace eps::cuda::mla_decode_detail {
 constexpr int kMaxSplits = 128;
 constexpr int kProjectThreads = 256;
 constexpr int kProjectCluster =
-    8;  // CTAs per head: each merges 64 latent columns for all of them and computes 16 of the outputs
-constexpr int kLatentStride = kLora + 32;  // 64 bytes past a multiple of 128: 16-byte reads of two rows do not conflict
+    8;  // CTAs per head: each merges 64 latent columns for all of them and computes 16 outputs
+constexpr int kLatentStride =
+    kLora + 32;  // 64 bytes more than a multiple of 128, so that 16-byte reads of two rows do not conflict
 static_assert(kLora / kProjectCluster == 64 && kValue / kProjectCluster == 16);
 
 struct ProjectArgs {
@@ -24,7 +25,8 @@ struct ProjectArgs {
   int num_splits;
 };
 
-// weight[t][s]: the weight of split s's unnormalised sum in token t's result; the first num_active[t] are not 0.
+// weight[t][s] is the factor of split s's unnormalised sum in token t's result. Only the first num_active[t] are
+// nonzero.
 template <int kTokens>
 __device__ __forceinline__ void merge_weights(const ProjectArgs& args, int token0, int head,
                                               float (&weight)[kTokens][kMaxSplits], int (&num_active)[kTokens]) {
@@ -58,7 +60,7 @@ __device__ __forceinline__ void merge_weights(const ProjectArgs& args, int token
     const float inverse = sum > 0.0F ? 1.0F / sum : 0.0F;
 #pragma unroll
     for (int i = 0; i < kMaxSplits / 32; ++i) weight[t][lane + i * 32] = part[i].x * inverse;
-    if (lane == 0) num_active[t] = active;  // a row attends to a prefix of the context, so these are the first splits
+    if (lane == 0) num_active[t] = active;  // a row attends to a prefix of the context, so the active splits come first
   }
 }
 
@@ -68,7 +70,7 @@ __global__ void __launch_bounds__(kProjectThreads) project_value_kernel(const Pr
   constexpr int kSplitGroups = 16 / kTokens;
   __shared__ __align__(16) nv_bf16 latent[16 * kLatentStride];
   __shared__ int num_active[kTokens];
-  // The products are written when the rest is no longer needed.
+  // The products share memory with data that is no longer needed when they are written.
   __shared__ union {
     struct {
       float weight[kTokens][kMaxSplits];
@@ -88,8 +90,8 @@ __global__ void __launch_bounds__(kProjectThreads) project_value_kernel(const Pr
   const int token0 = static_cast<int>(blockIdx.z) * kTokens;
 
   asm volatile("barrier.cluster.arrive.relaxed.aligned;");
-  // The order of the terms of the contraction is free as long as both operands use the same: a thread takes 8
-  // consecutive ones as its parts of two products of 16, so that it can load 16 bytes at a time.
+  // The terms of the contraction may be in any order that is the same for both operands. A thread therefore uses 8
+  // consecutive terms as its parts of two products of 16, which it can load as 16 bytes.
   uint4 b[2][2];
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
@@ -183,8 +185,8 @@ __global__ void __launch_bounds__(kProjectThreads) project_value_kernel(const Pr
   }
 }
 
-// For many tokens: 16 per CTA, which merges their whole latent vectors and computes all outputs of a head; no cluster
-// to wait for. grid (num_heads, tiles of 16 tokens)
+// The variant for many tokens: each CTA merges the whole latent vectors of 16 tokens and computes all outputs of a
+// head, so it does not have to synchronise with a cluster. grid (num_heads, tiles of 16 tokens)
 __global__ void __launch_bounds__(kProjectThreads) project_value_wide_kernel(const ProjectArgs args) {
   constexpr int kTokens = 16;
   __shared__ __align__(16) nv_bf16 latent[kTokens * kLatentStride];
@@ -225,7 +227,7 @@ __global__ void __launch_bounds__(kProjectThreads) project_value_wide_kernel(con
   }
   __syncthreads();
 
-  // Each warp computes 16 of the outputs, with terms in the order of project_value_kernel.
+  // Each warp computes 16 of the outputs. The order of the terms is the same as in project_value_kernel.
   float c[2][4] = {};
   const int64_t weight_row = static_cast<int64_t>(head) * (kNope + kValue) + kNope + warp * 16 + lane / 4;
   const nv_bf16* const value_weight = args.kv_b + weight_row * kLora + lane % 4 * 8;

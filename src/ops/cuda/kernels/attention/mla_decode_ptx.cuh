@@ -34,7 +34,7 @@ __device__ __forceinline__ void mma(float (&c)[4], uint32_t a0, uint32_t a1, uin
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// Copies 16 bytes, or writes zeros when not valid (`src` must still be an address of the allocation).
+// Copies 16 bytes, or writes zeros if `valid` is false; `src` must be a valid address in either case.
 __device__ __forceinline__ void copy_async(void* dst, const void* src, bool valid = true) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(dst)), "l"(src), "r"(valid ? 16 : 0)
                : "memory");

@@ -11,7 +11,8 @@ constexpr int kKeys = 32;  // cache rows per step: one per lane in the softmax
 constexpr int kMaxSharedBytes = 224 * 1024;
 constexpr float kLog2E = 1.4426950408889634F;
 
-// A row of the cache as floats; odd, so that 32 lanes on 32 rows access 32 different banks.
+// Elements per cache row in shared memory, as floats. The number is odd, so that 32 lanes that read 32 rows access
+// different banks.
 __host__ __device__ constexpr int key_stride(const MlaDims& d) { return (d.kv_lora_rank + d.rope_dim) | 1; }
 
 template <int kQueries>
@@ -81,11 +82,11 @@ __global__ void __launch_bounds__(kThreads) plain_attention_kernel(const MlaPlai
   const int64_t layer_row = static_cast<int64_t>(args.layer) * seq.capacity;
   const nv_bf16* const latent = seq.latent + layer_row * lora;
   const nv_bf16* const k_pe = seq.k_pe + layer_row * d.rope_dim;
-  const int before = seq.context - seq.q_count;  // query i of the sequence sees before + i + 1 positions
+  const int before = seq.context - seq.q_count;  // query i of the sequence attends to before + i + 1 positions
   const int end = before + min(query0 + kQueries, seq.q_count);
   for (int position0 = 0; position0 < end; position0 += kKeys) {
     __syncthreads();  // all threads have read the previous tile
-    // By columns, so that a thread has the loads of all its rows in flight at once.
+    // A thread loads one column of several rows, so that all these loads are in flight at once.
     for (int column = lane; column < key_dim; column += 32) {
       const bool in_latent = column < lora;
       const nv_bf16* const source = in_latent ? latent + column : k_pe + column - lora;
@@ -100,7 +101,7 @@ __global__ void __launch_bounds__(kThreads) plain_attention_kernel(const MlaPlai
     }
     __syncthreads();
 
-    // Each lane holds one key, each warp the queries warp, warp + 8, …
+    // Each lane handles one key, and each warp handles the queries warp, warp + 8, …
     constexpr int kPerWarp = (kQueries + kWarps - 1) / kWarps;
     float score[kPerWarp] = {};
     if (warp < kQueries) {

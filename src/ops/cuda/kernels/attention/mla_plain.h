@@ -17,12 +17,12 @@ struct MlaPlainParams {
   const DeviceSequence* sequences = nullptr;  // [num_sequences], device
   nv_bf16* out = nullptr;
   int num_sequences = 0;
-  int max_q_count = 0;  // of any of the sequences
+  int max_q_count = 0;  // maximum over the sequences
   int layer = 0;        // of the caches
 };
 
-// The absorbed form in f32 arithmetic, straight from the cache. One CTA per (tile of new tokens, head, sequence) visits
-// the whole context.
+// Computes the absorbed form in f32 arithmetic directly from the cache. One CTA per (tile of new tokens, head,
+// sequence) processes the whole context.
 //
 // Stream  one kernel; reads contexts and pointers on the device, so a captured launch stays valid while contexts grow
 // Edge    no sequences or no new tokens: nothing is launched

@@ -1,4 +1,4 @@
-// A sequence of the step as kernels read it.
+// A sequence of the step, in the form that kernels read.
 #pragma once
 
 #include <cstdint>
@@ -7,9 +7,8 @@
 
 namespace eps::cuda {
 
-// An array of these is in device memory, uploaded at the start of each step; the host has the same array. The new
-// tokens are rows [q_begin, q_begin + q_count) of q, at positions context - q_count … context - 1, and are in the cache
-// already.
+// An array of these is uploaded to device memory at the start of each step; the host keeps a copy. The new tokens are
+// rows [q_begin, q_begin + q_count) of q, at positions context - q_count … context - 1, and already in the cache.
 struct DeviceSequence {
   int32_t q_begin = 0;
   int32_t q_count = 0;

@@ -1,4 +1,4 @@
-// What kernels of all families share on the device: vectors of elements, conversions, warp and block sums.
+// Device functions that kernels of all families share: vectors of elements, conversions, warp and block sums.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@ namespace eps::cuda {
 inline constexpr int kWarp = 32;
 inline constexpr int kVector = 8;  // elements of a vector access: 16 bytes of bf16, twice 16 of f32
 
-// Whether rows of `width` elements from these addresses on can be read 16 bytes at a time. Null pointers stand for
-// operands that are absent.
+// Whether rows of `width` elements at these addresses can be read 16 bytes at a time. Null pointers are operands that
+// are not used.
 inline bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 template <typename... Pointers>
 bool takes_vectors(int64_t width, Pointers... pointers) {
@@ -20,7 +20,7 @@ bool takes_vectors(int64_t width, Pointers... pointers) {
 
 #ifdef __CUDACC__
 
-// Address in the block's shared memory as PTX instructions take it.
+// The address in the block's shared memory that PTX instructions expect.
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
@@ -58,7 +58,7 @@ __device__ __forceinline__ void unpack_bf16(const uint4& raw, float (&v)[kVector
   }
 }
 
-// kUnit elements from p: 16-byte accesses for kVector of them, a plain one for 1.
+// Loads kUnit elements from p: with 16-byte accesses for kVector elements, with a plain one for a single element.
 __device__ __forceinline__ void load(const nv_bf16* p, float (&v)[kVector]) {
   unpack_bf16(*reinterpret_cast<const uint4*>(p), v);
 }
@@ -92,7 +92,7 @@ __device__ __forceinline__ float silu(float x) { return x / (1.0F + __expf(-x));
 
 // --- order ---
 
-// An integer that compares as the number does; -0 and 0 have the same.
+// Maps a number to an integer with the same order; -0 and 0 have the same key.
 __device__ __forceinline__ uint32_t order_key(float x) {
   const uint32_t bits = __float_as_uint(x + 0.0F);
   return bits ^ (bits >> 31 != 0 ? ~0U : 0x80000000U);
@@ -103,14 +103,15 @@ __device__ __forceinline__ float key_value(uint32_t key) {
 
 // --- sums ---
 
-// The sum over the warp, the same bits in every lane.
+// Returns the sum over the warp, bit for bit the same in every lane.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll
   for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(~0U, x, offset);
   return x;
 }
 
-// The sum over a block of up to 1024 threads (whole warps), the same bits in every thread. Once per kernel.
+// Returns the sum over a block of up to 1024 threads (whole warps), bit for bit the same in every thread. May be called
+// once per kernel.
 __device__ __forceinline__ float block_sum(float x) {
   __shared__ float partial[kWarp];
   const int lane = static_cast<int>(threadIdx.x) % kWarp;

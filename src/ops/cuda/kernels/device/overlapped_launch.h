@@ -1,7 +1,8 @@
-// Programmatic dependent launch: a kernel whose blocks may be placed while the kernel before it drains.
+// Programmatic dependent launch: the blocks of a kernel may be scheduled while those of the previous kernel finish.
 //
-// The host starts it with launch_overlapped(). On the device it must call wait_for_previous_kernel() before it reads
-// what an earlier kernel wrote and before it writes anything that an earlier kernel may still read.
+// The host launches such a kernel with launch_overlapped(). On the device, the kernel must call
+// wait_for_previous_kernel() before it reads what an earlier kernel wrote, and before it writes anything that an
+// earlier kernel may still read.
 #pragma once
 
 #include <utility>
@@ -12,17 +13,17 @@ namespace eps::cuda {
 
 struct LaunchShape {
   dim3 grid;
-  int threads = 0;          // of a block
-  size_t shared_bytes = 0;  // dynamic shared memory of a block
-  int cluster = 1;          // blocks of a cluster, along x
+  int threads = 0;          // per block
+  size_t shared_bytes = 0;  // dynamic shared memory per block
+  int cluster = 1;          // blocks per cluster, along x
 };
 
-// Starts `kernel` with programmatic stream serialisation. Only the attention for decoding and the grouped GEMM also let
-// the next kernel start early: in the small kernels that gained 1 % on a decode layer of one token and lost 14 % on one
-// of eight (H100), for reasons that were not found.
+// Launches `kernel` with programmatic stream serialisation. Only decoding attention and the grouped GEMM also let the
+// next kernel start early. Doing the same in the small kernels made a decode layer of one token 1 % faster but one of
+// eight tokens 14 % slower (H100, cause unknown).
 //
 // Stream  enqueued on `stream`; may be captured into a graph
-// Errors  kInternal, naming the kernel, when the launch is refused
+// Errors  kInternal, naming the kernel, if the launch is rejected
 template <typename... Params, typename... Args>
 void launch_overlapped(void (*kernel)(Params...), const LaunchShape& shape, cudaStream_t stream, Args&&... args) {
   cudaLaunchAttribute attributes[2] = {};
@@ -45,13 +46,13 @@ void launch_overlapped(void (*kernel)(Params...), const LaunchShape& shape, cuda
 
 #ifdef __CUDACC__
 
-// Returns when the kernels before this one have finished and their writes can be read. Every kernel started by
-// launch_overlapped() must call it, even one that reads nothing: the kernel after it takes the end of this one to mean
-// that the earlier ones have ended too. Reads after it must not go through the non-coherent path (no const
-// __restrict__, no __ldg), whose cache lines may be stale.
+// Returns when the preceding kernels have finished and their writes are visible. Every kernel started by
+// launch_overlapped() must call it, even if it reads nothing, because the next kernel relies on this kernel's end to
+// imply that all earlier ones have ended. Later reads must not use the non-coherent path (no const __restrict__, no
+// __ldg), whose cache lines may be stale.
 __device__ __forceinline__ void wait_for_previous_kernel() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
-// Lets the blocks of the next kernel be placed as blocks of this one leave.
+// Allows the blocks of the next kernel to be scheduled as blocks of this one finish.
 __device__ __forceinline__ void let_next_kernel_start() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }

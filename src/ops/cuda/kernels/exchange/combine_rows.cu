@@ -7,10 +7,10 @@
 namespace eps::cuda {
 namespace {
 
-// A block works on one token at a time, a thread on kUnit elements of it after kUnit others; what it adds up for the
-// next token is looked up meanwhile. All that a thread adds up is loaded before the first of it is used.
+// A block processes one token at a time, and a thread processes groups of kUnit elements of it. The addends of the next
+// token are looked up meanwhile. A thread loads up to kLoadsInFlight addends before it uses the first one.
 constexpr int kMaxThreads = 256;
-constexpr int kBlocksPerSm = 2;  // 128 registers a thread
+constexpr int kBlocksPerSm = 2;  // leaves 128 registers per thread
 constexpr int kMaxTopK = 32;
 constexpr int kLoadsInFlight = 6;
 
@@ -20,20 +20,21 @@ using Raw = std::conditional_t<kUnit == kVector, uint4, nv_bf16>;
 __device__ __forceinline__ void unpack(const uint4& raw, float (&v)[kVector]) { unpack_bf16(raw, v); }
 __device__ __forceinline__ void unpack(nv_bf16 raw, float (&v)[1]) { v[0] = to_f32(raw); }
 
-// A row of this rank, or the finished part of the sum that another rank sent.
+// One addend of a token's sum: either a row of this rank, or the partial sum that another rank sent.
 struct Addend {
   const nv_bf16* row;  // [width]
-  float weight;        // of a row
-  int segment;         // of a row; of a part: -1 - its rank
+  float weight;        // of a row; 1 for a partial sum
+  int segment;         // of a row; for a partial sum -1 - its rank
 };
 
-// What makes up one token's sum, in the order of its additions.
+// The addends of one token's sum, in the order in which they are added.
 struct Addends {
   int count;
   Addend list[kMaxTopK];
 };
 
-// By the first warp of a block; the caller synchronises. `partials` null: only rows of this rank.
+// Sets `out` to the addends of `token`. Called by the first warp of a block; the caller synchronises. If `partials` is
+// null, only rows of this rank are added.
 __device__ void find_addends(const ExpertOutputs& from, const TokenCounts& counts, const nv_bf16* partials,
                              int64_t token, Addends& out) {
   constexpr int kNone = INT32_MAX;
@@ -44,13 +45,15 @@ __device__ void find_addends(const ExpertOutputs& from, const TokenCounts& count
   const int expert = is_used ? from.expert[i] : kNone;
   const float weight = is_used ? from.weight[i] : 0.0F;
   const int rank = is_used ? expert / (from.num_experts / counts.num_ranks) : -1;
-  // The part of another rank stands where the first of its experts does.
+  // The partial sum of another rank is added at the position of that rank's first expert.
   bool is_first = is_used && place < 0 && partials != nullptr;
   for (int other = 0; other < from.top_k; ++other) {
     const int e = __shfl_sync(~0U, expert, other);
     const int r = __shfl_sync(~0U, rank, other);
     if (r == rank && e < expert) is_first = false;
   }
+  // Each lane computes its position in the list by counting the addends with a smaller expert index, so no sorting is
+  // needed.
   const bool is_added = place >= 0 || is_first;
   int before = 0;
   for (int other = 0; other < from.top_k; ++other) {
@@ -66,8 +69,8 @@ __device__ void find_addends(const ExpertOutputs& from, const TokenCounts& count
   if (lane == 0) out.count = __popc(added);
 }
 
-// Elements [i, i + kUnit) of a token's sum. kLevel: of the ranks' nodes in the tree; -1: a rank's part is one leaf, and
-// leaves are added in order.
+// Computes elements [i, i + kUnit) of a token's sum. kLevel is the level of the tree at which the ranks' partial sums
+// are nodes; -1 if they are not nodes, in which case each partial sum is one leaf and leaves are added in order.
 template <int kUnit, int kLevel>
 class TokenAdder {
  public:
@@ -137,7 +140,7 @@ class TokenAdder {
   int segment_ = -1;
 };
 
-// The tokens of other ranks whose sums here are complete.
+// The tokens of other ranks whose partial sums on this rank are complete.
 struct PartialSums {
   using Params = SumPartialsParams;
   static __device__ int begin(const Params& p) { return p.list.begin[0]; }
@@ -148,7 +151,7 @@ struct PartialSums {
   static __device__ nv_bf16* to(const Params& p) { return p.to; }
 };
 
-// This rank's own tokens.
+// The tokens of this rank.
 struct FinalSums {
   using Params = FinishTokensParams;
   static __device__ int begin(const Params& /*p*/) { return 0; }
@@ -162,7 +165,7 @@ struct FinalSums {
 template <typename Sums, int kUnit, int kLevel>
 __global__ void __launch_bounds__(kMaxThreads, kBlocksPerSm)
     sum_tokens_kernel(const __grid_constant__ typename Sums::Params p) {
-  __shared__ Addends addends[2];  // of this token and of the next one, in turn
+  __shared__ Addends addends[2];  // of the current token and of the next one, alternately
   wait_for_previous_kernel();
   const int end = Sums::end(p);
   const auto step = static_cast<int>(gridDim.x);
@@ -189,7 +192,7 @@ __global__ void __launch_bounds__(kMaxThreads, kBlocksPerSm)
   }
 }
 
-// The kernel that `choose` has for the level of the ranks' nodes.
+// Returns the kernel that `choose` selects for the level of the ranks' nodes.
 template <typename Choose>
 auto with_level(int num_ranks, const Choose& choose) {
   switch (level_of_ranks(num_ranks)) {
@@ -207,7 +210,7 @@ void check(const ExpertOutputs& from, const TokenCounts& counts) {
 }
 
 int num_threads(int64_t units) {
-  // As few blocks along the width as can be, evenly filled.
+  // Uses as few blocks along the width as possible, with about the same number of threads each.
   const int64_t blocks = ceil_div(units, kMaxThreads);
   return static_cast<int>(ceil_div(ceil_div(units, blocks), kWarp) * kWarp);
 }
@@ -230,7 +233,7 @@ void launch_sums(const typename Sums::Params& params, bool is_aligned_too, int64
     return vectors ? sum_tokens_kernel<Sums, kVector, level()> : sum_tokens_kernel<Sums, 1, level()>;
   });
   const int threads = num_threads(vectors ? width / kVector : width);
-  // Some blocks for each SM, which take the tokens in turn: of partial sums only the device knows how many there are.
+  // A few blocks per SM process the tokens in a loop, because only the device knows how many partial sums there are.
   const int64_t filling = int64_t{count_sms()} * kBlocksPerSm * std::max(1, kMaxThreads / threads);
   const dim3 grid(static_cast<unsigned>(std::min(filling, most_tokens)));
   launch_overlapped(kernel, {grid, threads}, stream, params);

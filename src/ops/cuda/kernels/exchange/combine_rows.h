@@ -1,6 +1,6 @@
-// The sums of a token's expert outputs: on every rank those of the rows it computed for tokens of other ranks, which
-// then travel home, and on the home rank what came from all. The order of additions is that of token_sum.cuh, whatever
-// the stages.
+// Adds up a token's expert outputs. Every rank computes the partial sums of other ranks' tokens, which are then sent to
+// the home ranks; the home rank adds the partial sums of all ranks. The order of the additions is defined in
+// token_sum.cuh and does not depend on the stages.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace eps::cuda {
 
-// A rank's own results, and which of them belong to which token.
+// The expert outputs on this rank, and the tokens that they belong to.
 struct ExpertOutputs {
   const nv_bf16* rows = nullptr;    // [rows, width]
   const int32_t* place = nullptr;   // [num_ranks * max_tokens, top_k] row of `rows`; -1: not on this rank
@@ -24,16 +24,17 @@ struct SumPartialsParams {
   ExpertOutputs from;
   TokenCounts counts;
   TokenList list;         // tokens of other ranks
-  nv_bf16* to = nullptr;  // [tokens of the list, width]: row n is that of tokens[n], counted from tokens[0]
+  nv_bf16* to = nullptr;  // [tokens of the list, width]: row n belongs to tokens[n], counted from tokens[0]
 };
 void launch_sum_partials(const SumPartialsParams& params, cudaStream_t stream);
 
 struct FinishTokensParams {
   ExpertOutputs from;
   TokenCounts counts;
-  const nv_bf16* partials = nullptr;  // [num_ranks, max_tokens, width] as other ranks stored them; the own part unused
-  const nv_bf16* shared = nullptr;    // [tokens, width] or null
-  nv_bf16* out = nullptr;             // [tokens, width], tokens of this rank
+  const nv_bf16* partials =
+      nullptr;  // [num_ranks, max_tokens, width] stored by the other ranks; this rank's own part is unused
+  const nv_bf16* shared = nullptr;  // [tokens, width] or null
+  nv_bf16* out = nullptr;           // [tokens, width], tokens of this rank
 };
 // out[t] = shared[t] + the token's sum over all experts, rounded once.
 void launch_finish_tokens(const FinishTokensParams& params, cudaStream_t stream);

@@ -8,19 +8,19 @@
 namespace eps::cuda {
 namespace {
 
-// A row is copied in pieces of at most this many bytes. Larger ones gain nothing, smaller ones cost more instructions
-// for each byte.
+// Rows are copied in pieces of at most this many bytes. Larger pieces are no faster, and smaller ones take more
+// instructions per byte.
 constexpr int64_t kMaxPieceBytes = 16384;
-constexpr int kRingBytes = 192 * 1024;  // of shared memory: what one SM keeps in flight
-constexpr int kMaxPieces = 64;          // in the ring
-// A piece's slot is filled again when so many later pieces have been written: until then its own write may still be
-// reading it.
+constexpr int kRingBytes = 192 * 1024;  // of shared memory: the amount of data that one SM keeps in flight
+constexpr int kMaxPieces = 64;          // capacity of the ring
+// A slot is only refilled after this many later pieces have been written, because its own write may still be reading
+// from it until then.
 constexpr int kWriteLag = 4;
 
 struct Pieces {
   int per_row;
-  int bytes;  // of all but a row's last one
-  int slots;  // in the ring
+  int bytes;  // of every piece but a row's last one
+  int slots;  // of the ring
 };
 
 Pieces cut_row(int64_t row_bytes) {
@@ -51,10 +51,10 @@ constexpr int kMaxPlaces = 32;
 struct MoveSmem {
   uint64_t full[kMaxPieces];
   uint64_t empty[kMaxPieces];
-  int32_t places[2][kWarp][kMaxPlaces];  // of a batch of pieces, and of the next one
+  int32_t places[2][kWarp][kMaxPlaces];  // of the current batch of pieces and of the next one
 };
 
-// Where pulled rows come from and go to.
+// Sources and targets of rows that are pulled from other ranks.
 struct Pull {
   using Params = PullRowsParams;
   static __device__ const void* source(const Params& p, int token, int64_t /*position*/) {
@@ -69,7 +69,7 @@ struct Pull {
   }
 };
 
-// … and pushed ones: their one place is the token itself.
+// Sources and targets of rows that are pushed to other ranks. A row has exactly one target, which its token determines.
 struct Push {
   using Params = PushRowsParams;
   static __device__ const void* source(const Params& p, int /*token*/, int64_t position) {
@@ -82,8 +82,8 @@ struct Push {
   }
 };
 
-// This block's pieces: numbers blockIdx.x, blockIdx.x + gridDim.x, … of the list, read a warp's worth at a time so that
-// looking one up costs no latency of its own.
+// The pieces that this block copies: numbers blockIdx.x, blockIdx.x + gridDim.x, … of the list. They are looked up for
+// a whole warp at a time, which hides the latency.
 class PieceList {
  public:
   __device__ PieceList(const TokenList& list, const Pieces& cut, int64_t row_bytes)
@@ -94,13 +94,14 @@ class PieceList {
         in_list_(int64_t{list.begin[1] - first_} * cut.per_row) {}
 
   __device__ int64_t count() const { return in_list_ <= blockIdx.x ? 0 : (in_list_ - 1 - blockIdx.x) / gridDim.x + 1; }
-  // The position in the list of this block's piece `i`; the first one's past the last piece.
+  // The position in the list of this block's piece `i`. Beyond the last piece it is that of the list's first token, so
+  // that reading it is safe.
   __device__ int64_t position(int64_t i) const {
     const int64_t piece = blockIdx.x + i * gridDim.x;
     return first_ + (piece < in_list_ ? piece / cut_.per_row : 0);
   }
   __device__ const int32_t* token(int64_t i) const { return tokens_ + position(i); }
-  // Where the piece begins in its row, in bytes.
+  // The piece's offset in its row, in bytes.
   __device__ int64_t offset(int64_t i) const {
     return cut_.per_row == 1 ? 0 : (blockIdx.x + i * gridDim.x) % cut_.per_row * cut_.bytes;
   }
@@ -114,14 +115,14 @@ class PieceList {
   int64_t in_list_;
 };
 
-// Brings the block's pieces in. By one warp, whose lanes take turns.
+// Copies the block's pieces into the ring. Called by one warp, whose lanes start the copies in turn.
 template <typename Way>
 __device__ void bring_pieces(const typename Way::Params& p, const Pieces& cut, const PieceList& list, MoveSmem& smem,
                              uint32_t ring) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t count = list.count();
   int slot = 0;
-  uint32_t parity = 1;  // nothing to wait for in the first round
+  uint32_t parity = 1;  // so that the first pass over the ring does not wait
   int token = *list.token(lane);
   for (int64_t batch = 0; batch < count; batch += kWarp) {
     const int next_token = *list.token(batch + kWarp + lane);
@@ -146,7 +147,7 @@ __device__ void bring_pieces(const typename Way::Params& p, const Pieces& cut, c
   }
 }
 
-// Writes the block's pieces to their places, a lane for each place. By one warp.
+// Writes the block's pieces to their targets, one lane per target. Called by one warp.
 template <typename Way>
 __device__ void write_pieces(const typename Way::Params& p, const Pieces& cut, const PieceList& list, MoveSmem& smem,
                              uint32_t ring) {
@@ -160,7 +161,7 @@ __device__ void write_pieces(const typename Way::Params& p, const Pieces& cut, c
   fetch_places(0, lane);
   int slot = 0;
   uint32_t parity = 0;
-  int freed = -kWriteLag;  // the slot whose writes have read it, once it is not negative
+  int freed = -kWriteLag;  // the slot that is free again; the first kWriteLag pieces free none
   for (int64_t batch = 0; batch < count; batch += kWarp) {
     const int buffer = static_cast<int>(batch / kWarp % 2);
     wait_words();
@@ -175,7 +176,8 @@ __device__ void write_pieces(const typename Way::Params& p, const Pieces& cut, c
         copy_out(static_cast<uint8_t*>(Way::target(p, place)) + offset, ring + static_cast<uint32_t>(slot * cut.bytes),
                  list.bytes(offset));
       }
-      // Every lane commits a group a piece, also an empty one, so that counting groups counts pieces.
+      // Every lane commits one group per piece, even an empty one, so that the number of pending groups is a number of
+      // pieces.
       commit_stores();
       wait_stores_read<kWriteLag>();
       __syncwarp();
@@ -192,7 +194,7 @@ __device__ void write_pieces(const typename Way::Params& p, const Pieces& cut, c
   wait_stores_done();
 }
 
-// The first warp brings pieces into the ring, the second one writes them.
+// The first warp copies pieces into the ring, the second one writes them to their targets.
 template <typename Way>
 __global__ void __launch_bounds__(2 * kWarp)
     move_rows_kernel(const __grid_constant__ typename Way::Params p, const __grid_constant__ Pieces cut) {

@@ -1,8 +1,8 @@
-// Rows that cross between GPUs: pulled out of the memory of the rank that has them, or pushed into the memory of the
-// rank that wants them.
+// Copies rows between GPUs: either pulls them from the memory of the rank that has them, or pushes them into the memory
+// of the rank that needs them.
 //
-// The copy engine of an SM brings a row to shared memory, from where it is written to every place it is needed in. No
-// registers are touched, so few SMs do. A pulled row crosses the link once, whatever the number of experts that want
+// An SM's bulk copy engine loads a row into shared memory and writes it from there to all of its targets. The data does
+// not pass through registers, so a few SMs suffice. A pulled row crosses the link once, however many local experts need
 // it.
 #pragma once
 
@@ -12,7 +12,7 @@
 
 namespace eps::cuda {
 
-// Which rows: those of tokens[begin[0]] … tokens[begin[1] - 1], numbered as in row_slots.h.
+// A range of tokens, numbered as in row_slots.h: tokens[begin[0]] … tokens[begin[1] - 1].
 struct TokenList {
   const int32_t* tokens = nullptr;
   const int32_t* begin = nullptr;
@@ -23,23 +23,23 @@ struct PullRowsParams {
   const void* from[kMaxRanks] = {};  // rows of each rank [tokens of the rank, row_bytes]
   int64_t row_bytes = 0;             // a multiple of 16
   int max_tokens = 0;
-  // The places each token goes to, of which -1 is none.
+  // The rows of `to` that each token is copied to; -1 entries are ignored.
   const int32_t* places = nullptr;  // [num_ranks * max_tokens, places_per_token]
   int places_per_token = 0;         // at most 32
   void* to = nullptr;               // [rows, row_bytes]
-  int num_blocks = 0;               // an SM each
+  int num_blocks = 0;               // one SM each
 };
 
-// Needs all pointers on 16 bytes.
-// Errors  kInternal: rows that are not whole 16 bytes
+// All pointers must be aligned to 16 bytes.
+// Errors  kInternal: row_bytes is not a multiple of 16
 void launch_pull_rows(const PullRowsParams& params, cudaStream_t stream);
 
 struct PushRowsParams {
   TokenList list;
-  const void* from = nullptr;  // [tokens of the list, row_bytes]: row n is that of tokens[n], counted from tokens[0]
+  const void* from = nullptr;  // [tokens of the list, row_bytes]: row n belongs to tokens[n], counted from tokens[0]
   int64_t row_bytes = 0;
   int max_tokens = 0;
-  void* to[kMaxRanks] = {};  // each [max_tokens, row_bytes]: where the rank keeps a row for each of its tokens
+  void* to[kMaxRanks] = {};  // of each rank, [max_tokens, row_bytes]: the rank's memory for one row per token
   int num_blocks = 0;
 };
 void launch_push_rows(const PushRowsParams& params, cudaStream_t stream);

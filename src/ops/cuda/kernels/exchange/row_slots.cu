@@ -41,7 +41,8 @@ __global__ void __launch_bounds__(kThreads)
   p.last_stage[token] = travels ? last : -1;
 }
 
-// A row of blocks for each rank. Peers are read with plain loads: a few hundred kilobytes, latency is what counts.
+// The grid has one row of blocks per rank. The memory of other ranks is read with ordinary loads: there are only a few
+// hundred kilobytes, so latency matters more than bandwidth.
 __global__ void __launch_bounds__(kThreads) gather_routing_kernel(const __grid_constant__ GatherRoutingParams p) {
   wait_for_previous_kernel();
   const int rank = static_cast<int>(blockIdx.y);
@@ -54,7 +55,7 @@ __global__ void __launch_bounds__(kThreads) gather_routing_kernel(const __grid_c
   }
 }
 
-// Experts of one token by rank: a byte for each of 16 ranks.
+// Counts the experts that one token has on each of up to 16 ranks, in one byte per rank.
 class RankTally {
  public:
   __device__ void add(int rank) { word_[rank / 8] += uint64_t{1} << (rank % 8 * 8); }
@@ -64,7 +65,7 @@ class RankTally {
   uint64_t word_[kMaxRanks / 8] = {};
 };
 
-// A thread for each token, a row of blocks for each rank.
+// One thread per token; the grid has one row of blocks per rank.
 __global__ void __launch_bounds__(kThreads) count_routing_kernel(const __grid_constant__ CountRoutingParams p) {
   extern __shared__ int32_t count[];
   const RoutingCounts at = p.layout;
@@ -88,7 +89,7 @@ __global__ void __launch_bounds__(kThreads) count_routing_kernel(const __grid_co
     }
     for (int rank = 0; rank < at.num_ranks; ++rank) {
       const int experts = tally.of(rank);
-      // One add a warp: all tokens of a block want the same few counters.
+      // Added once per warp, because the tokens of a block all increment the same few counters.
       const unsigned wanted = __ballot_sync(~0U, experts > 0);
       if (threadIdx.x % kWarp == 0 && wanted != 0) {
         atomicAdd(&count[at.tokens_between() + home * at.num_ranks + rank], __popc(wanted));
@@ -128,7 +129,7 @@ void launch_count_routing(const CountRoutingParams& params, cudaStream_t stream)
   const size_t bytes = static_cast<size_t>(layout.size()) * sizeof(int32_t);
   EPS_CUDA(cudaMemsetAsync(params.out, 0, bytes, stream));
   if (params.counts.max_tokens == 0) return;
-  // Not launched early: in front of it is the memset, which has to be waited for.
+  // Not launched early: the operation before it is the memset, which must be complete.
   count_routing_kernel<<<rank_grid(params.counts, layout.top_k), kThreads, bytes, stream>>>(params);
   EPS_CUDA_LAUNCHED(count_routing_kernel);
 }

@@ -1,10 +1,10 @@
-// The order in which a token's expert outputs are added up on GPUs, the same for every number of ranks.
+// Defines the order in which GPUs add up a token's expert outputs, which is the same for every number of ranks.
 //
-// Experts are cut into kSumSegments ranges of equal size. Inside a range outputs are added in ascending order of
-// experts, in f32; the ranges' sums are the leaves of a binary tree. Every node below the root is rounded to bf16:
-// where the ranks' experts are whole nodes (1, 2, 4 or 8 ranks), that is the type in which a rank's part of the sum
-// travels, so one rank alone arrives at the same bits. A node with one child is that child. For other numbers of ranks
-// each rank's part is one leaf, and leaves are added in order.
+// The experts are divided into kSumSegments ranges of equal size. Within a range, outputs are added in f32 in ascending
+// order of experts. The sums of the ranges are the leaves of a binary tree, in which every node below the root is
+// rounded to bf16. With 1, 2, 4 or 8 ranks, each rank's experts form a whole node, and bf16 is also the type in which
+// ranks send partial sums, so a single rank computes the same bits. A node with one child has the value of that child.
+// With other numbers of ranks, each rank's partial sum is one leaf, and the leaves are added in order.
 #pragma once
 
 #include "ops/cuda/kernels/device/device_vector.h"
@@ -16,13 +16,13 @@ inline constexpr int kSumSegments = 1 << kSumLevels;
 
 __device__ __forceinline__ float round_to_bf16(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
 
-// Adds up one token's nodes in ascending order, kUnit elements a thread. What is added where is the same for all
-// threads of a warp, so nothing diverges. Levels are template parameters so that everything stays in registers.
+// Adds up one token's nodes in ascending order, kUnit elements per thread. Control flow is the same in all threads of a
+// warp, so it never diverges. Levels are template parameters so that all values stay in registers.
 template <int kUnit>
 class TokenSum {
  public:
-  // A finished node of level kLevel: `index` counts the nodes of that level. Nodes come in ascending order and do not
-  // overlap.
+  // Adds a complete node of level kLevel; `index` is its number within that level. Nodes must be added in ascending
+  // order and must not overlap.
   template <int kLevel>
   __device__ __forceinline__ void add(int index, const float (&x)[kUnit]) {
     close_before<0, kLevel>(index);
@@ -31,7 +31,7 @@ class TokenSum {
     for (int c = 0; c < kUnit; ++c) node[c] = x[c];
     insert<kLevel>(index, node);
   }
-  // The root, in f32; 0 where nothing was added.
+  // Returns the root in f32, or 0 if nothing was added.
   __device__ __forceinline__ void finish(float (&out)[kUnit]) {
     close_before<0, kSumLevels>(1);
 #pragma unroll
@@ -39,8 +39,8 @@ class TokenSum {
   }
 
  private:
-  // Left children whose right sibling can no longer come, as the next node is `index` of kLevel, take their parent's
-  // place.
+  // The next node is `index` of kLevel. Left children whose right sibling therefore cannot follow any more become the
+  // value of their parent.
   template <int kAt, int kLevel>
   __device__ __forceinline__ void close_before(int index) {
     if constexpr (kAt < kSumLevels) {
@@ -81,18 +81,18 @@ class TokenSum {
     }
   }
 
-  int left_[kSumLevels] = {-1, -1, -1};  // index of the left child that waits at each level; -1: none
+  int left_[kSumLevels] = {-1, -1, -1};  // index of the left child without a sibling so far at each level; -1: none
   float value_[kSumLevels][kUnit];
   float root_[kUnit];
   bool has_root_ = false;
 };
 
-// The segment of an expert.
+// The index of the segment that contains an expert.
 __host__ __device__ constexpr int segment_of(int expert, int num_experts) {
   return static_cast<int>(int64_t{expert} * kSumSegments / num_experts);
 }
 
-// The level of the nodes that are a rank's whole part of the tree; -1: the ranks' experts are not whole nodes.
+// The level at which each rank's experts are one node; -1 if they do not form a whole node.
 __host__ __device__ constexpr int level_of_ranks(int num_ranks) {
   for (int level = 0; level <= kSumLevels; ++level) {
     if (num_ranks == kSumSegments >> level) return level;

@@ -36,13 +36,13 @@ __global__ void grouped_gemm_plain_kernel(const nv_bf16* x, const nv_bf16* w, nv
   y[row * y_cols + col] = __float2bfloat16(sum);
 }
 
-// What the columns of x . w^T are divided into: gate and up for kSiluMul.
+// The number of parts that the columns of x . w^T consist of: gate and up for kSiluMul, otherwise one.
 constexpr int num_parts(GroupedEpilogue epilogue) { return epilogue == GroupedEpilogue::kSiluMul ? 2 : 1; }
 
 constexpr size_t map_index(int cols) { return cols == 256 ? 0 : cols == 192 ? 1 : 2; }
 
-// Map of bf16 [dims[rank - 1], …, dims[0]], dims[0] contiguous; strides of dims[1], … in bytes. Elements outside read
-// as zero.
+// A map of bf16 [dims[rank - 1], …, dims[0]], where dims[0] is contiguous; `strides` are those of dims[1], … in bytes.
+// Elements outside read as zero.
 template <size_t kRank>
 CUtensorMap make_map(const nv_bf16* data, const std::array<int64_t, kRank>& dims,
                      const std::array<int64_t, kRank - 1>& strides, const std::array<int, kRank>& box,
@@ -84,7 +84,7 @@ CUtensorMap make_matrix_map(const nv_bf16* data, int64_t rows, int64_t cols, int
                      box_cols == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B);
 }
 
-// Gate and up (`parts` 2) are a dimension of their own, so that a box at the end of one does not read the next.
+// Gate and up (`parts` = 2) are a separate dimension, so that a box at the end of one does not extend into the other.
 template <typename Tile>
 CUtensorMap make_weight_map(const GroupedWeight& w, int parts) {
   const int64_t row = w.k * int64_t{sizeof(nv_bf16)};

@@ -1,8 +1,8 @@
 // Grouped bf16 GEMM for experts: every group of rows is multiplied with its own weight, y = x . w[group]^T, accumulated
 // in f32.
 //
-// How many rows a group has is read on the device alone, so that a call can be captured in a CUDA graph and replayed
-// with other loads.
+// The numbers of rows are read only on the device, so a call can be captured in a CUDA graph and replayed with other
+// loads.
 #pragma once
 
 #include <cuda.h>
@@ -59,7 +59,7 @@ GroupedWeight make_grouped_weight(const nv_bf16* data, int num_groups, int64_t n
 // Edge    max_rows 0 or no groups launches nothing
 void launch_grouped_gemm(const GroupedGemmParams& params, cudaStream_t stream);
 
-// The same for any n and k and without tensor cores: for shapes that launch_grouped_gemm() does not support.
+// The same for any n and k, without tensor cores, for shapes that launch_grouped_gemm() does not support.
 void launch_plain_grouped_gemm(const GroupedGemmParams& params, cudaStream_t stream);
 
 // The number of SMs that `num_sms` stands for: 0 is all SMs of the current device.

@@ -102,7 +102,8 @@ __device__ void load_tiles(GroupedGemmSmem& smem, const GroupedGemmMaps& maps, c
         barrier_expect(full, copies.bytes());
         copies.start(maps, a, a + kBytesA, full, step * kStepK);
       }
-      __syncwarp();  // a lane two passes around the ring behind would wait for a phase that never comes
+      __syncwarp();  // otherwise a lane that is two passes around the ring behind would wait for a phase that is
+                     // already over
       ring.advance();
     }
   }

@@ -8,12 +8,12 @@
 
 namespace eps::cuda {
 
-// Called by one compute group: frees a stage for the copying warp.
+// Called by one compute group: returns a stage to the copying warp.
 __device__ __forceinline__ void release_stage(GroupedGemmSmem& smem, uint32_t stage) {
   if (threadIdx.x % kWarpGroup == 0) barrier_arrive(shared_address(&smem.empty[stage]));
 }
 
-// Called by one warp: frees the next stages unread.
+// Called by one warp: returns the next stages without reading them.
 __device__ __forceinline__ void pass_stages(GroupedGemmSmem& smem, Ring ring, int k_steps) {
 #pragma unroll 1
   for (int step = 0; step < k_steps; ++step) {
@@ -24,8 +24,8 @@ __device__ __forceinline__ void pass_stages(GroupedGemmSmem& smem, Ring ring, in
   }
 }
 
-// d = the 64 rows of a of a compute group times kRows rows of b, over all of k. `aside` is called once, while products
-// run.
+// d = (the 64 rows of a that belong to a compute group) times (kRows rows of b), over all of k. `aside` is called once,
+// while products are in flight.
 template <int kRows, int kSums, typename Aside>
 __device__ __forceinline__ void multiply(GroupedGemmSmem& smem, float (&d)[kSums], Ring& ring, const GroupedGemmArgs& p,
                                          int compute_group, const Aside& aside) {
@@ -40,13 +40,13 @@ __device__ __forceinline__ void multiply(GroupedGemmSmem& smem, float (&d)[kSums
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < kStepK / 16; ++i) {
-      // 16 of k are 32 bytes, which a descriptor counts in sixteens.
+      // 16 elements of k are 32 bytes, which is 2 in the 16-byte units of a descriptor.
       wgmma<kRows>(d, a + i * 2, b + i * 2, (step | i) != 0);
     }
     wgmma_commit();
     if (step == aside_step) aside();
     wgmma_wait<1>();
-    if (step > 0) release_stage(smem, previous);  // its products are done, those of this step still run
+    if (step > 0) release_stage(smem, previous);  // its products have finished; those of this step may still be running
     previous = ring.stage;
     ring.advance();
   }
@@ -54,7 +54,8 @@ __device__ __forceinline__ void multiply(GroupedGemmSmem& smem, float (&d)[kSums
   release_stage(smem, previous);
 }
 
-// The shuffle keeps the descriptors of the operands in uniform registers, which the products need.
+// The shuffle makes the value uniform over the warp, so that operand descriptors stay in uniform registers, as wgmma
+// requires.
 __device__ __forceinline__ int this_compute_group() {
   return __shfl_sync(~0U, static_cast<int>(threadIdx.x / kWarpGroup), 0) - 1;
 }
@@ -71,8 +72,9 @@ __device__ void compute_wide_tiles(GroupedGemmSmem& smem, const CUtensorMap& y_m
   constexpr int kChunkCols = kSilu ? Tile::kGateCols : kOutPitch / 2;
   constexpr int kBlockCols = kChunkCols * (kSilu ? 1 : kOutBuffers);  // written at a time
   float d[Tile::kCols / 2];
-  // What does not fit the buffers (kStore: columns past 128) stays in registers until the products of the next tile
-  // run: blocks finish their tiles together, and writing all of y at once keeps L2 busy for two or three steps.
+  // Output that does not fit the buffers (kStore: columns from 128 on) stays in registers and is written during the
+  // next tile's products. All blocks finish their tiles at about the same time, and writing all of y at once would
+  // occupy the L2 cache for two or three steps.
   OutBlock<kChunkCols> late;
   const auto write_late = [&] {
     if (late.rows > 0) write_block<0>(late, Tile::kCols - kBlockCols, buffers, y_map, p);
@@ -82,8 +84,8 @@ __device__ void compute_wide_tiles(GroupedGemmSmem& smem, const CUtensorMap& y_m
     const GroupedTileWork& work = reader.work();
     const int rows = work.rows - compute_group * kGroupRows;
     if (rows <= 0) {
-      // No rows for this compute group: it frees the stages as they fill. Only the first warp does so; the others may
-      // still be writing the previous tile and would miss a pass around the ring.
+      // This compute group has no rows, so it returns the stages as they are filled. Only the first warp does so: the
+      // others may still be writing the previous tile and would miss a pass around the ring.
       if (warp == 0) pass_stages(smem, ring, p.k_steps);
       ring.advance_by(static_cast<uint32_t>(p.k_steps));
       sync_compute_group(compute_group);
@@ -179,7 +181,7 @@ __device__ void compute_tall_tiles(GroupedGemmSmem& smem, const CUtensorMap& y_m
   if (threadIdx.x % 32 == 0) wait_stores_done();
 }
 
-// One warp group fetches and copies tiles, two multiply.
+// One warp group fetches work and copies operand tiles; the other two multiply.
 template <GroupedEpilogue kEpilogue, typename Tile>
 __global__ void __launch_bounds__(kThreads, 1)
     grouped_gemm_kernel(const __grid_constant__ GroupedGemmMaps maps, const GroupedGemmArgs p) {

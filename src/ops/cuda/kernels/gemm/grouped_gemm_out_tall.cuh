@@ -1,6 +1,6 @@
 // Writing tall tiles of a grouped GEMM: each compute group writes its columns of y, 64 of them or 32 with kSiluMul.
-// The sums of a tall tile are transposed: a thread holds many rows of y and few columns. The matrix store transposes 8
-// x 8 of them at a time.
+// The sums of a tall tile are transposed: a thread holds many rows of y and few columns. The matrix store instruction
+// transposes blocks of 8 x 8.
 #pragma once
 
 #include "ops/cuda/kernels/gemm/grouped_gemm_shape.cuh"
@@ -23,13 +23,13 @@ struct TallOut {
   int col;
 };
 
-// Fills the block from the sums of rows first_row and after.
+// Fills the block with the sums of the rows from first_row on.
 template <GroupedEpilogue kEpilogue, int kSums>
 __device__ __forceinline__ void pack_rows(TallOut<kEpilogue>& out, const float (&d)[kSums], int first_row) {
 #pragma unroll
   for (int m = 0; m < out.kMatrices; ++m) {
     if constexpr (out.kSilu) {
-      if (m / 4 * out.kRowsOfFour >= out.rows) break;  // not for kStore, which would spill registers
+      if (m / 4 * out.kRowsOfFour >= out.rows) break;  // not for kStore, where it would spill registers
       const int at = (first_row / 8 + m) * 4;
       out.packed[m] = pack_bf16(silu_mul(d[at], d[at + 2]), silu_mul(d[at + 1], d[at + 3]));
     } else {
@@ -39,7 +39,7 @@ __device__ __forceinline__ void pack_rows(TallOut<kEpilogue>& out, const float (
   }
 }
 
-// Called by a compute group. `buffer` belongs to it and is aligned to 1024 bytes.
+// Called by a compute group, which owns `buffer`, aligned to 1024 bytes.
 template <GroupedEpilogue kEpilogue>
 __device__ __forceinline__ void write_rows(const TallOut<kEpilogue>& out, uint8_t* buffer, int compute_group,
                                            const CUtensorMap& y_map, const GroupedGemmArgs& p) {

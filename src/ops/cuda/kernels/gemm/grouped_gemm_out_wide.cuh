@@ -5,9 +5,9 @@
 
 namespace eps::cuda {
 
-constexpr int kOutPitch = 128;  // bytes of a row in the staging memory: up to 64 columns
+constexpr int kOutPitch = 128;  // bytes per row in the staging memory: up to 64 columns
 constexpr int kChunkBytes = kOutRows * kOutPitch;
-constexpr int kOutBuffers = 2;  // of each warp
+constexpr int kOutBuffers = 2;  // per warp
 
 // A warp's 16 rows of y (or the last `rows` of a group) times up to two chunks of kChunkCols columns, packed for the
 // matrix store: in pairs of eight columns.

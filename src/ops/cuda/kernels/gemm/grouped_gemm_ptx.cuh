@@ -37,7 +37,7 @@ __device__ __forceinline__ void barrier_wait(uint32_t bar, uint32_t parity) {
       : "memory");
 }
 
-// Loads a box of a 2D map at (x, y) to `smem` of this block. Its bytes count on `bar`.
+// Loads a box of a 2D map at (x, y) to `smem` of this block. `bar` counts the bytes that have arrived.
 __device__ __forceinline__ void load_box(uint32_t smem, const CUtensorMap& map, uint32_t bar, int x, int y) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
@@ -90,7 +90,7 @@ __device__ __forceinline__ void store_matrices(uint32_t smem, uint32_t a, uint32
                : "memory");
 }
 
-// The same with each matrix transposed: a stored row is a column of the matrix in the registers.
+// Like store_matrices, but transposes each matrix: a stored row is a column of the matrix in the registers.
 __device__ __forceinline__ void store_matrices_transposed(uint32_t smem, uint32_t a, uint32_t b, uint32_t c,
                                                           uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(smem), "r"(a), "r"(b),

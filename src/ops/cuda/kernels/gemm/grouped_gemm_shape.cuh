@@ -1,14 +1,12 @@
-// What all parts of the grouped GEMM's kernels share: tiles, shared memory, arguments.
+// Definitions that all parts of the grouped GEMM's kernels share: tiles, shared memory, arguments.
 //
 // A tile of x . w^T is 64 rows of operand a for each of two compute groups, times up to 256 rows of operand b, computed
-// in steps of 64 of k:
+// in steps of 64 along k:
 //
-//   wide  a = x, 128 rows; b = the weight, kCols of its rows (columns of x . w^T). The last rows of a group, if fewer
-//   than
-//         128, cost a whole tile, or most of one if they are at most 64.
-//   tall  a = the weight, 128 rows; b = x, up to 256 rows in steps of 32. The rows of a group are divided evenly among
-//   its
-//         tiles, so that few products are wasted on padding.
+//   wide  a = x, 128 rows; b = the weight, kCols of its rows (columns of x . w^T). If the last tile of a group
+//         has fewer than 128 rows, it takes as long as a whole tile, or most of one if it has at most 64.
+//   tall  a = the weight, 128 rows; b = x, up to 256 rows in steps of 32. The rows of a group are divided evenly
+//         among its tiles, so that few products are wasted on padding.
 #pragma once
 
 #include "ops/cuda/kernels/device/device_vector.h"
@@ -19,7 +17,7 @@
 
 namespace eps::cuda {
 
-constexpr int kStepK = 64;  // of k in a stage: rows of 128 bytes, the widest swizzle
+constexpr int kStepK = 64;  // along k in a stage: rows of 128 bytes, the widest swizzle
 constexpr int kRowBytes = kStepK * 2;
 constexpr int kGroupRows = 64;  // rows of operand a per compute group
 constexpr int kRowsA = 2 * kGroupRows;

@@ -1,5 +1,5 @@
-// The tile scheduler of a grouped GEMM: which tile is computed where and when, from row counts that only the device
-// knows.
+// The tile scheduler of a grouped GEMM: determines which tile is computed where and when, from numbers of rows that are
+// only available on the device.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ struct GroupedTileWork {
   int col_half;  // -1: all of its columns; 0, 1: that half of them (wide tiles)
 };
 
-// Tables in shared memory: row offsets, units of work before each group, and in total. Units of a last round that would
-// leave at least half of the blocks idle are split in two, wide tiles by columns, tall tiles by rows.
+// Tables in shared memory: row offsets, the number of units of work before each group, and the total. If the last round
+// would leave at least half of the blocks idle, its units are split in two: wide tiles by columns, tall tiles by rows.
 struct GroupedWalkTable {
   int row_begin[kMaxGroupsPerLaunch + 1];
   int unit_begin[kMaxGroupsPerLaunch + 1];
@@ -66,7 +66,7 @@ class GroupedWalk {
   __device__ GroupedWalk(const GroupedWalkTable& table, int col_tiles, int max_tile_rows)
       : table_(table), col_tiles_(col_tiles), max_tile_rows_(max_tile_rows) {}
 
-  // The work of unit `unit`; calls must be in ascending order of units.
+  // Returns the tile of unit `unit`. Calls must be in ascending order of units.
   __device__ GroupedTileWork at(int unit) {
     int half = -1;
     if (const int split = unit - table_.num_whole_units; split >= 0) {
@@ -79,11 +79,11 @@ class GroupedWalk {
     const int begin = table_.row_begin[group_];
     const int rows = table_.row_begin[group_ + 1] - begin;
     const RowTiles<kIsTall> tiles(rows, max_tile_rows_);
-    // Within a group, units go down a band of row tiles, then on to the next columns: the tiles in flight at one time
-    // then form a compact block of y and touch few different rows of x and w.
+    // Within a group, units traverse a band of row tiles before moving on to the next columns. The tiles that are in
+    // progress at the same time then form a compact block of y and read few different rows of x and w.
     const int i = unit - table_.unit_begin[group_];
     const int bands = (tiles.count + kBand - 1) / kBand;
-    const int band = (tiles.count + bands - 1) / bands;  // all but the last
+    const int band = (tiles.count + bands - 1) / bands;  // height of all bands but the last
     const int first = i / (band * col_tiles_) * band;
     const int width = min(band, tiles.count - first);
     const int j = i - first * col_tiles_;

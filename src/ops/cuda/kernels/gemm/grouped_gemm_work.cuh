@@ -1,17 +1,17 @@
-// How blocks share the tiles of a grouped GEMM: blocks are persistent and fetch tiles from a counter as they become
-// free, because tiles take different times.
+// Distributes the tiles of a grouped GEMM among blocks. Blocks are persistent and fetch tiles from a shared counter as
+// they become free, because tiles take different times.
 #pragma once
 
 #include "ops/cuda/kernels/gemm/grouped_gemm_shape.cuh"
 
 namespace eps::cuda {
 
-// The next tile is requested when this many steps of the current one are still to be copied: 3 to 7 µs, longer than the
-// fetch takes, and late enough that a block does not hold a tile that another could start earlier. 16 and 32 steps gave
-// the same times.
+// The next tile is requested when this many steps of the current one are still to be copied. That is 3 to 7 µs in
+// advance, which is longer than the fetch takes but short enough that a block rarely holds a tile that another block
+// could start earlier. 16 and 32 steps gave the same times.
 constexpr int kRequestSteps = 8;
 
-// Reads this block's queue of tiles, for one warp.
+// Reads this block's queue of tiles, on behalf of one warp.
 class WorkReader {
  public:
   __device__ explicit WorkReader(GroupedGemmSmem& smem) : smem_(smem) {}
@@ -23,8 +23,8 @@ class WorkReader {
     const int lane = static_cast<int>(threadIdx.x % 32);
     int word = 0;
     if (lane < kWorkWords) word = atomicAdd(&smem_.work[slot][lane], 0);
-    // The shuffles also tell the compiler that the values are the same in all lanes. Without them, every copy of the
-    // tile is in a loop over the lanes with its operands in vector registers, which costs narrow tiles up to 16 %.
+    // The shuffles also make the values uniform over the warp for the compiler. Without them, it puts every copy of the
+    // tile into a loop over the lanes with operands in vector registers, which makes narrow tiles up to 16 % slower.
     int words[kWorkWords];
 #pragma unroll
     for (int i = 0; i < kWorkWords; ++i) words[i] = __shfl_sync(~0U, word, i);
@@ -50,7 +50,7 @@ class WorkWriter {
     barrier_wait(shared_address(&smem_.work_empty[ring_.stage]), ring_.parity ^ 1);
     int words[kWorkWords];
     memcpy(words, &work, sizeof(work));
-    // Atomic, like the reads, because racecheck does not understand these barriers.
+    // Atomic, like the reads, because racecheck does not recognise the barriers that protect these accesses.
 #pragma unroll
     for (int i = 0; i < kWorkWords; ++i) atomicExch(&smem_.work[ring_.stage][i], words[i]);
     barrier_arrive(shared_address(&smem_.work_full[ring_.stage]));
@@ -63,8 +63,8 @@ class WorkWriter {
 };
 
 // Fetches this block's tiles, each when the previous one is nearly finished, so that no block holds a tile while
-// another is idle. A block's first unit is its own index. Called by one thread. The thread that fetches the last number
-// resets the counter to 0 for the next call.
+// another is idle. A block's first unit has the block's own index. Called by one thread. The thread that fetches the
+// last number resets the counter to 0 for the next call.
 template <bool kIsTall>
 __device__ void fetch_tiles(GroupedGemmSmem& smem, const GroupedGemmArgs& p) {
   const int num_units = smem.table.num_units;

@@ -9,24 +9,26 @@
 namespace eps::cuda {
 namespace {
 
-// Fitted to 104 loads on H200s, each with all tiles (docs/kernels/cuda-grouped-gemm.md). The unit of time is the
-// product of 128 rows with a column, or of 128 columns with a row, on one SM.
-constexpr double kWideOverhead = 47.1;  // of a tile, in addition to its products
+// Constants fitted to 104 loads on H200s, each measured with all tiles (docs/kernels/cuda-grouped-gemm.md). The unit of
+// time is the time in which one SM multiplies 128 rows with a column, or 128 columns with a row.
+constexpr double kWideOverhead = 47.1;  // per tile, in addition to its products
 constexpr double kTallOverhead = 39.1;
 constexpr double kHalfTile = 0.49;      // time of half a tile, in tiles
 constexpr double kLightTile = 0.735;    // time of a wide tile with at most half of its rows, in tiles
-constexpr double kWeightRead = 0.0103;  // of a row of a weight, by all SMs together: the limit with few rows
-constexpr double kUnevenTail = 0.829;   // rounds that SMs idle at the end where tiles differ in size
-constexpr double kUneven = 0.405;       // standard deviation of tile times, in means, from which that is fully so
-constexpr double kSharpness = 12.4;     // of the transition between the two limits
+constexpr double kWeightRead = 0.0103;  // per row of a weight, read by all SMs together: the limit with few rows
+constexpr double kUnevenTail = 0.829;   // rounds during which SMs are idle at the end if tiles differ in size
+constexpr double kUneven =
+    0.405;  // standard deviation of tile times, relative to the mean, above which the tail is fully uneven
+constexpr double kSharpness = 12.4;  // of the transition between the two limits
 
-// Time of one product in this tile.
+// The time of one product with this tile.
 double product_cost(GroupedTile tile, GroupedEpilogue epilogue) {
   if (tile.cols != 192) return 1;
   return epilogue == GroupedEpilogue::kSiluMul ? 1 / 1.05 : 1 / 0.994;
 }
 
-// Relative time of reading the weights, fitted like the rest: tiles differ in the bytes they keep in flight.
+// The relative time of reading the weights, fitted as well: tiles differ in the number of bytes that they keep in
+// flight.
 double read_cost(GroupedTile tile) {
   if (tile.cols == 256) return 1;
   if (tile.cols == 192) return 1.13;
@@ -36,7 +38,7 @@ double read_cost(GroupedTile tile) {
 // One column of tiles over all groups.
 struct Tiles {
   double units = 0;
-  double sum = 0;  // of the tiles' times
+  double sum = 0;  // of the times of the tiles
   double sum_of_squares = 0;
   void add(double count, double cost) {
     units += count;
@@ -65,8 +67,8 @@ Tiles tiles_of(std::span<const int64_t> rows_per_group, GroupedTile tile, double
   return column;
 }
 
-// Time of the products: rounds over all SMs times the mean time of a tile. Where tiles are alike, the last round takes
-// as long as the others; where they differ, they end one by one.
+// The time of the products: the number of rounds over all SMs times the mean time of a tile. If all tiles take equally
+// long, the last round takes as long as the others, even if it is not full; if they differ, SMs become idle one by one.
 double compute_cost(const Tiles& column, int64_t col_tiles, int num_sms) {
   const double mean = column.sum / column.units;
   const double variance = std::max(0.0, column.sum_of_squares / column.units - mean * mean);

@@ -1,5 +1,5 @@
-// The tiles of a grouped GEMM: which there are, how the rows of a group are divided among them, and which tile a load
-// takes least time with. Plain host code that the kernels share, so that it can be tested without a GPU.
+// The tiles of a grouped GEMM: the available sizes, how the rows of a group are divided among them, and which size is
+// the fastest for a load. Plain host code that the kernels include as well, so that it can be tested without a GPU.
 #pragma once
 
 #include <cstdint>
@@ -50,12 +50,13 @@ struct RowTiles {
   constexpr int begin(int i) const { return (i * least + (i < larger ? i : larger)) * kGranule; }
 };
 
-// Predicted time of a call with this tile, in products of 128 rows with a column on one SM (constants and fit:
-// docs/kernels/cuda-grouped-gemm.md). More groups than a launch takes are predicted launch by launch.
+// Predicts the time of a call with this tile, in units of the product of 128 rows with a column on one SM (constants
+// and fit: docs/kernels/cuda-grouped-gemm.md). If there are more groups than a launch supports, the launches are
+// predicted separately.
 double predict_grouped_cost(std::span<const int64_t> rows_per_group, int64_t n, GroupedTile tile,
                             GroupedEpilogue epilogue, int num_sms);
 
-// The tile with the least predicted time. num_sms > 0.
+// The tile with the shortest predicted time. num_sms > 0.
 GroupedTile choose_tile(std::span<const int64_t> rows_per_group, int64_t n, GroupedEpilogue epilogue, int num_sms);
 
 }  // namespace eps::cuda

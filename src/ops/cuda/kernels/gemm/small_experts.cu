@@ -21,7 +21,8 @@ struct UpTile {
   int first;  // activation
 };
 
-// Tiles of the shared expert come first, because their weights are known before the routing is.
+// Tiles of the shared expert come first, because their weights do not depend on the routing and can be loaded before it
+// is available.
 __device__ __forceinline__ int shared_up_tiles(const SmallExpertsUpParams& p) {
   return p.w_shared == nullptr ? 0 : (p.shared_inter + kPairTile - 1) / kPairTile;
 }
@@ -29,7 +30,8 @@ __device__ __forceinline__ int shared_up_tiles(const SmallExpertsUpParams& p) {
 __device__ __forceinline__ UpTile find_up_tile(const SmallExpertsUpParams& p, int tile) {
   const int shared_tiles = shared_up_tiles(p);
   if (tile < shared_tiles) return {p.w_shared, p.x, p.act_shared, p.shared_inter, p.tokens, tile * kPairTile};
-  // Tiles of rows that share an expert are processed at the same time, so that its weights are read from memory once.
+  // Tiles of rows with the same expert are processed at the same time, so that its weights are read from memory only
+  // once.
   const int pairs = p.tokens * p.top_k;
   const int pair = (tile - shared_tiles) % pairs;
   const int64_t expert = p.idx[pair];
@@ -78,8 +80,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm) experts_up_kernel(Smal
 
 // --- experts, down ---
 
-// The sum over the shared expert and the routed experts is split into batches that are assigned to the warps in turn.
-// The shared expert's batches come first, because their weights are known before the routing is.
+// The sum over the shared expert and the routed experts is split into batches, which are assigned to the warps in turn.
+// The batches of the shared expert come first, because their weights do not depend on the routing.
 struct DownBatch {
   LaneRow w;
   LaneRow x;
@@ -89,14 +91,15 @@ struct DownBatch {
 __global__ void __launch_bounds__(kThreads, kBlocksPerSm) experts_down_kernel(SmallExpertsDownParams p) {
   __shared__ TileSum::Buffer buffer;
   TileSum tile_sum(buffer);
-  // Blocks of different tokens run at the same time, so that weights they share are read from memory once.
+  // Blocks of different tokens run at the same time, so that weights they have in common are read from memory only
+  // once.
   const int64_t token = blockIdx.x;
   const int row = static_cast<int>(blockIdx.y) * kTile + lane_row();
   const int shared_batches = p.w_shared == nullptr ? 0 : (p.shared_inter + kBatchWidth - 1) / kBatchWidth;
   const int slot_batches = (p.inter + kBatchWidth - 1) / kBatchWidth;
   const int batches = shared_batches + p.top_k * slot_batches;
 
-  // Rows of `inter` from element `begin` on.
+  // Returns the batch of the rows of `inter` elements that starts at element `begin`.
   const auto cut = [&](const nv_bf16* w, const nv_bf16* act, int inter, int begin, float weight) -> DownBatch {
     begin += lane_k();
     const int count = inter - begin;

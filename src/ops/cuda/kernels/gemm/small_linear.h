@@ -1,8 +1,10 @@
-// Products of a few rows with large matrices, for decoding: as fast as the weights can be read, one launch each.
+// Products of a few rows with large matrices, for decoding. Each takes one launch and is limited only by reading the
+// weights.
 //
-// Order   the bits of a result row depend on its own input row and the weights alone; sums are f32 in a fixed order
-// Stream, Edge  as in rows/norm.h. Weights must be constant: they are read before the preceding kernel has finished.
-// Widths that are multiples of 8 over 16-byte aligned rows run on tensor cores; any other width takes a scalar kernel.
+// Order   the bits of a result row depend only on its own input row and the weights; sums are f32 in a fixed order
+// Stream, Edge  as in rows/norm.h. Weights must be constant, because they are read before the preceding kernel has
+//               finished
+// If widths are multiples of 8 and rows are aligned to 16 bytes, tensor cores are used; otherwise a scalar kernel.
 #pragma once
 
 #include <cstdint>

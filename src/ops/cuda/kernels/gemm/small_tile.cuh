@@ -1,12 +1,12 @@
-// What the kernels of small_linear.cu and small_experts.cu share: products of up to 8 rows with a tile of 8 weight
-// rows.
+// Device code that small_linear.cu and small_experts.cu share: products of up to 8 rows with a tile of 8 weight rows.
 //
-// How it works. A block computes a tile of 8 outputs for up to 8 input rows; its warps split k between them and add
-// their parts up in shared memory. A warp multiplies with mma.m16n8k16: the input rows are A (its lower 8 rows stay
-// zero), the weight rows are B. The order of k within a product is free, so a lane takes 16 consecutive bytes of a row
-// as its share of two mma: four lanes read 64 bytes of each of 8 rows. Tensor cores keep the instruction count from
-// growing with the rows; the limit is reading the weights. Each lane keeps kBatch 16-byte loads in flight and refills a
-// register as soon as its mma is issued, across tiles, too.
+// A block computes a tile of 8 outputs for up to 8 input rows. Its warps divide k among themselves and add their
+// partial sums in shared memory. A warp multiplies with mma.m16n8k16, with the input rows as A (whose lower 8 rows are
+// zero) and the weight rows as B. Terms within a product may be in any order along k, so a lane uses 16 consecutive
+// bytes of a row as its part of two mma instructions; four lanes read 64 bytes of each of 8 rows. With tensor cores,
+// the number of instructions does not grow with the number of rows, and reading the weights remains the limit. Each
+// lane keeps kBatch 16-byte loads in flight and refills a register as soon as its mma has been issued, even across
+// tiles.
 #pragma once
 
 #include <algorithm>
@@ -19,26 +19,26 @@ namespace eps::cuda::small_tile {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kTile = 8;   // outputs of a tile, and the most input rows
-constexpr int kStep = 32;  // k of two mma: 16 bytes of each row for each of 4 lanes
+constexpr int kStep = 32;  // k covered by two mma: 16 bytes of each row for each of 4 lanes
 constexpr int kBatch = 8;  // steps in flight in a warp: 4 KB
 constexpr int kBatchWidth = kBatch * kStep;
-// 64 KB in flight on an SM. A third block fits with fewer registers and was slower on an H100.
+// This keeps 64 KB in flight on an SM. A third block would fit with fewer registers, but was slower on an H100.
 constexpr int kBlocksPerSm = 2;
 
-// A lane's position in the fragments: the row it holds, and which 8 elements of a step's k.
+// A lane's position in the fragments: the row that it holds, and which 8 elements of a step it holds.
 __device__ __forceinline__ int lane_row() { return static_cast<int>(threadIdx.x) % kWarp / 4; }
 __device__ __forceinline__ int lane_k() { return static_cast<int>(threadIdx.x) % 4 * kVector; }
 __device__ __forceinline__ int warp_index() { return static_cast<int>(threadIdx.x) / kWarp; }
 
-// A lane's part of a row of weights or input: `limit` elements from `p` on, 0 for a row that does not exist.
+// A lane's part of a row of weights or input: `limit` elements from `p` on; 0 for a row that does not exist.
 struct LaneRow {
   const nv_bf16* p;
   int limit;
   __device__ __forceinline__ LaneRow from(int offset) const { return {p + offset, limit - offset}; }
 };
 
-// Step `u` of a batch. Weights are used once, so they bypass the L1 cache. Volatile, so that the loads are issued at
-// this point and not after a later wait.
+// Loads step `u` of a batch. Weights are used only once, so they bypass the L1 cache. The instruction is volatile so
+// that the compiler issues it here and does not move it after a later wait.
 __device__ __forceinline__ uint4 load_weights(const LaneRow& row, int u) {
   uint4 v;
   asm volatile(
@@ -92,7 +92,7 @@ __device__ __forceinline__ void multiply_batch(Accumulator& acc, const LaneRow& 
   }
 }
 
-// Adds up the warps' parts of a tile. Two buffers, so that one barrier per tile is enough.
+// Adds up the partial sums of the warps for a tile. There are two buffers, so that one barrier per tile suffices.
 class TileSum {
  public:
   using Buffer = float[2][kWarps][kTile * kTile];
@@ -116,8 +116,8 @@ class TileSum {
   int parity_ = 0;
 };
 
-// A warp's part of rows of `width`: a contiguous range of steps, taken in batches. (Interleaving the steps of the
-// warps, so that the block reads adjacent cache lines, was 2 % slower on an H100.)
+// A warp's share of rows of `width`: a contiguous range of steps, processed in batches. (Interleaving the warps' steps,
+// so that a block reads adjacent cache lines, was 2 % slower on an H100.)
 struct Share {
   int begin;  // element, of this lane
   int count;
@@ -158,7 +158,7 @@ __device__ __forceinline__ bool is_first_lane() { return threadIdx.x % kWarp == 
 
 // --- grids ---
 
-// As many blocks as are resident at once; each goes on with further tiles, so that its loads never pause.
+// As many blocks as can be resident at once. Each processes several tiles, so that its loads never pause.
 inline dim3 resident_grid(int64_t tiles) {
   int device = 0;
   int sms = 0;

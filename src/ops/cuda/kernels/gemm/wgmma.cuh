@@ -8,11 +8,11 @@
 
 namespace eps::cuda {
 
-// Descriptor of an operand tile [rows, 64] bf16 in shared memory as the TMA writes it with the 128-byte
-// swizzle: rows of 128 bytes, groups of 8 rows 1024 bytes apart, the first on a 1024-byte boundary. The next 16 of k
-// are 32 bytes on.
+// The descriptor of an operand tile [rows, 64] bf16 in shared memory in the layout that the TMA writes with the
+// 128-byte swizzle: rows of 128 bytes, groups of 8 rows 1024 bytes apart, the first one aligned to 1024 bytes. The next
+// 16 elements of k follow after 32 bytes.
 __device__ __forceinline__ uint64_t make_operand_desc(uint32_t smem_address) {
-  constexpr uint64_t kLeadingBytes = 16;  // not read under this swizzle
+  constexpr uint64_t kLeadingBytes = 16;  // ignored with this swizzle
   constexpr uint64_t kGroupBytes = 1024;
   constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
   return ((smem_address & 0x3FFFF) >> 4) | ((kLeadingBytes >> 4) << 16) | ((kGroupBytes >> 4) << 32) | kSwizzle128;
@@ -42,7 +42,7 @@ __device__ __forceinline__ void wgmma_wait() {
 #define EPS_REGISTERS_112 EPS_REGISTERS_96 ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
 #define EPS_REGISTERS_128 EPS_REGISTERS_112 ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
-// a_index, b_index and predicate are the operand numbers after the registers, which come last.
+// a_index, b_index and predicate are operand numbers; these operands follow the registers.
 #define EPS_WGMMA(cols, registers, a_index, b_index, predicate, ...)                                                  \
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #predicate ", 0;\nwgmma.mma_async.sync.aligned.m64n" #cols         \
                "k16.f32.bf16.bf16 {" registers "}, %" #a_index ", %" #b_index ", p, 1, 1, 0, 0;\n}\n"                  \

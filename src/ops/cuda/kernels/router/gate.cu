@@ -6,31 +6,34 @@
 namespace eps::cuda {
 namespace {
 
-// Experts are compared by integers with the order of their logits, so that a warp finds its best in two reductions.
-constexpr uint32_t kTakenKey = 0;           // below every key
-constexpr uint32_t kZeroKey = 0x007fffffU;  // of minus infinity: probability zero
-// Below this exp() is zero in f64, too, by which the reference ranks: such experts tie with those of masked groups.
+// Experts are compared by integer keys with the same order as their logits, so that a warp finds the best one with two
+// reductions.
+constexpr uint32_t kTakenKey = 0;           // less than every other key
+constexpr uint32_t kZeroKey = 0x007fffffU;  // the key of -infinity: probability zero
+// Below this, exp() underflows to zero even in f64, which the reference uses for ranking. Such experts tie with those
+// of masked groups.
 constexpr float kUnderflow = -745.2F;
 
 __device__ __forceinline__ uint32_t rank_key(float x) {
   const uint32_t key = order_key(x);
-  return key > kTakenKey ? key : kTakenKey + 1;  // a NaN must not be mistaken for a selected expert
+  return key > kTakenKey ? key : kTakenKey + 1;  // a NaN must not have the key of an expert that is already selected
 }
 
 struct Best {
   uint32_t key;
   uint32_t index;
 };
-// The greatest key of the warp and the lowest index that has it.
+// Returns the largest key of the warp and the lowest index that has it.
 __device__ __forceinline__ Best warp_best(Best mine) {
   const uint32_t key = __reduce_max_sync(~0U, mine.key);
   return {key, __reduce_min_sync(~0U, mine.key == key ? mine.index : ~0U)};
 }
 
-// Sets the keys of all but the best groups to zero probability. Lane l holds experts l, l + 32, ...
+// Sets the keys of all experts outside the best groups to that of probability zero. Lane l holds experts l, l + 32, …
 template <int kPerLane>
 __device__ void mask_groups(uint32_t (&key)[kPerLane], const GateConfig& p, uint32_t* group_key) {
-  constexpr uint32_t kChosen = ~0U;  // may also be the key of a NaN: then its group stays, which is as good as any
+  constexpr uint32_t kChosen =
+      ~0U;  // a NaN may have the same key; its group then stays selected, and any choice is acceptable for NaN
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int group_size = p.num_experts / p.num_groups;
   for (int g = lane; g < p.num_groups; g += kWarp) group_key[g] = kTakenKey;
@@ -59,7 +62,7 @@ __device__ void mask_groups(uint32_t (&key)[kPerLane], const GateConfig& p, uint
   __syncwarp();
 }
 
-// One warp selects one token's experts. group_key: scratch of num_groups in shared memory.
+// One warp selects the experts of one token. group_key is scratch memory for num_groups keys in shared memory.
 template <int kPerLane>
 __device__ void gate_token(const float* logits, const GateConfig& p, uint32_t* group_key, int32_t* idx, float* weight) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -83,6 +86,7 @@ __device__ void gate_token(const float* logits, const GateConfig& p, uint32_t* g
   sum = warp_sum(sum);
   if (p.num_groups > 1) mask_groups(key, p, group_key);
 
+  // Selects the experts one at a time: the winner of each round gets a key that cannot win again.
   Best chosen{kZeroKey, 0};  // lane k holds the k-th best
   for (int k = 0; k < p.top_k; ++k) {
     Best mine{kTakenKey, 0};
@@ -118,8 +122,8 @@ __global__ void gate_topk_kernel(const float* logits, GateConfig p, int64_t rows
   gate_token<kPerLane>(logits + row * p.num_experts, p, group_key[warp], idx + row * p.top_k, weight + row * p.top_k);
 }
 
-// One block per expert computes its logit for every row, at most kRows. kUnit elements per load. The first batch of
-// weights is requested before the wait for the input.
+// One block per expert computes its logit for every row (at most kRows), with kUnit elements per load. The first batch
+// of weights is loaded before the wait for the input.
 template <int kUnit, int kRows>
 __global__ void __launch_bounds__(kThreads)
     router_kernel(const nv_bf16* x, const nv_bf16* w, int rows, int width, float* logits) {
@@ -175,7 +179,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The configuration, checked; num_groups becomes 1 where all groups stay.
+// Checks the configuration. num_groups becomes 1 if all groups are kept.
 GateConfig checked(GateConfig config) {
   EPS_CUDA_REQUIRE_LE(config.num_experts, kMaxGateExperts);
   EPS_CUDA_REQUIRE_LE(config.top_k, kMaxGateTopK);
@@ -194,7 +198,8 @@ void launch_select_experts(const SelectExpertsParams& p, cudaStream_t stream) {
   const auto run = [&](auto kernel) {
     launch_overlapped(kernel, {.grid = grid, .threads = kThreads}, stream, p.logits, config, p.rows, p.idx, p.weight);
   };
-  // As many values per lane as 64, 160 and 256 experts need (the models at hand), then any number.
+  // Kernels for as many values per lane as 64, 160 and 256 experts need (those of the supported models), then for any
+  // number.
   if (config.num_experts <= 2 * kWarp) {
     run(gate_topk_kernel<2>);
   } else if (config.num_experts <= 5 * kWarp) {

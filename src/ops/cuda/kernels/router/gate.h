@@ -11,15 +11,16 @@ namespace eps::cuda {
 inline constexpr int kMaxGateExperts = 512;
 inline constexpr int kMaxGateTopK = 16;
 
-// eps::GateParams with one method for all: num_groups 1 is the plain greedy gate; with more groups, only experts of the
-// best `topk_group` groups keep their scores, and the scores of the others become 0.
+// eps::GateParams with a common form for all methods: num_groups = 1 is the plain greedy gate; with more groups, only
+// experts of the best `topk_group` groups keep their scores, and the scores of all others become 0.
 struct GateConfig {
   int num_experts = 0;
   int top_k = 0;
   int num_groups = 1;  // divides num_experts
   int topk_group = 1;
-  bool norm_topk_prob = false;         // weights /= their sum (if top_k > 1); the scaling factor is then not applied
-  float routed_scaling_factor = 1.0F;  // weights *= this otherwise
+  bool norm_topk_prob =
+      false;  // divide the weights by their sum (if top_k > 1); the scaling factor is then not applied
+  float routed_scaling_factor = 1.0F;  // otherwise multiply the weights by this
 };
 
 struct SelectExpertsParams {
@@ -33,7 +34,7 @@ struct SelectExpertsParams {
 // Softmax over the experts, then the top k. Experts are ranked by logit, which gives the same order as exact
 // probabilities; the softmax itself is f32.
 //
-// Errors  kInternal past kMaxGateExperts or kMaxGateTopK, or when top_k exceeds num_experts
+// Errors  kInternal beyond kMaxGateExperts or kMaxGateTopK, or if top_k exceeds num_experts
 void launch_select_experts(const SelectExpertsParams& params, cudaStream_t stream);
 
 inline constexpr int kMaxRouterRows = 8;

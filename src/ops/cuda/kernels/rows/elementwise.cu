@@ -39,7 +39,7 @@ __global__ void silu_mul_kernel(const In* gate_up, int width, nv_bf16* out) {
   store(out + row_index() * width + i, g);
 }
 
-// x += y per row of `width`, y_stride apart: 0 adds one row to all.
+// x += y for each row of `width` elements; rows of y are y_stride apart, and a stride of 0 adds the same row to all.
 template <int kUnit, typename T, typename In>
 __global__ void add_kernel(T* x, const In* y, int64_t width, int64_t y_stride) {
   wait_for_previous_kernel();
@@ -64,8 +64,8 @@ __global__ void convert_kernel(const float* x, int64_t width, nv_bf16* out) {
   store(out + row_index() * width + i, v);
 }
 
-// Flat arrays are processed as rows of this many elements and a last shorter one, because a grid has at most 65535
-// blocks in y.
+// Flat arrays are processed as rows of this many elements, of which the last may be shorter, because a grid can have at
+// most 65535 blocks in y.
 constexpr int64_t kFlatRow = int64_t{RowGrid::kMaxThreads} * kVector;
 
 template <typename RunRows>

@@ -28,13 +28,13 @@ __global__ void gather_rows_kernel(const nv_bf16* x, const int32_t* row_of, int 
   }
 }
 
-// Rows loaded before the first is used; DeepSeek-V2 models have 6 or 8 a token.
+// Number of rows that are loaded before the first is used. DeepSeek-V2 models have 6 or 8 per token.
 constexpr int kRowsInFlight = 8;
 
 template <int kUnit>
 __global__ void sum_rows_kernel(SumRowsParams p) {
   wait_for_previous_kernel();
-  // The token's rows in ascending order of place, hence of expert; rows without a place are left out.
+  // The token's rows in ascending order of their places, and therefore of experts, without rows that have no place.
   __shared__ int ordered_row[kWarp];
   __shared__ float ordered_weight[kWarp];
   __shared__ int num_rows;

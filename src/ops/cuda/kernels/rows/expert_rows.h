@@ -1,5 +1,5 @@
-// Moving rows between token order and expert order: the gather before the experts, the weighted sum after them.
-// Contract: norm.h. `row_of` is what sort_rows.h computes.
+// Moves rows between token order and expert order: gathers them before the experts and computes the weighted sum after
+// them. Contract: norm.h. `row_of` is the result of sort_rows.h.
 #pragma once
 
 #include <cstdint>

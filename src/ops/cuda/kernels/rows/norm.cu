@@ -49,7 +49,7 @@ __global__ void norm_kernel(In* in, int64_t in_stride, const Delta* delta, const
   }
 }
 
-// For any width; it reads the row twice.
+// For any width; reads each row twice.
 template <typename In, typename Delta, typename Out>
 __global__ void norm_scalar_kernel(In* in, int64_t in_stride, const Delta* delta, const float* weight, float eps,
                                    int width, Out* out, int64_t out_stride) {

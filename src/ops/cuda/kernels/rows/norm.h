@@ -1,12 +1,13 @@
 // RMS norms of rows.
 //
-// Contract of all row kernels (norm.h, rope.h, elementwise.h, sort_rows.h, expert_rows.h): pointers are device memory,
-// rows dense unless a stride (in elements) is given. Widths that are multiples of 8 over 16-byte aligned rows are read
-// 16 bytes at a time; any other width takes a scalar kernel.
-// Order   a result row depends on its own input row alone, not on how many rows come with it
-// Stream  enqueued on `stream`, never synchronises or allocates; may be captured into a graph. Launched with
-//         programmatic serialization: a kernel may start while its predecessor drains, and waits before it reads.
-// Errors  kInternal when a launch is refused or an argument is out of the stated range
+// Contract of all row kernels (norm.h, rope.h, elementwise.h, sort_rows.h, expert_rows.h): pointers refer to device
+// memory, and rows are dense unless a stride (in elements) is given. If widths are multiples of 8 and rows are aligned
+// to 16 bytes, they are read 16 bytes at a time; otherwise a scalar kernel is used.
+// Order   a result row depends only on its own input row, not on the number of other rows
+// Stream  enqueued on `stream`; never synchronises or allocates, so it may be captured into a graph. Kernels are
+//         launched with programmatic serialisation: they may start while the preceding kernel finishes, and wait before
+//         they read.
+// Errors  kInternal if a launch is rejected or an argument is out of the stated range
 // Edge    zero rows launch nothing
 #pragma once
 

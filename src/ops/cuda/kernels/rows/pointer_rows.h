@@ -1,4 +1,4 @@
-// Row kernels over lists of addresses from the host: for the executor, which knows the place of each row.
+// Row kernels over lists of addresses that the host provides, for the executor, which computes the place of each row.
 #pragma once
 
 #include <cstddef>
@@ -40,8 +40,8 @@ struct AddRowPairsParams {
   int64_t width = 0;
 };
 
-// dst += src pair by pair, in order. Each thread owns columns and visits all pairs, so the order needs no
-// synchronisation; meant for the few rows of decoding and for tests. Large batches are summed in sorted order
+// dst += src for each pair, in order. Each thread handles some columns of all pairs, so the order requires no
+// synchronisation. Intended for the few rows of decoding and for tests; large batches are summed in sorted order
 // (expert_rows.h).
 void launch_add_row_pairs(const AddRowPairsParams& params, cudaStream_t stream);
 

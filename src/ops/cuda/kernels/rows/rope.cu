@@ -7,7 +7,7 @@
 namespace eps::cuda {
 namespace {
 
-// Rotates kUnit / 2 pairs; `angle` is the index of the first in the table.
+// Rotates kUnit / 2 pairs; `angle` is the table index of the first one.
 template <int kUnit>
 __device__ __forceinline__ void rotate(float (&v)[kUnit], const DeviceRopeTable& table, int64_t angle) {
 #pragma unroll
@@ -49,14 +49,14 @@ __global__ void rope_kernel(nv_bf16* x, int heads, int head_dim, int rope_dim, D
   store(p, v);
 }
 
-// One warp per row. Norm unit kUnit (kVector or 1), rotation unit kPairs (kVector or 2).
+// One warp per row. The norm processes kUnit elements at a time (kVector or 1), the rotation kPairs (kVector or 2).
 template <int kUnit, int kPairs>
 __global__ void store_latents_kernel(StoreLatentsParams p) {
   wait_for_previous_kernel();
   const int64_t row = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   if (row >= p.rows) return;
-  const int32_t sequence_index = p.sequence_of_row[row];  // loaded while the row is read
+  const int32_t sequence_index = p.sequence_of_row[row];  // loaded early, while the row is being read
   const nv_bf16* kv = p.kv + row * p.kv_row_stride;
 
   float square_sum = 0.0F;

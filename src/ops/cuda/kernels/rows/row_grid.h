@@ -1,4 +1,4 @@
-// Grids of the row kernels: a row of blocks for each row of a tensor.
+// Grids of the row kernels, with one row of blocks per row of a tensor.
 #pragma once
 
 #include <algorithm>
@@ -9,8 +9,8 @@ namespace eps::cuda {
 
 inline int round_up_to_warp(int64_t n) { return static_cast<int>(ceil_div(n, kWarp) * kWarp); }
 
-// `rows` by as many blocks as it takes to give each of `units` a thread. Kernels index with row_index() and
-// unit_index().
+// A grid with `rows` rows of as many blocks as are needed to have a thread for each of `units`. Kernels use row_index()
+// and unit_index().
 struct RowGrid {
   static constexpr int kMaxThreads = 256;
   int threads;

@@ -10,11 +10,11 @@ namespace {
 
 constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kMaxBuckets = kMaxSortExperts + 1;  // the last one takes rows of other experts
+constexpr int kMaxBuckets = kMaxSortExperts + 1;  // the last one is for rows of other experts
 constexpr int64_t kOneLaunchRows = 1024;
 constexpr int64_t kMaxChunks = 128;  // one block each, all resident at once
 
-// Rows of a chunk: a multiple of what a block sorts in one round.
+// The number of rows in a chunk, a multiple of what a block sorts in one round.
 int64_t chunk_rows(int64_t rows) {
   return rows <= kOneLaunchRows ? kOneLaunchRows : ceil_div(ceil_div(rows, kMaxChunks), kThreads) * kThreads;
 }
@@ -37,7 +37,7 @@ __device__ __forceinline__ int bucket_of(const SortArgs& p, int row) {
   return e >= 0 && e < p.num_experts ? e : p.num_experts;
 }
 
-// Adds the rows of this block's chunk to count[bucket], in shared memory.
+// Counts the rows of this block's chunk in count[bucket], which is in shared memory.
 __device__ void count_chunk(const SortArgs& p, int* count) {
   const int begin = static_cast<int>(blockIdx.x) * p.chunk;
   const int end = min(begin + p.chunk, p.rows);
@@ -77,7 +77,7 @@ __device__ void exclusive_scan(int* values, int n) {
   }
 }
 
-// Computes the places of a chunk's rows. kOneChunk: it is the only chunk, and count_experts_kernel did not run.
+// Computes the places of a chunk's rows. kOneChunk: there is only one chunk, and count_experts_kernel was not launched.
 template <bool kOneChunk>
 __global__ void __launch_bounds__(kThreads) place_rows_kernel(SortArgs p) {
   __shared__ int next[kMaxBuckets];                // place of the next row of a bucket
@@ -117,6 +117,8 @@ __global__ void __launch_bounds__(kThreads) place_rows_kernel(SortArgs p) {
     __syncthreads();
     const int row = round + tid;
     const int bucket = row < end ? bucket_of(p, row) : -1;
+    // Rows keep their order within a bucket: a row's place is the bucket's next place, plus the bucket's rows in
+    // earlier warps, plus its rank among the lanes of its own warp with the same bucket.
     const unsigned peers = __match_any_sync(~0U, bucket);
     const int rank = __popc(peers & ((1U << (tid % kWarp)) - 1));
     if (rank == 0 && bucket >= 0) warp_count[warp][bucket] = __popc(peers);

@@ -1,7 +1,8 @@
-// Sorting routed rows by expert. Contract: norm.h.
+// Sorts routed rows by expert. Contract: norm.h.
 //
-// A batch of T tokens with K experts each makes T * K rows. Sorted by expert they form consecutive groups, whose bounds
-// are `offsets`; within a group rows are in token order. All work is on integers, so the result is always the same.
+// A batch of T tokens with K experts each has T * K rows. Sorted by expert, they form consecutive groups, whose bounds
+// are `offsets`; within a group, rows are in token order. All arithmetic is on integers, so the result is
+// deterministic.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +26,7 @@ struct SortRowsParams {
   int32_t* token_of_row = nullptr;  // out [tokens * top_k] or null; -1 from offsets[num_experts] on
 };
 
-// 0 where one launch does it all (tokens * top_k <= 1024).
+// 0 if a single launch suffices (tokens * top_k <= 1024).
 size_t sort_rows_workspace_bytes(int64_t tokens, int top_k, int num_experts);
 
 // Stable sort of the rows by expert, in one launch or two.

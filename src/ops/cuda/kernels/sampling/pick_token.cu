@@ -10,17 +10,17 @@
 namespace eps::cuda {
 namespace {
 
-// One block samples one token. Top-k, top-p and the sampling itself are the same search, run up to three times: at
-// which candidate, in descending order of logits, does a running sum (of ones, or of weights) exceed a target? Nothing
-// is sorted: the candidates are counted in bins by logit, the bin in which the sum exceeds the target is found, and its
-// candidates are binned again.
+// One block samples one token. Top-k, top-p and the sampling itself are the same search, performed up to three times:
+// find the candidate, in descending order of logits, at which a running sum (of ones, or of weights) exceeds a target.
+// No sorting is needed: the candidates are counted in bins by logit, the bin in which the sum exceeds the target is
+// found, and its candidates are divided into bins again.
 constexpr int kThreads = kBins;
 constexpr int kWarps = kBinWarps;
-constexpr int kBatch = 8;  // loads in flight per thread: a row comes from the L2 cache
+constexpr int kBatch = 8;  // loads in flight per thread; the row is in the L2 cache
 constexpr uint32_t kInfinityKey = 0xff800000U;
 constexpr uint32_t kMinusInfinityKey = 0x007fffffU;
 
-// f(logit, index) of row[begin], row[begin + stride] …
+// Calls f(logit, index) for row[begin], row[begin + stride], …
 template <typename F>
 __device__ __forceinline__ void for_each(const float* row, int begin, int end, int stride, F f) {
   for (int first = begin; first < end; first += kBatch * stride) {
@@ -45,14 +45,14 @@ struct Shared {
 
 struct Extremes {
   uint32_t largest;
-  int32_t largest_id;  // the lowest of equals
+  int32_t largest_id;  // the lowest id among equal logits
   uint32_t lowest;
 };
 
-// Keys of the row's extremes, which may be those of NaN or infinity.
+// Returns the keys of the row's smallest and largest logits, which may be NaN or infinite.
 __device__ Extremes find_extremes(Shared& s, const float* row, int vocab) {
   const int t = static_cast<int>(threadIdx.x);
-  uint64_t best = 0;  // key, then the lower index
+  uint64_t best = 0;  // compares by key, then prefers the lower index
   uint32_t lowest = ~0U;
   for_each(row, t, vocab, kThreads, [&](float logit, int i) {
     const uint32_t key = order_key(logit);
@@ -83,14 +83,16 @@ struct Scale {
   float one;   // the weight 1
   float bins_per_unit;
 
-  // Neither overflows to NaN at the ends of f32, and both are functions of the logit alone: equal logits stay equal.
+  // Neither function overflows to NaN at the limits of f32. Both depend only on the logit, so equal logits are treated
+  // alike.
   __device__ float distance(float logit) const { return fminf(top - logit, FLT_MAX); }
-  // 0 for -infinity whatever the temperature: with a very high one, the product below would be a small number.
+  // The weight of -infinity must be 0 at any temperature; with a very high one, the product below would be a small
+  // number.
   __device__ uint64_t weight(float logit) const {
     return logit == -INFINITY ? 0 : __float2ull_rn(exp2f(-distance(logit) * rate) * one);
   }
-  // The bin in the first pass: evenly over the range with nonzero weights, and never lower for a smaller logit. (0·∞ is
-  // NaN, and NaN converts to 0.)
+  // The bin in the first pass: bins divide the range with nonzero weights evenly, and a smaller logit never has a lower
+  // bin. (0·∞ is NaN, and NaN converts to 0.)
   __device__ int bin(float logit) const { return min(__float2int_rz(distance(logit) * bins_per_unit), kBins - 1); }
 };
 
@@ -99,14 +101,14 @@ __device__ Scale make_scale(const Extremes& extremes, double temperature, int we
   s.top = key_value(extremes.largest);
   s.rate = static_cast<float>(fmin(1.4426950408889634 / temperature, double{FLT_MAX}));
   s.one = ldexpf(1.0F, weight_bits);
-  // Weights farther away round to 0.
+  // Candidates farther than this from the largest logit have a weight that rounds to 0.
   const float range = fminf(s.distance(key_value(extremes.lowest)), static_cast<float>(weight_bits + 1) / s.rate);
   s.bins_per_unit = range > 0.0F ? static_cast<float>(kBins) / range : 0.0F;
   return s;
 }
 
-// The first of `count` keys from `begin` on for which `is_past` holds; it must hold for all keys after it. Called by
-// all threads of the block.
+// Returns the first of `count` keys from `begin` on for which `is_past` holds; it must also hold for all later keys.
+// Called by all threads of the block.
 template <typename F>
 __device__ uint32_t first_key(uint32_t begin, uint64_t count, F is_past) {
   while (count > 0) {
@@ -115,7 +117,7 @@ __device__ uint32_t first_key(uint32_t begin, uint64_t count, F is_past) {
     const auto num_short = static_cast<uint64_t>(
         __syncthreads_count(offset < count && !is_past(begin + static_cast<uint32_t>(offset)) ? 1 : 0));
     if (num_short == 0) break;
-    // Continue after the last key for which it does not hold, before the first for which it does.
+    // Continue between the last tested key for which it does not hold and the first one for which it does.
     const uint64_t skipped = (num_short - 1) * step + 1;
     begin += static_cast<uint32_t>(skipped);
     count = min(step - 1, count - skipped);
@@ -123,7 +125,8 @@ __device__ uint32_t first_key(uint32_t begin, uint64_t count, F is_past) {
   return begin;
 }
 
-// The candidates with keys from lowest to highest, each of weight `each`: one candidate, or several with equal logits.
+// Candidates with keys from `lowest` to `highest`, each with the weight `each`: either one candidate, or several with
+// equal logits.
 struct Place {
   Tally before;  // of all candidates with larger logits
   uint64_t each;
@@ -134,11 +137,15 @@ struct Place {
 __device__ Place find_place(Shared& s, const float* row, int vocab, const Scale& scale, const Extremes& extremes,
                             const Bin& first, bool by_count, uint64_t target) {
   Bin bin = find_bin(s.bins, first, by_count, target);
+  // The bins of the first pass are ranges of logits, so the keys of a bin are consecutive and both ends are found by
+  // search.
   const uint64_t num_keys = uint64_t{extremes.largest} - extremes.lowest + 1;
   uint32_t lowest =
       first_key(extremes.lowest, num_keys, [&](uint32_t key) { return scale.bin(key_value(key)) <= bin.index; });
   uint32_t highest =
       first_key(extremes.lowest, num_keys, [&](uint32_t key) { return scale.bin(key_value(key)) < bin.index; }) - 1;
+  // Refines the bin: its range of keys is divided into bins again until it contains only one candidate, or only
+  // candidates with equal logits. Each pass shortens the range by kBinBits bits.
   while (lowest < highest && bin.self.count > 1) {
     const int shift = max(0, kWarp - __clz(static_cast<int>(highest - lowest)) - kBinBits);
     clear_bins(s.bins);
@@ -159,7 +166,8 @@ __device__ Place find_place(Shared& s, const float* row, int vocab, const Scale&
   return {bin.before, bin.self.weight / bin.self.count, lowest, highest};
 }
 
-// Writes the id of the (skip + 1)th candidate, in the order of ids, with a key from lowest to highest.
+// Writes the id of the (skip + 1)th candidate, in ascending order of ids, among those with keys from `lowest` to
+// `highest`.
 __device__ void write_member(Shared& s, const float* row, int vocab, const Scale& scale, const Place& place,
                              uint32_t skip, int32_t* token) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -168,7 +176,8 @@ __device__ void write_member(Shared& s, const float* row, int vocab, const Scale
     const uint32_t key = order_key(logit);
     return key >= place.lowest && key <= place.highest && scale.weight(logit) > 0;
   };
-  // Each warp counts the members in its own range of whole batches; the warp whose range holds the token then finds it.
+  // Each warp counts the members in its own range of whole batches. The warp whose range contains the token then finds
+  // it.
   const int stretch = static_cast<int>(ceil_div(ceil_div(vocab, kWarps), kBatch * kWarp)) * kBatch * kWarp;
   const int begin = min(warp * stretch, vocab);
   const int end = min(begin + stretch, vocab);
@@ -192,7 +201,7 @@ __device__ void write_member(Shared& s, const float* row, int vocab, const Scale
       const uint32_t members = __ballot_sync(~0U, is_member(v[b]));
       const auto lower = static_cast<uint32_t>(__popc(members & ((1U << lane) - 1)));
       if ((members >> lane & 1U) != 0 && lower == skip) *token = first + b * kWarp + lane;
-      skip -= static_cast<uint32_t>(__popc(members));  // wraps around to a huge number once the token is found
+      skip -= static_cast<uint32_t>(__popc(members));  // wraps around to a huge number after the token has been found
     }
   }
 }
@@ -206,7 +215,7 @@ __global__ void __launch_bounds__(kThreads)
   int32_t* token = tokens + blockIdx.x;
 
   const Extremes extremes = find_extremes(s, row, vocab);
-  // Keys of NaN are above that of infinity or below that of -infinity, by their sign.
+  // Depending on its sign, the key of a NaN is greater than that of infinity or less than that of -infinity.
   const bool is_valid =
       extremes.largest < kInfinityKey && extremes.largest > kMinusInfinityKey && extremes.lowest >= kMinusInfinityKey;
   if (!is_valid || draw.temperature == 0.0) {
@@ -223,7 +232,7 @@ __global__ void __launch_bounds__(kThreads)
   Tally total;
   const Bin first = read_bins(s.bins, &total);
 
-  // Each search keeps a prefix of the candidates, so their order does not change.
+  // Each search keeps a prefix of the candidates, so their order never changes.
   uint64_t kept = total.weight;
   for (int search = 0; search < 3; ++search) {
     const bool is_top_k = search == 0;

@@ -1,7 +1,7 @@
-// Sampling a token from each row of logits with the settings of an eps::TokenDraw.
+// Samples a token from each row of logits with the settings of an eps::TokenDraw.
 //
-// Contract: rows/norm.h. A row's token does not depend on the other rows and is the same every time, because weights
-// are summed as integers.
+// Contract: rows/norm.h. A row's token does not depend on other rows, and it is reproducible because weights are summed
+// as integers.
 #pragma once
 
 #include <cstdint>
@@ -21,12 +21,14 @@ struct PickTokensParams {
   int32_t* tokens = nullptr;  // out [rows]
 };
 
-// tokens[i] = the token that draws[i] samples from row i; kNoToken where a logit is NaN or +infinity, or all are
-// -infinity. A token whose logit is -infinity is never sampled.
+// tokens[i] = the token that is sampled from row i with draws[i]; kNoToken if a logit is NaN or +infinity, or if all
+// are -infinity. A token with a logit of -infinity is never sampled.
 //
-// A weight is f32 with a relative error of at most (3·|ln weight| + 4)·2^-24, rounded to a multiple of 2^-k, where k is
-// the largest for which the sum of `vocab` weights cannot overflow: a token with less than half of that is never
-// sampled. Errors  kInternal for a vocabulary of no token or more than kMaxPickVocab
+// A weight is an f32 with a relative error of at most (3·|ln weight| + 4)·2^-24, rounded to a multiple of 2^-k. k is
+// the largest number for which the sum of `vocab` weights cannot overflow; a token whose weight is less than half of
+// 2^-k is never sampled.
+//
+// Errors  kInternal for an empty vocabulary or one with more than kMaxPickVocab tokens
 void launch_pick_tokens(const PickTokensParams& params, cudaStream_t stream);
 
 }  // namespace eps::cuda

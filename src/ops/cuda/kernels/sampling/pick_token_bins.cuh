@@ -28,7 +28,7 @@ __device__ __forceinline__ Tally shuffle(const Tally& t, int lane) {
   return {__shfl_sync(~0U, t.count, lane), __shfl_sync(~0U, t.weight, lane)};
 }
 
-// One bin, and all bins of larger logits.
+// One bin, and the total of all bins with larger logits.
 struct Bin {
   Tally before;
   Tally self;
@@ -50,7 +50,8 @@ __device__ __forceinline__ void clear_bins(BinMemory& s) {
   __syncthreads();
 }
 
-// Atomic additions to shared memory are 32 bits wide. Exactly one addition observes each overflow of the low half.
+// Atomic additions to shared memory are 32 bits wide, so a sum is kept in two halves. Exactly one addition observes
+// each overflow of the lower half.
 __device__ __forceinline__ void add_to_bin(BinMemory& s, int bin, uint64_t weight) {
   const auto low = static_cast<uint32_t>(weight);
   atomicAdd(&s.count[bin], 1U);
@@ -69,7 +70,7 @@ __device__ __forceinline__ Tally warp_inclusive_scan(Tally sum) {
   return sum;
 }
 
-// This thread's bin, after all threads have added their candidates; `total` is the sum over all bins.
+// Returns this thread's bin after all threads have added their candidates; `total` is the sum over all bins.
 __device__ __forceinline__ Bin read_bins(BinMemory& s, Tally* total) {
   const int t = static_cast<int>(threadIdx.x);
   __syncthreads();
@@ -83,7 +84,8 @@ __device__ __forceinline__ Bin read_bins(BinMemory& s, Tally* total) {
   return {warps_before + sum - self, self, t};
 }
 
-// The bin in which the running sum first exceeds `target`; there is exactly one. `mine`: the calling thread's bin.
+// Returns the bin in which the running sum first exceeds `target`; there is exactly one. `mine` is the calling thread's
+// bin.
 __device__ __forceinline__ Bin find_bin(BinMemory& s, const Bin& mine, bool by_count, uint64_t target) {
   const uint64_t begin = measure(mine.before, by_count);
   __syncthreads();  // all threads have read the previous result
