@@ -335,7 +335,7 @@ class EngineImpl final : public Engine {
     PlacedChunk chunk{0, {&cache, ids, StepOutput::kToken}};
     HostSampler on_host;
     if (sampler != nullptr && sampler->is_plain()) {
-      chunk.chunk.draw = sampler->draw();
+      chunk.chunk.params = sampler->next_params();
     } else if (sampler != nullptr) {
       on_host = [sampler](std::span<float> logits) { return sampler->sample(logits); };
       chunk.chunk.host_sampler = &on_host;

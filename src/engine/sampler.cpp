@@ -91,7 +91,7 @@ Sampler::Sampler(const SamplingOptions& options, SequenceStart start)
   if (options_.temperature == 0.0) cuts_ = {};  // the most likely token stays whatever is cut
 }
 
-TokenDraw Sampler::draw() {
+SampleParams Sampler::next_params() {
   const double number = random_.uniform();
   if (options_.top_p == 0.0) return {.temperature = 0.0, .uniform = number};  // op sets take a top_p above 0
   return {.temperature = options_.temperature,
@@ -101,11 +101,11 @@ TokenDraw Sampler::draw() {
 }
 
 int32_t Sampler::sample(std::span<float> logits) {
-  const TokenDraw next = draw();
-  if (is_plain()) return pick_token(logits, next);
+  const SampleParams params = next_params();
+  if (is_plain()) return pick_token(logits, params);
   if (!can_sample(logits)) return kNoToken;
   processor_.process(logits);
-  const int32_t token = sample_token(logits, next, cuts_);
+  const int32_t token = sample_token(logits, params, cuts_);
   if (token == kNoToken) {
     fail(ErrorKind::kUsage, "sampling",
          {.what = "the settings leave no token to sample",

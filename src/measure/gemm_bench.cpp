@@ -32,7 +32,7 @@ void check_ranges(const GemmBenchOptions& options) {
 }
 
 // Load `index`: uniform, then skewed, in turn; or the rows that were asked for.
-GemmLoad draw_load(const GemmBenchOptions& options, const LayerSource& source, const Skew& skew, int index) {
+GemmLoad sample_load(const GemmBenchOptions& options, const LayerSource& source, const Skew& skew, int index) {
   const int num_experts = source.spec.moe.gate.num_experts;
   GemmLoad load;
   load.seed = options.seed + static_cast<uint64_t>(index);
@@ -43,7 +43,7 @@ GemmLoad draw_load(const GemmBenchOptions& options, const LayerSource& source, c
   }
   const bool skewed = index % 2 == 1;
   load.skew = skewed ? options.skew : "uniform";
-  const auto routing = draw_routing(source, 1, options.tokens, skewed ? skew : Skew{}, load.seed);
+  const auto routing = sample_routing(source, 1, options.tokens, skewed ? skew : Skew{}, load.seed);
   load.rows = count_rows(routing, num_experts);
   return load;
 }
@@ -153,7 +153,7 @@ GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::funct
   for (int i = 0; i < options.loads; ++i) {
     limit.sample();
     if (ops.device() == nullptr) std::this_thread::sleep_for(kCalm);
-    GemmLoad load = draw_load(options, source, skew, i);
+    GemmLoad load = sample_load(options, source, skew, i);
     // Three matrices of hidden x inner, a multiplication and an addition each, per row.
     load.flops =
         6.0 * static_cast<double>(total_rows) * static_cast<double>(spec.hidden) * static_cast<double>(spec.moe.inner);

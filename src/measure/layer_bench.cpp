@@ -207,7 +207,7 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   result.isa = isa_of(result.op_set);
   result.dtype = to_string(compute);
 
-  const auto routing = draw_routing(source, engine.ep, options.tokens, skew, options.seed);
+  const auto routing = sample_routing(source, engine.ep, options.tokens, skew, options.seed);
   const DType packed = ops.front()->weight_dtype(source.stored);
   const MoeShape shape = moe_shape(spec, packed, compute);
   const MoeProblem problem = make_problem(shape, placement, routing);

@@ -64,8 +64,8 @@ LayerSource open_layer_source(const LayerChoice& choice) {
   return out;
 }
 
-std::vector<Routing> draw_routing(const LayerSource& source, int num_ranks, int64_t tokens_per_rank, Skew skew,
-                                  uint64_t seed) {
+std::vector<Routing> sample_routing(const LayerSource& source, int num_ranks, int64_t tokens_per_rank, Skew skew,
+                                    uint64_t seed) {
   const GateParams& gate = source.spec.moe.gate;
   const bool grouped = gate.method == TopkMethod::kGroupLimitedGreedy;
   return random_routing({.num_ranks = num_ranks,

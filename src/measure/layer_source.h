@@ -40,8 +40,8 @@ struct LayerSource {
 LayerSource open_layer_source(const LayerChoice& choice);
 
 // A routing for every rank, group-limited where the model's is.
-std::vector<Routing> draw_routing(const LayerSource& source, int num_ranks, int64_t tokens_per_rank, Skew skew,
-                                  uint64_t seed);
+std::vector<Routing> sample_routing(const LayerSource& source, int num_ranks, int64_t tokens_per_rank, Skew skew,
+                                    uint64_t seed);
 
 // What engines with these options would plan with (engine/profile_choice.h).
 HardwareProfile profile_of(const EngineOptions& engine, const std::string& op_set, int threads, DType stored);

@@ -237,11 +237,11 @@ void Decoder::deliver(std::span<const SequenceChunk> chunks, std::span<const Log
 void Decoder::sample_tokens(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows,
                             std::span<int32_t> tokens) {
   // From every row: one that is wanted otherwise among others that are not is rare, and a greedy token costs little.
-  std::vector<TokenDraw> draws;
-  for (const LogitRow& r : rows) draws.push_back(chunks[r.sequence].draw);
+  std::vector<SampleParams> params;
+  for (const LogitRow& r : rows) params.push_back(chunks[r.sequence].params);
   std::vector<int32_t> sampled(rows.size(), kNoToken);
   const auto is_on_host = [&](const LogitRow& r) { return chunks[r.sequence].host_sampler != nullptr; };
-  if (!std::ranges::all_of(rows, is_on_host)) ops_.pick_tokens(logits_, draws, sampled);
+  if (!std::ranges::all_of(rows, is_on_host)) ops_.pick_tokens(logits_, params, sampled);
   for (size_t i = 0; i < rows.size(); ++i) {
     const SequenceChunk& chunk = chunks[rows[i].sequence];
     if (chunk.output != StepOutput::kToken) continue;
@@ -259,8 +259,9 @@ int32_t Decoder::sample_on_host(size_t row, const HostSampler& sampler) {
   return sampler(std::span(host.as<float>(), static_cast<size_t>(spec_.vocab_size)));
 }
 
-// Logits of the step are NaN or infinite. Where layers route on the device, nobody has looked at their routers: the
-// layers run again, which writes the same into the caches, and the first router that is to blame is named.
+// Reports logits of the step that are NaN or infinite. Layers that route on the device do not check their router
+// logits, so the layers run once more with that check in order to name the first router with invalid logits. Running
+// them again writes the same values into the caches.
 void Decoder::fail_in_step() {
   if (ops_.local_moe() != nullptr && comm_.size() == 1) {
     checks_routers_ = true;

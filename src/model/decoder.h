@@ -27,7 +27,7 @@ struct SequenceChunk {
   KvCache* cache = nullptr;
   std::span<const int32_t> ids;
   StepOutput output = StepOutput::kToken;
-  TokenDraw draw = {};                        // how the op set samples the token
+  SampleParams params = {};                   // how the op set samples the token
   const HostSampler* host_sampler = nullptr;  // samples it instead, where not null
 };
 

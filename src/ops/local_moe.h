@@ -29,7 +29,7 @@ class LocalMoe {
   virtual void set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) = 0;
   // Rows of each expert; waits for the device, so not within run_step.
   virtual std::vector<int64_t> load() = 0;
-  // Up to so many tokens every layer runs the same kernels whatever the load: nobody need ask for it.
+  // Up to this number of tokens, every layer runs the same kernels whatever the load, so load() is not needed.
   virtual int64_t few_tokens() const = 0;
   // Beyond them, dense kernels need to know the load: load() comes first.
   //

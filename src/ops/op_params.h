@@ -31,11 +31,11 @@ struct MlaParams {
   int q_dim() const { return nope_dim + rope_dim; }
 };
 
-// How one token is picked from a row of logits: its candidates in the order of their logits, the largest first and the
+// How one token is sampled from a row of logits: its candidates in the order of their logits, the largest first and the
 // lowest id among equals; of them the first `top_k`; of those the fewest whose weights exp((logit - largest) /
 // temperature) reach `top_p` of the sum; of those the first at which the running sum of weights exceeds `uniform` of
 // their sum.
-struct TokenDraw {
+struct SampleParams {
   double temperature = 0.0;  // 0: the first candidate, whatever the rest says
   int64_t top_k = 0;         // 0: all
   double top_p = 1.0;        // (0, 1]

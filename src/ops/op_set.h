@@ -155,10 +155,10 @@ class OpSet {
 
   // --- sampling ---
 
-  // tokens[i] = what draws[i] picks from row i of logits [n, vocab] f32, n being the size of both spans. Waits for all
-  // calls before it.
-  // Edge  a logit of -infinity is never sampled; a row in which one is NaN or +infinity, or all are -infinity: kNoToken
-  virtual void pick_tokens(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens) = 0;
+  // tokens[i] = the token that params[i] samples from row i of logits [n, vocab] f32, n being the size of both spans.
+  // Waits for all calls before it. Edge  a logit of -infinity is never sampled; a row in which one is NaN or +infinity,
+  // or all are -infinity: kNoToken
+  virtual void pick_tokens(TensorView logits, std::span<const SampleParams> params, std::span<int32_t> tokens) = 0;
 
   // --- attention ---
 

@@ -10,9 +10,9 @@
 
 namespace eps {
 
-// What `draw` picks from the logits of one row, of which there is one or more; sums are f64.
+// The token that `params` samples from the logits of one row, which is not empty; sums are f64.
 // Edge  a logit of -infinity is never sampled; one that is NaN or +infinity, or a row of -infinity alone: kNoToken
-int32_t pick_token(std::span<const float> logits, const TokenDraw& draw);
+int32_t pick_token(std::span<const float> logits, const SampleParams& params);
 
 // What else is cut from a row's candidates, in this order: top_h before top-k and top-p, the others after them. The
 // best candidate always stays.
@@ -29,7 +29,7 @@ struct TokenCuts {
 // As pick_token, where a logit of minus infinity bars its token and others are numbers; then the cuts.
 // Edge    every token barred: kNoToken
 // Source  the warpers of transformers 5.24
-int32_t sample_token(std::span<const float> logits, const TokenDraw& draw, const TokenCuts& cuts);
+int32_t sample_token(std::span<const float> logits, const SampleParams& params, const TokenCuts& cuts);
 
 // Whether no logit is NaN or infinite.
 bool all_finite(std::span<const float> logits);
@@ -38,6 +38,6 @@ bool all_finite(std::span<const float> logits);
 bool can_sample(std::span<const float> logits);
 
 // OpSet::pick_tokens, row by row.
-void pick_tokens_on_host(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens);
+void pick_tokens_on_host(TensorView logits, std::span<const SampleParams> params, std::span<int32_t> tokens);
 
 }  // namespace eps

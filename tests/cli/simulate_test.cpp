@@ -11,9 +11,7 @@
 namespace eps::cli {
 namespace {
 
-std::string simulate(const std::string& arguments) {
-  return test::run_command("simulate " + arguments);
-}
+std::string simulate(const std::string& arguments) { return test::run_command("simulate " + arguments); }
 
 std::vector<Json> rows_of(const std::string& arguments) {
   std::istringstream lines(simulate(arguments + " --json"));

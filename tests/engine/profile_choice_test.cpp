@@ -118,8 +118,8 @@ TEST_F(ProfileChoice, WithoutAHomeThereIsNoUsersFolder) {
     setenv("XDG_CACHE_HOME", cache, 1);
     const char* old = getenv("HOME");
     const std::string home = old == nullptr ? "" : old;
-    setenv("HOME", "/home/somebody", 1);
-    EXPECT_EQ(user_profile_dir(), "/home/somebody/.cache/epsmoe/profiles") << cache;
+    setenv("HOME", "/home/user", 1);
+    EXPECT_EQ(user_profile_dir(), "/home/user/.cache/epsmoe/profiles") << cache;
     unsetenv("HOME");
     EXPECT_EQ(user_profile_dir(), "") << cache;
     EXPECT_FALSE(can_write_into(user_profile_dir()));

@@ -12,10 +12,10 @@ namespace {
 
 int32_t sample(Sampler& sampler, std::vector<float> logits) { return sampler.sample(logits); }
 
-std::map<int32_t, double> frequencies(const SamplingOptions& options, const std::vector<float>& logits, int draws) {
+std::map<int32_t, double> frequencies(const SamplingOptions& options, const std::vector<float>& logits, int count) {
   Sampler sampler(options);
   std::map<int32_t, double> out;
-  for (int i = 0; i < draws; ++i) out[sample(sampler, logits)] += 1.0 / draws;
+  for (int i = 0; i < count; ++i) out[sample(sampler, logits)] += 1.0 / count;
   return out;
 }
 
@@ -27,8 +27,8 @@ TEST(Sampler, GreedyTakesTheLargestAndTheFirstOfEquals) {
   EXPECT_EQ(sample(sampler, {2.0F, 5.0F, 5.0F}), 1);
 }
 
-TEST(Sampler, DrawsWithTheProbabilitiesOfTheSoftmax) {
-  // 20000 draws: the standard deviation of a frequency is below 0.0035, so 0.02 is more than five of them.
+TEST(Sampler, SamplesWithTheProbabilitiesOfTheSoftmax) {
+  // 20000 samples: the standard deviation of a frequency is below 0.0035, so 0.02 is more than five of them.
   const auto plain = frequencies({.temperature = 1.0, .seed = 3}, kLogits, 20000);
   EXPECT_NEAR(plain.at(0), 0.1, 0.02);
   EXPECT_NEAR(plain.at(1), 0.4, 0.02);
@@ -47,7 +47,7 @@ TEST(Sampler, TopKAndTopPCutTheTail) {
   EXPECT_EQ(frequencies({.temperature = 1.0, .top_k = 100, .seed = 1}, kLogits, 20000).size(), 4U);
 }
 
-TEST(Sampler, ASeedRepeatsItsDraws) {
+TEST(Sampler, ASeedRepeatsItsSamples) {
   Sampler a({.temperature = 1.0, .seed = 9});
   Sampler b({.temperature = 1.0, .seed = 9});
   Sampler c({.temperature = 1.0, .seed = 10});
@@ -95,13 +95,13 @@ TEST(Sampler, ASeedMeansTheSameWhereverATokenIsSampled) {
   SamplingOptions barring = options;
   barring.suppress_tokens = {0};  // which top-k never leaves
   Sampler plain(options);
-  Sampler drawing(options);
+  Sampler sampling(options);
   Sampler on_host(barring);
   EXPECT_TRUE(plain.is_plain());
   EXPECT_FALSE(on_host.is_plain());
   for (int i = 0; i < 50; ++i) {
     const int32_t id = sample(plain, kLogits);
-    EXPECT_EQ(pick_token(kLogits, drawing.draw()), id);
+    EXPECT_EQ(pick_token(kLogits, sampling.next_params()), id);
     EXPECT_EQ(sample(on_host, kLogits), id);
   }
 }
