@@ -112,7 +112,7 @@ TEST_F(CommandLine, WrongUsageIsOneLineAndExitCode2) {
   expect_refused(generate + "-p x --temperature -1", "--temperature");
   expect_refused(generate + "-p x --seed -1", "whole number from 0");
   expect_refused(generate + "-p x --threads -3", "--threads");
-  expect_refused(generate + "-p x --emulate-link 1GB/s", "one rank has no link");
+  expect_refused(generate + "-p x --emulate-link 1GB/s", "a single rank has no link to emulate");
   expect_refused(generate + "-p x --load-format gguf", "--load-format");
   expect_refused(generate + "-p ''", "is empty");
   expect_refused(generate, "prompt: is empty");  // nothing on standard input
