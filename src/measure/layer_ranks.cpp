@@ -30,7 +30,7 @@ LayerRanks::LayerRanks(const LayerWeights& layer, ExpertPlacement placement, std
   for (int rank = 0; rank < placement_.num_ranks; ++rank) {
     const auto r = static_cast<size_t>(rank);
     weights_.push_back(rank_weights(layer, placement_, rank));
-    EPS_CHECK(ops_[r]->memory().on_host(), "a layer through the host on {}", ops_[r]->description());
+    EPS_CHECK(ops_[r]->memory().on_host(), "{} does not compute in host memory", ops_[r]->description());
     layers_.push_back(std::make_unique<HostLayer>(*ops_[r], *comms_[r]));
   }
 }

@@ -383,7 +383,7 @@ TEST_F(CommandLine, GenerateWorksWhereNoProfileCanBeKept) {
 
 TEST_F(CommandLine, TuneRefusesInvalidOptions) {
   expect_refused_without_gpu("tune --device cuda");
-  expect_refused("tune --device reference", "slow on purpose");
+  expect_refused("tune --device reference", "not optimised, so it is not measured");
   expect_refused("tune --ep 0", "--ep");
   expect_refused("tune --shape 32", "wanted n,k");
   expect_refused("tune --shape 32,0", "wanted n,k");
