@@ -50,7 +50,7 @@ void LaneRunner::run(const Plan& plan, const std::function<void(int)>& run_op,
     done_.assign(plan.ops.size(), false);
     error_ = nullptr;
     current_ = &run;
-    ++generation_;  // tells a lane thread that wakes up whether there is a new run
+    ++generation_;  // distinguishes a new run from a spurious wake-up
     lanes_busy_ = kNumLanes - 1;
   }
   changed_.notify_all();

@@ -18,9 +18,9 @@ constexpr double kBf16Roundoff = 0x1p-9;
 // layer some deviate by five, and the weights of real models are not quite independent of their inputs.
 constexpr double kDeviations = 8;
 
-// An upper bound for the standard deviation of the difference between two f32 sums of the same products x·w, in units of
-// |x| |w|. The partial sum of j terms of random sign grows as sqrt(j), so the squared roundings of all partial sums add up
-// to at most half of (u |x| |w|)^2.
+// An upper bound for the standard deviation of the difference between two f32 sums of the same products x·w, in units
+// of |x| |w|. The partial sum of j terms of random sign grows as sqrt(j), so the squared roundings of all partial sums
+// add up to at most half of (u |x| |w|)^2.
 constexpr double kTwoSums = std::numbers::sqrt2 * kF32Roundoff;
 
 // Uses eight independent sums, so that the compiler can vectorise the loop: weights have many millions of elements.
