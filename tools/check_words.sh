@@ -15,14 +15,12 @@ words=(
   'dealt(?! with)|dealer => assigned, balanced, distributed'
   "need not (have|own) => don't have, don't own"
   '(lets?|letting) the (bundled )?model (write|talk|speak) => generates text with the model'
-  'nobody to (tell|ask) => say what is off or missing'
+  'nobody|somebody => no rank, no caller, the user'
+  '(?<!std::)promis(e|es|ed|ing) => predicted, prediction; guarantee, contract'
+  'token_?draws? => sampled token, SampleParams'
+  'routing_?draws? => sampled routing'
   'turned(?! (in|into|on|off|out|over|away|down|back|up)\b) => transposed'
 )
-# To be added when the code no longer uses them:
-#   '(?<!std::)promis(e|es|ed|ing) => predicted, prediction; guarantee, contract'
-#   'token_?draws? => sampled token, SampleParams'
-#   'routing_?draws? => sampled routing'
-#   'nobody|somebody => no rank, no caller, the user'
 
 max_columns=120
 

@@ -72,7 +72,7 @@ if ((${#missing[@]})); then
   install=(apt-get install -y --no-install-recommends "${missing[@]}")
   as_root=()
   if [[ $(id -u) != 0 ]]; then
-    # Without a terminal nobody could type a password: then sudo must work without one.
+    # Without a terminal no password can be typed, so sudo has to work without one.
     if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
       as_root=(sudo -n)
     elif command -v sudo >/dev/null && [[ -t 0 && -t 2 ]]; then

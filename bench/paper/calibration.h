@@ -33,7 +33,7 @@ struct FittedCell {
   bool counts;  // false: an outlier of the paper's
 };
 
-// Everything that the fit looks at. Making one draws the routing of every problem, once.
+// Everything that the fit looks at. Constructing one samples the routing of every problem, once.
 class FitCells {
  public:
   explicit FitCells(const Reading& reading);

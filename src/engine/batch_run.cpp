@@ -19,7 +19,7 @@ std::unique_ptr<KvCache> BatchRun::take_cache(int rank, int64_t num_tokens) {
   return cache;
 }
 
-void BatchRun::keep_cache(BatchSequence& sequence) {
+void BatchRun::recycle_cache(BatchSequence& sequence) {
   sequence.cache->clear();
   spare_caches_[static_cast<size_t>(sequence.rank)].push_back(std::move(sequence.cache));
 }
@@ -32,7 +32,7 @@ void BatchRun::add(std::vector<int32_t> prompt, int64_t num_output) {
   sequence.id = next_id_++;
   sequence.rank = static_cast<int>(std::ranges::min_element(count) - count.begin());
   sequence.num_output = num_output;
-  // The last token is output and not fed again.
+  // The last output token is not an input of any step, so it needs no place in the cache.
   const int64_t most_tokens = std::ssize(prompt) + std::max<int64_t>(0, num_output - 1);
   sequence.cache = take_cache(sequence.rank, most_tokens);
   sequence.prompt = std::move(prompt);
@@ -43,12 +43,12 @@ std::vector<BatchRun::Part> BatchRun::next_prompts() {
   std::vector<Part> parts;
   int64_t left = max_num_batched_tokens_;
   for (BatchSequence& s : sequences_) {
-    if (s.num_waiting() == 0) continue;
-    if (!parts.empty() && s.num_waiting() > left) break;  // in their order, so that none waits for ever
-    const int64_t count = std::min(s.num_waiting(), left);
+    if (s.num_unprocessed() == 0) continue;
+    if (!parts.empty() && s.num_unprocessed() > left) break;  // skipping a long prompt could delay it forever
+    const int64_t count = std::min(s.num_unprocessed(), left);
     const auto ids =
         std::span<const int32_t>(s.prompt).subspan(static_cast<size_t>(s.num_prefilled), static_cast<size_t>(count));
-    const StepOutput output = count == s.num_waiting() ? StepOutput::kToken : StepOutput::kNone;
+    const StepOutput output = count == s.num_unprocessed() ? StepOutput::kToken : StepOutput::kNone;
     parts.push_back({&s, {s.rank, {s.cache.get(), ids, output}}});
     left -= count;
     if (left == 0) break;
@@ -77,7 +77,7 @@ bool BatchRun::prefill_step() {
 bool BatchRun::decode_step() {
   std::vector<Part> parts;
   for (BatchSequence& s : sequences_) {
-    if (s.num_waiting() > 0 || s.is_finished()) continue;
+    if (s.num_unprocessed() > 0 || s.is_finished()) continue;
     parts.push_back({&s, {s.rank, {s.cache.get(), std::span(&s.output.back(), 1), StepOutput::kToken}}});
   }
   if (parts.empty()) return false;
@@ -89,7 +89,7 @@ std::vector<BatchSequence> BatchRun::take_finished() {
   std::vector<BatchSequence> out;
   std::vector<BatchSequence> rest;
   for (BatchSequence& s : sequences_) {
-    if (s.is_finished()) keep_cache(s);
+    if (s.is_finished()) recycle_cache(s);
     (s.is_finished() ? out : rest).push_back(std::move(s));
   }
   sequences_ = std::move(rest);
@@ -97,7 +97,7 @@ std::vector<BatchSequence> BatchRun::take_finished() {
 }
 
 void BatchRun::cancel() {
-  for (BatchSequence& s : sequences_) keep_cache(s);
+  for (BatchSequence& s : sequences_) recycle_cache(s);
   sequences_.clear();
 }
 

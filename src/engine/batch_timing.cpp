@@ -18,7 +18,7 @@ void require_at_least(int64_t least, const char* field, int64_t value) {
        {.what = "out of range", .got = std::to_string(value), .wanted = fmt::format("{} or more", least), .hint = ""});
 }
 
-// Blames the prompt where it alone is too long.
+// Names input_len if the prompt alone is too long, else output_len.
 void require_fits(const ModelSpec& spec, int64_t input_len, int64_t output_len) {
   const int64_t room = spec.max_positions;
   if (input_len > room) {
@@ -51,7 +51,7 @@ Engine::BatchTimes time_batch(BatchRun& run, const ModelSpec& spec, const Engine
 
   Engine::BatchTimes times;
   const auto may_go_on = [&] { return times.complete = times.complete && (!keep_going || keep_going()); };
-  // Whether there was a step and it was done.
+  // Returns whether there was a step to run and it was completed.
   const auto run_step = [&](bool (BatchRun::*step)()) {
     bool done = false;
     times.complete = completes([&] { done = (run.*step)(); });
@@ -94,12 +94,12 @@ Engine::RequestTimes time_requests(BatchRun& run, const ModelSpec& spec, const E
       run.add(std::move(*next++), work.output_len);
     }
   };
-  admit();  // before the clock starts, for it sets memory aside; later ones get that of those who have left
+  admit();  // before the clock starts, because it allocates caches; later requests reuse those of finished ones
   const int64_t start = now_ns();
   while (times.num_finished < work.num_requests) {
     if (keep_going && !keep_going(times.num_finished, work.num_requests)) break;
     admit();
-    // Prompts first: the more sequences a decoding step has, the less each token costs.
+    // Prompts come first, because a decoding step costs less per token the more sequences it has.
     if (!completes([&] { run.prefill_step() || run.decode_step(); })) break;
     for (const BatchSequence& s : run.take_finished()) {
       count(s);

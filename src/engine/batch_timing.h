@@ -1,4 +1,4 @@
-// The clock around batches of random tokens: what Engine::time_batch and time_requests do.
+// Times batches of random tokens; implements Engine::time_batch and Engine::time_requests.
 #pragma once
 
 #include "engine/batch_run.h"
@@ -6,8 +6,8 @@
 
 namespace eps {
 
-// Both drop what an earlier call left in `run`.
-// Errors  kUsage: more tokens than the context holds
+// Both first cancel the sequences that an interrupted call left in `run`.
+// Errors  kUsage if a sequence has more tokens than the context
 Engine::BatchTimes time_batch(BatchRun& run, const ModelSpec& spec, const Engine::BatchWork& work,
                               const std::function<bool()>& keep_going);
 Engine::RequestTimes time_requests(BatchRun& run, const ModelSpec& spec, const Engine::RequestWork& work,

@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<std::string> places() {
+std::vector<std::string> candidate_paths() {
   if (const char* named = std::getenv(kCudaModuleVariable); named != nullptr && *named != '\0') return {named};
   std::vector<std::string> out;
   std::error_code error;
@@ -26,20 +26,20 @@ std::vector<std::string> places() {
   return out;
 }
 
-// The open library, or why there is none.
+// The opened library, or the reason why there is none.
 struct Opened {
   const CudaModule* module = nullptr;
   std::string why_not;
-  bool is_broken = false;  // the library is there and does not load
+  bool is_broken = false;  // the library exists, but cannot be loaded
 };
 
 Opened open_library() {
   Opened out;
   out.why_not = "this build has no CUDA backend";
-  for (const std::string& place : places()) {
+  for (const std::string& path : candidate_paths()) {
     std::error_code error;
-    if (!fs::exists(place, error)) continue;
-    void* library = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!fs::exists(path, error)) continue;
+    void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
       out.why_not = fmt::format("the CUDA backend cannot be loaded ({})", dlerror());
       out.is_broken = true;
@@ -48,16 +48,17 @@ Opened open_library() {
     using Entry = const CudaModule* (*)();
     const auto entry = reinterpret_cast<Entry>(dlsym(library, kCudaModuleSymbol));
     if (entry == nullptr || std::strcmp(entry()->build, kCudaModuleBuild) != 0) {
-      out.why_not = fmt::format("{} belongs to another build of epsmoe", place);
+      out.why_not = fmt::format("{} belongs to another build of epsmoe", path);
       dlclose(library);
       continue;
     }
-    out.module = entry();  // stays open for the rest of the program: its code is behind every op set
+    out.module = entry();  // the library is never closed, because all op sets execute its code
     return out;
   }
   if (const char* named = std::getenv(kCudaModuleVariable); named != nullptr && *named != '\0') {
     std::error_code error;
-    if (!fs::exists(named, error)) out.why_not = fmt::format("${} names no file ({})", kCudaModuleVariable, named);
+    if (!fs::exists(named, error))
+      out.why_not = fmt::format("${} does not name an existing file ({})", kCudaModuleVariable, named);
   }
   return out;
 }

@@ -1,4 +1,4 @@
-// Finds the CUDA backend, which is a library of its own, and opens it.
+// Finds and opens the CUDA backend, which is a separate library.
 #pragma once
 
 #include <memory>
@@ -7,17 +7,18 @@
 
 namespace eps {
 
-// The variable that names the library, where it is neither beside the program nor in ../lib/epsmoe.
+// The environment variable with the path of the library. If it is not set, the library is expected beside the program
+// or in ../lib/epsmoe.
 inline constexpr const char* kCudaModuleVariable = "EPSMOE_CUDA_MODULE";
 
-// On GPU `device`.
-// Errors  kUsage naming --device: the library is not there or of another build; no driver, no GPU, not a Hopper GPU.
-//         kResource: it is there and cannot be loaded
+// Creates the op set of GPU `device`.
+// Errors  kUsage naming --device: the library is missing or of another build; no driver, no GPU or not a Hopper GPU
+//         kResource: the library exists, but cannot be loaded
 std::unique_ptr<OpSet> make_cuda_op_set(int device);
 
 CudaReport cuda_report();
 
-// None where the library is not there.
+// Empty if the library is missing or cannot be loaded.
 GpuList cuda_gpus();
 
 }  // namespace eps

@@ -64,7 +64,7 @@ class EngineImpl final : public Engine {
     if (options.on_note) {
       for (const LoadNote& note : folder_.notes) options.on_note(note);
     }
-    // What the command line got wrong is said before the weights are read.
+    // Usage errors are reported before the weights are read, which can take minutes.
     check_rank_options(folder_.spec, group);
     auto comms = make_communicators(options.ep, std::chrono::milliseconds(options.comm_timeout_ms),
                                     options.emulate_link, options.stop);
@@ -76,13 +76,13 @@ class EngineImpl final : public Engine {
             .wanted = fmt::format("at most {}", folder_.spec.max_positions),
             .hint = ""});
     }
-    folder_.spec.max_positions = max_model_len_;  // the rope table need not reach further
+    folder_.spec.max_positions = max_model_len_;  // a smaller rope table is enough
     const int threads = options.threads > 0 ? options.threads : default_threads_per_rank(options.ep);
     auto ops = make_op_sets(options.device, options.dtype, options.ep, threads, options.stop,
                             rank_thread_use(options.emulate_link), options.gpus);
     if (ops.front()->device() != nullptr && !options.emulate_link.empty()) {
       fail(ErrorKind::kUsage, "emulate_link",
-           {.what = "ranks on GPUs read each other's memory: there is no transport to slow down",
+           {.what = "ranks on GPUs access each other's memory directly, so there is no transport to slow down",
             .got = options.emulate_link,
             .wanted = "",
             .hint = "`device` cpu"});
@@ -127,7 +127,7 @@ class EngineImpl final : public Engine {
     const auto prompt_len = std::ssize(result.prompt_ids);
     if (prompt_len == 0) {
       fail(ErrorKind::kInput, "prompt",
-           {.what = "the tokenizer leaves no tokens of it", .got = request.prompt, .wanted = "some text", .hint = ""});
+           {.what = "the tokenizer turns it into no tokens", .got = request.prompt, .wanted = "some text", .hint = ""});
     }
     GenerationSettings settings = resolve_generation(request, folder_, prompt_len, max_model_len_);
     result.notes = std::move(settings.notes);
@@ -180,7 +180,7 @@ class EngineImpl final : public Engine {
     require_at_least(0, "window", window);
     const int32_t bos = bos_token(folder_);
     bool stopped = false;
-    // A text of hundreds of megabytes takes a while to encode. Nothing of it is scored by then.
+    // Encoding hundreds of megabytes takes a while, so it can be stopped as well. Nothing has been scored by then.
     const auto may_encode = [&] { return !(stopped = stopped || (keep_going && !keep_going(0, 0))); };
     const std::vector<int32_t> ids = encode_text(folder_, text, may_encode);
     if (stopped) return {};
@@ -199,7 +199,8 @@ class EngineImpl final : public Engine {
     const int64_t start = now_ns();
     const int64_t total = std::ssize(ids);
     const int64_t num_windows = (total + result.window - 1) / result.window;
-    // Windows of one step: about the batch budget, and a whole round of ranks so that none idles.
+    // A step has about max_num_batched_tokens per rank, and the same number of windows on every rank so that none
+    // idles.
     const int64_t per_rank =
         std::min(num_windows, std::max<int64_t>(1, options_.max_num_batched_tokens / result.window));
     const int64_t per_step = per_rank * options_.ep;
@@ -219,7 +220,7 @@ class EngineImpl final : public Engine {
     require_at_least(0, "depth", depth);
     require_at_least(0, "prompt_tokens", prompt_tokens);
     require_at_least(0, "decode_tokens", decode_tokens);
-    // Each alone first: their sum may overflow.
+    // The lengths are checked one by one, because their sum may overflow.
     const int64_t room = max_model_len_ - std::min(depth, max_model_len_);
     if (prompt_tokens > room || decode_tokens > room - prompt_tokens) {
       const bool is_prompt = prompt_tokens > room || decode_tokens == 0;
@@ -272,7 +273,7 @@ class EngineImpl final : public Engine {
       overlap += ranks_->stats(r).overlap;
       for (const auto& [kernel, count] : ranks_->stats(r).stages_by_kernel) out.stages_by_kernel[kernel] += count;
     }
-    out.moe_layers_by_stages = ranks_->stats(0).layers_by_stages;  // the same on every rank, as is the load
+    out.moe_layers_by_stages = ranks_->stats(0).layers_by_stages;  // like the load, the same on every rank
     out.load = ranks_->stats(0).load;
     const MoeStats& first = ranks_->stats(0);
     out.profile = profile_name_;
@@ -304,7 +305,7 @@ class EngineImpl final : public Engine {
   int64_t max_model_len() const override { return max_model_len_; }
 
  private:
-  // None where no layer is planned.
+  // The sizes of the MoE layers, or none for a dense model.
   std::optional<MoeShape> planned_shape(DType weights, DType activations) const {
     if (folder_.spec.first_moe_layer() < 0) return std::nullopt;
     return moe_shape(folder_.spec, weights, activations);
@@ -313,13 +314,14 @@ class EngineImpl final : public Engine {
   void require_tokenizer() const {
     if (folder_.tokenizer) return;
     fail(ErrorKind::kInput, options_.model,
-         {.what = "has no tokenizer.json, so it can read no text",
+         {.what = "has no tokenizer.json, which is needed to encode text",
           .got = "",
           .wanted = "",
           .hint = "a model folder with one"});
   }
 
-  // Feeds one or more `ids` in steps of at most max_num_batched_tokens; returns the token sampled after the last.
+  // Processes `ids`, at least one, in steps of at most max_num_batched_tokens. Returns the token sampled after the
+  // last.
   int32_t prefill(KvCache& cache, std::span<const int32_t> ids, Sampler* sampler) {
     EPS_CHECK(!ids.empty());
     const auto most = static_cast<size_t>(options_.max_num_batched_tokens);
@@ -330,12 +332,13 @@ class EngineImpl final : public Engine {
     return step_one(cache, ids, sampler);
   }
 
-  // One step of one sequence, which lives on rank 0; the other ranks bring their experts. `sampler` null: greedy.
+  // Runs one step of one sequence, which belongs to rank 0; the other ranks only compute their experts. A null
+  // `sampler` means greedy sampling.
   int32_t step_one(KvCache& cache, std::span<const int32_t> ids, Sampler* sampler) {
     PlacedChunk chunk{0, {&cache, ids, StepOutput::kToken}};
     HostSampler on_host;
     if (sampler != nullptr && sampler->is_plain()) {
-      chunk.chunk.draw = sampler->draw();
+      chunk.chunk.params = sampler->next_params();
     } else if (sampler != nullptr) {
       on_host = [sampler](std::span<float> logits) { return sampler->sample(logits); };
       chunk.chunk.host_sampler = &on_host;
@@ -343,7 +346,7 @@ class EngineImpl final : public Engine {
     return ranks_->step(std::span(&chunk, 1), {}).front();
   }
 
-  // Adds the windows [first, first + count) to `result`; window i lives on rank i % ep.
+  // Adds the windows [first, first + count) to `result`; window i is computed by rank i % ep.
   void score_windows(const std::vector<int32_t>& ids, int32_t bos, int64_t first, int64_t count,
                      PerplexityResult& result) {
     struct Window {
@@ -377,7 +380,7 @@ class EngineImpl final : public Engine {
   }
 
   EngineOptions options_;
-  ModelFolder folder_;  // before models_, which keep a source of its checkpoint
+  ModelFolder folder_;  // declared before models_, which keep a weight source that refers to its checkpoint
   int64_t max_model_len_ = 0;
   RankModels models_;
   std::unique_ptr<RankGroup> ranks_;

@@ -32,13 +32,13 @@ void require_in_range(const char* field, int value, int most) {
 }
 
 std::vector<std::unique_ptr<OpSet>> make_cuda_op_sets(int num_ranks, const std::vector<int>& gpus) {
-  const GpuList there = cuda_gpus();
+  const GpuList available = cuda_gpus();
   std::vector<std::unique_ptr<OpSet>> out;
-  if (there.gpus.empty()) {
-    out.push_back(make_cuda_op_set(0));  // says what is missing
+  if (available.gpus.empty()) {
+    out.push_back(make_cuda_op_set(0));  // throws an error that names what is missing
     return out;
   }
-  for (const int gpu : choose_gpus(there, num_ranks, gpus)) out.push_back(make_cuda_op_set(gpu));
+  for (const int gpu : choose_gpus(available, num_ranks, gpus)) out.push_back(make_cuda_op_set(gpu));
   return out;
 }
 
@@ -66,7 +66,7 @@ std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, cons
   const std::optional<DType> wanted = parse_dtype(dtype);
   if (!gpus.empty() && device != "cuda") {
     fail(ErrorKind::kUsage, "gpus",
-         {.what = fmt::format("chooses GPUs, and ranks work on {}", device),
+         {.what = fmt::format("selects GPUs, but the ranks run on {}", device),
           .got = fmt::format("{}", fmt::join(gpus, ",")),
           .wanted = "",
           .hint = "`device` cuda"});
@@ -101,7 +101,7 @@ std::vector<std::unique_ptr<Communicator>> make_communicators(int num_ranks, std
   if (!emulate_link.empty()) {
     if (num_ranks == 1) {
       fail(ErrorKind::kUsage, "emulate_link",
-           {.what = "one rank has no link", .got = emulate_link, .wanted = "", .hint = "`ep` 2"});
+           {.what = "a single rank has no link to emulate", .got = emulate_link, .wanted = "", .hint = "`ep` 2"});
     }
     const LinkSpec link = parse_link_spec(emulate_link);
     for (auto& comm : comms) comm = make_emulated_link(std::move(comm), link, stop);

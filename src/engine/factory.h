@@ -1,4 +1,4 @@
-// Makes concrete backends and transports from names. The only place that includes them.
+// Creates backends and transports by name. Only this file's source includes their headers.
 #pragma once
 
 #include <chrono>
@@ -14,41 +14,41 @@
 
 namespace eps {
 
-// More ranks or threads than these are slips of the hand: each is a thread with memory of its own.
+// Larger numbers of ranks or threads are assumed to be typing errors: each of them is a thread with its own memory.
 inline constexpr int kMaxRanks = 1024;
 int max_threads_per_rank();  // four times the usable CPUs, 1024 at most
 
-// Whether ranks lend each other the threads that they do not use. Not where ranks stand for machines of their own,
-// behind an emulated link, nor where a rank is measured by itself.
+// Whether ranks can use each other's idle threads. They cannot if they represent separate machines behind an emulated
+// link, or if the speed of a single rank is measured.
 enum class RankThreadUse : uint8_t { kShared, kSeparate };
 
-// Of ranks whose transport is slowed down to `emulate_link` (empty: not at all).
+// The mode for ranks whose transport is slowed down to `emulate_link` (empty: not slowed down).
 RankThreadUse rank_thread_use(const std::string& emulate_link);
 
-// One op set per rank. `device`: "cpu", "cuda" or "reference"; `dtype`: "auto", "f32" or "bf16"; `gpus`: see
-// EngineOptions. Ops on the host end with kInterrupted when `stop` asks for it.
+// Creates one op set per rank. `device`: "cpu", "cuda" or "reference"; `dtype`: "auto", "f32" or "bf16"; `gpus`: see
+// EngineOptions. Ops on the host fail with kInterrupted once `stop` is set.
 //
-// Errors  kUsage: unknown device or dtype, one that this machine cannot do (and why), too many ranks or threads, or
-//         GPUs that ranks cannot use
+// Errors  kUsage: unknown device or dtype, one that this machine does not support (with the reason), too many ranks or
+//         threads, or GPUs that the ranks cannot use
 std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, const std::string& dtype, int num_ranks,
                                                  int threads_per_rank, StopToken stop = {},
                                                  RankThreadUse thread_use = RankThreadUse::kShared,
                                                  const std::vector<int>& gpus = {});
 
-// Errors  kUsage: too many ranks; an emulated link for one
-// `emulate_link`: empty, or a link to slow the transport down to (comm/emulated_link.h).
+// Creates one communicator per rank. `emulate_link`: empty, or the link whose speed is emulated (comm/emulated_link.h).
+// Errors  kUsage: too many ranks, or an emulated link with one rank
 std::vector<std::unique_ptr<Communicator>> make_communicators(int num_ranks, std::chrono::milliseconds timeout,
                                                               const std::string& emulate_link = {},
                                                               StopToken stop = {});
 
-// Threads a rank gets when the user named none.
+// The number of threads of a rank unless the user sets it.
 int default_threads_per_rank(int num_ranks);
 
-// One weight [n, k], f32 or bf16, which is also the type of x, as oneDNN multiplies it; copied. `num_threads` share
-// each product.
+// A copy of one weight [n, k] that is multiplied by oneDNN with `num_threads` threads. The weight is f32 or bf16, and x
+// has the same type.
 std::unique_ptr<GemmBaseline> make_gemm_baseline(const TensorView& weights, int num_threads);
 
-// What `doctor` prints about backends: a name, whether it works here, and why or why not.
+// A line of `doctor` about one backend: its name, whether it is available on this machine, and details or the reason.
 struct BackendReport {
   std::string name;
   bool available;
@@ -56,7 +56,7 @@ struct BackendReport {
 };
 std::vector<BackendReport> report_backends();
 
-// What ranks on GPUs would find.
+// The GPUs that ranks could use.
 GpuList report_gpus();
 
 }  // namespace eps

@@ -9,17 +9,17 @@
 namespace eps {
 namespace {
 
-// vLLM stops after 16 tokens and transformers after 20: too few to judge a model by.
+// The defaults of vLLM (16) and transformers (20) are too short to judge a model by.
 constexpr int64_t kDefaultMaxTokens = 256;
 
-// Keys that only tell how a token is sampled at random.
+// Keys that have an effect only on random sampling.
 const std::set<std::string_view>& cut_keys() {
   static const std::set<std::string_view> keys = {"temperature", "top_k",     "top_p",          "top_h",
                                                   "min_p",       "typical_p", "epsilon_cutoff", "eta_cutoff"};
   return keys;
 }
 
-// The file's name for a field of SamplingOptions.
+// The key in the file for a field of SamplingOptions.
 std::string_view key_of(std::string_view field) {
   if (field == "min_tokens") return "min_new_tokens";
   if (field == "forced_eos_token_ids") return "forced_eos_token_id";
@@ -42,7 +42,7 @@ class Resolution {
  public:
   Resolution(const GenerateRequest& request, const GenerationConfig& file) : request_(request), file_(file) {}
 
-  // What the request sets, on top of the file.
+  // The settings of the file, overridden by those of the request.
   SamplingOptions merge() {
     SamplingOptions s = file_.sampling;
     s.seed = request_.seed;
@@ -73,7 +73,7 @@ class Resolution {
 
   void mark_replaced(std::string_view key) { replaced_.insert(key); }
 
-  // Judges what is used.
+  // Checks only the settings that are used, so that a request can replace an invalid one of the file.
   void check(const SamplingOptions& s, int64_t vocab_size) const {
     for (const auto& [key, error] : file_.invalid) {
       if (!replaced_.contains(key)) throw error;
@@ -89,20 +89,20 @@ class Resolution {
 
  private:
   template <typename T>
-  void replace(std::string_view key, const std::optional<T>& asked, T& value) {
-    if (!asked) return;
-    value = *asked;
+  void replace(std::string_view key, const std::optional<T>& requested, T& value) {
+    if (!requested) return;
+    value = *requested;
     replaced_.insert(key);
   }
 
-  // A request's own values are judged even where greedy sampling does not look at them.
+  // Values of the request are checked even if greedy sampling ignores them: the user has just written them.
   void check_request(const SamplingOptions& merged) const {
-    SamplingOptions asked;
-    if (request_.temperature) asked.temperature = merged.temperature;
-    if (request_.top_k) asked.top_k = merged.top_k;
-    if (request_.top_p) asked.top_p = merged.top_p;
-    if (request_.min_p) asked.min_p = merged.min_p;
-    check_sampling(asked, 1);
+    SamplingOptions requested;
+    if (request_.temperature) requested.temperature = merged.temperature;
+    if (request_.top_k) requested.top_k = merged.top_k;
+    if (request_.top_p) requested.top_p = merged.top_p;
+    if (request_.min_p) requested.min_p = merged.min_p;
+    check_sampling(requested, 1);
   }
 
   const GenerateRequest& request_;
@@ -114,12 +114,12 @@ void refuse_unsupported(const GenerationConfig& file, std::vector<std::string>& 
   for (const UnsupportedSetting& u : file.unsupported) {
     if (u.changes_text) {
       fail(ErrorKind::kInput, file.path,
-           {.what = fmt::format("key \"{}\" asks for {}, which is not supported", u.key, u.what),
+           {.what = fmt::format("key \"{}\" requires {}, which is not supported", u.key, u.what),
             .got = u.value,
             .wanted = "",
-            .hint = "`use_generation_config`, to generate without what the file suggests"});
+            .hint = "`use_generation_config`, to ignore the settings of this file"});
     }
-    notes.push_back(fmt::format("{}: key \"{}\" asks for {} (ignored)", file.path, u.key, u.what));
+    notes.push_back(fmt::format("{}: key \"{}\" requests {} (ignored)", file.path, u.key, u.what));
   }
 }
 
@@ -137,7 +137,7 @@ int64_t resolve_max_tokens(const GenerateRequest& request, const GenerationConfi
            {.what = "key \"max_length\" leaves no room for output after the prompt",
             .got = fmt::format("{}, and a prompt of {} tokens", *file.max_length, prompt_len),
             .wanted = "",
-            .hint = "`max_tokens`, which replaces it"});
+            .hint = "`max_tokens`, which overrides it"});
     }
   }
   return std::min(most, max_model_len - prompt_len);
@@ -176,7 +176,7 @@ GenerationSettings resolve_generation(const GenerateRequest& request, const Mode
   out.stop = request.stop.value_or(file.stop_strings);
   if (std::ranges::any_of(out.stop, &std::string::empty)) {
     fail(ErrorKind::kUsage, "stop",
-         {.what = "an empty text would end every output", .got = "", .wanted = "", .hint = ""});
+         {.what = "an empty text would stop every output at once", .got = "", .wanted = "", .hint = ""});
   }
   return out;
 }

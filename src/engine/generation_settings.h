@@ -1,4 +1,4 @@
-// What a request and the model's generation_config.json come to together.
+// Merges the settings of a request with those of the model's generation_config.json.
 #pragma once
 
 #include <cstdint>
@@ -15,14 +15,14 @@ struct GenerationSettings {
   int64_t max_tokens = 0;
   std::vector<int32_t> eos_ids;
   std::vector<std::string> stop;   // texts that end the output
-  std::vector<std::string> notes;  // for the user: what the file asks for and is not done
+  std::vector<std::string> notes;  // for the user: settings of the file that are ignored
 };
 
-// What the request leaves open comes from the file. Values of the file that the request replaces, or that greedy
-// sampling does not look at, are not judged.
+// Settings that the request does not contain come from the file. Values of the file that the request replaces, or that
+// greedy sampling ignores, are not checked.
 //
-// Errors  kUsage naming the request's field; kInput naming the file and the key: a value that means nothing, or a
-//         setting without which the text would be another one
+// Errors  kUsage naming the field of the request; kInput naming the file and the key: an invalid value, or an
+//         unsupported setting that would change the text
 GenerationSettings resolve_generation(const GenerateRequest& request, const ModelFolder& folder, int64_t prompt_len,
                                       int64_t max_model_len);
 

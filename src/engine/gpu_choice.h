@@ -1,4 +1,4 @@
-// Which GPU each rank works on.
+// Chooses the GPU of each rank.
 #pragma once
 
 #include <vector>
@@ -7,11 +7,11 @@
 
 namespace eps {
 
-// `asked`: the GPU of each rank, where the caller named them; several ranks may share one. Empty: rank r on GPU r.
+// `requested`: the GPU of each rank, several of which may share one; empty: rank r uses GPU r.
 //
 // Shapes  returns [num_ranks]
-// Errors  kUsage: too many ranks, not one GPU for each, no such GPU, fewer GPUs than ranks, or GPUs that cannot read
-//         each other's memory
-std::vector<int> choose_gpus(const GpuList& there, int num_ranks, const std::vector<int>& asked);
+// Errors  kUsage: too many ranks, a list that is not one GPU per rank, an unknown GPU, fewer GPUs than ranks, or GPUs
+//         that cannot read each other's memory
+std::vector<int> choose_gpus(const GpuList& available, int num_ranks, const std::vector<int>& requested);
 
 }  // namespace eps

@@ -8,7 +8,7 @@
 namespace eps {
 namespace {
 
-constexpr float kBarred = -std::numeric_limits<float>::infinity();
+constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
 bool changes_logits(const SamplingOptions& o) {
   return !o.sequence_bias.empty() || o.encoder_repetition_penalty != 1.0 || o.repetition_penalty != 1.0 ||
@@ -18,7 +18,7 @@ bool changes_logits(const SamplingOptions& o) {
          !o.suppress_tokens.empty() || !o.begin_suppress_tokens.empty();
 }
 
-// f(logit) of those of `ids` that have one.
+// Calls f(logit) for those `ids` that are in the vocabulary.
 template <typename F>
 void for_logits(std::span<float> logits, std::span<const int32_t> ids, const F& f) {
   for (const int32_t id : ids) {
@@ -26,12 +26,12 @@ void for_logits(std::span<float> logits, std::span<const int32_t> ids, const F& 
   }
 }
 
-void bar(std::span<float> logits, std::span<const int32_t> ids) {
-  for_logits(logits, ids, [](float& logit) { logit = kBarred; });
+void mask(std::span<float> logits, std::span<const int32_t> ids) {
+  for_logits(logits, ids, [](float& logit) { logit = kMasked; });
 }
 
-// Once for each token, however often it occurs. f32, as transformers computes it.
-void repeat_penalty(std::span<float> logits, std::span<const int32_t> ids, double penalty) {
+// Applies the penalty once to each token, however often it occurs. Computed in f32, as in transformers.
+void penalize_repetition(std::span<float> logits, std::span<const int32_t> ids, double penalty) {
   if (penalty == 1.0) return;
   std::vector<int32_t> unique(ids.begin(), ids.end());
   std::ranges::sort(unique);
@@ -44,8 +44,8 @@ bool ends_with(std::span<const int32_t> ids, std::span<const int32_t> tail) {
   return tail.size() <= ids.size() && std::ranges::equal(ids.last(tail.size()), tail);
 }
 
-void leave_only(std::span<float> logits, std::span<const int32_t> ids) {
-  std::ranges::fill(logits, kBarred);
+void mask_all_but(std::span<float> logits, std::span<const int32_t> ids) {
+  std::ranges::fill(logits, kMasked);
   for_logits(logits, ids, [](float& logit) { logit = 0.0F; });
 }
 
@@ -58,7 +58,7 @@ LogitsProcessor::LogitsProcessor(const SamplingOptions& options, SequenceStart s
       eos_ids_(std::move(start.eos_ids)),
       max_tokens_(start.max_tokens),
       is_off_(!changes_logits(options)) {
-  // An end-of-text token cannot be a bad word by itself: it would never be allowed.
+  // As in transformers, an end-of-text token alone is not accepted as a bad word: no text could end.
   std::erase_if(options_.bad_words_ids, [this](const std::vector<int32_t>& word) {
     return word.size() == 1 && std::ranges::find(eos_ids_, word.front()) != eos_ids_.end();
   });
@@ -70,13 +70,13 @@ void LogitsProcessor::process(std::span<float> logits) const {
   const auto prompt = ids.first(static_cast<size_t>(prompt_len_));
   add_biases(logits);
   if (options_.encoder_repetition_penalty != 1.0) {
-    repeat_penalty(logits, prompt, 1.0 / options_.encoder_repetition_penalty);
+    penalize_repetition(logits, prompt, 1.0 / options_.encoder_repetition_penalty);
   }
-  repeat_penalty(logits, ids, options_.repetition_penalty);
+  penalize_repetition(logits, ids, options_.repetition_penalty);
   penalize(logits);
-  bar_ngrams(logits, options_.no_repeat_ngram_size, ids);
-  bar_ngrams(logits, options_.encoder_no_repeat_ngram_size, prompt);
-  bar_words(logits);
+  mask_ngrams(logits, options_.no_repeat_ngram_size, ids);
+  mask_ngrams(logits, options_.encoder_no_repeat_ngram_size, prompt);
+  mask_words(logits);
   hold_back_eos(logits);
   force(logits);
   if (const auto& decay = options_.exponential_decay_length_penalty; decay && num_output() > decay->start) {
@@ -85,10 +85,10 @@ void LogitsProcessor::process(std::span<float> logits) const {
       if (std::isfinite(logit)) logit += std::abs(logit) * static_cast<float>(growth);
     });
   }
-  bar(logits, options_.suppress_tokens);
-  // A forced first token counts as part of the prompt.
+  mask(logits, options_.suppress_tokens);
+  // A forced first token counts as part of the prompt, so the next one is the first output token.
   const int64_t begin = prompt_len_ > 1 || !options_.forced_bos_token_id ? 0 : 1;
-  if (num_output() == begin) bar(logits, options_.begin_suppress_tokens);
+  if (num_output() == begin) mask(logits, options_.begin_suppress_tokens);
 }
 
 void LogitsProcessor::add_biases(std::span<float> logits) const {
@@ -111,34 +111,34 @@ void LogitsProcessor::penalize(std::span<float> logits) const {
   }
 }
 
-// Bars each token that would repeat an n-gram of `size` that `seen` holds.
-void LogitsProcessor::bar_ngrams(std::span<float> logits, int64_t size, std::span<const int32_t> seen) const {
+// Masks each token that would complete an n-gram of `size` tokens that `seen` contains.
+void LogitsProcessor::mask_ngrams(std::span<float> logits, int64_t size, std::span<const int32_t> seen) const {
   if (size <= 0 || std::ssize(seen) < size || std::ssize(ids_) + 1 < size) return;
   const auto length = static_cast<size_t>(size) - 1;
   const auto tail = std::span(ids_).last(length);
   for (size_t i = 0; i + length < seen.size(); ++i) {
-    if (std::ranges::equal(seen.subspan(i, length), tail)) bar(logits, seen.subspan(i + length, 1));
+    if (std::ranges::equal(seen.subspan(i, length), tail)) mask(logits, seen.subspan(i + length, 1));
   }
 }
 
-void LogitsProcessor::bar_words(std::span<float> logits) const {
+void LogitsProcessor::mask_words(std::span<float> logits) const {
   for (const std::vector<int32_t>& word : options_.bad_words_ids) {
     const std::span<const int32_t> all = word;
-    if (ends_with(ids_, all.first(all.size() - 1))) bar(logits, all.last(1));
+    if (ends_with(ids_, all.first(all.size() - 1))) mask(logits, all.last(1));
   }
 }
 
 void LogitsProcessor::hold_back_eos(std::span<float> logits) const {
   const int64_t least = options_.min_tokens > 0 ? options_.min_tokens : options_.min_length - prompt_len_;
-  if (num_output() < least) bar(logits, eos_ids_);
+  if (num_output() < least) mask(logits, eos_ids_);
 }
 
 void LogitsProcessor::force(std::span<float> logits) const {
   if (options_.forced_bos_token_id && std::ssize(ids_) == 1) {
-    leave_only(logits, std::span(&*options_.forced_bos_token_id, 1));
+    mask_all_but(logits, std::span(&*options_.forced_bos_token_id, 1));
   }
   if (!options_.forced_eos_token_ids.empty() && num_output() == max_tokens_ - 1) {
-    leave_only(logits, options_.forced_eos_token_ids);
+    mask_all_but(logits, options_.forced_eos_token_ids);
   }
 }
 

@@ -28,7 +28,7 @@ void note(ModelFolder& folder, std::string text) {
   folder.notes.push_back({.text = std::move(text), .is_warning = false});
 }
 
-void look_up_keys(ModelFolder& folder, CheckpointFile file, const JsonObject& object) {
+void check_file_keys(ModelFolder& folder, CheckpointFile file, const JsonObject& object) {
   KeyReport report = check_keys(file, object);
   for (std::string& warning : report.warnings) warn(folder, std::move(warning));
   if (report.unknown.empty()) return;
@@ -41,12 +41,12 @@ void look_up_keys(ModelFolder& folder, CheckpointFile file, const JsonObject& ob
   note(folder, fmt::format("{}: unknown key{} {}", object.where(), report.unknown.size() == 1 ? "" : "s", keys));
 }
 
-// What rope_parameters says and rope_scaling, which is taken instead, does not.
+// Reports that rope_scaling replaces rope_parameters as a whole if a config.json has both.
 void warn_about_rope(ModelFolder& folder, const JsonObject& config) {
-  const auto taken = config.optional_child("rope_scaling");
-  const auto other = config.optional_child("rope_parameters");
-  if (!taken || !other || taken->value().empty()) return;
-  const auto theta = other->optional<double>("rope_theta");
+  const auto scaling = config.optional_child("rope_scaling");
+  const auto parameters = config.optional_child("rope_parameters");
+  if (!scaling || !parameters || scaling->value().empty()) return;
+  const auto theta = parameters->optional<double>("rope_theta");
   if (theta && *theta != folder.spec.attention.rope.theta) {
     warn(folder, fmt::format("{}: rope_scaling replaces rope_parameters, whose rope_theta = {} has no effect",
                              config.where(), *theta));
@@ -59,9 +59,9 @@ void read_spec(ModelFolder& folder, const Json& config, const std::string& where
   const JsonObject object(config, where);
   folder.family = &find_family(object);
   folder.spec = folder.family->read_config(object);
-  look_up_keys(folder, CheckpointFile::kConfig, object);
+  check_file_keys(folder, CheckpointFile::kConfig, object);
   for (const char* key : {"rope_parameters", "rope_scaling"}) {
-    if (const auto rope = object.optional_child(key)) look_up_keys(folder, CheckpointFile::kRope, *rope);
+    if (const auto rope = object.optional_child(key)) check_file_keys(folder, CheckpointFile::kRope, *rope);
   }
   warn_about_rope(folder, object);
 }
@@ -71,20 +71,21 @@ void open_tokenizer(ModelFolder& folder, const std::string& dir) {
   const Json json = read_json_file(path);
   const JsonObject object(json, path);
   folder.tokenizer = Tokenizer::from_object(object);
-  look_up_keys(folder, CheckpointFile::kTokenizer, object);
+  check_file_keys(folder, CheckpointFile::kTokenizer, object);
   if (folder.tokenizer->vocab_size() > folder.spec.vocab_size) {
-    note(folder, fmt::format("{}: has {} tokens and the model {}; texts with one of the others are refused", path,
+    note(folder, fmt::format("{}: has {} tokens, but the model only {}; texts that contain others are refused", path,
                              folder.tokenizer->vocab_size(), folder.spec.vocab_size));
   }
   const std::string config_path = join_path(dir, "tokenizer_config.json");
   if (!file_exists(config_path)) return;
   const Json config = read_json_file(config_path, kPythonJson);
   const JsonObject settings(config, config_path);
-  look_up_keys(folder, CheckpointFile::kTokenizerConfig, settings);
+  check_file_keys(folder, CheckpointFile::kTokenizerConfig, settings);
   folder.add_bos = settings.get_or<bool>("add_bos_token", false);
 }
 
-// Settings in config.json, where transformers once kept them, count when there is no generation_config.json.
+// Without a generation_config.json, the settings are read from config.json, where old versions of transformers wrote
+// them.
 void open_generation_config(ModelFolder& folder, const std::string& dir, const Json& config) {
   const std::string path = join_path(dir, "generation_config.json");
   if (!file_exists(path)) {
@@ -96,11 +97,11 @@ void open_generation_config(ModelFolder& folder, const std::string& dir, const J
   const JsonObject object(json, path);
   folder.generation = parse_generation_config(object);
   folder.generation.path = path;
-  look_up_keys(folder, CheckpointFile::kGenerationConfig, object);
+  check_file_keys(folder, CheckpointFile::kGenerationConfig, object);
 }
 
-// Whether two stored weights have the same values, whatever their dtypes. Reads them in pieces, up to the first
-// difference.
+// Whether two stored weights have the same values, even if their dtypes differ. Reads them in pieces and stops at the
+// first difference.
 bool are_equal(const Checkpoint& checkpoint, const std::string& a, const std::string& b, const Shape& shape) {
   const DType type_a = checkpoint.type(a, shape).dtype;
   const DType type_b = checkpoint.type(b, shape).dtype;
@@ -132,7 +133,8 @@ bool are_equal(const Checkpoint& checkpoint, const std::string& a, const std::st
   return true;
 }
 
-// A checkpoint that says "tied" and stores another output matrix means the matrix, as transformers 5 reads it.
+// A tied checkpoint that stores an output matrix different from its embedding is treated as not tied, as in
+// transformers 5.
 void untie_if_different(ModelFolder& folder) {
   if (!folder.spec.tie_embeddings) return;
   const GlobalNames globals = folder.family->global_names();
@@ -145,7 +147,7 @@ void untie_if_different(ModelFolder& folder) {
                            folder.checkpoint->config_path(), lm_head, embedding));
 }
 
-void look_at_weights(ModelFolder& folder) {
+void check_weights(ModelFolder& folder) {
   const Checkpoint& checkpoint = *folder.checkpoint;
   for (const std::string& text : checkpoint.notes()) note(folder, fmt::format("{}: {}", checkpoint.dir(), text));
   folder.names.emplace(folder.spec, *folder.family, checkpoint);
@@ -207,7 +209,7 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
     folder.checkpoint = std::make_unique<Checkpoint>(Checkpoint::open(model));
     read_spec(folder, folder.checkpoint->config(), folder.checkpoint->config_path());
     open_generation_config(folder, model, folder.checkpoint->config());
-    look_at_weights(folder);
+    check_weights(folder);
   }
   if (file_exists(join_path(model, "tokenizer.json"))) open_tokenizer(folder, model);
   return folder;
@@ -229,12 +231,12 @@ DType stored_dtype(const ModelFolder& folder) {
 
 namespace {
 
-// Every token of a text needs a row of the embedding.
+// Requires that all tokens of a text have a row in the embedding.
 void require_rows(const ModelFolder& folder, std::span<const int32_t> ids) {
   for (const int32_t id : ids) {
     if (id < folder.spec.vocab_size) continue;
     fail(ErrorKind::kInput, "text to encode",
-         {.what = "a token that the tokenizer has and the model does not",
+         {.what = "a token of the tokenizer that is not in the model's vocabulary",
           .got = fmt::format("\"{}\", token {}", folder.tokenizer->id_to_token(id), id),
           .wanted = fmt::format("tokens below vocab_size = {}", folder.spec.vocab_size),
           .hint = "a text without it, or the tokenizer.json that belongs to this checkpoint"});
@@ -247,16 +249,16 @@ std::vector<int32_t> encode_prompt(const ModelFolder& folder, std::string_view t
   EPS_CHECK(folder.tokenizer.has_value());
   const auto refuse = [context](const std::string& got) {
     fail(ErrorKind::kInput, "prompt",
-         {.what = "does not leave room for an answer in the context",
+         {.what = "leaves no room for output in the context",
           .got = got,
           .wanted = fmt::format("at most {} tokens", context - 1),
           .hint = "a shorter prompt"});
   };
-  // Text has about four bytes a token, and even runs of spaces hardly get to 64. The bound is what keeps normalizers,
-  // which need the whole text, from working on hundreds of megabytes that would be refused anyway.
+  // Text has about four bytes per token, and even runs of spaces hardly reach 64. Without this limit, normalizers,
+  // which need the whole text, would process hundreds of megabytes that are refused afterwards.
   constexpr int64_t kMostBytesPerToken = 64;
-  constexpr int64_t kAlwaysTried = int64_t{1} << 16;
-  const int64_t most_bytes = kAlwaysTried + kMostBytesPerToken * std::min(context, INT64_MAX / 128);
+  constexpr int64_t kAlwaysEncodedBytes = int64_t{1} << 16;
+  const int64_t most_bytes = kAlwaysEncodedBytes + kMostBytesPerToken * std::min(context, INT64_MAX / 128);
   if (std::ssize(text) > most_bytes) refuse(fmt::format("{} bytes", text.size()));
   const auto most = static_cast<size_t>(std::max<int64_t>(0, context - 1));
   std::vector<int32_t> ids = folder.tokenizer->encode(text, true, most);

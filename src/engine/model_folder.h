@@ -1,4 +1,4 @@
-// What a model folder or preset holds besides weights: spec, family, tokenizer, suggested sampling.
+// Opens a model folder or preset: its specification, family, tokenizer and suggested generation settings.
 #pragma once
 
 #include <functional>
@@ -21,7 +21,7 @@ struct ModelFolder {
   std::unique_ptr<Checkpoint> checkpoint;  // null for presets and dummy weights
   ModelSpec spec;
   const Family* family = nullptr;
-  std::optional<Tokenizer> tokenizer;  // none where there is no tokenizer.json
+  std::optional<Tokenizer> tokenizer;  // none without a tokenizer.json
   GenerationConfig generation;
   bool add_bos = false;                   // tokenizer_config.json's add_bos_token
   std::optional<StoredNames> names;       // with a checkpoint
@@ -32,31 +32,34 @@ struct ModelFolder {
 
 // `dummy`: the weights are not opened, so `model` may be a preset's name or a folder with just a config.json.
 //
-// Of a checkpoint with an output matrix beside tie_word_embeddings, the two are compared: when they differ, the spec is
-// not tied.
+// If config.json says tie_word_embeddings and the checkpoint contains an output matrix nevertheless, the matrix is
+// compared with the embedding. If they differ, the returned spec is not tied.
 //
-// Errors  kInput / kUsage, naming the file. Optional files (all but config.json and the weights) may be absent; a
-//         dangling link or a file that cannot be read is an error, because a model without its settings is another one
+// Errors  kInput / kUsage, naming the file. Optional files (all but config.json and the weights) may be missing. A
+// dangling
+//         link or an unreadable file is an error, because without its settings the model would behave differently
 ModelFolder open_model_folder(const std::string& model, bool dummy);
 
-// What most of the checkpoint's bytes are in; bf16 where there are none.
+// The dtype of most bytes of the checkpoint; bf16 without a checkpoint.
 DType stored_dtype(const ModelFolder& folder);
 
-// Encodes with the special tokens the model was trained with. At least one token of the context is left for an answer.
+// Encodes a prompt with the special tokens that the model was trained with. Leaves room for at least one output token
+// in the context.
 //
-// Errors  kInput when the text does not fit. One that is far too long is refused by its size in bytes, or after a part
-//         of it has been encoded: a few hundred milliseconds at most, whatever the text is. Also when it has a token
-//         that the tokenizer knows and the model has no row for.
+// Errors  kInput if the text does not fit in the context, or contains a token beyond the model's vocabulary
+// Cost    at most a few hundred milliseconds: a text that is far too long is refused by its size in bytes or after a
+// part
+//         of it has been encoded
 std::vector<int32_t> encode_prompt(const ModelFolder& folder, std::string_view text, int64_t context);
 
-// The begin-of-text token: of generation_config.json, else of config.json.  Errors  kInput: neither names one
+// The begin-of-text token from generation_config.json, else from config.json.  Errors  kInput if both lack one
 int32_t bos_token(const ModelFolder& folder);
 
-// Tokens of a text alone, without special tokens around it.  Errors  as encode_prompt
+// Encodes a text without adding special tokens.  Errors  kInput if it contains a token beyond the model's vocabulary
 std::vector<int32_t> encode_text(const ModelFolder& folder, std::string_view text,
                                  const std::function<bool()>& keep_going);
 
-// Whether `model` is the name of a preset and not of something on disk.
+// Whether `model` is the name of a preset, and no file or folder of that name exists.
 bool is_preset(const std::string& model);
 
 }  // namespace eps

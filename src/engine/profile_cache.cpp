@@ -32,7 +32,7 @@ std::string describe_setup(const MachineSetup& setup) {
 }
 
 std::string profile_file_stem(const MachineSetup& setup) {
-  constexpr size_t kMostLength = 150;  // file systems take 255 bytes, and the temporary name is longer
+  constexpr size_t kMostLength = 150;  // names may have 255 bytes, and the temporary name is longer
   std::string stem;
   for (const char c : describe_setup(setup)) {
     const auto byte = static_cast<unsigned char>(c);
@@ -42,7 +42,7 @@ std::string profile_file_stem(const MachineSetup& setup) {
       stem += '-';
     }
   }
-  // The number of ranks stands last and must stay.
+  // Shortened in the middle: the number of ranks at the end must be kept.
   if (stem.size() > kMostLength) stem = stem.substr(0, kMostLength / 2) + stem.substr(stem.size() - kMostLength / 2);
   return stem;
 }
@@ -71,7 +71,8 @@ std::vector<std::string> list_profile_files(const std::string& dir) {
 void replace_file(const std::string& path, std::string_view contents) {
   const fs::path target(path);
   std::error_code ignored;
-  if (target.has_parent_path()) fs::create_directories(target.parent_path(), ignored);  // opening says what is wrong
+  if (target.has_parent_path())
+    fs::create_directories(target.parent_path(), ignored);  // opening the file reports the error
   const std::string temporary = fmt::format("{}.{}.part", path, getpid());
   const auto give_up = [&](int error) {
     fs::remove(temporary, ignored);
@@ -79,7 +80,7 @@ void replace_file(const std::string& path, std::string_view contents) {
          {.what = "could not be written",
           .got = std::strerror(error == 0 ? EIO : error),
           .wanted = "",
-          .hint = "a folder that is yours and not full"});
+          .hint = "a folder that you can write to, on a disk that is not full"});
   };
   errno = 0;
   std::ofstream out(temporary, std::ios::binary | std::ios::trunc);

@@ -1,4 +1,4 @@
-// The user's own measured profiles: one file for each way of running this machine, found again by what it holds for.
+// The user's own measured profiles: one file for each setup of this machine, named after the setup.
 #pragma once
 
 #include <string>
@@ -8,31 +8,31 @@
 
 namespace eps {
 
-// How ranks use a machine: what a measured profile holds for.
+// How ranks use a machine; a measured profile is valid for one setup.
 struct MachineSetup {
-  std::string op_set;  // as it describes itself: "cpu f32 (avx2), 1 thread"
+  std::string op_set;  // OpSet::description(): "cpu f32 (avx2), 1 thread"
   std::string cpu;     // brand
-  int num_ranks = 1;   // at once
+  int num_ranks = 1;   // that run at the same time
 };
 
-// HardwareProfile::device of a profile measured so: "cpu f32 (avx2), 1 thread; AMD EPYC, 2 ranks at once".
+// HardwareProfile::device of a profile that was measured with this setup: "cpu f32 (avx2), 1 thread; AMD EPYC, 2 ranks
+// at once".
 std::string describe_setup(const MachineSetup& setup);
 
 // "cpu-f32-avx2-1-thread-amd-epyc-2-ranks-at-once": a file name without its extension.
 std::string profile_file_stem(const MachineSetup& setup);
 
-// $XDG_CACHE_HOME/epsmoe/profiles, or ~/.cache/epsmoe/profiles; empty where neither variable names an absolute path.
+// $XDG_CACHE_HOME/epsmoe/profiles, or ~/.cache/epsmoe/profiles; empty if neither variable contains an absolute path.
 std::string user_profile_dir();
 
-// The .json files of a folder, by name.  Edge  none for a folder that is not there or cannot be read
+// The .json files of a folder, sorted by name.  Edge  empty if the folder is missing or unreadable
 std::vector<std::string> list_profile_files(const std::string& dir);
 
-// Writes a file whole or not at all, its folders too where they are missing: under a temporary name first, so that
-// programs that write and read it at the same time see one of the contents.
-// Errors  kResource naming the path
+// Writes a file completely or not at all, and creates missing folders. The file is written under a temporary name
+// first, so that programs that read it meanwhile get the old or the new contents. Errors  kResource naming the path
 void replace_file(const std::string& path, std::string_view contents);
 
-// Whether replace_file could write into `dir`. Makes the folder.
+// Whether replace_file could write into `dir`. Creates the folder.
 bool can_write_into(const std::string& dir);
 
 }  // namespace eps

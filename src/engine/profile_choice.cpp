@@ -24,8 +24,8 @@ bool lacks_links(const HardwareProfile& profile, const ProfileQuery& query) {
 
 bool is_cuda(const ProfileQuery& query) { return query.op_set.starts_with("cuda"); }
 
-// Whether the profile's GEMM times of this weight type reach to weights [n, k]: times of other shapes are scaled by
-// n · k, which goes well for an octave.
+// Whether the profile's GEMM times for this weight type can be used for weights [n, k]. Times of other shapes are
+// scaled by n · k, which is accurate enough within an octave.
 bool covers(const HardwareProfile& profile, DType dtype, int64_t n, int64_t k) {
   const auto octaves = [](int64_t a, int64_t b) {
     return std::abs(std::log2(static_cast<double>(a) / static_cast<double>(b)));
@@ -45,18 +45,18 @@ bool covers(const HardwareProfile& profile, const ProfileQuery& query) {
   return both(shape.inner) && (shape.shared_inner == 0 || both(shape.shared_inner));
 }
 
-// How well a profile holds for what is asked.
+// How well a profile matches a query.
 struct Fit {
-  bool usable = false;  // the least: the op set and the weight type
-  int score = 0;        // of those that are usable
-  std::string why_not;  // empty: it holds for all of it
+  bool usable = false;  // whether at least the op set and the weight type match
+  int score = 0;        // the higher, the better; compared between usable profiles only
+  std::string why_not;  // the first mismatch; empty for a full match
 };
 
 Fit rate(const HardwareProfile& profile, const ProfileQuery& query) {
   // Profiles name the op set first: "cpu f32 (avx2), 1 thread; …".
   if (!profile.device.starts_with(query.op_set)) {
     return {false, 0,
-            fmt::format("profile {} is of {}, this is {}", profile.name, printable(profile.device, 80), query.op_set)};
+            fmt::format("profile {} is for {}, this is {}", profile.name, printable(profile.device, 80), query.op_set)};
   }
   if (!has_gemms(profile, query.weight_dtype)) {
     return {false, 0, fmt::format("profile {} has no {} weights", profile.name, to_string(query.weight_dtype))};
@@ -69,22 +69,24 @@ Fit rate(const HardwareProfile& profile, const ProfileQuery& query) {
     if (holds) fit.score += weight;
     if (!holds && fit.why_not.empty()) fit.why_not = why_not;
   };
-  if (is_cuda(query)) return fit;  // the op set names the GPU, and its kernels were measured at many shapes
+  // On a GPU nothing else matters: the op set's description includes the GPU, and GPU profiles cover many shapes.
+  if (is_cuda(query)) return fit;
   require(profile.device.find("; " + query.cpu + ",") != std::string::npos, 4,
-          fmt::format("profile {} is of {}, this is {}", profile.name, printable(profile.device, 80), query.cpu));
+          fmt::format("profile {} is for {}, this is {}", profile.name, printable(profile.device, 80), query.cpu));
   require(profile.ranks_per_node == query.num_ranks, 2,
-          fmt::format("profile {} was measured with {} rank{} at once, these are {}", profile.name,
-                      profile.ranks_per_node, profile.ranks_per_node == 1 ? "" : "s", query.num_ranks));
+          fmt::format("profile {} was measured with {} rank{} at once, not {}", profile.name, profile.ranks_per_node,
+                      profile.ranks_per_node == 1 ? "" : "s", query.num_ranks));
   require(covers(profile, query), 1, fmt::format("profile {} was not measured at this model's sizes", profile.name));
   return fit;
 }
 
-// What the link's time is made of that an emulated one replaces: bytes and latency. Packing stays, and so does the
-// in-process hand-over of a message, which the emulated one includes.
+// Replaces the rate and the latency of the profile's link by those of the emulated one. The time for packing stays, and
+// so does that of handing a message over within the process, because the emulated link is built on that transport.
 void emulate(HardwareProfile& profile, const LinkSpec& spec) {
   const LinkPoint own = profile.links.empty() ? LinkPoint{0, 10, 20} : profile.links.front();
   const double gbps = spec.bytes_per_second * 1e-9;
-  // While an emulated message waits it costs no core, so what it takes from compute shrinks with the time it copies.
+  // An emulated message sleeps most of the time and uses no core, so its contention with compute falls in proportion to
+  // the fraction of time in which it copies.
   const double busy = std::min(1.0, gbps / own.gbps);
   profile.contention.compute *= busy;
   profile.contention.comm *= busy;
@@ -92,9 +94,9 @@ void emulate(HardwareProfile& profile, const LinkSpec& spec) {
   profile.inter_links.clear();
 }
 
-// A GPU's profile on a device without SMs (someone asks what plans for the GPU do here): one link, and kernels that no
-// budget limits. A plan that shares SMs out could not be obeyed.
-void forget_sms(HardwareProfile& profile) {
+// Adapts a GPU's profile to a device without SMs, which a user may request in order to run a GPU's plans elsewhere: one
+// link remains, and kernels have no SM budget, because the device would refuse a plan that reserves SMs.
+void remove_sms(HardwareProfile& profile) {
   profile.num_sms = 0;
   for (GemmProfile& gemm : profile.gemms) gemm.sm_factor.clear();
   for (std::vector<LinkPoint>* links : {&profile.links, &profile.inter_links}) {
@@ -105,9 +107,9 @@ void forget_sms(HardwareProfile& profile) {
   }
 }
 
-// What is public about Hopper GPUs serves for all of them where nothing was measured. Our grouped kernels multiply
-// gate and up on the way, which the published ones do not.
-HardwareProfile public_gpu_profile() {
+// The profile from published figures, used for every Hopper GPU without measurements. Unlike the published kernels, our
+// grouped kernels include silu·mul in the gate/up GEMM.
+HardwareProfile published_gpu_profile() {
   HardwareProfile profile = load_profile("h200");
   for (GemmProfile& gemm : profile.gemms) gemm.fuses_silu_mul = gemm.kind == GemmKind::kGrouped;
   return profile;
@@ -115,7 +117,7 @@ HardwareProfile public_gpu_profile() {
 
 ChosenProfile use_requested(const ProfileQuery& query) {
   ChosenProfile chosen{load_profile(query.requested), query.requested, ""};
-  find_gemm(chosen.profile, GemmKind::kGrouped, query.weight_dtype);  // throws when it is not there
+  find_gemm(chosen.profile, GemmKind::kGrouped, query.weight_dtype);  // throws if the profile has none
   if (lacks_links(chosen.profile, query)) {
     fail(ErrorKind::kUsage, "profile",
          {.what = fmt::format("profile {} has no links between ranks", chosen.profile.name),
@@ -127,12 +129,12 @@ ChosenProfile use_requested(const ProfileQuery& query) {
   return chosen;
 }
 
-// Looks at one profile after the other and keeps the best.
+// Rates one profile after the other and keeps the best one.
 class BestProfile {
  public:
   explicit BestProfile(const ProfileQuery& query) : query_(query) {}
 
-  // True when it fits, so that no other need be looked at.
+  // Returns true for a full match, which ends the search.
   bool consider(HardwareProfile profile, const std::string& source) {
     const Fit fit = rate(profile, query_);
     if (!fit.usable || (best_ && fit.score <= score_)) return false;
@@ -145,17 +147,17 @@ class BestProfile {
       try {
         if (consider(load_profile(path), path)) return true;
       } catch (const Error& e) {
-        if (broken_.empty()) broken_ = e.what();  // said where nothing better is found
+        if (broken_.empty()) broken_ = e.what();  // reported only if no profile is found
       }
     }
     return false;
   }
   ChosenProfile take() {
     if (best_) return std::move(*best_);
-    const std::string note = broken_.empty() ? fmt::format("there is no profile of {} with {} weights", query_.op_set,
+    const std::string note = broken_.empty() ? fmt::format("there is no profile for {} with {} weights", query_.op_set,
                                                            to_string(query_.weight_dtype))
                                              : broken_;
-    return {is_cuda(query_) ? public_gpu_profile() : builtin_cpu_profile(query_.threads), "built in", note};
+    return {is_cuda(query_) ? published_gpu_profile() : builtin_cpu_profile(query_.threads), "built in", note};
   }
 
  private:
@@ -179,7 +181,7 @@ ChosenProfile find_profile(const ProfileQuery& query) {
 
 ChosenProfile choose_profile(const ProfileQuery& query) {
   ChosenProfile chosen = find_profile(query);
-  if (!is_cuda(query)) forget_sms(chosen.profile);
+  if (!is_cuda(query)) remove_sms(chosen.profile);
   if (query.emulated_link) emulate(chosen.profile, *query.emulated_link);
   return chosen;
 }

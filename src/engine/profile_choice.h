@@ -1,4 +1,4 @@
-// Which profile an engine plans with.
+// Chooses the profile that an engine plans with.
 #pragma once
 
 #include <optional>
@@ -12,30 +12,31 @@
 namespace eps {
 
 struct ProfileQuery {
-  std::string requested = {};  // a name or a file; empty: the best there is
-  std::string op_set;          // as it describes itself: "cpu f32 (avx2), 1 thread"
+  std::string requested = {};  // a name or a file; empty: the best available one
+  std::string op_set;          // OpSet::description(): "cpu f32 (avx2), 1 thread"
   int threads = 1;             // of a rank
   int num_ranks = 1;
   DType weight_dtype = DType::kBF16;
   std::optional<LinkSpec> emulated_link = {};
-  std::optional<MoeShape> shape = {};      // of the layers that are planned; none: any
-  std::string cpu = cpu_features().brand;  // that the op set computes on
+  std::optional<MoeShape> shape = {};      // of the planned layers; none: any
+  std::string cpu = cpu_features().brand;  // brand of the CPU
 };
 
 struct ChosenProfile {
   HardwareProfile profile;
-  std::string source;  // where it is from: a path, "bundled" or "built in"
-  std::string note;    // why it is not of this machine, run so and with this model; empty: it is
+  std::string source;  // a path, "bundled" or "built in"
+  std::string note;    // why it does not match the query in full; empty if it does
   bool fits() const { return note.empty(); }
 };
 
-// Looks for a profile that holds for this op set, CPU, number of ranks, weight type and shape: in $EPSMOE_PROFILE_DIR,
-// in the user's own folder (engine/profile_cache.h), among the bundled ones. Where none fits, the one is taken that
-// holds for most of it (at least the op set and the weight type), else the built-in model. An emulated link replaces
-// the profile's own.
+// Searches for a profile that matches the op set, CPU, number of ranks, weight type and shape: first in
+// $EPSMOE_PROFILE_DIR, then in the user's own folder (engine/profile_cache.h), then among the bundled profiles. If none
+// matches in full, the best match is used, which must match at least the op set and the weight type; else the built-in
+// model. An emulated link replaces that of the profile.
 //
-// Errors  those of load_profile, and kUsage when a requested profile lacks the weight type, or the links that ranks
-// need. Files that are no profiles are passed over when none was requested; the note names the first.
+// Errors  those of load_profile, and kUsage if a requested profile lacks the weight type or the links that the ranks
+//         need. Without a request, invalid files are skipped, and the note names the first one if nothing better is
+//         found
 ChosenProfile choose_profile(const ProfileQuery& query);
 
 }  // namespace eps

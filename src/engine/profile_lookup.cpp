@@ -15,14 +15,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kMaxProfileBytes = 16 << 20;  // they have some kilobytes
+constexpr uint64_t kMaxProfileBytes = 16 << 20;  // profiles have a few kilobytes
 
 HardwareProfile read_profile(const std::string& path) { return parse_profile(read_file(path, kMaxProfileBytes), path); }
 
 std::set<std::string> known_names(const std::string& dir) {
   std::set<std::string> names;
   for (const BundledProfile& profile : bundled_profiles()) names.emplace(profile.name);
-  std::error_code error;  // a folder that can not be read has no names to offer
+  std::error_code error;  // an unreadable folder contributes no names
   if (dir.empty()) return names;
   for (fs::directory_iterator it(dir, error), end; !error && it != end; it.increment(error)) {
     if (it->path().extension() == ".json") names.insert(it->path().stem().string());
@@ -53,7 +53,7 @@ HardwareProfile load_profile(const std::string& name_or_path) {
        {.what = "no such profile",
         .got = name_or_path,
         .wanted = fmt::format("one of {}, or a file", fmt::join(known_names(dir), ", ")),
-        .hint = "epsmoe tune, which makes one of this machine"});
+        .hint = "epsmoe tune, which measures one on this machine"});
 }
 
 }  // namespace eps

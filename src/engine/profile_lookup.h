@@ -1,4 +1,4 @@
-// Where profiles are found by name.
+// Loads profiles by name or path.
 #pragma once
 
 #include <string>
@@ -7,16 +7,17 @@
 
 namespace eps {
 
-// The variable that names a folder of profiles: DIR/<name>.json goes before a bundled one of that name.
+// The environment variable with a folder of profiles: DIR/<name>.json precedes a bundled profile of the same name.
 inline constexpr const char* kProfileDirVariable = "EPSMOE_PROFILE_DIR";
-std::string profile_dir();  // its value; empty: not set
+std::string profile_dir();  // its value; empty if it is not set
 
-// Whether load_profile finds this name.
+// Whether load_profile would find a profile of this name.
 bool has_profile(const std::string& name);
 
-// A file when it has a slash or ends in .json, otherwise a name: in profile_dir(), then among the bundled ones.
+// An argument with a slash or the extension .json is a path, any other one a name, which is searched for in
+// profile_dir() and then among the bundled profiles.
 //
-// Errors  kInput: no such file, or one that is not a sound profile; kUsage: unknown name, listing those there are
+// Errors  kInput: no such file, or an invalid profile; kUsage: unknown name, with a list of the known ones
 HardwareProfile load_profile(const std::string& name_or_path);
 
 }  // namespace eps

@@ -1,4 +1,4 @@
-// Tokens that benchmarks feed to models. Which experts they go to depends on them: the same seed gives the same tokens.
+// Random input tokens for benchmarks. The routing depends on the tokens, so the same seed always gives the same ones.
 #pragma once
 
 #include <cstdint>
@@ -6,8 +6,9 @@
 
 namespace eps {
 
-// Source  Knuth's linear congruential generator (MMIX), whose high bits are the good ones. Results under bench/results
-//         name seeds of it.
+// Source  Knuth's linear congruential generator (MMIX), of which the high bits are used because they are the better
+// ones.
+//         Must not change: results under bench/results refer to its seeds
 class RandomTokens {
  public:
   RandomTokens(uint64_t seed, int64_t vocab_size) : state_(seed), vocab_size_(static_cast<uint64_t>(vocab_size)) {}

@@ -34,7 +34,8 @@ void RankThreads::stop() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-// Nothing here may throw but `body_`: an exception that leaves a thread ends the program.
+// Nothing here may throw except `body_`, whose exceptions are caught: one that leaves a thread's function ends the
+// program.
 void RankThreads::loop(int rank) {
   uint64_t seen = 0;
   while (true) {
@@ -83,7 +84,7 @@ void check_rank_options(const ModelSpec& spec, const RankGroupOptions& options) 
     check_stages(options.pipeline, place_experts(spec.moe.gate.num_experts, options.num_ranks));
   } else if (options.num_ranks > 1) {
     fail(ErrorKind::kUsage, "ep",
-         {.what = "the model has no experts to spread",
+         {.what = "the model has no experts to distribute over ranks",
           .got = std::to_string(options.num_ranks),
           .wanted = "1",
           .hint = ""});
@@ -95,7 +96,7 @@ void check_local_pipeline(OpSet& ops, const RankGroupOptions& options) {
   if (ops.local_moe() == nullptr || options.num_ranks > 1) return;
   if (mode == PipelineOption::Mode::kAuto || mode == PipelineOption::Mode::kOff) return;
   fail(ErrorKind::kUsage, "eps_pipeline",
-       {.what = "one rank on a GPU runs a layer's experts at once: no rows travel that stages could hide",
+       {.what = "one rank on a GPU has no communication that stages could hide",
         .got = to_string(options.pipeline),
         .wanted = "auto or off",
         .hint = ""});
@@ -110,12 +111,12 @@ RankGroup::RankGroup(const RankModels& models, std::vector<std::unique_ptr<OpSet
   check_local_pipeline(*ops_.front(), options);
   if (options.record_trace) trace_ = std::make_unique<TraceRecorder>();
   PlanLimits limits;
-  // Stages of several GPUs run grouped kernels only (PeerLayer::why_not).
+  // On several GPUs, stages support only grouped kernels (PeerLayer::why_not).
   if (options.num_ranks > 1 && ops_.front()->device() != nullptr) limits.kernel = GemmKind::kGrouped;
   planner_ = std::make_unique<const Planner>(
       options.profile, moe_shape(models.spec(), options.weight_dtype, ops_.front()->compute_dtype()), limits);
   for (size_t r = 0; r < ops_.size(); ++r) {
-    ops_[r]->bind_thread();  // a decoder on a device makes streams there
+    ops_[r]->bind_thread();  // a decoder creates streams on the current device
     decoders_.push_back(std::make_unique<Decoder>(models.of_rank(static_cast<int>(r)), *ops_[r], *comms_[r], *planner_,
                                                   options.pipeline, trace_.get(), options.stop));
   }
@@ -129,11 +130,11 @@ void RankGroup::wait_for_ranks() noexcept {
 }
 
 std::vector<int32_t> RankGroup::step(std::span<const PlacedChunk> chunks, const LogitSink& sink) {
-  // Before any rank begins: the others would wait for one that fails.
+  // Checked before any rank begins, because then only this call fails and no rank has to be aborted.
   for (const PlacedChunk& c : chunks) c.chunk.cache->require_room(std::ssize(c.chunk.ids));
   std::vector<int64_t> tokens_per_rank(ops_.size(), 0);
   for (const PlacedChunk& c : chunks) tokens_per_rank[static_cast<size_t>(c.rank)] += std::ssize(c.chunk.ids);
-  // A rank writes the elements of its own chunks.
+  // Shared by all ranks; each of them writes only the elements of its own chunks.
   std::vector<int32_t> tokens(chunks.size(), kNoToken);
   try {
     threads_.run(
@@ -145,14 +146,14 @@ std::vector<int32_t> RankGroup::step(std::span<const PlacedChunk> chunks, const 
             mine.push_back(chunks[i].chunk);
             index.push_back(i);
           }
-          const std::vector<int32_t> picked = decoders_[static_cast<size_t>(rank)]->forward(
+          const std::vector<int32_t> sampled = decoders_[static_cast<size_t>(rank)]->forward(
               mine, tokens_per_rank,
               [&](size_t i, int64_t position, std::span<const float> logits) { sink(index[i], position, logits); });
-          for (size_t i = 0; i < picked.size(); ++i) tokens[index[i]] = picked[i];
+          for (size_t i = 0; i < sampled.size(); ++i) tokens[index[i]] = sampled[i];
         },
         [&](int rank, const char* what) { comms_[static_cast<size_t>(rank)]->abort(what); });
   } catch (...) {
-    // All ranks have left the step, so the next one can begin afresh.
+    // All ranks have left the step, so the communicators can be reset for the next one.
     wait_for_ranks();
     comms_.front()->recover();
     throw;

@@ -1,4 +1,4 @@
-// All ranks of this process: their threads, op sets, communicators and decoders, stepped together.
+// All ranks of this process, with their threads, op sets, communicators and decoders, which run steps together.
 #pragma once
 
 #include <condition_variable>
@@ -16,7 +16,7 @@
 
 namespace eps {
 
-// One thread per rank, which all run the same body and are waited for.
+// One thread per rank; all of them run the same body, and run() waits for all.
 class RankThreads {
  public:
   explicit RankThreads(int num_ranks);
@@ -25,7 +25,7 @@ class RankThreads {
   RankThreads& operator=(const RankThreads&) = delete;
 
   // Runs body(rank) on every rank. `on_error(rank, what)`, which must not throw, is called on a rank that threw; then
-  // the first error that is not the echo of another rank's (kAborted) is rethrown here.
+  // the first error that is not a consequence of another rank's (kAborted) is rethrown here.
   void run(const std::function<void(int)>& body, const std::function<void(int, const char*)>& on_error);
 
  private:
@@ -46,18 +46,19 @@ class RankThreads {
 struct RankGroupOptions {
   int num_ranks = 1;
   PipelineOption pipeline;
-  HardwareProfile profile = builtin_cpu_profile(1);  // what plans are made for
-  DType weight_dtype = DType::kBF16;                 // of the experts as stored
+  HardwareProfile profile = builtin_cpu_profile(1);  // used for planning
+  DType weight_dtype = DType::kBF16;                 // of the experts as the op set stores them
   bool record_trace = false;
   StopToken stop = {};  // ends a step between layers
 };
 
-// Whether a model of this shape can run with these options: asked before weights are read, and again by RankGroup.
-// Errors  kUsage when the ranks do not divide the experts or hold too few for the stages asked for
+// Checks whether a model of this shape can run with these options. Called before weights are read, and again by
+// RankGroup.
+// Errors  kUsage if the ranks do not divide the experts, or hold too few of them for the requested stages
 void check_rank_options(const ModelSpec& spec, const RankGroupOptions& options);
 
-// Whether an op set that does whole layers by itself can do what is asked of the only rank.
-// Errors  kUsage: stages, where nothing travels that they could hide
+// Checks whether a single rank whose op set runs whole layers supports the requested pipeline.
+// Errors  kUsage: stages were requested, but there is no communication that they could hide
 void check_local_pipeline(OpSet& ops, const RankGroupOptions& options);
 
 // A chunk and the rank that owns its sequence.
@@ -78,10 +79,10 @@ class RankGroup {
 
   int num_ranks() const { return static_cast<int>(decoders_.size()); }
 
-  // One step of all ranks; returns and errors as Decoder::forward. sink(i, position, logits) gets chunks[i]'s rows; it
-  // runs on the owning rank's thread, one thread a chunk. A step that fails or is stopped ends on every rank; the
-  // caches of its chunks are then in an unknown state, and the group can be used again. A sequence that
-  // does not fit its cache (kUsage) is refused before any rank starts.
+  // Runs one step on all ranks; results and errors are those of Decoder::forward. sink(i, position, logits) is called
+  // with the logits of chunks[i] on the thread of the rank that owns the sequence. A step that fails or is stopped ends
+  // on all ranks. The caches of its chunks are then in an unknown state, but the group can be used again. A sequence
+  // that does not fit in its cache (kUsage) is refused before any rank starts.
   std::vector<int32_t> step(std::span<const PlacedChunk> chunks, const LogitSink& sink);
 
   OpSet& op_set(int rank) { return *ops_[static_cast<size_t>(rank)]; }
@@ -90,7 +91,7 @@ class RankGroup {
   const TraceRecorder* trace() const { return trace_.get(); }
 
  private:
-  // For devices that may still read or write the memory of other ranks.
+  // Waits for devices that may still read or write the memory of other ranks.
   void wait_for_ranks() noexcept;
 
   std::vector<std::unique_ptr<OpSet>> ops_;

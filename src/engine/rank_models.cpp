@@ -10,7 +10,7 @@
 namespace eps {
 namespace {
 
-// One progress of ranks that load at the same time.
+// Combines the progress of ranks that load at the same time into one.
 class JointProgress {
  public:
   JointProgress(size_t num_ranks, const LoadProgress& progress) : done_(num_ranks, 0), progress_(progress) {}
@@ -52,7 +52,7 @@ RankModels RankModels::load(const ModelSpec& spec, const Family& family,
         ops[r]->bind_thread();
         out.models_[r] = Model::load(spec, family, std::move(sources[r]), *ops[r],
                                      [&](uint64_t bytes) { joint.update(r, bytes); }, {rank, num_ranks});
-        ops[r]->wait();  // for the uploads
+        ops[r]->wait();  // the source and its buffers must outlive the uploads
       },
       [&](int, const char*) { joint.fail(); });
   return out;

@@ -12,11 +12,12 @@ namespace eps {
 
 class RankModels {
  public:
-  // Ranks that work in the host's memory share one set of weights. Ranks with memory of their own get one each, with
-  // their own experts only, and read and upload them at the same time.
+  // Ranks that compute in host memory share one set of weights. Ranks with their own memory get a set each, which
+  // contains only their local experts; all ranks read and upload their sets at the same time.
   //
-  // `make_source` is called once for each set; `progress` with the bytes of the checkpoint, one call at a time, from
-  // any thread. Errors  as Model::load
+  // `make_source` is called once for each set. `progress` is called with the bytes of the checkpoint that have been
+  // loaded, one call at a time, from any thread.
+  // Errors  as Model::load
   static RankModels load(const ModelSpec& spec, const Family& family,
                          const std::function<std::unique_ptr<WeightSource>()>& make_source,
                          std::span<const std::unique_ptr<OpSet>> ops, const LoadProgress& progress);

@@ -88,12 +88,12 @@ Sampler::Sampler(const SamplingOptions& options, SequenceStart start)
       processor_(options, std::move(start)),
       random_(options.seed) {
   check_numbers(options);
-  if (options_.temperature == 0.0) cuts_ = {};  // the most likely token stays whatever is cut
+  if (options_.temperature == 0.0) cuts_ = {};  // the cuts always keep the most likely token
 }
 
-TokenDraw Sampler::draw() {
+SampleParams Sampler::next_params() {
   const double number = random_.uniform();
-  if (options_.top_p == 0.0) return {.temperature = 0.0, .uniform = number};  // op sets take a top_p above 0
+  if (options_.top_p == 0.0) return {.temperature = 0.0, .uniform = number};  // op sets require a top_p above 0
   return {.temperature = options_.temperature,
           .top_k = std::max<int64_t>(0, options_.top_k),
           .top_p = options_.top_p,
@@ -101,14 +101,14 @@ TokenDraw Sampler::draw() {
 }
 
 int32_t Sampler::sample(std::span<float> logits) {
-  const TokenDraw next = draw();
-  if (is_plain()) return pick_token(logits, next);
+  const SampleParams params = next_params();
+  if (is_plain()) return pick_token(logits, params);
   if (!can_sample(logits)) return kNoToken;
   processor_.process(logits);
-  const int32_t token = sample_token(logits, next, cuts_);
+  const int32_t token = sample_token(logits, params, cuts_);
   if (token == kNoToken) {
     fail(ErrorKind::kUsage, "sampling",
-         {.what = "the settings leave no token to sample",
+         {.what = "the settings mask all tokens",
           .got = "",
           .wanted = "",
           .hint = "fewer suppressed tokens, or a smaller `min_tokens` or a larger `no_repeat_ngram_size`"});

@@ -15,25 +15,26 @@ namespace eps {
 // Errors  kUsage naming the field: a value outside its range, a token outside the vocabulary
 void check_sampling(const SamplingOptions& options, int64_t vocab_size);
 
-// Changes logits (LogitsProcessor), then temperature, cuts and one random number a token. The same seed and logits give
-// the same tokens.
+// Processes the logits (LogitsProcessor), applies temperature and cuts, and samples with one random number per token.
+// The same seed and logits give the same tokens.
 class Sampler {
  public:
   // Errors  as check_sampling, but for tokens outside the vocabulary, which are ignored
   explicit Sampler(const SamplingOptions& options, SequenceStart start = {});
 
-  // Whether every op set can sample by itself what draw() describes. Otherwise sample() has to be called instead, with
-  // logits in host memory.
+  // Whether next_params() describes the sampling completely, so that the op set can do it. Otherwise sample() has to be
+  // called instead, with logits in host memory.
   bool is_plain() const { return processor_.is_off() && cuts_ == TokenCuts{}; }
 
-  // The next token's. Greedy ones do not depend on the seed.
-  TokenDraw draw();
-  // The next token of these logits, which are changed.
+  // The parameters for sampling the next token; consumes one random number. Greedy sampling does not depend on the
+  // seed.
+  SampleParams next_params();
+  // Samples the next token from `logits`, which are modified.
   // Edge    a logit that is NaN or infinite: kNoToken
-  // Errors  kUsage: every token is barred
+  // Errors  kUsage: all tokens are masked
   int32_t sample(std::span<float> logits);
 
-  // Tells a token that was sampled.
+  // Records a token that was sampled, for the penalties of later ones.
   void append(int32_t id) { processor_.append(id); }
 
  private:

@@ -10,8 +10,8 @@ std::byte* bytes_of(MutableTensorView view) { return static_cast<std::byte*>(vie
 
 size_t row_bytes(const MutableTensorView& view) { return static_cast<size_t>(view.dim(1)) * size_of(view.dtype()); }
 
-// Copies the listed rows for every rank into one buffer, then exchanges them. Runs on a communication lane, so it
-// copies by itself: the op set's threads belong to the compute lane.
+// Packs the rows for every rank into `staging` and exchanges them with all ranks. This runs on a communication lane and
+// therefore copies on its own thread: the thread pool of the op set is in use by the compute lane.
 void exchange_rows(Communicator& comm, Channel channel, const std::vector<std::vector<int32_t>>& send,
                    MutableTensorView source, std::span<const Span64> recv, MutableTensorView into, Buffer& staging) {
   const size_t width = row_bytes(into);
@@ -44,14 +44,15 @@ void HostLayer::set_routing(const ExpertPlacement& placement, std::span<const Ro
 }
 
 std::string HostLayer::why_not(const Plan& plan) const {
-  const Wire sent{ops_.compute_dtype(), DType::kF32};
-  if (plan.wire != sent) {
-    return fmt::format("rows travel in {} to their experts and return in {}: got {} and {}", to_string(sent.dispatch),
-                       to_string(sent.combine), to_string(plan.wire.dispatch), to_string(plan.wire.combine));
+  const Wire supported{ops_.compute_dtype(), DType::kF32};
+  if (plan.wire != supported) {
+    return fmt::format("this layer dispatches rows in {} and combines them in {}, the plan in {} and {}",
+                       to_string(supported.dispatch), to_string(supported.combine), to_string(plan.wire.dispatch),
+                       to_string(plan.wire.combine));
   }
   if (plan.sms != SmBudget{}) {
-    return fmt::format("this device has no SMs to share out: got {} for communication and {} for GEMMs", plan.sms.comm,
-                       plan.sms.gemm);
+    return fmt::format("this device has no SMs, but the plan reserves {} for communication and {} for GEMMs",
+                       plan.sms.comm, plan.sms.gemm);
   }
   return "";
 }
@@ -87,11 +88,13 @@ void HostLayer::run(const PlanOp& op) {
     case OpKind::kDown: return down(stage, planned.down_kernel[rank]);
     case OpKind::kReduce: return reduce(stage);
     case OpKind::kCombine: return combine(stage);
-    default: EPS_CHECK(false, "{} in a stage", to_string(op.kind));
+    default: EPS_CHECK(false, "op {} does not belong to a stage", to_string(op.kind));
   }
 }
 
-// All memory of the layer, so that lanes allocate nothing but their staging buffers.
+// Sizes all memory of the layer before its lanes start. After that, a lane only grows buffers
+// that no other lane uses: staging buffers on the communication lanes and those of the shared experts on the compute
+// lane.
 void HostLayer::prepare() {
   const DType compute = ops_.compute_dtype();
   int64_t stage_rows = 0;

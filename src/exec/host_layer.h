@@ -1,5 +1,5 @@
-// LayerOps where the host reads and writes the rows: the ops of an OpSet, messages through a Communicator, and a thread
-// for each lane.
+// LayerOps for memory that the host can address: rows are computed by an OpSet, exchanged through a Communicator, and
+// every lane is a thread.
 #pragma once
 
 #include <span>
@@ -17,10 +17,10 @@ class HostLayer final : public LayerOps {
   // Both references outlive the object.
   HostLayer(OpSet& ops, Communicator& comm) : ops_(ops), comm_(comm), memory_(ops.memory()) {}
 
-  // The tokens of the next layer and where they go; kept until that layer has ended.
+  // Sets the tokens and the routing of the next layer. Both must stay valid until that layer has ended.
   //
   // Shapes  routing [num_ranks], the same on every rank; x [T, H] f32
-  // Edge    a rank without tokens takes part in everything
+  // Edge    a rank without tokens still takes part in every exchange
   void set_routing(const ExpertPlacement& placement, std::span<const Routing> routing, TensorView x);
 
   std::string why_not(const Plan& plan) const override;
@@ -49,7 +49,7 @@ class HostLayer final : public LayerOps {
   Communicator& comm_;
   LaneRunner lanes_;
 
-  // Of the layer.
+  // State of the current layer.
   ExpertPlacement placement_;
   std::span<const Routing> routing_;
   const Plan* plan_ = nullptr;
@@ -73,9 +73,9 @@ class HostLayer final : public LayerOps {
           shared_act(m),
           shared_out(m) {}
     Buffer x, recv_x, stage_x, gate_up, act, rows, partials, shared_gate_up, shared_act, shared_out;
-    Buffer send_tokens, send_partials;  // on the host
+    Buffer send_tokens, send_partials;  // staging, in host memory
   } memory_;
-  MutableTensorView x_compute_;    // [T, H] own tokens, compute dtype
+  MutableTensorView x_compute_;    // [T, H] compute dtype: this rank's tokens
   MutableTensorView recv_tokens_;  // [num_recv_tokens, H] compute dtype
   MutableTensorView gate_up_;      // [stage rows, 2I] f32
   MutableTensorView act_;          // [stage rows, I] compute dtype

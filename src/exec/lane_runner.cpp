@@ -21,7 +21,8 @@ void LaneRunner::join_threads() {
   stop_ = false;
 }
 
-// For other lanes, and lends the rank's place among the computing threads meanwhile.
+// Waits for other lanes. Meanwhile the rank's place among the computing threads is given to a worker of the pool, so
+// that a waiting lane does not leave a core idle.
 template <typename Ready>
 void LaneRunner::wait(std::unique_lock<std::mutex>& lock, const Ready& ready) {
   if (ready()) return;
@@ -33,9 +34,10 @@ void LaneRunner::run(const Plan& plan, const std::function<void(int)>& run_op,
                      const std::function<void(const char*)>& on_error) {
   const Run run{&plan, &run_op, &on_error};
   timeline_.assign(plan.ops.size(), {});
+  // In a chain no two ops can run at the same time, so handing them from thread to thread would only cost time.
   if (is_chain(plan)) {
     try {
-      for (size_t i = 0; i < plan.ops.size(); ++i) timed(run, i);
+      for (size_t i = 0; i < plan.ops.size(); ++i) run_timed(run, i);
     } catch (const std::exception& e) {
       on_error(e.what());
       throw;
@@ -48,11 +50,12 @@ void LaneRunner::run(const Plan& plan, const std::function<void(int)>& run_op,
     done_.assign(plan.ops.size(), false);
     error_ = nullptr;
     current_ = &run;
-    ++generation_;
+    ++generation_;  // distinguishes a new run from a spurious wake-up
     lanes_busy_ = kNumLanes - 1;
   }
   changed_.notify_all();
   run_lane(run, Lane::kCompute);
+  // `run`, the plan and both callbacks live in this call, so it must not return before all lanes have finished.
   std::unique_lock lock(mutex_);
   wait(lock, [this] { return lanes_busy_ == 0; });
   current_ = nullptr;
@@ -65,7 +68,7 @@ void LaneRunner::run_lane(const Run& run, Lane lane) {
     if (op.lane != lane) continue;
     if (!wait_for(op.deps)) return;
     try {
-      timed(run, i);
+      run_timed(run, i);
     } catch (const std::exception& e) {
       bool first = false;
       {
@@ -74,6 +77,7 @@ void LaneRunner::run_lane(const Run& run, Lane lane) {
         if (first) error_ = std::current_exception();
       }
       changed_.notify_all();
+      // Only for the first error: later ones are usually consequences of it, and the other ranks should get the cause.
       if (first) (*run.on_error)(e.what());
       return;
     }
@@ -85,7 +89,7 @@ void LaneRunner::run_lane(const Run& run, Lane lane) {
   }
 }
 
-// False when another lane failed: what this op waits for may never come.
+// Returns false when another lane has failed, because its remaining ops, and so these dependencies, will not be run.
 bool LaneRunner::wait_for(const std::vector<int>& deps) {
   std::unique_lock lock(mutex_);
   wait(lock, [&] {
@@ -98,7 +102,7 @@ bool LaneRunner::wait_for(const std::vector<int>& deps) {
   return error_ == nullptr;
 }
 
-void LaneRunner::timed(const Run& run, size_t i) {
+void LaneRunner::run_timed(const Run& run, size_t i) {
   const PlanOp& op = run.plan->ops[i];
   TimelineEvent& event = timeline_[i];
   event.name = to_string(op.kind);
@@ -116,14 +120,15 @@ void LaneRunner::start_threads() {
       threads_.emplace_back([this, lane, seen = generation_] { lane_thread(static_cast<Lane>(lane), seen); });
     }
   } catch (const std::exception& e) {
-    join_threads();  // a plan needs all lanes: the next run starts again
+    join_threads();  // a plan needs all lanes, so the next run tries to start all of them again
     if (dynamic_cast<const std::system_error*>(&e) == nullptr) throw;
     fail(ErrorKind::kResource, "threads",
          {.what = "cannot start a communication lane", .got = e.what(), .wanted = "", .hint = "`eps_pipeline` off"});
   }
 }
 
-// Nothing here may throw but what run_lane catches: an exception that leaves a thread ends the program.
+// Nothing here may throw except within run_lane, which catches it: an exception that leaves a thread's function ends
+// the program. `seen` is the generation of the last run that this lane has taken part in.
 void LaneRunner::lane_thread(Lane lane, uint64_t seen) {
   while (true) {
     const Run* run = nullptr;

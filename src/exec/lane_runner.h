@@ -1,4 +1,4 @@
-// Lanes as threads: each runs its ops in order, each op after those it depends on.
+// Lanes as threads: each runs its ops in order, and every op waits for the ops that it depends on.
 #pragma once
 
 #include <condition_variable>
@@ -13,8 +13,8 @@
 
 namespace eps {
 
-// Owns one thread per communication lane, started when first needed; the calling thread is the compute lane.
-// A plan in which nothing can overlap runs on the calling thread alone.
+// Owns one thread for each communication lane, started when a plan first needs it; the calling thread is the compute
+// lane. A plan in which no ops can overlap runs on the calling thread alone.
 class LaneRunner final : public LaneSet {
  public:
   LaneRunner() = default;
@@ -22,8 +22,8 @@ class LaneRunner final : public LaneSet {
   LaneRunner(const LaneRunner&) = delete;
   LaneRunner& operator=(const LaneRunner&) = delete;
 
-  // When an op throws, the ops left are skipped on all lanes. `on_error` must not throw. The timeline of this run
-  // replaces the last one.
+  // When an op throws, the remaining ops of all lanes are skipped. `on_error` must not throw. The timeline of this run
+  // replaces that of the previous one.
   void run(const Plan& plan, const std::function<void(int)>& run_op,
            const std::function<void(const char*)>& on_error) override;
 
@@ -40,21 +40,21 @@ class LaneRunner final : public LaneSet {
   template <typename Ready>
   void wait(std::unique_lock<std::mutex>& lock, const Ready& ready);
   bool wait_for(const std::vector<int>& deps);
-  void timed(const Run& run, size_t i);
+  void run_timed(const Run& run, size_t i);
   void lane_thread(Lane lane, uint64_t seen);
   void start_threads();
   void join_threads();
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  const Run* current_ = nullptr;  // what the lane threads work on
+  const Run* current_ = nullptr;  // the run that the lane threads take part in
   uint64_t generation_ = 0;
   int lanes_busy_ = 0;
   bool stop_ = false;
   std::vector<bool> done_;
   std::exception_ptr error_;
 
-  std::vector<TimelineEvent> timeline_;  // one element an op; each written by the op's lane alone
+  std::vector<TimelineEvent> timeline_;  // one event for each op, written only by the op's lane
   std::vector<std::thread> threads_;
 };
 

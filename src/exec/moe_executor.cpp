@@ -7,7 +7,7 @@ namespace {
 
 std::string why_not(const LayerOps& layer, const Plan& plan) {
   if (plan.strategy != Strategy::kDpEp) {
-    return fmt::format("{} plans cannot be run yet, only planned", to_string(plan.strategy));
+    return fmt::format("plans of strategy {} can be predicted, but not executed", to_string(plan.strategy));
   }
   return layer.why_not(plan);
 }
@@ -17,6 +17,7 @@ std::string why_not(const LayerOps& layer, const Plan& plan) {
 void MoeExecutor::run(const Plan& plan, const MoeWeights& weights, MutableTensorView out) {
   const auto abort = [this](const char* what) { comm_.abort(what); };
   try {
+    // A refusal aborts the communicator like any other error: the other ranks may already wait for this one.
     const std::string refusal = why_not(layer_, plan);
     if (!refusal.empty()) fail(ErrorKind::kUsage, "plan", {.what = refusal, .got = "", .wanted = "", .hint = ""});
     layer_.begin(plan, weights, out);

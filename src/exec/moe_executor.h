@@ -1,4 +1,4 @@
-// Runs one MoE layer on one rank as its plan says, on whatever device.
+// Runs one MoE layer on one rank by its plan, independently of the device.
 #pragma once
 
 #include "comm/communicator.h"
@@ -12,11 +12,13 @@ class MoeExecutor {
   // Both references outlive the executor.
   MoeExecutor(LayerOps& layer, Communicator& comm) : layer_(layer), comm_(comm) {}
 
-  // out [T, H] = shared(x) + Σ weight · expert(x), of the x and the routing that `layer` was given. A plan is obeyed in
-  // all it says, or refused.
+  // out [T, H] = shared(x) + Σ weight · expert(x), with the x and the routing that were set in `layer`. A plan is
+  // executed exactly as given or refused (ADR 0014).
   //
-  // Threads  one caller; on any error the communicator is aborted, so that no rank waits for this one
-  // Errors   kUsage, with the reason: `layer` cannot do what the plan says
+  // Threads  one caller
+  // Errors   kUsage, with the reason, if `layer` does not support the plan. On any error the communicator is aborted,
+  // so
+  //          that no rank waits for this one
   void run(const Plan& plan, const MoeWeights& weights, MutableTensorView out);
 
  private:

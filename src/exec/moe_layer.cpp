@@ -14,19 +14,20 @@
 namespace eps {
 namespace {
 
-// On a GPU recording an op's times costs some 2 µs, and reading them waits for the layer. Of so many layers one is
-// timed: the second (the first one also loads kernels and allocates) and then one in each step of most models, each
-// time at another depth.
+// On a GPU, recording the times of an op costs about 2 µs, and reading them waits for the layer, so only one layer in
+// this many is timed. The first timed layer is the second one, because the first layer also loads kernels and allocates
+// memory. In most models every step then has one or more timed layers, at a different depth each time.
 constexpr int64_t kLayersPerTiming = 16;
 
-// When the first op began and the last one ended; equal where there are none.
+// The begin of the first op and the end of the last one; both 0 if there are no ops.
 std::pair<int64_t, int64_t> span_ns(const std::vector<TimelineEvent>& events) {
   if (events.empty()) return {0, 0};
   return {std::ranges::min_element(events, {}, &TimelineEvent::begin_ns)->begin_ns,
           std::ranges::max_element(events, {}, &TimelineEvent::end_ns)->end_ns};
 }
 
-// What a rank sends instead of a routing when its router's logits are NaN or infinite: gates do not rank those alike.
+// Replaces the routing of a rank whose router logits are NaN or infinite. The gates of different devices would order
+// such logits differently, so the rank marks its routing as invalid and all ranks report the error (see route_on_host).
 Routing invalid_routing(int64_t num_tokens, int top_k) {
   const auto num_rows = static_cast<size_t>(num_tokens * top_k);
   return {num_tokens, top_k, std::vector<int32_t>(num_rows, 0),
@@ -47,7 +48,7 @@ MoeLayerRunner::MoeLayerRunner(OpSet& ops, Communicator& comm, const Planner& pl
       peer_(comm.size() > 1 ? ops.make_peer_layer(comm) : nullptr),
       host_(ops, comm),
       executor_(layer_ops(), comm),
-      // Where the layer stays on one device nothing is cut: the plan names kernels.
+      // A layer that stays on one device has no messages to hide, so its plan only chooses kernels.
       plans_(planner, is_local(ops, comm) ? PipelineOption{PipelineOption::Mode::kOff, 1} : pipeline),
       shape_(planner.shape()),
       logits_(ops.memory()),
@@ -103,8 +104,8 @@ Routing MoeLayerRunner::route(const GateParams& gate, const LinearWeight& router
   return routing;
 }
 
-// Every rank ends up with every rank's routing: 8 bytes per row, next to 2·H or 4·H for the row itself. From it all
-// ranks derive the same plan and the size of every message.
+// Gathers the routing of all ranks on every rank. This takes 8 bytes per row, which is little beside the 2·H or 4·H
+// bytes of the row itself, and lets all ranks derive the same plan and the size of every message.
 std::vector<Routing> MoeLayerRunner::exchange(const Routing& mine, int top_k) {
   const size_t idx_bytes = mine.expert_idx.size() * sizeof(int32_t);
   std::vector<std::byte> packed(2 * idx_bytes);
@@ -129,7 +130,7 @@ std::vector<Routing> MoeLayerRunner::exchange(const Routing& mine, int top_k) {
 MoeProblem MoeLayerRunner::route_on_host(int layer, const GateParams& gate, const LinearWeight& router, TensorView x) {
   const ExpertPlacement placement = place_experts(gate.num_experts, comm_.size());
   routing_ = exchange(route(gate, router, x), gate.top_k);
-  // After the exchange: every rank sees what went wrong on any of them, and all of them leave the step here.
+  // Checked only after the exchange, so that all ranks find the same error and leave the step at the same place.
   if (!std::ranges::all_of(routing_, is_valid)) throw RouterError(layer);
   host_.set_routing(placement, routing_, x);
   return make_problem(shape_, placement, routing_);
@@ -139,7 +140,7 @@ MoeProblem MoeLayerRunner::route_on_peers(const GateParams& gate, const LinearWe
   const ExpertPlacement placement = place_experts(gate.num_experts, comm_.size());
   peer_->route(gate, router_logits(gate, router, x));
   PeerLoad load = peer_->exchange(x);
-  // Rows travel in the type that they are computed in, sums in that of activations.
+  // Rows are sent in the compute dtype, partial sums in the activation dtype.
   return make_problem(shape_, placement, std::move(load.rows), std::move(load.summary), tokens_per_rank_,
                       {ops_.compute_dtype(), ops_.activation_dtype()});
 }
@@ -183,7 +184,7 @@ void MoeLayerRunner::run_local(LocalMoe& local, int layer, const GateParams& gat
   count_local(kernels, 1);
   local.run(weights, kernels, x, out);
   if (trace_ == nullptr) return;
-  // Times are told only where they are asked for: knowing them means waiting for the device.
+  // Without a trace the times are not measured, because that requires waiting for the device.
   ops_.wait();
   const int64_t end = now_ns();
   trace_->add(comm_.rank(), {{is_few ? "moe" : "gate", Lane::kCompute, layer, -1, begin, is_few ? end : routed}});
@@ -229,7 +230,7 @@ void MoeLayerRunner::count_times(double predicted_us, double measured_us) {
 void MoeLayerRunner::record_times(int layer, const Plan& plan, const LayerTimes& times) {
   const std::vector<TimelineEvent>& events = layer_ops().lanes().timeline();
   stats_.overlap += measure_overlap(events);
-  // Plans predict their ops; what comes before the first one is counted apart.
+  // A plan predicts only its ops, so the time before the first op is counted separately.
   const auto [begin_ns, end_ns] = span_ns(events);
   stats_.setup_us += static_cast<double>(begin_ns - times.setup_begin_ns) * 1e-3;
   count_times(plan.makespan_us, static_cast<double>(end_ns - begin_ns) * 1e-3);

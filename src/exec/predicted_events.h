@@ -1,4 +1,4 @@
-// A plan's predicted timeline as events, which a trace shows beside the measured ones.
+// Converts the predicted timeline of a plan to events, which a trace shows beside the measured ones.
 #pragma once
 
 #include <cstdint>
@@ -9,11 +9,11 @@
 
 namespace eps {
 
-// The ops of `plan` at the times predicted for the slowest rank of each, from `begin_ns` on.
-// Edge  none when nothing was predicted
+// The ops of `plan` at their predicted times, each of which is that of the slowest rank, beginning at `begin_ns`.
+// Edge  empty if the plan has no predictions
 std::vector<TimelineEvent> predicted_events(const Plan& plan, int layer, int64_t begin_ns);
 
-// The same at other times, say those of one rank.  Shapes  times [ops], µs
+// The same with other times, for instance those of one rank.  Shapes  times [ops], µs
 std::vector<TimelineEvent> predicted_events(const Plan& plan, std::span<const OpTime> times, int layer,
                                             int64_t begin_ns);
 

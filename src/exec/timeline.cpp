@@ -16,7 +16,7 @@ double OverlapStats::hidden_fraction() const {
 }
 
 OverlapStats measure_overlap(const std::vector<TimelineEvent>& events) {
-  // Two communication lanes may run at once; that time counts once, so merge their intervals first.
+  // Both communication lanes may run at the same time. That time must count once, so their intervals are merged first.
   std::vector<std::pair<int64_t, int64_t>> communication;
   for (const TimelineEvent& e : events) {
     if (e.lane != Lane::kCompute) communication.emplace_back(e.begin_ns, e.end_ns);

@@ -1,4 +1,4 @@
-// What ran when: the measured timeline of one rank, and what it says about overlap.
+// Computes from the timeline of one rank how much of its communication was hidden by computation.
 #pragma once
 
 #include <algorithm>
@@ -11,19 +11,18 @@
 namespace eps {
 
 struct OverlapStats {
-  int64_t communication_ns = 0;  // time a dispatch or combine op ran
-  int64_t hidden_ns = 0;         // part of it during which the rank's compute lane worked, too
+  int64_t communication_ns = 0;  // time in which a dispatch or combine op ran
+  int64_t hidden_ns = 0;         // part of it in which the rank's compute lane worked as well
+  int64_t compute_ns = 0;        // time in which a compute op ran
 
-  int64_t compute_ns = 0;  // time a compute op ran
-
-  // What could have been hidden at most: the shorter of the two.
+  // Upper bound of hidden_ns: communication cannot be hidden behind more computation than there is.
   int64_t hidable_ns() const { return std::min(communication_ns, compute_ns); }
   OverlapStats& operator+=(const OverlapStats& other);
-  // hidden / communication; 0 when there was none.
+  // hidden_ns / communication_ns; 0 if there was no communication.
   double hidden_fraction() const;
 };
 
-// Events of one lane must not overlap each other; order does not matter.
+// Events of the same lane must not overlap each other; they may be in any order.
 OverlapStats measure_overlap(const std::vector<TimelineEvent>& events);
 
 }  // namespace eps

@@ -13,7 +13,7 @@ void TraceRecorder::add_predicted(int rank, const std::vector<TimelineEvent>& ev
   if (events.empty()) return;
   int64_t begin = events.front().begin_ns;
   for (const TimelineEvent& event : events) begin = std::min(begin, event.begin_ns);
-  // A prediction that was too long ends where the next one begins: events of one track must not overlap.
+  // Events of one track must not overlap, so a prediction that was too long is cut off where the next one begins.
   const std::lock_guard lock(mutex_);
   std::vector<size_t>& last = last_predicted_[rank];
   for (const size_t i : last) {

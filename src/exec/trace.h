@@ -12,12 +12,12 @@ namespace eps {
 
 class TraceRecorder {
  public:
-  // Keeps at most `max_events` (about 100 bytes each); later ones are counted and dropped.
+  // Keeps at most `max_events` events (about 100 bytes each). Later events are dropped and counted.
   explicit TraceRecorder(size_t max_events = 2'000'000) : max_events_(max_events) {}
 
-  // Threads  any
+  // Threads  any thread
   void add(int rank, const std::vector<TimelineEvent>& events);
-  // What was predicted of the rank's plan (exec/predicted_events.h), on the same clock.
+  // Adds the predicted events of a rank's plan (exec/predicted_events.h), on the same clock as the measured ones.
   void add_predicted(int rank, const std::vector<TimelineEvent>& events);
 
   struct Event {
@@ -34,7 +34,7 @@ class TraceRecorder {
   mutable std::mutex mutex_;
   size_t max_events_;
   std::vector<Event> events_;
-  std::map<int, std::vector<size_t>> last_predicted_;  // by rank: its latest predicted events, in events_
+  std::map<int, std::vector<size_t>> last_predicted_;  // by rank: indices in events_ of its latest prediction
   int64_t num_dropped_ = 0;
 };
 

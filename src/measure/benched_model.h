@@ -1,4 +1,4 @@
-// What the benches of whole models say about the model and the engine that ran it.
+// Describes the model and the engine of a benchmark of a whole model, for its output.
 #pragma once
 
 #include <string>
@@ -7,14 +7,14 @@
 
 namespace eps {
 
-// The folder's own name: "models/austen-moe/" is austen-moe.
+// The name of the model's folder: austen-moe for "models/austen-moe/".
 std::string short_model_name(const std::string& model);
 
 struct BenchedModel {
   std::string name;
   std::string op_set;  // "cpu f32 (avx2), 1 thread"
-  std::string dtype;   // that it computes in
-  int threads = 0;     // of a rank, on the CPU
+  std::string dtype;   // compute dtype
+  int threads = 0;     // per rank, on the CPU
   int64_t num_parameters = 0;
 };
 BenchedModel describe_model(const EngineOptions& options, const Engine& engine);

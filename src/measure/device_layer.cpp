@@ -43,7 +43,7 @@ double DeviceLayer::time_layer(const LocalKernels& kernels) {
   ops_.wait();
   const int64_t begin = now_ns();
   local.set_routing(num_experts_, idx_, weight_);
-  local.load();  // the plan's kernels come from it, so it is part of the layer
+  local.load();  // timed as well, because a plan needs the load to choose kernels
   local.run(weights_, kernels, x_, out_);
   ops_.wait();
   return static_cast<double>(now_ns() - begin) * 1e-3;
@@ -92,7 +92,8 @@ double DeviceLayer::compare_kernels() {
     difference += d * d;
     size += static_cast<double>(theirs[i]) * theirs[i];
   }
-  // Rounded to bf16 on either side: gate and up (only cuBLAS's), their product, each expert's row, the token's sum.
+  // Values that are rounded to bf16, with 2^-9 each: on both sides the product of gate and up, the row of each expert
+  // and the sum of the token; with cuBLAS also gate and up.
   constexpr double kRoundings = 8;
   const double allowed = kRoundings * 0x1p-9;
   return std::sqrt(difference / size) / allowed;

@@ -1,4 +1,4 @@
-// Our arm and the baseline of `bench layer` on a device, whose op set does a layer by itself (ops/local_moe.h).
+// Our arm and the baseline of `bench layer` on a device whose op set implements whole layers (ops/local_moe.h).
 #pragma once
 
 #include <memory>
@@ -13,18 +13,19 @@ namespace eps {
 
 class DeviceLayer {
  public:
-  // One layer, its tokens and their routing on the device. ops and layer outlive the object.
+  // Uploads the tokens of one layer and their routing to the device. ops and layer outlive the object.
   DeviceLayer(OpSet& ops, const LayerWeights& layer, const Routing& routing, int num_experts, int64_t hidden,
               int64_t inner, uint64_t seed);
 
-  // µs of the whole layer after its gate: rows sorted, gathered, multiplied, weighted and added up, shared experts.
+  // Time in µs of the whole layer after its gate: sorting and gathering rows, GEMMs, weighted sums, shared experts.
   double time_layer(const LocalKernels& kernels);
-  // µs of its GEMMs (and silu·mul) in these kernels, and of the same GEMMs as one cuBLAS call per expert, alone. Shared
-  // experts included.
+  // Times in µs of its GEMMs, shared experts included: with these kernels and silu·mul, and as one cuBLAS call per
+  // expert without silu·mul.
   double time_gemms(const LocalKernels& kernels);
   double time_baseline();
 
-  // How far the grouped kernels' output is from that of cuBLAS's: ‖a − b‖ / ‖b‖ as a part of what rounding allows.
+  // The difference ‖a − b‖ / ‖b‖ between the outputs of the grouped kernels and of cuBLAS, as a fraction of what
+  // rounding can explain.
   double compare_kernels();
 
  private:

@@ -12,16 +12,17 @@ namespace eps {
 
 class ExpertGemms {
  public:
-  // Memory for `rows` rows of all experts together, filled with normal numbers. ops and layer outlive the object.
+  // Allocates memory for `rows` rows over all experts, with normally distributed inputs. ops and layer outlive the
+  // object.
   ExpertGemms(OpSet& ops, const LayerWeights& layer, int64_t hidden, int64_t inner, int64_t rows, uint64_t seed);
 
-  // Both projections, one after the other as in a layer: µs of each. On a device the first one includes silu·mul, which
-  // grouped kernels there do on the way.
+  // Times of both projections in µs, which run one after the other as in a layer. On a device the first one includes
+  // silu·mul, because the grouped kernels there fuse it into the GEMM.
   //
-  // Shapes  rows [num_experts], no more in all than there is memory for
+  // Shapes  rows [num_experts], whose sum is at most the `rows` of the constructor
   std::pair<double, double> time(const std::vector<int64_t>& rows, GemmKind kind);
 
-  // µs of both projections as one call per expert, and nothing else.
+  // Time in µs of both projections as one call per expert, without silu·mul.
   double time_calls_alone(const std::vector<int64_t>& rows);
 
  private:
@@ -32,7 +33,8 @@ class ExpertGemms {
   Tasks make_tasks(const std::vector<int64_t>& rows) const;
   void run(std::span<const LinearTask> tasks, GemmKind kind);
   void run_up(const Tasks& tasks, GemmKind kind);
-  // A call, or on a device the mean of as many as take two milliseconds, so that waiting for it does not count.
+  // Time in µs of one call; on a device the mean of as many calls as take two milliseconds, so that the time for
+  // waiting is negligible.
   double time_us(const std::function<void()>& call) const;
 
   OpSet& ops_;

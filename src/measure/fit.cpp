@@ -6,7 +6,7 @@
 
 namespace eps {
 
-// Weighted least squares, the weight of a point 1/µs.
+// Weighted least squares, with the weight 1/µs for a point: between absolute errors (1) and relative ones (1/µs²).
 OpCost fit_cost(std::span<const CurvePoint> points) {
   EPS_CHECK(!points.empty());
   double w = 0;
@@ -26,14 +26,14 @@ OpCost fit_cost(std::span<const CurvePoint> points) {
   const double determinant = w * wxx - wx * wx;
   double slope = determinant > 0 ? (w * wxy - wx * wy) / determinant : 0;
   double fixed = (wy - slope * wx) / w;
-  if (slope <= 0 || fixed < 0) {  // a line through zero
+  if (slope <= 0 || fixed < 0) {  // the best line through zero instead
     slope = wxy / wxx;
     fixed = 0;
   }
   return {fixed, 1e-3 / slope};
 }
 
-// Pool adjacent violators.
+// Isotonic regression by the pool adjacent violators algorithm.
 Curve without_falls(const Curve& curve) {
   struct Block {
     double sum;

@@ -1,4 +1,4 @@
-// Turns samples into the forms a profile has.
+// Fits the lines and curves of a profile to samples.
 #pragma once
 
 #include <span>
@@ -8,14 +8,15 @@
 
 namespace eps {
 
-// The line fixed_us + bytes / rate nearest to points (bytes, µs). Large points count more, yet not as much more as they
-// are large: caches bend the real curve, and where it takes long the line should be right. Neither the fixed part nor
-// the rate comes out negative.
+// Fits the line fixed_us + bytes / rate to points (bytes, µs). Caches bend the real curve, so no line fits all points;
+// the weights are such that the relative error is smaller at large points, where it costs more time. Neither the fixed
+// part nor the rate is negative.
 //
-// Errors  kInternal without points, or with times that are not above 0
+// Errors  kInternal without points, or if a number of bytes or a time is not positive
 OpCost fit_cost(std::span<const CurvePoint> points);
 
-// The nearest curve that does not fall: neighbours that do are averaged. Noise makes times fall; more rows never do.
+// The nearest curve that does not fall, by averaging neighbours that do. More rows never take less time, so a falling
+// curve is the result of noise.
 Curve without_falls(const Curve& curve);
 
 }  // namespace eps

@@ -19,8 +19,9 @@ namespace eps {
 namespace {
 
 constexpr int64_t kPaperRows = 2048;
-// oneDNN's threads spin for some milliseconds after a product: ours wait until they have gone to sleep.
-constexpr std::chrono::milliseconds kCalm{40};
+// After a product, the threads of oneDNN spin for some milliseconds. Waiting until they sleep keeps them from slowing
+// our threads down.
+constexpr std::chrono::milliseconds kSpinTime{40};
 
 void check_ranges(const GemmBenchOptions& options) {
   require_in_range("--tokens", options.tokens, 1, kMostBenchTokens);
@@ -31,8 +32,8 @@ void check_ranges(const GemmBenchOptions& options) {
   require_in_range("--limit-size", options.limit_size, 0, 1 << 15);
 }
 
-// Load `index`: uniform, then skewed, in turn; or the rows that were asked for.
-GemmLoad draw_load(const GemmBenchOptions& options, const LayerSource& source, const Skew& skew, int index) {
+// Load `index`, uniform and skewed in turn, or the requested rows for every expert.
+GemmLoad sample_load(const GemmBenchOptions& options, const LayerSource& source, const Skew& skew, int index) {
   const int num_experts = source.spec.moe.gate.num_experts;
   GemmLoad load;
   load.seed = options.seed + static_cast<uint64_t>(index);
@@ -43,7 +44,7 @@ GemmLoad draw_load(const GemmBenchOptions& options, const LayerSource& source, c
   }
   const bool skewed = index % 2 == 1;
   load.skew = skewed ? options.skew : "uniform";
-  const auto routing = draw_routing(source, 1, options.tokens, skewed ? skew : Skew{}, load.seed);
+  const auto routing = sample_routing(source, 1, options.tokens, skewed ? skew : Skew{}, load.seed);
   load.rows = count_rows(routing, num_experts);
   return load;
 }
@@ -60,13 +61,13 @@ void choose(const LayerCost& cost, GemmLoad& load) {
   fill(stage.down(), load.down);
 }
 
-// False when told to stop.
+// Returns false if it was stopped.
 bool measure(ExpertGemms& gemms, int repetitions, const std::function<bool()>& keep_going, GemmLoad& load) {
   std::vector<double> up[2];
   std::vector<double> down[2];
   for (int i = 0; i <= repetitions; ++i) {
     if (!keep_going()) return false;
-    // The second one finds what the first one left in the caches, so they change places.
+    // The second kernel finds data of the first one in the caches, so the order alternates.
     for (const bool grouped : {i % 2 == 1, i % 2 == 0}) {
       const auto [up_us, down_us] = gemms.time(load.rows, grouped ? GemmKind::kGrouped : GemmKind::kDense);
       if (i == 0) continue;  // warm-up
@@ -152,8 +153,8 @@ GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::funct
   note(fmt::format("timing {} loads, {} repetitions of each kernel in turn", options.loads, options.repetitions));
   for (int i = 0; i < options.loads; ++i) {
     limit.sample();
-    if (ops.device() == nullptr) std::this_thread::sleep_for(kCalm);
-    GemmLoad load = draw_load(options, source, skew, i);
+    if (ops.device() == nullptr) std::this_thread::sleep_for(kSpinTime);
+    GemmLoad load = sample_load(options, source, skew, i);
     // Three matrices of hidden x inner, a multiplication and an addition each, per row.
     load.flops =
         6.0 * static_cast<double>(total_rows) * static_cast<double>(spec.hidden) * static_cast<double>(spec.moe.inner);

@@ -1,4 +1,4 @@
-// `epsmoe bench gemm`: whether the profile picks the faster GEMM kernel for a layer's experts, load by load.
+// `epsmoe bench gemm`: measures for many loads whether plans choose the faster GEMM kernel for a layer's experts.
 #pragma once
 
 #include <array>
@@ -16,7 +16,7 @@ struct GemmBenchOptions {
   EngineOptions engine;   // model, dummy_weights, device, dtype, profile, threads
   std::string preset;     // instead of engine.model, with dummy weights
   int64_t tokens = 1024;  // of each load
-  int64_t rows = 0;       // of every expert in every load, whatever the tokens; 0: as their routing is drawn
+  int64_t rows = 0;       // of every expert in every load, instead of sampling a routing of `tokens`; 0: sample
   int num_experts = 0;    // 0: as the model; dummy weights only
   int loads = 20;
   std::string skew = "dirichlet:0.3";  // of every second load; the others are uniform
@@ -25,7 +25,7 @@ struct GemmBenchOptions {
   int64_t limit_size = 0;  // edge of the product that sets the limit; 0: see GemmLimit
 };
 
-// One projection of all experts in both kernels, µs.
+// Times of one projection of all experts with each kernel, in µs.
 struct KernelTimes {
   double dense_us = 0, grouped_us = 0;
   double of(GemmKind kind) const { return kind == GemmKind::kDense ? dense_us : grouped_us; }
@@ -40,10 +40,10 @@ struct GemmProjection {
 
 // Ways to choose a kernel.
 enum class KernelRule : uint8_t {
-  kProfile,    // as plans do
+  kProfile,    // as in plans: by the predicted times
   kDense,      // always
   kGrouped,    // always
-  kThreshold,  // grouped where experts have fewer than 2048 rows on average. Source: EPS-MoE
+  kThreshold,  // grouped if experts have fewer than 2048 rows on average. Source: EPS-MoE
 };
 inline constexpr std::array kKernelRules = {KernelRule::kProfile, KernelRule::kDense, KernelRule::kGrouped,
                                             KernelRule::kThreshold};
@@ -56,7 +56,7 @@ struct GemmLoad {
   double flops = 0;           // of both projections
   GemmProjection gate_up, down;
 
-  // Of both projections, measured.
+  // Measured time of both projections with the faster kernel for each.
   double best_us() const {
     return gate_up.measured.of(gate_up.measured.faster()) + down.measured.of(down.measured.faster());
   }
@@ -76,7 +76,7 @@ struct GemmBenchResult {
   std::string limit_source;
 };
 
-// A rule over all loads. A choice is one projection of one load.
+// Statistics of a rule over all loads. The rule makes one choice for each projection of each load.
 struct RuleSummary {
   double mean_regret = 0, max_regret = 0;
   int num_dense = 0, num_grouped = 0;
@@ -84,10 +84,10 @@ struct RuleSummary {
 // Errors  kInternal without loads
 RuleSummary summarize_rule(const std::vector<GemmLoad>& loads, KernelRule rule);
 
-// Times every load in both kernels, in turn. `keep_going` is asked before each repetition: false returns the loads that
-// are done.
+// Times every load with both kernels in turn. `keep_going` is called before each repetition; if it returns false, the
+// result contains the loads that are complete.
 //
-// Errors  kUsage, kInput: what cannot be run
+// Errors  kUsage, kInput: invalid options, or a model without MoE layers
 GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::function<void(std::string_view)>& note,
                                const std::function<bool()>& keep_going);
 

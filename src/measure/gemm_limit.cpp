@@ -12,11 +12,12 @@ namespace {
 constexpr int64_t kSquareSize = 2048;
 constexpr int64_t kLargeSquareSize = 4096;
 constexpr int64_t kDeviceSquareSize = 8192;
-constexpr int kDeviceCalls = 4;  // some milliseconds: waiting for the device does not show
-// A team of threads starts and joins within some 50 us: below this time that is more than a per cent of a product.
+constexpr int kDeviceCalls = 4;  // take some milliseconds, so that the time for waiting is negligible
+// Starting and joining a team of threads takes about 50 µs, which is more than one percent of a product shorter than
+// this.
 constexpr double kShortSeconds = 5e-3;
 
-// Values in [-1, 1): no denormals, no overflow.
+// Fills with values in [-1, 1), which neither become denormals nor overflow.
 void fill_random(MutableTensorView out) {
   std::minstd_rand rng(7);
   std::uniform_real_distribution<float> value(-1.0F, 1.0F);

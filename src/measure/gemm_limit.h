@@ -1,4 +1,4 @@
-// The limit that benchmarks give rates in percent of.
+// The rate of large square GEMMs, to which benchmarks compare their rates.
 #pragma once
 
 #include <cstdint>
@@ -12,22 +12,23 @@
 
 namespace eps {
 
-// The best rate seen of square products: through oneDNN on the CPU, through the op set (cuBLAS) on a device.
+// The best measured rate of square products, with oneDNN on the CPU and with the op set (cuBLAS) on a device.
 class GemmLimit {
  public:
-  // Of the machine that `ops` computes on; `ops` outlives the object.
+  // The limit of the device of `ops`, which outlives the object.
   GemmLimit(OpSet& ops, int num_threads, int64_t size);
-  // Of the host. `size` 0: 2048, and 4096 too where 2048 is over in so short a time that starting the threads shows.
+  // The limit of the host. `size` 0: 2048, and also 4096 if a product of 2048 is so short that starting the threads
+  // matters.
   GemmLimit(DType dtype, int num_threads, int64_t size);
 
-  // Times each size once more.
+  // Times one product of each size.
   void sample();
 
   double flops_per_second() const { return best_; }
   std::string description() const;  // "best of 8 oneDNN products of 2048 x 2048 x 2048 in this run (bf16, 2 threads)"
 
  private:
-  // A product of square matrices, and how long it takes once more.
+  // A product of square matrices, and a function that runs it and returns its time.
   struct Square {
     int64_t size;
     std::function<double()> seconds;
@@ -36,7 +37,7 @@ class GemmLimit {
   void add_host(DType dtype, int num_threads, int64_t size);
   void use_device(OpSet& ops, int64_t size);
 
-  std::string library_;   // that multiplies
+  std::string library_;   // "oneDNN" or "cuBLAS"
   std::string settings_;  // "bf16, 2 threads"
   std::vector<Square> squares_;
   double best_ = 0;

@@ -10,19 +10,19 @@
 namespace eps {
 namespace {
 
-constexpr uint64_t kSeed = 1;  // of values, which no time depends on
+constexpr uint64_t kSeed = 1;  // times do not depend on the values
 
-// Weights that a model uses seldom come from memory, or from the last cache if the whole model fits there: never from
-// the caches of a core, where a few weights used in turn would stay. Enough of them are used in turn to leave those
-// caches; more than this many bytes is slow to pack and changes nothing.
+// In a model, the weights of an expert are read from memory, or from the last-level cache if the whole model fits in
+// it, but never from a core's own caches, where a few weights would stay if they were used in turn. This many bytes
+// exceed those caches; more would take longer to pack without changing the times.
 constexpr uint64_t kMostWeightBytes = uint64_t{96} << 20;
 constexpr uint64_t kQuickMostWeightBytes = uint64_t{48} << 20;
 constexpr uint64_t kMostWeights = 1024;
-constexpr int kMostGroups = 16;  // of one call whose group_factor is measured
-// A call this long is bound by arithmetic: from here on its time is straight in rows.
+constexpr int kMostGroups = 16;  // of the largest call for which group_factor is measured
+// A call that takes this long is bound by arithmetic, so beyond it the time is linear in the rows.
 constexpr double kLongCallUs = 80000;
 constexpr double kQuickLongCallUs = 20000;
-constexpr int64_t kFactorRows = 16;  // where sharing the cores between groups matters most
+constexpr int64_t kFactorRows = 16;  // few rows, for which distributing the cores over groups matters most
 
 std::vector<int64_t> row_counts(const TuneOptions& options) {
   std::vector<int64_t> rows;
@@ -30,20 +30,20 @@ std::vector<int64_t> row_counts(const TuneOptions& options) {
   return rows;
 }
 
-// A product so small that what it takes is the call.
+// Times a product that is so small that only the call itself takes time.
 double measure_call(OpSet& ops, RepeatedTiming& timing, DType weight_dtype) {
   GemmBench bench(ops, {16, 16, 1}, weight_dtype, 1, timing.quick());
   return timing.time_us([&] { bench.run(1, 1); });
 }
 
-// How a number of groups is multiplied.
+// A kind of kernel, and the number of groups with which it is timed.
 struct GemmArm {
   GemmKind kind;
   std::function<int(int64_t rows)> groups_of;
 };
 
-// For each arm, µs that a group of x rows adds to a grouped call, or takes besides the call as one of its own. Arms
-// take turns.
+// For each arm, the time in µs that a group of x rows adds to a grouped call, or that a dense call takes in addition to
+// call_us. The arms are timed in turn.
 std::vector<Curve> measure_curves(GemmBench& bench, RepeatedTiming& timing, const TuneOptions& options, double call_us,
                                   std::span<const GemmArm> arms) {
   std::vector<Curve> curves(arms.size());
@@ -63,7 +63,7 @@ std::vector<Curve> measure_curves(GemmBench& bench, RepeatedTiming& timing, cons
     for (size_t i = 0; i < arms.size(); ++i) {
       const int groups = arms[i].groups_of(rows);
       const double calls_us = call_us * (arms[i].kind == GemmKind::kGrouped ? 1 : groups);
-      // The smallest products take hardly longer than a call, and noise must not make them free.
+      // The smallest products take hardly longer than a call. The minimum prevents noise from making them free.
       curves[i].push_back({static_cast<double>(rows), std::max(times[i] - calls_us, 0.05 * times[i]) / groups});
     }
     if (*std::ranges::max_element(times) > (options.quick ? kQuickLongCallUs : kLongCallUs)) break;
@@ -77,12 +77,13 @@ Curve measure_alone(GemmBench& bench, RepeatedTiming& timing, const TuneOptions&
   return measure_curves(bench, timing, options, call_us, std::span(&alone, 1)).front();
 }
 
-// A device has room for as many weights as a call takes; a host may not.
+// A device has enough memory for one weight per group of a call; a host may not.
 size_t least_weights(const OpSet& ops, const TuneOptions& options) {
   return ops.device() != nullptr ? static_cast<size_t>(options.groups) : 2;
 }
 
-// What it costs to leave SMs to others: each kind's largest expert shape at many rows, under growing budgets.
+// Measures how an SM budget slows GEMMs down: each kernel with the last expert shape and many rows, with growing
+// budgets.
 void measure_sm_factors(OpSet& ops, RepeatedTiming& timing, const TuneOptions& options, DType weight_dtype,
                         GemmProfile& dense, GemmProfile& grouped) {
   const int num_sms = ops.device()->num_sms;
@@ -93,14 +94,14 @@ void measure_sm_factors(OpSet& ops, RepeatedTiming& timing, const TuneOptions& o
     const int groups = gemm->kind == GemmKind::kDense ? 1 : std::min(options.groups, bench.num_weights());
     std::vector<CurvePoint> points;
     for (const int left_out : {num_sms / 2, 40, 32, 24, 16, 8, 0}) {
-      if (left_out > num_sms / 2) continue;  // a part of a GPU has few
+      if (left_out > num_sms / 2) continue;  // a MIG slice of a GPU has few SMs
       ops.limit_sms(num_sms - left_out);
       points.push_back({static_cast<double>(num_sms - left_out), timing.time_us([&] { bench.run(rows, groups); })});
     }
     ops.limit_sms(0);
     const double all = points.back().y;
     for (CurvePoint& point : points) point.y = std::max(1.0, point.y / all);
-    // More SMs never take longer: what says otherwise is noise.
+    // More SMs never take longer, so the opposite is noise.
     for (size_t i = points.size() - 1; i-- > 0;) points[i].y = std::max(points[i].y, points[i + 1].y);
     gemm->sm_factor = points;
   }
@@ -133,7 +134,8 @@ GemmBench::GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int
   for (size_t i = 0; i < count; ++i) {
     weights_.push_back(ops.pack_linear(std::span(&part, 1), Precision::kCompute, pool_.get()));
   }
-  // A layer's experts lie anywhere in a host's memory; on a device the weights of a call follow each other in the pool.
+  // In host memory, the experts of a layer are in no particular order. On a device, the weights of a call are
+  // consecutive in the pool, so their order is kept.
   if (ops.device() == nullptr) {
     SplitMix64 random(kSeed);
     for (size_t i = weights_.size(); i > 1; --i) std::swap(weights_[i - 1], weights_[random.bits() % i]);
@@ -144,9 +146,10 @@ GemmBench::GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int
 }
 
 void GemmBench::run(int64_t rows, int groups) {
-  // Weights one behind the other, as a layer's are: what does not follow in the pool is no grouped call on a device.
+  // The weights of a call must be consecutive as in a layer, because a device cannot group others into one call.
   if (next_ + static_cast<size_t>(groups) > weights_.size()) next_ = 0;
-  // On a device one expert's rows are as cold as its weights; a core's cache still has those that were just gathered.
+  // On a device the rows of an expert are not in a cache either, so each call uses other rows. On a host they are: they
+  // have just been gathered.
   if (ops_.device() == nullptr || next_row_ + rows * groups > x_.dim(0)) next_row_ = 0;
   std::vector<LinearTask> tasks;
   for (int g = 0; g < groups; ++g) {
@@ -168,7 +171,7 @@ std::vector<GemmProfile> measure_gemms(OpSet& ops, RepeatedTiming& timing, const
   std::map<int, std::vector<double>> factors;
   for (const GemmShape& shape : options.expert_shapes) {
     step(GemmKind::kDense, shape);
-    // The host has memory for two groups of most rows, a device for all of them.
+    // With the largest number of rows, the host has memory for two groups, a device for all of them.
     const bool on_device = ops.device() != nullptr;
     const int64_t most = on_device ? options.groups : 2;
     const auto factor_rows = kFactorRows * kMostGroups;

@@ -1,4 +1,4 @@
-// Times GEMMs of a profile: dense and grouped calls over rows, shapes and numbers of groups.
+// Times the GEMMs of a profile: dense and grouped calls by rows, shapes and numbers of groups.
 #pragma once
 
 #include <functional>
@@ -10,15 +10,16 @@
 
 namespace eps {
 
-// Weights of one shape, and memory to multiply them with. As many weights as a model goes through between two uses of
-// the same one (GemmShape::rotation_bytes), used in turn, so that they come from where the model's come from.
+// Weights of one shape, with memory for inputs and outputs. The weights are used in turn, and they are as many as a
+// model reads between two uses of the same one (GemmShape::rotation_bytes), so that they are read from the same level
+// of the memory hierarchy as in the model.
 class GemmBench {
  public:
-  // At least `least_weights` of them; `quick`: fewer where a model has very many.
+  // Creates at least `least_weights` weights. `quick` limits their number further.
   GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, bool quick,
             size_t least_weights = 2);
 
-  // One call with `groups` different weights, at most num_weights(), of `rows` rows each.
+  // Runs one call with `groups` different weights, at most num_weights(), with `rows` rows for each.
   void run(int64_t rows, int groups);
   int64_t max_rows() const { return x_.dim(0); }
   int num_weights() const { return static_cast<int>(weights_.size()); }

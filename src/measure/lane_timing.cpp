@@ -11,7 +11,7 @@
 namespace eps {
 namespace {
 
-// The same number of bytes from every rank to every other.
+// Messages of the same size from every rank to every other one.
 class Messages {
  public:
   Messages(Communicator& comm, size_t bytes) : comm_(comm) {
@@ -33,8 +33,8 @@ class Messages {
   std::vector<MutableBytes> recv_;
 };
 
-// µs of one all-to-all from the moment that the last rank comes to it. Ranks come apart, as they do in a layer: those
-// that wait for the last one sleep, and waking them is a part of what a message takes.
+// Time in µs of one all-to-all, from the arrival of the last rank. As in a layer, the ranks arrive at different times:
+// those that wait for the last one sleep, and waking them is part of the time of a message.
 double time_message_us(RepeatedTiming& timing, Messages& messages, bool quick) {
   constexpr int64_t kApartNs = 100'000;
   Communicator& comm = timing.comm();
@@ -62,13 +62,13 @@ PlanOp op_on(Lane lane, std::vector<int> deps) {
 
 double duration_us(const TimelineEvent& event) { return static_cast<double>(event.end_ns - event.begin_ns) * 1e-3; }
 
-// Two ops that run at the same time, each its own number of calls.
-struct Beside {
+// Times of two ops that run at the same time, each with its own number of calls.
+struct ConcurrentTimes {
   double compute_us;
   double comm_us;
 };
-Beside run_beside(LaneRunner& lanes, Communicator& comm, const std::function<void()>& compute, int compute_calls,
-                  const std::function<void()>& message, int messages) {
+ConcurrentTimes run_concurrently(LaneRunner& lanes, Communicator& comm, const std::function<void()>& compute,
+                                 int compute_calls, const std::function<void()>& message, int messages) {
   Plan plan;
   plan.ops = {op_on(Lane::kCompute, {}), op_on(Lane::kDispatch, {})};
   comm.barrier();
@@ -88,22 +88,23 @@ std::vector<LinkPoint> measure_links(RepeatedTiming& timing, const TuneOptions& 
   const int peers = timing.comm().size() - 1;
   if (peers == 0) return {};
   Curve points;
-  // From a few rows to more than a stage of a big layer sends.
+  // From a few rows to more than a stage of a large layer sends.
   for (size_t bytes = size_t{1} << 10; bytes <= size_t{4} << 20; bytes *= options.quick ? 16 : 4) {
     Messages messages(timing.comm(), bytes);
     points.push_back({static_cast<double>(bytes) * peers, time_message_us(timing, messages, options.quick)});
   }
   const OpCost cost = fit_cost(points);
-  // What the smallest message takes counts most while decoding, where all are small; the line may pass below it.
+  // The fitted line may underestimate the smallest message. Its time matters in decoding, where all messages are small,
+  // so the latency is raised to match it.
   const CurvePoint& least = points.front();
   return {{0, cost.gbps, std::max(cost.fixed_us, least.y - least.x * 1e-3 / cost.gbps)}};
 }
 
 double measure_handoff_us(RepeatedTiming& timing, const TuneOptions& options) {
-  // The lanes take turns. The op on the third lane waits for nothing, without which the plan would be a chain and run
-  // on one thread.
+  // The compute and dispatch lanes take turns. The independent op on the combine lane is needed because without it the
+  // plan would be a chain, which runs on a single thread.
   constexpr int kTurns = 40;
-  // Long enough that the waiting lane sleeps, as it does while a stage runs.
+  // Long enough for the waiting lane to fall asleep, as it does while a stage runs.
   constexpr int64_t kOpNs = 100'000;
   Plan plan;
   plan.ops.push_back(op_on(Lane::kCombine, {}));
@@ -120,7 +121,7 @@ double measure_handoff_us(RepeatedTiming& timing, const TuneOptions& options) {
   for (int repetition = 0; repetition <= repetitions; ++repetition) {
     timing.comm().barrier();
     lanes.run(plan, work, [&](const char* what) { timing.comm().abort(what); });
-    if (repetition == 0) continue;  // the threads start
+    if (repetition == 0) continue;  // includes starting the threads
     for (size_t i = 2; i < plan.ops.size(); ++i) {
       const int64_t ns = lanes.timeline()[i].begin_ns - lanes.timeline()[i - 1].end_ns;
       mine.push_back(static_cast<double>(ns) * 1e-3);
@@ -133,8 +134,9 @@ Contention measure_contention(OpSet& ops, RepeatedTiming& timing, const TuneOpti
   if (timing.comm().size() == 1) return {};
   constexpr size_t kMessageBytes = size_t{1} << 20;
   constexpr double kOpUs = 20000;
-  constexpr double kLonger =
-      4;  // times the measured op: it must not run out first, even when it gets less of the cores
+  // The op that is not being measured is this much longer, so that it does not end first even if it gets less of the
+  // cores.
+  constexpr double kLonger = 4;
   const int64_t rows = std::min<int64_t>(64, options.max_rows);
   GemmBench bench(ops, options.expert_shapes.back(), options.weight_dtypes.front(), rows, options.quick);
   Messages messages(timing.comm(), kMessageBytes);
@@ -150,17 +152,19 @@ Contention measure_contention(OpSet& ops, RepeatedTiming& timing, const TuneOpti
   for (int i = 0; i <= repetitions; ++i) {
     const int short_gemms = calls(kOpUs, compute_us);
     const int short_messages = calls(kOpUs, message_us);
-    const double beside_messages =
-        run_beside(lanes, timing.comm(), compute, short_gemms, message, calls(kLonger * kOpUs, message_us)).compute_us;
-    const double beside_gemms =
-        run_beside(lanes, timing.comm(), compute, calls(kLonger * kOpUs, compute_us), message, short_messages).comm_us;
-    if (i == 0) continue;  // the threads start
-    compute_longer.push_back(beside_messages / (short_gemms * compute_us) - 1);
-    comm_longer.push_back(beside_gemms / (short_messages * message_us) - 1);
+    const double gemms_us =
+        run_concurrently(lanes, timing.comm(), compute, short_gemms, message, calls(kLonger * kOpUs, message_us))
+            .compute_us;
+    const double messages_us =
+        run_concurrently(lanes, timing.comm(), compute, calls(kLonger * kOpUs, compute_us), message, short_messages)
+            .comm_us;
+    if (i == 0) continue;  // includes starting the threads
+    compute_longer.push_back(gemms_us / (short_gemms * compute_us) - 1);
+    comm_longer.push_back(messages_us / (short_messages * message_us) - 1);
   }
   const double compute_part = std::max(0.0, timing.median(compute_longer));
   const double comm_part = std::max(0.0, timing.median(comm_longer));
-  return {compute_part, comm_part, compute_part, comm_part};  // nothing can be limited here
+  return {compute_part, comm_part, compute_part, comm_part};  // host threads have no budget, so both cases are the same
 }
 
 }  // namespace eps

@@ -1,4 +1,4 @@
-// Times messages between ranks, hand-overs between lanes, and what compute and messages do to each other.
+// Times messages between ranks, hand-overs between lanes, and the contention between compute and messages.
 #pragma once
 
 #include "measure/repeated_timing.h"
@@ -6,13 +6,14 @@
 
 namespace eps {
 
-// All-to-alls of growing size, all ranks at once.  Edge  one rank has no link
+// Times all-to-alls of growing size.  Edge  no links for one rank
 std::vector<LinkPoint> measure_links(RepeatedTiming& timing, const TuneOptions& options);
 
-// From the end of an op on one lane to the start of one on another lane that waits for it.
+// The time from the end of an op to the start of an op on another lane that waits for it.
 double measure_handoff_us(RepeatedTiming& timing, const TuneOptions& options);
 
-// GEMMs on the compute lane while messages travel on a communication lane.  Edge  one rank: nothing
+// How much GEMMs on the compute lane and messages on a communication lane slow each other down.  Edge  zero for one
+// rank
 Contention measure_contention(OpSet& ops, RepeatedTiming& timing, const TuneOptions& options);
 
 }  // namespace eps

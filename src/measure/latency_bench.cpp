@@ -13,10 +13,10 @@
 namespace eps {
 namespace {
 
-// More than memory holds of anything; catches slips of the hand.
+// Larger values, for which no machine has enough memory, are assumed to be typing errors.
 constexpr int64_t kMost = int64_t{1} << 20;
 
-// The best of a few products steadies the limit; after the run, so that the iterations are not disturbed.
+// Using the best of a few products reduces noise. They run after the iterations in order not to disturb them.
 constexpr int kLimitSamples = 5;
 
 void set_limit(const LatencyOptions& options, const BenchedModel& model, LatencyResult& result) {

@@ -1,4 +1,4 @@
-// `epsmoe bench latency`: one batch from its prompts to its last token, in vLLM's conventions.
+// `epsmoe bench latency`: times one batch from its prompts to its last token, with the conventions of vLLM.
 #pragma once
 
 #include <functional>
@@ -25,21 +25,22 @@ struct LatencyOptions {
 struct LatencyResult {
   std::vector<double> latencies;        // seconds, by iteration
   std::vector<double> prefill_seconds;  // by iteration
-  std::vector<double> decode_seconds;   // by decoding step of all iterations: one token of every sequence
+  std::vector<double>
+      decode_seconds;  // by decoding step, over all iterations; a step yields one token of every sequence
   double prefill_flops = 0;
-  double limit_tflops = 0;  // 0: none is known
+  double limit_tflops = 0;  // 0: unknown
   std::string limit_source;
 
   double prefill_tflops() const;  // of the median prefill
 };
 
-// Errors  kUsage: what needs no engine to see, so that nothing is loaded in vain
+// Checks everything that does not depend on the engine, so that no model is loaded in vain.  Errors  kUsage
 void check_latency(const LatencyOptions& options);
 
-// The warm-up, then the iterations, each with tokens of its own. `progress` counts both. `keep_going` is asked between
-// steps: false returns the iterations that are done.
+// Runs the warm-up and then the iterations, each with other tokens. `progress` counts both. `keep_going` is called
+// between steps; if it returns false, the result contains the complete iterations.
 //
-// Errors  kUsage: the sequences do not fit the engine's context
+// Errors  kUsage: the sequences do not fit in the engine's context
 LatencyResult run_latency(const LatencyOptions& options, Engine& engine, const ProgressCallback& progress,
                           const std::function<bool()>& keep_going);
 

@@ -14,16 +14,16 @@ namespace {
 constexpr double kF32Roundoff = 0x1p-24;
 constexpr double kBf16Roundoff = 0x1p-9;
 
-// Errors are taken as random, and this many standard deviations of them are allowed: among the millions of elements of
-// a layer some are off by five, and weights of real models are not quite independent of what they meet.
+// Errors are modelled as random, and this many standard deviations are allowed. Among the millions of elements of a
+// layer some deviate by five, and the weights of real models are not quite independent of their inputs.
 constexpr double kDeviations = 8;
 
-// Two f32 sums of the same products x·w differ by this times |x| |w|, one standard deviation: a sum of k terms of
-// random sign grows as sqrt(j), so the roundings of its partial sums, squared and added up, are half of (u |x| |w|)^2
-// at most.
+// An upper bound for the standard deviation of the difference between two f32 sums of the same products x·w, in units
+// of |x| |w|. The partial sum of j terms of random sign grows as sqrt(j), so the squared roundings of all partial sums
+// add up to at most half of (u |x| |w|)^2.
 constexpr double kTwoSums = std::numbers::sqrt2 * kF32Roundoff;
 
-// Eight sums side by side, so that the compiler may use vectors: weights have many millions of elements.
+// Uses eight independent sums, so that the compiler can vectorise the loop: weights have many millions of elements.
 double norm_of(const float* values, int64_t n) {
   constexpr int64_t kLanes = 8;
   float lanes[kLanes] = {};
@@ -46,7 +46,7 @@ void narrow(const float* from, int64_t n, MutableTensorView out, int64_t offset)
   for (int64_t i = 0; i < n; ++i) to[i] = to_bf16(from[i]);
 }
 
-// Copies [rows, k] to `out` in its dtype, and sees how large the rows are.
+// Converts [rows, k] to the dtype of `out`, and updates `sizes` with the sizes of the rows.
 void convert_rows(const TensorView& from, MutableTensorView out, RowSizes& sizes) {
   const int64_t width = from.dim(1);
   std::vector<float> row(static_cast<size_t>(width));
@@ -113,7 +113,7 @@ void LayerBaseline::prepare(TensorView x, std::span<const Routing> routing) {
   out_.assign(static_cast<size_t>(num_tokens * hidden_), 0.0);
   tolerance_.assign(static_cast<size_t>(num_tokens), 0.0);
   for (Mlp& mlp : mlps_) run_mlp(mlp, x);
-  for (double& t : tolerance_) t += 1e-30;  // all-zero weights give zero twice
+  for (double& t : tolerance_) t += 1e-30;  // with all-zero weights, both outputs and the tolerance would be 0
 }
 
 void LayerBaseline::run_mlp(Mlp& mlp, TensorView x) {
@@ -143,15 +143,17 @@ void LayerBaseline::run_mlp(Mlp& mlp, TensorView x) {
   }
 }
 
-// Writes act = silu(gate) * up of one row, and returns how far the row's contribution to an element of the layer's
-// output may be from another computation of it, to first order:
+// Computes act = silu(gate) * up of one row. Returns a first-order bound for the difference between two computations of
+// the row's contribution to an element of the layer's output:
 //
 //   gate, up   d = kTwoSums |x| |W|, one standard deviation of each element
 //   act        |silu'| <= 1.1 and |silu(g)| <= |g|, so the vector's error has the norm d (1.1 |up| + |gate|); exp and
 //              what follows it take 16 f32 roundings on both sides together; in bf16 each side rounds act once more
-//   down       that error meets weights of random sign, of the size |W| / sqrt(I) each; or, where one element of act
-//              outweighs all others, its own weight, at most the largest. And down's own sum: kTwoSums |act| |W|
-//   adding up  the experts of a token: as many roundings of something smaller; as much again is plenty
+//   down       that error is multiplied by weights of random sign and size |W| / sqrt(I), or, if one element of act
+//              outweighs all others, by its weight, which is at most the largest one. The sum of down itself adds
+//              kTwoSums |act| |W|
+//   adding up  the sum over the experts of a token has fewer roundings of smaller values; doubling the last term
+//              covers them
 double LayerBaseline::activate(Mlp& mlp, int64_t row, double x_norm) const {
   const int64_t inner = mlp.inner;
   const float* gate = reinterpret_cast<const float*>(mlp.gate_up_out.data()) + row * 2 * inner;

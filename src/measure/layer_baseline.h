@@ -1,4 +1,4 @@
-// The other arm of `bench layer`: the layer's GEMMs called one by one on oneDNN, and what our arm's output must be.
+// The baseline of `bench layer`: calls the layer's GEMMs one by one with oneDNN, and checks the output of our arm.
 #pragma once
 
 #include <functional>
@@ -14,9 +14,9 @@
 
 namespace eps {
 
-// How far two computations of a layer are from each other.
+// The largest difference between two computations of a layer.
 struct OutputCheck {
-  double worst = 0;  // largest |ours - baseline| / tolerance; above 1 (or not a number): wrong
+  double worst = 0;  // largest |ours - baseline| / tolerance; an error if it is above 1 or not a number
   int64_t token = 0;
   int64_t column = 0;
   double got = 0;
@@ -25,7 +25,7 @@ struct OutputCheck {
   bool ok() const { return worst <= 1.0; }
 };
 
-// The largest among a weight's rows.
+// The largest row norm and the largest element of a weight.
 struct RowSizes {
   double norm = 0;
   double element = 0;  // in absolute value
@@ -33,29 +33,29 @@ struct RowSizes {
 
 class LayerBaseline {
  public:
-  // Packs the weights of all experts from `source`, releasing each as it goes. `compute`: f32 or bf16.
-  // `progress` is called with the experts done.
+  // Packs the weights of all experts from `source` and releases each of them there. `compute`: f32 or bf16. `progress`
+  // is called with the number of packed experts.
   LayerBaseline(const ModelSpec& spec, const Family& family, int layer, WeightSource& source, DType compute,
                 int num_threads, const std::function<void(int)>& progress);
 
-  // Computes the whole layer once: products on oneDNN, everything else in double. Keeps what `run_gemms` reads, and
-  // the output with its tolerance for `check`.
+  // Computes the whole layer once, with products by oneDNN and sums over experts in double. Keeps the inputs of
+  // `run_gemms`, and the output with its tolerance for `check`.
   //
   // Shapes  x [num_ranks * tokens, H] f32; routing [num_ranks]
   void prepare(TensorView x, std::span<const Routing> routing);
 
-  // Every GEMM of the layer once more, nothing else: gate_up and down of each expert, then of the shared experts.
+  // Runs only the GEMMs of the layer again: gate_up and down of each expert, then of the shared experts.
   void run_gemms();
 
-  // Compares another computation of the same layer with `prepare`'s, element by element.
+  // Compares another computation of the same layer with that of `prepare`, element by element.
   // Shapes  ours [num_ranks * tokens, H] f32
   OutputCheck check(TensorView ours) const;
 
-  // Of the expert with the most rows.
+  // Describes the kernel that oneDNN uses for the expert with the most rows.
   std::string implementation() const;
 
  private:
-  // An expert, or the shared experts, with the rows it works on: [begin, begin + tokens.size()) of the buffers.
+  // An expert, or the shared experts, and its rows: row i belongs to tokens[i] and has weight[i].
   struct Mlp {
     std::unique_ptr<GemmBaseline> gate_up;  // [2I, H]
     std::unique_ptr<GemmBaseline> down;     // [H, I]

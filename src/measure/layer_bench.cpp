@@ -21,11 +21,11 @@
 namespace eps {
 namespace {
 
-// OpenMP's threads and our pool's spin for some milliseconds after work, in case more comes: each arm waits until the
-// other's have gone to sleep.
-constexpr std::chrono::milliseconds kCalm{40};
+// The threads of OpenMP and of our pool spin for some milliseconds after their work. Before each arm, the benchmark
+// waits until those of the other one sleep.
+constexpr std::chrono::milliseconds kSpinTime{40};
 
-// Both arms pack the same weights: keeps each as it was made for the first, until the second releases it.
+// Both arms pack the same weights, so each weight is kept from its first use until the second arm releases it.
 class KeepingSource final : public WeightSource {
  public:
   explicit KeepingSource(WeightSource& inner) : inner_(inner) {}
@@ -35,7 +35,7 @@ class KeepingSource final : public WeightSource {
       const std::lock_guard lock(mutex_);
       if (const auto it = kept_.find(name); it != kept_.end()) return it->second;
     }
-    // Outside the lock, so that threads make weights at the same time.
+    // Without the lock, so that several threads can load weights at the same time.
     const TensorView made = inner_.get(name, shape);
     const std::lock_guard lock(mutex_);
     return kept_[name] = made;
@@ -53,7 +53,7 @@ class KeepingSource final : public WeightSource {
 
  private:
   WeightSource& inner_;
-  std::mutex mutex_;  // of kept_
+  std::mutex mutex_;  // guards kept_
   std::map<std::string, TensorView> kept_;
   bool is_last_user_ = false;
 };
@@ -73,7 +73,7 @@ void check_ranges(const LayerBenchOptions& options) {
   at_least("--threads", options.engine.threads, 0);
   at_least("--num-experts", options.num_experts, 0);
   at_least("--limit-size", options.limit_size, 0);
-  constexpr int64_t kMost = 1 << 20;  // beyond it memory runs out before the first repetition
+  constexpr int64_t kMost = 1 << 20;  // larger values need more memory than machines have
   if (options.tokens > kMost) refuse("--tokens", "out of range", std::to_string(options.tokens), "at most 1048576");
   constexpr int64_t kMostSize = 1 << 15;
   if (options.limit_size > kMostSize) {
@@ -81,7 +81,7 @@ void check_ranges(const LayerBenchOptions& options) {
   }
 }
 
-// What is between the brackets of "cpu f32 (avx2), 2 threads"; nothing where an op set uses no special instructions.
+// The text in parentheses of "cpu f32 (avx2), 2 threads"; empty if the op set uses no special instructions.
 std::string isa_of(const std::string& op_set) {
   const size_t open = op_set.find('(');
   const size_t close = op_set.find(')', open);
@@ -144,7 +144,7 @@ void run_on_device(const LayerBenchOptions& options, const LayerSource& source, 
   const ModelSpec& spec = source.spec;
   const int64_t few = ops.local_moe()->few_tokens();
   if (options.tokens <= few) {
-    refuse("--tokens", "so few run kernels of their own, which leave nothing to choose", std::to_string(options.tokens),
+    refuse("--tokens", "steps of so few tokens always run the same kernels", std::to_string(options.tokens),
            fmt::format("{} or more (bench latency times decoding)", few + 1));
   }
   note(fmt::format("packing {} experts", spec.moe.gate.num_experts));
@@ -207,7 +207,7 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   result.isa = isa_of(result.op_set);
   result.dtype = to_string(compute);
 
-  const auto routing = draw_routing(source, engine.ep, options.tokens, skew, options.seed);
+  const auto routing = sample_routing(source, engine.ep, options.tokens, skew, options.seed);
   const DType packed = ops.front()->weight_dtype(source.stored);
   const MoeShape shape = moe_shape(spec, packed, compute);
   const MoeProblem problem = make_problem(shape, placement, routing);
@@ -255,9 +255,9 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   OverlapStats overlap;
   for (int i = 0; i <= options.repetitions; ++i) {
     if (!keep_going()) break;
-    std::this_thread::sleep_for(kCalm);
+    std::this_thread::sleep_for(kSpinTime);
     const LayerRanks::Times ours = ranks.run(plan, routing, x, out);
-    std::this_thread::sleep_for(kCalm);
+    std::this_thread::sleep_for(kSpinTime);
     const int64_t begin = now_ns();
     baseline.run_gemms();
     const int64_t end = now_ns();

@@ -1,4 +1,4 @@
-// `epsmoe bench layer`: one MoE layer, our plan against the same GEMMs called one by one, in the same run.
+// `epsmoe bench layer`: compares one MoE layer, executed by its plan, with the same GEMMs called one by one.
 #pragma once
 
 #include <functional>
@@ -35,15 +35,15 @@ struct LayerBenchResult {
   double median_rows = 0;
   double flops = 0;             // of the GEMMs, on all ranks
   std::vector<double> us;       // by repetition: from the first rank's start to the last one's end
-  std::vector<double> gemm_us;  // the ops gate_up, down and shared of the rank that spent most time in them
+  std::vector<double> gemm_us;  // by repetition: ops gate_up, down and shared of the rank on which they took longest
   std::vector<double> baseline_us;
   double communication_us = 0;  // summed over ranks and repetitions
   double hidden_us = 0;
-  std::string baseline;  // what the other arm is
+  std::string baseline;  // "oneDNN" or "cuBLAS"
   std::string baseline_implementation;
   double limit_flops = 0;  // per second
   std::string limit_source;
-  double worst_error = 0;  // of our output, in tolerances
+  double worst_error = 0;  // largest error of our output, divided by its tolerance
 
   double tflops() const { return flops / spread(us).median * 1e-6; }
   double gemm_tflops() const { return flops / spread(gemm_us).median * 1e-6; }
@@ -53,10 +53,11 @@ struct LayerBenchResult {
   double overlap() const { return communication_us > 0 ? hidden_us / communication_us : 0.0; }
 };
 
-// Checks our output against the baseline's, then times both arms in turn. `note` gets a line when a phase begins;
-// `keep_going` is asked before each repetition: false returns those that are done.
+// Checks our output against that of the baseline, then times both arms in turn. `note` is called with a line when a
+// phase begins. `keep_going` is called before each repetition; if it returns false, the result contains the complete
+// ones.
 //
-// Errors  kUsage, kInput: what cannot be run; kInternal: our output is wrong, so its speed means nothing
+// Errors  kUsage, kInput: invalid options, or a model without MoE layers; kInternal: our output is wrong
 LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::function<void(std::string_view)>& note,
                                  const std::function<bool()>& keep_going);
 

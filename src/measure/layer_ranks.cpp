@@ -30,7 +30,7 @@ LayerRanks::LayerRanks(const LayerWeights& layer, ExpertPlacement placement, std
   for (int rank = 0; rank < placement_.num_ranks; ++rank) {
     const auto r = static_cast<size_t>(rank);
     weights_.push_back(rank_weights(layer, placement_, rank));
-    EPS_CHECK(ops_[r]->memory().on_host(), "a layer through the host on {}", ops_[r]->description());
+    EPS_CHECK(ops_[r]->memory().on_host(), "{} does not compute in host memory", ops_[r]->description());
     layers_.push_back(std::make_unique<HostLayer>(*ops_[r], *comms_[r]));
   }
 }
@@ -43,7 +43,7 @@ LayerRanks::Times LayerRanks::run(const Plan& plan, std::span<const Routing> rou
       [&](int rank) {
         const auto r = static_cast<size_t>(rank);
         const ComputingThread computing(ops_[r]->thread_pool());
-        comms_[r]->barrier();  // so that waking the threads is nobody's time
+        comms_[r]->barrier();  // so that no rank's time includes waking the threads
         spans[r].first = now_ns();
         layers_[r]->set_routing(placement_, routing, x.rows(rank * tokens, (rank + 1) * tokens));
         MoeExecutor(*layers_[r], *comms_[r]).run(plan, weights_[r], out.rows(rank * tokens, (rank + 1) * tokens));

@@ -1,4 +1,4 @@
-// Our arm of `bench layer`: ranks of this process that run one MoE layer by its plan, again and again.
+// Our arm of `bench layer`: ranks of this process that repeatedly run one MoE layer by its plan.
 #pragma once
 
 #include <memory>
@@ -12,18 +12,18 @@
 
 namespace eps {
 
-// Errors  kUsage, naming `command`: benchmarks of one layer time several ranks on the CPU only
+// Benchmarks of a single layer support several ranks only on the CPU.  Errors  kUsage, naming `command`
 void require_host_ranks(const std::string& command, const std::string& device, int num_ranks);
 
 class LayerRanks {
  public:
   struct Times {
     int64_t layer_ns = 0;  // from the first rank's start to the last rank's end
-    int64_t gemm_ns = 0;   // ops gate_up, down and shared, on the rank that spent most time in them
+    int64_t gemm_ns = 0;   // ops gate_up, down and shared, on the rank on which they took longest
     OverlapStats overlap;  // of all ranks
   };
 
-  // One op set and communicator per rank, in the host's memory. `layer` outlives the object.
+  // Takes one op set and one communicator per rank; the op sets use host memory. `layer` outlives the object.
   LayerRanks(const LayerWeights& layer, ExpertPlacement placement, std::vector<std::unique_ptr<OpSet>> ops,
              std::vector<std::unique_ptr<Communicator>> comms);
 

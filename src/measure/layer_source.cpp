@@ -21,7 +21,8 @@ void set_num_experts(ModelSpec& spec, int num_experts, bool dummy) {
     refuse("--num-experts", "out of range", std::to_string(num_experts),
            fmt::format("{} (top-k) to {} (the model's)", gate.top_k, gate.num_experts));
   }
-  if (num_experts != gate.num_experts) gate.method = TopkMethod::kGreedy;  // a part of the experts has no groups
+  if (num_experts != gate.num_experts)
+    gate.method = TopkMethod::kGreedy;  // the groups are defined for all experts only
   gate.num_experts = num_experts;
 }
 
@@ -46,7 +47,8 @@ LayerSource open_layer_source(const LayerChoice& choice) {
     out.spec = preset_spec(choice.preset);
     out.family = &find_preset_family(choice.preset);
   } else {
-    // A layer needs no tokenizer, so the folder is opened as for dummy weights, and its checkpoint apart.
+    // The weights outside the layer are not needed and need not be valid, so the folder is opened as for dummy weights,
+    // and its checkpoint separately.
     const ModelFolder folder = open_model_folder(engine.model, dummy || !is_preset(engine.model));
     out.name = engine.model;
     out.spec = folder.spec;
@@ -64,8 +66,8 @@ LayerSource open_layer_source(const LayerChoice& choice) {
   return out;
 }
 
-std::vector<Routing> draw_routing(const LayerSource& source, int num_ranks, int64_t tokens_per_rank, Skew skew,
-                                  uint64_t seed) {
+std::vector<Routing> sample_routing(const LayerSource& source, int num_ranks, int64_t tokens_per_rank, Skew skew,
+                                    uint64_t seed) {
   const GateParams& gate = source.spec.moe.gate;
   const bool grouped = gate.method == TopkMethod::kGroupLimitedGreedy;
   return random_routing({.num_ranks = num_ranks,

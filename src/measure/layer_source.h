@@ -1,4 +1,4 @@
-// The MoE layer that benchmarks run: its sizes and weights, the tokens' routing, and the profile of its plans.
+// The MoE layer of a benchmark: its sizes and weights, a routing, and the profile for its plans.
 #pragma once
 
 #include <memory>
@@ -14,10 +14,10 @@
 
 namespace eps {
 
-// Tokens of a rank beyond which memory runs out before the first repetition.
+// The largest number of tokens per rank; more need more memory than machines have.
 inline constexpr int64_t kMostBenchTokens = 1 << 20;
 
-// Errors  kUsage naming the flag when `value` is outside [least, most]
+// Errors  kUsage naming the flag if `value` is outside [least, most]
 void require_in_range(const char* flag, int64_t value, int64_t least, int64_t most);
 
 struct LayerChoice {
@@ -39,11 +39,11 @@ struct LayerSource {
 // Errors  kUsage naming the flag; kInput: a model without MoE layers
 LayerSource open_layer_source(const LayerChoice& choice);
 
-// A routing for every rank, group-limited where the model's is.
-std::vector<Routing> draw_routing(const LayerSource& source, int num_ranks, int64_t tokens_per_rank, Skew skew,
-                                  uint64_t seed);
+// Samples a routing for every rank; it is group-limited if that of the model is.
+std::vector<Routing> sample_routing(const LayerSource& source, int num_ranks, int64_t tokens_per_rank, Skew skew,
+                                    uint64_t seed);
 
-// What engines with these options would plan with (engine/profile_choice.h).
+// The profile that an engine with these options would plan with (engine/profile_choice.h).
 HardwareProfile profile_of(const EngineOptions& engine, const std::string& op_set, int threads, DType stored);
 
 }  // namespace eps

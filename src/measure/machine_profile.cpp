@@ -15,8 +15,8 @@
 namespace eps {
 namespace {
 
-constexpr std::chrono::milliseconds kTimeout{120'000};  // no step of one rank takes seconds
-// Rows of an expert in the largest prefills, and as many experts as fill a GPU whatever their rows.
+constexpr std::chrono::milliseconds kTimeout{120'000};  // far longer than any step of a rank
+// The rows of an expert in the largest prefills, and enough experts to fill a GPU even with few rows each.
 constexpr int64_t kDeviceRows = 8192;
 constexpr int kDeviceGroups = 16;
 
@@ -72,7 +72,7 @@ TuneOptions make_options(const MachineTuning& tuning, const OpSet& ops) {
   return options;
 }
 
-// The earlier profile's GEMM times where `profile` has none.
+// Copies GEMM times from the earlier profile that `profile` does not contain.
 void add_missing_gemms(HardwareProfile& profile, const HardwareProfile& earlier) {
   for (const GemmProfile& old : earlier.gemms) {
     const auto it = std::ranges::find_if(profile.gemms, [&old](const GemmProfile& g) {
@@ -113,9 +113,11 @@ TuneModel tune_model(const ModelSpec& spec, const std::string& name) {
 MachineProfile measure_machine(const MachineTuning& tuning, const ProgressCallback& progress,
                                const std::function<bool()>& keep_going) {
   if (tuning.device == "reference") {
-    fail(
-        ErrorKind::kUsage, "--device",
-        {.what = "the reference op set is slow on purpose", .got = tuning.device, .wanted = "cpu or cuda", .hint = ""});
+    fail(ErrorKind::kUsage, "--device",
+         {.what = "the reference op set is not optimised, so it is not measured",
+          .got = tuning.device,
+          .wanted = "cpu or cuda",
+          .hint = ""});
   }
   const auto ops =
       make_op_sets(tuning.device, tuning.dtype, tuning.num_ranks, tuning.threads, {}, RankThreadUse::kSeparate);
@@ -129,7 +131,7 @@ MachineProfile measure_machine(const MachineTuning& tuning, const ProgressCallba
       [&](int rank) {
         const auto r = static_cast<size_t>(rank);
         HardwareProfile mine = measure_profile(*ops[r], *comms[r], options);
-        if (rank == 0) machine.profile = std::move(mine);  // every rank has the same
+        if (rank == 0) machine.profile = std::move(mine);  // all ranks get the same profile
       },
       [&](int rank, const char* what) {
         comms[static_cast<size_t>(rank)]->abort(fmt::format("rank {}: {}", rank, what));
@@ -150,7 +152,7 @@ std::string keep_profile(const MachineProfile& machine, const std::string& dir) 
       const HardwareProfile earlier = load_profile(path);
       if (earlier.device == profile.device) add_missing_gemms(profile, earlier);
     } catch (const Error&) {
-      // A file that is no profile, or one of another version, has nothing to keep.
+      // An invalid file, or a profile of another version, is replaced.
     }
   }
   replace_file(path, to_json(profile));

@@ -1,4 +1,4 @@
-// Measures profiles of this machine for models, and keeps them where engines find them.
+// Measures profiles of this machine for models, and stores them where engines find them.
 #pragma once
 
 #include <functional>
@@ -12,7 +12,7 @@
 
 namespace eps {
 
-// Sizes of a model, as far as a profile depends on them.
+// The sizes of a model that a profile depends on.
 struct TuneModel {
   int64_t hidden = 0;
   int64_t inner = 0;         // of one expert
@@ -21,7 +21,7 @@ struct TuneModel {
   int64_t num_experts = 0;  // of all MoE layers together
 };
 
-// Those of models/austen-moe, whose folder need not be at hand where the program is installed.
+// The sizes of models/austen-moe, as constants because an installed program may not have that folder.
 TuneModel demo_model();
 // Errors  kInput naming `name`: the model has no MoE layer
 TuneModel tune_model(const ModelSpec& spec, const std::string& name);
@@ -29,7 +29,7 @@ TuneModel tune_model(const ModelSpec& spec, const std::string& name);
 struct MachineTuning {
   std::string device = "cpu";        // "cpu" or "cuda"
   std::string dtype = "auto";        // compute
-  int num_ranks = 1;                 // at once
+  int num_ranks = 1;                 // that run at the same time
   int threads = 1;                   // of each rank
   std::vector<TuneModel> models;     // whose sizes to measure; at least one
   std::vector<GemmShape> shapes;     // of experts, instead of the models'; empty: the models'
@@ -38,21 +38,21 @@ struct MachineTuning {
   double memory_gb = 0;              // of the machine
 };
 
-// The profile, with no name yet, and what it was measured on.
+// A measured profile and its setup.
 struct MachineProfile {
   HardwareProfile profile;
   MachineSetup setup;
 };
 
-// `progress` counts steps; keep_going is asked on every rank.
+// `progress` counts steps; `keep_going` is called on every rank.
 //
-// Errors  kUsage: a device, dtype or weight type that cannot be measured; kAborted when keep_going said no
+// Errors  kUsage: a device, dtype or weight type that cannot be measured; kAborted if keep_going returned false
 // Cost    quick 1 to 3 s for a small model, else 10 s for each model and weight type on a 2-core machine
 MachineProfile measure_machine(const MachineTuning& tuning, const ProgressCallback& progress,
                                const std::function<bool()>& keep_going);
 
-// Writes the profile into `dir` under the name by which engines find it there, and returns the path. GEMM times of
-// shapes and weight types that an earlier profile of the same setup has, and this one lacks, are kept.
+// Writes the profile into `dir` under the name of its setup and returns the path. GEMM times for shapes and weight
+// types that only an earlier profile of the same setup contains are kept.
 //
 // Errors  kResource naming the path
 std::string keep_profile(const MachineProfile& machine, const std::string& dir);

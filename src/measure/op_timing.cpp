@@ -13,12 +13,12 @@
 namespace eps {
 namespace {
 
-constexpr uint64_t kSeed = 1;  // of values, which no time depends on
+constexpr uint64_t kSeed = 1;  // times do not depend on the values
 
 using Points = std::map<std::string, Curve>;
 
 std::vector<int64_t> row_counts(const OpSet& ops, const TuneOptions& options) {
-  // Up to a large prefill's rows: what fits a GPU's cache is faster than what a layer sees.
+  // Up to the rows of a large prefill, because rows that fit in a GPU's cache are faster than those of a layer.
   if (ops.device() != nullptr) return {64, 1024, options.quick ? 4096 : 16384};
   std::vector<int64_t> out;
   for (const int64_t rows : {int64_t{8}, int64_t{64}, int64_t{512}, int64_t{2048}}) {
@@ -27,7 +27,7 @@ std::vector<int64_t> row_counts(const OpSet& ops, const TuneOptions& options) {
   return out;
 }
 
-// Rows of `width`, visited as experts visit tokens: all of them, in no order that memory would like.
+// Pointers to all rows in a scattered order, similar to that in which experts access tokens.
 std::vector<const std::byte*> scattered(MutableTensorView rows) {
   const int64_t count = rows.dim(0);
   const size_t row_bytes = rows.num_bytes() / static_cast<size_t>(count);
@@ -40,7 +40,7 @@ std::vector<const std::byte*> scattered(MutableTensorView rows) {
   return out;
 }
 
-// Rows of one width: f32 [rows, hidden] four times, compute dtype twice.
+// Times elementwise ops on rows of one width.
 class OpBench {
  public:
   OpBench(OpSet& ops, int64_t rows, const RowWidths& widths) : ops_(ops), rows_(rows), widths_(widths) {
@@ -71,7 +71,7 @@ class OpBench {
     time("silu_mul", 3 * inner, [&] { ops_.silu_mul(gate_up_, act_); });
     time("norm", 2 * hidden, [&] { ops_.rms_norm(f32_[1], norm_weight_, 1e-6F, f32_[2]); });
     time("other", 3 * hidden, [&] { ops_.add(f32_[2], f32_[3]); });
-    // A device adds rows up where they are sorted, not from lists that the host made (see measure_ops).
+    // A device does not add rows by lists made on the host, so these ops are not measured (see measure_ops).
     if (ops_.device() != nullptr) return;
     time("reduce", 3 * hidden, [&] {
       ops_.scale_rows(f32_[0], ones_);
@@ -88,7 +88,7 @@ class OpBench {
  private:
   float* row(size_t buffer, int64_t i) { return f32_[buffer].as<float>() + i * widths_.hidden; }
 
-  // What a communication lane does before it sends: it copies by itself, without the op set's threads.
+  // The copies of a communication lane before it sends, which do not use the threads of the op set.
   void pack() {
     const size_t row_bytes = gathered_.num_bytes() / static_cast<size_t>(rows_);
     auto* out = static_cast<std::byte*>(gathered_.data());
@@ -109,7 +109,7 @@ class OpBench {
   std::vector<RowPair> halves_, partials_;
 };
 
-// One sequence's latent attention over itself.
+// Times latent attention of one sequence over all its positions.
 class AttentionBench {
  public:
   AttentionBench(OpSet& ops, const MlaParams& params, int64_t tokens) : ops_(ops), params_(params) {
@@ -151,7 +151,7 @@ std::map<std::string, OpCost> measure_ops(OpSet& ops, RepeatedTiming& timing, co
   std::map<std::string, OpCost> out;
   for (const auto& [name, curve] : points) out[name] = fit_cost(curve);
   if (ops.device() != nullptr) {
-    // Bound by memory like a sum of rows, and measured within whole layers only.
+    // These run only within whole layers there. Like a sum of rows they are bound by memory.
     out["reduce"] = out["finish"] = out["other"];
     out["pack"] = out["gather"];
   }
@@ -159,7 +159,8 @@ std::map<std::string, OpCost> measure_ops(OpSet& ops, RepeatedTiming& timing, co
 }
 
 double measure_attention_tflops(OpSet& ops, RepeatedTiming& timing, const TuneOptions& options) {
-  // Long enough that the part that grows with the square shows: on a device, short prompts take what launches take.
+  // Long enough for the quadratic part to matter: on a device, the time of short prompts is that of the kernel
+  // launches.
   const int64_t most = ops.device() != nullptr ? (options.quick ? 4096 : 8192) : options.quick ? 256 : 1024;
   const int64_t longest = std::min(options.max_rows, most);
   const auto time = [&](int64_t tokens) {
@@ -170,10 +171,10 @@ double measure_attention_tflops(OpSet& ops, RepeatedTiming& timing, const TuneOp
   const auto longer = static_cast<double>(longest);
   const double a = time(std::max<int64_t>(1, longest / 2));
   const double b = time(longest);
-  // us = linear · tokens + square · tokens²; the linear part (latents expanded) is a GEMM, which plans count as such.
+  // us = linear · tokens + square · tokens²; the linear part, which expands latents, is a GEMM and counted as such.
   double square = longer > shorter ? (b / longer - a / shorter) / (longer - shorter) : 0;
   if (!(square > 0)) square = b / (longer * longer);
-  // A query meets half of the keys: a product with the key and one with the value for each.
+  // A query attends to half of the keys on average, with one product with the key and one with the value for each.
   const MlaParams& p = options.attention;
   const double flops = static_cast<double>(p.num_heads) * (p.q_dim() + p.v_dim);
   return flops / square * 1e-6;
@@ -194,7 +195,7 @@ double measure_memory_gbps(const OpSet& ops, RepeatedTiming& timing, const TuneO
   const int64_t words = bytes / 8;
   std::vector<uint64_t> memory(static_cast<size_t>(words), 1);
   ThreadPool pool(options.threads);
-  std::atomic<uint64_t> sum{0};  // read afterwards, so that the reads can not be left out
+  std::atomic<uint64_t> sum{0};  // used afterwards, so that the compiler cannot remove the reads
   const double us = timing.time_us([&] {
     pool.parallel_for(words / kPieceWords, [&](int64_t piece) {
       const uint64_t* begin = memory.data() + piece * kPieceWords;

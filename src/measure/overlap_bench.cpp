@@ -46,7 +46,7 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
                           rank_thread_use(engine.emulate_link), engine.gpus);
   result.op_set = ops.front()->description();
   const MoeShape shape = moe_shape(source.spec, source.stored, ops.front()->compute_dtype());
-  const auto routing = draw_routing(source, engine.ep, options.tokens, skew, options.seed);
+  const auto routing = sample_routing(source, engine.ep, options.tokens, skew, options.seed);
   const MoeProblem problem = make_problem(shape, placement, routing);
   HardwareProfile profile = profile_of(engine, result.op_set, result.threads, source.stored);
   result.profile = profile.name;

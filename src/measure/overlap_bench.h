@@ -1,4 +1,4 @@
-// `epsmoe bench overlap`: one MoE layer with every number of stages, predicted and measured times side by side.
+// `epsmoe bench overlap`: predicts and measures one MoE layer with every number of stages.
 #pragma once
 
 #include <functional>
@@ -17,7 +17,7 @@ struct OverlapBenchOptions {
   std::string preset;    // instead of engine.model, with dummy weights
   int64_t tokens = 512;  // per rank
   int num_experts = 0;   // 0: as the model; dummy weights only
-  int most_stages = 0;   // largest number of stages tried; 0: one expert a stage
+  int most_stages = 0;   // largest number of stages tried; 0: up to one expert per stage
   std::string skew = "uniform";
   uint64_t seed = 1;
   int repetitions = 9;
@@ -29,16 +29,16 @@ struct OverlapArm {
   Plan plan;
   std::vector<double> us;  // from the first rank's start to the last one's end
   OverlapStats overlap;    // of all ranks and repetitions
-  double hidden() const;   // of what could be hidden
+  double hidden() const;   // fraction of the communication that could be hidden at most
 };
 
 struct OverlapBenchResult {
   std::string model, op_set, profile;
   int threads = 0;
-  std::vector<OverlapArm> arms;  // the last is auto's choice
+  std::vector<OverlapArm> arms;  // the last one is the choice of "auto"
 };
 
-// Runs every arm once a repetition, in turn. Errors: as run_layer_bench
+// Runs every arm once per repetition, in turn.  Errors  as run_layer_bench
 OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
                                      const std::function<void(std::string_view)>& note,
                                      const std::function<bool()>& keep_going);

@@ -1,4 +1,4 @@
-// How a measurement tells its caller how far it is.
+// The progress callback of measurements.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +6,7 @@
 
 namespace eps {
 
-// Called with the parts done and the number of parts; never null.
+// Called with the number of completed parts and the total number; never null.
 using ProgressCallback = std::function<void(int64_t done, int64_t total)>;
 
 }  // namespace eps

@@ -10,12 +10,12 @@
 namespace eps {
 namespace {
 
-// Ranks leave a barrier some 20 µs apart, and a clock reading costs 30 ns: a sample takes long enough for both to be
-// small, and short enough to be over before the scheduler has something else to run.
+// Ranks leave a barrier about 20 µs apart, and reading the clock takes 30 ns. A sample is long enough for both to be
+// small, and short enough to be rarely interrupted by the scheduler.
 constexpr double kSampleUs = 1000;
-// Calls longer than this are their own warm-up.
+// A call that takes longer than this needs no further warm-up.
 constexpr double kLongUs = 20000;
-// A GPU that was idle runs faster than it can for long: samples begin when it has worked for some time.
+// After being idle, a GPU runs faster than it can for long, so samples begin only when it has worked for some time.
 constexpr double kDeviceWarmUpUs = 60000;
 constexpr double kDeviceSampleUs = 5000;
 
@@ -27,8 +27,8 @@ constexpr SampleCounts kQuickSamples = {7, 2};
 constexpr SampleCounts kDeviceSamples = {7, 4};
 constexpr SampleCounts kQuickDeviceSamples = {3, 2};
 
-// On a host some samples are longer than the others because something else ran meanwhile; none is shorter than the work
-// takes. The lower quartile is what the work takes as long as one sample in four is undisturbed.
+// On a host, other programs prolong some samples, but no sample is shorter than the work itself. The lower quartile is
+// the time of the work as long as one sample in four is undisturbed.
 constexpr double kHostQuantile = 0.25;
 
 }  // namespace
@@ -81,7 +81,7 @@ double RepeatedTiming::median(const std::vector<double>& mine) { return quantile
 
 double RepeatedTiming::largest(double mine) { return std::ranges::max(gather({mine})); }
 
-// Every rank also says whether it goes on, so that all stop at the same place and none waits for another.
+// Every rank also sends whether it continues, so that all ranks stop at the same place and none waits for another.
 std::vector<double> RepeatedTiming::gather(const std::vector<double>& mine) {
   std::vector<double> message = {!keep_going_ || keep_going_() ? 1.0 : 0.0};
   message.insert(message.end(), mine.begin(), mine.end());

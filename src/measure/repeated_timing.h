@@ -1,4 +1,4 @@
-// Times what all ranks do at the same time, and agrees on the result.
+// Times work that all ranks do at the same time; all ranks get the same result.
 #pragma once
 
 #include <functional>
@@ -16,16 +16,15 @@ class RepeatedTiming {
   RepeatedTiming(Communicator& comm, const OpSet& ops, bool quick, std::function<bool()> keep_going)
       : comm_(comm), ops_(ops), quick_(quick), keep_going_(std::move(keep_going)) {}
 
-  // µs of one call of `body`, which every rank calls equally often, while nothing else runs on the machine: the median
-  // of all ranks' samples on a device, their lower quartile on a host, where other programs make some samples longer. A
-  // sample is as many calls as take a millisecond or more. Every rank calls this in the same order and gets the same
-  // answer.
+  // The time in µs of one call of `body`, which all ranks call equally often: the median of all ranks' samples on a
+  // device, and their lower quartile on a host, where other programs prolong some samples. A sample consists of enough
+  // calls to take at least a millisecond. All ranks call this method in the same order and get the same result.
   //
-  // Errors  kAborted on all ranks when keep_going said no on one
+  // Errors  kAborted on all ranks if keep_going returned false on one
   double time_us(const std::function<void()>& body);
 
-  // The same for several bodies that take turns, so that all find the machine in the same state: a GPU at its power
-  // limit runs faster for those that make little use of it, and for a while after them.
+  // The same for several bodies that run in turn, so that the machine is in the same state for all of them: a GPU at
+  // its power limit runs faster during bodies that use it little, and for a while after them.
   std::vector<double> times_us(std::span<const std::function<void()>> bodies);
 
   // The median and the largest of all ranks' values.  Errors  as time_us

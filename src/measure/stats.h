@@ -1,4 +1,4 @@
-// What benchmarks make of their samples.
+// Statistics of samples.
 #pragma once
 
 #include <string>
@@ -8,11 +8,11 @@ namespace eps {
 
 struct MeanDeviation {
   double mean = 0;
-  double deviation = 0;  // of a sample (n - 1); 0 for one value
+  double deviation = 0;  // sample standard deviation (n - 1); 0 for one value
 };
 MeanDeviation mean_deviation(const std::vector<double>& samples);
 
-// By linear interpolation between neighbours; `share` 0 to 1.  Errors  kInternal without samples
+// The quantile `share` (0 to 1), by linear interpolation between neighbours.  Errors  kInternal without samples
 double quantile(std::vector<double> samples, double share);
 
 struct Spread {

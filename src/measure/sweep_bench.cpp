@@ -13,7 +13,7 @@ namespace {
 
 const char* flag_of(const SweepTest& test) { return test.num_prompt > 0 ? "-p" : "-n"; }
 
-// Nothing when it was stopped.
+// The time of one test in ns, or nothing if it was stopped.
 std::optional<int64_t> run_once(Engine& engine, const SweepTest& test, uint64_t seed) {
   const Engine::StepTimes times = engine.time_steps(test.num_prompt, test.num_generated, seed, test.depth);
   if (!times.complete) return std::nullopt;
@@ -86,7 +86,8 @@ bool run_sweep(const SweepOptions& options, Engine& engine, const SweepEvents& e
   bool complete = true;
   for (const SweepTest& test : tests) {
     SweepResult result{test, utc_time_now(), {}};
-    // A whole prompt, so that every size of product has been met; one decoded token is like the next.
+    // The warm-up runs a whole prompt, so that every GEMM size has been used once. For decoding one token is enough,
+    // because all of them use the same sizes.
     complete = run_once(engine, test.num_prompt > 0 ? test : SweepTest{0, 1, test.depth}, 0).has_value();
     for (int i = 0; i < options.repetitions && complete; ++i) {
       const auto ns = keep_going() ? run_once(engine, test, static_cast<uint64_t>(i) + 1) : std::nullopt;

@@ -1,4 +1,4 @@
-// `epsmoe bench sweep`: prompt and decode speed of a model, in llama-bench's conventions.
+// `epsmoe bench sweep`: measures the prefill and decoding speed of a model, with the conventions of llama-bench.
 #pragma once
 
 #include <functional>
@@ -13,7 +13,7 @@ struct SweepOptions {
   EngineOptions engine;
   std::vector<int64_t> prompts = {512};    // tokens; 0: none
   std::vector<int64_t> generated = {128};  // tokens; 0: none
-  std::vector<int64_t> depths = {0};       // tokens that the context holds before each test
+  std::vector<int64_t> depths = {0};       // tokens in the context before each test
   int repetitions = 5;
 };
 
@@ -27,7 +27,7 @@ struct SweepTest {
   int64_t num_tokens() const { return num_prompt + num_generated; }
 };
 
-// The tests that the options ask for, in the order in which they run.
+// The tests that the options define, in the order in which they run.
 std::vector<SweepTest> sweep_tests(const SweepOptions& options);
 
 struct SweepResult {
@@ -37,7 +37,7 @@ struct SweepResult {
   std::vector<double> tokens_per_second() const;
 };
 
-// What does not change from test to test.
+// The properties that all tests have in common.
 struct SweepModel {
   std::string name;
   bool dummy_weights = false;
@@ -47,20 +47,20 @@ struct SweepModel {
   int threads = 0;  // per rank
 };
 
-// What a sweep tells while it runs. All are called.
+// Callbacks for the progress of a sweep; none may be null.
 struct SweepEvents {
   std::function<void(const SweepModel&)> on_begin;                         // once, before the first test
   std::function<void(const SweepTest&, int done, int total)> on_progress;  // after each repetition
   std::function<void(const SweepResult&)> on_result;                       // after each test
 };
 
-// Runs the tests on `engine`, one warm-up and `repetitions` each. False when interrupted.
+// Runs the tests on `engine`, each with one warm-up and `repetitions`. Returns false if it was interrupted.
 //
 // Errors  kUsage, before the first test: a test longer than the engine's context
 bool run_sweep(const SweepOptions& options, Engine& engine, const SweepEvents& events,
                const std::function<bool()>& keep_going);
 
-// Errors  kUsage: what needs no engine to see, so that nothing is loaded in vain
+// Checks everything that does not depend on the engine, so that no model is loaded in vain.  Errors  kUsage
 void check_sweep(const SweepOptions& options);
 
 }  // namespace eps

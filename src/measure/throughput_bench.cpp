@@ -7,10 +7,11 @@
 namespace eps {
 namespace {
 
-// More than memory holds of anything; catches slips of the hand.
+// Larger values, for which no machine has enough memory, are assumed to be typing errors.
 constexpr int64_t kMost = int64_t{1} << 20;
 
-// Tokens of a warm-up request: one from its prefill and two decoded, since devices record a step the second time.
+// Output tokens of a warm-up request: one from its prefill and two from decoding, because devices record a step when it
+// runs for the second time.
 constexpr int64_t kWarmupTokens = 3;
 
 }  // namespace

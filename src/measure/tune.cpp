@@ -12,7 +12,7 @@
 namespace eps {
 namespace {
 
-// Four digits: more are noise, and files are for people, too.
+// Rounds to four significant digits: more would be noise, and profiles are also read by people.
 double rounded(double value) {
   if (value == 0 || !std::isfinite(value)) return value;
   const double unit = std::pow(10.0, std::floor(std::log10(std::abs(value))) - 3);
@@ -37,36 +37,38 @@ void round_numbers(HardwareProfile& profile) {
 }
 
 void describe_sources(HardwareProfile& profile, const OpSet& ops, const TuneOptions& options, int num_ranks) {
-  const std::string who = fmt::format(
+  const std::string method = fmt::format(
       "epsmoe tune, {} ranks that ran it at the same time, lower quartile (on a device median) of their samples: ",
       num_ranks);
   profile.sources = {
       {"gemms",
-       who + "calls of 1, 2, 4 … rows on weights used in turn, less call_us, which is a call of 16 x 16 with one "
-             "row; grouped calls of 4 and 2 groups; group_factor at 16 rows"},
-      {"links", who + "all-to-alls of 1 kB to 4 MB a peer, from the last rank's arrival, a line fitted to their times"},
-      {"contention", who + "GEMMs on the compute lane while messages of 1 MB travelled on another, against each alone"},
-      {"handoff_us", who + "two lanes taking turns, ops of 100 us"},
-      {"ops", who + "8 to 2048 rows of the models' widths, a line fitted to their times; other: a residual sum"},
+       method + "calls of 1, 2, 4 … rows on weights used in turn, less call_us, which is a call of 16 x 16 with one "
+                "row; grouped calls of 4 and 2 groups; group_factor at 16 rows"},
+      {"links",
+       method + "all-to-alls of 1 kB to 4 MB a peer, from the last rank's arrival, a line fitted to their times"},
+      {"contention",
+       method + "GEMMs on the compute lane while messages of 1 MB travelled on another, against each alone"},
+      {"handoff_us", method + "two lanes taking turns, ops of 100 us"},
+      {"ops", method + "8 to 2048 rows of the models' widths, a line fitted to their times; other: a residual sum"},
       {"attention_tflops",
-       who + "latent attention of one sequence at two lengths, the part that grows with the square"},
+       method + "latent attention of one sequence at two lengths, the part that grows with the square"},
       {"memory_gb", "the machine's memory, shared evenly by the ranks"},
-      {"memory_gbps", who + "reading a buffer larger than the caches"},
+      {"memory_gbps", method + "reading a buffer larger than the caches"},
       {"ranks_per_node", "the ranks measured: all of one process"},
   };
   if (ops.device() != nullptr) {
     profile.sources["gemms"] =
-        who + fmt::format(
-                  "calls of 1, 2, 4 … rows on {} weights used in turn, less call_us, which is a call of 16 x 16 "
-                  "with one row; grouped calls of {} groups; group_factor at 16 rows; sm_factor at 2048 rows of "
-                  "the last expert shape",
-                  options.groups, options.groups);
-    profile.sources["ops"] = who +
+        method + fmt::format(
+                     "calls of 1, 2, 4 … rows on {} weights used in turn, less call_us, which is a call of 16 x 16 "
+                     "with one row; grouped calls of {} groups; group_factor at 16 rows; sm_factor at 2048 rows of "
+                     "the last expert shape",
+                     options.groups, options.groups);
+    profile.sources["ops"] = method +
                              "64 to 16384 rows of the models' widths, a line fitted to their times; other: a "
                              "residual sum, which reduce and finish are taken to cost, too; pack: as gather";
     profile.sources["memory_gb"] = "the GPU's memory";
     profile.sources["num_sms"] = "the GPU's multiprocessors";
-    profile.sources["memory_gbps"] = who + "copying a quarter of a GB, bytes read and written";
+    profile.sources["memory_gbps"] = method + "copying a quarter of a GB, bytes read and written";
   }
   if (num_ranks == 1) profile.sources["links"] = profile.sources["contention"] = "one rank was measured: no link";
 }
@@ -114,7 +116,7 @@ HardwareProfile measure_profile(OpSet& ops, Communicator& comm, const TuneOption
   describe_sources(profile, ops, options, comm.size());
 
   const std::vector<std::string> faults = find_profile_faults(profile);
-  EPS_CHECK(faults.empty(), "the measured profile is not sound: {}", faults.front());
+  EPS_CHECK(faults.empty(), "the measured profile is invalid: {}", faults.front());
   return profile;
 }
 

@@ -1,4 +1,4 @@
-// Measures what the hardware can do (plan/profile.h) by doing it: GEMMs, elementwise ops, messages, hand-overs.
+// Measures a hardware profile (plan/profile.h): times of GEMMs, elementwise ops, messages and hand-overs.
 #pragma once
 
 #include <cstdint>
@@ -17,46 +17,46 @@ namespace eps {
 struct GemmShape {
   int64_t n = 0;
   int64_t k = 0;
-  // Bytes of all weights that a model reads between two uses of the same one, as computed with; 0: more than caches
-  // hold.
+  // Bytes, in the compute dtype, of all weights that a model reads between two uses of the same one; 0: more than fit
+  // in the caches.
   uint64_t rotation_bytes = 0;
   bool operator==(const GemmShape&) const = default;
 };
 
-// Row widths that a model's elementwise ops work on.
+// The row widths of a model's elementwise ops.
 struct RowWidths {
   int64_t hidden = 0;
   int64_t inner = 0;  // of an expert
 };
 
 struct TuneOptions {
-  std::vector<GemmShape> expert_shapes;  // measured in both kinds; at least one
-  std::vector<GemmShape> shared_shapes;  // dense alone: a layer has one of each
+  std::vector<GemmShape> expert_shapes;  // measured with both kernels; at least one
+  std::vector<GemmShape> shared_shapes;  // measured with dense kernels only, because a layer has one of each
   std::vector<RowWidths> widths;         // at least one
   MlaParams attention;
   std::vector<DType> weight_dtypes = {DType::kBF16};  // as weights are stored: f32, bf16 or f16
 
-  // 1, 2, 4 … rows; a shape's curve ends early where a call takes long, because from there on it is straight.
+  // Measures 1, 2, 4 … rows. The curve of a shape ends earlier if a call takes long, because it is linear beyond that.
   int64_t max_rows = 2048;
-  int groups = 4;        // per grouped call, where as many weights and rows are at hand: as a layer has that runs there
+  int groups = 4;        // per grouped call, if there are enough weights and rows; a typical number of local experts
   bool quick = false;    // every fourth point, fewer samples
-  int threads = 1;       // of each rank, for reading memory
-  double memory_gb = 0;  // of one rank: known to the caller
+  int threads = 1;       // per rank, for measuring memory_gbps
+  double memory_gb = 0;  // of one rank
 
-  // Called on rank 0 before each step, with what it does and how many steps there are.
+  // Called on rank 0 before each step, with its description and the numbers of completed and of all steps.
   std::function<void(std::string_view step, int done, int total)> on_step = {};
-  std::function<bool()> keep_going = {};  // asked on every rank
+  std::function<bool()> keep_going = {};  // called on every rank
 };
 
-// All ranks call it at the same time, each with its own op set and communicator, and measure the same things at once:
-// a rank gets what is left when the others work, too. Name, origin and making are set, all but `made`.
+// All ranks call this at the same time, each with its own op set and communicator. They also measure at the same time,
+// because in an engine the other ranks use the machine as well. Sets everything but `made`.
 //
-// Returns  the same profile on every rank, without faults
-// Errors   kAborted on all ranks when keep_going said no on one
+// Returns  the same valid profile on all ranks
+// Errors   kAborted on all ranks if keep_going returned false on one
 // Cost     25 s for two models, two ranks and two weight types on a 2-core machine, quick 8 s
 HardwareProfile measure_profile(OpSet& ops, Communicator& comm, const TuneOptions& options);
 
-// Steps that on_step will count.
+// The total number of steps of which on_step is notified.
 int count_tune_steps(const TuneOptions& options);
 
 }  // namespace eps

@@ -105,7 +105,7 @@ constexpr KnownKey kConfigKeys[] = {
     {"transformers_weights", kHarmless, ""},
     {"unsloth_fixed", kHarmless, ""},
     {"unsloth_version", kHarmless, ""},
-    // The weights are read in the type they are stored in; caches and outputs are the program's own business.
+    // The weights are read in their stored type, and the program decides on its own about caches and outputs.
     {"cache_implementation", kHarmless, ""},
     {"dtype", kHarmless, ""},
     {"is_decoder", kHarmless, ""},
@@ -118,7 +118,7 @@ constexpr KnownKey kConfigKeys[] = {
     {"torchscript", kHarmless, ""},
     {"use_bfloat16", kHarmless, ""},
     {"use_cache", kHarmless, ""},
-    // How a computation is spread or chunked, without another result.
+    // Distribution or chunking of a computation, which does not change its result.
     {"chunk_size_feed_forward", kHarmless, ""},
     {"ep_size", kHarmless, ""},
     {"gradient_checkpointing", kHarmless, ""},
@@ -126,7 +126,7 @@ constexpr KnownKey kConfigKeys[] = {
     {"megablocks", kHarmless, ""},
     {"pretraining_tp", kHarmless, ""},
     {"tp_plan", kHarmless, ""},
-    // Training alone.
+    // Used only in training.
     {"attention_dropout", kHarmless, ""},
     {"attn_pdrop", kHarmless, ""},
     {"aux_loss_alpha", kHarmless, ""},
@@ -145,7 +145,7 @@ constexpr KnownKey kConfigKeys[] = {
     {"router_jitter_noise", kHarmless, ""},
     {"router_z_loss_coef", kHarmless, ""},
     {"seq_aux", kHarmless, ""},
-    // Follow from keys that are read.
+    // Determined by keys that are read.
     {"head_dim", kHarmless, "DeepSeek: written by transformers from qk_rope_head_dim"},
     {"qk_head_dim", kHarmless, "written by transformers from its two parts"},
     {"rope_interleave", kHarmless, "DeepSeek rotates adjacent pairs"},
@@ -156,7 +156,7 @@ constexpr KnownKey kConfigKeys[] = {
     {"prefix", kHarmless, "for pipelines"},
     {"sep_token_id", kHarmless, ""},
     {"tie_encoder_decoder", kHarmless, "for encoder-decoder models"},
-    // Generation settings in config.json count when there is no generation_config.json (parse_generation_config).
+    // Generation settings in config.json are used if there is no generation_config.json (parse_generation_config).
     {"bad_words_ids", kUsed, ""},
     {"begin_suppress_tokens", kUsed, ""},
     {"diversity_penalty", kWarned, "diverse beam search", "[0, 0.0]"},
@@ -190,8 +190,9 @@ constexpr KnownKey kConfigKeys[] = {
     {"pruned_heads", kRefused, "pruned attention heads"},
     {"partial_rotary_factor", kRefused, "rotation of a part of each head", "[1, 1.0]"},
     {"sparse_attention_config", kRefused, "sparse attention"},
-    // Settings of families that this build does not read yet. Another family's reader, like transformers', passes over
-    // them, but whoever wrote them meant something.
+    // Settings of families that are not supported yet. transformers ignores them in models of other families, but in
+    // such
+    // a file they are probably meant to have an effect.
     {"attn_config", kWarned, "DBRX's attention settings"},
     {"clip_qkv", kWarned, "clipped queries, keys and values (OLMoE, DBRX)"},
     {"d_model", kWarned, "DBRX's hidden size"},
@@ -237,7 +238,7 @@ constexpr KnownKey kRopeKeys[] = {
     {"type", kUsed, ""},
     {"finetuned", kHarmless, "provenance"},
     {"partial_rotary_factor", kRefused, "rotation of a part of each head", "[1, 1.0]"},
-    // Of kinds of scaling whose name is refused.
+    // Keys of scaling methods that are refused by name.
     {"high_freq_factor", kHarmless, "llama3 scaling"},
     {"long_factor", kHarmless, "longrope scaling"},
     {"low_freq_factor", kHarmless, "llama3 scaling"},
@@ -257,8 +258,8 @@ constexpr KnownKey kGenerationKeys[] = {
     {"_from_model_config", kHarmless, "provenance"},
     {"_original_object_hash", kHarmless, "provenance"},
     {"transformers_version", kHarmless, "provenance"},
-    {"cache_config", kHarmless, "the cache is the program's own business"},
-    {"cache_implementation", kHarmless, "the cache is the program's own business"},
+    {"cache_config", kHarmless, "the program manages its own cache"},
+    {"cache_implementation", kHarmless, "the program manages its own cache"},
     {"compile_config", kHarmless, "of PyTorch"},
     {"continuous_batching_config", kHarmless, "of transformers' own server"},
     {"custom_generate", kWarned, "a generation loop of the checkpoint's own"},
@@ -281,7 +282,7 @@ constexpr KnownKey kGenerationKeys[] = {
     {"use_mtp", kHarmless, "speculation changes no result"},
     {"length_penalty", kHarmless, "of beam search"},
     {"low_memory", kHarmless, "contrastive search"},
-    {"max_cache_len", kHarmless, "the cache is the program's own business"},
+    {"max_cache_len", kHarmless, "the program manages its own cache"},
     {"max_length", kUsed, ""},
     {"max_time", kUsed, ""},
     {"num_return_sequences", kUsed, ""},
@@ -295,7 +296,7 @@ constexpr KnownKey kGenerationKeys[] = {
     {"renormalize_logits", kHarmless, "probabilities add up to 1 in any case"},
     {"return_dict_in_generate", kHarmless, "outputs for programs"},
     {"use_cache", kHarmless, "changes no result"},
-    // What samplers elsewhere do and this one does not.
+    // Further options of samplers.
     {"bad_words_ids", kUsed, ""},
     {"begin_suppress_tokens", kUsed, ""},
     {"constraints", kUsed, ""},
@@ -343,7 +344,7 @@ constexpr KnownKey kTokenizerKeys[] = {
 
 constexpr KnownKey kTokenizerConfigKeys[] = {
     {"add_bos_token", kUsed, ""},
-    // tokenizer.json has what these say, as the fast tokenizers read it.
+    // tokenizer.json contains these settings in the form that fast tokenizers use.
     {"add_prefix_space", kHarmless, "as tokenizer.json says"},
     {"added_tokens_decoder", kHarmless, "as tokenizer.json says"},
     {"additional_special_tokens", kHarmless, "as tokenizer.json says"},
@@ -358,14 +359,14 @@ constexpr KnownKey kTokenizerConfigKeys[] = {
     {"tokenizer_object", kHarmless, ""},
     {"backend", kHarmless, ""},
     {"byte_fallback", kHarmless, "as tokenizer.json says"},
-    {"trim_offsets", kHarmless, "offsets are not given out"},
+    {"trim_offsets", kHarmless, "offsets are not returned"},
     {"unk_id", kHarmless, "as tokenizer.json says"},
     {"use_fast", kHarmless, ""},
     {"use_default_system_prompt", kHarmless, "of chats"},
     {"vocab_file", kHarmless, ""},
     {"merges_file", kHarmless, ""},
     {"vocab_size", kHarmless, "as tokenizer.json says"},
-    // Named tokens: ids come from config.json and generation_config.json.
+    // Names of special tokens. Their ids come from config.json and generation_config.json.
     {"audio_token", kHarmless, ""},
     {"bos_token", kHarmless, ""},
     {"boi_token", kHarmless, ""},
@@ -398,7 +399,7 @@ constexpr KnownKey kTokenizerConfigKeys[] = {
     {"transformers_version", kHarmless, "provenance"},
     {"truncation_side", kHarmless, "of batches"},
     {"truncation_strategy", kHarmless, "of batches"},
-    // What changes the ids of a text.
+    // Settings that change the ids of a text.
     {"add_eos_token", kRefused, "an end token after every prompt"},
     {"do_lower_case", kRefused, "lower-casing beside tokenizer.json's normalizer"},
     {"split_special_tokens", kRefused, "special tokens read as text"},

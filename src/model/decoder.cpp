@@ -10,7 +10,8 @@
 namespace eps {
 namespace {
 
-// Rows of logits made at a time, so that those of all positions never stand in memory together: [vocab] f32 is large.
+// Rows of logits that are computed at a time. A row of [vocab] f32 is large, so those of all positions of a long prompt
+// would not fit in memory together.
 constexpr int64_t kLogitBlock = 64;
 
 }  // namespace
@@ -60,10 +61,10 @@ std::vector<int32_t> Decoder::forward(std::span<const SequenceChunk> chunks, std
   std::vector<int32_t> tokens(chunks.size(), kNoToken);
   const std::vector<LogitRow> rows = logit_rows(chunks);
   if (is_repeatable(chunks)) {
-    // Not left to compute_logits: a step that is played again calls nothing here, and the last one had other rows.
+    // A replayed step does not call compute_logits, and the previous step may have left logits_ with other rows.
     logits_ = memory_.logits.view(DType::kF32, {num_tokens_, spec_.vocab_size});
     const bool was_run = ops_.run_step(num_tokens_, [&] {
-      run_layers({});  // short, and an op set may be recording it
+      run_layers({});  // without a stop token: the step is short, and interrupting it could spoil a recording
       compute_logits(hidden_);
     });
     if (!was_run) moe_.count_repeated(spec_.num_moe_layers());
@@ -105,7 +106,8 @@ void Decoder::begin_step(std::span<const SequenceChunk> chunks, std::span<const 
 }
 
 bool Decoder::is_repeatable(std::span<const SequenceChunk> chunks) const {
-  // One new token a sequence, whose logits are needed; no other ranks to wait for, and tracing is off.
+  // Every sequence has one new token whose logits are needed, there are no other ranks to wait for, and tracing, which
+  // waits after every block, is off.
   return num_tokens_ > 0 && num_tokens_ <= kLogitBlock && comm_.size() == 1 && trace_ == nullptr &&
          std::ranges::all_of(chunks,
                              [](const SequenceChunk& c) { return c.ids.size() == 1 && c.output != StepOutput::kNone; });
@@ -187,7 +189,7 @@ void Decoder::dense_mlp(const MlpWeights& mlp, TensorView x, MutableTensorView o
   ops_.linear(std::span(&down, 1));
 }
 
-// Final norm and output matrix of `hidden` [n, H] f32, into logits_ [n, vocab].
+// Computes logits_ [n, vocab] from `hidden` [n, H] f32: the final norm and the output matrix.
 void Decoder::compute_logits(TensorView hidden) {
   const int64_t n = hidden.dim(0);
   const MutableTensorView normed = memory_.last_normed.view(act_, {n, spec_.hidden});
@@ -224,24 +226,25 @@ TensorView Decoder::gather_hidden(std::span<const LogitRow> rows) {
 
 void Decoder::deliver(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows, const LogitSink& sink,
                       std::span<int32_t> tokens) {
-  const auto wants_token = [&](const LogitRow& r) { return chunks[r.sequence].output == StepOutput::kToken; };
-  if (std::ranges::any_of(rows, wants_token)) sample_tokens(chunks, rows, tokens);
-  if (std::ranges::all_of(rows, wants_token)) return;
+  const auto needs_token = [&](const LogitRow& r) { return chunks[r.sequence].output == StepOutput::kToken; };
+  if (std::ranges::any_of(rows, needs_token)) sample_tokens(chunks, rows, tokens);
+  if (std::ranges::all_of(rows, needs_token)) return;
   const float* logits = logits_on_host();
   const auto vocab = static_cast<size_t>(spec_.vocab_size);
   for (size_t i = 0; i < rows.size(); ++i) {
-    if (!wants_token(rows[i])) sink(rows[i].sequence, rows[i].position, std::span(logits + i * vocab, vocab));
+    if (!needs_token(rows[i])) sink(rows[i].sequence, rows[i].position, std::span(logits + i * vocab, vocab));
   }
 }
 
 void Decoder::sample_tokens(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows,
                             std::span<int32_t> tokens) {
-  // From every row: one that is wanted otherwise among others that are not is rare, and a greedy token costs little.
-  std::vector<TokenDraw> draws;
-  for (const LogitRow& r : rows) draws.push_back(chunks[r.sequence].draw);
+  // The op set samples all rows, although the tokens of some may not be used: chunks with different outputs are rare in
+  // one step, and greedy sampling of an unused row costs little.
+  std::vector<SampleParams> params;
+  for (const LogitRow& r : rows) params.push_back(chunks[r.sequence].params);
   std::vector<int32_t> sampled(rows.size(), kNoToken);
   const auto is_on_host = [&](const LogitRow& r) { return chunks[r.sequence].host_sampler != nullptr; };
-  if (!std::ranges::all_of(rows, is_on_host)) ops_.pick_tokens(logits_, draws, sampled);
+  if (!std::ranges::all_of(rows, is_on_host)) ops_.pick_tokens(logits_, params, sampled);
   for (size_t i = 0; i < rows.size(); ++i) {
     const SequenceChunk& chunk = chunks[rows[i].sequence];
     if (chunk.output != StepOutput::kToken) continue;
@@ -251,7 +254,7 @@ void Decoder::sample_tokens(std::span<const SequenceChunk> chunks, std::span<con
   }
 }
 
-// Of a copy: logits of the step may be asked for again.
+// Passes a copy to the sampler, which may modify it, because the logits of the step may be needed again.
 int32_t Decoder::sample_on_host(size_t row, const HostSampler& sampler) {
   const auto i = static_cast<int64_t>(row);
   const MutableTensorView host = host_row_.view(DType::kF32, {1, spec_.vocab_size});
@@ -259,8 +262,9 @@ int32_t Decoder::sample_on_host(size_t row, const HostSampler& sampler) {
   return sampler(std::span(host.as<float>(), static_cast<size_t>(spec_.vocab_size)));
 }
 
-// Logits of the step are NaN or infinite. Where layers route on the device, nobody has looked at their routers: the
-// layers run again, which writes the same into the caches, and the first router that is to blame is named.
+// Reports logits of the step that are NaN or infinite. Layers that route on the device do not check their router
+// logits, so the layers run once more with that check in order to name the first router with invalid logits. Running
+// them again writes the same values into the caches.
 void Decoder::fail_in_step() {
   if (ops_.local_moe() != nullptr && comm_.size() == 1) {
     checks_routers_ = true;

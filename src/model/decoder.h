@@ -1,4 +1,5 @@
-// The transformer decoder of one rank, written once against ModelSpec.
+// The transformer decoder of one rank. It depends only on ModelSpec and the interface of op sets, not on a model family
+// or a device.
 #pragma once
 
 #include <functional>
@@ -15,26 +16,27 @@
 
 namespace eps {
 
-// What a step brings of a sequence: the next token, or the logits after its last token or after each.
+// The output of a step for a sequence: nothing, the next token, or the logits after its last token or after each token.
 enum class StepOutput : uint8_t { kNone, kToken, kLastLogits, kAllLogits };
 
-// Samples a token from logits [vocab] in host memory, which it may change; kNoToken where one is NaN or infinite. Runs
-// on the rank's thread.
+// Samples a token from logits [vocab] in host memory, which it may modify; returns kNoToken if one is NaN or infinite.
+// Called on the rank's thread.
 using HostSampler = std::function<int32_t(std::span<float> logits)>;
 
-// New tokens of one sequence, which continue what its cache holds.
+// New tokens of one sequence, which follow those in its cache.
 struct SequenceChunk {
   KvCache* cache = nullptr;
   std::span<const int32_t> ids;
   StepOutput output = StepOutput::kToken;
-  TokenDraw draw = {};                        // how the op set samples the token
-  const HostSampler* host_sampler = nullptr;  // samples it instead, where not null
+  SampleParams params = {};                   // how the op set samples the token
+  const HostSampler* host_sampler = nullptr;  // if not null, samples the token instead
 };
 
-// logits [vocab] after token `position` of the step's sequence `sequence`; valid during the call.
+// Receives the logits [vocab] after token `position` of chunk `sequence`; they are valid during the call.
 using LogitSink = std::function<void(size_t sequence, int64_t position, std::span<const float> logits)>;
 
-// NaN and infinity must not come out as a text or a score. `where`: what they were found in. Errors  kInput, always
+// Always throws kInput: NaN and infinity must not be turned into a text or a score. `where`: the part of the model
+// whose output they were found in.
 [[noreturn]] void fail_not_finite(const std::string& where);
 
 class Decoder {
@@ -43,21 +45,24 @@ class Decoder {
   Decoder(const Model& model, OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
           TraceRecorder* trace, StopToken stop = {});
 
-  // Runs one step. Every rank calls it once per step, a rank without sequences, too. `tokens_per_rank` [num_ranks]: of
-  // all chunks of the step, also of those on other ranks. `sink` may be empty if no chunk wants logits. Returns each
-  // chunk's token, kNoToken for those that want none.
-  // Errors  kInput: a token's logits, or a router's, are NaN or infinite; kInterrupted: asked to stop, on one rank
-  //         before the others
+  // Runs one step. Every rank calls this once per step, even without sequences. `tokens_per_rank` [num_ranks] counts
+  // the tokens of all chunks of the step, including those on other ranks. `sink` may be empty if no chunk needs logits.
+  // Returns the token of each chunk, or kNoToken if its output is not a token.
+  //
+  // Errors  kInput: logits of a token or of a router are NaN or infinite; kInterrupted: the stop token was set, which
+  // one
+  //         rank may notice before the others
   std::vector<int32_t> forward(std::span<const SequenceChunk> chunks, std::span<const int64_t> tokens_per_rank,
                                const LogitSink& sink);
 
-  // Returns when no rank's memory is in use on this rank's account: to be called on every rank before any of them goes.
+  // Waits until this rank no longer accesses the memory of other ranks. Has to be called on every rank before any of
+  // them is destroyed.
   void wait() noexcept { moe_.wait(); }
 
   const MoeStats& stats() const { return moe_.stats(); }
 
  private:
-  // A row of logits that is needed, and the row of the step that it comes from.
+  // A row of logits that is needed, and the row of the step that it is computed from.
   struct LogitRow {
     size_t sequence;
     int64_t position;
@@ -65,9 +70,10 @@ class Decoder {
   };
 
   void begin_step(std::span<const SequenceChunk> chunks, std::span<const int64_t> tokens_per_rank);
-  // Whether a step of these chunks makes the same calls as every other one of so many tokens.
+  // Whether a step of these chunks makes the same calls as all others of its number of tokens, so that a device can
+  // record and replay it.
   bool is_repeatable(std::span<const SequenceChunk> chunks) const;
-  // `stop`: what is polled between layers.
+  // `stop` is polled between layers.
   void run_layers(const StopToken& stop);
   void attention(int layer);
   void feed_forward(int layer);
@@ -76,13 +82,14 @@ class Decoder {
     const Linear* linear;
     MutableTensorView out;
   };
-  // Of the same x, in one call.
+  // Computes several projections of the same x in one call.
   void project(std::initializer_list<Projection> projections, TensorView x_compute);
   TensorView compute_copy(TensorView x, Buffer& memory);
   static std::vector<LogitRow> logit_rows(std::span<const SequenceChunk> chunks);
   TensorView gather_hidden(std::span<const LogitRow> rows);
   void compute_logits(TensorView hidden);
-  // Of `rows`, whose logits stand in logits_: to `sink` and into `tokens`, as each one's chunk wants them.
+  // Passes the logits of `rows`, which are in logits_, to `sink`, or samples from them into `tokens`, depending on the
+  // output of each row's chunk.
   void deliver(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows, const LogitSink& sink,
                std::span<int32_t> tokens);
   void sample_tokens(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows, std::span<int32_t> tokens);
@@ -98,11 +105,11 @@ class Decoder {
   TraceRecorder* trace_;
   StopToken stop_;
   MoeLayerRunner moe_;
-  std::vector<MoeWeights> moe_weights_;  // by layer, as this rank sees them
+  std::vector<MoeWeights> moe_weights_;  // by layer; experts of other ranks are null
   DType act_;                            // of activations
 
-  // Of the step.
-  bool checks_routers_ = false;
+  // State of the current step.
+  bool checks_routers_ = false;  // see fail_in_step
   int64_t num_tokens_ = 0;
   std::vector<int32_t> ids_;
   std::vector<int32_t> positions_;
@@ -126,8 +133,8 @@ class Decoder {
   } memory_;
   MutableTensorView hidden_;  // [T, H] f32, the residual stream
   MutableTensorView normed_;  // [T, H] act
-  MutableTensorView delta_;   // [T, H] act, what a block adds
-  TensorView pending_;        // delta_ while it is not yet added; else empty
+  MutableTensorView delta_;   // [T, H] act, the output of a block
+  TensorView pending_;        // delta_ until it has been added to hidden_; else empty
   MutableTensorView logits_;  // [rows, vocab] f32
   Buffer host_logits_, host_row_;
 };

@@ -22,12 +22,12 @@ const Family& find_family(const JsonObject& config) {
     if (family.model_type == type) return family;
     known += (known.empty() ? "" : ", ") + std::string(family.model_type);
   }
-  config.reject("model_type", "one of the architectures this build knows: " + known);
+  config.reject("model_type", "one of the supported architectures: " + known);
 }
 
 namespace {
 
-// Sizes from the published config.json files of the models named.
+// Excerpts from the published config.json files of these models.
 constexpr std::string_view kDeepseekV2 = R"({
   "model_type": "deepseek_v2", "vocab_size": 102400, "hidden_size": 5120, "intermediate_size": 12288,
   "num_hidden_layers": 60, "num_attention_heads": 128, "num_key_value_heads": 128, "kv_lora_rank": 512,

@@ -1,4 +1,4 @@
-// A model family: how its config.json maps to a ModelSpec, and how its checkpoints name the weights. Nothing else.
+// A model family: how its config.json maps to a ModelSpec, and how its checkpoints name the weights.
 #pragma once
 
 #include <span>
@@ -16,7 +16,7 @@ struct MlpNames {
 
 struct LayerNames {
   std::string input_norm, post_attention_norm;
-  std::string q, q_a, q_a_norm, q_b;  // q, or the low-rank three
+  std::string q, q_a, q_a_norm, q_b;  // q alone, or the other three for low-rank queries
   std::string kv_a, kv_a_norm, kv_b, o;
   std::string q_a_bias, kv_a_bias, o_bias;
   std::string router;
@@ -37,17 +37,18 @@ struct Family {
 
 std::span<const Family> families();
 
-// The family of a config.json.  Errors  kInput, listing what there is
+// The family of a config.json.  Errors  kInput, listing the supported families
 const Family& find_family(const JsonObject& config);
 
-// A named shape that needs no files ("deepseek-v2-lite").  Errors  kUsage, listing the presets
+// A named configuration that needs no files ("deepseek-v2-lite").
 struct Preset {
   std::string_view name;
   std::string_view config_json;
 };
 std::span<const Preset> presets();
+// Errors  kUsage, listing the presets
 const Preset& find_preset(std::string_view name);
-// Its family and, through the family's own reader, its spec.
+// The family of a preset, and the specification that the family's reader makes of it.
 const Family& find_preset_family(std::string_view name);
 ModelSpec preset_spec(std::string_view name);
 

@@ -7,10 +7,11 @@
 namespace eps {
 namespace {
 
-// The first room, and the least that room grows by: short chats grow once or twice, and a step that grows costs a copy.
-constexpr int64_t kLeastRoom = 256;
+// The initial capacity in tokens, and the least that it grows by. Growing copies the cache, and with this value a short
+// chat grows only once or twice.
+constexpr int64_t kMinGrowth = 256;
 
-// The first `count` places of each layer, into memory with room for `to_capacity`.
+// Copies the first `count` tokens of each layer into new memory for `to_capacity` tokens.
 Buffer regrown(OpSet& ops, const Buffer& from, int64_t layers, int64_t count, int64_t from_capacity,
                int64_t to_capacity, int64_t width) {
   const DType dtype = ops.activation_dtype();
@@ -34,10 +35,10 @@ KvCache::KvCache(const ModelSpec& spec, int64_t max_tokens, OpSet& ops)
       max_tokens_(max_tokens) {}
 
 void KvCache::grow(int64_t capacity) {
-  ops_->bind_thread();  // caches of all ranks are made by one thread
+  ops_->bind_thread();  // one thread creates the caches of all ranks
   Buffer latent = regrown(*ops_, latent_, num_layers_, num_tokens_, capacity_, capacity, latent_dim_);
   Buffer k_pe = regrown(*ops_, k_pe_, num_layers_, num_tokens_, capacity_, capacity, rope_dim_);
-  ops_->wait();  // for the copies, before the memory that they read goes
+  ops_->wait();  // the copies must end before the memory that they read is freed
   latent_ = std::move(latent);
   k_pe_ = std::move(k_pe);
   capacity_ = capacity;
@@ -60,8 +61,8 @@ void KvCache::reserve(int64_t count) {
 void KvCache::extend(int64_t count) {
   const int64_t wanted = num_tokens_ + count;
   require_fits(wanted);
-  // By half as much again: a longer answer pays for few copies, and little room stays unused.
-  if (wanted > capacity_) grow(std::min(max_tokens_, std::max({wanted + kLeastRoom, capacity_ * 3 / 2})));
+  // Growing by half keeps both the number of copies and the unused memory of long sequences small.
+  if (wanted > capacity_) grow(std::min(max_tokens_, std::max({wanted + kMinGrowth, capacity_ * 3 / 2})));
   num_tokens_ = wanted;
 }
 

@@ -1,4 +1,4 @@
-// The latent key/value cache of one sequence: per layer, one normalised latent and one rotated key a token.
+// The latent key/value cache of one sequence: for each layer and token, one normalised latent and one rotated key.
 #pragma once
 
 #include <cstdint>
@@ -11,29 +11,30 @@ namespace eps {
 
 class KvCache {
  public:
-  // In the memory and activation dtype of `ops`, which outlives the cache. Room for `max_tokens` is set aside as it is
-  // needed, in steps.
+  // Uses the memory and the activation dtype of `ops`, which outlives the cache. The memory grows in steps, up to that
+  // for `max_tokens`.
   KvCache(const ModelSpec& spec, int64_t max_tokens, OpSet& ops);
 
   int64_t num_tokens() const { return num_tokens_; }
   int64_t max_tokens() const { return max_tokens_; }
   size_t num_bytes() const { return latent_.capacity() + k_pe_.capacity(); }
 
-  // Makes room for `count` more tokens in every layer; ops of the step write them.
-  // Errors  kUsage when the context would exceed max_tokens
+  // Adds `count` tokens, which the ops of the step then write in every layer.
+  // Errors  kUsage if there would be more than max_tokens
   void extend(int64_t count);
 
-  // Errors  kUsage when `count` more tokens would exceed max_tokens
+  // Errors  kUsage if `count` more tokens would exceed max_tokens
   void require_room(int64_t count) const { require_fits(num_tokens_ + count); }
 
-  // Sets room aside for `count` tokens in all, so that no step up to there has to.
+  // Allocates memory for `count` tokens in total, so that no step up to that length has to.
   // Errors  as extend
   void reserve(int64_t count);
 
-  // Forgets the tokens and keeps the room.
+  // Removes all tokens, but keeps the memory.
   void clear() { num_tokens_ = 0; }
 
-  // The last `count` tokens as the new ones of a step, at rows from `q_begin` on. Valid until the next extend.
+  // Describes the last `count` tokens as the new tokens of a step, in its rows from `q_begin` on. Valid until the next
+  // extend or reserve.
   StepSequence step_sequence(int64_t q_begin, int64_t count) const;
 
  private:

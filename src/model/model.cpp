@@ -9,15 +9,15 @@
 namespace eps {
 namespace {
 
-// Collects what has to be loaded, then loads it with all threads of the op set: reading and packing a weight keep one
-// thread busy, so several weights are in work at once.
+// Collects the weights to load and then loads them with all threads of the op set. Reading and packing one weight keeps
+// only one thread busy, so several weights are loaded at the same time.
 class Loader {
  public:
   Loader(const ModelSpec& spec, const Family& family, WeightSource& source, const OpSet& ops,
          const LoadProgress& progress, RankShare share = {})
       : spec_(spec), family_(family), source_(source), ops_(ops), progress_(progress), share_(share) {}
 
-  // Each of these notes what load() then writes to its output, which has to stay where it is until then.
+  // Each of these methods adds a job, which load() runs later. The output must stay at its address until then.
 
   void norm(const std::string& name, int64_t width, Norm& out) {
     jobs_.push_back([this, name, width, &out] {
@@ -26,11 +26,11 @@ class Loader {
       std::vector<float> values(static_cast<size_t>(width));
       widen_to_f32(stored, values.data());
       ops_.upload(values.data(), out.memory.view(DType::kF32, {width}));
-      taken({name}, stored.num_bytes());
+      finish_weights({name}, stored.num_bytes());
     });
   }
 
-  // The named [N_i, k] matrices stacked along N.
+  // Stacks the named matrices [N_i, k] along N.
   void matrix(std::vector<std::pair<std::string, int64_t>> parts, int64_t k, LinearPtr& out,
               Precision precision = Precision::kCompute, WeightPool* pool = nullptr, int times_counted = 1) {
     jobs_.push_back([this, parts = std::move(parts), k, precision, pool, times_counted, &out] {
@@ -43,7 +43,7 @@ class Loader {
         bytes += views.back().num_bytes();
       }
       out = ops_.pack_linear(views, precision, pool);
-      taken(names, bytes * static_cast<uint64_t>(times_counted));
+      finish_weights(names, bytes * static_cast<uint64_t>(times_counted));
     });
   }
 
@@ -75,7 +75,7 @@ class Loader {
       const TensorView kv_b =
           weight(name, {int64_t{a.mla.num_heads} * (a.mla.nope_dim + a.mla.v_dim), a.mla.kv_lora_rank});
       out.kv_b = ops_.pack_mla(kv_b, a.mla);
-      taken({name}, kv_b.num_bytes());
+      finish_weights({name}, kv_b.num_bytes());
     });
     linear(n.o, spec_.hidden, int64_t{a.mla.num_heads} * a.mla.v_dim, n.o_bias, a.bias, out.o);
   }
@@ -90,7 +90,7 @@ class Loader {
     out.experts.resize(static_cast<size_t>(num_experts));
     for (int e = 0; e < num_experts; ++e) {
       if (placement.rank_of(e) != share_.rank) continue;
-      // Counted for the other ranks' experts, too, which this rank does not read.
+      // Counted num_ranks times, for the experts that only the other ranks read (see Model::load).
       mlp(family_.expert_names(layer, e), spec_.moe.inner, out.experts[static_cast<size_t>(e)], out.gate_up_pool.get(),
           out.down_pool.get(), share_.num_ranks);
     }
@@ -110,24 +110,25 @@ class Loader {
     }
   }
 
-  // As stored: the view is good for as long as the source, or `memory`, lives. `tied_head`, if any, is packed from it.
+  // Keeps the stored values. The view is valid as long as the source, or `memory`. `tied_head`, if not null, is packed
+  // from the same weight.
   void embedding(const std::string& name, Buffer& memory, TensorView& out, LinearPtr* tied_head) {
     jobs_.push_back([this, name, tied_head, &memory, &out] {
       const TensorView stored = weight(name, {spec_.vocab_size, spec_.hidden});
       if (tied_head != nullptr) *tied_head = ops_.pack_linear(std::span(&stored, 1), Precision::kCompute);
       memory = Buffer(ops_.memory());
       out = ops_.place(stored, memory);
-      // On the host the embedding stays where the source has it.
+      // In host memory the embedding stays in the buffer of the source, which therefore must not be released.
       if (out.data() == stored.data()) {
-        count(stored.num_bytes());
+        count_bytes(stored.num_bytes());
       } else {
-        taken({name}, stored.num_bytes());
+        finish_weights({name}, stored.num_bytes());
       }
     });
   }
 
-  // Loads what was noted. Of several weights that cannot be loaded, the first in order is the one reported, whatever
-  // the number of threads.
+  // Runs all jobs. If several weights cannot be loaded, the error of the first one in order is reported, so that it
+  // does not depend on the number of threads. For this reason, jobs before the first failed one still run.
   void load() {
     std::mutex mutex;
     std::atomic<size_t> first_failed{jobs_.size()};
@@ -162,12 +163,12 @@ class Loader {
     return view;
   }
 
-  void taken(const std::vector<std::string>& names, uint64_t bytes) {
+  void finish_weights(const std::vector<std::string>& names, uint64_t bytes) {
     for (const std::string& name : names) source_.release(name);
-    count(bytes);
+    count_bytes(bytes);
   }
 
-  void count(uint64_t bytes) {
+  void count_bytes(uint64_t bytes) {
     const std::lock_guard lock(mutex_);
     done_bytes_ += bytes;
     if (progress_) progress_(done_bytes_);
@@ -199,7 +200,7 @@ std::unique_ptr<Model> Model::load(const ModelSpec& spec, const Family& family, 
   model->source_ = std::move(source);
   Loader loader(spec, family, *model->source_, ops, progress, share);
   const GlobalNames names = family.global_names();
-  // The largest first, so that no thread is left alone with one at the end.
+  // The largest weights come first, so that no thread still has one to load when all others have finished.
   if (!spec.tie_embeddings) loader.matrix({{names.lm_head, spec.vocab_size}}, spec.hidden, model->lm_head_);
   loader.embedding(names.embedding, model->embedding_memory_, model->embedding_,
                    spec.tie_embeddings ? &model->lm_head_ : nullptr);

@@ -1,4 +1,4 @@
-// A model's weights, packed for an op set. Immutable after loading; ranks that work in one memory share them.
+// The weights of a model, packed for an op set. Immutable after loading; ranks that use the same memory share them.
 #pragma once
 
 #include <functional>
@@ -48,31 +48,33 @@ struct LayerWeights {
   AttentionWeights attention;
   MlpWeights dense;                                     // dense layers
   LinearPtr router;                                     // MoE layers, f32
-  std::unique_ptr<WeightPool> gate_up_pool, down_pool;  // what `experts` may lie in
-  std::vector<MlpWeights> experts;                      // [num_experts]; null members: on another rank
-  MlpWeights shared;                                    // null members: none
+  std::unique_ptr<WeightPool> gate_up_pool, down_pool;  // memory that `experts` may be allocated in
+  std::vector<MlpWeights> experts;                      // [num_experts]; members are null for experts of other ranks
+  MlpWeights shared;                                    // members are null without shared experts
 };
 
-// One rank's part of a model whose ranks each have weights of their own: its experts, and all that is not an expert.
+// Selects the weights that a rank with its own memory loads: its local experts, and everything that is not an expert.
 struct RankShare {
   int rank = 0;
   int num_ranks = 1;  // 1: everything
 };
 
-// Called with the bytes taken from the source so far: once a weight, one call at a time, from any thread. What it
-// throws ends the loading.
+// Called after each weight with the bytes taken from the source so far, one call at a time, from any thread. An
+// exception that it throws ends the loading.
 using LoadProgress = std::function<void(uint64_t)>;
 
 class Model {
  public:
-  // Packs every weight of `spec` from `source`, which is kept: the embedding may be read from it row by row. A tensor's
-  // source memory is released as soon as it is packed, so that the peak stays near one copy of the checkpoint.
+  // Packs every weight of `spec` from `source`. The source is kept, because the embedding may stay in its memory. The
+  // source memory of every other weight is released as soon as the weight is packed, so that the peak stays near one
+  // copy of the checkpoint.
   //
-  // Of a share, `progress` counts each expert once for every rank: the mean over all ranks is how far the checkpoint
-  // is.
+  // With a share, `progress` counts each local expert num_ranks times, so that the mean over all ranks is the progress
+  // through the checkpoint.
   //
-  // Errors  kInput: a weight is missing or misshaped; kResource: its file changed meanwhile; kUsage: the ranks do not
-  //         divide the experts
+  // Errors  kInput: a weight is missing or has another shape; kResource: its file has changed meanwhile; kUsage: the
+  // ranks
+  //         do not divide the experts
   static std::unique_ptr<Model> load(const ModelSpec& spec, const Family& family, std::unique_ptr<WeightSource> source,
                                      const OpSet& ops, const LoadProgress& progress, RankShare share = {});
 
@@ -96,10 +98,10 @@ class Model {
   RopeView rope_;
 };
 
-// The experts of `layer` as one rank sees them: those of others are null.
+// The MoE weights of `layer` on one rank; experts of other ranks are null.
 MoeWeights rank_weights(const LayerWeights& layer, const ExpertPlacement& placement, int rank);
 
-// One layer's MoE weights alone (for `bench layer`).
+// Loads only the MoE weights of one layer (for `bench layer`).
 LayerWeights load_moe_layer(const ModelSpec& spec, const Family& family, WeightSource& source, const OpSet& ops,
                             int layer);
 

@@ -47,18 +47,18 @@ int64_t ModelSpec::active_parameters() const {
 }
 
 void check_sizes(const ModelSpec& spec, const std::string& where) {
-  // A thousand times the largest models there are; bytes and operations of it still fit int64 many times over.
+  // A thousand times the size of the largest existing models. Their bytes and operations still fit in int64.
   constexpr double kMaxElements = 0x1p50;
-  constexpr double kMaxWidth = 0x1p31 - 1;  // of one row, which some kernels count in 32 bits
+  constexpr double kMaxWidth = 0x1p31 - 1;  // of one row; some kernels index its elements with 32 bits
   const auto require = [&where](const char* what, double got, double most, const char* keys) {
     if (got <= most) return;
     fail(ErrorKind::kInput, where,
-         {.what = fmt::format("the sizes of {} multiply to too much", what),
+         {.what = fmt::format("the sizes of {} are too large together", what),
           .got = fmt::format("{:.3g}", got),
           .wanted = fmt::format("at most {:.3g}", most),
           .hint = fmt::format("checking {}", keys)});
   };
-  // In double, which overflows nowhere here.
+  // Computed in double, which cannot overflow with these sizes.
   const MlaParams& a = spec.attention.mla;
   const double heads = a.num_heads;
   const double hidden = static_cast<double>(spec.hidden);
@@ -99,9 +99,9 @@ double ModelSpec::prefill_flops(int64_t num_sequences, int64_t length) const {
 
 namespace {
 
-// Inverse frequency of each rotated pair. Computed in f32 where the published code does, because at position 4000 a
-// last-bit difference in a frequency is a visible angle.
-// Source  YaRN (arXiv 2309.00071) §3.2, with the published implementations' floor, ceiling and clamps
+// The inverse frequency of each rotated pair. Computed in f32 wherever the published code does, because at position
+// 4000 a difference in the last bit of a frequency already changes the angle noticeably. Source  YaRN (arXiv
+// 2309.00071) §3.2, with the published implementations' floor, ceiling and clamps
 std::vector<float> inverse_frequencies(const RopeSpec& spec) {
   const int half = spec.dim / 2;
   std::vector<float> plain(static_cast<size_t>(half));

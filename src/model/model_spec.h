@@ -1,5 +1,4 @@
-// What a decoder-only MoE transformer looks like, whatever family it is from. The decoder is written against this
-// alone.
+// The sizes and options of a decoder-only MoE transformer of any family. The decoder depends on nothing else.
 #pragma once
 
 #include <cstdint>
@@ -58,7 +57,7 @@ struct ModelSpec {
   AttentionSpec attention;
   MoeSpec moe;
   std::vector<LayerSpec> layers;
-  int num_mtp_layers = 0;  // stored after `layers`: they predict further tokens and are not run
+  int num_mtp_layers = 0;  // layers for multi-token prediction, stored after `layers`; they are not run
   std::vector<int> bos_token_ids;
   std::vector<int> eos_token_ids;
 
@@ -66,23 +65,24 @@ struct ModelSpec {
   int num_moe_layers() const;
   int first_moe_layer() const;  // -1: none
 
-  // Parameters of the parts, by their shapes.
+  // Numbers of parameters, computed from the shapes.
   int64_t attention_parameters() const;  // one layer, norms included
   int64_t expert_parameters() const;     // one routed expert
   int64_t total_parameters() const;
-  int64_t active_parameters() const;  // that a token meets
+  int64_t active_parameters() const;  // those that are used for one token
 
-  // Multiplications and additions of prefilling `num_sequences` of `length` tokens: two for each active parameter, but
-  // for the embedding, which is looked up, and the output matrix, which only a sequence's last token meets; and causal
-  // attention, by keys and values of every head as MLA is defined, however it is computed.
+  // Multiplications and additions of prefilling `num_sequences` of `length` tokens: two for each active parameter,
+  // except for the embedding, which is looked up, and the output matrix, which is used only for the last token of a
+  // sequence. In addition causal attention, with the keys and values of every head as MLA is defined, even if it is
+  // computed in another way.
   double prefill_flops(int64_t num_sequences, int64_t length) const;
 };
 
-// Every dimension may be in range and their products beyond any machine, or beyond int64.
-// Errors  kInput with `where`, naming the part: sizes whose products this program's arithmetic could not hold
+// Checks products of sizes: even if every size is in range, they may exceed the memory of any machine, or int64.
+// Errors  kInput with `where`, naming the part of the model
 void check_sizes(const ModelSpec& spec, const std::string& where);
 
-// The MoE layers' sizes for planning: weights as they are stored, activations as they are computed with.
+// The sizes of the MoE layers for planning. `weights`: dtype of the stored weights; `activations`: compute dtype.
 MoeShape moe_shape(const ModelSpec& spec, DType weights, DType activations);
 
 // cos and sin [num_positions, dim / 2], attention factor included, in host memory.
@@ -94,7 +94,7 @@ struct RopeTable {
   RopeView view() const;
 };
 
-// For positions [0, num_positions).
+// Computes the table for positions [0, num_positions).
 RopeTable make_rope_table(const RopeSpec& spec, int64_t num_positions);
 
 }  // namespace eps

@@ -7,21 +7,21 @@
 namespace eps {
 namespace {
 
-// "model." of "model.embed_tokens.weight": what comes before the last two parts.
+// The prefix of a module: everything before the last two parts, "model." for "model.embed_tokens.weight".
 std::string prefix_of_module(const std::string& weight) {
   const size_t last = weight.rfind('.');
   const size_t module = last == std::string::npos || last == 0 ? std::string::npos : weight.rfind('.', last - 1);
   return module == std::string::npos ? "" : weight.substr(0, module + 1);
 }
 
-// What stands before `suffix` in the one name that ends with it; nothing when there are none or several.
+// The prefix of the name that ends with `suffix`, or nothing if there is no such name or more than one.
 std::optional<std::string> only_prefix(const std::vector<std::string>& names, std::string_view suffix) {
   std::optional<std::string> found;
   for (const std::string& name : names) {
     if (!name.ends_with(suffix)) continue;
     std::string prefix = name.substr(0, name.size() - suffix.size());
     if (!prefix.empty() && prefix.back() != '.') continue;
-    // A number in front belongs to a layer of its own, which predicts further tokens.
+    // A prefix with a number belongs to an additional layer for multi-token prediction.
     if (std::ranges::any_of(prefix, [](unsigned char c) { return std::isdigit(c) != 0; })) continue;
     if (found) return std::nullopt;
     found = std::move(prefix);

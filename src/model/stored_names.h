@@ -1,4 +1,4 @@
-// The names a checkpoint gives its weights, which may have another prefix than those of the model's family.
+// Maps the weight names of a model family to those in a checkpoint, which may have a different prefix.
 #pragma once
 
 #include <string>
@@ -9,15 +9,16 @@
 
 namespace eps {
 
-// Programs that save the inner model leave "model." out, and those that wrap it put something in front
-// ("language_model.model."). One prefix holds for a whole checkpoint: that of the first layer.
+// Programs that save only the inner model omit "model.", and those that wrap it add a prefix ("language_model.model.").
+// The prefix is taken from the first layer and applies to the whole checkpoint.
 class StoredNames {
  public:
   StoredNames(const ModelSpec& spec, const Family& family, const Checkpoint& checkpoint);
 
-  // What the checkpoint calls the weight that the family calls `name`, whether or not it is there.
+  // The name in the checkpoint of the weight that the family calls `name`, even if the checkpoint does not contain it.
   std::string stored(std::string_view name) const;
-  // The other way round; names of no weight of the model stay as they are or become names that no family gives.
+  // The inverse of stored(). Names of other tensors either do not change or become names that are not used by the
+  // family.
   std::string canonical(std::string_view stored) const;
 
   const std::string& prefix() const { return prefix_; }                // "model." in most checkpoints
@@ -28,7 +29,7 @@ class StoredNames {
   std::string prefix_;
   std::string lm_head_, stored_lm_head_;
   std::string embedding_;
-  bool embedding_is_lm_head_ = false;  // of two tied weights only the output matrix is stored
+  bool embedding_is_lm_head_ = false;  // tied, and only the output matrix is stored
 };
 
 }  // namespace eps

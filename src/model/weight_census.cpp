@@ -95,7 +95,7 @@ class Classifier {
 
   bool is_used(const std::string& stored) const {
     const std::string name = names_.canonical(stored);
-    if (spec_.tie_embeddings && name == lm_head_) return true;  // equal to the embedding, or it would not be tied
+    if (spec_.tie_embeddings && name == lm_head_) return true;  // equal to the embedding (see untie_if_different)
     return used_.contains(name) && names_.stored(name) == stored;
   }
 
@@ -131,7 +131,7 @@ class Classifier {
     return found;
   }
 
-  // A weight of the model under one more or one less prefix.
+  // Whether the name, with a prefix added or removed, is that of a weight of the model.
   bool is_copy(std::string_view name) const {
     while (true) {
       if (used_.contains(std::string(name)) || used_.contains(names_.family_prefix() + std::string(name))) return true;
@@ -145,7 +145,7 @@ class Classifier {
   const Checkpoint& checkpoint_;
   const StoredNames& names_;
   std::set<std::string, std::less<>> used_;
-  std::set<std::string, std::less<>> modules_;  // that the family has, without numbers
+  std::set<std::string, std::less<>> modules_;  // modules of the family, with * for numbers
   std::string layers_prefix_;
   std::string lm_head_;
 };
@@ -208,7 +208,7 @@ void refuse_misplaced(const WeightCensus& census, const Checkpoint& checkpoint) 
   if (census.misplaced.empty()) return;
   const size_t others = census.misplaced.size() - 1;
   fail(ErrorKind::kInput, checkpoint.file(census.misplaced.front()).path(),
-       {.what = fmt::format("tensor \"{}\"{}: the checkpoint has a weight that config.json leaves no place for",
+       {.what = fmt::format("tensor \"{}\"{}: the checkpoint has a weight that the model of config.json does not have",
                             printable(census.misplaced.front(), 120),
                             others == 0 ? "" : fmt::format(" and {} more", others)),
         .got = "",

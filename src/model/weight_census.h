@@ -1,4 +1,4 @@
-// Which weights of a checkpoint a model uses, and what the others are.
+// Finds which weights of a checkpoint a model uses, and classifies the others.
 #pragma once
 
 #include <cstdint>
@@ -11,22 +11,23 @@
 
 namespace eps {
 
-// The names of all weights that loading `spec` reads, as the family gives them.
+// The names, as defined by the family, of all weights that are read for `spec`.
 std::vector<std::string> weight_names(const ModelSpec& spec, const Family& family);
 
-// Weights are named as they are stored.
+// All names are those in the checkpoint.
 struct WeightCensus {
   uint64_t used_bytes = 0;
-  // Not part of the forward pass: rotary caches and other buffers, layers that predict further tokens (MTP), modules
-  // beside the decoder.
+  // Not part of the forward pass: rotary caches and other buffers, layers for multi-token prediction (MTP), modules
+  // that do not belong to the decoder.
   std::vector<std::string> skipped;
-  // Not used either, but near enough to the model's own weights that the reader should know: layers beyond
-  // num_hidden_layers, modules of a layer that the family does not have, copies under another prefix.
+  // Not used either, but so similar to weights of the model that the user should be warned: layers beyond
+  // num_hidden_layers, modules of a layer that the family does not define, copies under another prefix.
   std::vector<std::string> suspicious;
-  // Weights of modules that the family has and config.json turns off: the two do not belong together.
+  // Weights of modules that the family defines, but that config.json turns off or has fewer of. Such a config.json does
+  // not belong to the checkpoint.
   std::vector<std::string> misplaced;
 
-  // What summarize() knows the layers by.
+  // Used by summarize() to recognise layers.
   std::string layers_prefix;  // "model.layers.", as stored
   int num_layers = 0;
 };
@@ -37,8 +38,9 @@ WeightCensus take_census(const ModelSpec& spec, const Family& family, const Chec
 // Throws kInput for the first misplaced weight.
 void refuse_misplaced(const WeightCensus& census, const Checkpoint& checkpoint);
 
-// Names of `census` for one line: those alike but for their numbers once, "model.layers.*.rotary_emb.inv_freq (27)",
-// and a layer beyond the last one of the model once, "model.layers.27.* (34)". Names at most 16 groups.
+// Summarizes names of `census` in one line. Names that differ only in numbers form one group,
+// "model.layers.*.rotary_emb.inv_freq (27)", and so does each layer beyond the last one of the model,
+// "model.layers.27.* (34)". At most 16 groups are listed.
 std::string summarize(const WeightCensus& census, const std::vector<std::string>& names);
 
 }  // namespace eps

@@ -13,7 +13,8 @@
 namespace eps {
 namespace {
 
-// Released memory for the next weight of about its size: new pages cost the kernel about what filling them costs us.
+// Keeps released memory for the next weight of a similar size: allocating new pages takes the kernel about as long as
+// filling them takes this program.
 class SpareBuffers {
  public:
   Buffer take(size_t num_bytes) {
@@ -39,7 +40,7 @@ class SpareBuffers {
   size_t num_bytes_ = 0;
 };
 
-// A source that keeps the bytes of each weight, by name, until it is released.
+// Keeps the bytes of each weight, by name, until the weight is released.
 class BufferedSource : public WeightSource {
  public:
   void release(const std::string& name) override {
@@ -56,7 +57,7 @@ class BufferedSource : public WeightSource {
   }
 
  protected:
-  std::mutex mutex_;  // guards what follows; weights are read or filled outside it, several at once
+  std::mutex mutex_;  // guards the following members; weights are read or filled without holding it
   std::map<std::string, Buffer> buffers_;
   SpareBuffers spares_;
 };
@@ -78,7 +79,7 @@ class CheckpointSource final : public BufferedSource {
       if (const auto found = buffers_.find(name); found != buffers_.end()) return found->second.view(type.dtype, shape);
       buffer = spares_.take(std::max<size_t>(1, info.num_bytes()));
     }
-    // Outside the lock, so that threads read at the same time.
+    // Read without the lock, so that several threads can read at the same time.
     checkpoint_.file(stored).read_bytes(info, 0, {buffer.data(), info.num_bytes()});
     const std::lock_guard lock(mutex_);
     return buffers_.try_emplace(name, std::move(buffer)).first->second.view(type.dtype, shape);
@@ -89,14 +90,15 @@ class CheckpointSource final : public BufferedSource {
   StoredNames names_;
 };
 
-// A different, repeatable stream for every name.
+// A reproducible stream of random numbers for each name.
 SplitMix64 stream_of(const std::string& name) {
   uint64_t seed = 0xcbf29ce484222325ULL;  // FNV
   for (const char c : name) seed = (seed ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
   return SplitMix64(seed);
 }
 
-// Sums of four random bytes, each sum's weight by its value: bell-shaped, and eight bytes of a draw make two weights.
+// Maps the sum of four random bytes to a weight. Such sums are approximately normal, and one 64-bit random number
+// yields two of them.
 class BellTable {
  public:
   BellTable() {
@@ -107,7 +109,7 @@ class BellTable {
       values_[sum] = to_bf16(static_cast<float>((static_cast<double>(sum) - 4 * 127.5) * scale));
     }
   }
-  // The two weights of one draw.
+  // The two weights that one random number yields.
   std::array<bf16, 2> pair(uint64_t bits) const {
     constexpr uint64_t kEvenBytes = 0x00ff00ff00ff00ffULL;
     const uint64_t twos = (bits & kEvenBytes) + ((bits >> 8) & kEvenBytes);  // four sums of two, 16 bits each
@@ -148,7 +150,7 @@ class DummySource final : public BufferedSource {
   }
 
  private:
-  // Values of one turn of a thread: some 100 us of work, which waking a thread is little beside.
+  // Values that a thread fills at a time: about 100 µs of work, compared to which waking a thread takes little time.
   static constexpr int64_t kBlock = 1 << 16;
 
   void fill(SplitMix64 stream, bf16* out, int64_t count) const {
@@ -164,7 +166,7 @@ class DummySource final : public BufferedSource {
   ThreadPool pool_;
 };
 
-// More write faster than weights are packed.
+// More threads would fill weights faster than they can be packed.
 constexpr int kMostThreads = 16;
 
 }  // namespace

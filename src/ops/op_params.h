@@ -35,7 +35,7 @@ struct MlaParams {
 // ascending id. The first `top_k` are kept; of those, the smallest prefix whose weights exp((logit - largest) /
 // temperature) reach `top_p` of their sum. The result is the first remaining candidate at which the running sum of the
 // weights exceeds `uniform` of their total.
-struct TokenDraw {
+struct SampleParams {
   double temperature = 0.0;  // 0: the first candidate, whatever the other settings are
   int64_t top_k = 0;         // 0: all
   double top_p = 1.0;        // (0, 1]

@@ -156,11 +156,11 @@ class OpSet {
 
   // --- sampling ---
 
-  // tokens[i] = the token sampled with draws[i] from row i of logits [n, vocab] f32, where n is the size of both spans.
-  // Waits for all earlier calls.
-  // Edge  a token with a logit of -infinity is never sampled; the result is kNoToken if a logit in the row is NaN or
+  // tokens[i] = the token sampled with params[i] from row i of logits [n, vocab] f32, where n is the size of both
+  // spans. Waits for all earlier calls. Edge  a token with a logit of -infinity is never sampled; the result is
+  // kNoToken if a logit in the row is NaN or
   //       +infinity, or if all are -infinity
-  virtual void pick_tokens(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens) = 0;
+  virtual void pick_tokens(TensorView logits, std::span<const SampleParams> params, std::span<int32_t> tokens) = 0;
 
   // --- attention ---
 

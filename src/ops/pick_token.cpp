@@ -178,20 +178,20 @@ bool all_finite(std::span<const float> logits) {
 
 bool can_sample(std::span<const float> logits) { return !logits.empty() && find_largest(logits).is_valid; }
 
-int32_t sample_token(std::span<const float> logits, const TokenDraw& draw, const TokenCuts& cuts) {
+int32_t sample_token(std::span<const float> logits, const SampleParams& params, const TokenCuts& cuts) {
   EPS_CHECK(!logits.empty());
-  if (draw.temperature == 0.0) {
+  if (params.temperature == 0.0) {
     const auto best = std::ranges::max_element(logits);
     return *best == -std::numeric_limits<float>::infinity() ? kNoToken : static_cast<int32_t>(best - logits.begin());
   }
-  std::vector<Candidate> best = best_candidates(logits, cuts.top_h ? 0 : draw.top_k);
+  std::vector<Candidate> best = best_candidates(logits, cuts.top_h ? 0 : params.top_k);
   if (best.empty()) return kNoToken;
-  WeightedCandidates candidates(std::move(best), draw.temperature);
+  WeightedCandidates candidates(std::move(best), params.temperature);
   if (cuts.top_h) {
     candidates.keep_top_h(*cuts.top_h);
-    if (draw.top_k > 0) candidates.keep_first(static_cast<size_t>(draw.top_k));
+    if (params.top_k > 0) candidates.keep_first(static_cast<size_t>(params.top_k));
   }
-  candidates.keep_mass(draw.top_p);
+  candidates.keep_mass(params.top_p);
   candidates.keep_min_p(cuts.min_p);
   if (cuts.typical_p < 1.0) candidates.keep_typical(cuts.typical_p);
   if (cuts.epsilon_cutoff > 0.0) candidates.keep_probable(cuts.epsilon_cutoff);
@@ -199,23 +199,23 @@ int32_t sample_token(std::span<const float> logits, const TokenDraw& draw, const
     const double flat = std::sqrt(cuts.eta_cutoff) * std::exp(-candidates.entropy());
     candidates.keep_probable(std::min(cuts.eta_cutoff, flat));
   }
-  return candidates.at(draw.uniform);
+  return candidates.at(params.uniform);
 }
 
-int32_t pick_token(std::span<const float> logits, const TokenDraw& draw) {
+int32_t pick_token(std::span<const float> logits, const SampleParams& params) {
   EPS_CHECK(!logits.empty());
   const Largest largest = find_largest(logits);
   if (!largest.is_valid) return kNoToken;
-  if (draw.temperature == 0.0) return static_cast<int32_t>(std::ranges::find(logits, largest.logit) - logits.begin());
-  return sample_token(logits, draw, {});
+  if (params.temperature == 0.0) return static_cast<int32_t>(std::ranges::find(logits, largest.logit) - logits.begin());
+  return sample_token(logits, params, {});
 }
 
-void pick_tokens_on_host(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens) {
-  EPS_CHECK_EQ(logits.dim(0), std::ssize(draws));
-  EPS_CHECK_EQ(draws.size(), tokens.size());
+void pick_tokens_on_host(TensorView logits, std::span<const SampleParams> params, std::span<int32_t> tokens) {
+  EPS_CHECK_EQ(logits.dim(0), std::ssize(params));
+  EPS_CHECK_EQ(params.size(), tokens.size());
   const auto vocab = static_cast<size_t>(logits.dim(1));
   for (size_t i = 0; i < tokens.size(); ++i) {
-    tokens[i] = pick_token(std::span(logits.as<const float>() + i * vocab, vocab), draws[i]);
+    tokens[i] = pick_token(std::span(logits.as<const float>() + i * vocab, vocab), params[i]);
   }
 }
 

@@ -10,10 +10,10 @@
 
 namespace eps {
 
-// Samples a token with `draw` from the logits of one row, of which there is at least one. Sums are f64.
+// Samples a token with `params` from the logits of one row, of which there is at least one. Sums are f64.
 // Edge  a token with a logit of -infinity is never sampled; the result is kNoToken if a logit is NaN or +infinity, or
 //       if all are -infinity
-int32_t pick_token(std::span<const float> logits, const TokenDraw& draw);
+int32_t pick_token(std::span<const float> logits, const SampleParams& params);
 
 // Further restrictions of a row's candidates, in the order in which they are applied: top_h before top-k and top-p, the
 // others after them. The best candidate is always kept.
@@ -33,7 +33,7 @@ struct TokenCuts {
 // numbers.
 // Edge    kNoToken if all tokens are excluded
 // Source  the warpers of transformers 5.24
-int32_t sample_token(std::span<const float> logits, const TokenDraw& draw, const TokenCuts& cuts);
+int32_t sample_token(std::span<const float> logits, const SampleParams& params, const TokenCuts& cuts);
 
 // Whether no logit is NaN or infinite.
 bool all_finite(std::span<const float> logits);
@@ -42,6 +42,6 @@ bool all_finite(std::span<const float> logits);
 bool can_sample(std::span<const float> logits);
 
 // Implements OpSet::pick_tokens row by row.
-void pick_tokens_on_host(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens);
+void pick_tokens_on_host(TensorView logits, std::span<const SampleParams> params, std::span<int32_t> tokens);
 
 }  // namespace eps

@@ -1,4 +1,4 @@
-// The words and small parts that the JSON of problems and of plans have in common.
+// Words and small parts that the JSON formats of problems and plans share.
 #pragma once
 
 #include <initializer_list>

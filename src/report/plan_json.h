@@ -4,16 +4,17 @@
 // A plan is one object:
 //   version         Plan::kVersion
 //   policy, strategy, reason, makespan_us, bound_us, bytes_dispatch, bytes_combine: as in Plan
-//   num_stages      stages by expert, Plan::num_expert_stages(); stages[] is longer where tokens are cut, too: a first
+//   num_stages      stages by expert, Plan::num_expert_stages(); stages[] is longer if tokens are split as well: a
+//   first
 //                   stage of local rows, or halves
 //   overlap         {communication_us, hidden_us}; follows from ops[]
 //   wire            {dispatch, combine}
 //   sms             {comm, gemm}
 //   paper           {eps0, eps1, overhead_us, best_stages}
 //   stages[]        {experts[], part, rows[] by rank, gate_up_kernel, down_kernel}; a kernel is "dense" or "grouped"
-//                   where all ranks take the same one, else a list by rank
+//                   if all ranks use the same one, else a list by rank
 //   ops[]           {kind, lane, stage, deps[], share, begin_us, end_us}; share: [begin, end] of the tokens, absent
-//                   for all of them; the times are absent where none were predicted
+//                   for all of them; the times are absent in a plan without predictions
 //   candidates[]    as in Candidate, and a reason, which follows from the rest
 //   about           what the plan is for: any object, for information only; not read back
 #pragma once
@@ -26,11 +27,11 @@
 
 namespace eps {
 
-// One line each, without a line end.  Errors  kInternal when a number is not finite
+// One line each, without a line end.  Errors  kInternal if a number is not finite
 std::string to_json(const MoeProblem& problem);
 std::string to_json(const Plan& plan, const OrderedJson& about = {});
 
-// Errors  kInput: `where`, the key, what it holds and what was wanted; unknown keys; another version
+// Errors  kInput, naming `where`, the key, its value and what was expected; unknown keys; another version
 MoeProblem parse_problem(std::string_view json, const std::string& where);
 Plan parse_plan(std::string_view json, const std::string& where);
 

@@ -9,7 +9,7 @@
 
 namespace eps {
 
-// Errors  kInput: `where`, the key, what it holds and what was wanted; another version
+// Errors  kInput, naming `where`, the key, its value and what was expected; another version
 HardwareProfile parse_profile(std::string_view json, const std::string& where);
 std::string to_json(const HardwareProfile& profile);
 

@@ -1,4 +1,4 @@
-// The times of a decoder's parts other than the routed experts, on one rank.
+// Computes the times of a decoder's parts other than the routed experts, on one rank.
 #pragma once
 
 #include <cstdint>

@@ -8,7 +8,7 @@
 namespace eps {
 namespace {
 
-constexpr int64_t kMaxTokensPerRank = int64_t{1} << 20;  // as make_problem; here the flags are other ones
+constexpr int64_t kMaxTokensPerRank = int64_t{1} << 20;  // the limit of make_problem, checked here for other flags
 
 void check_at_least_one(const char* flag, int64_t value, int64_t most) {
   if (value >= 1 && value <= most) return;
@@ -33,7 +33,7 @@ void check_batch(const PrefillOptions& options) {
   if (own > kMaxTokensPerRank) {
     fail(ErrorKind::kUsage, "batch",
          {.what = "batch times sequence length is too large",
-          .got = fmt::format("{} tokens a rank", own),
+          .got = fmt::format("{} tokens per rank", own),
           .wanted = fmt::format("at most {}", kMaxTokensPerRank),
           .hint = ""});
   }

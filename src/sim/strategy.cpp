@@ -8,8 +8,8 @@ namespace eps {
 namespace {
 
 std::string describe(const StrategyChoice& choice, const HardwareProfile& profile) {
-  const std::string paper = fmt::format("the paper's rule says {}", to_string(choice.paper));
-  if (choice.chosen < 0) return fmt::format("nothing that runs fits in {:g} GB; {}", profile.memory_gb, paper);
+  const std::string paper = fmt::format("the paper's rule chooses {}", to_string(choice.paper));
+  if (choice.chosen < 0) return fmt::format("no strategy that can run fits in {:g} GB; {}", profile.memory_gb, paper);
   const StrategyCandidate& best = choice.candidates[static_cast<size_t>(choice.chosen)];
   std::string out = fmt::format("{}: {:.1f} ms", to_string(best.strategy), best.result.ttft_us * 1e-3);
   for (const StrategyCandidate& c : choice.candidates) {
@@ -34,12 +34,12 @@ StrategyChoice choose_strategy(const ModelShape& shape, const HardwareProfile& p
   StrategyChoice choice;
   choice.paper = paper_strategy(shape.attention);
   std::optional<Error> first_error;
-  const PipelineOption asked = options.pipeline;
+  const PipelineOption requested = options.pipeline;
   for (const Strategy strategy : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
     StrategyCandidate candidate;
     candidate.strategy = options.strategy = strategy;
     // Without expert parallelism there is nothing to split into stages.
-    options.pipeline = strategy == Strategy::kTpTp ? PipelineOption{PipelineOption::Mode::kOff, 1} : asked;
+    options.pipeline = strategy == Strategy::kTpTp ? PipelineOption{PipelineOption::Mode::kOff, 1} : requested;
     try {
       candidate.result = simulate_prefill(shape, profile, options);
       candidate.verdict = candidate.result.fits ? Verdict::kSlower : Verdict::kTooBig;

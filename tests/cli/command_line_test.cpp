@@ -112,7 +112,7 @@ TEST_F(CommandLine, WrongUsageIsOneLineAndExitCode2) {
   expect_refused(generate + "-p x --temperature -1", "--temperature");
   expect_refused(generate + "-p x --seed -1", "whole number from 0");
   expect_refused(generate + "-p x --threads -3", "--threads");
-  expect_refused(generate + "-p x --emulate-link 1GB/s", "one rank has no link");
+  expect_refused(generate + "-p x --emulate-link 1GB/s", "a single rank has no link to emulate");
   expect_refused(generate + "-p x --load-format gguf", "--load-format");
   expect_refused(generate + "-p ''", "is empty");
   expect_refused(generate, "prompt: is empty");  // nothing on standard input
@@ -383,7 +383,7 @@ TEST_F(CommandLine, GenerateWorksWhereNoProfileCanBeKept) {
 
 TEST_F(CommandLine, TuneRefusesInvalidOptions) {
   expect_refused_without_gpu("tune --device cuda");
-  expect_refused("tune --device reference", "slow on purpose");
+  expect_refused("tune --device reference", "not optimised, so it is not measured");
   expect_refused("tune --ep 0", "--ep");
   expect_refused("tune --shape 32", "wanted n,k");
   expect_refused("tune --shape 32,0", "wanted n,k");

@@ -65,7 +65,7 @@ TEST(Simulate, AutoShowsTheChosenStrategyBesideTheBaseline) {
   EXPECT_EQ(rows[0]["policy"], "tp");
   EXPECT_EQ(rows[1]["strategy"], rows[3]["strategy"]);
   EXPECT_FALSE(rows[0]["fastest"].get<bool>());
-  EXPECT_NE(simulate("-m qwen3-30b-a3b --batch 8 --strategy auto").find("the paper's rule says tp+ep"),
+  EXPECT_NE(simulate("-m qwen3-30b-a3b --batch 8 --strategy auto").find("the paper's rule chooses tp+ep"),
             std::string::npos);
   EXPECT_EQ(rows_of("-m qwen3-30b-a3b --batch 8 --seq-len 64 --strategy tp+ep").size(), 3U);
 }
@@ -95,7 +95,7 @@ TEST(Simulate, RefusalsNameTheFlag) {
   expect_refused("-m dbrx --ep 7 --strategy tp+tp", "--ep", "48 attention heads");
   expect_refused("-m dbrx --ep 16 --batch 8 --strategy dp+ep", "--batch", "a multiple of --ep 16");
   expect_refused("-m dbrx --batch 4000000000000 --seq-len 1000000", "--batch", "4000000000000");
-  expect_refused("-m dbrx --batch 1000000 --seq-len 8192", "--batch", "tokens a rank");
+  expect_refused("-m dbrx --batch 1000000 --seq-len 8192", "--batch", "tokens per rank");
   expect_refused("-m dbrx --seq-len -5", "--seq-len", "-5");
 }
 

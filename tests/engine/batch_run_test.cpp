@@ -1,4 +1,4 @@
-// Sequences run together against the same ones run alone, on the demo model.
+// Sequences that run together must get the same tokens as alone, on the demo model.
 #include "engine/batch_run.h"
 
 #include <gtest/gtest.h>
@@ -28,7 +28,7 @@ void run_to_end(BatchRun& run) {
 
 using Tokens = std::vector<std::vector<int32_t>>;
 
-// What each prompt is answered with, in their order.
+// The output of each prompt, in their order.
 Tokens answers(RankGroup& ranks, const Tokens& prompts, int64_t num_output, int64_t budget) {
   BatchRun run(ranks, demo().spec, budget);
   for (const auto& prompt : prompts) run.add(prompt, num_output);
@@ -39,21 +39,21 @@ Tokens answers(RankGroup& ranks, const Tokens& prompts, int64_t num_output, int6
   return out;
 }
 
-TEST(BatchRun, EveryOneOfEqualPromptsGetsTheTokensOfTransformers) {
+TEST(BatchRun, EqualPromptsGetTheTokensOfTransformers) {
   const Json golden = read_json_file(kRoot + "/tests/data/golden/austen.json");
   const auto prompt = golden["prompt_ids"].get<std::vector<int32_t>>();
   auto want = golden["greedy_ids"].get<std::vector<int32_t>>();
   want.resize(20);
   for (const int ep : {1, 2, 4}) {
     test::ModelRanks model(demo(), {"cpu", "f32", ep, ep == 1 ? "off" : "2", 1});
-    // In one step, and in pieces: the budget cuts each prompt.
+    // Prefilled in one step, and in pieces because the budget is smaller than a prompt.
     for (const int64_t budget : {kNoBudget, int64_t{7}}) {
       EXPECT_EQ(answers(model.ranks(), Tokens(5, prompt), 20, budget), Tokens(5, want)) << ep << ", " << budget;
     }
   }
 }
 
-TEST(BatchRun, DifferentPromptsGetWhatTheyGetAlone) {
+TEST(BatchRun, DifferentPromptsGetTheSameTokensAsAlone) {
   test::ModelRanks model(demo(), {"cpu", "f32", 2, "2", 1});
   Tokens prompts;
   for (const size_t length : {1U, 40U, 7U, 33U}) {
@@ -62,7 +62,7 @@ TEST(BatchRun, DifferentPromptsGetWhatTheyGetAlone) {
   }
   Tokens alone;
   for (const auto& prompt : prompts) alone.push_back(answers(model.ranks(), {prompt}, 9, kNoBudget).front());
-  EXPECT_NE(alone[0], alone[1]) << "prompts that differ in nothing would prove nothing";
+  EXPECT_NE(alone[0], alone[1]) << "equal outputs would prove nothing";
   for (const int64_t budget : {kNoBudget, int64_t{16}, int64_t{1}}) {
     EXPECT_EQ(answers(model.ranks(), prompts, 9, budget), alone) << budget;
   }
@@ -90,11 +90,11 @@ TEST(BatchRun, PromptsShareAStepWhenTheyFitWhole) {
   EXPECT_TRUE(run.prefill_step());
   EXPECT_EQ(prefilled(), (std::vector<int64_t>{3, 4, 10, 2}));
   EXPECT_FALSE(run.prefill_step());
-  EXPECT_FALSE(run.decode_step()) << "no output was asked for";
+  EXPECT_FALSE(run.decode_step()) << "no output was requested";
   EXPECT_EQ(run.take_finished().size(), 4U);
 }
 
-TEST(BatchRun, SequencesJoinAndLeaveOthersUndisturbed) {
+TEST(BatchRun, SequencesJoinAndLeaveWithoutAffectingOthers) {
   test::ModelRanks model(demo(), {"cpu", "f32", 2, "off", 1});
   const std::vector<int32_t> first = {10, 20, 30};
   const std::vector<int32_t> second = {40, 50};
@@ -104,7 +104,7 @@ TEST(BatchRun, SequencesJoinAndLeaveOthersUndisturbed) {
   run.add(first, 12);
   run.prefill_step();
   run.decode_step();
-  // Two come and go one after the other; the second one gets the first one's cache.
+  // Two more run one after the other, the second one in the cache of the first.
   for (int i = 0; i < 2; ++i) {
     run.add(second, 3);
     EXPECT_EQ(run.sequences().back().rank, 1) << "the rank with fewer";
@@ -127,7 +127,7 @@ TEST(BatchRun, RefusesWhatTheContextCannotHold) {
   const auto most = static_cast<size_t>(demo().spec.max_positions);
   EXPECT_THROW(run.add(std::vector<int32_t>(most, 1), 2), Error);
   EXPECT_TRUE(run.sequences().empty());
-  run.add(std::vector<int32_t>(most - 1, 1), 2);  // the second output token is not fed
+  run.add(std::vector<int32_t>(most - 1, 1), 2);  // the second output token needs no place in the cache
 }
 
 TEST(TimeBatch, TimesEveryStepAndCanBeStoppedAndCalledAgain) {
@@ -173,7 +173,7 @@ TEST(TimeRequests, ServesAllRequestsWithinTheLimit) {
   EXPECT_EQ(times.num_prompt_tokens, 7 * 6);
   EXPECT_EQ(times.num_output_tokens, 7 * 4);
   EXPECT_GT(times.seconds, 0.0);
-  // Three rounds of a prefill and three decoding steps, as three fit at once: all of a round finish together.
+  // Three rounds of one prefill and three decoding steps: three requests fit at once and finish together.
   EXPECT_EQ(done, (std::vector<int64_t>{0, 0, 0, 0, 3, 3, 3, 3, 6, 6, 6, 6}));
   const auto stopped = engine->time_requests({.num_requests = 7, .input_len = 6, .output_len = 4, .max_num_seqs = 3},
                                              [](int64_t n, int64_t) { return n < 3; });

@@ -15,8 +15,8 @@ namespace {
 const std::string kRoot = EPSMOE_SOURCE_DIR;
 const std::string kModel = kRoot + "/models/austen-moe";
 
-// Sanitizers run the same code some fifteen times slower: there the tests look for races and bad memory on less text,
-// and leave the figures to the optimised build.
+// With sanitizers the same code runs about fifteen times slower. There the tests search for races and memory errors on
+// less text, and the accuracy is checked in the optimised build only.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr bool kSanitized = true;
 #else
@@ -38,7 +38,7 @@ EngineOptions options(int ep, const std::string& pipeline, const std::string& dt
 }
 
 TEST(DemoModel, HeldOutPerplexityIsThatOfTransformers) {
-  if (kSanitized) GTEST_SKIP() << "a figure: the optimised build checks it";
+  if (kSanitized) GTEST_SKIP() << "the accuracy is checked in the optimised build";
   const auto engine = Engine::open(options(2, "3"));
   const auto result = engine->perplexity(read_file(kModel + "/heldout.txt", 1 << 24), 512, nullptr);
   const auto want = golden()["ppl"].get<double>();
@@ -47,7 +47,7 @@ TEST(DemoModel, HeldOutPerplexityIsThatOfTransformers) {
   std::printf("perplexity %.5f, transformers %.5f (%.4f %% apart)\n", result.perplexity, want,
               100 * std::abs(result.perplexity / want - 1));
 
-  // The routing is learned and uneven, and ours is theirs: rows per expert agree but for a few ties.
+  // The trained routing is uneven, and the rows of each expert agree with those of transformers except for a few ties.
   const auto report = engine->report();
   std::vector<std::vector<int64_t>> load;
   for (const auto& layer : report.load) {
@@ -104,7 +104,7 @@ TEST(DemoModel, LogitsHaveTheSameBitsForEveryRankCountAndPipeline) {
     const auto want = base.run(sequences, {0}, 200);
     for (const int ep : {1, 2, 4}) {
       for (const char* pipeline : {"off", "2", "3", "all"}) {
-        // All on the last rank (the others have no tokens), and spread.
+        // All sequences on the last rank, so that the others have no tokens, and then distributed over all ranks.
         for (const auto& owner : {std::vector<int>{ep - 1}, std::vector<int>{0, ep - 1, ep / 2}}) {
           test::ModelRanks ranks(folder, {"cpu", dtype, ep, pipeline, ep == 1 ? 2 : 1});
           EXPECT_EQ(ranks.run(sequences, owner, 200), want) << dtype << ", ep " << ep << ", pipeline " << pipeline;
@@ -128,7 +128,7 @@ TEST(DemoModel, TheSameSeedGivesTheSameTextAndAnotherSeedAnother) {
   EXPECT_NE(text(2), first);
 }
 
-TEST(DemoModel, StopsWhenTheCallbackSaysSoAndGoesOnWithTheNextRequest) {
+TEST(DemoModel, StopsWhenTheCallbackReturnsFalseAndAcceptsTheNextRequest) {
   const auto engine = Engine::open(options(2, "2"));
   GenerateRequest request;
   request.prompt = "My dear";

@@ -1,4 +1,4 @@
-// What the engine refuses, and that it says why in one line.
+// The engine refuses invalid options and requests with an error of one line that gives the reason.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -98,7 +98,7 @@ TEST(EngineErrors, Requests) {
                "output_len: with `input_len` 1000");
   expect_error([&] { engine->time_requests({.max_num_seqs = 0}, nullptr); }, ErrorKind::kUsage, "max_num_seqs: ");
   expect_error([&] { static_cast<void>(engine->trace_json()); }, ErrorKind::kUsage, "record_trace: ");
-  ask([](auto&) {})();  // none of this broke the engine
+  ask([](auto&) {})();  // the engine still works after all these errors
 }
 
 // NaN in a model, on every device and number of ranks. The context of the tiny model has 512 places.
@@ -127,7 +127,7 @@ INSTANTIATE_TEST_SUITE_P(Ranks, NaNErrors,
                                            std::pair("reference", 2)),
                          [](const auto& test) { return test.param.first + std::to_string(test.param.second); });
 
-TEST_P(NaNErrors, ARouterIsNamed) {
+TEST_P(NaNErrors, AnErrorInARouterNamesItsLayer) {
   for (const float bad : {test::kNaN, std::numeric_limits<float>::infinity()}) {
     const test::TinyModel model;
     model.fill_row(test::kTinyRouter, 2, bad);
@@ -138,7 +138,7 @@ TEST_P(NaNErrors, ARouterIsNamed) {
   }
 }
 
-TEST_P(NaNErrors, TheOutputMatrixIsToldByItsLogits) {
+TEST_P(NaNErrors, AnErrorInTheOutputMatrixNamesTheLogits) {
   const test::TinyModel model;
   model.fill_row("lm_head.weight", 5, test::kNaN);
   const auto engine = open(model);
@@ -218,7 +218,7 @@ TEST(EngineErrors, BrokenFolders) {
     std::string file, from, to, fragment;
   };
   const std::vector<Case> cases = {
-      {"config.json", "\"deepseek_v2\"", "\"gpt_9\"", "architectures this build knows: deepseek_v2"},
+      {"config.json", "\"deepseek_v2\"", "\"gpt_9\"", "one of the supported architectures: deepseek_v2"},
       {"config.json", "\"hidden_size\": 256", "\"hidden_size\": 255", "wanted [4096, 255]"},
       {"config.json", "\"hidden_size\": 256", "\"hidden_size\": \"big\"", "hidden_size"},
       {"config.json", "\"n_group\": 4", "\"n_group\": 5", "n_group"},
@@ -226,7 +226,8 @@ TEST(EngineErrors, BrokenFolders) {
       {"config.json", "\"silu\"", "\"gelu\"", "hidden_act"},
       {"config.json", "\"vocab_size\": 4096", "\"vocab_size\": 4000", "wanted [4000, 256]"},
       {"config.json", "{", "", "config.json"},
-      {"config.json", "\"n_shared_experts\": 2", "\"n_shared_experts\": 0", "leaves no place for"},
+      {"config.json", "\"n_shared_experts\": 2", "\"n_shared_experts\": 0",
+       "that the model of config.json does not have"},
       {"config.json", "\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": -1", "rms_norm_eps"},
       {"tokenizer.json", "{", "[", "tokenizer.json"},
       {"model.safetensors.index.json", "model.layers.3.mlp.experts.7.up_proj.weight",

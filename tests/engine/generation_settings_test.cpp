@@ -1,4 +1,5 @@
-// generation_config.json and requests together, on a tiny model that transformers 5.24 has generated with.
+// Combines generation_config.json with requests, on a tiny model for which transformers 5.24 generated the expected
+// ids.
 #include "engine/generation_settings.h"
 
 #include <gtest/gtest.h>
@@ -58,7 +59,7 @@ TEST(GenerationSettings, RequestsSetThePenaltyThemselves) {
   EXPECT_EQ(generate(model, request).ids, kRepetitionPenalty);
 }
 
-TEST(GenerationSettings, OffIsReadInEverySpelling) {
+TEST(GenerationSettings, EveryValueThatMeansOffIsAccepted) {
   const test::TinyModel model;
   for (const char* text :
        {R"({"eos_token_id": 1, "top_k": -1})", R"({"eos_token_id": [1, -1], "top_k": 0, "top_p": 1})",
@@ -66,7 +67,7 @@ TEST(GenerationSettings, OffIsReadInEverySpelling) {
             "epsilon_cutoff": 0.0, "eta_cutoff": 1.0, "repetition_penalty": 1, "num_beams": 1, "penalty_alpha": 0.0,
             "guidance_scale": 1, "bad_words_ids": [], "suppress_tokens": [], "min_length": 0, "constraints": null,
             "watermarking_config": null})",
-        // Cuts that greedy sampling does not look at.
+        // Settings that greedy sampling ignores.
         R"({"eos_token_id": 1, "top_p": 7, "temperature": -3, "min_p": "much"})"}) {
     model.write_generation_config(text);
     const GenerateResult result = generate(model, sixteen_tokens());
@@ -85,7 +86,7 @@ TEST(GenerationSettings, EverySettingOfTheFileHasAnEffect) {
   EXPECT_NE(with("\"begin_suppress_tokens\": [38]").ids.front(), 38);
   const Ids no_bigrams = with("\"no_repeat_ngram_size\": 2").ids;
   EXPECT_EQ(Ids(no_bigrams.begin(), no_bigrams.begin() + 7), Ids(kGreedy.begin(), kGreedy.begin() + 7));
-  EXPECT_NE(no_bigrams[7], 84);  // 38, 84 was there
+  EXPECT_NE(no_bigrams[7], 84);  // 38, 84 has occurred before
   const Ids no_word = with("\"bad_words_ids\": [[84, 18]]").ids;
   EXPECT_EQ(no_word[1], 84);
   EXPECT_NE(no_word[2], 18);
@@ -94,7 +95,7 @@ TEST(GenerationSettings, EverySettingOfTheFileHasAnEffect) {
   EXPECT_EQ(with("\"frequency_penalty\": 2.0").ids == kGreedy, false);
 }
 
-TEST(GenerationSettings, TheEndWaitsForTheFewestTokens) {
+TEST(GenerationSettings, TheEndIsMaskedUntilTheMinimumLength) {
   const test::TinyModel model;
   model.write_generation_config(R"({"eos_token_id": 18})");
   EXPECT_EQ(generate(model, sixteen_tokens()).ids, (Ids{38, 84, 18}));
@@ -144,14 +145,14 @@ TEST(GenerationSettings, OtherWaysToGenerateAreRefusedByName) {
         R"("dola_layers": "low")", R"("token_healing": true)"}) {
     model.write_generation_config("{" + std::string(setting) + "}");
     const std::string key = std::string(setting).substr(0, std::string(setting).find(':'));
-    expect_refused(model, sixteen_tokens(), ErrorKind::kInput, "generation_config.json: key " + key + " asks for");
+    expect_refused(model, sixteen_tokens(), ErrorKind::kInput, "generation_config.json: key " + key + " requires");
     GenerateRequest without_file = sixteen_tokens();
     without_file.use_generation_config = false;
     EXPECT_EQ(generate(model, without_file).ids, kGreedy);
   }
 }
 
-TEST(GenerationSettings, WhatOnlyStandsBesideTheTextIsNoted) {
+TEST(GenerationSettings, IgnoredSettingsThatDoNotChangeTheTextAreNoted) {
   const test::TinyModel model;
   model.write_generation_config(R"({"eos_token_id": 1, "num_return_sequences": 3, "max_time": 5})");
   const GenerateResult result = generate(model, sixteen_tokens());
@@ -161,7 +162,7 @@ TEST(GenerationSettings, WhatOnlyStandsBesideTheTextIsNoted) {
   EXPECT_NE(result.notes[1].find("max_time"), std::string::npos);
 }
 
-TEST(GenerationSettings, MeaninglessValuesAreTheFilesFaultUntilARequestReplacesThem) {
+TEST(GenerationSettings, InvalidValuesOfTheFileAreErrorsUnlessARequestReplacesThem) {
   const test::TinyModel model;
   GenerateRequest request = sixteen_tokens();
   const auto expect_file = [&](const std::string& setting, const std::string& fragment) {
@@ -187,7 +188,7 @@ TEST(GenerationSettings, MeaninglessValuesAreTheFilesFaultUntilARequestReplacesT
   EXPECT_EQ(generate(model, request).ids, kGreedy);
 }
 
-TEST(GenerationSettings, RequestsAreJudgedByTheirFields) {
+TEST(GenerationSettings, InvalidRequestsNameTheField) {
   const test::TinyModel model;
   const auto refused = [&](const std::function<void(GenerateRequest&)>& change, const std::string& fragment) {
     GenerateRequest request = sixteen_tokens();
@@ -195,7 +196,7 @@ TEST(GenerationSettings, RequestsAreJudgedByTheirFields) {
     expect_refused(model, request, ErrorKind::kUsage, fragment);
   };
   refused([](auto& r) { r.min_p = 2.0; }, "min_p: ");
-  refused([](auto& r) { r.top_p = 1.5; }, "top_p: ");  // also where greedy sampling does not look at it
+  refused([](auto& r) { r.top_p = 1.5; }, "top_p: ");  // even if greedy sampling ignores it
   refused([](auto& r) { r.repetition_penalty = -1.0; }, "repetition_penalty: ");
   refused([](auto& r) { r.presence_penalty = 3.0; }, "presence_penalty: ");
   refused([](auto& r) { r.min_tokens = 17; }, "min_tokens: more than `max_tokens`");
@@ -206,7 +207,7 @@ TEST(GenerationSettings, RequestsAreJudgedByTheirFields) {
         r.suppress_tokens = std::vector<int32_t>(96);
         std::iota(r.suppress_tokens->begin(), r.suppress_tokens->end(), 0);
       },
-      "leave no token");
+      "mask all tokens");
 }
 
 }  // namespace

@@ -10,7 +10,8 @@ using test::relative_error;
 
 // Both sides round f32 sums in their own order. The error of one layer's block relative to the residual stream is about
 // sqrt(K)·u (K the longest sum, u = 2^-24), and the blocks' errors add up; the factor 32 covers the norms, the softmax
-// and the amplification through them. For these models that is 1e-4 of the largest logit, the bar the project sets.
+// and the amplification through them. For these models that is 1e-4 of the largest logit, the limit that this project
+// sets.
 double tolerance(const ModelSpec& spec) {
   const auto longest = static_cast<double>(
       std::max({spec.hidden, spec.moe.inner, int64_t{spec.attention.mla.num_heads} * spec.attention.mla.v_dim}));
@@ -37,7 +38,7 @@ TEST_P(GoldenTest, LogitsMatchTransformers) {
     EXPECT_LE(error, allowed) << device;
     RecordProperty(std::string(device) + "_relative_error", std::to_string(error));
     std::printf("%-28s %-10s relative error %.1e (allowed %.1e)\n", GetParam().c_str(), device, error, allowed);
-    // Token by token through the cache, as decoding does.
+    // Token by token through the cache, as in decoding.
     EXPECT_LE(relative_error(whole.run(golden.ids, {0}, 1), golden.logits), allowed) << device << ", one by one";
     EXPECT_LE(relative_error(whole.run(golden.ids, {0}, 7), golden.logits), allowed) << device << ", chunks of 7";
   }
@@ -66,7 +67,7 @@ TEST_P(GoldenIsaTest, LogitsMatchTransformersAndKeepTheirBits) {
   if (isa > cpu_features().isa()) GTEST_SKIP() << "this CPU has " << to_string(cpu_features().isa());
   const bool is_bf16 = isa >= CpuIsa::kAvx512Bf16;
   if (isa == CpuIsa::kAvx512Bf16 && cpu_features().isa() == CpuIsa::kAmx) {
-    GTEST_SKIP() << "this CPU has AMX: EPSMOE_CPU_ISA=avx512_bf16 runs oneDNN as on one without";
+    GTEST_SKIP() << "this CPU has AMX: run with EPSMOE_CPU_ISA=avx512_bf16 to use oneDNN without it";
   }
   const std::string name = "plain";
   const ModelFolder folder = test::open_golden(name);

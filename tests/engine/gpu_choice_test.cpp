@@ -1,4 +1,4 @@
-// Which GPU each rank gets, on machines that are only described.
+// Chooses GPUs for ranks on machines that exist only as descriptions.
 #include "engine/gpu_choice.h"
 
 #include <gtest/gtest.h>
@@ -31,7 +31,7 @@ void expect_error(const std::string& got, const std::vector<std::string>& parts)
   for (const std::string& part : parts) EXPECT_NE(got.find(part), std::string::npos) << got;
 }
 
-TEST(GpuChoice, RankByRankUnlessAskedOtherwise) {
+TEST(GpuChoice, OneGpuPerRankUnlessRequestedOtherwise) {
   EXPECT_EQ(choose_gpus(machine(4), 1, {}), (std::vector<int>{0}));
   EXPECT_EQ(choose_gpus(machine(4), 3, {}), (std::vector<int>{0, 1, 2}));
   EXPECT_EQ(choose_gpus(machine(4), 2, {3, 1}), (std::vector<int>{3, 1}));
@@ -48,7 +48,7 @@ TEST(GpuChoice, TooManyRanks) {
   expect_error(error_of(machine(1), 17, std::vector<int>(17, 0)), {"got 17", "wanted at most 16"});
 }
 
-TEST(GpuChoice, NotOneForEachRank) {
+TEST(GpuChoice, AListMustNameOneGpuPerRank) {
   expect_error(error_of(machine(4), 2, {0, 1, 2}), {"gpus", "got 0,1,2", "wanted 2 numbers", "3"});
   expect_error(error_of(machine(4), 1, {0, 1}), {"wanted 1 number"});
 }

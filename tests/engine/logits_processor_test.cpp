@@ -1,4 +1,4 @@
-// What transformers' LogitsProcessors do to logits, rule by rule; expected values follow its source by hand.
+// Compares each rule with the LogitsProcessors of transformers; expected values were computed by hand from its source.
 #include "engine/logits_processor.h"
 
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 namespace eps {
 namespace {
 
-constexpr float kBarred = -INFINITY;
+constexpr float kMasked = -INFINITY;
 using Logits = std::vector<float>;
 
 Logits processed(const SamplingOptions& options, SequenceStart start, const std::vector<int32_t>& output,
@@ -30,7 +30,7 @@ TEST(LogitsProcessor, PenalizesRepetitionOfPromptAndOutputOnce) {
   const SamplingOptions options{.repetition_penalty = 2.0};
   EXPECT_EQ(processed(options, {{0, 1, 1}, {}, 9}, {2}, {4, -4, 6, 8}), (Logits{2, -8, 3, 8}));
   EXPECT_EQ(processed({.repetition_penalty = 0.5}, {{0}, {}, 9}, {}, {4, 4}), (Logits{8, 4}));
-  // A prompt's token may lie beyond the logits.
+  // A token of the prompt may be beyond the logits.
   EXPECT_EQ(processed(options, {{7}, {}, 9}, {0}, {4, 4}), (Logits{2, 4}));
 }
 
@@ -44,23 +44,23 @@ TEST(LogitsProcessor, FrequencyAndPresenceCountTheOutputOnly) {
   EXPECT_EQ(processed({.presence_penalty = -1.0}, {{0}, {}, 9}, {1}, {1, 1}), (Logits{1, 2}));
 }
 
-TEST(LogitsProcessor, BarsRepeatedNGrams) {
+TEST(LogitsProcessor, MasksRepeatedNGrams) {
   const Logits flat = {0, 0, 0, 0};
-  EXPECT_EQ(processed({.no_repeat_ngram_size = 2}, {{1, 2, 1}, {}, 9}, {}, flat), (Logits{0, 0, kBarred, 0}));
-  EXPECT_EQ(processed({.no_repeat_ngram_size = 2}, {{1, 2}, {}, 9}, {1, 3, 1}, flat), (Logits{0, 0, kBarred, kBarred}));
-  EXPECT_EQ(processed({.no_repeat_ngram_size = 1}, {{1, 2}, {}, 9}, {}, flat), (Logits{0, kBarred, kBarred, 0}));
+  EXPECT_EQ(processed({.no_repeat_ngram_size = 2}, {{1, 2, 1}, {}, 9}, {}, flat), (Logits{0, 0, kMasked, 0}));
+  EXPECT_EQ(processed({.no_repeat_ngram_size = 2}, {{1, 2}, {}, 9}, {1, 3, 1}, flat), (Logits{0, 0, kMasked, kMasked}));
+  EXPECT_EQ(processed({.no_repeat_ngram_size = 1}, {{1, 2}, {}, 9}, {}, flat), (Logits{0, kMasked, kMasked, 0}));
   EXPECT_EQ(processed({.no_repeat_ngram_size = 3}, {{1, 2}, {}, 9}, {}, flat), flat);
   EXPECT_EQ(processed({.no_repeat_ngram_size = 3}, {{1}, {}, 9}, {}, flat), flat);  // shorter than the n-gram
   EXPECT_EQ(processed({.encoder_no_repeat_ngram_size = 2}, {{1, 2}, {}, 9}, {3, 0, 3, 1}, flat),
-            (Logits{0, 0, kBarred, 0}));
+            (Logits{0, 0, kMasked, 0}));
 }
 
-TEST(LogitsProcessor, BarsBadWordsWhereTheirLastTokenWouldComplete) {
+TEST(LogitsProcessor, MasksTheLastTokenOfABadWordAfterItsOtherTokens) {
   const Logits flat = {0, 0, 0, 0};
   const SamplingOptions options{.bad_words_ids = {{1}, {2, 3}, {0}}};
-  EXPECT_EQ(processed(options, {{1}, {}, 9}, {}, flat), (Logits{kBarred, kBarred, 0, 0}));
-  EXPECT_EQ(processed(options, {{1}, {}, 9}, {2}, flat), (Logits{kBarred, kBarred, 0, kBarred}));
-  EXPECT_EQ(processed(options, {{1}, {0}, 9}, {}, flat), (Logits{0, kBarred, 0, 0}));  // 0 ends texts
+  EXPECT_EQ(processed(options, {{1}, {}, 9}, {}, flat), (Logits{kMasked, kMasked, 0, 0}));
+  EXPECT_EQ(processed(options, {{1}, {}, 9}, {2}, flat), (Logits{kMasked, kMasked, 0, kMasked}));
+  EXPECT_EQ(processed(options, {{1}, {0}, 9}, {}, flat), (Logits{0, kMasked, 0, 0}));  // 0 is an end-of-text token
 }
 
 TEST(LogitsProcessor, AddsBiases) {
@@ -69,9 +69,9 @@ TEST(LogitsProcessor, AddsBiases) {
   EXPECT_EQ(processed(options, {{0}, {}, 9}, {}, {0, 0, 0, 0}), (Logits{0, 2, 0, 0}));
 }
 
-TEST(LogitsProcessor, HoldsBackTheEnd) {
+TEST(LogitsProcessor, MasksTheEndUntilTheMinimumLength) {
   const Logits flat = {0, 0, 0};
-  const Logits held = {0, kBarred, kBarred};
+  const Logits held = {0, kMasked, kMasked};
   EXPECT_EQ(processed({.min_tokens = 2}, {{0}, {1, 2, 7}, 9}, {0}, flat), held);
   EXPECT_EQ(processed({.min_tokens = 2}, {{0}, {1, 2, 7}, 9}, {0, 0}, flat), flat);
   EXPECT_EQ(processed({.min_length = 3}, {{0}, {1, 2}, 9}, {0}, flat), held);
@@ -80,9 +80,9 @@ TEST(LogitsProcessor, HoldsBackTheEnd) {
 }
 
 TEST(LogitsProcessor, ForcesTheFirstAndTheLastToken) {
-  EXPECT_EQ(processed({.forced_bos_token_id = 2}, {{0}, {}, 9}, {}, {5, 6, 7}), (Logits{kBarred, kBarred, 0}));
+  EXPECT_EQ(processed({.forced_bos_token_id = 2}, {{0}, {}, 9}, {}, {5, 6, 7}), (Logits{kMasked, kMasked, 0}));
   EXPECT_EQ(processed({.forced_bos_token_id = 2}, {{0, 0}, {}, 9}, {}, {5, 6, 7}), (Logits{5, 6, 7}));
-  EXPECT_EQ(processed({.forced_eos_token_ids = {1}}, {{0}, {}, 2}, {0}, {5, 6, 7}), (Logits{kBarred, 0, kBarred}));
+  EXPECT_EQ(processed({.forced_eos_token_ids = {1}}, {{0}, {}, 2}, {0}, {5, 6, 7}), (Logits{kMasked, 0, kMasked}));
   EXPECT_EQ(processed({.forced_eos_token_ids = {1}}, {{0}, {}, 2}, {}, {5, 6, 7}), (Logits{5, 6, 7}));
 }
 
@@ -94,8 +94,8 @@ TEST(LogitsProcessor, DecaysLengthAfterItsStart) {
 
 TEST(LogitsProcessor, SuppressesTokens) {
   const Logits flat = {0, 0, 0};
-  EXPECT_EQ(processed({.suppress_tokens = {0, 99}}, {{0}, {}, 9}, {1}, flat), (Logits{kBarred, 0, 0}));
-  EXPECT_EQ(processed({.begin_suppress_tokens = {0}}, {{0}, {}, 9}, {}, flat), (Logits{kBarred, 0, 0}));
+  EXPECT_EQ(processed({.suppress_tokens = {0, 99}}, {{0}, {}, 9}, {1}, flat), (Logits{kMasked, 0, 0}));
+  EXPECT_EQ(processed({.begin_suppress_tokens = {0}}, {{0}, {}, 9}, {}, flat), (Logits{kMasked, 0, 0}));
   EXPECT_EQ(processed({.begin_suppress_tokens = {0}}, {{0}, {}, 9}, {1}, flat), flat);
 }
 
@@ -104,7 +104,7 @@ TEST(LogitsProcessor, KeepsTransformersOrder) {
   EXPECT_EQ(processed({.sequence_bias = {{{0}, 3.0}}, .repetition_penalty = 2.0}, {{0}, {}, 9}, {}, {1, 1}),
             (Logits{2, 1}));
   EXPECT_EQ(processed({.forced_eos_token_ids = {1}, .suppress_tokens = {1}}, {{0}, {}, 1}, {}, {5, 6}),
-            (Logits{kBarred, kBarred}));
+            (Logits{kMasked, kMasked}));
 }
 
 }  // namespace

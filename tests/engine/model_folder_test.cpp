@@ -1,4 +1,5 @@
-// Checkpoints as other programs write them: made from the golden ones, with their logits, or from the demo model.
+// Checkpoints in the formats that other programs write, made from the golden ones, with their logits, or the demo
+// model.
 #include "engine/model_folder.h"
 
 #include <gtest/gtest.h>
@@ -47,7 +48,7 @@ std::string file_of(const StoredTensors& tensors, size_t padding = 0) {
   return test::safetensors_bytes(header.dump() + std::string(padding, ' '), data);
 }
 
-// A golden checkpoint of one file that a test changes and writes to a folder of its own.
+// A golden checkpoint of one file, which a test modifies and writes to its own folder.
 class Variant {
  public:
   explicit Variant(const std::string& golden = "plain") : golden_(golden) {
@@ -75,7 +76,7 @@ class Variant {
     return test::relative_error(ranks.run(golden.ids, {0}), golden.logits) < 1e-4;
   }
 
-  // Opens the folder as a user of the library does, which refuses misplaced weights.
+  // Opens the folder through the public API, which refuses misplaced weights.
   void open_engine() const {
     (void)open();
     EngineOptions options;
@@ -115,7 +116,7 @@ TEST(ModelFolder, UnchangedVariantsAreTheGoldenModels) {
   EXPECT_TRUE(plain.open().unknown_keys.empty());
 }
 
-// The golden checkpoint of this name stretches its rotation by YaRN, in the spelling of rope_scaling.
+// The golden checkpoint of this name uses YaRN, in the format of rope_scaling.
 TEST(ModelFolder, RopeScalingReplacesRopeParametersInEverySpelling) {
   for (const char* golden : {"yarn_old_spelling", "yarn_new_spelling"}) {
     const Variant unchanged(golden);
@@ -144,14 +145,14 @@ TEST(ModelFolder, RopeScalingReplacesRopeParametersInEverySpelling) {
     };
     for (const char* type_key : {"type", "rope_type"}) {
       SCOPED_TRACE(std::string(golden) + " " + type_key);
-      EXPECT_TRUE(logits(yarn, plain, type_key)) << "the case that was ignored";
+      EXPECT_TRUE(logits(yarn, plain, type_key)) << "rope_scaling has precedence";
       EXPECT_TRUE(logits(yarn, nullptr, type_key));
       EXPECT_TRUE(logits(nullptr, yarn, type_key));
-      EXPECT_TRUE(logits(Json::object(), yarn, type_key)) << "an empty object is none";
-      EXPECT_FALSE(logits(plain, yarn, type_key)) << "rope_scaling wins with its default, too";
+      EXPECT_TRUE(logits(Json::object(), yarn, type_key)) << "an empty object counts as missing";
+      EXPECT_FALSE(logits(plain, yarn, type_key)) << "rope_scaling has precedence with its default values, too";
     }
   }
-  // A theta in rope_parameters goes with it, and that is said.
+  // A theta in rope_parameters is ignored as well, with a warning.
   Variant theta;
   theta.config.erase("rope_theta");
   theta.config["rope_scaling"] = {{"type", "default"}};
@@ -160,7 +161,7 @@ TEST(ModelFolder, RopeScalingReplacesRopeParametersInEverySpelling) {
   EXPECT_TRUE(any_contains(texts(theta.open(), true), "whose rope_theta = 123 has no effect"));
 }
 
-TEST(ModelFolder, TheTopLevelContextBeforeYarnWins) {
+TEST(ModelFolder, TheTopLevelContextBeforeYarnHasPrecedence) {
   Variant v;
   v.config["rope_scaling"] = {{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 8}};
   v.config["rope_parameters"] = nullptr;
@@ -194,7 +195,7 @@ TEST(ModelFolder, AStoredOutputMatrixBesideTiedEmbeddingsIsUsedWhenItDiffers) {
   }
   narrow.tensors["lm_head.weight"] = half;
   EXPECT_TRUE(narrow.open().spec.tie_embeddings);
-  // Of two tied weights either may be the one that is stored.
+  // Either one of two tied weights may be stored.
   equal.tensors.erase("model.embed_tokens.weight");
   Variant other = Variant();
   other.config["tie_word_embeddings"] = true;
@@ -246,7 +247,7 @@ TEST(ModelFolder, SkipsWhatTheForwardPassDoesNotUse) {
   EXPECT_EQ(folder.weights.used_bytes, used);
 }
 
-TEST(ModelFolder, WarnsOfWeightsThatLookLikeTheModels) {
+TEST(ModelFolder, WarnsAboutWeightsThatResembleTheModels) {
   Variant v;
   const std::string layer = "model.layers." + std::to_string(v.config["num_hidden_layers"].get<int>()) + ".";
   v.tensors[layer + "input_layernorm.weight"] = floats({3}, 1.0F);          // not declared
@@ -269,12 +270,12 @@ TEST(ModelFolder, RefusesWeightsOfModulesThatTheConfigurationTurnsOff) {
         "model.norm.bias", "model.layers.0.mlp.experts.0.up_proj.bias"}) {
     Variant v;
     v.tensors[name] = floats({2}, 1.0F);
-    expect_input_error([&] { v.open_engine(); }, {name, "config.json leaves no place for"});
-    EXPECT_EQ(v.open().weights.misplaced, std::vector<std::string>{name}) << "for inspect, which opens it";
+    expect_input_error([&] { v.open_engine(); }, {name, "a weight that the model of config.json does not have"});
+    EXPECT_EQ(v.open().weights.misplaced, std::vector<std::string>{name}) << "inspect has to open it";
   }
 }
 
-TEST(ModelFolder, JudgesUsedWeightsWhenTheyAreNeeded) {
+TEST(ModelFolder, ChecksUsedWeightsWhenTheyAreNeeded) {
   Variant shape;
   shape.tensors["model.norm.weight"].shape = {2, shape.tensors["model.norm.weight"].shape[0] / 2};
   EXPECT_NO_THROW(shape.open());
@@ -360,7 +361,7 @@ TEST(ModelFolder, OptionalFilesMayBeAbsentButNotUnreadable) {
   }
 }
 
-TEST(ModelFolder, ATokenizerMayHaveTokensThatTheModelHasNoRowFor) {
+TEST(ModelFolder, ATokenizerMayHaveTokensBeyondTheVocabulary) {
   const Demo demo;
   Json tokenizer = demo.read("tokenizer.json");
   tokenizer["added_tokens"].push_back({{"id", 4096},
@@ -396,10 +397,10 @@ TEST(ModelFolder, ConfigurationsNameTheirUnknownKeys) {
                                       "tokenizer_config.json: frobnicate"}));
   EXPECT_EQ(texts(folder, false).size(), 5U);
   EXPECT_TRUE(texts(folder, true).empty());
-  EXPECT_TRUE(Demo().open().notes.empty()) << "the bundled model's keys are all known";
+  EXPECT_TRUE(Demo().open().notes.empty()) << "all keys of the bundled model are known";
 }
 
-TEST(ModelFolder, OldGenerationSettingsInConfigCountWithoutAFileOfTheirOwn) {
+TEST(ModelFolder, GenerationSettingsInConfigApplyWithoutAGenerationConfig) {
   const Demo demo;
   Json config = demo.read("config.json");
   config["do_sample"] = true;
@@ -466,9 +467,9 @@ TEST(ModelFolder, SizesWhoseProductsAreAbsurdAreRefused) {
   };
   constexpr int64_t kMax = 1 << 24;
   expect_input_error(with({{"num_attention_heads", kMax}, {"num_key_value_heads", kMax}, {"v_head_dim", kMax}}),
-                     {"config.json", "the sizes of attention multiply to too much", "num_attention_heads"});
+                     {"config.json", "the sizes of attention are too large together", "num_attention_heads"});
   expect_input_error(with({{"kv_lora_rank", kMax}, {"max_position_embeddings", kMax}, {"num_hidden_layers", 4096}}),
-                     {"config.json", "multiply to too much"});
+                     {"config.json", "are too large together"});
   expect_input_error(with({{"hidden_size", kMax}, {"moe_intermediate_size", kMax}}), {"the sizes of the experts"});
   expect_input_error(with({{"hidden_size", kMax}, {"intermediate_size", kMax}, {"first_k_dense_replace", 7}}),
                      {"the sizes of the dense layers"});

@@ -1,4 +1,4 @@
-// Memory that runs out in the middle of a step, on whichever thread: the step fails with an error, and the next works.
+// When memory runs out in the middle of a step, on any thread, the step fails with an error, and the next one works.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,10 +14,10 @@
 
 namespace {
 
-// Allocations left until some fail, on any thread; far away while nothing is tested.
+// The number of allocations, on all threads, until one fails; very large outside of tests.
 constexpr long kNever = 1L << 60;
 std::atomic<long> g_until_failure{kNever};
-// As many in a row, so that handlers of the first failure meet the next ones.
+// This many allocations fail in a row, so that the handlers of the first failure run into the next ones.
 constexpr long kFailures = 40;
 
 void* allocate(std::size_t size, std::size_t alignment) {
@@ -73,7 +73,7 @@ TEST(OutOfMemory, AnyAllocationOfAStepMayFail) {
   const EngineOptions options = two_ranks_in_four_stages();
   const auto engine = Engine::open(options);
   const auto step = [&engine] { engine->time_steps(5, 1, 1); };
-  step();  // threads start, and memory that is kept is set aside
+  step();  // starts the threads and allocates the memory that is kept
   const long total = count_allocations(step);
   ASSERT_GT(total, 100);
   constexpr long kPoints = 400;
@@ -94,8 +94,8 @@ TEST(OutOfMemory, AnyAllocationOfAStepMayFail) {
   step();
 }
 
-// The first step starts the lanes' threads and sets memory aside. (Not the opening: the JSON library's destructors need
-// memory themselves.)
+// The first step starts the threads of lanes and allocates memory. (Opening a model is not tested, because the
+// destructors of the JSON library allocate memory themselves.)
 TEST(OutOfMemory, AnyAllocationOfTheFirstStepMayFail) {
   const EngineOptions options = two_ranks_in_four_stages();
   const auto first_step = [](Engine& engine) { engine.time_steps(5, 1, 1); };

@@ -1,4 +1,4 @@
-// Which profile plans are made with: where it is looked for, what it must hold for, and what is said when none does.
+// Choosing the profile for plans: where profiles are found, what must match, and the note if none matches.
 #include "engine/profile_choice.h"
 
 #include <gtest/gtest.h>
@@ -44,7 +44,7 @@ TEST_F(ProfileChoice, TheNamedFolderThenTheUsersThenTheBuiltInModel) {
   const ChosenProfile rough = choose(kSetup);
   EXPECT_EQ(rough.profile.name, "builtin-cpu");
   EXPECT_EQ(rough.source, "built in");
-  EXPECT_EQ(rough.note, "there is no profile of cpu f32 (avx9), 2 threads with bf16 weights");
+  EXPECT_EQ(rough.note, "there is no profile for cpu f32 (avx9), 2 threads with bf16 weights");
 
   keep(user_profile_dir(), kSetup, "users");
   EXPECT_EQ(choose(kSetup).profile.name, "users");
@@ -57,7 +57,7 @@ TEST_F(ProfileChoice, TheNamedFolderThenTheUsersThenTheBuiltInModel) {
   EXPECT_EQ(choose(kSetup).profile.name, "named");
 }
 
-TEST_F(ProfileChoice, AProfileOfAnotherSetupIsTakenOnlyForLackOfABetterOne) {
+TEST_F(ProfileChoice, AProfileOfAnotherSetupIsUsedOnlyWithoutABetterOne) {
   MachineSetup other_cpu = kSetup;
   other_cpu.cpu = "Other CPU";
   keep(user_profile_dir(), other_cpu, "other");
@@ -67,9 +67,8 @@ TEST_F(ProfileChoice, AProfileOfAnotherSetupIsTakenOnlyForLackOfABetterOne) {
   MachineSetup two_ranks = kSetup;
   two_ranks.num_ranks = 2;
   keep(user_profile_dir(), two_ranks, "two");
-  EXPECT_EQ(choose(kSetup).profile.name, "two") << "the CPU counts for more than the ranks";
-  EXPECT_NE(choose(kSetup).note.find("measured with 2 ranks at once, these are 1"), std::string::npos)
-      << choose(kSetup).note;
+  EXPECT_EQ(choose(kSetup).profile.name, "two") << "the CPU has more weight than the number of ranks";
+  EXPECT_NE(choose(kSetup).note.find("measured with 2 ranks at once, not 1"), std::string::npos) << choose(kSetup).note;
   EXPECT_TRUE(choose(two_ranks).fits());
 
   keep(user_profile_dir(), kSetup, "one");
@@ -78,7 +77,7 @@ TEST_F(ProfileChoice, AProfileOfAnotherSetupIsTakenOnlyForLackOfABetterOne) {
 
   MachineSetup other_threads = kSetup;
   other_threads.op_set = "cpu f32 (avx9), 4 threads";
-  EXPECT_EQ(choose(other_threads).profile.name, "builtin-cpu") << "other threads, other rates";
+  EXPECT_EQ(choose(other_threads).profile.name, "builtin-cpu") << "rates depend on the number of threads";
 }
 
 TEST_F(ProfileChoice, SizesFarFromTheMeasuredOnesDoNotFit) {
@@ -98,7 +97,7 @@ TEST_F(ProfileChoice, SizesFarFromTheMeasuredOnesDoNotFit) {
   EXPECT_FALSE(choose_profile(query).fits()) << "the shared experts' sizes count, too";
 }
 
-TEST_F(ProfileChoice, BrokenFilesArePassedOverAndNamed) {
+TEST_F(ProfileChoice, InvalidFilesAreSkippedAndNamed) {
   replace_file(user_profile_dir() + "/broken.json", "{");
   EXPECT_NE(choose(kSetup).note.find("broken.json"), std::string::npos) << choose(kSetup).note;
   keep(user_profile_dir(), kSetup, "whole");
@@ -106,7 +105,7 @@ TEST_F(ProfileChoice, BrokenFilesArePassedOverAndNamed) {
   EXPECT_TRUE(choose(kSetup).fits());
 }
 
-TEST_F(ProfileChoice, ARequestedProfileIsTakenAndDoubtsAreSaid) {
+TEST_F(ProfileChoice, ARequestedProfileIsUsedWithANoteOnMismatches) {
   ProfileQuery query = query_of(kSetup);
   query.requested = "cpu";
   EXPECT_EQ(choose_profile(query).profile.name, "cpu");
@@ -118,8 +117,8 @@ TEST_F(ProfileChoice, WithoutAHomeThereIsNoUsersFolder) {
     setenv("XDG_CACHE_HOME", cache, 1);
     const char* old = getenv("HOME");
     const std::string home = old == nullptr ? "" : old;
-    setenv("HOME", "/home/somebody", 1);
-    EXPECT_EQ(user_profile_dir(), "/home/somebody/.cache/epsmoe/profiles") << cache;
+    setenv("HOME", "/home/user", 1);
+    EXPECT_EQ(user_profile_dir(), "/home/user/.cache/epsmoe/profiles") << cache;
     unsetenv("HOME");
     EXPECT_EQ(user_profile_dir(), "") << cache;
     EXPECT_FALSE(can_write_into(user_profile_dir()));
@@ -128,7 +127,7 @@ TEST_F(ProfileChoice, WithoutAHomeThereIsNoUsersFolder) {
   }
 }
 
-TEST(ProfileFiles, NamesTellSetupsApartAndSuitAnyFileSystem) {
+TEST(ProfileFiles, NamesDifferBySetupAndAreValidOnAnyFileSystem) {
   EXPECT_EQ(profile_file_stem({"cpu f32 (avx2), 1 thread", "AMD EPYC 7B13", 2}),
             "cpu-f32-avx2-1-thread-amd-epyc-7b13-2-ranks-at-once");
   const std::string longest = profile_file_stem({"cpu f32", std::string(1000, 'x') + "/../", 16});
@@ -137,7 +136,7 @@ TEST(ProfileFiles, NamesTellSetupsApartAndSuitAnyFileSystem) {
   EXPECT_EQ(longest.find('/'), std::string::npos);
 }
 
-TEST(ProfileFiles, AReplacedFileIsWholeAndAFailureNamesIt) {
+TEST(ProfileFiles, AReplacedFileIsCompleteAndAnErrorNamesIt) {
   const test::ProfileFolders folders;
   const std::string path = folders.path("a/b/c.json");
   replace_file(path, "one");
@@ -146,7 +145,7 @@ TEST(ProfileFiles, AReplacedFileIsWholeAndAFailureNamesIt) {
   std::string text;
   std::getline(file, text);
   EXPECT_EQ(text, "two");
-  EXPECT_EQ(list_profile_files(folders.path("a/b")), std::vector<std::string>{path}) << "no temporary file stays";
+  EXPECT_EQ(list_profile_files(folders.path("a/b")), std::vector<std::string>{path}) << "no temporary file is left";
   try {
     replace_file(path + "/below-a-file.json", "three");
     FAIL();

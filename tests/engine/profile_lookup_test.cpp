@@ -49,14 +49,14 @@ TEST_F(ProfileLookup, FilesThenTheFolderThenTheBundledOnes) {
   EXPECT_EQ(load_profile(write("box.json", "mine")).name, "mine");
   EXPECT_EQ(load_profile("h800"), bundled_profile("h800"));
   write("h800.json", "ours");
-  EXPECT_EQ(load_profile("h800").name, "h800") << "no folder named";
+  EXPECT_EQ(load_profile("h800").name, "h800") << "no folder is set";
   setenv(kProfileDirVariable, dir_.c_str(), 1);
   EXPECT_EQ(load_profile("h800").name, "ours");
   EXPECT_EQ(load_profile("box").name, "mine");
   EXPECT_EQ(load_profile("h200").name, "h200");
 }
 
-TEST_F(ProfileLookup, UnknownNamesListWhatThereIs) {
+TEST_F(ProfileLookup, UnknownNamesListTheKnownOnes) {
   write("box.json", "mine");
   EXPECT_NE(error_of("box", ErrorKind::kUsage).find("one of cpu, cuda-h100, cuda-h200, h200, h800, or a file"),
             std::string::npos);
@@ -70,7 +70,7 @@ TEST_F(ProfileLookup, UnknownNamesListWhatThereIs) {
             std::string::npos);
 }
 
-TEST_F(ProfileLookup, FilesThatAreNoProfilesAreNamed) {
+TEST_F(ProfileLookup, InvalidFilesAreNamed) {
   EXPECT_NE(error_of("./nothing.json", ErrorKind::kInput).find("nothing.json"), std::string::npos);
   const std::string path = (dir_ / "half.json").string();
   std::ofstream(path) << "{\"epsmoe_profile\": 1";

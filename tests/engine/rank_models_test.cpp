@@ -1,4 +1,4 @@
-// What ranks with weights of their own load: their experts and everything else, and nothing twice.
+// Ranks with their own memory load their local experts and everything that is not an expert.
 #include "engine/rank_models.h"
 
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@
 namespace eps {
 namespace {
 
-TEST(RankShare, ARankHasItsOwnExpertsAndAllThatIsNotAnExpert) {
+TEST(RankShare, ARankLoadsItsLocalExpertsAndEverythingElse) {
   const ModelFolder folder = test::open_golden("dense_first");
   const StoredNames names(folder.spec, *folder.family, *folder.checkpoint);
   const auto ops = make_op_sets("reference", "f32", 1, 1);

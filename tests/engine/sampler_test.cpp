@@ -12,10 +12,10 @@ namespace {
 
 int32_t sample(Sampler& sampler, std::vector<float> logits) { return sampler.sample(logits); }
 
-std::map<int32_t, double> frequencies(const SamplingOptions& options, const std::vector<float>& logits, int draws) {
+std::map<int32_t, double> frequencies(const SamplingOptions& options, const std::vector<float>& logits, int count) {
   Sampler sampler(options);
   std::map<int32_t, double> out;
-  for (int i = 0; i < draws; ++i) out[sample(sampler, logits)] += 1.0 / draws;
+  for (int i = 0; i < count; ++i) out[sample(sampler, logits)] += 1.0 / count;
   return out;
 }
 
@@ -27,8 +27,8 @@ TEST(Sampler, GreedyTakesTheLargestAndTheFirstOfEquals) {
   EXPECT_EQ(sample(sampler, {2.0F, 5.0F, 5.0F}), 1);
 }
 
-TEST(Sampler, DrawsWithTheProbabilitiesOfTheSoftmax) {
-  // 20000 draws: the standard deviation of a frequency is below 0.0035, so 0.02 is more than five of them.
+TEST(Sampler, SamplesWithTheProbabilitiesOfTheSoftmax) {
+  // 20000 samples: the standard deviation of a frequency is below 0.0035, so 0.02 is more than five of them.
   const auto plain = frequencies({.temperature = 1.0, .seed = 3}, kLogits, 20000);
   EXPECT_NEAR(plain.at(0), 0.1, 0.02);
   EXPECT_NEAR(plain.at(1), 0.4, 0.02);
@@ -47,7 +47,7 @@ TEST(Sampler, TopKAndTopPCutTheTail) {
   EXPECT_EQ(frequencies({.temperature = 1.0, .top_k = 100, .seed = 1}, kLogits, 20000).size(), 4U);
 }
 
-TEST(Sampler, ASeedRepeatsItsDraws) {
+TEST(Sampler, ASeedRepeatsItsSamples) {
   Sampler a({.temperature = 1.0, .seed = 9});
   Sampler b({.temperature = 1.0, .seed = 9});
   Sampler c({.temperature = 1.0, .seed = 10});
@@ -60,7 +60,7 @@ TEST(Sampler, ASeedRepeatsItsDraws) {
   EXPECT_GT(different, 0);
 }
 
-// The ids that can be sampled, of probabilities 0.1, 0.4, 0.3, 0.2.
+// The ids that can be sampled from the probabilities 0.1, 0.4, 0.3, 0.2.
 std::vector<int32_t> kept(const SamplingOptions& options) {
   std::vector<int32_t> out;
   for (const auto& [id, frequency] : frequencies(options, kLogits, 20000)) out.push_back(id);
@@ -73,7 +73,7 @@ TEST(Sampler, FurtherCutsKeepWhatTransformersKeeps) {
   EXPECT_EQ(kept({.min_p = 0.45}), (Ids{1, 2, 3}));
   EXPECT_EQ(kept({.min_p = 1.0}), (Ids{1}));
   EXPECT_EQ(kept({.epsilon_cutoff = 0.15}), (Ids{1, 2, 3}));
-  EXPECT_EQ(kept({.epsilon_cutoff = 0.9}), (Ids{1}));  // the best one always stays
+  EXPECT_EQ(kept({.epsilon_cutoff = 0.9}), (Ids{1}));  // the most likely token always stays
   // The entropy is 1.2799, and sqrt(0.3) · exp(-1.2799) = 0.1523 the smaller of the two.
   EXPECT_EQ(kept({.eta_cutoff = 0.3}), (Ids{1, 2, 3}));
   // Distances of -log p from the entropy: 1.0227, 0.3636, 0.0759, 0.3295: 0.3 + 0.2 reach 0.5.
@@ -90,30 +90,30 @@ TEST(Sampler, FurtherCutsKeepWhatTransformersKeeps) {
   EXPECT_EQ(kept({.top_p = 0.0}), (Ids{1}));
 }
 
-TEST(Sampler, ASeedMeansTheSameWhereverATokenIsSampled) {
+TEST(Sampler, ASeedGivesTheSameTokensOnTheHostAndInAnOpSet) {
   const SamplingOptions options{.temperature = 0.8, .top_k = 3, .top_p = 0.9, .seed = 5};
-  SamplingOptions barring = options;
-  barring.suppress_tokens = {0};  // which top-k never leaves
+  SamplingOptions masking = options;
+  masking.suppress_tokens = {0};  // which top-k removes anyway
   Sampler plain(options);
-  Sampler drawing(options);
-  Sampler on_host(barring);
+  Sampler in_op_set(options);
+  Sampler on_host(masking);
   EXPECT_TRUE(plain.is_plain());
   EXPECT_FALSE(on_host.is_plain());
   for (int i = 0; i < 50; ++i) {
     const int32_t id = sample(plain, kLogits);
-    EXPECT_EQ(pick_token(kLogits, drawing.draw()), id);
+    EXPECT_EQ(pick_token(kLogits, in_op_set.next_params()), id);
     EXPECT_EQ(sample(on_host, kLogits), id);
   }
 }
 
-TEST(Sampler, NaNAndBarredVocabulariesAreNoTokens) {
+TEST(Sampler, NaNAndFullyMaskedLogitsGiveNoToken) {
   Sampler sampler({.temperature = 0.0, .suppress_tokens = {0}}, {});
   EXPECT_EQ(sample(sampler, {1.0F, std::nanf(""), 2.0F}), kNoToken);
   EXPECT_EQ(sample(sampler, {1.0F, INFINITY, 2.0F}), kNoToken);
-  EXPECT_EQ(sample(sampler, {1.0F, -INFINITY, 2.0F}), 2) << "a masked token is only never sampled";
+  EXPECT_EQ(sample(sampler, {1.0F, -INFINITY, 2.0F}), 2) << "a masked token is never sampled, but it is no error";
   for (const double temperature : {0.0, 1.0}) {
-    Sampler barring({.temperature = temperature, .suppress_tokens = {0, 1, 2, 3}}, {});
-    EXPECT_THROW(sample(barring, kLogits), Error);
+    Sampler masking({.temperature = temperature, .suppress_tokens = {0, 1, 2, 3}}, {});
+    EXPECT_THROW(sample(masking, kLogits), Error);
   }
 }
 

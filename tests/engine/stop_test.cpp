@@ -1,4 +1,4 @@
-// Calls that are asked to stop: they end on every rank, say so, and leave an engine that works.
+// Calls that are stopped end on every rank and report it, and the engine stays usable.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -93,7 +93,7 @@ TEST_P(Stop, EveryCallEndsAndTheNextOneWorks) {
   EXPECT_EQ(engine->generate(request(12), all).text, text);
 }
 
-// At any moment of a step: wherever a rank is, no other one is left waiting.
+// Stops at many moments of a step: no rank may be left waiting for another one.
 TEST_P(Stop, AtAnyMoment) {
   const auto engine = Engine::open(options());
   const double whole = engine->time_steps(600, 0, 1).prefill_seconds;

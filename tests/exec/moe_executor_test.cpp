@@ -1,4 +1,4 @@
-// One MoE layer through plans of every shape: the bits must be those of one rank and one stage.
+// Runs one MoE layer with many plans: all outputs must be bit for bit those of one rank and one stage.
 #include "exec/moe_executor.h"
 
 #include <gtest/gtest.h>
@@ -52,7 +52,7 @@ Layer make_layer(int num_experts, int top_k, int64_t tokens, Load load, bool has
   layer.shared_down = normal(rng, kHidden * 16, 0.3F);
   layer.x = normal(rng, tokens * kHidden, 1.0F);
   layer.routing = {tokens, top_k, {}, {}};
-  // Skewed: expert e is drawn with weight 1/(1+e), and the last expert never, so one expert has no rows.
+  // Skewed: expert e is sampled with weight 1/(1+e), and the last expert never, so that one expert has no rows.
   std::vector<double> weight;
   for (int e = 0; e < num_experts; ++e) {
     const bool never = load == Load::kSkewed && e == num_experts - 1;
@@ -178,7 +178,7 @@ TEST(MoeExecutor, NoTokensOnAnyRank) {
 }
 
 TEST(MoeExecutor, APipelinedPlanOverlapsCommunicationAndASerialOneDoesNot) {
-  // Over a slow link the transfers wait without a core, so the overlap does not hang on how busy the machine is.
+  // Over a slow link the transfers wait without a core, so the overlap does not depend on how busy the machine is.
   const Layer layer = make_layer(16, 4, 2000, Load::kRandom, true);
   const LinkSpec link{100e6, 0.0};
   OverlapStats pipelined;
@@ -189,7 +189,7 @@ TEST(MoeExecutor, APipelinedPlanOverlapsCommunicationAndASerialOneDoesNot) {
   EXPECT_EQ(serial.hidden_ns, 0);
 }
 
-// A plan is obeyed or refused; whoever refuses it tells the other ranks.
+// A plan is executed exactly or refused, and a rank that refuses a plan aborts the communicator.
 TEST(MoeExecutor, RefusesWhatItWouldHaveToIgnore) {
   const Layer layer = make_layer(4, 2, 10, Load::kRandom, false);
   const std::vector<Routing> routing = {layer.routing};
@@ -217,10 +217,16 @@ TEST(MoeExecutor, RefusesWhatItWouldHaveToIgnore) {
     const std::string got = refusal_of(change);
     EXPECT_NE(got.find(reason), std::string::npos) << got;
   };
-  expect_refusal([](Plan& p) { p.wire.dispatch = DType::kBF16; }, "rows travel in f32");
-  expect_refusal([](Plan& p) { p.wire.combine = DType::kBF16; }, "return in f32: got f32 and bf16");
-  expect_refusal([](Plan& p) { p.sms = {8, 124}; }, "no SMs to share out: got 8 for communication and 124 for GEMMs");
-  expect_refusal([](Plan& p) { p.strategy = Strategy::kTpEp; }, "tp+ep plans cannot be run yet");
+  expect_refusal([](Plan& p) { p.wire.dispatch = DType::kBF16; },
+                 "dispatches rows in f32 and combines them in f32, the plan in bf16 and f32");
+  expect_refusal([](Plan& p) { p.wire.combine = DType::kBF16; }, "the plan in f32 and bf16");
+  expect_refusal(
+      [](Plan& p) {
+        p.sms = {8, 124};
+      },
+      "no SMs, but the plan reserves 8 for communication and 124 for GEMMs");
+  expect_refusal([](Plan& p) { p.strategy = Strategy::kTpEp; },
+                 "plans of strategy tp+ep can be predicted, but not executed");
 }
 
 TEST(MoeExecutor, AFailingRankStopsTheOthersWithItsReason) {

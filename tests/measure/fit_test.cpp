@@ -1,4 +1,4 @@
-// Lines and curves through samples.
+// Fits of lines and curves to samples.
 #include "measure/fit.h"
 
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 namespace eps {
 namespace {
 
-TEST(FitCost, FindsTheLineItWasMadeFrom) {
+TEST(FitCost, RecoversALine) {
   std::vector<CurvePoint> points;
   for (const double bytes : {1e3, 1e4, 1e5, 1e6, 1e7}) points.push_back({bytes, 15 + bytes * 1e-3 / 12.5});
   const OpCost cost = fit_cost(points);
@@ -17,7 +17,7 @@ TEST(FitCost, FindsTheLineItWasMadeFrom) {
 }
 
 TEST(FitCost, IsNeverNegative) {
-  // Falling times, times that point below zero, one point.
+  // Falling times, times whose line would have a negative constant, and a single point.
   for (const std::vector<CurvePoint>& points : std::vector<std::vector<CurvePoint>>{
            {{1e3, 10}, {1e4, 5}}, {{1e3, 0.1}, {1e4, 1}, {1e5, 100}}, {{1e3, 2}}, {{1e3, 2}, {1e3, 3}}}) {
     const OpCost cost = fit_cost(points);

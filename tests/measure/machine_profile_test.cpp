@@ -1,4 +1,4 @@
-// Measuring this machine for a model: the profile is found again, and earlier sizes stay in it.
+// Measures this machine for a model: engines find the profile, and sizes that were measured earlier stay in it.
 #include "measure/machine_profile.h"
 
 #include <gtest/gtest.h>
@@ -54,7 +54,7 @@ TEST(MachineProfile, IsFoundAgainForTheSetupItWasMeasuredOn) {
   }
 }
 
-TEST(MachineProfile, KeepsWhatAnEarlierOneHadMore) {
+TEST(MachineProfile, KeepsSizesOfAnEarlierProfile) {
   const test::ProfileFolders folders;
   MachineTuning tuning = tiny_tuning(1);
   tuning.shapes = {{48, 16, 0}};
@@ -70,7 +70,7 @@ TEST(MachineProfile, KeepsWhatAnEarlierOneHadMore) {
   EXPECT_TRUE(has(48, 16) && has(128, 32) && has(32, 64)) << shapes.size();
 }
 
-TEST(MachineProfile, RefusesWhatItCannotMeasureAndStopsWhenTold) {
+TEST(MachineProfile, RefusesWhatItCannotMeasureAndCanBeStopped) {
   MachineTuning tuning = tiny_tuning(1);
   tuning.device = "reference";
   EXPECT_THROW(measure_machine(tuning, kNoProgress, kGoOn), Error);

@@ -1,4 +1,4 @@
-// Measuring with tiny sizes: what comes out is sound, and more work takes longer.
+// Measures with tiny sizes: the profile must be valid, and more work must take longer.
 #include "measure/tune.h"
 
 #include <gtest/gtest.h>
@@ -27,7 +27,7 @@ TuneOptions tiny() {
   return options;
 }
 
-// Every rank's profile.
+// The profiles of all ranks.
 std::vector<HardwareProfile> measure(const TuneOptions& options, int num_ranks) {
   const auto ops = make_op_sets("cpu", "f32", num_ranks, 1);
   const auto comms = make_communicators(num_ranks, std::chrono::seconds(60));
@@ -42,7 +42,7 @@ std::vector<HardwareProfile> measure(const TuneOptions& options, int num_ranks) 
   return profiles;
 }
 
-TEST(Tune, RanksAgreeOnASoundProfile) {
+TEST(Tune, RanksAgreeOnAValidProfile) {
   TuneOptions options = tiny();
   options.weight_dtypes = {DType::kBF16, DType::kF32};
   int steps = 0;
@@ -81,10 +81,10 @@ TEST(Tune, OneRankHasNoLink) {
   EXPECT_GT(profile.handoff_us, 0);
 }
 
-TEST(Tune, StopsOnAllRanksWhenOneIsTold) {
+TEST(Tune, StopsOnAllRanksWhenOneIsStopped) {
   TuneOptions options = tiny();
-  std::atomic<int> asked{0};
-  options.keep_going = [&asked] { return ++asked < 20; };
+  std::atomic<int> num_calls{0};
+  options.keep_going = [&num_calls] { return ++num_calls < 20; };
   try {
     measure(options, 2);
     FAIL();

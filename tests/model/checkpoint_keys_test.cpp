@@ -17,7 +17,7 @@ KeyReport check(CheckpointFile file, const std::string& text) {
   return check_keys(file, JsonObject(json, "some.json"));
 }
 
-TEST(CheckpointKeys, EachStandsInTheTableOnce) {
+TEST(CheckpointKeys, EachIsInTheTableOnce) {
   for (const CheckpointFile file : kFiles) {
     std::set<std::string_view> seen;
     for (const KnownKey& known : known_keys(file)) {

@@ -1,4 +1,4 @@
-// Loading a model: every weight is asked for once and released, errors are the same for every number of threads.
+// Loading a model requests every weight once and releases it, and errors do not depend on the number of threads.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -14,7 +14,7 @@
 namespace eps {
 namespace {
 
-// Dummy weights, of which some are missing. Counts what is asked of it.
+// Dummy weights, some of which are missing. Counts the requests.
 class CountingSource final : public WeightSource {
  public:
   struct Counts {
@@ -85,7 +85,7 @@ std::vector<std::unique_ptr<OpSet>> op_sets() {
   return out;
 }
 
-TEST(ModelLoad, AsksForEachWeightOnceAndTellsOfEach) {
+TEST(ModelLoad, RequestsEachWeightOnceAndReportsProgress) {
   for (const auto& ops : op_sets()) {
     for (const bool tied : {false, true}) {
       Loaded loaded;
@@ -102,7 +102,7 @@ TEST(ModelLoad, AsksForEachWeightOnceAndTellsOfEach) {
   }
 }
 
-// Few weights at a time are in memory beside their packed copies.
+// Few stored weights are in memory at the same time as their packed copies.
 TEST(ModelLoad, HoldsNoMoreWeightsThanThreadsAndTheEmbedding) {
   const auto ops = make_cpu_ops(choose_cpu_engine(DType::kF32), 3);
   Loaded loaded;
@@ -127,7 +127,7 @@ TEST(ModelLoad, TheFirstMissingWeightIsReportedForEveryNumberOfThreads) {
   }
 }
 
-TEST(ModelLoad, WhatTheProgressThrowsEndsIt) {
+TEST(ModelLoad, AnExceptionOfTheProgressCallbackEndsIt) {
   for (const auto& ops : op_sets()) {
     Loaded loaded;
     int calls = 0;
@@ -135,7 +135,7 @@ TEST(ModelLoad, WhatTheProgressThrowsEndsIt) {
       if (++calls >= 10) throw Error(ErrorKind::kAborted, "test", "stopped");
     };
     EXPECT_THROW(load(loaded, *ops, false, {}, stop_at_ten), Error);
-    EXPECT_LE(calls, 10 + 4) << "the weights in work at that time";
+    EXPECT_LE(calls, 10 + 4) << "weights that other threads were loading at that time";
   }
 }
 

@@ -23,11 +23,11 @@ TEST(ModelSpec, PresetsHaveThePublishedSizes) {
   EXPECT_THROW(preset_spec("deepseek-v9"), Error);
 }
 
-TEST(ModelSpec, PrefillFlopsCountWhatTokensMeetOnce) {
+TEST(ModelSpec, PrefillFlopsCountTheOutputMatrixOncePerSequence) {
   const ModelSpec lite = preset_spec("deepseek-v2-lite");
   constexpr double kOutputMatrix = 102400.0 * 2048;
   constexpr double kPerPair = 27 * 16 * (192.0 + 128.0);  // layers, heads, key and value width
-  // The model card's 2.4 B active parameters are without embeddings; a first token meets the output matrix, too.
+  // The model card's 2.4 B active parameters exclude embeddings; the first output token also needs the output matrix.
   EXPECT_NEAR(lite.prefill_flops(1, 1), 2 * (2.24e9 + kOutputMatrix), 0.05e9);
   // Twice the tokens: twice the projections, one output matrix as before, and n² more pairs.
   EXPECT_NEAR(lite.prefill_flops(1, 2000) - 2 * lite.prefill_flops(1, 1000), 2 * (1e6 * kPerPair - kOutputMatrix), 1e5);
@@ -37,7 +37,7 @@ TEST(ModelSpec, PrefillFlopsCountWhatTokensMeetOnce) {
   EXPECT_DOUBLE_EQ(tied.prefill_flops(2, 50), lite.prefill_flops(2, 50));
 }
 
-TEST(ModelSpec, PlainRopeTurnsByPositionOverTheta) {
+TEST(ModelSpec, PlainRopeRotatesByPositionOverTheta) {
   const RopeTable table = make_rope_table({.dim = 4, .theta = 100.0, .yarn = std::nullopt}, 3);
   ASSERT_EQ(table.cos.size(), 6U);
   EXPECT_FLOAT_EQ(table.cos[2], std::cos(1.0F));
@@ -77,7 +77,7 @@ TEST(KvCache, GrowsAndRefusesWhatDoesNotFit) {
   EXPECT_EQ(cache.step_sequence(0, 1).capacity, 2000);
 }
 
-TEST(KvCache, ReservesWhatIsAskedForAndKeepsTheRoomWhenCleared) {
+TEST(KvCache, ReservesMemoryAndKeepsItWhenCleared) {
   const auto ops = make_reference_ops();
   KvCache cache(preset_spec("deepseek-v2-lite"), 2000, *ops);
   cache.reserve(700);

@@ -8,13 +8,13 @@
 namespace eps {
 namespace {
 
-// One value by the published formula: splitmix64 seeded with the name, one draw for each two values, each value the sum
-// of four of its bytes.
+// One value by the published formula: splitmix64 seeded with the name, one random number for every two values, each of
+// which is the sum of four of its bytes.
 float formula(const std::string& name, int64_t index) {
   uint64_t state = 0xcbf29ce484222325ULL;
   for (const char c : name) state = (state ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
   uint64_t z = 0;
-  for (int64_t draw = 0; draw <= index / 2; ++draw) {
+  for (int64_t number = 0; number <= index / 2; ++number) {
     state += 0x9e3779b97f4a7c15ULL;
     z = state;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
@@ -28,7 +28,7 @@ float formula(const std::string& name, int64_t index) {
 }
 
 TEST(DummySource, ValuesAreTheFormulasForEveryNumberOfThreads) {
-  // An odd number of values, whose last block is ragged; and fewer values than one block.
+  // An odd number of values with an incomplete last block, and fewer values than one block.
   for (const Shape& shape : {Shape{1001, 409}, Shape{3, 5}, Shape{1, 1}, Shape{1, 65536}, Shape{1, 65537}}) {
     const int64_t count = shape.numel();
     const auto one = make_dummy_source(1);
@@ -45,7 +45,7 @@ TEST(DummySource, ValuesAreTheFormulasForEveryNumberOfThreads) {
   }
 }
 
-TEST(DummySource, UsesReleasedMemoryAgainAndNeverThatOfALivingWeight) {
+TEST(DummySource, ReusesOnlyReleasedMemory) {
   const auto source = make_dummy_source(2);
   const Shape shape{300, 500};
   const auto value = [](TensorView v, int64_t i) { return to_float(v.as<const bf16>()[i]); };
@@ -53,14 +53,14 @@ TEST(DummySource, UsesReleasedMemoryAgainAndNeverThatOfALivingWeight) {
   const TensorView b = source->get("b", shape);
   EXPECT_NE(a.data(), b.data());
   source->release("a");
-  source->release("a");  // and once more, which is nothing
+  source->release("a");  // a second time, without effect
   const TensorView c = source->get("c", shape);
-  EXPECT_EQ(c.data(), a.data()) << "of the same size as what was released";
+  EXPECT_EQ(c.data(), a.data()) << "reuses the released memory of the same size";
   EXPECT_EQ(value(b, 7), formula("b", 7));
   EXPECT_EQ(value(c, 7), formula("c", 7));
   source->release("c");
   const TensorView small = source->get("small", {4, 4});
-  EXPECT_NE(small.data(), c.data()) << "a small weight must not hold a large one's memory";
+  EXPECT_NE(small.data(), c.data()) << "a small weight must not occupy the memory of a large one";
   const TensorView norm = source->get("norm", {150000});
   for (int64_t i = 0; i < norm.numel(); ++i) ASSERT_EQ(value(norm, i), 1.0F);
 }

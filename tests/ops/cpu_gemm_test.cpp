@@ -244,7 +244,7 @@ TEST_P(CpuGemm, PackingWithThreadsGivesTheSameWeight) {
   }
 }
 
-// Safetensors promises no alignment.
+// Safetensors guarantees no alignment.
 TEST_P(CpuGemm, PartsMayLieAtAnyAddress) {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     const Matrix w = random_matrix(40, 70, dtype, 5);

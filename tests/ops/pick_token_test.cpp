@@ -12,14 +12,14 @@ namespace {
 TEST(PickToken, PicksWhatSortedCandidatesSay) {
   test::RandomValues random(5);
   for (const int64_t vocab : test::kPickVocabs) {
-    const auto draws = test::pick_draws(vocab, random);
+    const auto all = test::sample_params(vocab, random);
     for (const test::PickRow& row : test::pick_rows(vocab, random)) {
       const test::SamplingOracle oracle(row.logits);
-      for (const TokenDraw& draw : test::some_of(draws, vocab > 2000 ? 37 : 1, random)) {
-        const int32_t token = pick_token(row.logits, draw);
-        EXPECT_TRUE(oracle.allows(draw, test::host_rounding(), token))
-            << token << " of " << vocab << ", " << row.what << ", temperature " << draw.temperature << ", top_k "
-            << draw.top_k << ", top_p " << draw.top_p << ", uniform " << draw.uniform;
+      for (const SampleParams& params : test::some_of(all, vocab > 2000 ? 37 : 1, random)) {
+        const int32_t token = pick_token(row.logits, params);
+        EXPECT_TRUE(oracle.allows(params, test::host_rounding(), token))
+            << token << " of " << vocab << ", " << row.what << ", temperature " << params.temperature << ", top_k "
+            << params.top_k << ", top_p " << params.top_p << ", uniform " << params.uniform;
       }
     }
   }
@@ -29,18 +29,18 @@ TEST(PickToken, PicksWhatSortedCandidatesSay) {
 TEST(PickToken, TheOracleAllowsOneTokenAwayFromBoundaries) {
   const std::vector<float> logits = {1.0F, 3.0F, 3.0F, 2.0F};
   const test::SamplingOracle oracle(logits);
-  for (const auto& [draw, want] : std::vector<std::pair<TokenDraw, int32_t>>{{{}, 1},
-                                                                             {{1.0, 0, 1.0, 0.3}, 1},
-                                                                             {{1.0, 0, 1.0, 0.5}, 2},
-                                                                             {{1.0, 0, 1.0, 0.9}, 3},
-                                                                             {{1.0, 0, 1.0, 0.99}, 0},
-                                                                             {{1.0, 3, 1.0, 0.99}, 3},
-                                                                             {{1.0, 0, 0.5, 0.99}, 2},
-                                                                             {{1.0, 1, 1.0, 0.99}, 1}}) {
+  for (const auto& [params, want] : std::vector<std::pair<SampleParams, int32_t>>{{{}, 1},
+                                                                                  {{1.0, 0, 1.0, 0.3}, 1},
+                                                                                  {{1.0, 0, 1.0, 0.5}, 2},
+                                                                                  {{1.0, 0, 1.0, 0.9}, 3},
+                                                                                  {{1.0, 0, 1.0, 0.99}, 0},
+                                                                                  {{1.0, 3, 1.0, 0.99}, 3},
+                                                                                  {{1.0, 0, 0.5, 0.99}, 2},
+                                                                                  {{1.0, 1, 1.0, 0.99}, 1}}) {
     for (const int32_t token : {-1, 0, 1, 2, 3, 4}) {
-      EXPECT_EQ(oracle.allows(draw, test::device_rounding(4), token), token == want) << token << ", not " << want;
+      EXPECT_EQ(oracle.allows(params, test::device_rounding(4), token), token == want) << token << ", not " << want;
     }
-    EXPECT_EQ(pick_token(logits, draw), want);
+    EXPECT_EQ(pick_token(logits, params), want);
   }
 }
 
@@ -88,10 +88,10 @@ TEST(PickToken, MaskedTokensAreNeverSampled) {
 
 TEST(PickToken, OpSetsPickRowByRow) {
   const std::vector<float> logits = {0.0F, 2.0F, 1.0F, 5.0F, 4.0F, 3.0F};
-  const std::vector<TokenDraw> draws = {{}, {.temperature = 1.0, .top_k = 2, .uniform = 0.9}};
+  const std::vector<SampleParams> params = {{}, {.temperature = 1.0, .top_k = 2, .uniform = 0.9}};
   std::vector<int32_t> tokens(2, 99);
   const auto ops = make_reference_ops();
-  ops->pick_tokens({logits.data(), DType::kF32, {2, 3}}, draws, tokens);
+  ops->pick_tokens({logits.data(), DType::kF32, {2, 3}}, params, tokens);
   EXPECT_EQ(tokens, (std::vector<int32_t>{1, 1}));
   ops->pick_tokens({logits.data(), DType::kF32, {0, 3}}, {}, {});
 }

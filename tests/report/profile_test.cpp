@@ -62,7 +62,7 @@ TEST(Profile, SurvivesItsFileBitForBit) {
   const std::string json = to_json(profile);
   EXPECT_EQ(parse_profile(json, "file"), profile);
   EXPECT_EQ(to_json(parse_profile(json, "file")), json);
-  EXPECT_NE(json.find("\n  \"links\": [{\"sms\":"), std::string::npos) << "what is short stays on a line:\n" << json;
+  EXPECT_NE(json.find("\n  \"links\": [{\"sms\":"), std::string::npos) << "short values stay on one line:\n" << json;
 }
 
 TEST(Profile, TheBuiltinProfileIsValid) {
@@ -84,7 +84,7 @@ TEST(Profile, FindsTheGemmOrListsTheAvailableOnes) {
 
 // Each edit makes the profile invalid in one way; the message names the file and the key.
 struct Broken {
-  const char* wanted;  // part of the complaint
+  const char* wanted;  // part of the message
   void (*edit)(Json&);
 };
 
@@ -195,7 +195,7 @@ TEST(Profile, AbsurdNumbersAreRefusedByKeyAndRange) {
   });
 }
 
-TEST(Profile, ZeroHasNoSignThatMatters) {
+TEST(Profile, TheSignOfZeroDoesNotMatter) {
   Json json = Json::parse(to_json(sound_profile()));
   json["handoff_us"] = -0.0;
   EXPECT_EQ(parse_profile(json.dump(), "file").handoff_us, 0.0);
@@ -270,7 +270,7 @@ TEST(BundledProfiles, AreValidAndNameTheSourceOfEachNumber) {
   }
 }
 
-// The curves reproduce the runs they were made from.
+// The curves reproduce the measurements that they were made from.
 TEST(BundledProfiles, H200ReproducesTheMeasuredRates) {
   const HardwareProfile p = bundled_profile("h200");
   const auto tflops = [&](GemmKind kind, DType dtype, int64_t rows) {

@@ -78,7 +78,7 @@ TEST(Prefill, PartsAddUp) {
   }
 }
 
-TEST(Prefill, MoreRanksAreFasterAndHoldLess) {
+TEST(Prefill, MoreRanksAreFasterAndNeedLessMemoryEach) {
   const ModelShape qwen = shape_preset("qwen3-30b-a3b");
   for (const Strategy strategy : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
     PrefillResult last = simulate_prefill(qwen, gpu_profile(), options_of(1, strategy, {8, 4096}));
@@ -105,7 +105,7 @@ TEST(Prefill, ASmallerWireIsNoSlower) {
   }
 }
 
-TEST(Prefill, LayersTakeDifferentLoadsInTurn) {
+TEST(Prefill, LayersHaveDifferentLoadsInTurn) {
   const ModelShape v2 = fp8_shape("deepseek-v2");
   auto options = options_of(8, Strategy::kDpEp, {8, 1024});
   options.skew = {0.5};
@@ -115,7 +115,8 @@ TEST(Prefill, LayersTakeDifferentLoadsInTurn) {
   EXPECT_EQ(r.loads[0].num_layers + r.loads[1].num_layers + r.loads[2].num_layers + r.loads[3].num_layers, 59);
   EXPECT_NE(r.loads[0].chosen.makespan_us, r.loads[1].chosen.makespan_us);
   options.skew = {};
-  EXPECT_GT(r.ttft_us, simulate_prefill(v2, gpu_profile(), options).ttft_us) << "the busiest rank sets the pace";
+  EXPECT_GT(r.ttft_us, simulate_prefill(v2, gpu_profile(), options).ttft_us)
+      << "the rank with the most rows determines the time";
   options.num_loads = 1000;
   EXPECT_EQ(simulate_prefill(v2, gpu_profile(), options).loads.size(), 59U) << "no more than layers";
 }

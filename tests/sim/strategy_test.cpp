@@ -43,9 +43,9 @@ TEST(Strategy, MemoryDecidesWhereTheFasterOneDoesNotFit) {
   EXPECT_EQ(bf16.candidates[0].verdict, Verdict::kTooBig);
   EXPECT_NE(bf16.chosen, 0);
   EXPECT_NE(bf16.reason.find("dp+ep needs"), std::string::npos) << bf16.reason;
-  EXPECT_NE(bf16.reason.find("the paper's rule says dp+ep"), std::string::npos) << bf16.reason;
+  EXPECT_NE(bf16.reason.find("the paper's rule chooses dp+ep"), std::string::npos) << bf16.reason;
   profile.memory_gb = 141;
-  EXPECT_EQ(choose_strategy(v2, profile, options_of(8, {8, 2048})).chosen, 0) << "with room for it";
+  EXPECT_EQ(choose_strategy(v2, profile, options_of(8, {8, 2048})).chosen, 0) << "with enough memory";
   profile.memory_gb = 10;
   const StrategyChoice none = choose_strategy(v2, profile, options_of(8, {8, 2048}));
   EXPECT_EQ(none.chosen, -1);
@@ -72,7 +72,7 @@ TEST(Volume, HasThePapersOrder) {
       EXPECT_LT(volume_dp_ep(p, d, g), volume_tp_ep(p, d, g));
       EXPECT_LT(volume_tp_ep(p, d, g), volume_tp_tp(p, d));
     }
-    EXPECT_DOUBLE_EQ(volume_tp_ep(p, d, d), volume_tp_tp(p, d)) << "every token everywhere: nothing is gained";
+    EXPECT_DOUBLE_EQ(volume_tp_ep(p, d, d), volume_tp_tp(p, d)) << "no gain if every token goes to every rank";
   }
 }
 

@@ -15,7 +15,8 @@ namespace eps::test {
 
 class DeviceTensor {
  public:
-  // Every byte 0xff: NaN in f32, bf16 and f16, -1 in i32. What nobody writes shows; so does reading past the end.
+  // Every byte 0xff: NaN in f32, bf16 and f16, -1 in i32. Elements that are not written are noticed, and so are reads
+  // past the end.
   DeviceTensor(const OpSet& ops, DType dtype, const Shape& shape)
       : ops_(&ops), dtype_(dtype), shape_(shape), memory_(ops.memory()) {
     write(std::vector<std::byte>(size(), kPoison));

@@ -1,4 +1,4 @@
-// What may be picked from logits, and the rows and draws that pickers are tried on.
+// Which tokens may be sampled from logits, and the rows and settings that samplers are tested with.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +26,7 @@ inline WeightRounding host_rounding() { return {0x1p-53, 0}; }
 // 2^k > 2^62 / (2 · vocab).
 inline WeightRounding device_rounding(size_t vocab) { return {0x1p-24, static_cast<double>(vocab) * 0x1p-62}; }
 
-// One row's candidates, sorted: everything that pickers avoid.
+// One row's candidates, sorted: the full sort that the implementations avoid.
 class SamplingOracle {
  public:
   explicit SamplingOracle(std::span<const float> logits) : logits_(logits), order_(logits.size()) {
@@ -34,21 +34,21 @@ class SamplingOracle {
     std::stable_sort(order_.begin(), order_.end(), [&](int32_t a, int32_t b) { return logit(a) > logit(b); });
   }
 
-  // Whether `token` is picked when all sums are off by no more than `rounding` explains. Where no boundary is that
-  // close, one token is.
-  bool allows(const TokenDraw& draw, const WeightRounding& rounding, int32_t token) const {
+  // Whether `token` can be sampled when all sums are off by no more than `rounding` explains. Where no boundary is
+  // that close, exactly one token is allowed.
+  bool allows(const SampleParams& params, const WeightRounding& rounding, int32_t token) const {
     const bool is_any_bad =
         std::any_of(logits_.begin(), logits_.end(), [](float v) { return std::isnan(v) || (std::isinf(v) && v > 0); });
     if (is_any_bad || std::isinf(logit(order_.front()))) return token == kNoToken;
     if (token < 0 || token >= std::ssize(logits_)) return false;
     if (std::isinf(logit(token))) return false;  // masked
-    if (draw.temperature == 0.0) return token == order_.front();
+    if (params.temperature == 0.0) return token == order_.front();
     const size_t n = order_.size();
-    const size_t best = draw.top_k > 0 ? std::min(n, static_cast<size_t>(draw.top_k)) : n;
+    const size_t best = params.top_k > 0 ? std::min(n, static_cast<size_t>(params.top_k)) : n;
     std::vector<double> sums = {0.0};  // sums[i]: of the first i candidates
     double slack = 0;                  // of any of them
     for (size_t i = 0; i < best; ++i) {
-      const double x = (logit(order_.front()) - logit(order_[i])) / draw.temperature;
+      const double x = (logit(order_.front()) - logit(order_[i])) / params.temperature;
       const double weight = std::exp(-x);
       sums.push_back(sums.back() + weight);
       if (weight > 0) slack += (3 * x + 4) * rounding.unit * weight;
@@ -58,17 +58,17 @@ class SamplingOracle {
     // The fewest and the most candidates that top-p may leave.
     size_t fewest = best;
     size_t most = best;
-    if (draw.top_p < 1.0) {
+    if (params.top_p < 1.0) {
       const auto reaching = [&](double goal) {
         const auto at = std::lower_bound(sums.begin() + 1, sums.end(), goal);
         return std::min(best, static_cast<size_t>(at - sums.begin()));
       };
-      fewest = reaching(draw.top_p * sums.back() - 2 * slack);
-      most = reaching(draw.top_p * sums.back() + 2 * slack);
+      fewest = reaching(params.top_p * sums.back() - 2 * slack);
+      most = reaching(params.top_p * sums.back() + 2 * slack);
     }
     const auto rank = static_cast<size_t>(std::find(order_.begin(), order_.end(), token) - order_.begin());
-    return rank < most && sums[rank] - slack <= draw.uniform * (sums[most] + slack) &&
-           sums[rank + 1] + slack >= draw.uniform * (sums[fewest] - slack);
+    return rank < most && sums[rank] - slack <= params.uniform * (sums[most] + slack) &&
+           sums[rank + 1] + slack >= params.uniform * (sums[fewest] - slack);
   }
 
  private:
@@ -119,8 +119,8 @@ inline std::vector<PickRow> pick_rows(int64_t vocab, RandomValues& random) {
 }
 
 // Every setting with every other one, at both ends of the interval and between.
-inline std::vector<TokenDraw> pick_draws(int64_t vocab, RandomValues& random) {
-  std::vector<TokenDraw> out = {{}};
+inline std::vector<SampleParams> sample_params(int64_t vocab, RandomValues& random) {
+  std::vector<SampleParams> out = {{}};
   for (const double temperature : {1e-6, 0.1, 0.7, 1.0, 30.0, 1e9}) {
     for (const int64_t top_k : {int64_t{0}, int64_t{1}, int64_t{5}, vocab / 2, vocab, vocab + 3}) {
       for (const double top_p : {1.0, 0.9, 0.3, 1e-12}) {
@@ -134,9 +134,9 @@ inline std::vector<TokenDraw> pick_draws(int64_t vocab, RandomValues& random) {
 }
 
 // Every `stride`-th, beginning anywhere below it.
-inline std::vector<TokenDraw> some_of(const std::vector<TokenDraw>& draws, size_t stride, RandomValues& random) {
-  std::vector<TokenDraw> out;
-  for (size_t i = static_cast<size_t>(random.bits()) % stride; i < draws.size(); i += stride) out.push_back(draws[i]);
+inline std::vector<SampleParams> some_of(const std::vector<SampleParams>& params, size_t stride, RandomValues& random) {
+  std::vector<SampleParams> out;
+  for (size_t i = static_cast<size_t>(random.bits()) % stride; i < params.size(); i += stride) out.push_back(params[i]);
   return out;
 }
 

@@ -9,7 +9,7 @@
 namespace eps {
 namespace {
 
-constexpr int64_t kMaxDimension = 1 << 24;  // larger sizes in a config.json are typing errors
+constexpr int64_t kMaxDimension = 1 << 24;  // larger sizes in a config.json are assumed to be errors
 
 int dimension(const JsonObject& config, std::string_view key) {
   return static_cast<int>(config.positive_int(key, kMaxDimension));
@@ -22,10 +22,9 @@ struct Rope {
   double softmax_factor = 1.0;
 };
 
-// Two spellings: transformers 5 writes one `rope_parameters` object, everything before it `rope_theta` and
-// `rope_scaling`. Where both are given, a `rope_scaling` that is not empty replaces `rope_parameters` as a whole, its
-// theta included.
-// Source  transformers 5.24, modeling_rope_utils.py, convert_rope_params_to_dict
+// There are two formats: transformers 5 writes a `rope_parameters` object, earlier versions `rope_theta` and
+// `rope_scaling`. If both exist, a `rope_scaling` that is not empty replaces all of `rope_parameters`, including its
+// theta. Source  transformers 5.24, modeling_rope_utils.py, convert_rope_params_to_dict
 std::optional<JsonObject> rope_object(const JsonObject& config) {
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     auto object = config.optional_child(key);
@@ -49,7 +48,7 @@ Rope read_rope(const JsonObject& config, int rope_dim) {
   if (type == "default") return rope;
   if (type != "yarn") parameters->reject(type_key, "default or yarn");
   YarnSpec yarn;
-  // At the top level it wins over the one of the object.
+  // A value at the top level takes precedence over that of the object.
   const std::string_view original_key = "original_max_position_embeddings";
   const JsonObject& original = config.has(original_key) ? config : *parameters;
   yarn.original_max_positions = original.get_or<double>(original_key, config.get<double>("max_position_embeddings"));
@@ -59,7 +58,7 @@ Rope read_rope(const JsonObject& config, int rope_dim) {
   if (yarn.factor <= 0.0) parameters->reject("factor", "a number above 0");
   yarn.beta_fast = parameters->get_or<double>("beta_fast", 32.0);
   yarn.beta_slow = parameters->get_or<double>("beta_slow", 1.0);
-  if (yarn.beta_fast == 0.0) yarn.beta_fast = 32.0;  // as if it were not there
+  if (yarn.beta_fast == 0.0) yarn.beta_fast = 32.0;  // transformers treats 0 as missing
   if (yarn.beta_slow == 0.0) yarn.beta_slow = 1.0;
   if (yarn.beta_fast <= 0.0) parameters->reject("beta_fast", "a number above 0");
   if (yarn.beta_slow <= 0.0) parameters->reject("beta_slow", "a number above 0");
@@ -98,7 +97,7 @@ AttentionSpec read_attention(const JsonObject& config) {
   return a;
 }
 
-// transformers reads both spellings.
+// transformers accepts both names.
 std::string_view experts_key(const JsonObject& config) {
   constexpr std::string_view kOwn = "n_routed_experts";
   constexpr std::string_view kCommon = "num_experts";

@@ -126,8 +126,8 @@ class CpuOps final : public OpSet {
     });
   }
 
-  void pick_tokens(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens) override {
-    pick_tokens_on_host(logits, draws, tokens);
+  void pick_tokens(TensorView logits, std::span<const SampleParams> params, std::span<int32_t> tokens) override {
+    pick_tokens_on_host(logits, params, tokens);
   }
 
   void rope(MutableTensorView x, int head_dim, const RopeView& table) override {

@@ -42,12 +42,12 @@ class CudaOps final : public OpSet {
         list_(memory_, uploader_),
         linear_(blas_, grouped_, list_, stream_.get()),
         local_moe_(memory_, blas_, grouped_, stream_.get()),
-        draws_(memory_),
+        sample_params_(memory_),
         tokens_(memory_),
         attention_workspace_(memory_) {
     // More rows than recorded steps have, because a later allocation would invalidate the recordings.
     constexpr size_t kRows = 256;
-    draws_.reserve(kRows * sizeof(TokenDraw));
+    sample_params_.reserve(kRows * sizeof(SampleParams));
     tokens_.reserve(kRows * sizeof(int32_t));
   }
 
@@ -214,17 +214,17 @@ class CudaOps final : public OpSet {
 
   // --- sampling ---
 
-  void pick_tokens(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens) override {
+  void pick_tokens(TensorView logits, std::span<const SampleParams> params, std::span<int32_t> tokens) override {
     check_not_recording("pick_tokens");
-    const int64_t n = std::ssize(draws);
+    const int64_t n = std::ssize(params);
     EPS_CHECK_EQ(logits.dim(0), n);
-    EPS_CHECK_EQ(tokens.size(), draws.size());
+    EPS_CHECK_EQ(tokens.size(), params.size());
     if (n == 0) return;
-    const MutableTensorView on_device = draws_.view(DType::kU8, {static_cast<int64_t>(draws.size_bytes())});
-    upload(draws.data(), on_device);
+    const MutableTensorView on_device = sample_params_.view(DType::kU8, {static_cast<int64_t>(params.size_bytes())});
+    upload(params.data(), on_device);
     const MutableTensorView picked = tokens_.view(DType::kI32, {n});
     launch_pick_tokens({.logits = logits.as<const float>(),
-                        .draws = static_cast<const TokenDraw*>(on_device.data()),
+                        .params = static_cast<const SampleParams*>(on_device.data()),
                         .rows = n,
                         .vocab = logits.dim(1),
                         .tokens = picked.as<int32_t>()},
@@ -335,7 +335,7 @@ class CudaOps final : public OpSet {
   DeviceList list_;
   LinearDispatch linear_;
   CudaLocalMoe local_moe_;
-  Buffer draws_, tokens_;  // of pick_tokens
+  Buffer sample_params_, tokens_;  // of pick_tokens
   Buffer attention_workspace_;
 };
 

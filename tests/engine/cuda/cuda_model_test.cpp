@@ -40,7 +40,7 @@ TEST_P(CudaGoldenTest, LogitsAreThoseOfTransformers) {
     return logits;
   };
   check(size_t{1} << 30, "whole");
-  // One token a step: run, then recorded, then played again while the sequences grow.
+  // One token per step: the first step is run, the second recorded, and later ones replayed while the sequences grow.
   const auto one_by_one = check(1, "one by one");
   EXPECT_EQ(check(1, "one by one, again"), one_by_one);
   check(7, "in chunks of 7");
@@ -86,13 +86,13 @@ TEST_F(CudaModelTest, GreedyTextIsTheSameEveryTime) {
   EXPECT_EQ(first.ids.size(), 64U);
   EXPECT_EQ(first.finish_reason, "length");
   EXPECT_EQ(streamed, first.text);
-  // The second time more of the decode steps are played from a recording.
+  // In the second run, more of the decoding steps are replayed.
   EXPECT_EQ(engine->generate(request, [](std::string_view) { return true; }).ids, first.ids);
   const auto theirs = golden["greedy_ids"].get<std::vector<int32_t>>();
   const auto differs = std::mismatch(first.ids.begin(), first.ids.end(), theirs.begin(), theirs.end()).first;
   std::printf("the first %lld of 64 greedy tokens are those of transformers in f32: %s|%s\n",
               static_cast<long long>(differs - first.ids.begin()), request.prompt.c_str(), first.text.c_str());
-  EXPECT_NE(differs, first.ids.begin()) << "not even the first token: more than rounding";
+  EXPECT_NE(differs, first.ids.begin()) << "even the first token differs, which rounding cannot explain";
 }
 
 TEST_F(CudaModelTest, SampledTextDependsOnTheSeedAlone) {
@@ -114,7 +114,7 @@ TEST_F(CudaModelTest, SampledTextDependsOnTheSeedAlone) {
   EXPECT_NE(ids_of(8), first);
 }
 
-// Steps that are played from a recording run as many layers as those that are called.
+// Replayed steps must count as many layers as steps that are run.
 TEST_F(CudaModelTest, LayersOfEveryStepAreCounted) {
   const ModelFolder folder = open_model_folder(kModel, false);
   test::ModelRanks ranks(folder, kCuda);
@@ -128,7 +128,7 @@ TEST_F(CudaModelTest, LayersOfEveryStepAreCounted) {
     }
     run.take_finished();
   }
-  // The prefill brings the first token.
+  // The prefill yields the first token.
   const int64_t num_layers = 2 * kOutput * folder.spec.num_moe_layers();
   const MoeStats& stats = ranks.ranks().stats(0);
   EXPECT_EQ(stats.num_layers_run, num_layers);
@@ -138,7 +138,7 @@ TEST_F(CudaModelTest, LayersOfEveryStepAreCounted) {
   EXPECT_EQ(num_projections, 2 * num_layers);
 }
 
-// Sequences of different lengths, stepped together, one new token each, against each on its own.
+// Decodes sequences of different lengths together and compares them with each sequence on its own.
 TEST_F(CudaModelTest, ABatchDecodesAsItsSequencesDo) {
   const ModelFolder folder = open_model_folder(kModel, false);
   const auto ids = folder.tokenizer->encode(read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 8000), true);
@@ -153,16 +153,16 @@ TEST_F(CudaModelTest, ABatchDecodesAsItsSequencesDo) {
     std::vector<test::Logits> alone;
     for (const auto& sequence : sequences) alone.push_back(ranks.run({sequence}, {0}, 1).front());
     test::expect_close_logits(together, alone, folder.spec.num_layers(), fmt::format("a batch of {}", batch), 2);
-    // Prompts whole and of several sequences at once, which other kernels do.
+    // Whole prompts of several sequences at once, which use other kernels.
     test::expect_close_logits(ranks.run(sequences, {0}), alone, folder.spec.num_layers(),
                               fmt::format("{} prompts whole", batch), 2);
   }
 }
 
-// Batches on caches that are kept, so that steps recorded for one are played for the next: every sequence must get its
-// own tokens, whatever the step before was. The budget leaves the last prefill with fewer rows of logits than the
-// batch.
-TEST_F(CudaModelTest, BatchesPlayedAgainGiveTheSameTokens) {
+// Batches that reuse caches, so that steps recorded for one batch are replayed for the next. Every sequence must get
+// its own tokens, independently of the previous step. With this budget, the last prefill has fewer rows of logits than
+// the batch.
+TEST_F(CudaModelTest, ReplayedBatchesGiveTheSameTokens) {
   const ModelFolder folder = open_model_folder(kModel, false);
   const auto ids = folder.tokenizer->encode(read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 8000), true);
   test::ModelRanks ranks(folder, kCuda);
@@ -222,7 +222,7 @@ std::vector<int32_t> generate(Engine& engine, GenerateRequest request) {
   return engine.generate(request, [](std::string_view) { return true; }).ids;
 }
 
-// In prefills and in recorded decoding steps; the words are those of the CPU (tests/engine/engine_errors_test.cpp).
+// In prefills and in recorded decoding steps; the messages are those of the CPU (tests/engine/engine_errors_test.cpp).
 TEST_F(CudaModelTest, ARouterWithNaNIsNamedAndTheEngineGoesOn) {
   const auto message = [](const auto& body) -> std::string {
     try {
@@ -252,7 +252,7 @@ TEST_F(CudaModelTest, ARouterWithNaNIsNamedAndTheEngineGoesOn) {
   const GenerateRequest good{.prompt = "hello", .min_tokens = 4};
   const std::string got = message([&] { generate(*engine, {.prompt = "hello z"}); });
   EXPECT_NE(got.find("the model produced NaN or Inf logits"), std::string::npos) << got;
-  // The answer may run into the token of the bad row; what matters is that the step runs.
+  // The output may contain the token of the invalid row; it only matters that the step runs.
   const std::string after = message([&] { generate(*engine, good); });
   EXPECT_EQ(after.find("an earlier step failed"), std::string::npos) << after;
 }
@@ -266,7 +266,7 @@ TEST_F(CudaModelTest, SettingsThatChangeLogitsWork) {
       *engine, {.prompt = "It is a truth", .temperature = 0.0, .suppress_tokens = std::vector<int32_t>{plain[1]}});
   EXPECT_EQ(barred[0], plain[0]);
   EXPECT_NE(barred[1], plain[1]);
-  // Cuts that cut nothing sample on the host what the device samples: the same number decides.
+  // Cuts without effect move sampling to the host, which must sample the same tokens from the same random numbers.
   GenerateRequest sampled{.prompt = "It is a truth", .temperature = 0.8, .top_k = 8, .top_p = 1.0, .seed = 3};
   const auto on_device = generate(*engine, sampled);
   sampled.min_p = 1e-30;

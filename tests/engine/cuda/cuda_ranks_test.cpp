@@ -1,5 +1,5 @@
-// Whole models on ranks that each have a GPU: against Hugging Face transformers and the CPU, and bit for bit against
-// themselves on other numbers of ranks and with other plans. Ranks share a GPU where there are not enough.
+// Whole models on ranks that each have a GPU, compared with Hugging Face transformers and the CPU, and bit for bit with
+// other numbers of ranks and other plans. Ranks share a GPU if there are not enough.
 #include <chrono>
 
 #include "engine/batch_run.h"
@@ -53,7 +53,7 @@ INSTANTIATE_TEST_SUITE_P(Checkpoints, CudaRanksGoldenTest, ::testing::ValuesIn(t
 
 TEST_P(CudaRanksGoldenTest, LogitsAreThoseOfTransformers) {
   const ModelFolder folder = test::open_golden(GetParam());
-  if (folder.spec.first_moe_layer() < 0) GTEST_SKIP() << "no experts to spread";
+  if (folder.spec.first_moe_layer() < 0) GTEST_SKIP() << "no experts to distribute";
   const test::Golden golden = test::read_golden(GetParam(), folder.spec.vocab_size);
   std::vector<test::Logits> first;
   for (const int ep : {2, 4}) {
@@ -61,7 +61,7 @@ TEST_P(CudaRanksGoldenTest, LogitsAreThoseOfTransformers) {
     for (const char* pipeline : {"off", "all", "microbatch", "auto"}) {
       const std::string what = fmt::format("{}, {} ranks, pipeline {}", GetParam(), ep, pipeline);
       test::ModelRanks ranks(folder, settings(ep, pipeline));
-      // All sequences on one rank, so that only the experts are spread: the same bits.
+      // All sequences on one rank, so that only the experts are distributed, must give the same bits.
       const auto logits = ranks.run(golden.ids, {0});
       test::expect_close_logits(logits, golden.logits, folder.spec.num_layers(), what);
       if (first.empty()) first = logits;
@@ -89,7 +89,7 @@ TEST_F(CudaRanksTest, TheDemoHasTheSameBitsOnTwoFourAndEightRanksWithEveryPlan) 
       const std::string what = fmt::format("{} ranks, pipeline {}", ep, pipeline);
       if (first.empty()) {
         first = logits;
-        // One rank adds up the experts of a token in another order, rounded elsewhere.
+        // A single rank adds up the experts of a token in another order, with other roundings.
         test::expect_close_logits(logits, alone, folder.spec.num_layers(), what + ", beside one rank", 2);
       }
       EXPECT_TRUE(logits == first) << what;
@@ -123,7 +123,7 @@ TEST_F(CudaRanksTest, PerplexityIsThatOfTheCpu) {
   }
 }
 
-// A sequence lives on rank 0 of generate; the other ranks have no tokens.
+// generate runs its sequence on rank 0; the other ranks have no tokens.
 TEST_F(CudaRanksTest, GreedyTextIsTheSameOnEveryNumberOfRanksAndEveryTime) {
   GenerateRequest request;
   request.prompt = "It is a truth universally acknowledged";
@@ -213,8 +213,8 @@ TEST_F(CudaRanksTest, ProgressOfLoadingEndsAtTheCheckpointsSize) {
   EXPECT_EQ(last, whole);
 }
 
-// Said before any rank begins; the group can be used again.
-TEST_F(CudaRanksTest, AChunkWithoutRoomEndsTheStepOfAll) {
+// The error is reported before any rank begins, and the group can be used again.
+TEST_F(CudaRanksTest, AChunkWithoutRoomEndsTheStepOnAllRanks) {
   const ModelFolder folder = open_model_folder(kModel, false);
   const auto ids = text_ids(folder, 64);
   test::ModelRanks ranks(folder, settings(2, "2"));
@@ -226,7 +226,7 @@ TEST_F(CudaRanksTest, AChunkWithoutRoomEndsTheStepOfAll) {
   EXPECT_EQ(ranks.ranks().step(std::span(chunks).first(1), {}).size(), 1U);
 }
 
-// Its logits are on rank 1 alone: rank 0 has nothing to wait for.
+// Only rank 1 has logits, so rank 0 does not wait for anything.
 TEST_F(CudaRanksTest, ASinkThatThrowsOnOneRankEndsTheStep) {
   const ModelFolder folder = open_model_folder(kModel, false);
   const auto ids = text_ids(folder, 64);

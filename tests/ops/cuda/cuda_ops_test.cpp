@@ -276,7 +276,7 @@ TEST_F(CudaOpsTest, ARecordedStepRefusesToWait) {
   const auto gathered = poisoned(DType::kF32, {2, 64});
   const std::vector<RowPair> pairs = {
       {reinterpret_cast<float*>(gathered.row(0)), reinterpret_cast<const float*>(rows.row(1))}};
-  const std::vector<TokenDraw> draws(2);
+  const std::vector<SampleParams> params(2);
   std::vector<int32_t> tokens(2);
   const auto topk_idx = on_device({2, 1}, std::vector<int32_t>{0, 1});
   const std::vector<std::pair<std::string, std::function<void()>>> cases = {
@@ -290,7 +290,7 @@ TEST_F(CudaOpsTest, ARecordedStepRefusesToWait) {
       {"gather_rows", [&] { cuda().gather_rows(sources, gathered.view()); }},
       {"scale_rows", [&] { cuda().scale_rows(rows.view(), weight); }},
       {"add_rows", [&] { cuda().add_rows(pairs, 64); }},
-      {"pick_tokens", [&] { cuda().pick_tokens(rows.view(), draws, tokens); }},
+      {"pick_tokens", [&] { cuda().pick_tokens(rows.view(), params, tokens); }},
       {"LocalMoe::load",
        [&] {
          cuda().local_moe()->set_routing(2, topk_idx.view(), rows.view());

@@ -170,7 +170,7 @@ class CudaPeerLayerTest : public test::GpuTest {
         out[rank] = y.values();
         EXPECT_EQ(x.values(), std::vector<float>(x_values.begin(), x_values.end()));
       }
-      comm.barrier();  // nobody frees what another still reads
+      comm.barrier();  // no rank frees memory that another one still reads
     });
     std::vector<float> all;
     for (const auto& part : out) all.insert(all.end(), part.begin(), part.end());
@@ -317,7 +317,7 @@ TEST_F(CudaPeerLayerTest, ARankThatFailsEndsTheLayerOfAll) {
           kinds[rank] = e.kind();
         }
         layer->wait();
-        // The communicator is aborted, so the ranks meet here: nobody frees what another still uses.
+        // The communicator is aborted, so the ranks meet here: no rank frees memory that another one still uses.
         static std::atomic<int> arrived;
         const int goal = (arrived.fetch_add(1) / 2 + 1) * 2;
         while (arrived.load() < goal) std::this_thread::yield();

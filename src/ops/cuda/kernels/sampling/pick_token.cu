@@ -207,23 +207,23 @@ __device__ void write_member(Shared& s, const float* row, int vocab, const Scale
 }
 
 __global__ void __launch_bounds__(kThreads)
-    pick_tokens_kernel(const float* logits, const TokenDraw* draws, int vocab, int weight_bits, int32_t* tokens) {
+    pick_tokens_kernel(const float* logits, const SampleParams* params, int vocab, int weight_bits, int32_t* tokens) {
   __shared__ Shared s;
   wait_for_previous_kernel();
   const float* row = logits + int64_t{blockIdx.x} * vocab;
-  const TokenDraw draw = draws[blockIdx.x];
+  const SampleParams settings = params[blockIdx.x];
   int32_t* token = tokens + blockIdx.x;
 
   const Extremes extremes = find_extremes(s, row, vocab);
   // Depending on its sign, the key of a NaN is greater than that of infinity or less than that of -infinity.
   const bool is_valid =
       extremes.largest < kInfinityKey && extremes.largest > kMinusInfinityKey && extremes.lowest >= kMinusInfinityKey;
-  if (!is_valid || draw.temperature == 0.0) {
+  if (!is_valid || settings.temperature == 0.0) {
     if (threadIdx.x == 0) *token = is_valid ? extremes.largest_id : kNoToken;
     return;
   }
 
-  const Scale scale = make_scale(extremes, draw.temperature, weight_bits);
+  const Scale scale = make_scale(extremes, settings.temperature, weight_bits);
   clear_bins(s.bins);
   for_each(row, static_cast<int>(threadIdx.x), vocab, kThreads, [&](float logit, int) {
     const uint64_t weight = scale.weight(logit);
@@ -239,14 +239,14 @@ __global__ void __launch_bounds__(kThreads)
     const bool is_top_p = search == 1;
     uint64_t target = 0;
     if (is_top_k) {
-      if (draw.top_k == 0 || draw.top_k >= total.count) continue;
-      target = static_cast<uint64_t>(draw.top_k) - 1;
+      if (settings.top_k == 0 || settings.top_k >= total.count) continue;
+      target = static_cast<uint64_t>(settings.top_k) - 1;
     } else if (is_top_p) {
-      if (draw.top_p >= 1.0) continue;
-      const uint64_t goal = __double2ull_ru(draw.top_p * static_cast<double>(kept));
+      if (settings.top_p >= 1.0) continue;
+      const uint64_t goal = __double2ull_ru(settings.top_p * static_cast<double>(kept));
       target = min(max(goal, uint64_t{1}), kept) - 1;
     } else {
-      const uint64_t passed = __double2ull_rd(draw.uniform * static_cast<double>(kept));
+      const uint64_t passed = __double2ull_rd(settings.uniform * static_cast<double>(kept));
       target = min(passed, kept - 1);
     }
     const Place place = find_place(s, row, vocab, scale, extremes, first, is_top_k, target);
@@ -266,7 +266,7 @@ void launch_pick_tokens(const PickTokensParams& p, cudaStream_t stream) {
   int weight_bits = 62;  // so that `vocab` weights of 1 sum to at most 2^62
   while ((int64_t{1} << (62 - weight_bits)) < p.vocab) --weight_bits;
   launch_overlapped(pick_tokens_kernel, {.grid = static_cast<unsigned>(p.rows), .threads = kThreads}, stream, p.logits,
-                    p.draws, static_cast<int>(p.vocab), weight_bits, p.tokens);
+                    p.params, static_cast<int>(p.vocab), weight_bits, p.tokens);
 }
 
 }  // namespace eps::cuda

@@ -1,4 +1,4 @@
-// Samples a token from each row of logits with the settings of an eps::TokenDraw.
+// Samples a token from each row of logits with the settings of an eps::SampleParams.
 //
 // Contract: rows/norm.h. A row's token does not depend on other rows, and it is reproducible because weights are summed
 // as integers.
@@ -14,14 +14,14 @@ namespace eps::cuda {
 inline constexpr int64_t kMaxPickVocab = int64_t{1} << 30;
 
 struct PickTokensParams {
-  const float* logits = nullptr;     // [rows, vocab]
-  const TokenDraw* draws = nullptr;  // [rows], in device memory
+  const float* logits = nullptr;         // [rows, vocab]
+  const SampleParams* params = nullptr;  // [rows], in device memory
   int64_t rows = 0;
   int64_t vocab = 0;          // 1 to kMaxPickVocab
   int32_t* tokens = nullptr;  // out [rows]
 };
 
-// tokens[i] = the token that is sampled from row i with draws[i]; kNoToken if a logit is NaN or +infinity, or if all
+// tokens[i] = the token that is sampled from row i with params[i]; kNoToken if a logit is NaN or +infinity, or if all
 // are -infinity. A token with a logit of -infinity is never sampled.
 //
 // A weight is an f32 with a relative error of at most (3·|ln weight| + 4)·2^-24, rounded to a multiple of 2^-k. k is
