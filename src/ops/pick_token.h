@@ -19,10 +19,9 @@ int32_t pick_token(std::span<const float> logits, const SampleParams& params);
 // others after them. The best candidate is always kept.
 struct TokenCuts {
   std::optional<double>
-      top_h;           // the first of the best 100 until their entropy exceeds this fraction of that of all 100
-  double min_p = 0.0;  // minimum weight as a fraction of the best candidate's; 0: off
-  double typical_p =
-      1.0;  // keeps the candidates closest to the expected information content that reach this mass; 1: off
+      top_h;               // the first of the best 100 until their entropy exceeds this fraction of that of all 100
+  double min_p = 0.0;      // minimum weight as a fraction of the best candidate's; 0: off
+  double typical_p = 1.0;  // the candidates of the most typical information that together have this mass; 1: off
   double epsilon_cutoff = 0.0;  // minimum probability; 0: off
   double eta_cutoff = 0.0;      // minimum probability is min(this, sqrt(this) * exp(-entropy)); 0: off
 
