@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "epsmoe/stop.h"
 #include "model/model.h"
 #include "moe/gemm_kind.h"
 
@@ -13,7 +14,9 @@ namespace eps {
 class ExpertGemms {
  public:
   // Memory for `rows` rows of all experts together, filled with normal numbers. ops and layer outlive the object.
-  ExpertGemms(OpSet& ops, const LayerWeights& layer, int64_t hidden, int64_t inner, int64_t rows, uint64_t seed);
+  // Errors  kInterrupted when `stop` asks for it during the filling
+  ExpertGemms(OpSet& ops, const LayerWeights& layer, int64_t hidden, int64_t inner, int64_t rows, uint64_t seed,
+              StopToken stop = {});
 
   // Both projections, one after the other as in a layer: µs of each. On a device the first one includes silu·mul, which
   // grouped kernels there do on the way.

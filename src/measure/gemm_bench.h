@@ -85,9 +85,9 @@ struct RuleSummary {
 RuleSummary summarize_rule(const std::vector<GemmLoad>& loads, KernelRule rule);
 
 // Times every load in both kernels, in turn. `keep_going` is asked before each repetition: false returns the loads that
-// are done.
+// are done, as does EngineOptions::stop within a repetition.
 //
-// Errors  kUsage, kInput: what cannot be run
+// Errors  kUsage, kInput: what cannot be run; kInterrupted: stopped before the first load
 GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::function<void(std::string_view)>& note,
                                const std::function<bool()>& keep_going);
 

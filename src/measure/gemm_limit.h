@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "epsmoe/stop.h"
 #include "ops/op_set.h"
 #include "tensor/tensor.h"
 
@@ -15,10 +16,11 @@ namespace eps {
 // The best rate seen of square products: through oneDNN on the CPU, through the op set (cuBLAS) on a device.
 class GemmLimit {
  public:
-  // Of the machine that `ops` computes on; `ops` outlives the object.
-  GemmLimit(OpSet& ops, int num_threads, int64_t size);
+  // Of the machine that `ops` computes on; `ops` outlives the object. `stop` is looked at while matrices are filled and
+  // before each product, which throw kInterrupted.
+  GemmLimit(OpSet& ops, int num_threads, int64_t size, StopToken stop = {});
   // Of the host. `size` 0: 2048, and 4096 too where 2048 is over in so short a time that starting the threads shows.
-  GemmLimit(DType dtype, int num_threads, int64_t size);
+  GemmLimit(DType dtype, int num_threads, int64_t size, StopToken stop = {});
 
   // Times each size once more.
   void sample();
@@ -36,6 +38,7 @@ class GemmLimit {
   void add_host(DType dtype, int num_threads, int64_t size);
   void use_device(OpSet& ops, int64_t size);
 
+  StopToken stop_;
   std::string library_;   // that multiplies
   std::string settings_;  // "bf16, 2 threads"
   std::vector<Square> squares_;

@@ -1,12 +1,12 @@
 // The other arm of `bench layer`: the layer's GEMMs called one by one on oneDNN, and what our arm's output must be.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "epsmoe/stop.h"
 #include "model/family.h"
 #include "model/weight_source.h"
 #include "moe/routing.h"
@@ -34,9 +34,9 @@ struct RowSizes {
 class LayerBaseline {
  public:
   // Packs the weights of all experts from `source`, releasing each as it goes. `compute`: f32 or bf16.
-  // `progress` is called with the experts done.
+  // Errors  kInterrupted, as of all methods that compute, when `stop` asks for it
   LayerBaseline(const ModelSpec& spec, const Family& family, int layer, WeightSource& source, DType compute,
-                int num_threads, const std::function<void(int)>& progress);
+                int num_threads, StopToken stop = {});
 
   // Computes the whole layer once: products on oneDNN, everything else in double. Keeps what `run_gemms` reads, and
   // the output with its tolerance for `check`.
@@ -44,7 +44,8 @@ class LayerBaseline {
   // Shapes  x [num_ranks * tokens, H] f32; routing [num_ranks]
   void prepare(TensorView x, std::span<const Routing> routing);
 
-  // Every GEMM of the layer once more, nothing else: gate_up and down of each expert, then of the shared experts.
+  // Every GEMM of the layer once more, nothing else: gate_up and down of each expert, then of the shared experts. Each
+  // is one call, unless it would take so long that a request to stop came too late.
   void run_gemms();
 
   // Compares another computation of the same layer with `prepare`'s, element by element.
@@ -70,14 +71,20 @@ class LayerBaseline {
   Mlp make_mlp(const MlpNames& names, int64_t inner, WeightSource& source);
   void assign_rows(std::span<const Routing> routing);
   void run_mlp(Mlp& mlp, TensorView x);
+  int64_t rows_of_call(int64_t rows, int64_t columns) const;
+  void multiply_gate_up(const Mlp& mlp) const;
+  void multiply_down(const Mlp& mlp) const;
+  double* outputs() const { return reinterpret_cast<double*>(out_.data()); }
   double activate(Mlp& mlp, int64_t row, double x_norm) const;
 
   int64_t hidden_;
   int64_t shared_inner_;
   DType compute_;
   int num_threads_;
-  std::vector<Mlp> mlps_;          // [num_experts], then the shared experts if there are any
-  std::vector<double> out_;        // [num_tokens, H]
+  StopToken stop_;
+  std::vector<Mlp> mlps_;  // [num_experts], then the shared experts if there are any
+  Buffer out_;             // [num_tokens, H] f64
+  int64_t num_outputs_ = 0;
   std::vector<double> tolerance_;  // [num_tokens]
 };
 

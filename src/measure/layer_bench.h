@@ -54,9 +54,11 @@ struct LayerBenchResult {
 };
 
 // Checks our output against the baseline's, then times both arms in turn. `note` gets a line when a phase begins;
-// `keep_going` is asked before each repetition: false returns those that are done.
+// `keep_going` is asked before each repetition: false returns those that are done, as does EngineOptions::stop within a
+// repetition.
 //
-// Errors  kUsage, kInput: what cannot be run; kInternal: our output is wrong, so its speed means nothing
+// Errors  kUsage, kInput: what cannot be run; kInternal: our output is wrong, so its speed means nothing; kInterrupted:
+//         stopped before the first repetition
 LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::function<void(std::string_view)>& note,
                                  const std::function<bool()>& keep_going);
 
