@@ -18,7 +18,7 @@ constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kLeastHuge = 2 * kHugePage;
 // Large buffers up to this many bytes together get ordinary pages all the same: they are freed in time, and virtual
 // machines that give unused memory back to their host take twice as long to get it again in huge pages.
-constexpr uint64_t kOrdinaryBytes = uint64_t{4} << 30;
+constexpr uint64_t kOrdinaryBytes = uint64_t{3} << 30;
 // Each buffer with huge pages may cost two of the 65530 areas that Linux lets a process have.
 constexpr int kMostHuge = 16384;
 
