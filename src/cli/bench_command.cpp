@@ -99,8 +99,9 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
   });
 }
 
-int run_layer(const LayerBenchOptions& options, bool json) {
+int run_layer(LayerBenchOptions options, bool json) {
   warn_of_too_many_threads(options.engine.device, options.engine.ep, options.engine.threads);
+  options.engine.stop = stop_token();
   const GracefulStop graceful;
   const LayerBenchResult result = run_layer_bench(
       options, [](std::string_view line) { print_error("{}\n", printable(line, 400)); }, keep_going);
@@ -153,8 +154,9 @@ void add_layer(CLI::App& bench, Chosen& chosen) {
       [options, json, &chosen] { chosen.action = [options, json] { return run_layer(*options, *json); }; });
 }
 
-int run_overlap(const OverlapBenchOptions& options, bool json) {
+int run_overlap(OverlapBenchOptions options, bool json) {
   warn_of_too_many_threads(options.engine.device, options.engine.ep, options.engine.threads);
+  options.engine.stop = stop_token();
   const GracefulStop graceful;
   const OverlapBenchResult result = run_overlap_bench(
       options, [](std::string_view line) { print_error("{}\n", printable(line, 400)); }, keep_going);
@@ -197,8 +199,9 @@ void add_overlap(CLI::App& bench, Chosen& chosen) {
       [options, json, &chosen] { chosen.action = [options, json] { return run_overlap(*options, *json); }; });
 }
 
-int run_gemm(const GemmBenchOptions& options, bool json) {
+int run_gemm(GemmBenchOptions options, bool json) {
   warn_of_too_many_threads(options.engine.device, 1, options.engine.threads);
+  options.engine.stop = stop_token();
   const GracefulStop graceful;
   const GemmBenchResult result = run_gemm_bench(
       options, [](std::string_view line) { print_error("{}\n", printable(line, 400)); }, keep_going);

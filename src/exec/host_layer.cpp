@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/thread_pool.h"
+
 namespace eps {
 namespace {
 
@@ -11,9 +13,11 @@ std::byte* bytes_of(MutableTensorView view) { return static_cast<std::byte*>(vie
 size_t row_bytes(const MutableTensorView& view) { return static_cast<size_t>(view.dim(1)) * size_of(view.dtype()); }
 
 // Packs the rows for every rank into `staging` and exchanges them with all ranks. This runs on a communication lane and
-// therefore copies on its own thread: the thread pool of the op set is in use by the compute lane.
-void exchange_rows(Communicator& comm, Channel channel, const std::vector<std::vector<int32_t>>& send,
-                   MutableTensorView source, std::span<const Span64> recv, MutableTensorView into, Buffer& staging) {
+// therefore copies on its own thread: the thread pool of the op set is in use by the compute lane. `pool`, which may be
+// null, is only polled for a request to stop, because many rows take seconds to copy.
+void exchange_rows(Communicator& comm, const ThreadPool* pool, Channel channel,
+                   const std::vector<std::vector<int32_t>>& send, MutableTensorView source,
+                   std::span<const Span64> recv, MutableTensorView into, Buffer& staging) {
   const size_t width = row_bytes(into);
   size_t total = 0;
   for (const auto& rows : send) total += rows.size();
@@ -23,6 +27,7 @@ void exchange_rows(Communicator& comm, Channel channel, const std::vector<std::v
   for (const auto& rows : send) {
     const std::byte* begin = next;
     for (const int32_t row : rows) {
+      if (pool != nullptr) pool->check_stop();
       std::memcpy(next, bytes_of(source) + static_cast<size_t>(row) * width, width);
       next += width;
     }
@@ -111,8 +116,8 @@ void HostLayer::prepare() {
 }
 
 void HostLayer::dispatch(const StageLayout& stage) {
-  exchange_rows(comm_, Channel::kDispatch, stage.send_tokens, x_compute_, stage.recv_tokens, recv_tokens_,
-                memory_.send_tokens);
+  exchange_rows(comm_, ops_.thread_pool(), Channel::kDispatch, stage.send_tokens, x_compute_, stage.recv_tokens,
+                recv_tokens_, memory_.send_tokens);
 }
 
 std::byte* HostLayer::row_source(int64_t row) const {
@@ -175,7 +180,7 @@ void HostLayer::reduce(const StageLayout& stage) {
 }
 
 void HostLayer::combine(const StageLayout& stage) {
-  exchange_rows(comm_, Channel::kCombine, stage.return_rows, rows_, stage.recv_partials, partials_,
+  exchange_rows(comm_, ops_.thread_pool(), Channel::kCombine, stage.return_rows, rows_, stage.recv_partials, partials_,
                 memory_.send_partials);
 }
 

@@ -8,7 +8,7 @@
 namespace eps {
 
 ExpertGemms::ExpertGemms(OpSet& ops, const LayerWeights& layer, int64_t hidden, int64_t inner, int64_t rows,
-                         uint64_t seed)
+                         uint64_t seed, StopToken stop)
     : ops_(ops),
       layer_(layer),
       x_memory_(ops.memory()),
@@ -16,7 +16,7 @@ ExpertGemms::ExpertGemms(OpSet& ops, const LayerWeights& layer, int64_t hidden, 
       act_memory_(ops.memory()),
       out_memory_(ops.memory()) {
   x_ = x_memory_.view(ops.compute_dtype(), {rows, hidden});
-  fill_normal(ops, x_, seed);
+  fill_normal(ops, x_, seed, stop);
   gate_up_ = gate_up_memory_.view(ops.activation_dtype(), {rows, 2 * inner});
   act_ = act_memory_.view(ops.compute_dtype(), {rows, inner});
   out_ = out_memory_.view(ops.activation_dtype(), {rows, hidden});

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "epsmoe/stop.h"
 #include "model/model.h"
 #include "moe/gemm_kind.h"
 
@@ -14,7 +15,10 @@ class ExpertGemms {
  public:
   // Allocates memory for `rows` rows over all experts, with normally distributed inputs. ops and layer outlive the
   // object.
-  ExpertGemms(OpSet& ops, const LayerWeights& layer, int64_t hidden, int64_t inner, int64_t rows, uint64_t seed);
+  //
+  // Errors  kInterrupted if `stop` is requested while the inputs are generated
+  ExpertGemms(OpSet& ops, const LayerWeights& layer, int64_t hidden, int64_t inner, int64_t rows, uint64_t seed,
+              StopToken stop = {});
 
   // Times of both projections in µs, which run one after the other as in a layer. On a device the first one includes
   // silu·mul, because the grouped kernels there fuse it into the GEMM.

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/stop.h"
 #include "engine/factory.h"
 #include "measure/expert_gemms.h"
 #include "measure/gemm_limit.h"
@@ -69,10 +70,12 @@ bool measure(ExpertGemms& gemms, int repetitions, const std::function<bool()>& k
     if (!keep_going()) return false;
     // The second kernel finds data of the first one in the caches, so the order alternates.
     for (const bool grouped : {i % 2 == 1, i % 2 == 0}) {
-      const auto [up_us, down_us] = gemms.time(load.rows, grouped ? GemmKind::kGrouped : GemmKind::kDense);
+      std::pair<double, double> us;
+      if (!completes([&] { us = gemms.time(load.rows, grouped ? GemmKind::kGrouped : GemmKind::kDense); }))
+        return false;
       if (i == 0) continue;  // warm-up
-      up[grouped].push_back(up_us);
-      down[grouped].push_back(down_us);
+      up[grouped].push_back(us.first);
+      down[grouped].push_back(us.second);
     }
   }
   load.gate_up.measured = {spread(up[0]).median, spread(up[1]).median};
@@ -136,7 +139,7 @@ GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::funct
   result.top_k = spec.moe.gate.top_k;
   result.threads = engine.threads > 0 ? engine.threads : default_threads_per_rank(1);
   const auto op_sets =
-      make_op_sets(engine.device, engine.dtype, 1, result.threads, {}, RankThreadUse::kShared, engine.gpus);
+      make_op_sets(engine.device, engine.dtype, 1, result.threads, engine.stop, RankThreadUse::kShared, engine.gpus);
   OpSet& ops = *op_sets.front();
   result.op_set = ops.description();
   const DType packed = ops.weight_dtype(source.stored);
@@ -147,12 +150,12 @@ GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::funct
   note(fmt::format("packing {} experts", result.num_experts));
   const LayerWeights layer = load_moe_layer(spec, *source.family, *source.weights, ops, spec.first_moe_layer());
   const int64_t total_rows = options.rows > 0 ? options.rows * result.num_experts : options.tokens * result.top_k;
-  ExpertGemms gemms(ops, layer, spec.hidden, spec.moe.inner, total_rows, options.seed);
-  GemmLimit limit(ops, result.threads, options.limit_size);
+  ExpertGemms gemms(ops, layer, spec.hidden, spec.moe.inner, total_rows, options.seed, engine.stop);
+  GemmLimit limit(ops, result.threads, options.limit_size, engine.stop);
 
   note(fmt::format("timing {} loads, {} repetitions of each kernel in turn", options.loads, options.repetitions));
   for (int i = 0; i < options.loads; ++i) {
-    limit.sample();
+    if (!completes([&] { limit.sample(); })) break;
     if (ops.device() == nullptr) std::this_thread::sleep_for(kSpinTime);
     GemmLoad load = sample_load(options, source, skew, i);
     // Three matrices of hidden x inner, a multiplication and an addition each, per row.

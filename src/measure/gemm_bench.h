@@ -84,10 +84,10 @@ struct RuleSummary {
 // Errors  kInternal without loads
 RuleSummary summarize_rule(const std::vector<GemmLoad>& loads, KernelRule rule);
 
-// Times every load with both kernels in turn. `keep_going` is called before each repetition; if it returns false, the
-// result contains the loads that are complete.
+// Times every load with both kernels in turn. `keep_going` is called before each repetition; if it returns false, or if
+// EngineOptions::stop is requested within a repetition, the result contains the loads that are complete.
 //
-// Errors  kUsage, kInput: invalid options, or a model without MoE layers
+// Errors  kUsage, kInput: invalid options, or a model without MoE layers; kInterrupted: stopped before the first load
 GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::function<void(std::string_view)>& note,
                                const std::function<bool()>& keep_going);
 

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "base/clock.h"
+#include "base/stop.h"
 #include "engine/factory.h"
 
 namespace eps {
@@ -18,10 +19,12 @@ constexpr int kDeviceCalls = 4;  // take some milliseconds, so that the time for
 constexpr double kShortSeconds = 5e-3;
 
 // Fills with values in [-1, 1), which neither become denormals nor overflow.
-void fill_random(MutableTensorView out) {
+void fill_random(MutableTensorView out, const StopToken& stop) {
   std::minstd_rand rng(7);
   std::uniform_real_distribution<float> value(-1.0F, 1.0F);
+  constexpr int64_t kNumbersPerPoll = int64_t{1} << 20;  // some milliseconds
   for (int64_t i = 0; i < out.numel(); ++i) {
+    if (i % kNumbersPerPoll == 0) throw_if_stopped(stop);
     if (out.dtype() == DType::kBF16) {
       out.as<bf16>()[i] = to_bf16(value(rng));
     } else {
@@ -32,7 +35,7 @@ void fill_random(MutableTensorView out) {
 
 }  // namespace
 
-GemmLimit::GemmLimit(OpSet& ops, int num_threads, int64_t size) {
+GemmLimit::GemmLimit(OpSet& ops, int num_threads, int64_t size, StopToken stop) : stop_(stop) {
   if (ops.device() != nullptr) {
     use_device(ops, size > 0 ? size : kDeviceSquareSize);
   } else {
@@ -40,7 +43,9 @@ GemmLimit::GemmLimit(OpSet& ops, int num_threads, int64_t size) {
   }
 }
 
-GemmLimit::GemmLimit(DType dtype, int num_threads, int64_t size) { use_host(dtype, num_threads, size); }
+GemmLimit::GemmLimit(DType dtype, int num_threads, int64_t size, StopToken stop) : stop_(stop) {
+  use_host(dtype, num_threads, size);
+}
 
 void GemmLimit::use_host(DType dtype, int num_threads, int64_t size) {
   library_ = "oneDNN";
@@ -60,7 +65,7 @@ void GemmLimit::add_host(DType dtype, int num_threads, int64_t size) {
   };
   const auto product = std::make_shared<Product>();
   const MutableTensorView x = product->x.view(dtype, {size, size});
-  fill_random(x);
+  fill_random(x, stop_);
   float* y = product->y.view(DType::kF32, {size, size}).as<float>();
   product->gemm = make_gemm_baseline(x, num_threads);
   squares_.push_back({size, [product, x, y, size] {
@@ -79,7 +84,7 @@ void GemmLimit::use_device(OpSet& ops, int64_t size) {
   };
   Buffer host;
   const MutableTensorView values = host.view(ops.compute_dtype(), {size, size});
-  fill_random(values);
+  fill_random(values, stop_);
   const TensorView part = values;
   const auto product = std::make_shared<Product>();
   product->weight = ops.pack_linear(std::span(&part, 1), Precision::kCompute);
@@ -101,6 +106,7 @@ void GemmLimit::use_device(OpSet& ops, int64_t size) {
 void GemmLimit::sample() {
   ++num_samples_;
   for (const Square& square : squares_) {
+    throw_if_stopped(stop_);
     const auto edge = static_cast<double>(square.size);
     const double rate = 2 * edge * edge * edge / square.seconds();
     if (rate <= best_) continue;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "epsmoe/stop.h"
 #include "ops/op_set.h"
 #include "tensor/tensor.h"
 
@@ -15,11 +16,12 @@ namespace eps {
 // The best measured rate of square products, with oneDNN on the CPU and with the op set (cuBLAS) on a device.
 class GemmLimit {
  public:
-  // The limit of the device of `ops`, which outlives the object.
-  GemmLimit(OpSet& ops, int num_threads, int64_t size);
+  // The limit of the device of `ops`, which outlives the object. `stop` is polled while matrices are filled and before
+  // each product; a request throws kInterrupted.
+  GemmLimit(OpSet& ops, int num_threads, int64_t size, StopToken stop = {});
   // The limit of the host. `size` 0: 2048, and also 4096 if a product of 2048 is so short that starting the threads
   // matters.
-  GemmLimit(DType dtype, int num_threads, int64_t size);
+  GemmLimit(DType dtype, int num_threads, int64_t size, StopToken stop = {});
 
   // Times one product of each size.
   void sample();
@@ -37,6 +39,7 @@ class GemmLimit {
   void add_host(DType dtype, int num_threads, int64_t size);
   void use_device(OpSet& ops, int64_t size);
 
+  StopToken stop_;
   std::string library_;   // "oneDNN" or "cuBLAS"
   std::string settings_;  // "bf16, 2 threads"
   std::vector<Square> squares_;

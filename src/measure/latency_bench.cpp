@@ -19,13 +19,14 @@ constexpr int64_t kMost = int64_t{1} << 20;
 // Using the best of a few products reduces noise. They run after the iterations in order not to disturb them.
 constexpr int kLimitSamples = 5;
 
-void set_limit(const LatencyOptions& options, const BenchedModel& model, LatencyResult& result) {
+void set_limit(const LatencyOptions& options, const BenchedModel& model, const std::function<bool()>& keep_going,
+               LatencyResult& result) {
   if (options.limit_tflops > 0) {
     result.limit_tflops = options.limit_tflops;
     result.limit_source = "--limit-tflops";
   } else if (options.engine.device == "cpu") {
     GemmLimit limit(model.dtype == "bf16" ? DType::kBF16 : DType::kF32, options.engine.ep * model.threads, 0);
-    for (int i = 0; i < kLimitSamples; ++i) limit.sample();
+    for (int i = 0; i < kLimitSamples && (i == 0 || keep_going()); ++i) limit.sample();
     result.limit_tflops = limit.flops_per_second() * 1e-12;
     result.limit_source = limit.description();
   }
@@ -67,7 +68,7 @@ LatencyResult run_latency(const LatencyOptions& options, Engine& engine, const P
         std::accumulate(times.decode_seconds.begin(), times.decode_seconds.end(), times.prefill_seconds));
     result.decode_seconds.insert(result.decode_seconds.end(), times.decode_seconds.begin(), times.decode_seconds.end());
   }
-  set_limit(options, describe_model(options.engine, engine), result);
+  set_limit(options, describe_model(options.engine, engine), keep_going, result);
   return result;
 }
 

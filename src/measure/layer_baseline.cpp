@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "base/error.h"
+#include "base/stop.h"
 #include "engine/factory.h"
 #include "tensor/widen.h"
 
@@ -22,6 +23,11 @@ constexpr double kDeviations = 8;
 // of |x| |w|. The partial sum of j terms of random sign grows as sqrt(j), so the squared roundings of all partial sums
 // add up to at most half of (u |x| |w|)^2.
 constexpr double kTwoSums = std::numbers::sqrt2 * kF32Roundoff;
+
+// The number of multiply-adds of each thread in one call of oneDNN, which cannot be interrupted: about 0.1 s, as in
+// ops/cpu/gemm_schedule.cpp. Such calls multiply a weight by hundreds of rows, so a single call for all rows would
+// hardly be faster.
+constexpr double kMostCost = 4e9;
 
 // Uses eight independent sums, so that the compiler can vectorise the loop: weights have many millions of elements.
 double norm_of(const float* values, int64_t n) {
@@ -47,10 +53,11 @@ void narrow(const float* from, int64_t n, MutableTensorView out, int64_t offset)
 }
 
 // Converts [rows, k] to the dtype of `out`, and updates `sizes` with the sizes of the rows.
-void convert_rows(const TensorView& from, MutableTensorView out, RowSizes& sizes) {
+void convert_rows(const TensorView& from, MutableTensorView out, RowSizes& sizes, const StopToken& stop) {
   const int64_t width = from.dim(1);
   std::vector<float> row(static_cast<size_t>(width));
   for (int64_t r = 0; r < from.dim(0); ++r) {
+    throw_if_stopped(stop);
     widen_to_f32(from.rows(r, r + 1), row.data());
     sizes.norm = std::max(sizes.norm, norm_of(row.data(), width));
     float largest = 0;
@@ -63,11 +70,14 @@ void convert_rows(const TensorView& from, MutableTensorView out, RowSizes& sizes
 }  // namespace
 
 LayerBaseline::LayerBaseline(const ModelSpec& spec, const Family& family, int layer, WeightSource& source,
-                             DType compute, int num_threads, const std::function<void(int)>& progress)
-    : hidden_(spec.hidden), shared_inner_(spec.moe.shared_inner), compute_(compute), num_threads_(num_threads) {
+                             DType compute, int num_threads, StopToken stop)
+    : hidden_(spec.hidden),
+      shared_inner_(spec.moe.shared_inner),
+      compute_(compute),
+      num_threads_(num_threads),
+      stop_(stop) {
   for (int e = 0; e < spec.moe.gate.num_experts; ++e) {
     mlps_.push_back(make_mlp(family.expert_names(layer, e), spec.moe.inner, source));
-    progress(e + 1);
   }
   if (shared_inner_ > 0) mlps_.push_back(make_mlp(family.layer_names(layer).shared, shared_inner_, source));
 }
@@ -77,11 +87,11 @@ LayerBaseline::Mlp LayerBaseline::make_mlp(const MlpNames& names, int64_t inner,
   mlp.inner = inner;
   Buffer memory;
   const MutableTensorView stacked = memory.view(compute_, {2 * inner, hidden_});
-  convert_rows(source.get(names.gate, {inner, hidden_}), stacked.rows(0, inner), mlp.gate_up_rows);
-  convert_rows(source.get(names.up, {inner, hidden_}), stacked.rows(inner, 2 * inner), mlp.gate_up_rows);
+  convert_rows(source.get(names.gate, {inner, hidden_}), stacked.rows(0, inner), mlp.gate_up_rows, stop_);
+  convert_rows(source.get(names.up, {inner, hidden_}), stacked.rows(inner, 2 * inner), mlp.gate_up_rows, stop_);
   mlp.gate_up = make_gemm_baseline(stacked, num_threads_);
   const MutableTensorView down = memory.view(compute_, {hidden_, inner});
-  convert_rows(source.get(names.down, {hidden_, inner}), down, mlp.down_rows);
+  convert_rows(source.get(names.down, {hidden_, inner}), down, mlp.down_rows, stop_);
   mlp.down = make_gemm_baseline(down, num_threads_);
   for (const std::string& name : {names.gate, names.up, names.down}) source.release(name);
   return mlp;
@@ -110,7 +120,12 @@ void LayerBaseline::assign_rows(std::span<const Routing> routing) {
 void LayerBaseline::prepare(TensorView x, std::span<const Routing> routing) {
   assign_rows(routing);
   const int64_t num_tokens = x.dim(0);
-  out_.assign(static_cast<size_t>(num_tokens * hidden_), 0.0);
+  num_outputs_ = num_tokens * hidden_;
+  out_.reserve(static_cast<size_t>(num_outputs_) * sizeof(double));
+  for (int64_t token = 0; token < num_tokens; ++token) {
+    throw_if_stopped(stop_);
+    std::fill_n(outputs() + token * hidden_, hidden_, 0.0);
+  }
   tolerance_.assign(static_cast<size_t>(num_tokens), 0.0);
   for (Mlp& mlp : mlps_) run_mlp(mlp, x);
   for (double& t : tolerance_) t += 1e-30;  // with all-zero weights, both outputs and the tolerance would be 0
@@ -127,17 +142,21 @@ void LayerBaseline::run_mlp(Mlp& mlp, TensorView x) {
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t token = mlp.tokens[static_cast<size_t>(r)];
     RowSizes row;
-    convert_rows(x.rows(token, token + 1), in.rows(r, r + 1), row);
+    convert_rows(x.rows(token, token + 1), in.rows(r, r + 1), row, stop_);
     x_norm.push_back(row.norm);
   }
-  mlp.gate_up->run(rows, in.data(), reinterpret_cast<float*>(mlp.gate_up_out.data()));
+  multiply_gate_up(mlp);
   std::vector<double> error;
-  for (int64_t r = 0; r < rows; ++r) error.push_back(activate(mlp, r, x_norm[static_cast<size_t>(r)]));
-  mlp.down->run(rows, mlp.act.data(), out);
   for (int64_t r = 0; r < rows; ++r) {
+    throw_if_stopped(stop_);
+    error.push_back(activate(mlp, r, x_norm[static_cast<size_t>(r)]));
+  }
+  multiply_down(mlp);
+  for (int64_t r = 0; r < rows; ++r) {
+    throw_if_stopped(stop_);
     const auto token = static_cast<size_t>(mlp.tokens[static_cast<size_t>(r)]);
     const double weight = mlp.weight[static_cast<size_t>(r)];
-    double* sum = out_.data() + token * static_cast<size_t>(hidden_);
+    double* sum = outputs() + token * static_cast<size_t>(hidden_);
     for (int64_t i = 0; i < hidden_; ++i) sum[i] += weight * static_cast<double>(out[r * hidden_ + i]);
     tolerance_[token] += weight * error[static_cast<size_t>(r)];
   }
@@ -173,19 +192,49 @@ double LayerBaseline::activate(Mlp& mlp, int64_t row, double x_norm) const {
 
 void LayerBaseline::run_gemms() {
   for (Mlp& mlp : mlps_) {
-    const auto rows = std::ssize(mlp.tokens);
-    if (rows == 0) continue;
-    mlp.gate_up->run(rows, mlp.x.data(), reinterpret_cast<float*>(mlp.gate_up_out.data()));
-    mlp.down->run(rows, mlp.act.data(), reinterpret_cast<float*>(mlp.out.data()));
+    multiply_gate_up(mlp);
+    multiply_down(mlp);
+  }
+}
+
+// Rows that one call multiplies with a weight of hidden x `columns`: all, or an even part of them.
+int64_t LayerBaseline::rows_of_call(int64_t rows, int64_t columns) const {
+  const double cost = static_cast<double>(rows) * static_cast<double>(hidden_) * static_cast<double>(columns);
+  const auto calls = static_cast<int64_t>(std::ceil(cost / (kMostCost * num_threads_)));
+  return calls <= 1 ? rows : (rows + calls - 1) / calls;
+}
+
+void LayerBaseline::multiply_gate_up(const Mlp& mlp) const {
+  const auto rows = std::ssize(mlp.tokens);
+  const size_t x_width = static_cast<size_t>(hidden_) * size_of(compute_);
+  auto* out = reinterpret_cast<float*>(mlp.gate_up_out.data());
+  const int64_t most = rows_of_call(rows, 2 * mlp.inner);
+  for (int64_t begin = 0; begin < rows; begin += most) {
+    throw_if_stopped(stop_);
+    mlp.gate_up->run(std::min(most, rows - begin), mlp.x.data() + static_cast<size_t>(begin) * x_width,
+                     out + begin * 2 * mlp.inner);
+  }
+}
+
+void LayerBaseline::multiply_down(const Mlp& mlp) const {
+  const auto rows = std::ssize(mlp.tokens);
+  const size_t act_width = static_cast<size_t>(mlp.inner) * size_of(compute_);
+  auto* out = reinterpret_cast<float*>(mlp.out.data());
+  const int64_t most = rows_of_call(rows, mlp.inner);
+  for (int64_t begin = 0; begin < rows; begin += most) {
+    throw_if_stopped(stop_);
+    mlp.down->run(std::min(most, rows - begin), mlp.act.data() + static_cast<size_t>(begin) * act_width,
+                  out + begin * hidden_);
   }
 }
 
 OutputCheck LayerBaseline::check(TensorView ours) const {
-  EPS_CHECK_EQ(ours.numel(), std::ssize(out_));
+  EPS_CHECK_EQ(ours.numel(), num_outputs_);
   const float* values = ours.as<const float>();
   OutputCheck result;
   for (int64_t i = 0; i < ours.numel(); ++i) {
-    const double want = out_[static_cast<size_t>(i)];
+    if (i % hidden_ == 0) throw_if_stopped(stop_);
+    const double want = outputs()[i];
     const double tolerance = tolerance_[static_cast<size_t>(i / hidden_)];
     const double off = std::abs(static_cast<double>(values[i]) - want) / tolerance;
     if (off <= result.worst) continue;  // false for NaN, which then stays the worst
@@ -199,7 +248,8 @@ std::string LayerBaseline::implementation() const {
   const auto experts = mlps_.end() - (shared_inner_ > 0 ? 1 : 0);
   const auto busiest = std::max_element(mlps_.begin(), experts,
                                         [](const Mlp& a, const Mlp& b) { return a.tokens.size() < b.tokens.size(); });
-  return busiest->gate_up->implementation(std::max<int64_t>(1, std::ssize(busiest->tokens)));
+  const int64_t rows = rows_of_call(std::ssize(busiest->tokens), 2 * busiest->inner);
+  return busiest->gate_up->implementation(std::max<int64_t>(1, rows));
 }
 
 }  // namespace eps

@@ -1,12 +1,12 @@
 // The baseline of `bench layer`: calls the layer's GEMMs one by one with oneDNN, and checks the output of our arm.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "epsmoe/stop.h"
 #include "model/family.h"
 #include "model/weight_source.h"
 #include "moe/routing.h"
@@ -33,10 +33,11 @@ struct RowSizes {
 
 class LayerBaseline {
  public:
-  // Packs the weights of all experts from `source` and releases each of them there. `compute`: f32 or bf16. `progress`
-  // is called with the number of packed experts.
+  // Packs the weights of all experts from `source` and releases each of them there. `compute`: f32 or bf16.
+  //
+  // Errors  kInterrupted, as for all methods that compute, if `stop` is requested
   LayerBaseline(const ModelSpec& spec, const Family& family, int layer, WeightSource& source, DType compute,
-                int num_threads, const std::function<void(int)>& progress);
+                int num_threads, StopToken stop = {});
 
   // Computes the whole layer once, with products by oneDNN and sums over experts in double. Keeps the inputs of
   // `run_gemms`, and the output with its tolerance for `check`.
@@ -44,7 +45,8 @@ class LayerBaseline {
   // Shapes  x [num_ranks * tokens, H] f32; routing [num_ranks]
   void prepare(TensorView x, std::span<const Routing> routing);
 
-  // Runs only the GEMMs of the layer again: gate_up and down of each expert, then of the shared experts.
+  // Runs only the GEMMs of the layer again: gate_up and down of each expert, then of the shared experts. Each is a
+  // single call, unless that call would delay a request to stop for too long.
   void run_gemms();
 
   // Compares another computation of the same layer with that of `prepare`, element by element.
@@ -70,14 +72,20 @@ class LayerBaseline {
   Mlp make_mlp(const MlpNames& names, int64_t inner, WeightSource& source);
   void assign_rows(std::span<const Routing> routing);
   void run_mlp(Mlp& mlp, TensorView x);
+  int64_t rows_of_call(int64_t rows, int64_t columns) const;
+  void multiply_gate_up(const Mlp& mlp) const;
+  void multiply_down(const Mlp& mlp) const;
+  double* outputs() const { return reinterpret_cast<double*>(out_.data()); }
   double activate(Mlp& mlp, int64_t row, double x_norm) const;
 
   int64_t hidden_;
   int64_t shared_inner_;
   DType compute_;
   int num_threads_;
-  std::vector<Mlp> mlps_;          // [num_experts], then the shared experts if there are any
-  std::vector<double> out_;        // [num_tokens, H]
+  StopToken stop_;
+  std::vector<Mlp> mlps_;  // [num_experts], then the shared experts if there are any
+  Buffer out_;             // [num_tokens, H] f64
+  int64_t num_outputs_ = 0;
   std::vector<double> tolerance_;  // [num_tokens]
 };
 

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/stop.h"
 #include "engine/factory.h"
 #include "measure/device_layer.h"
 #include "measure/fill.h"
@@ -200,7 +201,7 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
 
   LayerBenchResult result;
   result.threads = engine.threads > 0 ? engine.threads : default_threads_per_rank(engine.ep);
-  auto ops = make_op_sets(engine.device, engine.dtype, engine.ep, result.threads, {},
+  auto ops = make_op_sets(engine.device, engine.dtype, engine.ep, result.threads, engine.stop,
                           rank_thread_use(engine.emulate_link), engine.gpus);
   const DType compute = ops.front()->compute_dtype();
   result.op_set = ops.front()->description();
@@ -230,11 +231,11 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   note("packing them for oneDNN");
   kept.set_last_user();
   const int all_threads = engine.ep * result.threads;
-  LayerBaseline baseline(spec, *source.family, result.layer, kept, compute, all_threads, [](int) {});
-  GemmLimit limit(compute, all_threads, options.limit_size);
-  LayerRanks ranks(
-      layer, placement, std::move(ops),
-      make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms), engine.emulate_link));
+  LayerBaseline baseline(spec, *source.family, result.layer, kept, compute, all_threads, engine.stop);
+  GemmLimit limit(compute, all_threads, options.limit_size, engine.stop);
+  LayerRanks ranks(layer, placement, std::move(ops),
+                   make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms), engine.emulate_link,
+                                      engine.stop));
 
   note("checking our output against the baseline's");
   Buffer memory;
@@ -242,7 +243,7 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   const Shape x_shape{engine.ep * options.tokens, spec.hidden};
   const MutableTensorView x = memory.view(DType::kF32, x_shape);
   const MutableTensorView out = out_memory.view(DType::kF32, x_shape);
-  fill_normal(x, options.seed);
+  fill_normal(x, options.seed, engine.stop);
   baseline.prepare(x, routing);
   ranks.run(plan, routing, x, out);
   const OutputCheck check = baseline.check(out);
@@ -255,13 +256,19 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   OverlapStats overlap;
   for (int i = 0; i <= options.repetitions; ++i) {
     if (!keep_going()) break;
-    std::this_thread::sleep_for(kSpinTime);
-    const LayerRanks::Times ours = ranks.run(plan, routing, x, out);
-    std::this_thread::sleep_for(kSpinTime);
-    const int64_t begin = now_ns();
-    baseline.run_gemms();
-    const int64_t end = now_ns();
-    limit.sample();
+    LayerRanks::Times ours;
+    int64_t begin = 0;
+    int64_t end = 0;
+    const bool complete = completes([&] {
+      std::this_thread::sleep_for(kSpinTime);
+      ours = ranks.run(plan, routing, x, out);
+      std::this_thread::sleep_for(kSpinTime);
+      begin = now_ns();
+      baseline.run_gemms();
+      end = now_ns();
+      limit.sample();
+    });
+    if (!complete) break;
     if (i == 0) continue;  // warm-up of both
     result.us.push_back(static_cast<double>(ours.layer_ns) * 1e-3);
     result.gemm_us.push_back(static_cast<double>(ours.gemm_ns) * 1e-3);

@@ -54,10 +54,11 @@ struct LayerBenchResult {
 };
 
 // Checks our output against that of the baseline, then times both arms in turn. `note` is called with a line when a
-// phase begins. `keep_going` is called before each repetition; if it returns false, the result contains the complete
-// ones.
+// phase begins. `keep_going` is called before each repetition; if it returns false, or if EngineOptions::stop is
+// requested within a repetition, the result contains the complete ones.
 //
-// Errors  kUsage, kInput: invalid options, or a model without MoE layers; kInternal: our output is wrong
+// Errors  kUsage, kInput: invalid options, or a model without MoE layers; kInternal: our output is wrong;
+//         kInterrupted: stopped before the first repetition
 LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::function<void(std::string_view)>& note,
                                  const std::function<bool()>& keep_going);
 

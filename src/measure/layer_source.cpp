@@ -62,7 +62,7 @@ LayerSource open_layer_source(const LayerChoice& choice) {
   set_num_experts(out.spec, choice.num_experts, dummy);
   out.weights = out.checkpoint
                     ? make_checkpoint_source(*out.checkpoint, StoredNames(out.spec, *out.family, *out.checkpoint))
-                    : make_dummy_source();
+                    : make_dummy_source(0, engine.stop);
   return out;
 }
 

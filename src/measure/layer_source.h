@@ -21,7 +21,7 @@ inline constexpr int64_t kMostBenchTokens = 1 << 20;
 void require_in_range(const char* flag, int64_t value, int64_t least, int64_t most);
 
 struct LayerChoice {
-  const EngineOptions& engine;  // model, dummy_weights
+  const EngineOptions& engine;  // model, dummy_weights, stop
   std::string preset;           // instead of engine.model, with dummy weights
   int num_experts = 0;          // 0: as the model; dummy weights only
 };

@@ -1,6 +1,7 @@
 #include "measure/overlap_bench.h"
 
 #include "base/error.h"
+#include "base/stop.h"
 #include "engine/factory.h"
 #include "measure/fill.h"
 #include "measure/layer_ranks.h"
@@ -42,7 +43,7 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
   OverlapBenchResult result;
   result.model = source.name;
   result.threads = engine.threads > 0 ? engine.threads : default_threads_per_rank(engine.ep);
-  auto ops = make_op_sets(engine.device, engine.dtype, engine.ep, result.threads, {},
+  auto ops = make_op_sets(engine.device, engine.dtype, engine.ep, result.threads, engine.stop,
                           rank_thread_use(engine.emulate_link), engine.gpus);
   result.op_set = ops.front()->description();
   const MoeShape shape = moe_shape(source.spec, source.stored, ops.front()->compute_dtype());
@@ -62,20 +63,21 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
   note(fmt::format("packing {} experts", num_experts));
   const LayerWeights layer =
       load_moe_layer(source.spec, *source.family, *source.weights, *ops.front(), source.spec.first_moe_layer());
-  LayerRanks ranks(
-      layer, placement, std::move(ops),
-      make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms), engine.emulate_link));
+  LayerRanks ranks(layer, placement, std::move(ops),
+                   make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms), engine.emulate_link,
+                                      engine.stop));
   Buffer memory;
   Buffer out_memory;
   const Shape x_shape{engine.ep * options.tokens, source.spec.hidden};
   const MutableTensorView x = memory.view(DType::kF32, x_shape);
   const MutableTensorView out = out_memory.view(DType::kF32, x_shape);
-  fill_normal(x, options.seed);
+  fill_normal(x, options.seed, engine.stop);
 
   note(fmt::format("timing {} repetitions of {} arms in turn", options.repetitions, result.arms.size()));
   for (int i = 0; i <= options.repetitions && keep_going(); ++i) {
     for (OverlapArm& arm : result.arms) {
-      const LayerRanks::Times times = ranks.run(arm.plan, routing, x, out);
+      LayerRanks::Times times;
+      if (!completes([&] { times = ranks.run(arm.plan, routing, x, out); })) return result;
       if (i == 0) continue;  // warm-up
       arm.us.push_back(static_cast<double>(times.layer_ns) * 1e-3);
       arm.overlap += times.overlap;

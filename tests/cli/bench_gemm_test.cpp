@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -164,6 +165,25 @@ TEST(BenchGemm, AnInterruptReturnsTheLoadsThatAreDone) {
   const auto result = run_gemm_bench(
       options, [](std::string_view) {}, [&] { return ++asked <= 5; });
   EXPECT_EQ(result.loads.size(), 1U) << "three repetitions, the first a warm-up; then two of the second load";
+}
+
+TEST(BenchGemm, AStopWithinALoadReturnsTheOnesBefore) {
+  std::atomic<bool> stopped{false};
+  GemmBenchOptions options;
+  options.engine.model = kModel;
+  options.engine.threads = 1;
+  options.engine.stop = StopToken(stopped);
+  options.tokens = 5;
+  options.repetitions = 2;
+  options.limit_size = 64;
+  int asked = 0;
+  const auto keep_going = [&] {
+    stopped = ++asked > 4;
+    return true;
+  };
+  const auto result = run_gemm_bench(
+      options, [](std::string_view) {}, keep_going);
+  EXPECT_EQ(result.loads.size(), 1U) << "the second load was stopped in its second repetition";
 }
 
 }  // namespace

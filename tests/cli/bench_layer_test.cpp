@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -172,6 +173,24 @@ TEST(BenchLayer, AnInterruptReturnsWhatIsDone) {
   EXPECT_EQ(result.us.size(), 2U) << "the first of three is the warm-up";
 }
 
+TEST(BenchLayer, AStopWithinARepetitionReturnsTheOnesBefore) {
+  std::atomic<bool> stopped{false};
+  LayerBenchOptions options;
+  options.engine.model = kModel;
+  options.engine.threads = 1;
+  options.engine.stop = StopToken(stopped);
+  options.tokens = 5;
+  options.limit_size = 64;
+  int asked = 0;
+  const auto keep_going = [&] {
+    stopped = ++asked > 2;
+    return true;
+  };
+  const auto result = run_layer_bench(
+      options, [](std::string_view) {}, keep_going);
+  EXPECT_EQ(result.us.size(), 1U) << "the first of three is the warm-up, the third was stopped";
+}
+
 // A layer of `hidden` x `inner` on both arms.
 OutputCheck compare_arms(int64_t hidden, int64_t inner, const std::vector<Routing>& theirs,
                          const std::vector<Routing>& ours) {
@@ -182,7 +201,7 @@ OutputCheck compare_arms(int64_t hidden, int64_t inner, const std::vector<Routin
   const auto source = make_dummy_source();
   auto ops = make_op_sets("cpu", "f32", 1, 1);
   const LayerWeights layer = load_moe_layer(folder.spec, *folder.family, *source, *ops.front(), 0);
-  LayerBaseline baseline(folder.spec, *folder.family, 0, *source, DType::kF32, 1, [](int) {});
+  LayerBaseline baseline(folder.spec, *folder.family, 0, *source, DType::kF32, 1);
   const int64_t tokens = theirs.front().num_tokens;
   std::vector<float> x(static_cast<size_t>(tokens * hidden));
   std::mt19937 rng(2);
@@ -215,7 +234,7 @@ TEST(BenchBaseline, DistinguishesWrongLayersFromRoundingAtAnySize) {
 TEST(BenchBaseline, NotANumberIsWrong) {
   const ModelFolder folder = open_model_folder(kModel, true);
   const auto source = make_dummy_source();
-  LayerBaseline baseline(folder.spec, *folder.family, 0, *source, DType::kF32, 1, [](int) {});
+  LayerBaseline baseline(folder.spec, *folder.family, 0, *source, DType::kF32, 1);
   const std::vector<float> x(32, 0.0F);
   baseline.prepare({x.data(), DType::kF32, {1, 32}},
                    random_routing({.tokens_per_rank = 1, .num_experts = 4, .top_k = 2, .seed = 3}));

@@ -187,13 +187,17 @@ class CpuOps final : public OpSet {
 
   void add_rows(std::span<const RowPair> pairs, int64_t width) override {
     // The loop is split by columns, not by pairs, because a pair may read what an earlier pair has written.
-    constexpr int64_t kColumns = 64;  // four cache lines, so that threads do not share one
+    constexpr size_t kPairsPerPoll = 4096;  // some milliseconds
+    constexpr int64_t kColumns = 64;        // four cache lines, so that threads do not share one
     const int64_t blocks = (width + kColumns - 1) / kColumns;
     const int64_t per_task = std::max<int64_t>(1, blocks / (4 * pool_->num_threads()));
     const auto body = [&](int64_t i) {
       const int64_t begin = i * per_task * kColumns;
       const int64_t n = std::min(width, begin + per_task * kColumns) - begin;
-      for (const RowPair& pair : pairs) vec_.add(pair.dst + begin, pair.src + begin, n);
+      for (size_t p = 0; p < pairs.size(); ++p) {
+        if (p % kPairsPerPoll == 0) pool_->check_stop();
+        vec_.add(pairs[p].dst + begin, pairs[p].src + begin, n);
+      }
     };
     const int64_t tasks = (blocks + per_task - 1) / per_task;
     if (std::ssize(pairs) * width <= kFloatsPerTask) {

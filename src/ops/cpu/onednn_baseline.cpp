@@ -28,16 +28,21 @@ struct OneDnnBaseline::Impl {
   int64_t k;
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
+  std::deque<Buffer> buffers;  // of the weights: large ones are freed faster than memory of the library's own
   memory plain_weights;
-  std::deque<memory> packed;  // one for each layout that a primitive requires
+  std::vector<memory> packed;  // one for each layout that a primitive requires
   std::map<int64_t, Product> products;
 
   memory::data_type type() const { return dtype == DType::kF32 ? memory::data_type::f32 : memory::data_type::bf16; }
 
+  memory make_memory(const memory::desc& layout) {
+    return {layout, engine, buffers.emplace_back(layout.get_size()).data()};
+  }
+
   memory pack(const memory::desc& layout) {
     const auto it = std::find_if(packed.begin(), packed.end(), [&](const memory& m) { return m.get_desc() == layout; });
     if (it != packed.end()) return *it;
-    memory to(layout, engine);
+    memory to = make_memory(layout);
     dnnl::reorder(plain_weights, to).execute(stream, plain_weights, to);
     stream.wait();
     packed.push_back(to);
@@ -71,7 +76,7 @@ OneDnnBaseline::OneDnnBaseline(DType dtype, const TensorView& weights, int num_t
   impl_->k = weights.dim(1);
   // The weights are copied because other layouts may be packed later, when the caller's weights no longer exist.
   const memory::desc plain({impl_->k, impl_->n}, impl_->type(), memory::format_tag::ba);
-  impl_->plain_weights = memory(plain, impl_->engine);
+  impl_->plain_weights = impl_->make_memory(plain);
   const auto* bytes = static_cast<const std::byte*>(weights.data());
   std::copy_n(bytes, weights.num_bytes(), static_cast<std::byte*>(impl_->plain_weights.get_data_handle()));
 }
