@@ -17,9 +17,9 @@ namespace {
 using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
-constexpr milliseconds kLong{30000};         // never runs out unless ranks wait for each other forever
-constexpr milliseconds kShort{100};          // to run out
-constexpr std::chrono::seconds kAtOnce{10};  // far below kLong, and enough for a busy machine
+constexpr milliseconds kLong{20000};        // never runs out unless ranks wait for each other forever
+constexpr milliseconds kShort{100};         // to run out
+constexpr std::chrono::seconds kAtOnce{5};  // far below kLong, and enough for a busy machine
 constexpr Channel kChannels[] = {Channel::kDispatch, Channel::kCombine};
 constexpr std::byte kGuard{0xa5};
 constexpr size_t kGuardBytes = 16;
