@@ -1,3 +1,4 @@
+// The emulated link runs the table of all transports, and takes the time that it should.
 #include "comm/emulated_link.h"
 
 #include <gtest/gtest.h>
@@ -7,6 +8,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "comm/communicator_cases.h"
 #include "comm/inproc/inproc.h"
 
 namespace eps {
@@ -20,6 +22,19 @@ TEST(EmulatedLink, ReadsBandwidthAndLatency) {
   for (const char* bad : {"", "1", "1GB", "GB/s", "-1GB/s", "0GB/s", "1GB/s,", "1GB/s,20", "1GB/s,-2us", "nanGB/s"}) {
     EXPECT_THROW(parse_link_spec(bad), Error) << bad;
   }
+}
+
+// Over a link that is emulated, a transport keeps its contract. It is fast enough that the cases do not wait for it.
+class EmulatedLinkTest : public ::testing::TestWithParam<test::CommunicatorCase> {};
+INSTANTIATE_TEST_SUITE_P(Table, EmulatedLinkTest, ::testing::ValuesIn(test::communicator_cases()),
+                         [](const auto& test) { return test.param.name; });
+
+TEST_P(EmulatedLinkTest, KeepsTheContract) {
+  GetParam().run([](int num_ranks, std::chrono::milliseconds timeout, StopToken stop) {
+    auto comms = make_inproc_communicators(num_ranks, timeout, stop);
+    for (auto& comm : comms) comm = make_emulated_link(std::move(comm), {1e9, 20e-6}, stop);
+    return comms;
+  });
 }
 
 // Two ranks exchange `num_bytes` on each channel at once; returns the seconds until both are done.

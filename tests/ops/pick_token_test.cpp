@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include "ops/reference/reference_ops.h"
 #include "support/sampling_oracle.h"
 
 namespace eps {
@@ -84,16 +83,6 @@ TEST(PickToken, MaskedTokensAreNeverSampled) {
     row.front() = -kMasked;
     EXPECT_EQ(pick_token(row, {}), kNoToken) << size;
   }
-}
-
-TEST(PickToken, OpSetsPickRowByRow) {
-  const std::vector<float> logits = {0.0F, 2.0F, 1.0F, 5.0F, 4.0F, 3.0F};
-  const std::vector<SampleParams> params = {{}, {.temperature = 1.0, .top_k = 2, .uniform = 0.9}};
-  std::vector<int32_t> tokens(2, 99);
-  const auto ops = make_reference_ops();
-  ops->pick_tokens({logits.data(), DType::kF32, {2, 3}}, params, tokens);
-  EXPECT_EQ(tokens, (std::vector<int32_t>{1, 1}));
-  ops->pick_tokens({logits.data(), DType::kF32, {0, 3}}, {}, {});
 }
 
 }  // namespace

@@ -1,0 +1,283 @@
+#include "ops/cases/plain_ops.h"
+
+#include <algorithm>
+#include <cmath>
+#include <complex>
+#include <cstring>
+
+#include "ops/pick_token.h"
+#include "tensor/widen.h"
+
+namespace eps::test {
+namespace {
+
+using Numbers = std::vector<double>;
+
+Numbers numbers_of(const TensorView& view) {
+  std::vector<float> narrow(static_cast<size_t>(view.numel()));
+  widen_to_f32(view, narrow.data());
+  return {narrow.begin(), narrow.end()};
+}
+
+struct PlainMatrix final : LinearWeight, MlaWeight {
+  int64_t n = 0;
+  int64_t k = 0;
+  Numbers w;  // [n, k]
+  double at(int64_t row, int64_t column) const { return w[static_cast<size_t>(row * k + column)]; }
+  int64_t out_features() const override { return n; }
+  int64_t in_features() const override { return k; }
+  size_t num_bytes() const override { return w.size() * sizeof(double); }
+  DType input_dtype() const override { return DType::kF32; }
+};
+
+class PlainOps final : public OpSet {
+ public:
+  std::string description() const override { return "plain loops"; }
+  DType compute_dtype() const override { return DType::kF32; }
+
+  std::unique_ptr<LinearWeight> pack_linear(std::span<const TensorView> parts, Precision, WeightPool*) const override {
+    return stack(parts);
+  }
+  std::unique_ptr<MlaWeight> pack_mla(const TensorView& kv_b, const MlaParams&) const override {
+    return stack({&kv_b, 1});
+  }
+
+  void begin_step(const StepInputs& step) override { step_ = step; }
+
+  void embed(TensorView table, MutableTensorView out) override {
+    const Numbers all = numbers_of(table);
+    const int64_t width = table.dim(1);
+    for (int64_t i = 0; i < out.numel(); ++i) {
+      const int64_t id = step_.ids[static_cast<size_t>(i / width)];
+      out.as<float>()[i] = static_cast<float>(all[static_cast<size_t>(id * width + i % width)]);
+    }
+  }
+
+  void rms_norm(TensorView x, TensorView weight, float eps, MutableTensorView out) override {
+    const Numbers in = numbers_of(x);
+    const Numbers w = numbers_of(weight);
+    for (size_t begin = 0; begin < in.size(); begin += w.size()) {
+      double square_sum = 0;
+      for (size_t i = 0; i < w.size(); ++i) square_sum += std::pow(in[begin + i], 2);
+      const double rms = std::sqrt(square_sum / static_cast<double>(w.size()) + eps);
+      for (size_t i = 0; i < w.size(); ++i) {
+        out.as<float>()[begin + i] = static_cast<float>(w[i] * in[begin + i] / rms);
+      }
+    }
+  }
+
+  void linear(std::span<const LinearTask> tasks) override {
+    for (const LinearTask& task : tasks) {
+      const auto& w = dynamic_cast<const PlainMatrix&>(*task.weight);
+      const Numbers x = numbers_of(task.x);
+      for (int64_t m = 0; m < task.x.dim(0); ++m) {
+        for (int64_t n = 0; n < w.n; ++n) {
+          double sum = 0;
+          for (int64_t k = w.k - 1; k >= 0; --k) sum += w.at(n, k) * x[static_cast<size_t>(m * w.k + k)];
+          task.y.as<float>()[m * w.n + n] = static_cast<float>(sum);
+        }
+      }
+    }
+  }
+
+  void to_compute(TensorView x, MutableTensorView out) override { copy(x, out); }
+
+  void add(MutableTensorView x, TensorView y) override {
+    const Numbers terms = numbers_of(y);
+    for (size_t i = 0; i < terms.size(); ++i) {
+      x.as<float>()[i] = static_cast<float>(static_cast<double>(x.as<float>()[i]) + terms[i]);
+    }
+  }
+
+  void add_bias(MutableTensorView x, TensorView bias) override {
+    for (int64_t t = 0; t < x.dim(0); ++t) add(x.rows(t, t + 1), bias);
+  }
+
+  void silu_mul(TensorView gate_up, MutableTensorView out) override {
+    const Numbers in = numbers_of(gate_up);
+    const int64_t width = out.dim(1);
+    for (int64_t i = 0; i < out.numel(); ++i) {
+      const auto at = static_cast<size_t>(i / width * 2 * width + i % width);
+      const double sigmoid = 1.0 / (1.0 + std::exp(-in[at]));
+      out.as<float>()[i] = static_cast<float>(in[at] * sigmoid * in[at + static_cast<size_t>(width)]);
+    }
+  }
+
+  // What is sampled has an oracle of its own (support/sampling_oracle.h).
+  void pick_tokens(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens) override {
+    pick_tokens_on_host(logits, draws, tokens);
+  }
+
+  // A pair is a complex number, and the rotation a product with cos + i sin.
+  void rope(MutableTensorView x, int head_dim, const RopeView& table) override {
+    for (int64_t begin = 0; begin < x.numel(); begin += head_dim) {
+      const int64_t position = step_.positions[static_cast<size_t>(begin / x.dim(1))];
+      rotate(x.as<float>() + begin + head_dim - table.rope_dim, position, table);
+    }
+  }
+
+  void store_latents(const MlaParams& p, MutableTensorView kv, TensorView norm, float eps, const RopeView& table,
+                     int layer) override {
+    for (const StepSequence& s : step_.sequences) {
+      for (int64_t i = 0; i < s.q_count; ++i) {
+        const int64_t place = layer * s.capacity + s.context - s.q_count + i;
+        float* row = kv.as<float>() + (s.q_begin + i) * kv.dim(1);
+        float* latent = static_cast<float*>(s.latent) + place * p.kv_lora_rank;
+        float* key = static_cast<float*>(s.k_pe) + place * p.rope_dim;
+        const Shape shape{1, p.kv_lora_rank};
+        rms_norm({row, DType::kF32, shape}, norm, eps, {latent, DType::kF32, shape});
+        std::copy_n(row + p.kv_lora_rank, p.rope_dim, key);
+        rotate(key, step_.positions[static_cast<size_t>(s.q_begin + i)], table);
+      }
+    }
+  }
+
+  // In latent space: the query goes through the key rows of kv_b, and the summed latents through its value rows.
+  void mla_attention(const MlaParams& p, const MlaWeight& weight, TensorView q, int layer,
+                     MutableTensorView out) override {
+    const auto& kv_b = dynamic_cast<const PlainMatrix&>(weight);
+    for (const StepSequence& s : step_.sequences) {
+      const float* latents = static_cast<const float*>(s.latent) + layer * s.capacity * p.kv_lora_rank;
+      const float* keys = static_cast<const float*>(s.k_pe) + layer * s.capacity * p.rope_dim;
+      for (int64_t i = 0; i < s.q_count; ++i) {
+        for (int64_t h = 0; h < p.num_heads; ++h) {
+          const int64_t row = (s.q_begin + i) * p.num_heads + h;
+          attend_one(p, kv_b, h, q.as<const float>() + row * p.q_dim(), latents, keys, s.context - s.q_count + i + 1,
+                     out.as<float>() + row * p.v_dim);
+        }
+      }
+    }
+  }
+
+  void gate(const GateParams& p, TensorView logits, MutableTensorView topk_idx,
+            MutableTensorView topk_weight) override {
+    const Numbers all = numbers_of(logits);
+    const auto experts = static_cast<size_t>(p.num_experts);
+    for (size_t t = 0; t < static_cast<size_t>(logits.dim(0)); ++t) {
+      Numbers score(all.begin() + static_cast<int64_t>(t * experts),
+                    all.begin() + static_cast<int64_t>((t + 1) * experts));
+      softmax(score);
+      if (p.method == TopkMethod::kGroupLimitedGreedy) keep_best_groups(p, score);
+      double sum = 0;
+      for (size_t k = 0; k < static_cast<size_t>(p.top_k); ++k) {
+        const auto best = std::max_element(score.begin(), score.end());  // the first of equal ones
+        const size_t at = t * static_cast<size_t>(p.top_k) + k;
+        topk_idx.as<int32_t>()[at] = static_cast<int32_t>(best - score.begin());
+        topk_weight.as<float>()[at] = static_cast<float>(*best);
+        sum += *best;
+        *best = -1;  // taken
+      }
+      for (size_t k = 0; k < static_cast<size_t>(p.top_k); ++k) {
+        float& weight = topk_weight.as<float>()[t * static_cast<size_t>(p.top_k) + k];
+        const bool normalize = p.norm_topk_prob && p.top_k > 1;
+        weight = normalize ? static_cast<float>(weight / sum) : weight * p.routed_scaling_factor;
+      }
+    }
+  }
+
+  void gather_rows(std::span<const std::byte* const> sources, MutableTensorView out) override {
+    for (size_t i = 0; i < sources.size(); ++i) {
+      const MutableTensorView row = out.rows(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1);
+      std::memcpy(row.data(), sources[i], row.num_bytes());
+    }
+  }
+
+  void scale_rows(MutableTensorView rows, std::span<const float> weight) override {
+    for (int64_t i = 0; i < rows.numel(); ++i) rows.as<float>()[i] *= weight[static_cast<size_t>(i / rows.dim(1))];
+  }
+
+  void add_rows(std::span<const RowPair> pairs, int64_t width) override {
+    for (const RowPair& pair : pairs) {
+      add({pair.dst, DType::kF32, {1, width}}, TensorView(pair.src, DType::kF32, {1, width}));
+    }
+  }
+
+ private:
+  static std::unique_ptr<PlainMatrix> stack(std::span<const TensorView> parts) {
+    auto out = std::make_unique<PlainMatrix>();
+    out->k = parts.front().dim(1);
+    for (const TensorView& part : parts) {
+      out->n += part.dim(0);
+      const Numbers rows = numbers_of(part);
+      out->w.insert(out->w.end(), rows.begin(), rows.end());
+    }
+    return out;
+  }
+
+  static void rotate(float* pairs, int64_t position, const RopeView& table) {
+    for (int64_t i = 0; i < table.rope_dim / 2; ++i) {
+      const int64_t at = position * (table.rope_dim / 2) + i;
+      const std::complex<double> turn(table.cos.as<const float>()[at], table.sin.as<const float>()[at]);
+      const std::complex<double> rotated = std::complex<double>(pairs[2 * i], pairs[2 * i + 1]) * turn;
+      pairs[2 * i] = static_cast<float>(rotated.real());
+      pairs[2 * i + 1] = static_cast<float>(rotated.imag());
+    }
+  }
+
+  static void softmax(Numbers& x) {
+    const double top = *std::max_element(x.begin(), x.end());
+    double sum = 0;
+    for (const double v : x) sum += std::exp(v - top);
+    for (double& v : x) v = std::exp(v - top) / sum;
+  }
+
+  // The experts of all other groups score 0.
+  static void keep_best_groups(const GateParams& p, Numbers& score) {
+    const auto size = static_cast<int64_t>(score.size()) / p.num_groups;
+    Numbers best;
+    for (int g = 0; g < p.num_groups; ++g) {
+      best.push_back(*std::max_element(score.begin() + g * size, score.begin() + (g + 1) * size));
+    }
+    std::vector<bool> kept(best.size());
+    for (int i = 0; i < p.topk_group; ++i) {
+      const auto group = std::max_element(best.begin(), best.end()) - best.begin();
+      kept[static_cast<size_t>(group)] = true;
+      best[static_cast<size_t>(group)] = -1;
+    }
+    for (size_t e = 0; e < score.size(); ++e) {
+      if (!kept[e / static_cast<size_t>(size)]) score[e] = 0;
+    }
+  }
+
+  static void attend_one(const MlaParams& p, const PlainMatrix& kv_b, int64_t head, const float* q,
+                         const float* latents, const float* keys, int64_t visible, float* out) {
+    const int64_t first = head * (p.nope_dim + p.v_dim);
+    Numbers latent_query(static_cast<size_t>(p.kv_lora_rank));
+    for (int64_t r = 0; r < p.kv_lora_rank; ++r) {
+      for (int64_t i = 0; i < p.nope_dim; ++i) latent_query[static_cast<size_t>(r)] += q[i] * kv_b.at(first + i, r);
+    }
+    Numbers score(static_cast<size_t>(visible));
+    for (int64_t c = 0; c < visible; ++c) {
+      double sum = 0;
+      for (int64_t r = 0; r < p.kv_lora_rank; ++r) {
+        sum += latent_query[static_cast<size_t>(r)] * latents[c * p.kv_lora_rank + r];
+      }
+      for (int64_t i = 0; i < p.rope_dim; ++i) {
+        sum += static_cast<double>(q[p.nope_dim + i]) * keys[c * p.rope_dim + i];
+      }
+      score[static_cast<size_t>(c)] = sum * static_cast<double>(p.softmax_scale);
+    }
+    softmax(score);
+    Numbers mean(static_cast<size_t>(p.kv_lora_rank));
+    for (int64_t c = 0; c < visible; ++c) {
+      for (int64_t r = 0; r < p.kv_lora_rank; ++r) {
+        mean[static_cast<size_t>(r)] += score[static_cast<size_t>(c)] * latents[c * p.kv_lora_rank + r];
+      }
+    }
+    for (int64_t v = 0; v < p.v_dim; ++v) {
+      double sum = 0;
+      for (int64_t r = 0; r < p.kv_lora_rank; ++r) {
+        sum += mean[static_cast<size_t>(r)] * kv_b.at(first + p.nope_dim + v, r);
+      }
+      out[v] = static_cast<float>(sum);
+    }
+  }
+
+  StepInputs step_;
+};
+
+}  // namespace
+
+std::unique_ptr<OpSet> make_plain_ops() { return std::make_unique<PlainOps>(); }
+
+}  // namespace eps::test

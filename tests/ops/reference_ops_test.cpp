@@ -1,0 +1,22 @@
+// The reference op set runs the table of all op sets, against loops over the definitions.
+#include "ops/reference/reference_ops.h"
+
+#include <gtest/gtest.h>
+
+#include "ops/cases/op_cases.h"
+#include "ops/cases/plain_ops.h"
+
+namespace eps {
+namespace {
+
+class ReferenceOpsTest : public ::testing::TestWithParam<test::Operation> {};
+INSTANTIATE_TEST_SUITE_P(Table, ReferenceOpsTest, ::testing::ValuesIn(test::all_operations()),
+                         [](const auto& test) { return test.param.name; });
+
+TEST_P(ReferenceOpsTest, AgreesWithPlainLoops) {
+  const auto ops = make_reference_ops();
+  test::run_operation(GetParam(), {ops.get(), test::make_plain_ops});
+}
+
+}  // namespace
+}  // namespace eps
