@@ -112,7 +112,7 @@ void exchange_nothing(Communicator& comm, Channel channel) {
   exchange(comm, channel, 1, [](int, int, int) { return size_t{0}; });
 }
 
-// Rank 0 sends `num_bytes` to the last rank, and nobody else anything.
+// Rank 0 sends `num_bytes` to the last rank; no other rank sends anything.
 void one_message(const Transport& make, int num_ranks, size_t num_bytes) {
   const auto comms = make(num_ranks, kLong, {});
   const int last = num_ranks - 1;

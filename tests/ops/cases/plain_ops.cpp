@@ -104,8 +104,8 @@ class PlainOps final : public OpSet {
   }
 
   // What is sampled has an oracle of its own (support/sampling_oracle.h).
-  void pick_tokens(TensorView logits, std::span<const TokenDraw> draws, std::span<int32_t> tokens) override {
-    pick_tokens_on_host(logits, draws, tokens);
+  void pick_tokens(TensorView logits, std::span<const SampleParams> params, std::span<int32_t> tokens) override {
+    pick_tokens_on_host(logits, params, tokens);
   }
 
   // A pair is a complex number, and the rotation a product with cos + i sin.

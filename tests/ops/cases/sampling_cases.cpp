@@ -9,15 +9,15 @@ namespace eps::test {
 namespace {
 
 std::vector<int32_t> pick(const OpCaseRun& run, const std::vector<float>& logits, int64_t vocab,
-                          std::span<const TokenDraw> draws) {
-  const auto rows = run.on_ops(DType::kF32, {std::ssize(draws), vocab}, logits);
-  std::vector<int32_t> tokens(draws.size(), -12345);
-  run.ops().pick_tokens(rows.view(), draws, tokens);
+                          std::span<const SampleParams> params) {
+  const auto rows = run.on_ops(DType::kF32, {std::ssize(params), vocab}, logits);
+  std::vector<int32_t> tokens(params.size(), -12345);
+  run.ops().pick_tokens(rows.view(), params, tokens);
   EXPECT_EQ(rows.bytes().size(), logits.size() * sizeof(float));  // and the guards are whole
   return tokens;
 }
 
-// One row for each draw, each another rotation of the same logits, so that rows differ in their tokens.
+// One row for each setting, each another rotation of the same logits, so that rows differ in their tokens.
 std::vector<float> rotated(const std::vector<float>& logits, size_t rows) {
   std::vector<float> out;
   for (size_t r = 0; r < rows; ++r) {
@@ -32,33 +32,33 @@ void check_row(OpCaseRun& run, const PickRow& row, size_t stride) {
   const auto width = row.logits.size();
   const auto vocab = static_cast<int64_t>(width);
   // All settings in one call; of a large vocabulary some.
-  const auto draws = some_of(pick_draws(vocab, run.random()), stride, run.random());
-  const auto logits = rotated(row.logits, draws.size());
-  const auto tokens = pick(run, logits, vocab, draws);
+  const auto params = some_of(sample_params(vocab, run.random()), stride, run.random());
+  const auto logits = rotated(row.logits, params.size());
+  const auto tokens = pick(run, logits, vocab, params);
   const WeightRounding rounding = run.accuracy().samples_in_steps ? device_rounding(width) : host_rounding();
-  for (size_t r = 0; r < draws.size(); ++r) {
-    const TokenDraw& draw = draws[r];
+  for (size_t r = 0; r < params.size(); ++r) {
+    const SampleParams& p = params[r];
     const std::span<const float> all(logits);
     const SamplingOracle oracle(all.subspan(r * width, width));
-    EXPECT_TRUE(oracle.allows(draw, rounding, tokens[r]))
-        << tokens[r] << " of " << vocab << ", row " << r << ", " << row.what << ", temperature " << draw.temperature
-        << ", top_k " << draw.top_k << ", top_p " << draw.top_p << ", uniform " << draw.uniform;
+    EXPECT_TRUE(oracle.allows(p, rounding, tokens[r]))
+        << tokens[r] << " of " << vocab << ", row " << r << ", " << row.what << ", temperature " << p.temperature
+        << ", top_k " << p.top_k << ", top_p " << p.top_p << ", uniform " << p.uniform;
   }
 }
 
 Operation pick_tokens() {
   Operation out{"pick_tokens", {}};
   for (const int64_t vocab : kPickVocabs) {
-    for (const bool all_draws : {false, true}) {
-      if (all_draws && vocab > 2000) continue;
-      const auto body = [vocab, all_draws](OpCaseRun& run) {
-        for (const PickRow& row : pick_rows(vocab, run.random())) check_row(run, row, all_draws ? 1 : 37);
+    for (const bool every_setting : {false, true}) {
+      if (every_setting && vocab > 2000) continue;
+      const auto body = [vocab, every_setting](OpCaseRun& run) {
+        for (const PickRow& row : pick_rows(vocab, run.random())) check_row(run, row, every_setting ? 1 : 37);
       };
       // Sorting a large vocabulary, or for all settings, takes the oracle long.
-      const bool is_slow = vocab * (all_draws ? 37 : 1) > 20'000;
-      const CaseSize size{all_draws ? 10 * vocab : 0, is_slow ? kLargeCase.work : 0};
+      const bool is_slow = vocab * (every_setting ? 37 : 1) > 20'000;
+      const CaseSize size{every_setting ? 10 * vocab : 0, is_slow ? kLargeCase.work : 0};
       out.cases.push_back(
-          {fmt::format("{} of {} tokens", all_draws ? "all settings" : "some settings", vocab), size, body});
+          {fmt::format("{} of {} tokens", every_setting ? "all settings" : "some settings", vocab), size, body});
     }
   }
   return out;
@@ -69,17 +69,17 @@ Operation pick_tokens_alone() {
   const auto body = [](OpCaseRun& run) {
     constexpr int64_t kVocab = 5001;
     constexpr size_t kRows = 70;
-    std::vector<TokenDraw> draws;
+    std::vector<SampleParams> params;
     for (size_t r = 0; r < kRows; ++r) {
-      draws.push_back({0.5 * static_cast<double>(r % 4), static_cast<int64_t>(r % 3 * 40), r % 5 == 0 ? 0.8 : 1.0,
-                       static_cast<double>(r) / kRows});
+      params.push_back({0.5 * static_cast<double>(r % 4), static_cast<int64_t>(r % 3 * 40), r % 5 == 0 ? 0.8 : 1.0,
+                        static_cast<double>(r) / kRows});
     }
     const auto logits = run.random().normal(kVocab * static_cast<int64_t>(kRows), 2.0);
-    const auto together = pick(run, logits, kVocab, draws);
-    EXPECT_EQ(pick(run, logits, kVocab, draws), together);
+    const auto together = pick(run, logits, kVocab, params);
+    EXPECT_EQ(pick(run, logits, kVocab, params), together);
     for (size_t r = 0; r < kRows; ++r) {
       const auto begin = logits.begin() + static_cast<int64_t>(r) * kVocab;
-      EXPECT_EQ(pick(run, {begin, begin + kVocab}, kVocab, std::span(draws).subspan(r, 1)).front(), together[r]) << r;
+      EXPECT_EQ(pick(run, {begin, begin + kVocab}, kVocab, std::span(params).subspan(r, 1)).front(), together[r]) << r;
     }
     EXPECT_TRUE(pick(run, {}, kVocab, {}).empty());
   };
@@ -90,17 +90,17 @@ Operation pick_tokens_alone() {
 Operation pick_tokens_frequencies() {
   const auto body = [](OpCaseRun& run) {
     const std::vector<float> row = {std::log(0.1F), std::log(0.4F), std::log(0.3F), std::log(0.2F)};
-    constexpr size_t kDraws = 2000;
+    constexpr size_t kSamples = 2000;
     std::vector<float> logits;
-    std::vector<TokenDraw> draws;
-    for (size_t i = 0; i < kDraws; ++i) {
+    std::vector<SampleParams> params;
+    for (size_t i = 0; i < kSamples; ++i) {
       logits.insert(logits.end(), row.begin(), row.end());
-      draws.push_back({.temperature = 1.0, .uniform = (static_cast<double>(i) + 0.5) / kDraws});  // evenly
+      params.push_back({.temperature = 1.0, .uniform = (static_cast<double>(i) + 0.5) / kSamples});  // evenly
     }
     std::vector<int> count(row.size());
-    for (const int32_t token : pick(run, logits, 4, draws)) ++count.at(static_cast<size_t>(token));
+    for (const int32_t token : pick(run, logits, 4, params)) ++count.at(static_cast<size_t>(token));
     // Each boundary between two tokens falls into one of the even steps.
-    for (size_t id = 0; id < row.size(); ++id) EXPECT_NEAR(count[id], std::exp(row[id]) * kDraws, 1.001) << id;
+    for (size_t id = 0; id < row.size(); ++id) EXPECT_NEAR(count[id], std::exp(row[id]) * kSamples, 1.001) << id;
   };
   return {"pick_tokens_frequencies", {{"4 tokens", kSmallCase, body}}};
 }
