@@ -15,16 +15,16 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 // Layers whose loads differ, so that no branch predictor learns one by heart.
-std::vector<eps::MoeProblem> make_problems(int64_t tokens) {
-  const eps::ModelShape shape = eps::shape_preset("deepseek-v2");
-  std::vector<eps::MoeProblem> problems;
+std::vector<eps::plan::MoeProblem> make_problems(int64_t tokens) {
+  const eps::sim::ModelShape shape = eps::sim::shape_preset("deepseek-v2");
+  std::vector<eps::plan::MoeProblem> problems;
   for (uint64_t seed = 1; seed <= 16; ++seed) {
-    eps::WorkloadOptions options;
+    eps::sim::WorkloadOptions options;
     options.num_ranks = 8;
     options.tokens_per_rank = tokens;
     options.skew = {.alpha = seed % 2 == 0 ? 8.0 : 0.0};
     options.seed = seed;
-    problems.push_back(eps::make_problem(shape, eps::Strategy::kDpEp, options));
+    problems.push_back(eps::sim::make_problem(shape, eps::plan::Strategy::kDpEp, options));
   }
   return problems;
 }
@@ -37,7 +37,7 @@ void report(benchmark::State& state, std::vector<double>& us) {
 
 void plan_uncached(benchmark::State& state) {
   const auto problems = make_problems(state.range(0));
-  const eps::Planner planner(eps::bundled_profile("h800"), problems.front().shape);
+  const eps::plan::Planner planner(eps::report::bundled_profile("h800"), problems.front().shape);
   std::vector<double> us;
   size_t i = 0;
   for (auto unused : state) {
@@ -50,8 +50,8 @@ void plan_uncached(benchmark::State& state) {
 
 void plan_cached(benchmark::State& state) {
   const auto problems = make_problems(state.range(0));
-  const eps::Planner planner(eps::bundled_profile("h800"), problems.front().shape);
-  eps::PlanCache cache(planner, {});
+  const eps::plan::Planner planner(eps::report::bundled_profile("h800"), problems.front().shape);
+  eps::plan::PlanCache cache(planner, {});
   for (const auto& problem : problems) cache.plan(problem);
   std::vector<double> us;
   size_t i = 0;

@@ -24,11 +24,13 @@ double least_row_us(int64_t inner) { return 4.0 * static_cast<double>(inner * kH
 // The GEMMs that are fitted, in the order of their numbers: a group of gate+up takes fixed + rows · slope, and no less
 // than its weights do.
 struct CurveSpec {
-  GemmKind kind;
+  moe::GemmKind kind;
   int64_t inner;
 };
-constexpr std::array<CurveSpec, 4> kCurves = {
-    {{GemmKind::kGrouped, 1536}, {GemmKind::kGrouped, 15360}, {GemmKind::kDense, 1536}, {GemmKind::kDense, 15360}}};
+constexpr std::array<CurveSpec, 4> kCurves = {{{moe::GemmKind::kGrouped, 1536},
+                                               {moe::GemmKind::kGrouped, 15360},
+                                               {moe::GemmKind::kDense, 1536},
+                                               {moe::GemmKind::kDense, 15360}}};
 
 double huber(double x) {
   constexpr double kKnee = 0.05;
@@ -54,7 +56,7 @@ std::vector<Parameter> parameters() {
     out.push_back({fmt::format("gemms.grouped.fp8.sm_factor[{}] over the one before", sms), 0.01, 1e-4, 0.3});
   }
   for (const CurveSpec& curve : kCurves) {
-    const std::string name = fmt::format("gemms.{}.fp8 n={}", to_string(curve.kind), 2 * curve.inner);
+    const std::string name = fmt::format("gemms.{}.fp8 n={}", moe::to_string(curve.kind), 2 * curve.inner);
     const double weights = weights_us(curve.inner);
     out.push_back({name + " fixed_us", 0.5 * weights, 0.01 * weights, 5 * weights});
     const double row = least_row_us(curve.inner);
@@ -63,8 +65,8 @@ std::vector<Parameter> parameters() {
   return out;
 }
 
-HardwareProfile make_profile(const HardwareProfile& base, const std::vector<double>& values) {
-  HardwareProfile profile = base;
+plan::HardwareProfile make_profile(const plan::HardwareProfile& base, const std::vector<double>& values) {
+  plan::HardwareProfile profile = base;
   size_t next = 0;
   const auto take = [&] { return values.at(next++); };
   const double gbps = take();
@@ -74,8 +76,8 @@ HardwareProfile make_profile(const HardwareProfile& base, const std::vector<doub
   profile.contention.uncapped_compute = take();
   profile.contention.uncapped_comm = take();
   profile.handoff_us = take();
-  GemmProfile grouped{GemmKind::kGrouped, DType::kF8E4M3, take(), {}, {}, {}};
-  GemmProfile dense{GemmKind::kDense, DType::kF8E4M3, take(), {}, {}, {}};
+  plan::GemmProfile grouped{moe::GemmKind::kGrouped, DType::kF8E4M3, take(), {}, {}, {}};
+  plan::GemmProfile dense{moe::GemmKind::kDense, DType::kF8E4M3, take(), {}, {}, {}};
   double factor = 1;
   grouped.sm_factor = {{132, 1}};
   for (const int sms : {124, 116, 108, 100, 92}) {
@@ -83,8 +85,9 @@ HardwareProfile make_profile(const HardwareProfile& base, const std::vector<doub
     grouped.sm_factor.insert(grouped.sm_factor.begin(), {static_cast<double>(sms), factor});
   }
   for (const CurveSpec& curve : kCurves) {
-    GemmShapeCurve gate_up{2 * curve.inner, kHidden, {}};
-    GemmShapeCurve down{kHidden, curve.inner, {}};  // half the work: at the same rate, as the paper has only their sum
+    plan::GemmShapeCurve gate_up{2 * curve.inner, kHidden, {}};
+    plan::GemmShapeCurve down{
+        kHidden, curve.inner, {}};  // half the work: at the same rate, as the paper has only their sum
     const double fixed = take();
     const double slope = take();
     for (const double rows : kRows) {
@@ -92,12 +95,12 @@ HardwareProfile make_profile(const HardwareProfile& base, const std::vector<doub
       gate_up.us_of_rows.push_back({rows, us});
       down.us_of_rows.push_back({rows, us / 2});
     }
-    GemmProfile& gemm = curve.kind == GemmKind::kDense ? dense : grouped;
+    plan::GemmProfile& gemm = curve.kind == moe::GemmKind::kDense ? dense : grouped;
     gemm.shapes.push_back(gate_up);
     gemm.shapes.push_back(down);
   }
   EPS_CHECK_EQ(next, values.size());
-  std::erase_if(profile.gemms, [](const GemmProfile& gemm) { return gemm.weight_dtype == DType::kF8E4M3; });
+  std::erase_if(profile.gemms, [](const plan::GemmProfile& gemm) { return gemm.weight_dtype == DType::kF8E4M3; });
   profile.gemms.push_back(dense);
   profile.gemms.push_back(grouped);
   profile.name = "h800_paper";
@@ -125,12 +128,12 @@ FitCells::FitCells(const Reading& reading) {
   for (const T6Row& row : table6()) table6_.push_back(layer_problem(reading, {}, row.m, false));
 }
 
-std::vector<FittedCell> FitCells::predict(const HardwareProfile& profile) const {
+std::vector<FittedCell> FitCells::predict(const plan::HardwareProfile& profile) const {
   std::vector<FittedCell> out;
   for (const T5Row& row : table5()) {
     for (size_t i = 0; i < kT5Tokens.size(); ++i) {
       for (size_t j = 0; j < kT5Inner.size(); ++j) {
-        const MoeProblem& problem = table5_[i][j][row.fp8_wire ? 1 : 0];
+        const plan::MoeProblem& problem = table5_[i][j][row.fp8_wire ? 1 : 0];
         const double us = layer_us(profile, problem, {row.num_stages, row.kernel, row.gemm_sms});
         out.push_back({5, row.id, kT5Tokens[i], kT5Inner[j], row.gemm_sms, row.ms[i][j], us * 1e-3,
                        !is_t5_outlier(row.id, kT5Tokens[i], kT5Inner[j])});
@@ -141,7 +144,7 @@ std::vector<FittedCell> FitCells::predict(const HardwareProfile& profile) const 
     const T6Row& row = table6()[i];
     for (size_t s = 0; s < kT6Sms.size(); ++s) {
       // The table does not say its stages; table 5's five are the paper's choice for this layer.
-      const double us = layer_us(profile, table6_[i], {5, GemmKind::kGrouped, kT6Sms[s]});
+      const double us = layer_us(profile, table6_[i], {5, moe::GemmKind::kGrouped, kT6Sms[s]});
       out.push_back({6, static_cast<int>(i), row.m, 1536, kT6Sms[s], row.ms[s], us * 1e-3, true});
     }
   }

@@ -21,7 +21,7 @@ std::vector<Parameter> parameters();
 
 // `base` (the bundled h800) with the fitted numbers in place of its 8-bit GEMMs, links within the node, contention and
 // hand-over.
-HardwareProfile make_profile(const HardwareProfile& base, const std::vector<double>& values);
+plan::HardwareProfile make_profile(const plan::HardwareProfile& base, const std::vector<double>& values);
 
 // A cell of table 5 or 6 beside what `profile` says, ms.
 struct FittedCell {
@@ -37,11 +37,11 @@ struct FittedCell {
 class FitCells {
  public:
   explicit FitCells(const Reading& reading);
-  std::vector<FittedCell> predict(const HardwareProfile& profile) const;
+  std::vector<FittedCell> predict(const plan::HardwareProfile& profile) const;
 
  private:
-  std::array<std::array<std::array<MoeProblem, 2>, 2>, 3> table5_;  // [m, inner, fp8]
-  std::vector<MoeProblem> table6_;
+  std::array<std::array<std::array<plan::MoeProblem, 2>, 2>, 3> table5_;  // [m, inner, fp8]
+  std::vector<plan::MoeProblem> table6_;
 };
 
 // How to weigh cells: their times, or table 5's ratios to its row 0 and table 6's to 116 SMs.

@@ -29,7 +29,7 @@ std::vector<double> values_of(const std::vector<Parameter>& parameters) {
 }
 
 // Steps by a factor in each number in turn; a number whose steps help takes larger ones, others smaller ones.
-Fit fit(const HardwareProfile& base, const Reading& reading, Weighing weighing, int sweeps) {
+Fit fit(const plan::HardwareProfile& base, const Reading& reading, Weighing weighing, int sweeps) {
   Fit out{parameters(), {}, 0};
   const FitCells cells(reading);
   const auto predict = [&] { return cells.predict(make_profile(base, values_of(out.parameters))); };
@@ -109,7 +109,7 @@ void print_cells(const Fit& fit) {
   }
 }
 
-void compare_readings(const HardwareProfile& base, Weighing weighing, int sweeps) {
+void compare_readings(const plan::HardwareProfile& base, Weighing weighing, int sweeps) {
   for (const Reading::M m : {Reading::M::kTokensPerRank, Reading::M::kRowsPerExpert, Reading::M::kTokens}) {
     for (const int top_k : {2, 4, 6, 8}) {
       for (const bool once : {true, false}) {
@@ -141,7 +141,7 @@ int run(int argc, char** argv) {
   app.add_flag("--copies", copies, "In those a token travels once an expert instead of once a GPU");
   CLI11_PARSE(app, argc, argv);
   reading.once_per_rank = !copies;
-  const HardwareProfile base = bundled_profile("h800");
+  const plan::HardwareProfile base = report::bundled_profile("h800");
   const Weighing weighing = ratios ? Weighing::kRatios : Weighing::kTimes;
   if (readings) {
     compare_readings(base, weighing, sweeps);
@@ -154,7 +154,7 @@ int run(int argc, char** argv) {
   print_cells(fitted);
   if (out.empty()) return 0;
   std::ofstream file(out);
-  if (!(file << to_json(make_profile(base, values_of(fitted.parameters))))) {
+  if (!(file << report::to_json(make_profile(base, values_of(fitted.parameters))))) {
     fail(ErrorKind::kInput, out, {.what = "cannot be written", .got = "", .wanted = "", .hint = ""});
   }
   return 0;

@@ -29,28 +29,28 @@ std::string to_string(const Reading& reading) {
                      reading.once_per_rank ? "a GPU" : "an expert");
 }
 
-MoeProblem layer_problem(const Reading& reading, const LayerSizes& sizes, int64_t m, bool fp8_wire) {
+plan::MoeProblem layer_problem(const Reading& reading, const LayerSizes& sizes, int64_t m, bool fp8_wire) {
   const int num_experts = sizes.num_ranks * sizes.experts_per_rank;
   const int64_t tokens = tokens_per_rank(reading, sizes, m);
-  const std::vector<Routing> routing = random_routing(
+  const std::vector<moe::Routing> routing = sim::random_routing(
       {.num_ranks = sizes.num_ranks, .tokens_per_rank = tokens, .num_experts = num_experts, .top_k = reading.top_k});
-  const ExpertPlacement placement = place_experts(num_experts, sizes.num_ranks);
-  MoeShape shape;
+  const moe::ExpertPlacement placement = moe::place_experts(num_experts, sizes.num_ranks);
+  plan::MoeShape shape;
   shape.hidden = sizes.hidden;
   shape.inner = sizes.inner;
   shape.top_k = reading.top_k;
   shape.weight_dtype = DType::kF8E4M3;
-  MoeProblem problem = make_problem(shape, placement, routing);
+  plan::MoeProblem problem = plan::make_problem(shape, placement, routing);
   if (!reading.once_per_rank) send_once_an_expert(problem);
   const DType wire = fp8_wire ? DType::kF8E4M3 : DType::kBF16;
   problem.wire = {wire, wire};
   return problem;
 }
 
-void send_once_an_expert(MoeProblem& problem) {
+void send_once_an_expert(plan::MoeProblem& problem) {
   const auto ranks = static_cast<size_t>(problem.placement.num_ranks);
   const auto each = static_cast<size_t>(problem.placement.experts_per_rank());
-  RoutingSummary& routing = problem.routing;
+  moe::RoutingSummary& routing = problem.routing;
   const size_t width = routing.visits.size() / ranks;
   std::ranges::fill(routing.visits, 0);
   for (size_t r = 0; r < ranks; ++r) {
@@ -63,22 +63,22 @@ void send_once_an_expert(MoeProblem& problem) {
   }
 }
 
-PlanLimits paper_limits(const LayerSetting& setting) {
-  PlanLimits limits;
+plan::PlanLimits paper_limits(const LayerSetting& setting) {
+  plan::PlanLimits limits;
   limits.local_first = false;
   limits.gemm_sms = {setting.gemm_sms};
   limits.kernel = setting.kernel;
   return limits;
 }
 
-PipelineOption paper_pipeline(int num_stages) {
-  if (num_stages == 1) return {PipelineOption::Mode::kOff, 1};
-  return {PipelineOption::Mode::kFixed, num_stages};
+plan::PipelineOption paper_pipeline(int num_stages) {
+  if (num_stages == 1) return {plan::PipelineOption::Mode::kOff, 1};
+  return {plan::PipelineOption::Mode::kFixed, num_stages};
 }
 
-double layer_us(const HardwareProfile& profile, const MoeProblem& problem, const LayerSetting& setting) {
-  const Planner planner(profile, problem.shape, paper_limits(setting));
-  return end_of(planner.simulate(planner.plan(problem, paper_pipeline(setting.num_stages)), problem));
+double layer_us(const plan::HardwareProfile& profile, const plan::MoeProblem& problem, const LayerSetting& setting) {
+  const plan::Planner planner(profile, problem.shape, paper_limits(setting));
+  return plan::end_of(planner.simulate(planner.plan(problem, paper_pipeline(setting.num_stages)), problem));
 }
 
 }  // namespace eps::paper

@@ -31,23 +31,23 @@ struct LayerSizes {
 };
 
 // Every expert equally popular; weights 8-bit, activations bf16.
-MoeProblem layer_problem(const Reading& reading, const LayerSizes& sizes, int64_t m, bool fp8_wire);
+plan::MoeProblem layer_problem(const Reading& reading, const LayerSizes& sizes, int64_t m, bool fp8_wire);
 
 // Turns a problem in which a token visits a GPU once into one where it does for each of its experts there. Partial sums
 // still return once: combine follows the token.
-void send_once_an_expert(MoeProblem& problem);
+void send_once_an_expert(plan::MoeProblem& problem);
 
 // How a row of the tables runs a layer. One stage: one op after the other.
 struct LayerSetting {
   int num_stages = 1;
-  std::optional<GemmKind> kernel = {};
+  std::optional<moe::GemmKind> kernel = {};
   int gemm_sms = 132;
 };
 
 // Limits under which the planner does as the paper's scheduler: no trick that is ours alone.
-PlanLimits paper_limits(const LayerSetting& setting);
-PipelineOption paper_pipeline(int num_stages);
+plan::PlanLimits paper_limits(const LayerSetting& setting);
+plan::PipelineOption paper_pipeline(int num_stages);
 // The end of the last op on the last rank, and what the planner thought of.
-double layer_us(const HardwareProfile& profile, const MoeProblem& problem, const LayerSetting& setting);
+double layer_us(const plan::HardwareProfile& profile, const plan::MoeProblem& problem, const LayerSetting& setting);
 
 }  // namespace eps::paper

@@ -12,7 +12,7 @@ namespace eps::paper {
 namespace {
 
 std::string setting_name(const T5Row& row) {
-  std::string name = fmt::format("{}: PN={} {}", row.id, row.num_stages, to_string(row.kernel));
+  std::string name = fmt::format("{}: PN={} {}", row.id, row.num_stages, moe::to_string(row.kernel));
   if (row.fp8_wire) name += ", fp8 wire";
   if (row.gemm_sms < 132) name += fmt::format(", {} SMs", row.gemm_sms);
   return name;
@@ -112,12 +112,12 @@ Section pipeline_gains(const TableOptions& options) {
     Reading reading = options.reading;
     reading.m = m;
     for (const T7Row& row : table7()) {
-      const MoeProblem problem = layer_problem(reading, {.num_ranks = 8}, row.m, false);
-      const LayerSetting setting{2, GemmKind::kGrouped, 116};
-      const double base = layer_us(options.profile, problem, {1, GemmKind::kGrouped, 132}) * 1e-3;
+      const plan::MoeProblem problem = layer_problem(reading, {.num_ranks = 8}, row.m, false);
+      const LayerSetting setting{2, moe::GemmKind::kGrouped, 116};
+      const double base = layer_us(options.profile, problem, {1, moe::GemmKind::kGrouped, 132}) * 1e-3;
       const double pipelined = layer_us(options.profile, problem, setting) * 1e-3;
-      const Planner planner(options.profile, problem.shape, paper_limits(setting));
-      const PaperView view = planner.paper_view(problem, planner.plan(problem, paper_pipeline(2)));
+      const plan::Planner planner(options.profile, problem.shape, paper_limits(setting));
+      const plan::PaperView view = planner.paper_view(problem, planner.plan(problem, paper_pipeline(2)));
       const auto add = [&](const char* column, double paper, double ours, double within, bool relative) {
         section.cells.push_back({"7", fmt::format("m={}, {}", row.m, whole ? "of the layer" : "of a GPU"), column,
                                  paper, ours, within, relative, ""});

@@ -15,14 +15,14 @@ namespace {
 using namespace eps;         // NOLINT(google-build-using-namespace): a program of its own
 using namespace eps::paper;  // NOLINT(google-build-using-namespace)
 
-HardwareProfile read_profile(const std::string& path) {
+plan::HardwareProfile read_profile(const std::string& path) {
   std::ifstream file(path);
   if (!file) {
     fail(ErrorKind::kInput, path, {.what = "cannot be read", .got = "", .wanted = "a profile", .hint = ""});
   }
   std::stringstream text;
   text << file.rdbuf();
-  return parse_profile(text.str(), path);
+  return report::parse_profile(text.str(), path);
 }
 
 void write_file(const std::string& path, const std::string& text) {
@@ -78,7 +78,7 @@ int run(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   reading.once_per_rank = !copies;
   options.fused_base = !plain_base;
-  if (ring) options.ring = bundled_profile("h800").links.back();
+  if (ring) options.ring = report::bundled_profile("h800").links.back();
   options.weights = weights == "bf16" ? DType::kBF16 : DType::kF8E4M3;
   options.profile = read_profile(profile);
   const Report report = make_report(options, tables);

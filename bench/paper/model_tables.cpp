@@ -12,14 +12,14 @@ namespace {
 
 // A way to run a whole model.
 struct Variant {
-  Strategy strategy = Strategy::kDpEp;
-  std::optional<GemmKind> kernel = {};
+  plan::Strategy strategy = plan::Strategy::kDpEp;
+  std::optional<moe::GemmKind> kernel = {};
   int num_stages = 1;
   bool fused_rows = false;
 };
 
-ModelShape model_shape(std::string_view name, const TableOptions& options) {
-  ModelShape shape = shape_preset(name);
+sim::ModelShape model_shape(std::string_view name, const TableOptions& options) {
+  sim::ModelShape shape = sim::shape_preset(name);
   shape.moe.weight_dtype = options.weights;
   if (!options.shared_overlap) {
     // As a dense FFN beside the experts they cost the same, one after the other.
@@ -29,33 +29,33 @@ ModelShape model_shape(std::string_view name, const TableOptions& options) {
   return shape;
 }
 
-HardwareProfile with_ring(HardwareProfile profile, const LinkPoint& ring) {
+plan::HardwareProfile with_ring(plan::HardwareProfile profile, const plan::LinkPoint& ring) {
   profile.links = {ring};
   return profile;
 }
 
-double ttft_us(const ModelShape& shape, int num_ranks, const PrefillBatch& batch, const Variant& variant,
+double ttft_us(const sim::ModelShape& shape, int num_ranks, const sim::PrefillBatch& batch, const Variant& variant,
                const TableOptions& table) {
-  PrefillOptions options;
+  sim::PrefillOptions options;
   options.num_ranks = num_ranks;
   options.strategy = variant.strategy;
   options.batch = batch;
   options.pipeline = paper_pipeline(variant.num_stages);
   // Grouped GEMMs leave the messages their SMs; dense ones cannot.
   options.limits = paper_limits({variant.num_stages, variant.kernel, 116});
-  std::vector<MoeProblem> problems = prefill_problems(shape, options);
-  HardwareProfile profile = variant.fused_rows ? with_fused_rows(table.profile, shape.moe.top_k) : table.profile;
-  const bool has_ring = table.ring.gbps > 0 && variant.strategy != Strategy::kDpEp;
-  const HardwareProfile ring = with_ring(profile, has_ring ? table.ring : profile.links.front());
-  if (variant.strategy == Strategy::kTpTp) return simulate_prefill(shape, ring, options, problems).ttft_us;
-  for (MoeProblem& problem : problems) {
+  std::vector<plan::MoeProblem> problems = sim::prefill_problems(shape, options);
+  plan::HardwareProfile profile = variant.fused_rows ? with_fused_rows(table.profile, shape.moe.top_k) : table.profile;
+  const bool has_ring = table.ring.gbps > 0 && variant.strategy != plan::Strategy::kDpEp;
+  const plan::HardwareProfile ring = with_ring(profile, has_ring ? table.ring : profile.links.front());
+  if (variant.strategy == plan::Strategy::kTpTp) return sim::simulate_prefill(shape, ring, options, problems).ttft_us;
+  for (plan::MoeProblem& problem : problems) {
     if (!table.reading.once_per_rank) send_once_an_expert(problem);
-    if (has_ring) problem.strategy = Strategy::kDpEp;  // without the rings around it, which are added below
+    if (has_ring) problem.strategy = plan::Strategy::kDpEp;  // without the rings around it, which are added below
   }
-  const PrefillResult result = simulate_prefill(shape, profile, options, problems);
+  const sim::PrefillResult result = sim::simulate_prefill(shape, profile, options, problems);
   if (!has_ring) return result.ttft_us;
   // A reduce-scatter and an all-gather around each MoE layer are an all-reduce; nothing runs beside them.
-  const double all_reduce = DecoderCost(shape, ring, variant.strategy, num_ranks).all_reduce_us(batch);
+  const double all_reduce = sim::DecoderCost(shape, ring, variant.strategy, num_ranks).all_reduce_us(batch);
   const int rings = 1 + 2 * shape.num_dense_layers + shape.num_moe_layers();
   return result.ttft_us - result.parts.collectives_us + rings * all_reduce;
 }
@@ -68,10 +68,10 @@ std::string length_name(int64_t length) {
 // Cells of a table of times to first token against a baseline.
 void add_ttft_cells(Section& section, const TtftTable& table, const Variant& base, const std::vector<Variant>& variants,
                     const TableOptions& options) {
-  ModelShape shape = model_shape(table.model, options);
+  sim::ModelShape shape = model_shape(table.model, options);
   if (table.num_layers > 0) shape.num_layers = table.num_layers;
   for (const BatchCell& cell : table.cells) {
-    const PrefillBatch batch{cell.batch, cell.length};
+    const sim::PrefillBatch batch{cell.batch, cell.length};
     const double base_us = ttft_us(shape, table.num_ranks, batch, base, options);
     const bool seconds = table.num_layers == 0;
     const std::string row = fmt::format("batch {} × {}", cell.batch, length_name(cell.length));
@@ -95,13 +95,15 @@ Section ttft_section(std::string number, const TtftTable& table, std::string wha
           {}};
 }
 
-Variant vllm(const TableOptions& options) { return {Strategy::kTpTp, GemmKind::kGrouped, 1, options.fused_base}; }
+Variant vllm(const TableOptions& options) {
+  return {plan::Strategy::kTpTp, moe::GemmKind::kGrouped, 1, options.fused_base};
+}
 
 }  // namespace
 
-HardwareProfile with_fused_rows(HardwareProfile profile, int top_k) {
+plan::HardwareProfile with_fused_rows(plan::HardwareProfile profile, int top_k) {
   profile.ops["gather"] = {0, 1e9};
-  OpCost& reduce = profile.ops["reduce"];
+  plan::OpCost& reduce = profile.ops["reduce"];
   reduce.gbps *= 3.0 * top_k / (top_k + 1);
   profile.ops["finish"] = {0, 1e9};
   return profile;
@@ -114,17 +116,17 @@ Section deepseek_gains(const TableOptions& options) {
       fmt::format("Batch {} (not in the paper), PN=1 and PN=20 dense as the paper says, PN=5 in the "
                   "better kernel of each stage.",
                   options.t2_batch)};
-  const ModelShape shape = model_shape("deepseek-v2", options);
+  const sim::ModelShape shape = model_shape("deepseek-v2", options);
   for (const int64_t length : kT2Lengths) {
-    const PrefillBatch batch{options.t2_batch, length};
-    const double base = ttft_us(shape, 8, batch, {Strategy::kDpEp, GemmKind::kGrouped, 1, false}, options);
+    const sim::PrefillBatch batch{options.t2_batch, length};
+    const double base = ttft_us(shape, 8, batch, {plan::Strategy::kDpEp, moe::GemmKind::kGrouped, 1, false}, options);
     const double rate = static_cast<double>(batch.tokens()) / base;  // tokens a µs
     section.cells.push_back(
         {"2", "base, 1000 tokens/s (not fitted)", length_name(length), 100, rate * 1e3, 0, true, ""});
     double gain[3] = {};
     for (size_t i = 0; i < table2().size(); ++i) {
       const T2Row& row = table2()[i];
-      Variant variant{Strategy::kDpEp, GemmKind::kDense, row.num_stages, false};
+      Variant variant{plan::Strategy::kDpEp, moe::GemmKind::kDense, row.num_stages, false};
       if (row.num_stages == 5) variant.kernel.reset();
       gain[i] = 100 * (base / ttft_us(shape, 8, batch, variant, options) - 1);
       const auto column = static_cast<size_t>(std::ranges::find(kT2Lengths, length) - kT2Lengths.begin());
@@ -144,9 +146,9 @@ Section mixtral_ttft(const TableOptions& options) {
                                  "Base: tp+tp with one fused grouped kernel. Same GEMM: tp+ep with that kernel. PN=1, "
                                  "PN=2: tp+ep, the better kernel of each stage.");
   add_ttft_cells(section, table, vllm(options),
-                 {{Strategy::kTpEp, GemmKind::kGrouped, 1, options.fused_base},
-                  {Strategy::kTpEp, {}, 1, false},
-                  {Strategy::kTpEp, {}, 2, false}},
+                 {{plan::Strategy::kTpEp, moe::GemmKind::kGrouped, 1, options.fused_base},
+                  {plan::Strategy::kTpEp, {}, 1, false},
+                  {plan::Strategy::kTpEp, {}, 2, false}},
                  options);
   return section;
 }
@@ -156,8 +158,8 @@ Section dbrx_ttft(const TableOptions& options) {
   Section section = ttft_section("3", table,
                                  "Base: tp+tp with one fused grouped kernel. PN=1, PN=2: tp+ep, the better kernel of "
                                  "each stage.");
-  add_ttft_cells(section, table, vllm(options), {{Strategy::kTpEp, {}, 1, false}, {Strategy::kTpEp, {}, 2, false}},
-                 options);
+  add_ttft_cells(section, table, vllm(options),
+                 {{plan::Strategy::kTpEp, {}, 1, false}, {plan::Strategy::kTpEp, {}, 2, false}}, options);
   return section;
 }
 
@@ -166,8 +168,8 @@ Section arctic_ttft(const TableOptions& options) {
   Section section = ttft_section("4", table,
                                  "3 layers. Base: tp+ep without a pipeline, kernels as in the pipelined rows: the "
                                  "paper does not say what its base is.");
-  add_ttft_cells(section, table, {Strategy::kTpEp, {}, 1, false},
-                 {{Strategy::kTpEp, {}, 4, false}, {Strategy::kTpEp, {}, 8, false}}, options);
+  add_ttft_cells(section, table, {plan::Strategy::kTpEp, {}, 1, false},
+                 {{plan::Strategy::kTpEp, {}, 4, false}, {plan::Strategy::kTpEp, {}, 8, false}}, options);
   return section;
 }
 

@@ -3,8 +3,8 @@
 namespace eps::paper {
 namespace {
 
-constexpr auto kGroup = GemmKind::kGrouped;
-constexpr auto kDense = GemmKind::kDense;
+constexpr auto kGroup = moe::GemmKind::kGrouped;
+constexpr auto kDense = moe::GemmKind::kDense;
 
 constexpr std::array<T5Row, 11> kTable5 = {{
     {0, 1, kGroup, false, 132, {{{5.698, 32.469}, {2.120, 8.996}, {1.032, 2.349}}}},

@@ -18,7 +18,7 @@ inline constexpr std::array<int64_t, 2> kT5Inner = {1536, 15360};
 struct T5Row {
   int id;
   int num_stages;
-  GemmKind kernel;
+  moe::GemmKind kernel;
   bool fp8_wire;
   int gemm_sms;                             // 132: not capped
   std::array<std::array<double, 2>, 3> ms;  // [kT5Tokens, kT5Inner]

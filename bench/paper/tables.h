@@ -9,7 +9,7 @@
 namespace eps::paper {
 
 struct TableOptions {
-  HardwareProfile profile;
+  plan::HardwareProfile profile;
   Reading reading;  // the one that the profile was fitted under
   // What tables 2 to 4 leave open.
   DType weights = DType::kF8E4M3;
@@ -17,7 +17,7 @@ struct TableOptions {
   bool shared_overlap = false;  // whether our plans may run shared experts under messages
   // Of the reduce-scatters and all-gathers of tensor parallelism; gbps 0: as the all-to-all's. An absolute rate beside
   // a profile that only holds up to a scale (docs/paper.md): for comparison.
-  LinkPoint ring = {};
+  plan::LinkPoint ring = {};
   bool fused_base = true;  // tables 3 and 4: whether the baseline's kernel gathers rows itself
 };
 
@@ -33,6 +33,6 @@ Section pipeline_gains(const TableOptions& options);  // table 7
 
 // The profile as a baseline sees it whose fused kernel reads tokens in place and adds a token's rows in one pass, as
 // vLLM's does: no gather, top_k + 1 rows moved a token instead of our 3 · top_k, no pass of its own to finish.
-HardwareProfile with_fused_rows(HardwareProfile profile, int top_k);
+plan::HardwareProfile with_fused_rows(plan::HardwareProfile profile, int top_k);
 
 }  // namespace eps::paper

@@ -31,30 +31,30 @@ void remove_flag(CLI::App& command, const std::string& name) {
   }
 }
 
-int run_sweep_command(const SweepOptions& options, SweepFormat format) {
-  check_sweep(options);
+int run_sweep_command(const measure::SweepOptions& options, SweepFormat format) {
+  measure::check_sweep(options);
   const auto engine = open_engine(options.engine);
   const GracefulStop graceful;
   std::optional<SweepPrinter> printer;
   std::optional<Progress> progress;  // of the current test
-  const SweepEvents events{
+  const measure::SweepEvents events{
       .on_begin =
-          [&](const SweepModel& model) {
+          [&](const measure::SweepModel& model) {
             printer.emplace(options, model, format);
             print_out(printer->header());
           },
       .on_progress =
-          [&](const SweepTest& test, int done, int total) {
+          [&](const measure::SweepTest& test, int done, int total) {
             if (!progress) progress.emplace(test.name(), "repetitions");
             progress->update(static_cast<uint64_t>(done), static_cast<uint64_t>(total));
           },
       .on_result =
-          [&](const SweepResult& result) {
+          [&](const measure::SweepResult& result) {
             progress.reset();
             print_out(printer->row(result));
           },
   };
-  const bool complete = run_sweep(options, *engine, events, keep_going);
+  const bool complete = measure::run_sweep(options, *engine, events, keep_going);
   progress.reset();
   print_out(printer->footer());
   return complete ? 0 : kInterruptedExit;
@@ -63,7 +63,7 @@ int run_sweep_command(const SweepOptions& options, SweepFormat format) {
 void add_sweep(CLI::App& bench, Chosen& chosen) {
   CLI::App& command =
       *bench.add_subcommand("sweep", "Tokens per second of prompts and of decoding, as llama-bench does");
-  const auto options = std::make_shared<SweepOptions>();
+  const auto options = std::make_shared<measure::SweepOptions>();
   const auto format = std::make_shared<std::string>("md");
   add_engine_flags(command, options->engine);
   CLI::Option_group& tests = *command.add_option_group("Tests", "Comma-separated lists; each value is a separate test");
@@ -99,11 +99,11 @@ void add_sweep(CLI::App& bench, Chosen& chosen) {
   });
 }
 
-int run_layer(LayerBenchOptions options, bool json) {
+int run_layer(measure::LayerBenchOptions options, bool json) {
   warn_of_too_many_threads(options.engine.device, options.engine.ep, options.engine.threads);
   options.engine.stop = stop_token();
   const GracefulStop graceful;
-  const LayerBenchResult result = run_layer_bench(
+  const measure::LayerBenchResult result = measure::run_layer_bench(
       options, [](std::string_view line) { print_error("{}\n", printable(line, 400)); }, keep_going);
   if (!result.us.empty()) {
     print_out(json ? format_layer_json(options, result) + "\n" : format_layer_text(options, result));
@@ -114,7 +114,7 @@ int run_layer(LayerBenchOptions options, bool json) {
 void add_layer(CLI::App& bench, Chosen& chosen) {
   CLI::App& command =
       *bench.add_subcommand("layer", "One planned MoE layer against its GEMMs called one by one on oneDNN");
-  const auto options = std::make_shared<LayerBenchOptions>();
+  const auto options = std::make_shared<measure::LayerBenchOptions>();
   const auto json = std::make_shared<bool>(false);
   add_engine_flags(command, options->engine);
   for (const char* name : {"--max-num-batched-tokens", "--max-model-len"}) remove_flag(command, name);
@@ -154,11 +154,11 @@ void add_layer(CLI::App& bench, Chosen& chosen) {
       [options, json, &chosen] { chosen.action = [options, json] { return run_layer(*options, *json); }; });
 }
 
-int run_overlap(OverlapBenchOptions options, bool json) {
+int run_overlap(measure::OverlapBenchOptions options, bool json) {
   warn_of_too_many_threads(options.engine.device, options.engine.ep, options.engine.threads);
   options.engine.stop = stop_token();
   const GracefulStop graceful;
-  const OverlapBenchResult result = run_overlap_bench(
+  const measure::OverlapBenchResult result = measure::run_overlap_bench(
       options, [](std::string_view line) { print_error("{}\n", printable(line, 400)); }, keep_going);
   if (!result.arms.front().us.empty() && !interrupted()) {
     print_out(json ? format_overlap_json(options, result) : format_overlap_text(options, result));
@@ -169,7 +169,7 @@ int run_overlap(OverlapBenchOptions options, bool json) {
 void add_overlap(CLI::App& bench, Chosen& chosen) {
   CLI::App& command =
       *bench.add_subcommand("overlap", "Predicted and measured times of one MoE layer with every number of stages");
-  const auto options = std::make_shared<OverlapBenchOptions>();
+  const auto options = std::make_shared<measure::OverlapBenchOptions>();
   options->engine.ep = 2;
   const auto json = std::make_shared<bool>(false);
   add_engine_flags(command, options->engine);
@@ -199,11 +199,11 @@ void add_overlap(CLI::App& bench, Chosen& chosen) {
       [options, json, &chosen] { chosen.action = [options, json] { return run_overlap(*options, *json); }; });
 }
 
-int run_gemm(GemmBenchOptions options, bool json) {
+int run_gemm(measure::GemmBenchOptions options, bool json) {
   warn_of_too_many_threads(options.engine.device, 1, options.engine.threads);
   options.engine.stop = stop_token();
   const GracefulStop graceful;
-  const GemmBenchResult result = run_gemm_bench(
+  const measure::GemmBenchResult result = measure::run_gemm_bench(
       options, [](std::string_view line) { print_error("{}\n", printable(line, 400)); }, keep_going);
   if (!result.loads.empty()) print_out(json ? format_gemm_json(options, result) : format_gemm_text(options, result));
   return interrupted() ? kInterruptedExit : 0;
@@ -213,7 +213,7 @@ void add_gemm(CLI::App& bench, Chosen& chosen) {
   CLI::App& command = *bench.add_subcommand("gemm",
                                             "Time expert GEMMs of random loads as dense and as grouped calls, and "
                                             "check whether the profile selects the faster");
-  const auto options = std::make_shared<GemmBenchOptions>();
+  const auto options = std::make_shared<measure::GemmBenchOptions>();
   const auto json = std::make_shared<bool>(false);
   add_engine_flags(command, options->engine);
   for (const char* name : {"--max-num-batched-tokens", "--max-model-len", "--ep", "--eps-pipeline", "--emulate-link"}) {

@@ -8,8 +8,8 @@
 namespace eps::cli {
 
 // A table of loads, followed by a table of rules for choosing kernels.
-std::string format_gemm_text(const GemmBenchOptions& options, const GemmBenchResult& result);
+std::string format_gemm_text(const measure::GemmBenchOptions& options, const measure::GemmBenchResult& result);
 // One object per line: one for each load, then a summary.
-std::string format_gemm_json(const GemmBenchOptions& options, const GemmBenchResult& result);
+std::string format_gemm_json(const measure::GemmBenchOptions& options, const measure::GemmBenchResult& result);
 
 }  // namespace eps::cli

@@ -9,8 +9,10 @@
 namespace eps::cli {
 
 // Both functions require at least one iteration.
-std::string format_latency_text(const LatencyOptions& options, const BenchedModel& model, const LatencyResult& result);
+std::string format_latency_text(const measure::LatencyOptions& options, const measure::BenchedModel& model,
+                                const measure::LatencyResult& result);
 // One object without line breaks: vLLM's keys, followed by our own.
-std::string format_latency_json(const LatencyOptions& options, const BenchedModel& model, const LatencyResult& result);
+std::string format_latency_json(const measure::LatencyOptions& options, const measure::BenchedModel& model,
+                                const measure::LatencyResult& result);
 
 }  // namespace eps::cli

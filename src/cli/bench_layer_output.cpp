@@ -11,14 +11,14 @@ namespace {
 
 double percent_of(double value, double limit) { return limit > 0 ? 100 * value / limit : 0.0; }
 
-Json spread_json(const std::vector<double>& samples) {
-  const Spread s = spread(samples);
+io::Json spread_json(const std::vector<double>& samples) {
+  const measure::Spread s = measure::spread(samples);
   return {{"p10", s.p10}, {"median", s.median}, {"p90", s.p90}};
 }
 
 }  // namespace
 
-std::string format_layer_text(const LayerBenchOptions& options, const LayerBenchResult& r) {
+std::string format_layer_text(const measure::LayerBenchOptions& options, const measure::LayerBenchResult& r) {
   const int ep = options.engine.ep;
   std::string out = fmt::format(
       "{}, layer {}: {} experts of {} x {}, top-{}, shared {}; {:.2f} GFLOP\n"
@@ -31,7 +31,7 @@ std::string format_layer_text(const LayerBenchOptions& options, const LayerBench
                                             {"p90", 8, true},   {"TFLOP/s", 9, true},    {"% of limit", 10, true}};
   out += markdown_header(columns);
   const auto add = [&](const std::string& arm, const std::vector<double>& us, double tflops) {
-    const Spread s = spread(us);
+    const measure::Spread s = measure::spread(us);
     const std::vector<std::string> cells = {arm,
                                             fmt::format("{:.3f}", s.median * 1e-3),
                                             fmt::format("{:.3f}", s.p10 * 1e-3),
@@ -43,7 +43,7 @@ std::string format_layer_text(const LayerBenchOptions& options, const LayerBench
   add("epsmoe, the layer", r.us, r.tflops());
   add("epsmoe, its GEMM ops", r.gemm_us, r.gemm_tflops());
   add(r.baseline + " one by one, GEMMs only", r.baseline_us, r.baseline_tflops());
-  const Spread ratio = spread(r.ratios());
+  const measure::Spread ratio = measure::spread(r.ratios());
   out += fmt::format("\nratio    {:.3f} (p10 {:.3f}, p90 {:.3f}): baseline time / our time, pair by pair\n",
                      ratio.median, ratio.p10, ratio.p90);
   out += fmt::format("limit    {:.4f} TFLOP/s: {}\n", r.limit_tflops(), r.limit_source);
@@ -56,13 +56,13 @@ std::string format_layer_text(const LayerBenchOptions& options, const LayerBench
                            r.worst_error);
 }
 
-std::string format_layer_json(const LayerBenchOptions& options, const LayerBenchResult& r) {
-  const Spread ours = spread(r.us);
-  const Spread ratio = spread(r.ratios());
-  const Json out = {
+std::string format_layer_json(const measure::LayerBenchOptions& options, const measure::LayerBenchResult& r) {
+  const measure::Spread ours = measure::spread(r.us);
+  const measure::Spread ratio = measure::spread(r.ratios());
+  const io::Json out = {
       {"bench", "layer"},
       {"version", EPSMOE_VERSION},
-      {"test_time", utc_time_now()},
+      {"test_time", measure::utc_time_now()},
       {"cpu", cpu_features().brand},
       {"model", r.model},
       {"layer", r.layer},
@@ -111,7 +111,7 @@ std::string format_layer_json(const LayerBenchOptions& options, const LayerBench
       {"communication_us", r.communication_us / static_cast<double>(r.us.size())},
       {"worst_error", r.worst_error},
   };
-  return dump_json(out);
+  return io::dump_json(out);
 }
 
 }  // namespace eps::cli

@@ -8,8 +8,8 @@
 namespace eps::cli {
 
 // A table, with descriptive lines above and below it.
-std::string format_layer_text(const LayerBenchOptions& options, const LayerBenchResult& result);
+std::string format_layer_text(const measure::LayerBenchOptions& options, const measure::LayerBenchResult& result);
 // One object, without line breaks.
-std::string format_layer_json(const LayerBenchOptions& options, const LayerBenchResult& result);
+std::string format_layer_json(const measure::LayerBenchOptions& options, const measure::LayerBenchResult& result);
 
 }  // namespace eps::cli

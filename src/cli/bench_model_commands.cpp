@@ -24,35 +24,35 @@ void show(const ResultFlags& flags, const std::string& text, const std::string& 
   if (!flags.output_json.empty()) write_file(flags.output_json, json + "\n");
 }
 
-ProgressCallback show_progress(Progress& progress) {
+measure::ProgressCallback show_progress(Progress& progress) {
   return [&progress](int64_t done, int64_t total) {
     progress.update(static_cast<uint64_t>(done), static_cast<uint64_t>(total));
   };
 }
 
-int run(const LatencyOptions& options, const ResultFlags& flags) {
-  check_latency(options);
+int run(const measure::LatencyOptions& options, const ResultFlags& flags) {
+  measure::check_latency(options);
   if (!flags.output_json.empty()) require_writable("--output-json", flags.output_json);
   const auto engine = open_engine(options.engine);
   const GracefulStop graceful;
   Progress progress("bench latency", "iterations");
-  const LatencyResult result = run_latency(options, *engine, show_progress(progress), keep_going);
+  const measure::LatencyResult result = measure::run_latency(options, *engine, show_progress(progress), keep_going);
   if (!result.latencies.empty()) {
-    const BenchedModel model = describe_model(options.engine, *engine);
+    const measure::BenchedModel model = measure::describe_model(options.engine, *engine);
     show(flags, format_latency_text(options, model, result), format_latency_json(options, model, result));
   }
   return interrupted() ? kInterruptedExit : 0;
 }
 
-int run(const ThroughputOptions& options, const ResultFlags& flags) {
-  check_throughput(options);
+int run(const measure::ThroughputOptions& options, const ResultFlags& flags) {
+  measure::check_throughput(options);
   if (!flags.output_json.empty()) require_writable("--output-json", flags.output_json);
   const auto engine = open_engine(options.engine);
   const GracefulStop graceful;
   Progress progress("bench throughput", "requests");
-  const Engine::RequestTimes times = run_throughput(options, *engine, show_progress(progress), keep_going);
+  const Engine::RequestTimes times = measure::run_throughput(options, *engine, show_progress(progress), keep_going);
   if (times.num_finished > 0) {
-    const BenchedModel model = describe_model(options.engine, *engine);
+    const measure::BenchedModel model = measure::describe_model(options.engine, *engine);
     show(flags, format_throughput_text(options, model, times), format_throughput_json(options, model, times));
   }
   return interrupted() ? kInterruptedExit : 0;
@@ -63,7 +63,7 @@ int run(const ThroughputOptions& options, const ResultFlags& flags) {
 void add_bench_latency(CLI::App& bench, Chosen& chosen) {
   CLI::App& command = *bench.add_subcommand(
       "latency", "One batch from its prompts to its last token: prefill and decoding, as `vllm bench latency` does");
-  const auto options = std::make_shared<LatencyOptions>();
+  const auto options = std::make_shared<measure::LatencyOptions>();
   const auto flags = std::make_shared<ResultFlags>();
   add_engine_flags(command, options->engine);
   CLI::Option_group& work = *command.add_option_group("Batch");
@@ -105,7 +105,7 @@ void add_bench_throughput(CLI::App& bench, Chosen& chosen) {
   CLI::App& command = *bench.add_subcommand(
       "throughput",
       "Tokens per second of many requests, as many at once as allowed, as `vllm bench throughput` measures it");
-  const auto options = std::make_shared<ThroughputOptions>();
+  const auto options = std::make_shared<measure::ThroughputOptions>();
   const auto flags = std::make_shared<ResultFlags>();
   add_engine_flags(command, options->engine);
   CLI::Option_group& work = *command.add_option_group("Requests");

@@ -9,15 +9,15 @@
 
 namespace eps::cli {
 
-std::string model_line(const EngineOptions& options, const BenchedModel& model) {
+std::string model_line(const EngineOptions& options, const measure::BenchedModel& model) {
   return fmt::format("{}{}, {} rank{} x {}, pipeline {}", printable(model.name),
                      options.dummy_weights ? " (dummy weights)" : "", options.ep, options.ep == 1 ? "" : "s",
                      model.op_set, printable(options.eps_pipeline));
 }
 
-nlohmann::ordered_json model_json(const EngineOptions& options, const BenchedModel& model) {
+nlohmann::ordered_json model_json(const EngineOptions& options, const measure::BenchedModel& model) {
   return {{"version", EPSMOE_VERSION},
-          {"test_time", utc_time_now()},
+          {"test_time", measure::utc_time_now()},
           {"cpu", cpu_features().brand},
           {"model", options.model},
           {"model_n_params", model.num_parameters},

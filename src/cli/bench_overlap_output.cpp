@@ -11,23 +11,24 @@
 namespace eps::cli {
 namespace {
 
-double predicted_us(const OverlapArm& arm) { return arm.plan.makespan_us; }
+double predicted_us(const measure::OverlapArm& arm) { return arm.plan.makespan_us; }
 
 // Average over ranks and repetitions.
-double per_run_ms(int64_t ns, const OverlapBenchOptions& options, const OverlapArm& arm) {
+double per_run_ms(int64_t ns, const measure::OverlapBenchOptions& options, const measure::OverlapArm& arm) {
   return static_cast<double>(ns) * 1e-6 / (static_cast<double>(options.engine.ep) * static_cast<double>(arm.us.size()));
 }
 
 // Returns the fastest arm apart from auto's. Auto has the same plan as one of the others, but is measured separately.
-const OverlapArm& best_arm(const OverlapBenchResult& r) {
-  return *std::min_element(r.arms.begin(), r.arms.end() - 1, [](const OverlapArm& a, const OverlapArm& b) {
-    return spread(a.us).median < spread(b.us).median;
-  });
+const measure::OverlapArm& best_arm(const measure::OverlapBenchResult& r) {
+  return *std::min_element(r.arms.begin(), r.arms.end() - 1,
+                           [](const measure::OverlapArm& a, const measure::OverlapArm& b) {
+                             return measure::spread(a.us).median < measure::spread(b.us).median;
+                           });
 }
 
 }  // namespace
 
-std::string format_overlap_text(const OverlapBenchOptions& options, const OverlapBenchResult& r) {
+std::string format_overlap_text(const measure::OverlapBenchOptions& options, const measure::OverlapBenchResult& r) {
   std::string out =
       fmt::format("{}: {} ranks x {}; {} tokens a rank, {}; link {}; profile {}\n\n", printable(r.model),
                   options.engine.ep, r.op_set, options.tokens, options.skew,
@@ -38,8 +39,8 @@ std::string format_overlap_text(const OverlapBenchOptions& options, const Overla
       {"p10", 8, true},        {"p90", 8, true},       {"ratio", 6, true},         {"compute ms", 10, true},
       {"comm ms", 8, true},    {"hidden ms", 9, true}, {"of hidable", 10, true}};
   out += markdown_header(columns);
-  for (const OverlapArm& arm : r.arms) {
-    const Spread s = spread(arm.us);
+  for (const measure::OverlapArm& arm : r.arms) {
+    const measure::Spread s = measure::spread(arm.us);
     const std::vector<std::string> cells = {
         arm.pipeline,
         std::to_string(arm.plan.num_stages()),
@@ -54,37 +55,39 @@ std::string format_overlap_text(const OverlapBenchOptions& options, const Overla
         fmt::format("{:.0f} %", 100 * arm.hidden())};
     out += markdown_row(columns, cells);
   }
-  const OverlapArm& best = best_arm(r);
-  const OverlapArm& chosen = r.arms.back();
-  out += fmt::format("\nbest     {}: {:.3f} ms\nauto     {}: {:.3f} ms, {:+.1f} % from the best; {}\n", best.pipeline,
-                     spread(best.us).median * 1e-3, to_string(chosen.plan.policy), spread(chosen.us).median * 1e-3,
-                     100 * (spread(chosen.us).median / spread(best.us).median - 1), chosen.plan.reason);
+  const measure::OverlapArm& best = best_arm(r);
+  const measure::OverlapArm& chosen = r.arms.back();
+  out +=
+      fmt::format("\nbest     {}: {:.3f} ms\nauto     {}: {:.3f} ms, {:+.1f} % from the best; {}\n", best.pipeline,
+                  measure::spread(best.us).median * 1e-3, plan::to_string(chosen.plan.policy),
+                  measure::spread(chosen.us).median * 1e-3,
+                  100 * (measure::spread(chosen.us).median / measure::spread(best.us).median - 1), chosen.plan.reason);
   return out;
 }
 
-std::string format_overlap_json(const OverlapBenchOptions& options, const OverlapBenchResult& r) {
+std::string format_overlap_json(const measure::OverlapBenchOptions& options, const measure::OverlapBenchResult& r) {
   std::string out;
-  for (const OverlapArm& arm : r.arms) {
-    const Spread s = spread(arm.us);
-    const Json line = {{"bench", "overlap"},
-                       {"version", EPSMOE_VERSION},
-                       {"model", r.model},
-                       {"op_set", r.op_set},
-                       {"profile", r.profile},
-                       {"ep", options.engine.ep},
-                       {"tokens", options.tokens},
-                       {"skew", options.skew},
-                       {"link", options.engine.emulate_link},
-                       {"pipeline", arm.pipeline},
-                       {"policy", to_string(arm.plan.policy)},
-                       {"num_stages", arm.plan.num_stages()},
-                       {"promised_us", predicted_us(arm)},  // check_words: allow (a key of the file format)
-                       {"us", {{"p10", s.p10}, {"median", s.median}, {"p90", s.p90}}},
-                       {"compute_us", 1e3 * per_run_ms(arm.overlap.compute_ns, options, arm)},
-                       {"communication_us", 1e3 * per_run_ms(arm.overlap.communication_ns, options, arm)},
-                       {"hidden_us", 1e3 * per_run_ms(arm.overlap.hidden_ns, options, arm)},
-                       {"hidden_of_hidable", arm.hidden()}};
-    out += dump_json(line) + "\n";
+  for (const measure::OverlapArm& arm : r.arms) {
+    const measure::Spread s = measure::spread(arm.us);
+    const io::Json line = {{"bench", "overlap"},
+                           {"version", EPSMOE_VERSION},
+                           {"model", r.model},
+                           {"op_set", r.op_set},
+                           {"profile", r.profile},
+                           {"ep", options.engine.ep},
+                           {"tokens", options.tokens},
+                           {"skew", options.skew},
+                           {"link", options.engine.emulate_link},
+                           {"pipeline", arm.pipeline},
+                           {"policy", plan::to_string(arm.plan.policy)},
+                           {"num_stages", arm.plan.num_stages()},
+                           {"promised_us", predicted_us(arm)},  // check_words: allow (a key of the file format)
+                           {"us", {{"p10", s.p10}, {"median", s.median}, {"p90", s.p90}}},
+                           {"compute_us", 1e3 * per_run_ms(arm.overlap.compute_ns, options, arm)},
+                           {"communication_us", 1e3 * per_run_ms(arm.overlap.communication_ns, options, arm)},
+                           {"hidden_us", 1e3 * per_run_ms(arm.overlap.hidden_ns, options, arm)},
+                           {"hidden_of_hidable", arm.hidden()}};
+    out += io::dump_json(line) + "\n";
   }
   return out;
 }

@@ -7,8 +7,8 @@
 
 namespace eps::cli {
 
-std::string format_overlap_text(const OverlapBenchOptions& options, const OverlapBenchResult& result);
+std::string format_overlap_text(const measure::OverlapBenchOptions& options, const measure::OverlapBenchResult& result);
 // One object per arm, each on its own line.
-std::string format_overlap_json(const OverlapBenchOptions& options, const OverlapBenchResult& result);
+std::string format_overlap_json(const measure::OverlapBenchOptions& options, const measure::OverlapBenchResult& result);
 
 }  // namespace eps::cli

@@ -23,7 +23,7 @@ std::string scaled(double value, double step, const std::vector<const char*>& un
 std::string backend_of(const std::string& op_set) { return op_set.substr(0, op_set.find(',')); }
 
 // The cells that precede the test and its rate in every row.
-std::vector<std::string> model_cells(const SweepOptions& options, const SweepModel& model) {
+std::vector<std::string> model_cells(const measure::SweepOptions& options, const measure::SweepModel& model) {
   return {model.name + (model.dummy_weights ? " (dummy weights)" : ""),
           scaled(static_cast<double>(model.num_bytes), 1024, {"B", "KiB", "MiB", "GiB"}),
           scaled(static_cast<double>(model.num_parameters), 1000, {"", "K", "M", "B"}),
@@ -34,23 +34,25 @@ std::vector<std::string> model_cells(const SweepOptions& options, const SweepMod
 }
 
 // Columns are as wide as their cells. Only rates are not known in advance, so that column is as wide as llama-bench's.
-std::vector<TableColumn> columns(const SweepOptions& options, const SweepModel& model) {
+std::vector<TableColumn> columns(const measure::SweepOptions& options, const measure::SweepModel& model) {
   std::vector<TableColumn> all = {{"model", 0, false},   {"size", 0, true},    {"params", 0, true},
                                   {"backend", 0, false}, {"threads", 0, true}, {"ep", 0, true},
                                   {"pipeline", 0, true}, {"test", 0, true},    {"t/s", 20, true}};
   const std::vector<std::string> cells = model_cells(options, model);
   for (size_t i = 0; i < cells.size(); ++i) all[i].width = cell_width(cells[i]);
   int& test_width = all[cells.size()].width;
-  for (const SweepTest& test : sweep_tests(options)) test_width = std::max(test_width, cell_width(test.name()));
+  for (const measure::SweepTest& test : measure::sweep_tests(options))
+    test_width = std::max(test_width, cell_width(test.name()));
   return all;
 }
 
 // One JSON object. Fields that llama-bench also has are named as there.
-nlohmann::ordered_json to_json(const SweepOptions& options, const SweepModel& model, const SweepResult& r) {
+nlohmann::ordered_json to_json(const measure::SweepOptions& options, const measure::SweepModel& model,
+                               const measure::SweepResult& r) {
   const EngineOptions& e = options.engine;
   std::vector<double> ns(r.samples_ns.begin(), r.samples_ns.end());
-  const MeanDeviation time = mean_deviation(ns);
-  const MeanDeviation rate = mean_deviation(r.tokens_per_second());
+  const measure::MeanDeviation time = measure::mean_deviation(ns);
+  const measure::MeanDeviation rate = measure::mean_deviation(r.tokens_per_second());
   return {{"version", EPSMOE_VERSION},
           {"cpu_info", cpu_features().brand},
           {"backends", e.device},
@@ -82,7 +84,7 @@ std::vector<std::pair<std::string, std::string>> scalars(const nlohmann::ordered
   std::vector<std::pair<std::string, std::string>> out;
   for (const auto& [key, value] : object.items()) {
     if (value.is_array()) continue;
-    out.emplace_back(key, value.is_string() ? value.get<std::string>() : dump_json(value));
+    out.emplace_back(key, value.is_string() ? value.get<std::string>() : io::dump_json(value));
   }
   return out;
 }
@@ -110,11 +112,11 @@ std::string SweepPrinter::header() const {
   return csv_row(names);
 }
 
-std::string SweepPrinter::row(const SweepResult& result) {
+std::string SweepPrinter::row(const measure::SweepResult& result) {
   const bool first = std::exchange(first_, false);
   switch (format_) {
-    case SweepFormat::kJson: return (first ? "\n" : ",\n") + dump_json(to_json(options_, model_, result), 2);
-    case SweepFormat::kJsonLines: return dump_json(to_json(options_, model_, result)) + "\n";
+    case SweepFormat::kJson: return (first ? "\n" : ",\n") + io::dump_json(to_json(options_, model_, result), 2);
+    case SweepFormat::kJsonLines: return io::dump_json(to_json(options_, model_, result)) + "\n";
     case SweepFormat::kCsv: {
       std::vector<std::string> values;
       for (auto& [key, value] : scalars(to_json(options_, model_, result))) values.push_back(value);
@@ -122,7 +124,7 @@ std::string SweepPrinter::row(const SweepResult& result) {
     }
     case SweepFormat::kMarkdown: break;
   }
-  const MeanDeviation rate = mean_deviation(result.tokens_per_second());
+  const measure::MeanDeviation rate = measure::mean_deviation(result.tokens_per_second());
   std::vector<std::string> cells = model_cells(options_, model_);
   cells.push_back(result.test.name());
   cells.push_back(fmt::format("{:.2f} ± {:.2f}", rate.mean, rate.deviation));

@@ -16,15 +16,15 @@ SweepFormat parse_sweep_format(const std::string& text);
 class SweepPrinter {
  public:
   // `options` outlives the object.
-  SweepPrinter(const SweepOptions& options, SweepModel model, SweepFormat format)
+  SweepPrinter(const measure::SweepOptions& options, measure::SweepModel model, SweepFormat format)
       : options_(options), model_(std::move(model)), format_(format) {}
   std::string header() const;
-  std::string row(const SweepResult& result);
+  std::string row(const measure::SweepResult& result);
   std::string footer() const;
 
  private:
-  const SweepOptions& options_;
-  SweepModel model_;
+  const measure::SweepOptions& options_;
+  measure::SweepModel model_;
   SweepFormat format_;
   bool first_ = true;  // JSON arrays have no comma before the first
 };

@@ -19,7 +19,7 @@ Rates rates_of(const Engine::RequestTimes& t) {
 
 }  // namespace
 
-std::string format_throughput_text(const ThroughputOptions& o, const BenchedModel& model,
+std::string format_throughput_text(const measure::ThroughputOptions& o, const measure::BenchedModel& model,
                                    const Engine::RequestTimes& t) {
   const Rates rates = rates_of(t);
   return fmt::format(
@@ -30,7 +30,7 @@ std::string format_throughput_text(const ThroughputOptions& o, const BenchedMode
       rates.tokens, rates.output_tokens, t.num_prompt_tokens, t.num_output_tokens);
 }
 
-std::string format_throughput_json(const ThroughputOptions& o, const BenchedModel& model,
+std::string format_throughput_json(const measure::ThroughputOptions& o, const measure::BenchedModel& model,
                                    const Engine::RequestTimes& t) {
   const Rates rates = rates_of(t);
   nlohmann::ordered_json out = {{"elapsed_time", t.seconds},
@@ -48,7 +48,7 @@ std::string format_throughput_json(const ThroughputOptions& o, const BenchedMode
               {"num_prompt_tokens", t.num_prompt_tokens},
               {"num_output_tokens", t.num_output_tokens},
               {"output_tokens_per_second", rates.output_tokens}});
-  return dump_json(out);
+  return io::dump_json(out);
 }
 
 }  // namespace eps::cli

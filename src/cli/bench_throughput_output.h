@@ -8,10 +8,10 @@
 
 namespace eps::cli {
 
-std::string format_throughput_text(const ThroughputOptions& options, const BenchedModel& model,
+std::string format_throughput_text(const measure::ThroughputOptions& options, const measure::BenchedModel& model,
                                    const Engine::RequestTimes& times);
 // One object without line breaks: vLLM's keys, followed by our own.
-std::string format_throughput_json(const ThroughputOptions& options, const BenchedModel& model,
+std::string format_throughput_json(const measure::ThroughputOptions& options, const measure::BenchedModel& model,
                                    const Engine::RequestTimes& times);
 
 }  // namespace eps::cli

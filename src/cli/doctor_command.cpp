@@ -35,23 +35,24 @@ std::vector<std::string> environment() {
 struct ProfileReport {
   int num_ranks = 1;
   int threads = 1;
-  ChosenProfile chosen;
+  engine::ChosenProfile chosen;
 };
 
 std::vector<ProfileReport> report_profiles() {
   std::vector<ProfileReport> out;
   for (const int num_ranks : {1, 2}) {
-    const int threads = default_threads_per_rank(num_ranks);
-    const auto ops = make_op_sets("cpu", "auto", 1, threads);
-    out.push_back({num_ranks, threads,
-                   choose_profile({.op_set = ops.front()->description(), .threads = threads, .num_ranks = num_ranks})});
+    const int threads = engine::default_threads_per_rank(num_ranks);
+    const auto ops = engine::make_op_sets("cpu", "auto", 1, threads);
+    out.push_back(
+        {num_ranks, threads,
+         engine::choose_profile({.op_set = ops.front()->description(), .threads = threads, .num_ranks = num_ranks})});
   }
   return out;
 }
 
-Json to_json(const GpuList& list) {
-  Json gpus = Json::array();
-  for (const GpuInfo& gpu : list.gpus) {
+io::Json to_json(const ops::GpuList& list) {
+  io::Json gpus = io::Json::array();
+  for (const ops::GpuInfo& gpu : list.gpus) {
     gpus.push_back({{"name", gpu.name},
                     {"memory_gb", gpu.memory_gb},
                     {"sms", gpu.num_sms},
@@ -64,12 +65,12 @@ Json to_json(const GpuList& list) {
           {"cuda", list.cuda}};
 }
 
-void print(const GpuList& list) {
+void print(const ops::GpuList& list) {
   if (list.gpus.empty()) return;
   print_output("driver    {}, for CUDA up to {}; the backend was built with CUDA {}\n",
                list.driver.empty() ? "of unknown version" : list.driver, list.driver_cuda, list.cuda);
   for (size_t i = 0; i < list.gpus.size(); ++i) {
-    const GpuInfo& gpu = list.gpus[i];
+    const ops::GpuInfo& gpu = list.gpus[i];
     print_output("gpu {:<5} {}, {:.0f} GB, {} SMs, compute capability {}\n", i, gpu.name, gpu.memory_gb, gpu.num_sms,
                  gpu.compute_capability);
   }
@@ -89,12 +90,12 @@ void print(const GpuList& list) {
 
 int run(bool json) {
   const CpuFeatures& cpu = cpu_features();
-  const auto backends = report_backends();
-  const GpuList gpus = report_gpus();
+  const auto backends = engine::report_backends();
+  const ops::GpuList gpus = engine::report_gpus();
   if (json) {
-    Json list = Json::array();
+    io::Json list = io::Json::array();
     for (const auto& b : backends) list.push_back({{"name", b.name}, {"available", b.available}, {"detail", b.detail}});
-    Json profiles = Json::array();
+    io::Json profiles = io::Json::array();
     for (const auto& [num_ranks, threads, chosen] : report_profiles()) {
       profiles.push_back({{"ranks", num_ranks},
                           {"threads", threads},
@@ -103,18 +104,18 @@ int run(bool json) {
                           {"fits", chosen.fits()},
                           {"why_not", chosen.note}});
     }
-    const Json out = {{"version", EPSMOE_VERSION},
-                      {"cpu", cpu.brand},
-                      {"cores", cpu.usable_cores},
-                      {"isa", cpu.isa_list()},
-                      {"isa_level", to_string(cpu.isa())},
-                      {"memory_gb", machine_memory_gb()},
-                      {"l2_bytes", cpu.l2_bytes},
-                      {"backends", list},
-                      {"profiles", profiles},
-                      {"cuda", to_json(gpus)},
-                      {"environment", environment()}};
-    print_output("{}\n", dump_json(out));
+    const io::Json out = {{"version", EPSMOE_VERSION},
+                          {"cpu", cpu.brand},
+                          {"cores", cpu.usable_cores},
+                          {"isa", cpu.isa_list()},
+                          {"isa_level", to_string(cpu.isa())},
+                          {"memory_gb", machine_memory_gb()},
+                          {"l2_bytes", cpu.l2_bytes},
+                          {"backends", list},
+                          {"profiles", profiles},
+                          {"cuda", to_json(gpus)},
+                          {"environment", environment()}};
+    print_output("{}\n", io::dump_json(out));
     return 0;
   }
   print_output("epsmoe {}\n", EPSMOE_VERSION);

@@ -105,7 +105,7 @@ std::string too_many_threads(int num_ranks, int threads, int usable_cores) {
 void warn_of_too_many_threads(const std::string& device, int num_ranks, int threads) {
   static bool is_said = false;
   if (device != "cpu") return;
-  if (num_ranks > kMaxRanks || threads > max_threads_per_rank()) return;  // the engine rejects these
+  if (num_ranks > engine::kMaxRanks || threads > engine::max_threads_per_rank()) return;  // the engine rejects these
   const std::string warning = too_many_threads(num_ranks, threads, cpu_features().usable_cores);
   if (warning.empty() || std::exchange(is_said, true)) return;
   print_error("epsmoe: warning: {}\n", warning);

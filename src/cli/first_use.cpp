@@ -17,27 +17,29 @@ namespace eps::cli {
 void measure_on_first_use(const EngineOptions& options) {
   // Invalid options are reported by the engine.
   if (!options.profile.empty() || options.device != "cpu" || options.ep < 1 || options.threads < 0) return;
-  if (!options.emulate_link.empty()) parse_link_spec(options.emulate_link);  // refused before anything is measured
-  const ModelFolder folder = open_model_folder(options.model, options.dummy_weights);
+  if (!options.emulate_link.empty())
+    comm::parse_link_spec(options.emulate_link);  // refused before anything is measured
+  const engine::ModelFolder folder = engine::open_model_folder(options.model, options.dummy_weights);
   if (folder.spec.first_moe_layer() < 0 || folder.spec.moe.gate.num_experts % options.ep != 0) return;
-  const int threads = options.threads > 0 ? options.threads : default_threads_per_rank(options.ep);
-  const auto ops = make_op_sets(options.device, options.dtype, 1, threads);
-  const DType weights = ops.front()->weight_dtype(stored_dtype(folder));
-  const ChosenProfile chosen = choose_profile({.op_set = ops.front()->description(),
-                                               .threads = threads,
-                                               .num_ranks = options.ep,
-                                               .weight_dtype = weights,
-                                               .shape = moe_shape(folder.spec, weights, ops.front()->compute_dtype())});
-  const std::string dir = user_profile_dir();
-  if (chosen.fits() || !can_write_into(dir)) return;
+  const int threads = options.threads > 0 ? options.threads : engine::default_threads_per_rank(options.ep);
+  const auto ops = engine::make_op_sets(options.device, options.dtype, 1, threads);
+  const DType weights = ops.front()->weight_dtype(engine::stored_dtype(folder));
+  const engine::ChosenProfile chosen =
+      engine::choose_profile({.op_set = ops.front()->description(),
+                              .threads = threads,
+                              .num_ranks = options.ep,
+                              .weight_dtype = weights,
+                              .shape = model::moe_shape(folder.spec, weights, ops.front()->compute_dtype())});
+  const std::string dir = engine::user_profile_dir();
+  if (chosen.fits() || !engine::can_write_into(dir)) return;
   print_error("measuring this machine for the first time, a few seconds (--no-tune skips this)\n");
   Progress progress("measuring", "steps");
-  const MachineProfile machine = measure_machine(
+  const measure::MachineProfile machine = measure::measure_machine(
       {.device = options.device,
        .dtype = options.dtype,
        .num_ranks = options.ep,
        .threads = threads,
-       .models = {tune_model(folder.spec, options.model)},
+       .models = {measure::tune_model(folder.spec, options.model)},
        .shapes = {},
        .weight_dtypes = {weights},
        .quick = true,
@@ -47,7 +49,7 @@ void measure_on_first_use(const EngineOptions& options) {
       },
       [] { return !interrupted(); });
   try {
-    keep_profile(machine, dir);
+    measure::keep_profile(machine, dir);
   } catch (const Error& e) {
     print_error("the profile could not be stored: {}\n",
                 printable(e.what(), 400));  // a full disk must not prevent text generation

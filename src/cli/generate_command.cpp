@@ -80,26 +80,26 @@ void print_summary(const GenerateFlags& flags, const GenerateResult& r, const En
     print_error("trace      {} (open in ui.perfetto.dev)\n", printable(flags.trace, kMaxPathShown));
 }
 
-Json to_json(const GenerateFlags& flags, const GenerateResult& r, const EngineReport& report) {
-  Json out = {{"text", r.text},
-              {"prompt_tokens", r.prompt_ids.size()},
-              {"generated_tokens", r.ids.size()},
-              {"token_ids", r.ids},
-              {"finish_reason", r.finish_reason},
-              {"prefill_tok_s", per_second(std::ssize(r.prompt_ids), r.prefill_seconds)},
-              {"decode_tok_s", per_second(decoded_after_first(r), r.decode_seconds)},
-              {"ttft_s", r.time_to_first_token_seconds},
-              {"op_sets", report.op_sets},
-              {"stages_by_kernel", report.stages_by_kernel},
-              {"communication_s", report.communication_seconds},
-              {"hidden_communication_s", report.hidden_communication_seconds},
-              {"profile", report.profile},
-              {"moe_layers_timed", report.moe_layers_timed},
-              {"promised_moe_s", report.predicted_seconds},  // check_words: allow (a key of the file format)
-              {"measured_moe_s", report.measured_seconds},
-              {"prediction_error_s", report.error_seconds},
-              {"setup_moe_s", report.setup_seconds},
-              {"plans_made", report.plans_made}};
+io::Json to_json(const GenerateFlags& flags, const GenerateResult& r, const EngineReport& report) {
+  io::Json out = {{"text", r.text},
+                  {"prompt_tokens", r.prompt_ids.size()},
+                  {"generated_tokens", r.ids.size()},
+                  {"token_ids", r.ids},
+                  {"finish_reason", r.finish_reason},
+                  {"prefill_tok_s", per_second(std::ssize(r.prompt_ids), r.prefill_seconds)},
+                  {"decode_tok_s", per_second(decoded_after_first(r), r.decode_seconds)},
+                  {"ttft_s", r.time_to_first_token_seconds},
+                  {"op_sets", report.op_sets},
+                  {"stages_by_kernel", report.stages_by_kernel},
+                  {"communication_s", report.communication_seconds},
+                  {"hidden_communication_s", report.hidden_communication_seconds},
+                  {"profile", report.profile},
+                  {"moe_layers_timed", report.moe_layers_timed},
+                  {"promised_moe_s", report.predicted_seconds},  // check_words: allow (a key of the file format)
+                  {"measured_moe_s", report.measured_seconds},
+                  {"prediction_error_s", report.error_seconds},
+                  {"setup_moe_s", report.setup_seconds},
+                  {"plans_made", report.plans_made}};
   for (const auto& [stages, layers] : report.moe_layers_by_stages) {
     out["moe_layers_by_stages"][std::to_string(stages)] = layers;
   }
@@ -141,7 +141,7 @@ int run(GenerateFlags& flags) {
   for (const std::string& note : result.notes) print_error("note       {}\n", printable(note, 400));
   const EngineReport report = engine->report();
   if (flags.json) {
-    print_output("{}\n", dump_json(to_json(flags, result, report)));
+    print_output("{}\n", io::dump_json(to_json(flags, result, report)));
   } else {
     print_summary(flags, result, report);
   }

@@ -89,7 +89,7 @@ std::string read_text(const std::string& path, uint64_t max_bytes) {
   // Regular files that are too large are refused before any of their contents are read.
   const bool is_stdin = path == "-" || path == "/dev/stdin";
   if (!is_stdin && (::stat(path.c_str(), &info) != 0 || S_ISREG(info.st_mode) || S_ISDIR(info.st_mode))) {
-    return read_file(path, max_bytes);
+    return io::read_file(path, max_bytes);
   }
   const Input input(path);
   return read_stream(input.fd(), is_stdin ? "standard input" : path, max_bytes);

@@ -22,14 +22,14 @@ struct RankMemory {
   double weight_bytes;  // per rank: its experts and everything that is not a routed expert
 };
 
-double bytes_per_parameter(const ModelFolder& folder) {
+double bytes_per_parameter(const engine::ModelFolder& folder) {
   if (!folder.checkpoint) return 2.0;  // presets: bf16
   return static_cast<double>(folder.checkpoint->total_bytes()) /
          static_cast<double>(folder.checkpoint->num_parameters());
 }
 
-std::vector<RankMemory> memory_by_ep(const ModelFolder& folder) {
-  const ModelSpec& spec = folder.spec;
+std::vector<RankMemory> memory_by_ep(const engine::ModelFolder& folder) {
+  const model::ModelSpec& spec = folder.spec;
   const double each = bytes_per_parameter(folder);
   const double routed = static_cast<double>(spec.num_moe_layers()) * spec.moe.gate.num_experts *
                         static_cast<double>(spec.num_moe_layers() > 0 ? spec.expert_parameters() : 0);
@@ -42,7 +42,7 @@ std::vector<RankMemory> memory_by_ep(const ModelFolder& folder) {
 }
 
 // The cache contains the latent vector and the rotated key of every layer, stored as f32.
-int64_t cache_bytes_per_token(const ModelSpec& spec) {
+int64_t cache_bytes_per_token(const model::ModelSpec& spec) {
   return int64_t{4} * spec.num_layers() * (spec.attention.mla.kv_lora_rank + spec.attention.mla.rope_dim);
 }
 
@@ -54,10 +54,10 @@ std::string size_text(double bytes) {
   return fmt::format("{:.2f} TB", bytes);
 }
 
-void print_text(const ModelFolder& folder, const std::string& name) {
-  const ModelSpec& s = folder.spec;
-  const MlaParams& a = s.attention.mla;
-  const GateParams& g = s.moe.gate;
+void print_text(const engine::ModelFolder& folder, const std::string& name) {
+  const model::ModelSpec& s = folder.spec;
+  const ops::MlaParams& a = s.attention.mla;
+  const ops::GateParams& g = s.moe.gate;
   print_output("{}\n", printable(name));
   print_output("  family      {}\n", printable(s.family));
   print_output("  parameters  {:.2f} M, {:.2f} M active per token\n", static_cast<double>(s.total_parameters()) * 1e-6,
@@ -72,7 +72,7 @@ void print_text(const ModelFolder& folder, const std::string& name) {
   if (s.num_moe_layers() > 0) {
     print_output("  experts     {} of inner size {}, top-{}{}{}, scaling {:g}, shared inner size {}\n", g.num_experts,
                  s.moe.inner, g.top_k,
-                 g.method == TopkMethod::kGroupLimitedGreedy
+                 g.method == ops::TopkMethod::kGroupLimitedGreedy
                      ? fmt::format(" from the best {} of {} groups", g.topk_group, g.num_groups)
                      : "",
                  g.norm_topk_prob ? ", normalised" : "", g.routed_scaling_factor, s.moe.shared_inner);
@@ -85,10 +85,10 @@ void print_text(const ModelFolder& folder, const std::string& name) {
   }
   print_output("  kv cache    {} a token\n", size_text(static_cast<double>(cache_bytes_per_token(s))));
   for (const std::string& key : folder.unknown_keys) print_output("  unknown     {}\n", printable(key));
-  const WeightCensus& w = folder.weights;
+  const model::WeightCensus& w = folder.weights;
   for (const auto& [label, names] :
        {std::pair("skipped", &w.skipped), std::pair("not used", &w.suspicious), std::pair("no place", &w.misplaced)}) {
-    if (!names->empty()) print_output("  {:<11} {} weights: {}\n", label, names->size(), summarize(w, *names));
+    if (!names->empty()) print_output("  {:<11} {} weights: {}\n", label, names->size(), model::summarize(w, *names));
   }
   for (const LoadNote& note : folder.notes) {
     print_output("  {:<11} {}\n", note.is_warning ? "warning" : "note", printable(note.text, 2000));
@@ -97,15 +97,15 @@ void print_text(const ModelFolder& folder, const std::string& name) {
   for (const RankMemory& m : memory_by_ep(folder)) print_output("    {:>4}  {:>10}\n", m.ep, size_text(m.weight_bytes));
 }
 
-Json to_json(const ModelFolder& folder, const std::string& name) {
-  const ModelSpec& s = folder.spec;
-  Json by_ep = Json::array();
+io::Json to_json(const engine::ModelFolder& folder, const std::string& name) {
+  const model::ModelSpec& s = folder.spec;
+  io::Json by_ep = io::Json::array();
   for (const RankMemory& m : memory_by_ep(folder)) by_ep.push_back({{"ep", m.ep}, {"weight_bytes", m.weight_bytes}});
-  Json dtypes = Json::object();
+  io::Json dtypes = io::Json::object();
   if (folder.checkpoint) {
     for (const auto& [dtype, totals] : folder.checkpoint->dtype_totals()) dtypes[dtype] = totals.num_bytes;
   }
-  Json notes = Json::array();
+  io::Json notes = io::Json::array();
   for (const LoadNote& note : folder.notes) notes.push_back({{"text", note.text}, {"warning", note.is_warning}});
   return {{"model", name},
           {"family", s.family},
@@ -139,9 +139,9 @@ void add_inspect_command(CLI::App& app, Chosen& chosen) {
   command.footer("Examples:\n  epsmoe inspect -m models/austen-moe\n  epsmoe inspect -m deepseek-v2");
   command.callback([flags, &chosen] {
     chosen.action = [flags] {
-      const ModelFolder folder = open_model_folder(flags->model, is_preset(flags->model));
+      const engine::ModelFolder folder = engine::open_model_folder(flags->model, engine::is_preset(flags->model));
       if (flags->json) {
-        print_output("{}\n", dump_json(to_json(folder, flags->model)));
+        print_output("{}\n", io::dump_json(to_json(folder, flags->model)));
       } else {
         print_text(folder, flags->model);
       }

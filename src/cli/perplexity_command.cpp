@@ -33,15 +33,15 @@ int run(const PerplexityFlags& flags) {
   }
   const double rate = result.seconds > 0 ? static_cast<double>(result.num_tokens) / result.seconds : 0.0;
   if (flags.json) {
-    const Json out = {{"perplexity", result.perplexity},
-                      {"nll", result.nll},
-                      {"num_tokens", result.num_tokens},
-                      {"window", result.window},
-                      {"tok_s", rate},
-                      {"file", flags.file},
-                      {"complete", !interrupted()},
-                      {"op_sets", engine->report().op_sets}};
-    print_output("{}\n", dump_json(out));
+    const io::Json out = {{"perplexity", result.perplexity},
+                          {"nll", result.nll},
+                          {"num_tokens", result.num_tokens},
+                          {"window", result.window},
+                          {"tok_s", rate},
+                          {"file", flags.file},
+                          {"complete", !interrupted()},
+                          {"op_sets", engine->report().op_sets}};
+    print_output("{}\n", io::dump_json(out));
   } else {
     print_output("perplexity {:.4f}\n", result.perplexity);
     print_error("{} tokens in windows of {}, {:.1f} tok/s{}\n", result.num_tokens, result.window, rate,

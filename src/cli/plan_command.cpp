@@ -34,7 +34,7 @@ struct PlanFlags {
   std::string pipeline = "auto";
   std::string wire = "bf16";
   std::string skew = "uniform";
-  WorkloadOptions work;
+  sim::WorkloadOptions work;
   std::string svg;
   std::string trace;
   bool all = false;
@@ -47,10 +47,10 @@ struct PlanFlags {
 }
 
 // --policy and --eps-pipeline overlap. If they contradict each other, either may be a mistake, so that is an error.
-PipelineOption pipeline_of(const PlanFlags& flags) {
-  using Mode = PipelineOption::Mode;
-  const PipelineOption asked = parse_pipeline_option(flags.pipeline);
-  const auto only = [&](std::initializer_list<Mode> modes, PipelineOption option, const std::string& wanted) {
+plan::PipelineOption pipeline_of(const PlanFlags& flags) {
+  using Mode = plan::PipelineOption::Mode;
+  const plan::PipelineOption asked = plan::parse_pipeline_option(flags.pipeline);
+  const auto only = [&](std::initializer_list<Mode> modes, plan::PipelineOption option, const std::string& wanted) {
     if (std::ranges::find(modes, asked.mode) == modes.end()) {
       refuse("--eps-pipeline", "is not compatible with --policy " + flags.policy, flags.pipeline, wanted);
     }
@@ -67,15 +67,15 @@ PipelineOption pipeline_of(const PlanFlags& flags) {
 }
 
 // Whether the flags permit `strategy`: policy tp requires strategy tp+tp, and all other policies exclude it.
-bool goes_with_policy(Strategy strategy, const PlanFlags& flags) {
-  if (flags.policy == "auto") return flags.pipeline == "auto" || strategy != Strategy::kTpTp;
-  return (flags.policy == "tp") == (strategy == Strategy::kTpTp);
+bool goes_with_policy(plan::Strategy strategy, const PlanFlags& flags) {
+  if (flags.policy == "auto") return flags.pipeline == "auto" || strategy != plan::Strategy::kTpTp;
+  return (flags.policy == "tp") == (strategy == plan::Strategy::kTpTp);
 }
 
 // Chooses the strategy with the fastest prefill of one sequence per rank, among those that fit in memory. Whole
 // prefills are compared because the time of an MoE layer does not include that of attention.
-Strategy choose_strategy_for(const PlanFlags& flags, const PipelineOption& pipeline, PlanReport& report) {
-  PrefillOptions options;
+plan::Strategy choose_strategy_for(const PlanFlags& flags, const plan::PipelineOption& pipeline, PlanReport& report) {
+  sim::PrefillOptions options;
   options.num_ranks = flags.work.num_ranks;
   options.pipeline = pipeline;
   options.batch = {.batch = flags.work.num_ranks, .sequence_length = flags.work.tokens_per_rank};
@@ -83,14 +83,14 @@ Strategy choose_strategy_for(const PlanFlags& flags, const PipelineOption& pipel
   options.may_use = flags.work.may_use;
   options.skew = flags.work.skew;
   options.seed = flags.work.seed;
-  const StrategyChoice choice = choose_strategy(report.shape, report.profile, options);
-  const StrategyCandidate* best = nullptr;
-  for (const StrategyCandidate& c : choice.candidates) {
+  const sim::StrategyChoice choice = sim::choose_strategy(report.shape, report.profile, options);
+  const sim::StrategyCandidate* best = nullptr;
+  for (const sim::StrategyCandidate& c : choice.candidates) {
     report.strategies.push_back({c.strategy, c.verdict, c.result.ttft_us, c.result.memory_gb,
                                  with_flags(*flags.command, std::string_view(c.why_not))});
-    if (c.verdict == Verdict::kCannotRun || !goes_with_policy(c.strategy, flags)) continue;
-    const auto rank = [](const StrategyCandidate& s) {
-      return std::pair(s.verdict == Verdict::kTooBig, s.result.ttft_us);
+    if (c.verdict == plan::Verdict::kCannotRun || !goes_with_policy(c.strategy, flags)) continue;
+    const auto rank = [](const sim::StrategyCandidate& s) {
+      return std::pair(s.verdict == plan::Verdict::kTooBig, s.result.ttft_us);
     };
     if (best == nullptr || rank(c) < rank(*best)) best = &c;
   }
@@ -102,11 +102,11 @@ Strategy choose_strategy_for(const PlanFlags& flags, const PipelineOption& pipel
   return best->strategy;
 }
 
-Strategy strategy_of(const PlanFlags& flags, const PipelineOption& pipeline, PlanReport& report) {
+plan::Strategy strategy_of(const PlanFlags& flags, const plan::PipelineOption& pipeline, PlanReport& report) {
   if (flags.strategy == "auto") {
-    return flags.policy == "tp" ? Strategy::kTpTp : choose_strategy_for(flags, pipeline, report);
+    return flags.policy == "tp" ? plan::Strategy::kTpTp : choose_strategy_for(flags, pipeline, report);
   }
-  const Strategy strategy = parse_strategy(flags.strategy);
+  const plan::Strategy strategy = plan::parse_strategy(flags.strategy);
   if (!goes_with_policy(strategy, flags)) {
     refuse("--strategy",
            fmt::format("is not compatible with --policy {} --eps-pipeline {}", flags.policy, flags.pipeline),
@@ -116,45 +116,45 @@ Strategy strategy_of(const PlanFlags& flags, const PipelineOption& pipeline, Pla
 }
 
 // Returns the plan of policy eps with its best number of stages, even if another policy is faster.
-Plan plan_eps(const Planner& planner, const MoeProblem& problem) {
-  Plan plan = planner.plan(problem, {});
-  if (plan.policy == Policy::kEps) return plan;
+plan::Plan plan_eps(const plan::Planner& planner, const plan::MoeProblem& problem) {
+  plan::Plan plan = planner.plan(problem, {});
+  if (plan.policy == plan::Policy::kEps) return plan;
   // With one rank there is nothing to hide, so the planner uses one stage unless --eps-pipeline gives a number.
   int num_stages = problem.placement.num_ranks == 1 ? 1 : std::min(2, problem.placement.experts_per_rank());
   double least_us = std::numeric_limits<double>::infinity();
-  for (const Candidate& c : plan.candidates) {
-    if (c.policy != Policy::kEps || c.verdict == Verdict::kCannotRun || c.makespan_us >= least_us) continue;
+  for (const plan::Candidate& c : plan.candidates) {
+    if (c.policy != plan::Policy::kEps || c.verdict == plan::Verdict::kCannotRun || c.makespan_us >= least_us) continue;
     num_stages = c.num_stages;
     least_us = c.makespan_us;
   }
-  return planner.plan(problem, {PipelineOption::Mode::kFixed, num_stages});
+  return planner.plan(problem, {plan::PipelineOption::Mode::kFixed, num_stages});
 }
 
 // Adds the best candidate of each strategy that was not chosen, with the reason.
-void add_other_strategies(const PipelineOption& pipeline, const Planner& planner, const PlanFlags& flags,
+void add_other_strategies(const plan::PipelineOption& pipeline, const plan::Planner& planner, const PlanFlags& flags,
                           PlanReport& report) {
   for (const StrategyRow& other : report.strategies) {
-    if (other.strategy == report.plan.strategy || other.verdict == Verdict::kCannotRun) continue;
-    const Plan plan = planner.plan(make_problem(report.shape, other.strategy, flags.work), pipeline);
-    for (Candidate c : plan.candidates) {
-      if (c.verdict != Verdict::kChosen) continue;
-      c.verdict = other.verdict == Verdict::kTooBig ? Verdict::kTooBig : Verdict::kSlowerModel;
+    if (other.strategy == report.plan.strategy || other.verdict == plan::Verdict::kCannotRun) continue;
+    const plan::Plan plan = planner.plan(sim::make_problem(report.shape, other.strategy, flags.work), pipeline);
+    for (plan::Candidate c : plan.candidates) {
+      if (c.verdict != plan::Verdict::kChosen) continue;
+      c.verdict = other.verdict == plan::Verdict::kTooBig ? plan::Verdict::kTooBig : plan::Verdict::kSlowerModel;
       c.memory_gb = other.memory_gb;
       report.plan.candidates.push_back(c);
     }
   }
 }
 
-void write_trace(const std::string& path, const Planner& planner, const PlanReport& report) {
-  TraceRecorder trace;
+void write_trace(const std::string& path, const plan::Planner& planner, const PlanReport& report) {
+  exec::TraceRecorder trace;
   const auto num_ranks = static_cast<size_t>(report.num_ranks());
-  const std::vector<OpTime> times = planner.simulate(report.plan, report.problem);
-  std::vector<OpTime> of_rank(report.plan.ops.size());
+  const std::vector<plan::OpTime> times = planner.simulate(report.plan, report.problem);
+  std::vector<plan::OpTime> of_rank(report.plan.ops.size());
   for (size_t rank = 0; rank < num_ranks; ++rank) {
     for (size_t i = 0; i < of_rank.size(); ++i) of_rank[i] = times[i * num_ranks + rank];
-    trace.add_predicted(static_cast<int>(rank), predicted_events(report.plan, of_rank, -1, 0));
+    trace.add_predicted(static_cast<int>(rank), exec::predicted_events(report.plan, of_rank, -1, 0));
   }
-  write_file(path, chrome_trace_json(trace));
+  write_file(path, report::chrome_trace_json(trace));
 }
 
 int terminal_width() {
@@ -168,13 +168,13 @@ int run(PlanFlags& flags) {
   if (!flags.svg.empty()) require_writable("--svg", flags.svg);
   if (!flags.trace.empty()) require_writable("--trace", flags.trace);
   require_another_file("--trace", flags.trace, "--svg", flags.svg);
-  const PipelineOption pipeline = pipeline_of(flags);
-  flags.work.skew = parse_skew(flags.skew);
+  const plan::PipelineOption pipeline = pipeline_of(flags);
+  flags.work.skew = sim::parse_skew(flags.skew);
   set_wire(flags.work, flags.wire);
   // Checked before a strategy is chosen, because that simulates prefills, whose errors would refer to other flags.
-  if (flags.work.tokens_per_rank < 1 || flags.work.tokens_per_rank > kMaxTokensPerRank) {
+  if (flags.work.tokens_per_rank < 1 || flags.work.tokens_per_rank > sim::kMaxTokensPerRank) {
     refuse("--tokens", "tokens of each rank", std::to_string(flags.work.tokens_per_rank),
-           fmt::format("1 to {}", kMaxTokensPerRank));
+           fmt::format("1 to {}", sim::kMaxTokensPerRank));
   }
   PlanReport report;
   report.shape = open_shape(flags.model, flags.weight_dtype);
@@ -182,16 +182,16 @@ int run(PlanFlags& flags) {
   report.skew = flags.skew;
   report.seed = flags.work.seed;
   report.link = flags.link;
-  const Strategy strategy = strategy_of(flags, pipeline, report);
-  report.problem = make_problem(report.shape, strategy, flags.work);
-  PlanLimits limits;
+  const plan::Strategy strategy = strategy_of(flags, pipeline, report);
+  report.problem = sim::make_problem(report.shape, strategy, flags.work);
+  plan::PlanLimits limits;
   limits.explain = true;
-  const Planner planner(report.profile, report.shape.moe, limits);
-  const bool suits_eps = flags.policy == "eps" && pipeline.mode == PipelineOption::Mode::kAuto;
+  const plan::Planner planner(report.profile, report.shape.moe, limits);
+  const bool suits_eps = flags.policy == "eps" && pipeline.mode == plan::PipelineOption::Mode::kAuto;
   report.plan = suits_eps ? plan_eps(planner, report.problem) : planner.plan(report.problem, pipeline);
   add_other_strategies(pipeline, planner, flags, report);
   report.plan.paper = planner.paper_view(report.problem, report.plan);
-  if (!flags.svg.empty()) write_file(flags.svg, timeline_svg(report.plan, subject_of(report)));
+  if (!flags.svg.empty()) write_file(flags.svg, report::timeline_svg(report.plan, subject_of(report)));
   if (!flags.trace.empty()) write_trace(flags.trace, planner, report);
   const std::string text =
       flags.json ? format_plan_json(report) + "\n" : format_plan_text(report, flags.all, terminal_width());

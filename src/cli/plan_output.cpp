@@ -30,7 +30,7 @@ std::string bytes_text(int64_t bytes) {
 }
 
 std::string format_head(const PlanReport& r) {
-  const MoeShape& moe = r.shape.moe;
+  const plan::MoeShape& moe = r.shape.moe;
   std::vector<int64_t> load = r.problem.load;
   std::ranges::sort(load);
   std::string out = fmt::format(
@@ -41,42 +41,42 @@ std::string format_head(const PlanReport& r) {
       to_string(moe.weight_dtype), r.num_ranks(), r.num_ranks() == 1 ? "" : "s", r.tokens_per_rank(), r.skew,
       load.front(), load[load.size() / 2], load.back(), printable(r.profile.name), printable(r.profile.device),
       printable(r.profile.origin), r.link.empty() ? "" : ", links replaced by " + printable(r.link));
-  const Plan& plan = r.plan;
+  const plan::Plan& plan = r.plan;
   const int n = plan.num_expert_stages();
-  out += fmt::format("plan     {}, {} stage{}, {}: {}", to_string(plan.policy), n, n == 1 ? "" : "s",
-                     to_string(plan.strategy), time_text(plan.makespan_us));
+  out += fmt::format("plan     {}, {} stage{}, {}: {}", plan::to_string(plan.policy), n, n == 1 ? "" : "s",
+                     plan::to_string(plan.strategy), report::time_text(plan.makespan_us));
   if (plan.bound_us > 0) {
-    out += fmt::format("; perfect overlap would take {} ({} %)", time_text(plan.bound_us),
+    out += fmt::format("; perfect overlap would take {} ({} %)", report::time_text(plan.bound_us),
                        percent(plan.bound_us, plan.makespan_us));
   }
   out += fmt::format("\nbecause  {}\n", plan.reason);
   if (!r.strategy_reason.empty()) out += fmt::format("strategy {}\n", r.strategy_reason);
-  out += fmt::format("wire     {}; dispatch {}, combine {} over all ranks\n", wire_text(plan.wire),
+  out += fmt::format("wire     {}; dispatch {}, combine {} over all ranks\n", plan::wire_text(plan.wire),
                      bytes_text(plan.bytes_dispatch), bytes_text(plan.bytes_combine));
-  if (plan.sms != SmBudget{}) out += fmt::format("SMs      {}\n", sms_text(plan.sms));
+  if (plan.sms != plan::SmBudget{}) out += fmt::format("SMs      {}\n", plan::sms_text(plan.sms));
   return out;
 }
 
-std::string format_candidates(const Plan& plan, bool all) {
-  const std::vector<Candidate> shown =
-      all ? sorted_candidates(plan.candidates) : notable_candidates(plan.candidates, kMaxCandidates);
+std::string format_candidates(const plan::Plan& plan, bool all) {
+  const std::vector<plan::Candidate> shown =
+      all ? plan::sorted_candidates(plan.candidates) : plan::notable_candidates(plan.candidates, kMaxCandidates);
   if (shown.empty()) return "";
   const std::vector<TableColumn> columns = {
       {"policy", 10, false},      {"strategy", 8, false},   {"N", 3, true},
       {"kernels", 7, false},      {"SMs", 18, false},       {"wire", 8, false},
       {"predicted µs", 12, true}, {"% of bound", 10, true}, {"why not", 7, false}};
   std::string out = "\n" + markdown_header(columns);
-  const Candidate* chosen = find_chosen(plan.candidates);
-  for (const Candidate& c : shown) {
-    const std::vector<std::string> cells = {std::string(to_string(c.policy)),
-                                            std::string(to_string(c.strategy)),
+  const plan::Candidate* chosen = plan::find_chosen(plan.candidates);
+  for (const plan::Candidate& c : shown) {
+    const std::vector<std::string> cells = {std::string(plan::to_string(c.policy)),
+                                            std::string(plan::to_string(c.strategy)),
                                             std::to_string(c.num_stages),
-                                            kernels_text(c),
-                                            sms_text(c.sms),
-                                            wire_text(c.wire),
+                                            plan::kernels_text(c),
+                                            plan::sms_text(c.sms),
+                                            plan::wire_text(c.wire),
                                             fmt::format("{:.1f}", c.makespan_us),
                                             percent(c.bound_us, c.makespan_us),
-                                            chosen == nullptr ? std::string() : reason_of(c, *chosen)};
+                                            chosen == nullptr ? std::string() : report::reason_of(c, *chosen)};
     out += markdown_row(columns, cells);
   }
   if (const size_t hidden = plan.candidates.size() - shown.size(); hidden > 0) {
@@ -96,15 +96,16 @@ std::string experts_text(const std::vector<int32_t>& experts) {
   return out;
 }
 
-std::string kernels_text(const std::vector<GemmKind>& kernels) {
-  const auto grouped = std::ranges::count(kernels, GemmKind::kGrouped);
+std::string kernels_text(const std::vector<moe::GemmKind>& kernels) {
+  const auto grouped = std::ranges::count(kernels, moe::GemmKind::kGrouped);
   const auto all = std::ssize(kernels);
   if (grouped == all) return "grouped";
   return grouped == 0 ? "dense" : fmt::format("grouped on {} of {}", grouped, all);
 }
 
-std::string format_stages(const Plan& plan) {
-  const bool has_parts = std::ranges::any_of(plan.stages, [](const Stage& s) { return s.part != TokenPart::kAll; });
+std::string format_stages(const plan::Plan& plan) {
+  const bool has_parts =
+      std::ranges::any_of(plan.stages, [](const plan::Stage& s) { return s.part != moe::TokenPart::kAll; });
   std::vector<TableColumn> columns = {{"stage", 5, true},
                                       {"experts", 39, false},
                                       {"rows of a rank", 14, false},
@@ -114,30 +115,30 @@ std::string format_stages(const Plan& plan) {
   std::string out = "\n" + markdown_header(columns);
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     if (s == kMaxStageLines) return out + fmt::format("… {} stages in all\n", plan.stages.size());
-    const Stage& stage = plan.stages[s];
+    const plan::Stage& stage = plan.stages[s];
     const auto [least, most] = std::ranges::minmax(stage.rows_per_rank);
     std::vector<std::string> cells = {std::to_string(s), experts_text(stage.experts),
                                       least == most ? std::to_string(least) : fmt::format("{} to {}", least, most),
                                       kernels_text(stage.gate_up_kernel), kernels_text(stage.down_kernel)};
-    if (has_parts) cells.emplace_back(to_string(stage.part));
+    if (has_parts) cells.emplace_back(moe::to_string(stage.part));
     out += markdown_row(columns, cells);
   }
   return out;
 }
 
 std::string format_paper(const PlanReport& r) {
-  const PaperView& paper = r.plan.paper;
-  if (r.plan.policy == Policy::kTp || r.num_ranks() == 1) return "";
+  const plan::PaperView& paper = r.plan.paper;
+  if (r.plan.policy == plan::Policy::kTp || r.num_ranks() == 1) return "";
   return fmt::format("\nthe paper's view: ε0 {:.3f}, ε1 {:.3f} at N = {}; a stage costs {}; N* = {:.1f}, ours is {}\n",
-                     paper.eps0, paper.eps1, r.plan.num_expert_stages(), time_text(paper.overhead_us),
+                     paper.eps0, paper.eps1, r.plan.num_expert_stages(), report::time_text(paper.overhead_us),
                      paper.best_stages, r.plan.num_expert_stages());
 }
 
-OrderedJson strategies_json(const PlanReport& r) {
-  OrderedJson out = OrderedJson::array();
+report::OrderedJson strategies_json(const PlanReport& r) {
+  report::OrderedJson out = report::OrderedJson::array();
   for (const StrategyRow& row : r.strategies) {
-    out.push_back({{"strategy", to_string(row.strategy)},
-                   {"verdict", word_of(row.verdict)},
+    out.push_back({{"strategy", plan::to_string(row.strategy)},
+                   {"verdict", report::word_of(row.verdict)},
                    {"prefill_us", row.prefill_us},
                    {"memory_gb", row.memory_gb},
                    {"why_not", row.why_not}});
@@ -154,23 +155,23 @@ std::string subject_of(const PlanReport& report) {
 
 std::string format_plan_text(const PlanReport& report, bool all, int width) {
   return format_head(report) + format_candidates(report.plan, all) + format_stages(report.plan) + format_paper(report) +
-         "\n" + timeline_text(report.plan, width);
+         "\n" + report::timeline_text(report.plan, width);
 }
 
 std::string format_plan_json(const PlanReport& report) {
-  OrderedJson about = {{"model", report.shape.name},
-                       {"ep", report.num_ranks()},
-                       {"tokens_per_rank", report.tokens_per_rank()},
-                       {"skew", report.skew},
-                       {"seed", report.seed},
-                       {"weight_dtype", to_string(report.shape.moe.weight_dtype)},
-                       {"profile", report.profile.name},
-                       {"device", report.profile.device},
-                       {"profile_origin", report.profile.origin}};
+  report::OrderedJson about = {{"model", report.shape.name},
+                               {"ep", report.num_ranks()},
+                               {"tokens_per_rank", report.tokens_per_rank()},
+                               {"skew", report.skew},
+                               {"seed", report.seed},
+                               {"weight_dtype", to_string(report.shape.moe.weight_dtype)},
+                               {"profile", report.profile.name},
+                               {"device", report.profile.device},
+                               {"profile_origin", report.profile.origin}};
   if (!report.link.empty()) about["link"] = report.link;
   if (!report.strategy_reason.empty()) about["strategy_reason"] = report.strategy_reason;
   if (!report.strategies.empty()) about["strategies"] = strategies_json(report);
-  return to_json(report.plan, about);
+  return report::to_json(report.plan, about);
 }
 
 }  // namespace eps::cli

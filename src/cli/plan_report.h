@@ -12,18 +12,18 @@ namespace eps::cli {
 
 // One way to distribute attention and experts over the ranks, with the whole prefill as `epsmoe simulate` predicts it.
 struct StrategyRow {
-  Strategy strategy = Strategy::kDpEp;
-  Verdict verdict = Verdict::kSlower;
+  plan::Strategy strategy = plan::Strategy::kDpEp;
+  plan::Verdict verdict = plan::Verdict::kSlower;
   double prefill_us = 0;
   double memory_gb = 0;  // per rank
   std::string why_not;   // the reason, if it is kCannotRun
 };
 
 struct PlanReport {
-  ModelShape shape;
-  HardwareProfile profile;
-  MoeProblem problem;
-  Plan plan;
+  sim::ModelShape shape;
+  plan::HardwareProfile profile;
+  plan::MoeProblem problem;
+  plan::Plan plan;
   std::string skew;
   uint64_t seed = 1;
   std::string link;                     // value of --link; empty: the profile's own links

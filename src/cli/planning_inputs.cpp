@@ -12,26 +12,26 @@
 namespace eps::cli {
 namespace {
 
-ModelShape shape_of_model(const std::string& model) {
-  const std::vector<std::string_view> presets = shape_preset_names();
+sim::ModelShape shape_of_model(const std::string& model) {
+  const std::vector<std::string_view> presets = sim::shape_preset_names();
   const bool is_known = std::ranges::find(presets, std::string_view(model)) != presets.end();
   // A folder takes precedence over a preset of the same name, as in commands that run a model.
-  if (is_known && !file_exists(model)) return shape_preset(model);
-  if (!file_exists(model)) {
+  if (is_known && !io::file_exists(model)) return sim::shape_preset(model);
+  if (!io::file_exists(model)) {
     fail(ErrorKind::kUsage, "--model",
          {.what = "neither a folder nor a preset",
           .got = model,
           .wanted = fmt::format("one of {}", fmt::join(presets, ", ")),
           .hint = "a folder with a config.json"});
   }
-  return shape_of(open_model_folder(model, true).spec,
-                  std::filesystem::weakly_canonical(std::filesystem::path(model)).filename().string());
+  return sim::shape_of(engine::open_model_folder(model, true).spec,
+                       std::filesystem::weakly_canonical(std::filesystem::path(model)).filename().string());
 }
 
 }  // namespace
 
-ModelShape open_shape(const std::string& model, const std::string& weight_dtype) {
-  ModelShape shape = shape_of_model(model);
+sim::ModelShape open_shape(const std::string& model, const std::string& weight_dtype) {
+  sim::ModelShape shape = shape_of_model(model);
   if (weight_dtype == "auto") return shape;
   const std::optional<DType> dtype = parse_dtype(weight_dtype);
   if (!dtype || (dtype != DType::kBF16 && dtype != DType::kF8E4M3 && dtype != DType::kF32)) {
@@ -42,21 +42,21 @@ ModelShape open_shape(const std::string& model, const std::string& weight_dtype)
   return shape;
 }
 
-HardwareProfile open_profile(const std::string& name, const std::string& link) {
-  HardwareProfile profile = load_profile(name);
+plan::HardwareProfile open_profile(const std::string& name, const std::string& link) {
+  plan::HardwareProfile profile = engine::load_profile(name);
   if (!link.empty()) {
-    const LinkSpec spec = parse_link_spec(link, "--link");
+    const comm::LinkSpec spec = comm::parse_link_spec(link, "--link");
     profile.links = {{.sms = 0, .gbps = spec.bytes_per_second * 1e-9, .alpha_us = spec.latency_seconds * 1e6}};
     profile.inter_links.clear();
   }
   return profile;
 }
 
-void set_wire(WorkloadOptions& options, const std::string& wire) {
-  constexpr Wire kBf16 = {DType::kBF16, DType::kBF16};
+void set_wire(sim::WorkloadOptions& options, const std::string& wire) {
+  constexpr plan::Wire kBf16 = {DType::kBF16, DType::kBF16};
   // Combine always uses bf16: low precision affects partial sums more than activations, because those of all ranks are
   // added.
-  constexpr Wire kFp8 = {DType::kF8E4M3, DType::kBF16};
+  constexpr plan::Wire kFp8 = {DType::kF8E4M3, DType::kBF16};
   if (wire == "bf16" || wire == "auto") {
     options.wire = kBf16;
     if (wire == "auto") options.may_use = {kFp8};

@@ -32,16 +32,16 @@ struct SimulateFlags {
 };
 
 // The baseline comes first, so that every table contains it.
-std::vector<Strategy> strategies_to_show(const std::string& text, SimulateReport& report) {
-  const std::vector<Strategy> all = {Strategy::kTpTp, Strategy::kTpEp, Strategy::kDpEp};
+std::vector<plan::Strategy> strategies_to_show(const std::string& text, SimulateReport& report) {
+  const std::vector<plan::Strategy> all = {plan::Strategy::kTpTp, plan::Strategy::kTpEp, plan::Strategy::kDpEp};
   if (text == "all") return all;
-  if (text != "auto") return {parse_strategy(text)};
-  const StrategyChoice choice = choose_strategy(report.shape, report.profile, report.options);
+  if (text != "auto") return {plan::parse_strategy(text)};
+  const sim::StrategyChoice choice = sim::choose_strategy(report.shape, report.profile, report.options);
   report.choice = choice.reason;
   if (choice.chosen < 0) return all;
-  const Strategy chosen = choice.candidates[static_cast<size_t>(choice.chosen)].strategy;
-  if (chosen == Strategy::kTpTp) return {chosen};
-  return {Strategy::kTpTp, chosen};
+  const plan::Strategy chosen = choice.candidates[static_cast<size_t>(choice.chosen)].strategy;
+  if (chosen == plan::Strategy::kTpTp) return {chosen};
+  return {plan::Strategy::kTpTp, chosen};
 }
 
 int run_simulate(const SimulateFlags& flags) {
@@ -50,19 +50,19 @@ int run_simulate(const SimulateFlags& flags) {
   report.profile = open_profile(flags.profile, flags.link);
   report.wire = flags.wire;
   report.skew = flags.skew;
-  PrefillOptions& options = report.options;
+  sim::PrefillOptions& options = report.options;
   options.num_ranks = flags.ep;
   options.batch = {flags.batch, flags.sequence_length};
-  options.skew = parse_skew(flags.skew);
+  options.skew = sim::parse_skew(flags.skew);
   options.seed = flags.seed;
   options.num_loads = flags.loads;
-  WorkloadOptions wire;
+  sim::WorkloadOptions wire;
   set_wire(wire, flags.wire);
   options.wire = wire.wire;
   options.may_use = wire.may_use;
-  const std::vector<Strategy> strategies = strategies_to_show(flags.strategy, report);
-  report.rows = compare_prefill(report.shape, report.profile, options, strategies);
-  for (PrefillRow& row : report.rows) row.why_not = with_flags(*flags.command, std::string_view(row.why_not));
+  const std::vector<plan::Strategy> strategies = strategies_to_show(flags.strategy, report);
+  report.rows = sim::compare_prefill(report.shape, report.profile, options, strategies);
+  for (sim::PrefillRow& row : report.rows) row.why_not = with_flags(*flags.command, std::string_view(row.why_not));
   mark_fastest(report);
   print_out(flags.json ? format_simulate_json(report) : format_simulate_text(report));
   return 0;
@@ -76,8 +76,9 @@ void add_simulate_command(CLI::App& app, Chosen& chosen) {
   const auto flags = std::make_shared<SimulateFlags>();
   flags->command = &command;
   CLI::Option_group& what = *command.add_option_group("Model and hardware");
-  what.add_option("-m,--model", flags->model,
-                  fmt::format("A folder with a config.json, or a preset: {}", fmt::join(shape_preset_names(), ", ")))
+  what.add_option(
+          "-m,--model", flags->model,
+          fmt::format("A folder with a config.json, or a preset: {}", fmt::join(sim::shape_preset_names(), ", ")))
       ->required();
   what.add_option("--weight-dtype", flags->weight_dtype,
                   "Type of all linear layers' weights: auto (the model's), f32, bf16, fp8")

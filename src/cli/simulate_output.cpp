@@ -14,24 +14,24 @@ namespace eps::cli {
 namespace {
 
 // "5", or "4-6" if layers differ because of their loads.
-std::string stages_text(const PrefillResult& result) {
+std::string stages_text(const sim::PrefillResult& result) {
   const auto [least, most] =
-      std::ranges::minmax(result.loads, {}, [](const PlannedLoad& load) { return load.chosen.num_stages; });
+      std::ranges::minmax(result.loads, {}, [](const sim::PlannedLoad& load) { return load.chosen.num_stages; });
   return least.chosen.num_stages == most.chosen.num_stages
              ? std::to_string(least.chosen.num_stages)
              : fmt::format("{}-{}", least.chosen.num_stages, most.chosen.num_stages);
 }
 
-std::string wire_text(const Wire& wire) {
+std::string wire_text(const plan::Wire& wire) {
   return wire.dispatch == wire.combine ? std::string(to_string(wire.dispatch))
                                        : fmt::format("{}/{}", to_string(wire.dispatch), to_string(wire.combine));
 }
 
-double speedup(const SimulateReport& report, const PrefillRow& row) {
+double speedup(const SimulateReport& report, const sim::PrefillRow& row) {
   return report.rows[static_cast<size_t>(report.baseline)].result.ttft_us / row.result.ttft_us;
 }
 
-Json parts_json(const PrefillParts& p) {
+io::Json parts_json(const sim::PrefillParts& p) {
   return {{"embedding", p.embedding_us},
           {"norms", p.norms_us},
           {"projections", p.projections_us},
@@ -43,12 +43,12 @@ Json parts_json(const PrefillParts& p) {
           {"lm_head", p.lm_head_us}};
 }
 
-Json loads_json(const PrefillResult& result) {
-  Json out = Json::array();
-  for (const PlannedLoad& load : result.loads) {
-    const Candidate& c = load.chosen;
+io::Json loads_json(const sim::PrefillResult& result) {
+  io::Json out = io::Json::array();
+  for (const sim::PlannedLoad& load : result.loads) {
+    const plan::Candidate& c = load.chosen;
     out.push_back({{"layers", load.num_layers},
-                   {"policy", to_string(c.policy)},
+                   {"policy", plan::to_string(c.policy)},
                    {"num_stages", c.num_stages},
                    {"wire", wire_text(c.wire)},
                    {"comm_sms", c.sms.comm},
@@ -63,15 +63,15 @@ Json loads_json(const PrefillResult& result) {
 std::string choice_text(const SimulateReport& report) {
   std::string out;
   if (report.fastest >= 0) {
-    const PrefillRow& best = report.rows[static_cast<size_t>(report.fastest)];
-    out = fmt::format("fastest that fits  {} {}, {:.2f} times the first row's speed\n", to_string(best.strategy),
-                      to_string(best.policy), speedup(report, best));
+    const sim::PrefillRow& best = report.rows[static_cast<size_t>(report.fastest)];
+    out = fmt::format("fastest that fits  {} {}, {:.2f} times the first row's speed\n", plan::to_string(best.strategy),
+                      plan::to_string(best.policy), speedup(report, best));
   } else {
     out = fmt::format("fastest that fits  none: {:g} GB per rank are not enough\n", report.profile.memory_gb);
   }
   if (!report.choice.empty()) return out + "strategy           " + report.choice + "\n";
   return out + fmt::format("the paper's rule   {} for {} attention\n",
-                           to_string(paper_strategy(report.shape.attention)),
+                           plan::to_string(sim::paper_strategy(report.shape.attention)),
                            report.shape.attention.latent ? "latent" : "grouped-query");
 }
 
@@ -80,7 +80,7 @@ std::string choice_text(const SimulateReport& report) {
 void mark_fastest(SimulateReport& report) {
   report.baseline = report.fastest = -1;
   for (size_t i = 0; i < report.rows.size(); ++i) {
-    const PrefillRow& row = report.rows[i];
+    const sim::PrefillRow& row = report.rows[i];
     if (!row.why_not.empty()) continue;
     if (report.baseline < 0) report.baseline = static_cast<int>(i);
     if (!row.result.fits) continue;
@@ -91,7 +91,7 @@ void mark_fastest(SimulateReport& report) {
 }
 
 std::string format_simulate_text(const SimulateReport& report) {
-  const PrefillOptions& o = report.options;
+  const sim::PrefillOptions& o = report.options;
   std::string out = fmt::format(
       "{}: {:.1f} B parameters, {} weights; {} rank{} of {} ({}, {})\n"
       "{} sequence{} of {} tokens, skew {}, wire {}\n\n",
@@ -104,12 +104,13 @@ std::string format_simulate_text(const SimulateReport& report) {
                                             {"speedup", 7, true},        {"GB a rank", 9, true}, {"fits", 4, false}};
   out += markdown_header(columns);
   std::string notes;
-  for (const PrefillRow& row : report.rows) {
-    const PrefillResult& r = row.result;
-    std::vector<std::string> cells = {std::string(to_string(row.strategy)), std::string(to_string(row.policy))};
+  for (const sim::PrefillRow& row : report.rows) {
+    const sim::PrefillResult& r = row.result;
+    std::vector<std::string> cells = {std::string(plan::to_string(row.strategy)),
+                                      std::string(plan::to_string(row.policy))};
     if (!row.why_not.empty()) {
       cells.insert(cells.end(), {"", "", "", "", "", "", "-"});
-      const std::string note = fmt::format("{} cannot run: {}\n", to_string(row.strategy), row.why_not);
+      const std::string note = fmt::format("{} cannot run: {}\n", plan::to_string(row.strategy), row.why_not);
       if (notes.find(note) == std::string::npos) notes += note;
     } else {
       cells.insert(
@@ -124,26 +125,26 @@ std::string format_simulate_text(const SimulateReport& report) {
 }
 
 std::string format_simulate_json(const SimulateReport& report) {
-  const PrefillOptions& o = report.options;
+  const sim::PrefillOptions& o = report.options;
   std::string out;
   for (size_t i = 0; i < report.rows.size(); ++i) {
-    const PrefillRow& row = report.rows[i];
-    Json line = {{"command", "simulate"},
-                 {"version", EPSMOE_VERSION},
-                 {"model", report.shape.name},
-                 {"profile", report.profile.name},
-                 {"ep", o.num_ranks},
-                 {"batch", o.batch.batch},
-                 {"seq_len", o.batch.sequence_length},
-                 {"skew", report.skew},
-                 {"seed", o.seed},
-                 {"weight_dtype", to_string(report.shape.moe.weight_dtype)},
-                 {"wire", report.wire},
-                 {"strategy", to_string(row.strategy)},
-                 {"policy", to_string(row.policy)},
-                 {"paper_strategy", to_string(paper_strategy(report.shape.attention))}};
+    const sim::PrefillRow& row = report.rows[i];
+    io::Json line = {{"command", "simulate"},
+                     {"version", EPSMOE_VERSION},
+                     {"model", report.shape.name},
+                     {"profile", report.profile.name},
+                     {"ep", o.num_ranks},
+                     {"batch", o.batch.batch},
+                     {"seq_len", o.batch.sequence_length},
+                     {"skew", report.skew},
+                     {"seed", o.seed},
+                     {"weight_dtype", to_string(report.shape.moe.weight_dtype)},
+                     {"wire", report.wire},
+                     {"strategy", plan::to_string(row.strategy)},
+                     {"policy", plan::to_string(row.policy)},
+                     {"paper_strategy", plan::to_string(sim::paper_strategy(report.shape.attention))}};
     if (row.why_not.empty()) {
-      const PrefillResult& r = row.result;
+      const sim::PrefillResult& r = row.result;
       line.update({{"tokens_per_s", r.tokens_per_s},
                    {"ttft_ms", r.ttft_us * 1e-3},
                    {"moe_share", r.parts.moe_us / r.ttft_us},
@@ -156,7 +157,7 @@ std::string format_simulate_json(const SimulateReport& report) {
     } else {
       line["why_not"] = row.why_not;
     }
-    out += dump_json(line) + "\n";
+    out += io::dump_json(line) + "\n";
   }
   return out;
 }

@@ -10,13 +10,13 @@
 namespace eps::cli {
 
 struct SimulateReport {
-  ModelShape shape;
-  HardwareProfile profile;
-  PrefillOptions options;
+  sim::ModelShape shape;
+  plan::HardwareProfile profile;
+  sim::PrefillOptions options;
   std::string wire;  // as given on the command line
   std::string skew;
   std::string choice;  // why --strategy auto selected the strategy shown; empty if --strategy was not auto
-  std::vector<PrefillRow> rows;
+  std::vector<sim::PrefillRow> rows;
   int baseline = -1;  // the first row that can run
   int fastest = -1;   // the fastest row that fits in memory; -1: none fits
 };

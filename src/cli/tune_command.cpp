@@ -34,8 +34,8 @@ struct TuneFlags {
   bool quick = false;
 };
 
-GemmShape parse_shape(const std::string& text) {
-  GemmShape shape;
+measure::GemmShape parse_shape(const std::string& text) {
+  measure::GemmShape shape;
   const char* end = text.data() + text.size();
   const auto [comma, n_error] = std::from_chars(text.data(), end, shape.n);
   const bool has_comma = n_error == std::errc() && comma != end && *comma == ',';
@@ -72,20 +72,20 @@ std::vector<int> list_num_ranks(const TuneFlags& flags) {
   return flags.device == "cuda" ? std::vector{1} : std::vector{1, 2};
 }
 
-MachineTuning make_tuning(const TuneFlags& flags, int num_ranks) {
-  MachineTuning tuning;
+measure::MachineTuning make_tuning(const TuneFlags& flags, int num_ranks) {
+  measure::MachineTuning tuning;
   tuning.device = flags.device;
   tuning.dtype = flags.dtype;
   tuning.num_ranks = num_ranks;
-  tuning.threads = flags.threads > 0 ? flags.threads : default_threads_per_rank(num_ranks);
+  tuning.threads = flags.threads > 0 ? flags.threads : engine::default_threads_per_rank(num_ranks);
   for (const std::string& name : flags.models) {
-    tuning.models.push_back(tune_model(open_model_folder(name, true).spec, name));
+    tuning.models.push_back(measure::tune_model(engine::open_model_folder(name, true).spec, name));
   }
   if (tuning.models.empty()) {
-    tuning.models.push_back(demo_model());
+    tuning.models.push_back(measure::demo_model());
     for (const std::string name : {"deepseek-v2-lite", "deepseek-v2"}) {
       if (name == "deepseek-v2" && flags.device != "cuda") continue;  // too large for most hosts
-      tuning.models.push_back(tune_model(open_model_folder(name, true).spec, name));
+      tuning.models.push_back(measure::tune_model(engine::open_model_folder(name, true).spec, name));
     }
   }
   for (const std::string& shape : flags.shapes) tuning.shapes.push_back(parse_shape(shape));
@@ -100,9 +100,9 @@ bool names_a_folder(const std::string& path) { return path.ends_with('/') || std
 
 // The folder for profiles if there is no --output. Engines search it first.
 std::string default_folder() {
-  std::string dir = profile_dir();
-  if (dir.empty()) dir = user_profile_dir();
-  if (!can_write_into(dir)) {
+  std::string dir = engine::profile_dir();
+  if (dir.empty()) dir = engine::user_profile_dir();
+  if (!engine::can_write_into(dir)) {
     fail(ErrorKind::kUsage, "--output",
          {.what = "there is no folder to store profiles in",
           .got = dir.empty() ? "neither HOME nor XDG_CACHE_HOME" : dir + ", which cannot be written to",
@@ -113,14 +113,14 @@ std::string default_folder() {
 }
 
 // Writes the profile and prints where it is.
-void keep(const TuneFlags& flags, const std::string& dir, MachineProfile machine) {
+void keep(const TuneFlags& flags, const std::string& dir, measure::MachineProfile machine) {
   if (!dir.empty()) {
-    const std::string path = keep_profile(machine, dir);
+    const std::string path = measure::keep_profile(machine, dir);
     print_output("{}stored in {}\n", describe_profile(machine.profile), path);
     return;
   }
   machine.profile.name = std::filesystem::path(flags.output).stem().string();
-  replace_file(flags.output, to_json(machine.profile));
+  engine::replace_file(flags.output, report::to_json(machine.profile));
   print_output("{}written to {}; use it with --profile {}\n", describe_profile(machine.profile), flags.output,
                flags.output.find('/') == std::string::npos ? "./" + flags.output : flags.output);
 }
@@ -132,7 +132,7 @@ int run(const TuneFlags& flags) {
     dir = default_folder();
   } else if (names_a_folder(flags.output)) {
     dir = flags.output;
-    if (!can_write_into(dir)) {
+    if (!engine::can_write_into(dir)) {
       fail(ErrorKind::kUsage, "--output", {.what = "cannot write into " + dir, .got = "", .wanted = "", .hint = ""});
     }
   } else {
@@ -140,17 +140,17 @@ int run(const TuneFlags& flags) {
     require_writable("--output", flags.output);
   }
   for (const int num_ranks : ranks) {
-    require_host_ranks("tune", flags.device, num_ranks);
-    const MachineTuning tuning = make_tuning(flags, num_ranks);
+    measure::require_host_ranks("tune", flags.device, num_ranks);
+    const measure::MachineTuning tuning = make_tuning(flags, num_ranks);
     warn_of_too_many_threads(flags.device, num_ranks, tuning.threads);
     Progress progress(fmt::format("measuring {} rank{} x {} thread{}", num_ranks, num_ranks == 1 ? "" : "s",
                                   tuning.threads, tuning.threads == 1 ? "" : "s"),
                       "steps");
-    const ProgressCallback show = [&progress](int64_t done, int64_t total) {
+    const measure::ProgressCallback show = [&progress](int64_t done, int64_t total) {
       progress.update(static_cast<uint64_t>(done), static_cast<uint64_t>(total));
     };
     try {
-      keep(flags, dir, measure_machine(tuning, show, [] { return !interrupted(); }));
+      keep(flags, dir, measure::measure_machine(tuning, show, [] { return !interrupted(); }));
     } catch (const Error&) {
       if (!interrupted()) throw;
       print_error("(interrupted: nothing written)\n");

@@ -13,19 +13,20 @@ namespace {
 constexpr std::array<int64_t, 4> kRows = {1, 16, 128, 1024};
 
 // GFLOP/s of one group of `rows` rows, including the cost of its call.
-double gflops(const GemmProfile& gemm, const GemmShapeCurve& shape, int64_t rows) {
+double gflops(const plan::GemmProfile& gemm, const plan::GemmShapeCurve& shape, int64_t rows) {
   const auto m = static_cast<double>(rows);
-  const double us = gemm.call_us + curve_at(shape.us_of_rows, m, true);
+  const double us = gemm.call_us + plan::curve_at(shape.us_of_rows, m, true);
   return 2e-3 * m * static_cast<double>(shape.n) * static_cast<double>(shape.k) / us;
 }
 
-std::string gemm_table(const HardwareProfile& profile) {
+std::string gemm_table(const plan::HardwareProfile& profile) {
   std::vector<TableColumn> columns = {{"GEMM", 7, false}, {"weights", 7, false}, {"n x k", 11, false}};
   for (const int64_t rows : kRows) columns.push_back({fmt::format("{} row{}", rows, rows == 1 ? "" : "s"), 8, true});
   std::string out = markdown_header(columns);
-  for (const GemmProfile& gemm : profile.gemms) {
-    for (const GemmShapeCurve& shape : gemm.shapes) {
-      std::vector<std::string> cells = {std::string(to_string(gemm.kind)), std::string(to_string(gemm.weight_dtype)),
+  for (const plan::GemmProfile& gemm : profile.gemms) {
+    for (const plan::GemmShapeCurve& shape : gemm.shapes) {
+      std::vector<std::string> cells = {std::string(moe::to_string(gemm.kind)),
+                                        std::string(to_string(gemm.weight_dtype)),
                                         fmt::format("{} x {}", shape.n, shape.k)};
       for (const int64_t rows : kRows) cells.push_back(fmt::format("{:.1f}", gflops(gemm, shape, rows)));
       out += markdown_row(columns, cells);
@@ -36,10 +37,10 @@ std::string gemm_table(const HardwareProfile& profile) {
 
 }  // namespace
 
-std::string describe_profile(const HardwareProfile& profile) {
+std::string describe_profile(const plan::HardwareProfile& profile) {
   std::string out = fmt::format("{}: {}\n\nGFLOP/s of one group, by its rows\n{}\n", printable(profile.name),
                                 printable(profile.device), gemm_table(profile));
-  for (const LinkPoint& link : profile.links) {
+  for (const plan::LinkPoint& link : profile.links) {
     out += fmt::format("link       {:.2f} GB/s each way and rank, {:.1f} µs a message\n", link.gbps, link.alpha_us);
   }
   out += fmt::format("hand-over  {:.1f} µs from lane to lane\n", profile.handoff_us);

@@ -8,6 +8,6 @@
 namespace eps::cli {
 
 // A profile's main rates as a few lines of text.
-std::string describe_profile(const HardwareProfile& profile);
+std::string describe_profile(const plan::HardwareProfile& profile);
 
 }  // namespace eps::cli

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-namespace eps {
+namespace eps::comm {
 
 using ConstBytes = std::span<const std::byte>;
 using MutableBytes = std::span<std::byte>;
@@ -52,4 +52,4 @@ class Communicator {
   virtual void all_to_all(Channel channel, std::span<const ConstBytes> send, std::span<const MutableBytes> recv) = 0;
 };
 
-}  // namespace eps
+}  // namespace eps::comm

@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "base/stop.h"
 
-namespace eps {
+namespace eps::comm {
 namespace {
 
 struct Unit {
@@ -108,4 +108,4 @@ std::unique_ptr<Communicator> make_emulated_link(std::unique_ptr<Communicator> i
   return std::make_unique<EmulatedLink>(std::move(inner), spec, stop);
 }
 
-}  // namespace eps
+}  // namespace eps::comm

@@ -9,7 +9,7 @@
 #include "comm/communicator.h"
 #include "epsmoe/stop.h"
 
-namespace eps {
+namespace eps::comm {
 
 struct LinkSpec {
   double bytes_per_second = 0;
@@ -28,4 +28,4 @@ LinkSpec parse_link_spec(std::string_view text, const std::string& field = "emul
 std::unique_ptr<Communicator> make_emulated_link(std::unique_ptr<Communicator> inner, const LinkSpec& spec,
                                                  StopToken stop = {});
 
-}  // namespace eps
+}  // namespace eps::comm

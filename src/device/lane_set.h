@@ -9,12 +9,12 @@
 
 #include "plan/plan.h"
 
-namespace eps {
+namespace eps::device {
 
 // The times of one op in a run, on the host's monotonic clock.
 struct TimelineEvent {
   std::string name;
-  Lane lane = Lane::kCompute;
+  plan::Lane lane = plan::Lane::kCompute;
   int layer = -1;
   int stage = -1;
   int64_t begin_ns = 0;
@@ -29,11 +29,11 @@ class LaneSet {
   // after the ops that it depends on. Returns when all ops have been started; on the CPU, they have then also ended. If
   // a call throws, `on_error` is called once, immediately and on the lane that threw, so that it can wake lanes that
   // wait for other ranks. The remaining ops are skipped, and the first error is rethrown here.
-  virtual void run(const Plan& plan, const std::function<void(int)>& run_op,
+  virtual void run(const plan::Plan& plan, const std::function<void(int)>& run_op,
                    const std::function<void(const char*)>& on_error) = 0;
 
   // Returns one event per op of the last run, after waiting for the ops to end. Empty if times are not recorded.
   virtual const std::vector<TimelineEvent>& timeline() = 0;
 };
 
-}  // namespace eps
+}  // namespace eps::device

@@ -4,13 +4,13 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::engine {
 
-std::unique_ptr<KvCache> BatchRun::take_cache(int rank, int64_t num_tokens) {
+std::unique_ptr<model::KvCache> BatchRun::take_cache(int rank, int64_t num_tokens) {
   auto& spares = spare_caches_[static_cast<size_t>(rank)];
-  std::unique_ptr<KvCache> cache;
+  std::unique_ptr<model::KvCache> cache;
   if (spares.empty()) {
-    cache = std::make_unique<KvCache>(spec_, spec_.max_positions, ranks_.op_set(rank));
+    cache = std::make_unique<model::KvCache>(spec_, spec_.max_positions, ranks_.op_set(rank));
   } else {
     cache = std::move(spares.back());
     spares.pop_back();
@@ -48,7 +48,8 @@ std::vector<BatchRun::Part> BatchRun::next_prompts() {
     const int64_t count = std::min(s.num_unprocessed(), left);
     const auto ids =
         std::span<const int32_t>(s.prompt).subspan(static_cast<size_t>(s.num_prefilled), static_cast<size_t>(count));
-    const StepOutput output = count == s.num_unprocessed() ? StepOutput::kToken : StepOutput::kNone;
+    const model::StepOutput output =
+        count == s.num_unprocessed() ? model::StepOutput::kToken : model::StepOutput::kNone;
     parts.push_back({&s, {s.rank, {s.cache.get(), ids, output}}});
     left -= count;
     if (left == 0) break;
@@ -62,7 +63,7 @@ void BatchRun::step(const std::vector<Part>& parts) {
   const std::vector<int32_t> tokens = ranks_.step(chunks, {});
   for (size_t i = 0; i < parts.size(); ++i) {
     BatchSequence& s = *parts[i].sequence;
-    if (tokens[i] != kNoToken && std::ssize(s.output) < s.num_output) s.output.push_back(tokens[i]);
+    if (tokens[i] != ops::kNoToken && std::ssize(s.output) < s.num_output) s.output.push_back(tokens[i]);
   }
 }
 
@@ -78,7 +79,7 @@ bool BatchRun::decode_step() {
   std::vector<Part> parts;
   for (BatchSequence& s : sequences_) {
     if (s.num_unprocessed() > 0 || s.is_finished()) continue;
-    parts.push_back({&s, {s.rank, {s.cache.get(), std::span(&s.output.back(), 1), StepOutput::kToken}}});
+    parts.push_back({&s, {s.rank, {s.cache.get(), std::span(&s.output.back(), 1), model::StepOutput::kToken}}});
   }
   if (parts.empty()) return false;
   step(parts);
@@ -101,4 +102,4 @@ void BatchRun::cancel() {
   sequences_.clear();
 }
 
-}  // namespace eps
+}  // namespace eps::engine

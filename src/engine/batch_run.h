@@ -10,7 +10,7 @@
 #include "engine/rank_group.h"
 #include "model/kv_cache.h"
 
-namespace eps {
+namespace eps::engine {
 
 struct BatchSequence {
   size_t id = 0;
@@ -19,7 +19,7 @@ struct BatchSequence {
   int64_t num_output = 0;  // requested number of output tokens
   std::vector<int32_t> output;
   int64_t num_prefilled = 0;
-  std::unique_ptr<KvCache> cache;  // null once the sequence is finished or cancelled
+  std::unique_ptr<model::KvCache> cache;  // null once the sequence is finished or cancelled
 
   int64_t num_unprocessed() const { return std::ssize(prompt) - num_prefilled; }
   bool is_finished() const { return num_unprocessed() == 0 && std::ssize(output) >= num_output; }
@@ -28,7 +28,7 @@ struct BatchSequence {
 class BatchRun {
  public:
   // Both references outlive the run. `max_num_batched_tokens` limits one prefill step, over all sequences and ranks.
-  BatchRun(RankGroup& ranks, const ModelSpec& spec, int64_t max_num_batched_tokens)
+  BatchRun(RankGroup& ranks, const model::ModelSpec& spec, int64_t max_num_batched_tokens)
       : ranks_(ranks),
         spec_(spec),
         max_num_batched_tokens_(max_num_batched_tokens),
@@ -63,17 +63,17 @@ class BatchRun {
     BatchSequence* sequence;
     PlacedChunk chunk;
   };
-  std::unique_ptr<KvCache> take_cache(int rank, int64_t num_tokens);
+  std::unique_ptr<model::KvCache> take_cache(int rank, int64_t num_tokens);
   void recycle_cache(BatchSequence& sequence);
   std::vector<Part> next_prompts();
   void step(const std::vector<Part>& parts);
 
   RankGroup& ranks_;
-  const ModelSpec& spec_;
+  const model::ModelSpec& spec_;
   int64_t max_num_batched_tokens_;
   std::vector<BatchSequence> sequences_;
-  std::vector<std::vector<std::unique_ptr<KvCache>>> spare_caches_;  // by rank
+  std::vector<std::vector<std::unique_ptr<model::KvCache>>> spare_caches_;  // by rank
   size_t next_id_ = 0;
 };
 
-}  // namespace eps
+}  // namespace eps::engine

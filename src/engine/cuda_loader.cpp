@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 namespace fs = std::filesystem;
@@ -20,15 +20,15 @@ std::vector<std::string> candidate_paths() {
   std::error_code error;
   const fs::path program = fs::read_symlink("/proc/self/exe", error);
   if (!error) {
-    out.push_back(program.parent_path() / kCudaModuleFile);
-    out.push_back(program.parent_path().parent_path() / "lib" / "epsmoe" / kCudaModuleFile);
+    out.push_back(program.parent_path() / ops::kCudaModuleFile);
+    out.push_back(program.parent_path().parent_path() / "lib" / "epsmoe" / ops::kCudaModuleFile);
   }
   return out;
 }
 
 // The opened library, or the reason why there is none.
 struct Opened {
-  const CudaModule* module = nullptr;
+  const ops::CudaModule* module = nullptr;
   std::string why_not;
   bool is_broken = false;  // the library exists, but cannot be loaded
 };
@@ -45,9 +45,9 @@ Opened open_library() {
       out.is_broken = true;
       continue;
     }
-    using Entry = const CudaModule* (*)();
-    const auto entry = reinterpret_cast<Entry>(dlsym(library, kCudaModuleSymbol));
-    if (entry == nullptr || std::strcmp(entry()->build, kCudaModuleBuild) != 0) {
+    using Entry = const ops::CudaModule* (*)();
+    const auto entry = reinterpret_cast<Entry>(dlsym(library, ops::kCudaModuleSymbol));
+    if (entry == nullptr || std::strcmp(entry()->build, ops::kCudaModuleBuild) != 0) {
       out.why_not = fmt::format("{} belongs to another build of epsmoe", path);
       dlclose(library);
       continue;
@@ -70,7 +70,7 @@ const Opened& opened() {
 
 }  // namespace
 
-std::unique_ptr<OpSet> make_cuda_op_set(int device) {
+std::unique_ptr<ops::OpSet> make_cuda_op_set(int device) {
   if (opened().module == nullptr) {
     fail(opened().is_broken ? ErrorKind::kResource : ErrorKind::kUsage, "device",
          {.what = opened().why_not, .got = "cuda", .wanted = "cpu or reference", .hint = "`device` cpu"});
@@ -78,14 +78,14 @@ std::unique_ptr<OpSet> make_cuda_op_set(int device) {
   return opened().module->make_ops(device);
 }
 
-GpuList cuda_gpus() {
+ops::GpuList cuda_gpus() {
   if (opened().module == nullptr) return {};
   return opened().module->list_gpus();
 }
 
-CudaReport cuda_report() {
+ops::CudaReport cuda_report() {
   if (opened().module == nullptr) return {false, opened().why_not};
   return opened().module->report();
 }
 
-}  // namespace eps
+}  // namespace eps::engine

@@ -5,7 +5,7 @@
 
 #include "ops/cuda_module.h"
 
-namespace eps {
+namespace eps::engine {
 
 // The environment variable with the path of the library. If it is not set, the library is expected beside the program
 // or in ../lib/epsmoe.
@@ -14,11 +14,11 @@ inline constexpr const char* kCudaModuleVariable = "EPSMOE_CUDA_MODULE";
 // Creates the op set of GPU `device`.
 // Errors  kUsage naming --device: the library is missing or of another build; no driver, no GPU or not a Hopper GPU
 //         kResource: the library exists, but cannot be loaded
-std::unique_ptr<OpSet> make_cuda_op_set(int device);
+std::unique_ptr<ops::OpSet> make_cuda_op_set(int device);
 
-CudaReport cuda_report();
+ops::CudaReport cuda_report();
 
 // Empty if the library is missing or cannot be loaded.
-GpuList cuda_gpus();
+ops::GpuList cuda_gpus();
 
-}  // namespace eps
+}  // namespace eps::engine

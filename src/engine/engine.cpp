@@ -22,7 +22,7 @@ namespace {
 double seconds_since(int64_t begin_ns) { return static_cast<double>(now_ns() - begin_ns) * 1e-9; }
 
 void require_finite(std::span<const float> logits) {
-  if (!all_finite(logits)) fail_not_finite("logits");
+  if (!ops::all_finite(logits)) model::fail_not_finite("logits");
 }
 
 // -log softmax(logits)[id], in double.
@@ -50,24 +50,24 @@ bool ends_in_stop(std::string_view text, size_t num_fresh, const std::vector<std
 class EngineImpl final : public Engine {
  public:
   explicit EngineImpl(const EngineOptions& options)
-      : options_(options), folder_(open_model_folder(options.model, options.dummy_weights)) {
+      : options_(options), folder_(engine::open_model_folder(options.model, options.dummy_weights)) {
     require_at_least(1, "ep", options.ep);
     require_at_least(0, "threads", options.threads);
     require_at_least(0, "max_model_len", options.max_model_len);
     require_at_least(1, "max_num_batched_tokens", options.max_num_batched_tokens);
-    RankGroupOptions group;
+    engine::RankGroupOptions group;
     group.num_ranks = options.ep;
-    group.pipeline = parse_pipeline_option(options.eps_pipeline);
+    group.pipeline = plan::parse_pipeline_option(options.eps_pipeline);
     group.record_trace = options.record_trace;
     group.stop = options.stop;
-    if (folder_.checkpoint) refuse_misplaced(folder_.weights, *folder_.checkpoint);
+    if (folder_.checkpoint) model::refuse_misplaced(folder_.weights, *folder_.checkpoint);
     if (options.on_note) {
       for (const LoadNote& note : folder_.notes) options.on_note(note);
     }
     // Usage errors are reported before the weights are read, which can take minutes.
-    check_rank_options(folder_.spec, group);
-    auto comms = make_communicators(options.ep, std::chrono::milliseconds(options.comm_timeout_ms),
-                                    options.emulate_link, options.stop);
+    engine::check_rank_options(folder_.spec, group);
+    auto comms = engine::make_communicators(options.ep, std::chrono::milliseconds(options.comm_timeout_ms),
+                                            options.emulate_link, options.stop);
     max_model_len_ = options.max_model_len > 0 ? options.max_model_len : folder_.spec.max_positions;
     if (max_model_len_ > folder_.spec.max_positions) {
       fail(ErrorKind::kUsage, "max_model_len",
@@ -77,9 +77,9 @@ class EngineImpl final : public Engine {
             .hint = ""});
     }
     folder_.spec.max_positions = max_model_len_;  // a smaller rope table is enough
-    const int threads = options.threads > 0 ? options.threads : default_threads_per_rank(options.ep);
-    auto ops = make_op_sets(options.device, options.dtype, options.ep, threads, options.stop,
-                            rank_thread_use(options.emulate_link), options.gpus);
+    const int threads = options.threads > 0 ? options.threads : engine::default_threads_per_rank(options.ep);
+    auto ops = engine::make_op_sets(options.device, options.dtype, options.ep, threads, options.stop,
+                                    engine::rank_thread_use(options.emulate_link), options.gpus);
     if (ops.front()->device() != nullptr && !options.emulate_link.empty()) {
       fail(ErrorKind::kUsage, "emulate_link",
            {.what = "ranks on GPUs access each other's memory directly, so there is no transport to slow down",
@@ -87,32 +87,32 @@ class EngineImpl final : public Engine {
             .wanted = "",
             .hint = "`device` cpu"});
     }
-    check_local_pipeline(*ops.front(), group);
-    group.weight_dtype = ops.front()->weight_dtype(stored_dtype(folder_));
-    ChosenProfile profile = choose_profile({.requested = options.profile,
-                                            .op_set = ops.front()->description(),
-                                            .threads = threads,
-                                            .num_ranks = options.ep,
-                                            .weight_dtype = group.weight_dtype,
-                                            .emulated_link = options.emulate_link.empty()
-                                                                 ? std::nullopt
-                                                                 : std::optional(parse_link_spec(options.emulate_link)),
-                                            .shape = planned_shape(group.weight_dtype, ops.front()->compute_dtype())});
+    engine::check_local_pipeline(*ops.front(), group);
+    group.weight_dtype = ops.front()->weight_dtype(engine::stored_dtype(folder_));
+    engine::ChosenProfile profile = engine::choose_profile(
+        {.requested = options.profile,
+         .op_set = ops.front()->description(),
+         .threads = threads,
+         .num_ranks = options.ep,
+         .weight_dtype = group.weight_dtype,
+         .emulated_link =
+             options.emulate_link.empty() ? std::nullopt : std::optional(comm::parse_link_spec(options.emulate_link)),
+         .shape = planned_shape(group.weight_dtype, ops.front()->compute_dtype())});
     group.profile = std::move(profile.profile);
     profile_note_ = std::move(profile.note);
     const auto make_source = [this] {
-      return folder_.checkpoint ? make_checkpoint_source(*folder_.checkpoint, *folder_.names)
-                                : make_dummy_source(0, options_.stop);
+      return folder_.checkpoint ? model::make_checkpoint_source(*folder_.checkpoint, *folder_.names)
+                                : model::make_dummy_source(0, options_.stop);
     };
     const uint64_t total = folder_.weights.used_bytes;
     interruptible("loading weights", [&] {
-      models_ = RankModels::load(folder_.spec, *folder_.family, make_source, ops, [&](uint64_t done) {
+      models_ = engine::RankModels::load(folder_.spec, *folder_.family, make_source, ops, [&](uint64_t done) {
         throw_if_stopped(options_.stop);
         if (options_.on_load_progress) options_.on_load_progress(done, total);
       });
     });
-    ranks_ = std::make_unique<RankGroup>(models_, std::move(ops), std::move(comms), group);
-    batch_ = std::make_unique<BatchRun>(*ranks_, folder_.spec, options.max_num_batched_tokens);
+    ranks_ = std::make_unique<engine::RankGroup>(models_, std::move(ops), std::move(comms), group);
+    batch_ = std::make_unique<engine::BatchRun>(*ranks_, folder_.spec, options.max_num_batched_tokens);
     profile_name_ = group.profile.name;
   }
 
@@ -123,18 +123,18 @@ class EngineImpl final : public Engine {
            {.what = "is empty", .got = "", .wanted = "some text", .hint = "-p \"It is a truth\""});
     }
     GenerateResult result;
-    result.prompt_ids = encode_prompt(folder_, request.prompt, max_model_len_);
+    result.prompt_ids = engine::encode_prompt(folder_, request.prompt, max_model_len_);
     const auto prompt_len = std::ssize(result.prompt_ids);
     if (prompt_len == 0) {
       fail(ErrorKind::kInput, "prompt",
            {.what = "the tokenizer turns it into no tokens", .got = request.prompt, .wanted = "some text", .hint = ""});
     }
-    GenerationSettings settings = resolve_generation(request, folder_, prompt_len, max_model_len_);
+    engine::GenerationSettings settings = engine::resolve_generation(request, folder_, prompt_len, max_model_len_);
     result.notes = std::move(settings.notes);
-    Sampler sampler(settings.sampling, {result.prompt_ids, settings.eos_ids, settings.max_tokens});
+    engine::Sampler sampler(settings.sampling, {result.prompt_ids, settings.eos_ids, settings.max_tokens});
 
-    KvCache cache(folder_.spec, max_model_len_, ranks_->op_set(0));
-    StreamDecoder decoder(*folder_.tokenizer, true);
+    model::KvCache cache(folder_.spec, max_model_len_, ranks_->op_set(0));
+    io::StreamDecoder decoder(*folder_.tokenizer, true);
     const int64_t start = now_ns();
     int32_t id = interruptible("prefilling the prompt", [&] { return prefill(cache, result.prompt_ids, &sampler); });
     result.prefill_seconds = seconds_since(start);
@@ -178,11 +178,11 @@ class EngineImpl final : public Engine {
                               const std::function<bool(int64_t, int64_t)>& keep_going) override {
     require_tokenizer();
     require_at_least(0, "window", window);
-    const int32_t bos = bos_token(folder_);
+    const int32_t bos = engine::bos_token(folder_);
     bool stopped = false;
     // Encoding hundreds of megabytes takes a while, so it can be stopped as well. Nothing has been scored by then.
     const auto may_encode = [&] { return !(stopped = stopped || (keep_going && !keep_going(0, 0))); };
-    const std::vector<int32_t> ids = encode_text(folder_, text, may_encode);
+    const std::vector<int32_t> ids = engine::encode_text(folder_, text, may_encode);
     if (stopped) return {};
     if (ids.empty())
       fail(ErrorKind::kInput, "text", {.what = "is empty", .got = "", .wanted = "some text", .hint = ""});
@@ -232,9 +232,9 @@ class EngineImpl final : public Engine {
             .wanted = fmt::format("at most {}", is_prompt ? room : room - prompt_tokens),
             .hint = ""});
     }
-    RandomTokens tokens(seed, folder_.spec.vocab_size);
+    engine::RandomTokens tokens(seed, folder_.spec.vocab_size);
     StepTimes times;
-    KvCache cache(folder_.spec, max_model_len_, ranks_->op_set(0));
+    model::KvCache cache(folder_.spec, max_model_len_, ranks_->op_set(0));
     if (depth > 0) times.complete = completes([&] { prefill(cache, tokens.next(depth), nullptr); });
     if (prompt_tokens > 0 && times.complete) {
       const std::vector<int32_t> ids = tokens.next(prompt_tokens);
@@ -252,12 +252,12 @@ class EngineImpl final : public Engine {
   }
 
   BatchTimes time_batch(const BatchWork& work, const std::function<bool()>& keep_going) override {
-    return eps::time_batch(*batch_, folder_.spec, work, keep_going);
+    return eps::engine::time_batch(*batch_, folder_.spec, work, keep_going);
   }
 
   RequestTimes time_requests(const RequestWork& work,
                              const std::function<bool(int64_t, int64_t)>& keep_going) override {
-    return eps::time_requests(*batch_, folder_.spec, work, keep_going);
+    return eps::engine::time_requests(*batch_, folder_.spec, work, keep_going);
   }
 
   double prefill_flops(int64_t num_sequences, int64_t length) const override {
@@ -268,14 +268,14 @@ class EngineImpl final : public Engine {
     EngineReport out;
     out.op_sets = ranks_->op_set_descriptions();
     out.dtype = to_string(ranks_->op_set(0).compute_dtype());
-    OverlapStats overlap;
+    exec::OverlapStats overlap;
     for (int r = 0; r < ranks_->num_ranks(); ++r) {
       overlap += ranks_->stats(r).overlap;
       for (const auto& [kernel, count] : ranks_->stats(r).stages_by_kernel) out.stages_by_kernel[kernel] += count;
     }
     out.moe_layers_by_stages = ranks_->stats(0).layers_by_stages;  // like the load, the same on every rank
     out.load = ranks_->stats(0).load;
-    const MoeStats& first = ranks_->stats(0);
+    const exec::MoeStats& first = ranks_->stats(0);
     out.profile = profile_name_;
     out.profile_note = profile_note_;
     out.moe_layers_timed = first.num_layers_timed;
@@ -294,7 +294,7 @@ class EngineImpl final : public Engine {
       fail(ErrorKind::kUsage, "record_trace",
            {.what = "no trace was recorded", .got = "false", .wanted = "true", .hint = ""});
     }
-    return chrome_trace_json(*ranks_->trace());
+    return report::chrome_trace_json(*ranks_->trace());
   }
 
   int64_t num_parameters() const override { return folder_.spec.total_parameters(); }
@@ -306,9 +306,9 @@ class EngineImpl final : public Engine {
 
  private:
   // The sizes of the MoE layers, or none for a dense model.
-  std::optional<MoeShape> planned_shape(DType weights, DType activations) const {
+  std::optional<plan::MoeShape> planned_shape(DType weights, DType activations) const {
     if (folder_.spec.first_moe_layer() < 0) return std::nullopt;
-    return moe_shape(folder_.spec, weights, activations);
+    return model::moe_shape(folder_.spec, weights, activations);
   }
 
   void require_tokenizer() const {
@@ -322,11 +322,11 @@ class EngineImpl final : public Engine {
 
   // Processes `ids`, at least one, in steps of at most max_num_batched_tokens. Returns the token sampled after the
   // last.
-  int32_t prefill(KvCache& cache, std::span<const int32_t> ids, Sampler* sampler) {
+  int32_t prefill(model::KvCache& cache, std::span<const int32_t> ids, engine::Sampler* sampler) {
     EPS_CHECK(!ids.empty());
     const auto most = static_cast<size_t>(options_.max_num_batched_tokens);
     for (; ids.size() > most; ids = ids.subspan(most)) {
-      const PlacedChunk chunk{0, {&cache, ids.first(most), StepOutput::kNone}};
+      const engine::PlacedChunk chunk{0, {&cache, ids.first(most), model::StepOutput::kNone}};
       ranks_->step(std::span(&chunk, 1), {});
     }
     return step_one(cache, ids, sampler);
@@ -334,9 +334,9 @@ class EngineImpl final : public Engine {
 
   // Runs one step of one sequence, which belongs to rank 0; the other ranks only compute their experts. A null
   // `sampler` means greedy sampling.
-  int32_t step_one(KvCache& cache, std::span<const int32_t> ids, Sampler* sampler) {
-    PlacedChunk chunk{0, {&cache, ids, StepOutput::kToken}};
-    HostSampler on_host;
+  int32_t step_one(model::KvCache& cache, std::span<const int32_t> ids, engine::Sampler* sampler) {
+    engine::PlacedChunk chunk{0, {&cache, ids, model::StepOutput::kToken}};
+    model::HostSampler on_host;
     if (sampler != nullptr && sampler->is_plain()) {
       chunk.chunk.params = sampler->next_params();
     } else if (sampler != nullptr) {
@@ -353,10 +353,10 @@ class EngineImpl final : public Engine {
       std::vector<int32_t> inputs;
       std::span<const int32_t> labels;
       double nll = 0;
-      std::unique_ptr<KvCache> cache;
+      std::unique_ptr<model::KvCache> cache;
     };
     std::vector<Window> windows(static_cast<size_t>(count));
-    std::vector<PlacedChunk> chunks;
+    std::vector<engine::PlacedChunk> chunks;
     for (int64_t i = 0; i < count; ++i) {
       Window& w = windows[static_cast<size_t>(i)];
       const int64_t begin = (first + i) * result.window;
@@ -365,8 +365,8 @@ class EngineImpl final : public Engine {
       w.inputs.push_back(bos);
       w.inputs.insert(w.inputs.end(), w.labels.begin(), w.labels.end() - 1);
       const int rank = static_cast<int>(i % options_.ep);
-      w.cache = std::make_unique<KvCache>(folder_.spec, max_model_len_, ranks_->op_set(rank));
-      chunks.push_back({rank, {w.cache.get(), w.inputs, StepOutput::kAllLogits}});
+      w.cache = std::make_unique<model::KvCache>(folder_.spec, max_model_len_, ranks_->op_set(rank));
+      chunks.push_back({rank, {w.cache.get(), w.inputs, model::StepOutput::kAllLogits}});
     }
     ranks_->step(chunks, [&windows](size_t i, int64_t position, std::span<const float> logits) {
       Window& w = windows[i];
@@ -380,11 +380,11 @@ class EngineImpl final : public Engine {
   }
 
   EngineOptions options_;
-  ModelFolder folder_;  // declared before models_, which keep a weight source that refers to its checkpoint
+  engine::ModelFolder folder_;  // declared before models_, which keep a weight source that refers to its checkpoint
   int64_t max_model_len_ = 0;
-  RankModels models_;
-  std::unique_ptr<RankGroup> ranks_;
-  std::unique_ptr<BatchRun> batch_;
+  engine::RankModels models_;
+  std::unique_ptr<engine::RankGroup> ranks_;
+  std::unique_ptr<engine::BatchRun> batch_;
   std::string profile_name_, profile_note_;
 };
 

@@ -14,7 +14,7 @@
 #include "ops/cpu/onednn_baseline.h"
 #include "ops/reference/reference_ops.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 std::optional<DType> parse_dtype(const std::string& dtype) {
@@ -31,9 +31,9 @@ void require_in_range(const char* field, int value, int most) {
        {.what = "out of range", .got = std::to_string(value), .wanted = fmt::format("1 to {}", most), .hint = ""});
 }
 
-std::vector<std::unique_ptr<OpSet>> make_cuda_op_sets(int num_ranks, const std::vector<int>& gpus) {
-  const GpuList available = cuda_gpus();
-  std::vector<std::unique_ptr<OpSet>> out;
+std::vector<std::unique_ptr<ops::OpSet>> make_cuda_op_sets(int num_ranks, const std::vector<int>& gpus) {
+  const ops::GpuList available = cuda_gpus();
+  std::vector<std::unique_ptr<ops::OpSet>> out;
   if (available.gpus.empty()) {
     out.push_back(make_cuda_op_set(0));  // throws an error that names what is missing
     return out;
@@ -42,14 +42,14 @@ std::vector<std::unique_ptr<OpSet>> make_cuda_op_sets(int num_ranks, const std::
   return out;
 }
 
-class OneDnnGemm final : public GemmBaseline {
+class OneDnnGemm final : public ops::GemmBaseline {
  public:
   OneDnnGemm(const TensorView& weights, int num_threads) : product_(weights.dtype(), weights, num_threads) {}
   void run(int64_t m, const void* x, float* y) override { product_.run(m, x, y); }
   std::string implementation(int64_t m) override { return product_.implementation(m); }
 
  private:
-  OneDnnBaseline product_;
+  ops::OneDnnBaseline product_;
 };
 
 }  // namespace
@@ -58,9 +58,9 @@ RankThreadUse rank_thread_use(const std::string& emulate_link) {
   return emulate_link.empty() ? RankThreadUse::kShared : RankThreadUse::kSeparate;
 }
 
-std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, const std::string& dtype, int num_ranks,
-                                                 int threads_per_rank, StopToken stop, RankThreadUse thread_use,
-                                                 const std::vector<int>& gpus) {
+std::vector<std::unique_ptr<ops::OpSet>> make_op_sets(const std::string& device, const std::string& dtype,
+                                                      int num_ranks, int threads_per_rank, StopToken stop,
+                                                      RankThreadUse thread_use, const std::vector<int>& gpus) {
   require_in_range("ep", num_ranks, kMaxRanks);
   require_in_range("threads", threads_per_rank, max_threads_per_rank());
   const std::optional<DType> wanted = parse_dtype(dtype);
@@ -71,16 +71,16 @@ std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, cons
           .wanted = "",
           .hint = "`device` cuda"});
   }
-  std::vector<std::unique_ptr<OpSet>> out;
+  std::vector<std::unique_ptr<ops::OpSet>> out;
   if (device == "cpu") {
-    return make_cpu_op_sets(choose_cpu_engine(wanted), num_ranks, threads_per_rank,
-                            thread_use == RankThreadUse::kShared, stop);
+    return ops::make_cpu_op_sets(ops::choose_cpu_engine(wanted), num_ranks, threads_per_rank,
+                                 thread_use == RankThreadUse::kShared, stop);
   } else if (device == "reference") {
     if (wanted == DType::kBF16) {
       fail(ErrorKind::kUsage, "dtype",
            {.what = "the reference op set computes in f32", .got = dtype, .wanted = "f32", .hint = ""});
     }
-    for (int r = 0; r < num_ranks; ++r) out.push_back(make_reference_ops(stop));
+    for (int r = 0; r < num_ranks; ++r) out.push_back(ops::make_reference_ops(stop));
   } else if (device == "cuda") {
     if (wanted == DType::kF32) {
       fail(ErrorKind::kUsage, "dtype",
@@ -94,17 +94,17 @@ std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, cons
   return out;
 }
 
-std::vector<std::unique_ptr<Communicator>> make_communicators(int num_ranks, std::chrono::milliseconds timeout,
-                                                              const std::string& emulate_link, StopToken stop) {
+std::vector<std::unique_ptr<comm::Communicator>> make_communicators(int num_ranks, std::chrono::milliseconds timeout,
+                                                                    const std::string& emulate_link, StopToken stop) {
   require_in_range("ep", num_ranks, kMaxRanks);
-  auto comms = make_inproc_communicators(num_ranks, timeout, stop);
+  auto comms = comm::make_inproc_communicators(num_ranks, timeout, stop);
   if (!emulate_link.empty()) {
     if (num_ranks == 1) {
       fail(ErrorKind::kUsage, "emulate_link",
            {.what = "a single rank has no link to emulate", .got = emulate_link, .wanted = "", .hint = "`ep` 2"});
     }
-    const LinkSpec link = parse_link_spec(emulate_link);
-    for (auto& comm : comms) comm = make_emulated_link(std::move(comm), link, stop);
+    const comm::LinkSpec link = comm::parse_link_spec(emulate_link);
+    for (auto& comm : comms) comm = comm::make_emulated_link(std::move(comm), link, stop);
   }
   return comms;
 }
@@ -113,20 +113,20 @@ int max_threads_per_rank() { return std::min(1024, 4 * std::max(1, cpu_features(
 
 int default_threads_per_rank(int num_ranks) { return std::max(1, cpu_features().usable_cores / num_ranks); }
 
-std::unique_ptr<GemmBaseline> make_gemm_baseline(const TensorView& weights, int num_threads) {
+std::unique_ptr<ops::GemmBaseline> make_gemm_baseline(const TensorView& weights, int num_threads) {
   return std::make_unique<OneDnnGemm>(weights, num_threads);
 }
 
-GpuList report_gpus() { return cuda_gpus(); }
+ops::GpuList report_gpus() { return cuda_gpus(); }
 
 std::vector<BackendReport> report_backends() {
   std::vector<BackendReport> out;
-  const CpuEngineChoice choice = choose_cpu_engine(std::nullopt);
+  const ops::CpuEngineChoice choice = ops::choose_cpu_engine(std::nullopt);
   out.push_back({"cpu", true, fmt::format("{} ({}): {}", to_string(choice.compute), choice.isa, choice.reason)});
   out.push_back({"reference", true, "f32, slow: the oracle for tests (--device reference)"});
-  CudaReport cuda = cuda_report();
+  ops::CudaReport cuda = cuda_report();
   out.push_back({"cuda", cuda.available, std::move(cuda.detail)});
   return out;
 }
 
-}  // namespace eps
+}  // namespace eps::engine

@@ -12,7 +12,7 @@
 #include "ops/gemm_baseline.h"
 #include "ops/op_set.h"
 
-namespace eps {
+namespace eps::engine {
 
 // Larger numbers of ranks or threads are assumed to be typing errors: each of them is a thread with its own memory.
 inline constexpr int kMaxRanks = 1024;
@@ -30,23 +30,23 @@ RankThreadUse rank_thread_use(const std::string& emulate_link);
 //
 // Errors  kUsage: unknown device or dtype, one that this machine does not support (with the reason), too many ranks or
 //         threads, or GPUs that the ranks cannot use
-std::vector<std::unique_ptr<OpSet>> make_op_sets(const std::string& device, const std::string& dtype, int num_ranks,
-                                                 int threads_per_rank, StopToken stop = {},
-                                                 RankThreadUse thread_use = RankThreadUse::kShared,
-                                                 const std::vector<int>& gpus = {});
+std::vector<std::unique_ptr<ops::OpSet>> make_op_sets(const std::string& device, const std::string& dtype,
+                                                      int num_ranks, int threads_per_rank, StopToken stop = {},
+                                                      RankThreadUse thread_use = RankThreadUse::kShared,
+                                                      const std::vector<int>& gpus = {});
 
 // Creates one communicator per rank. `emulate_link`: empty, or the link whose speed is emulated (comm/emulated_link.h).
 // Errors  kUsage: too many ranks, or an emulated link with one rank
-std::vector<std::unique_ptr<Communicator>> make_communicators(int num_ranks, std::chrono::milliseconds timeout,
-                                                              const std::string& emulate_link = {},
-                                                              StopToken stop = {});
+std::vector<std::unique_ptr<comm::Communicator>> make_communicators(int num_ranks, std::chrono::milliseconds timeout,
+                                                                    const std::string& emulate_link = {},
+                                                                    StopToken stop = {});
 
 // The number of threads of a rank unless the user sets it.
 int default_threads_per_rank(int num_ranks);
 
 // A copy of one weight [n, k] that is multiplied by oneDNN with `num_threads` threads. The weight is f32 or bf16, and x
 // has the same type.
-std::unique_ptr<GemmBaseline> make_gemm_baseline(const TensorView& weights, int num_threads);
+std::unique_ptr<ops::GemmBaseline> make_gemm_baseline(const TensorView& weights, int num_threads);
 
 // A line of `doctor` about one backend: its name, whether it is available on this machine, and details or the reason.
 struct BackendReport {
@@ -57,6 +57,6 @@ struct BackendReport {
 std::vector<BackendReport> report_backends();
 
 // The GPUs that ranks could use.
-GpuList report_gpus();
+ops::GpuList report_gpus();
 
-}  // namespace eps
+}  // namespace eps::engine

@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "engine/sampler.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 // The defaults of vLLM (16) and transformers (20) are too short to judge a model by.
@@ -40,7 +40,7 @@ void remove_cuts(SamplingOptions& s) {
 
 class Resolution {
  public:
-  Resolution(const GenerateRequest& request, const GenerationConfig& file) : request_(request), file_(file) {}
+  Resolution(const GenerateRequest& request, const io::GenerationConfig& file) : request_(request), file_(file) {}
 
   // The settings of the file, overridden by those of the request.
   SamplingOptions merge() {
@@ -106,12 +106,12 @@ class Resolution {
   }
 
   const GenerateRequest& request_;
-  const GenerationConfig& file_;
+  const io::GenerationConfig& file_;
   std::set<std::string_view> replaced_;
 };
 
-void refuse_unsupported(const GenerationConfig& file, std::vector<std::string>& notes) {
-  for (const UnsupportedSetting& u : file.unsupported) {
+void refuse_unsupported(const io::GenerationConfig& file, std::vector<std::string>& notes) {
+  for (const io::UnsupportedSetting& u : file.unsupported) {
     if (u.changes_text) {
       fail(ErrorKind::kInput, file.path,
            {.what = fmt::format("key \"{}\" requires {}, which is not supported", u.key, u.what),
@@ -123,7 +123,7 @@ void refuse_unsupported(const GenerationConfig& file, std::vector<std::string>& 
   }
 }
 
-int64_t resolve_max_tokens(const GenerateRequest& request, const GenerationConfig& file, int64_t prompt_len,
+int64_t resolve_max_tokens(const GenerateRequest& request, const io::GenerationConfig& file, int64_t prompt_len,
                            int64_t max_model_len) {
   int64_t most = kDefaultMaxTokens;
   if (request.max_tokens != 0) {
@@ -158,8 +158,8 @@ GenerationSettings resolve_generation(const GenerateRequest& request, const Mode
           .wanted = fmt::format("at most {}", request.max_tokens),
           .hint = ""});
   }
-  const GenerationConfig none;
-  const GenerationConfig& file = request.use_generation_config ? folder.generation : none;
+  const io::GenerationConfig none;
+  const io::GenerationConfig& file = request.use_generation_config ? folder.generation : none;
   GenerationSettings out;
   refuse_unsupported(file, out.notes);
   Resolution resolution(request, file);
@@ -181,4 +181,4 @@ GenerationSettings resolve_generation(const GenerateRequest& request, const Mode
   return out;
 }
 
-}  // namespace eps
+}  // namespace eps::engine

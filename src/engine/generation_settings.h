@@ -8,7 +8,7 @@
 #include "engine/model_folder.h"
 #include "epsmoe/engine.h"
 
-namespace eps {
+namespace eps::engine {
 
 struct GenerationSettings {
   SamplingOptions sampling;
@@ -26,4 +26,4 @@ struct GenerationSettings {
 GenerationSettings resolve_generation(const GenerateRequest& request, const ModelFolder& folder, int64_t prompt_len,
                                       int64_t max_model_len);
 
-}  // namespace eps
+}  // namespace eps::engine

@@ -6,14 +6,14 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 std::string list(const std::vector<int>& gpus) { return fmt::format("{}", fmt::join(gpus, ",")); }
 
 std::string count(size_t n) { return fmt::format("{} GPU{}", n, n == 1 ? "" : "s"); }
 
-void require_existing(const GpuList& available, const std::vector<int>& gpus) {
+void require_existing(const ops::GpuList& available, const std::vector<int>& gpus) {
   const auto most = static_cast<int>(available.gpus.size()) - 1;
   for (const int gpu : gpus) {
     if (gpu >= 0 && gpu <= most) continue;
@@ -25,7 +25,7 @@ void require_existing(const GpuList& available, const std::vector<int>& gpus) {
   }
 }
 
-void require_peers(const GpuList& available, const std::vector<int>& gpus) {
+void require_peers(const ops::GpuList& available, const std::vector<int>& gpus) {
   for (const int a : gpus) {
     for (const int b : gpus) {
       if (a == b || available.can_read[static_cast<size_t>(a)][static_cast<size_t>(b)]) continue;
@@ -40,7 +40,7 @@ void require_peers(const GpuList& available, const std::vector<int>& gpus) {
 
 }  // namespace
 
-std::vector<int> choose_gpus(const GpuList& available, int num_ranks, const std::vector<int>& requested) {
+std::vector<int> choose_gpus(const ops::GpuList& available, int num_ranks, const std::vector<int>& requested) {
   const auto ranks = static_cast<size_t>(num_ranks);
   if (num_ranks > available.most_ranks) {
     fail(ErrorKind::kUsage, "ep",
@@ -73,4 +73,4 @@ std::vector<int> choose_gpus(const GpuList& available, int num_ranks, const std:
   return gpus;
 }
 
-}  // namespace eps
+}  // namespace eps::engine

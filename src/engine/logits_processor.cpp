@@ -5,7 +5,7 @@
 #include <limits>
 #include <map>
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
@@ -142,4 +142,4 @@ void LogitsProcessor::force(std::span<float> logits) const {
   }
 }
 
-}  // namespace eps
+}  // namespace eps::engine

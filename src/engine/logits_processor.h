@@ -7,7 +7,7 @@
 
 #include "epsmoe/sampling.h"
 
-namespace eps {
+namespace eps::engine {
 
 // The state of a sequence before its first output token.
 struct SequenceStart {
@@ -49,4 +49,4 @@ class LogitsProcessor {
   bool is_off_;
 };
 
-}  // namespace eps
+}  // namespace eps::engine

@@ -9,14 +9,14 @@
 #include "model/checkpoint_keys.h"
 #include "tensor/widen.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 namespace fs = std::filesystem;
 
 std::string preset_names() {
   std::string out;
-  for (const Preset& preset : presets()) out += (out.empty() ? "" : ", ") + std::string(preset.name);
+  for (const model::Preset& preset : model::presets()) out += (out.empty() ? "" : ", ") + std::string(preset.name);
   return out;
 }
 
@@ -28,8 +28,8 @@ void note(ModelFolder& folder, std::string text) {
   folder.notes.push_back({.text = std::move(text), .is_warning = false});
 }
 
-void check_file_keys(ModelFolder& folder, CheckpointFile file, const JsonObject& object) {
-  KeyReport report = check_keys(file, object);
+void check_file_keys(ModelFolder& folder, model::CheckpointFile file, const io::JsonObject& object) {
+  model::KeyReport report = model::check_keys(file, object);
   for (std::string& warning : report.warnings) warn(folder, std::move(warning));
   if (report.unknown.empty()) return;
   const std::string name = fs::path(object.where()).filename().string();
@@ -42,7 +42,7 @@ void check_file_keys(ModelFolder& folder, CheckpointFile file, const JsonObject&
 }
 
 // Reports that rope_scaling replaces rope_parameters as a whole if a config.json has both.
-void warn_about_rope(ModelFolder& folder, const JsonObject& config) {
+void warn_about_rope(ModelFolder& folder, const io::JsonObject& config) {
   const auto scaling = config.optional_child("rope_scaling");
   const auto parameters = config.optional_child("rope_parameters");
   if (!scaling || !parameters || scaling->value().empty()) return;
@@ -55,54 +55,54 @@ void warn_about_rope(ModelFolder& folder, const JsonObject& config) {
   }
 }
 
-void read_spec(ModelFolder& folder, const Json& config, const std::string& where) {
-  const JsonObject object(config, where);
-  folder.family = &find_family(object);
+void read_spec(ModelFolder& folder, const io::Json& config, const std::string& where) {
+  const io::JsonObject object(config, where);
+  folder.family = &model::find_family(object);
   folder.spec = folder.family->read_config(object);
-  check_file_keys(folder, CheckpointFile::kConfig, object);
+  check_file_keys(folder, model::CheckpointFile::kConfig, object);
   for (const char* key : {"rope_parameters", "rope_scaling"}) {
-    if (const auto rope = object.optional_child(key)) check_file_keys(folder, CheckpointFile::kRope, *rope);
+    if (const auto rope = object.optional_child(key)) check_file_keys(folder, model::CheckpointFile::kRope, *rope);
   }
   warn_about_rope(folder, object);
 }
 
 void open_tokenizer(ModelFolder& folder, const std::string& dir) {
-  const std::string path = join_path(dir, "tokenizer.json");
-  const Json json = read_json_file(path);
-  const JsonObject object(json, path);
-  folder.tokenizer = Tokenizer::from_object(object);
-  check_file_keys(folder, CheckpointFile::kTokenizer, object);
+  const std::string path = io::join_path(dir, "tokenizer.json");
+  const io::Json json = io::read_json_file(path);
+  const io::JsonObject object(json, path);
+  folder.tokenizer = io::Tokenizer::from_object(object);
+  check_file_keys(folder, model::CheckpointFile::kTokenizer, object);
   if (folder.tokenizer->vocab_size() > folder.spec.vocab_size) {
     note(folder, fmt::format("{}: has {} tokens, but the model only {}; texts that contain others are refused", path,
                              folder.tokenizer->vocab_size(), folder.spec.vocab_size));
   }
-  const std::string config_path = join_path(dir, "tokenizer_config.json");
-  if (!file_exists(config_path)) return;
-  const Json config = read_json_file(config_path, kPythonJson);
-  const JsonObject settings(config, config_path);
-  check_file_keys(folder, CheckpointFile::kTokenizerConfig, settings);
+  const std::string config_path = io::join_path(dir, "tokenizer_config.json");
+  if (!io::file_exists(config_path)) return;
+  const io::Json config = io::read_json_file(config_path, io::kPythonJson);
+  const io::JsonObject settings(config, config_path);
+  check_file_keys(folder, model::CheckpointFile::kTokenizerConfig, settings);
   folder.add_bos = settings.get_or<bool>("add_bos_token", false);
 }
 
 // Without a generation_config.json, the settings are read from config.json, where old versions of transformers wrote
 // them.
-void open_generation_config(ModelFolder& folder, const std::string& dir, const Json& config) {
-  const std::string path = join_path(dir, "generation_config.json");
-  if (!file_exists(path)) {
-    folder.generation = parse_generation_config(JsonObject(config, join_path(dir, "config.json")));
-    folder.generation.path = join_path(dir, "config.json");
+void open_generation_config(ModelFolder& folder, const std::string& dir, const io::Json& config) {
+  const std::string path = io::join_path(dir, "generation_config.json");
+  if (!io::file_exists(path)) {
+    folder.generation = io::parse_generation_config(io::JsonObject(config, io::join_path(dir, "config.json")));
+    folder.generation.path = io::join_path(dir, "config.json");
     return;
   }
-  const Json json = read_json_file(path, kPythonJson);
-  const JsonObject object(json, path);
-  folder.generation = parse_generation_config(object);
+  const io::Json json = io::read_json_file(path, io::kPythonJson);
+  const io::JsonObject object(json, path);
+  folder.generation = io::parse_generation_config(object);
   folder.generation.path = path;
-  check_file_keys(folder, CheckpointFile::kGenerationConfig, object);
+  check_file_keys(folder, model::CheckpointFile::kGenerationConfig, object);
 }
 
 // Whether two stored weights have the same values, even if their dtypes differ. Reads them in pieces and stops at the
 // first difference.
-bool are_equal(const Checkpoint& checkpoint, const std::string& a, const std::string& b, const Shape& shape) {
+bool are_equal(const io::Checkpoint& checkpoint, const std::string& a, const std::string& b, const Shape& shape) {
   const DType type_a = checkpoint.type(a, shape).dtype;
   const DType type_b = checkpoint.type(b, shape).dtype;
   constexpr int64_t kPiece = int64_t{1} << 20;  // values: a few megabytes
@@ -137,7 +137,7 @@ bool are_equal(const Checkpoint& checkpoint, const std::string& a, const std::st
 // transformers 5.
 void untie_if_different(ModelFolder& folder) {
   if (!folder.spec.tie_embeddings) return;
-  const GlobalNames globals = folder.family->global_names();
+  const model::GlobalNames globals = folder.family->global_names();
   const std::string embedding = folder.names->stored(globals.embedding);
   const std::string lm_head = folder.names->stored(globals.lm_head);
   if (!folder.checkpoint->has(lm_head) || !folder.checkpoint->has(embedding) || lm_head == embedding) return;
@@ -148,7 +148,7 @@ void untie_if_different(ModelFolder& folder) {
 }
 
 void check_weights(ModelFolder& folder) {
-  const Checkpoint& checkpoint = *folder.checkpoint;
+  const io::Checkpoint& checkpoint = *folder.checkpoint;
   for (const std::string& text : checkpoint.notes()) note(folder, fmt::format("{}: {}", checkpoint.dir(), text));
   folder.names.emplace(folder.spec, *folder.family, checkpoint);
   if (folder.names->prefix() != folder.names->family_prefix()) {
@@ -156,23 +156,24 @@ void check_weights(ModelFolder& folder) {
                              folder.names->prefix(), folder.names->family_prefix()));
   }
   untie_if_different(folder);
-  folder.weights = take_census(folder.spec, *folder.family, checkpoint, *folder.names);
-  const WeightCensus& w = folder.weights;
+  folder.weights = model::take_census(folder.spec, *folder.family, checkpoint, *folder.names);
+  const model::WeightCensus& w = folder.weights;
   if (!w.suspicious.empty()) {
-    warn(folder,
-         fmt::format("{}: weights that this model does not use: {}", checkpoint.dir(), summarize(w, w.suspicious)));
+    warn(folder, fmt::format("{}: weights that this model does not use: {}", checkpoint.dir(),
+                             model::summarize(w, w.suspicious)));
   }
   if (!w.skipped.empty()) {
     note(folder, fmt::format("{}: skipped weights that the forward pass does not use: {}", checkpoint.dir(),
-                             summarize(w, w.skipped)));
+                             model::summarize(w, w.skipped)));
   }
 }
 
 }  // namespace
 
 bool is_preset(const std::string& model) {
-  const bool known = std::any_of(presets().begin(), presets().end(), [&](const Preset& p) { return p.name == model; });
-  return known && !file_exists(model);
+  const bool known = std::any_of(model::presets().begin(), model::presets().end(),
+                                 [&](const model::Preset& p) { return p.name == model; });
+  return known && !io::file_exists(model);
 }
 
 ModelFolder open_model_folder(const std::string& model, bool dummy) {
@@ -189,11 +190,11 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
       fail(ErrorKind::kUsage, "model",
            {.what = "a preset has no weights", .got = model, .wanted = "a folder", .hint = "`dummy_weights`"});
     }
-    folder.spec = preset_spec(model);
-    folder.family = &find_preset_family(model);
+    folder.spec = model::preset_spec(model);
+    folder.family = &model::find_preset_family(model);
     return folder;
   }
-  if (!file_exists(model)) {
+  if (!io::file_exists(model)) {
     fail(ErrorKind::kInput, model,
          {.what = "no such model folder",
           .got = "",
@@ -201,17 +202,17 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
           .hint = "a folder with config.json and safetensors files, or `dummy_weights` with one of " + preset_names()});
   }
   if (dummy) {
-    const std::string path = join_path(model, "config.json");
-    const Json config = read_json_file(path, kPythonJson);
+    const std::string path = io::join_path(model, "config.json");
+    const io::Json config = io::read_json_file(path, io::kPythonJson);
     read_spec(folder, config, path);
     open_generation_config(folder, model, config);
   } else {
-    folder.checkpoint = std::make_unique<Checkpoint>(Checkpoint::open(model));
+    folder.checkpoint = std::make_unique<io::Checkpoint>(io::Checkpoint::open(model));
     read_spec(folder, folder.checkpoint->config(), folder.checkpoint->config_path());
     open_generation_config(folder, model, folder.checkpoint->config());
     check_weights(folder);
   }
-  if (file_exists(join_path(model, "tokenizer.json"))) open_tokenizer(folder, model);
+  if (io::file_exists(io::join_path(model, "tokenizer.json"))) open_tokenizer(folder, model);
   return folder;
 }
 
@@ -291,4 +292,4 @@ int32_t bos_token(const ModelFolder& folder) {
       {.what = "no usable begin-of-text token", .got = "", .wanted = "bos_token_id inside the vocabulary", .hint = ""});
 }
 
-}  // namespace eps
+}  // namespace eps::engine

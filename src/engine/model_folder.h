@@ -15,19 +15,19 @@
 #include "model/stored_names.h"
 #include "model/weight_census.h"
 
-namespace eps {
+namespace eps::engine {
 
 struct ModelFolder {
-  std::unique_ptr<Checkpoint> checkpoint;  // null for presets and dummy weights
-  ModelSpec spec;
-  const Family* family = nullptr;
-  std::optional<Tokenizer> tokenizer;  // none without a tokenizer.json
-  GenerationConfig generation;
-  bool add_bos = false;                   // tokenizer_config.json's add_bos_token
-  std::optional<StoredNames> names;       // with a checkpoint
-  WeightCensus weights;                   // of the checkpoint
-  std::vector<std::string> unknown_keys;  // "config.json: some_key"; null values included
-  std::vector<LoadNote> notes;            // unknown keys and skipped weights among them
+  std::unique_ptr<io::Checkpoint> checkpoint;  // null for presets and dummy weights
+  model::ModelSpec spec;
+  const model::Family* family = nullptr;
+  std::optional<io::Tokenizer> tokenizer;  // none without a tokenizer.json
+  io::GenerationConfig generation;
+  bool add_bos = false;                     // tokenizer_config.json's add_bos_token
+  std::optional<model::StoredNames> names;  // with a checkpoint
+  model::WeightCensus weights;              // of the checkpoint
+  std::vector<std::string> unknown_keys;    // "config.json: some_key"; null values included
+  std::vector<LoadNote> notes;              // unknown keys and skipped weights among them
 };
 
 // `dummy`: the weights are not opened, so `model` may be a preset's name or a folder with just a config.json.
@@ -62,4 +62,4 @@ std::vector<int32_t> encode_text(const ModelFolder& folder, std::string_view tex
 // Whether `model` is the name of a preset, and no file or folder of that name exists.
 bool is_preset(const std::string& model);
 
-}  // namespace eps
+}  // namespace eps::engine

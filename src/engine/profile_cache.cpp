@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "io/file.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 namespace fs = std::filesystem;
@@ -52,9 +52,9 @@ std::string user_profile_dir() {
   if (base.empty()) {
     const std::string home = absolute_path_in("HOME");
     if (home.empty()) return "";
-    base = join_path(home, ".cache");
+    base = io::join_path(home, ".cache");
   }
-  return join_path(base, "epsmoe/profiles");
+  return io::join_path(base, "epsmoe/profiles");
 }
 
 std::vector<std::string> list_profile_files(const std::string& dir) {
@@ -99,4 +99,4 @@ bool can_write_into(const std::string& dir) {
   return fs::is_directory(dir, error) && access(dir.c_str(), W_OK | X_OK) == 0;
 }
 
-}  // namespace eps
+}  // namespace eps::engine

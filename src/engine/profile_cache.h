@@ -6,7 +6,7 @@
 
 #include "plan/profile.h"
 
-namespace eps {
+namespace eps::engine {
 
 // How ranks use a machine; a measured profile is valid for one setup.
 struct MachineSetup {
@@ -35,4 +35,4 @@ void replace_file(const std::string& path, std::string_view contents);
 // Whether replace_file could write into `dir`. Creates the folder.
 bool can_write_into(const std::string& dir);
 
-}  // namespace eps
+}  // namespace eps::engine

@@ -11,14 +11,14 @@
 #include "plan/builtin_profile.h"
 #include "report/profile_store.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
-bool has_gemms(const HardwareProfile& profile, DType dtype) {
-  return std::ranges::any_of(profile.gemms, [dtype](const GemmProfile& g) { return g.weight_dtype == dtype; });
+bool has_gemms(const plan::HardwareProfile& profile, DType dtype) {
+  return std::ranges::any_of(profile.gemms, [dtype](const plan::GemmProfile& g) { return g.weight_dtype == dtype; });
 }
 
-bool lacks_links(const HardwareProfile& profile, const ProfileQuery& query) {
+bool lacks_links(const plan::HardwareProfile& profile, const ProfileQuery& query) {
   return query.num_ranks > 1 && profile.links.empty() && !query.emulated_link;
 }
 
@@ -26,18 +26,18 @@ bool is_cuda(const ProfileQuery& query) { return query.op_set.starts_with("cuda"
 
 // Whether the profile's GEMM times for this weight type can be used for weights [n, k]. Times of other shapes are
 // scaled by n · k, which is accurate enough within an octave.
-bool covers(const HardwareProfile& profile, DType dtype, int64_t n, int64_t k) {
+bool covers(const plan::HardwareProfile& profile, DType dtype, int64_t n, int64_t k) {
   const auto octaves = [](int64_t a, int64_t b) {
     return std::abs(std::log2(static_cast<double>(a) / static_cast<double>(b)));
   };
-  return std::ranges::any_of(find_gemm(profile, GemmKind::kDense, dtype).shapes, [&](const GemmShapeCurve& shape) {
-    return octaves(shape.n, n) + octaves(shape.k, k) <= 1;
-  });
+  return std::ranges::any_of(
+      plan::find_gemm(profile, moe::GemmKind::kDense, dtype).shapes,
+      [&](const plan::GemmShapeCurve& shape) { return octaves(shape.n, n) + octaves(shape.k, k) <= 1; });
 }
 
-bool covers(const HardwareProfile& profile, const ProfileQuery& query) {
+bool covers(const plan::HardwareProfile& profile, const ProfileQuery& query) {
   if (!query.shape) return true;
-  const MoeShape& shape = *query.shape;
+  const plan::MoeShape& shape = *query.shape;
   const auto both = [&](int64_t inner) {
     return covers(profile, query.weight_dtype, 2 * inner, shape.hidden) &&
            covers(profile, query.weight_dtype, shape.hidden, inner);
@@ -52,7 +52,7 @@ struct Fit {
   std::string why_not;  // the first mismatch; empty for a full match
 };
 
-Fit rate(const HardwareProfile& profile, const ProfileQuery& query) {
+Fit rate(const plan::HardwareProfile& profile, const ProfileQuery& query) {
   // Profiles name the op set first: "cpu f32 (avx2), 1 thread; …".
   if (!profile.device.starts_with(query.op_set)) {
     return {false, 0,
@@ -82,8 +82,8 @@ Fit rate(const HardwareProfile& profile, const ProfileQuery& query) {
 
 // Replaces the rate and the latency of the profile's link by those of the emulated one. The time for packing stays, and
 // so does that of handing a message over within the process, because the emulated link is built on that transport.
-void emulate(HardwareProfile& profile, const LinkSpec& spec) {
-  const LinkPoint own = profile.links.empty() ? LinkPoint{0, 10, 20} : profile.links.front();
+void emulate(plan::HardwareProfile& profile, const comm::LinkSpec& spec) {
+  const plan::LinkPoint own = profile.links.empty() ? plan::LinkPoint{0, 10, 20} : profile.links.front();
   const double gbps = spec.bytes_per_second * 1e-9;
   // An emulated message sleeps most of the time and uses no core, so its contention with compute falls in proportion to
   // the fraction of time in which it copies.
@@ -96,12 +96,12 @@ void emulate(HardwareProfile& profile, const LinkSpec& spec) {
 
 // Adapts a GPU's profile to a device without SMs, which a user may request in order to run a GPU's plans elsewhere: one
 // link remains, and kernels have no SM budget, because the device would refuse a plan that reserves SMs.
-void remove_sms(HardwareProfile& profile) {
+void remove_sms(plan::HardwareProfile& profile) {
   profile.num_sms = 0;
-  for (GemmProfile& gemm : profile.gemms) gemm.sm_factor.clear();
-  for (std::vector<LinkPoint>* links : {&profile.links, &profile.inter_links}) {
+  for (plan::GemmProfile& gemm : profile.gemms) gemm.sm_factor.clear();
+  for (std::vector<plan::LinkPoint>* links : {&profile.links, &profile.inter_links}) {
     if (links->empty()) continue;
-    LinkPoint best = *std::ranges::max_element(*links, {}, &LinkPoint::gbps);
+    plan::LinkPoint best = *std::ranges::max_element(*links, {}, &plan::LinkPoint::gbps);
     best.sms = 0;
     *links = {best};
   }
@@ -109,15 +109,15 @@ void remove_sms(HardwareProfile& profile) {
 
 // The profile from published figures, used for every Hopper GPU without measurements. Unlike the published kernels, our
 // grouped kernels include silu·mul in the gate/up GEMM.
-HardwareProfile published_gpu_profile() {
-  HardwareProfile profile = load_profile("h200");
-  for (GemmProfile& gemm : profile.gemms) gemm.fuses_silu_mul = gemm.kind == GemmKind::kGrouped;
+plan::HardwareProfile published_gpu_profile() {
+  plan::HardwareProfile profile = load_profile("h200");
+  for (plan::GemmProfile& gemm : profile.gemms) gemm.fuses_silu_mul = gemm.kind == moe::GemmKind::kGrouped;
   return profile;
 }
 
 ChosenProfile use_requested(const ProfileQuery& query) {
   ChosenProfile chosen{load_profile(query.requested), query.requested, ""};
-  find_gemm(chosen.profile, GemmKind::kGrouped, query.weight_dtype);  // throws if the profile has none
+  plan::find_gemm(chosen.profile, moe::GemmKind::kGrouped, query.weight_dtype);  // throws if the profile has none
   if (lacks_links(chosen.profile, query)) {
     fail(ErrorKind::kUsage, "profile",
          {.what = fmt::format("profile {} has no links between ranks", chosen.profile.name),
@@ -135,7 +135,7 @@ class BestProfile {
   explicit BestProfile(const ProfileQuery& query) : query_(query) {}
 
   // Returns true for a full match, which ends the search.
-  bool consider(HardwareProfile profile, const std::string& source) {
+  bool consider(plan::HardwareProfile profile, const std::string& source) {
     const Fit fit = rate(profile, query_);
     if (!fit.usable || (best_ && fit.score <= score_)) return false;
     score_ = fit.score;
@@ -157,7 +157,7 @@ class BestProfile {
     const std::string note = broken_.empty() ? fmt::format("there is no profile for {} with {} weights", query_.op_set,
                                                            to_string(query_.weight_dtype))
                                              : broken_;
-    return {is_cuda(query_) ? published_gpu_profile() : builtin_cpu_profile(query_.threads), "built in", note};
+    return {is_cuda(query_) ? published_gpu_profile() : plan::builtin_cpu_profile(query_.threads), "built in", note};
   }
 
  private:
@@ -171,8 +171,8 @@ ChosenProfile find_profile(const ProfileQuery& query) {
   if (!query.requested.empty()) return use_requested(query);
   BestProfile best(query);
   if (best.consider_folder(profile_dir()) || best.consider_folder(user_profile_dir())) return best.take();
-  for (const BundledProfile& bundled : bundled_profiles()) {
-    if (best.consider(bundled_profile(bundled.name), "bundled")) break;
+  for (const report::BundledProfile& bundled : report::bundled_profiles()) {
+    if (best.consider(report::bundled_profile(bundled.name), "bundled")) break;
   }
   return best.take();
 }
@@ -186,4 +186,4 @@ ChosenProfile choose_profile(const ProfileQuery& query) {
   return chosen;
 }
 
-}  // namespace eps
+}  // namespace eps::engine

@@ -9,7 +9,7 @@
 #include "plan/problem.h"
 #include "plan/profile.h"
 
-namespace eps {
+namespace eps::engine {
 
 struct ProfileQuery {
   std::string requested = {};  // a name or a file; empty: the best available one
@@ -17,13 +17,13 @@ struct ProfileQuery {
   int threads = 1;             // of a rank
   int num_ranks = 1;
   DType weight_dtype = DType::kBF16;
-  std::optional<LinkSpec> emulated_link = {};
-  std::optional<MoeShape> shape = {};      // of the planned layers; none: any
-  std::string cpu = cpu_features().brand;  // brand of the CPU
+  std::optional<comm::LinkSpec> emulated_link = {};
+  std::optional<plan::MoeShape> shape = {};  // of the planned layers; none: any
+  std::string cpu = cpu_features().brand;    // brand of the CPU
 };
 
 struct ChosenProfile {
-  HardwareProfile profile;
+  plan::HardwareProfile profile;
   std::string source;  // a path, "bundled" or "built in"
   std::string note;    // why it does not match the query in full; empty if it does
   bool fits() const { return note.empty(); }
@@ -39,4 +39,4 @@ struct ChosenProfile {
 //         found
 ChosenProfile choose_profile(const ProfileQuery& query);
 
-}  // namespace eps
+}  // namespace eps::engine

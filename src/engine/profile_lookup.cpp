@@ -10,18 +10,20 @@
 #include "io/file.h"
 #include "report/profile_store.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 namespace fs = std::filesystem;
 
 constexpr uint64_t kMaxProfileBytes = 16 << 20;  // profiles have a few kilobytes
 
-HardwareProfile read_profile(const std::string& path) { return parse_profile(read_file(path, kMaxProfileBytes), path); }
+plan::HardwareProfile read_profile(const std::string& path) {
+  return report::parse_profile(io::read_file(path, kMaxProfileBytes), path);
+}
 
 std::set<std::string> known_names(const std::string& dir) {
   std::set<std::string> names;
-  for (const BundledProfile& profile : bundled_profiles()) names.emplace(profile.name);
+  for (const report::BundledProfile& profile : report::bundled_profiles()) names.emplace(profile.name);
   std::error_code error;  // an unreadable folder contributes no names
   if (dir.empty()) return names;
   for (fs::directory_iterator it(dir, error), end; !error && it != end; it.increment(error)) {
@@ -39,16 +41,16 @@ std::string profile_dir() {
 
 bool has_profile(const std::string& name) { return known_names(profile_dir()).contains(name); }
 
-HardwareProfile load_profile(const std::string& name_or_path) {
+plan::HardwareProfile load_profile(const std::string& name_or_path) {
   if (name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".json")) return read_profile(name_or_path);
   const std::string dir = profile_dir();
   if (!dir.empty() && !name_or_path.empty()) {
-    const std::string path = join_path(dir, name_or_path + ".json");
-    if (file_exists(path)) return read_profile(path);
+    const std::string path = io::join_path(dir, name_or_path + ".json");
+    if (io::file_exists(path)) return read_profile(path);
   }
-  const auto bundled = bundled_profiles();
-  const auto it = std::ranges::find(bundled, name_or_path, &BundledProfile::name);
-  if (it != bundled.end()) return bundled_profile(it->name);
+  const auto bundled = report::bundled_profiles();
+  const auto it = std::ranges::find(bundled, name_or_path, &report::BundledProfile::name);
+  if (it != bundled.end()) return report::bundled_profile(it->name);
   fail(ErrorKind::kUsage, "profile",
        {.what = "no such profile",
         .got = name_or_path,
@@ -56,4 +58,4 @@ HardwareProfile load_profile(const std::string& name_or_path) {
         .hint = "epsmoe tune, which measures one on this machine"});
 }
 
-}  // namespace eps
+}  // namespace eps::engine

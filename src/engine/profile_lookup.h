@@ -5,7 +5,7 @@
 
 #include "plan/profile.h"
 
-namespace eps {
+namespace eps::engine {
 
 // The environment variable with a folder of profiles: DIR/<name>.json precedes a bundled profile of the same name.
 inline constexpr const char* kProfileDirVariable = "EPSMOE_PROFILE_DIR";
@@ -18,6 +18,6 @@ bool has_profile(const std::string& name);
 // profile_dir() and then among the bundled profiles.
 //
 // Errors  kInput: no such file, or an invalid profile; kUsage: unknown name, with a list of the known ones
-HardwareProfile load_profile(const std::string& name_or_path);
+plan::HardwareProfile load_profile(const std::string& name_or_path);
 
-}  // namespace eps
+}  // namespace eps::engine

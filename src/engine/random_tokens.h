@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace eps {
+namespace eps::engine {
 
 // Source  Knuth's linear congruential generator (MMIX), of which the high bits are used because they are the better
 // ones.
@@ -28,4 +28,4 @@ class RandomTokens {
   uint64_t vocab_size_;
 };
 
-}  // namespace eps
+}  // namespace eps::engine

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::engine {
 
 RankThreads::RankThreads(int num_ranks) : errors_(static_cast<size_t>(num_ranks)) {
   threads_.reserve(static_cast<size_t>(num_ranks));
@@ -79,9 +79,9 @@ void RankThreads::run(const std::function<void(int)>& body, const std::function<
   if (first) std::rethrow_exception(first);
 }
 
-void check_rank_options(const ModelSpec& spec, const RankGroupOptions& options) {
+void check_rank_options(const model::ModelSpec& spec, const RankGroupOptions& options) {
   if (spec.first_moe_layer() >= 0) {
-    check_stages(options.pipeline, place_experts(spec.moe.gate.num_experts, options.num_ranks));
+    plan::check_stages(options.pipeline, moe::place_experts(spec.moe.gate.num_experts, options.num_ranks));
   } else if (options.num_ranks > 1) {
     fail(ErrorKind::kUsage, "ep",
          {.what = "the model has no experts to distribute over ranks",
@@ -91,34 +91,34 @@ void check_rank_options(const ModelSpec& spec, const RankGroupOptions& options) 
   }
 }
 
-void check_local_pipeline(OpSet& ops, const RankGroupOptions& options) {
-  const PipelineOption::Mode mode = options.pipeline.mode;
+void check_local_pipeline(ops::OpSet& ops, const RankGroupOptions& options) {
+  const plan::PipelineOption::Mode mode = options.pipeline.mode;
   if (ops.local_moe() == nullptr || options.num_ranks > 1) return;
-  if (mode == PipelineOption::Mode::kAuto || mode == PipelineOption::Mode::kOff) return;
+  if (mode == plan::PipelineOption::Mode::kAuto || mode == plan::PipelineOption::Mode::kOff) return;
   fail(ErrorKind::kUsage, "eps_pipeline",
        {.what = "one rank on a GPU has no communication that stages could hide",
-        .got = to_string(options.pipeline),
+        .got = plan::to_string(options.pipeline),
         .wanted = "auto or off",
         .hint = ""});
 }
 
-RankGroup::RankGroup(const RankModels& models, std::vector<std::unique_ptr<OpSet>> ops,
-                     std::vector<std::unique_ptr<Communicator>> comms, const RankGroupOptions& options)
+RankGroup::RankGroup(const RankModels& models, std::vector<std::unique_ptr<ops::OpSet>> ops,
+                     std::vector<std::unique_ptr<comm::Communicator>> comms, const RankGroupOptions& options)
     : ops_(std::move(ops)), comms_(std::move(comms)), threads_(options.num_ranks) {
   EPS_CHECK_EQ(ops_.size(), static_cast<size_t>(options.num_ranks));
   EPS_CHECK_EQ(comms_.size(), static_cast<size_t>(options.num_ranks));
   check_rank_options(models.spec(), options);
   check_local_pipeline(*ops_.front(), options);
-  if (options.record_trace) trace_ = std::make_unique<TraceRecorder>();
-  PlanLimits limits;
+  if (options.record_trace) trace_ = std::make_unique<exec::TraceRecorder>();
+  plan::PlanLimits limits;
   // On several GPUs, stages support only grouped kernels (PeerLayer::why_not).
-  if (options.num_ranks > 1 && ops_.front()->device() != nullptr) limits.kernel = GemmKind::kGrouped;
-  planner_ = std::make_unique<const Planner>(
-      options.profile, moe_shape(models.spec(), options.weight_dtype, ops_.front()->compute_dtype()), limits);
+  if (options.num_ranks > 1 && ops_.front()->device() != nullptr) limits.kernel = moe::GemmKind::kGrouped;
+  planner_ = std::make_unique<const plan::Planner>(
+      options.profile, model::moe_shape(models.spec(), options.weight_dtype, ops_.front()->compute_dtype()), limits);
   for (size_t r = 0; r < ops_.size(); ++r) {
     ops_[r]->bind_thread();  // a decoder creates streams on the current device
-    decoders_.push_back(std::make_unique<Decoder>(models.of_rank(static_cast<int>(r)), *ops_[r], *comms_[r], *planner_,
-                                                  options.pipeline, trace_.get(), options.stop));
+    decoders_.push_back(std::make_unique<model::Decoder>(models.of_rank(static_cast<int>(r)), *ops_[r], *comms_[r],
+                                                         *planner_, options.pipeline, trace_.get(), options.stop));
   }
   threads_.run([this](int rank) { ops_[static_cast<size_t>(rank)]->bind_thread(); }, [](int, const char*) {});
 }
@@ -129,17 +129,17 @@ void RankGroup::wait_for_ranks() noexcept {
   for (const auto& decoder : decoders_) decoder->wait();
 }
 
-std::vector<int32_t> RankGroup::step(std::span<const PlacedChunk> chunks, const LogitSink& sink) {
+std::vector<int32_t> RankGroup::step(std::span<const PlacedChunk> chunks, const model::LogitSink& sink) {
   // Checked before any rank begins, because then only this call fails and no rank has to be aborted.
   for (const PlacedChunk& c : chunks) c.chunk.cache->require_room(std::ssize(c.chunk.ids));
   std::vector<int64_t> tokens_per_rank(ops_.size(), 0);
   for (const PlacedChunk& c : chunks) tokens_per_rank[static_cast<size_t>(c.rank)] += std::ssize(c.chunk.ids);
   // Shared by all ranks; each of them writes only the elements of its own chunks.
-  std::vector<int32_t> tokens(chunks.size(), kNoToken);
+  std::vector<int32_t> tokens(chunks.size(), ops::kNoToken);
   try {
     threads_.run(
         [&](int rank) {
-          std::vector<SequenceChunk> mine;
+          std::vector<model::SequenceChunk> mine;
           std::vector<size_t> index;
           for (size_t i = 0; i < chunks.size(); ++i) {
             if (chunks[i].rank != rank) continue;
@@ -167,4 +167,4 @@ std::vector<std::string> RankGroup::op_set_descriptions() const {
   return out;
 }
 
-}  // namespace eps
+}  // namespace eps::engine

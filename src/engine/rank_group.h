@@ -14,7 +14,7 @@
 #include "model/decoder.h"
 #include "plan/builtin_profile.h"
 
-namespace eps {
+namespace eps::engine {
 
 // One thread per rank; all of them run the same body, and run() waits for all.
 class RankThreads {
@@ -45,9 +45,9 @@ class RankThreads {
 
 struct RankGroupOptions {
   int num_ranks = 1;
-  PipelineOption pipeline;
-  HardwareProfile profile = builtin_cpu_profile(1);  // used for planning
-  DType weight_dtype = DType::kBF16;                 // of the experts as the op set stores them
+  plan::PipelineOption pipeline;
+  plan::HardwareProfile profile = plan::builtin_cpu_profile(1);  // used for planning
+  DType weight_dtype = DType::kBF16;                             // of the experts as the op set stores them
   bool record_trace = false;
   StopToken stop = {};  // ends a step between layers
 };
@@ -55,24 +55,24 @@ struct RankGroupOptions {
 // Checks whether a model of this shape can run with these options. Called before weights are read, and again by
 // RankGroup.
 // Errors  kUsage if the ranks do not divide the experts, or hold too few of them for the requested stages
-void check_rank_options(const ModelSpec& spec, const RankGroupOptions& options);
+void check_rank_options(const model::ModelSpec& spec, const RankGroupOptions& options);
 
 // Checks whether a single rank whose op set runs whole layers supports the requested pipeline.
 // Errors  kUsage: stages were requested, but there is no communication that they could hide
-void check_local_pipeline(OpSet& ops, const RankGroupOptions& options);
+void check_local_pipeline(ops::OpSet& ops, const RankGroupOptions& options);
 
 // A chunk and the rank that owns its sequence.
 struct PlacedChunk {
   int rank = 0;
-  SequenceChunk chunk;
+  model::SequenceChunk chunk;
 };
 
 class RankGroup {
  public:
   // `models` outlive the group; op sets and communicators: one per rank.
   // Errors  as check_rank_options
-  RankGroup(const RankModels& models, std::vector<std::unique_ptr<OpSet>> ops,
-            std::vector<std::unique_ptr<Communicator>> comms, const RankGroupOptions& options);
+  RankGroup(const RankModels& models, std::vector<std::unique_ptr<ops::OpSet>> ops,
+            std::vector<std::unique_ptr<comm::Communicator>> comms, const RankGroupOptions& options);
   ~RankGroup();
   RankGroup(const RankGroup&) = delete;
   RankGroup& operator=(const RankGroup&) = delete;
@@ -83,23 +83,23 @@ class RankGroup {
   // with the logits of chunks[i] on the thread of the rank that owns the sequence. A step that fails or is stopped ends
   // on all ranks. The caches of its chunks are then in an unknown state, but the group can be used again. A sequence
   // that does not fit in its cache (kUsage) is refused before any rank starts.
-  std::vector<int32_t> step(std::span<const PlacedChunk> chunks, const LogitSink& sink);
+  std::vector<int32_t> step(std::span<const PlacedChunk> chunks, const model::LogitSink& sink);
 
-  OpSet& op_set(int rank) { return *ops_[static_cast<size_t>(rank)]; }
+  ops::OpSet& op_set(int rank) { return *ops_[static_cast<size_t>(rank)]; }
   std::vector<std::string> op_set_descriptions() const;
-  const MoeStats& stats(int rank) const { return decoders_[static_cast<size_t>(rank)]->stats(); }
-  const TraceRecorder* trace() const { return trace_.get(); }
+  const exec::MoeStats& stats(int rank) const { return decoders_[static_cast<size_t>(rank)]->stats(); }
+  const exec::TraceRecorder* trace() const { return trace_.get(); }
 
  private:
   // Waits for devices that may still read or write the memory of other ranks.
   void wait_for_ranks() noexcept;
 
-  std::vector<std::unique_ptr<OpSet>> ops_;
-  std::vector<std::unique_ptr<Communicator>> comms_;
-  std::unique_ptr<TraceRecorder> trace_;
-  std::unique_ptr<const Planner> planner_;
-  std::vector<std::unique_ptr<Decoder>> decoders_;
+  std::vector<std::unique_ptr<ops::OpSet>> ops_;
+  std::vector<std::unique_ptr<comm::Communicator>> comms_;
+  std::unique_ptr<exec::TraceRecorder> trace_;
+  std::unique_ptr<const plan::Planner> planner_;
+  std::vector<std::unique_ptr<model::Decoder>> decoders_;
   RankThreads threads_;
 };
 
-}  // namespace eps
+}  // namespace eps::engine

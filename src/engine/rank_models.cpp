@@ -7,13 +7,13 @@
 #include "base/error.h"
 #include "engine/rank_group.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 // Combines the progress of ranks that load at the same time into one.
 class JointProgress {
  public:
-  JointProgress(size_t num_ranks, const LoadProgress& progress) : done_(num_ranks, 0), progress_(progress) {}
+  JointProgress(size_t num_ranks, const model::LoadProgress& progress) : done_(num_ranks, 0), progress_(progress) {}
 
   void update(size_t rank, uint64_t bytes) {
     if (has_failed_) throw Error(ErrorKind::kAborted, "loading", "another rank could not load its weights");
@@ -26,36 +26,36 @@ class JointProgress {
  private:
   std::mutex mutex_;
   std::vector<uint64_t> done_;
-  const LoadProgress& progress_;
+  const model::LoadProgress& progress_;
   std::atomic<bool> has_failed_{false};
 };
 
 }  // namespace
 
-RankModels RankModels::load(const ModelSpec& spec, const Family& family,
-                            const std::function<std::unique_ptr<WeightSource>()>& make_source,
-                            std::span<const std::unique_ptr<OpSet>> ops, const LoadProgress& progress) {
+RankModels RankModels::load(const model::ModelSpec& spec, const model::Family& family,
+                            const std::function<std::unique_ptr<model::WeightSource>()>& make_source,
+                            std::span<const std::unique_ptr<ops::OpSet>> ops, const model::LoadProgress& progress) {
   RankModels out;
   if (ops.size() == 1 || ops.front()->memory().on_host()) {
     ops.front()->bind_thread();
-    out.models_.push_back(Model::load(spec, family, make_source(), *ops.front(), progress));
+    out.models_.push_back(model::Model::load(spec, family, make_source(), *ops.front(), progress));
     return out;
   }
   const auto num_ranks = static_cast<int>(ops.size());
   out.models_.resize(ops.size());
-  std::vector<std::unique_ptr<WeightSource>> sources;
+  std::vector<std::unique_ptr<model::WeightSource>> sources;
   for (size_t r = 0; r < ops.size(); ++r) sources.push_back(make_source());
   JointProgress joint(ops.size(), progress);
   RankThreads(num_ranks).run(
       [&](int rank) {
         const auto r = static_cast<size_t>(rank);
         ops[r]->bind_thread();
-        out.models_[r] = Model::load(spec, family, std::move(sources[r]), *ops[r],
-                                     [&](uint64_t bytes) { joint.update(r, bytes); }, {rank, num_ranks});
+        out.models_[r] = model::Model::load(spec, family, std::move(sources[r]), *ops[r],
+                                            [&](uint64_t bytes) { joint.update(r, bytes); }, {rank, num_ranks});
         ops[r]->wait();  // the source and its buffers must outlive the uploads
       },
       [&](int, const char*) { joint.fail(); });
   return out;
 }
 
-}  // namespace eps
+}  // namespace eps::engine

@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 constexpr double kUnbounded = std::numeric_limits<double>::infinity();
@@ -91,7 +91,7 @@ Sampler::Sampler(const SamplingOptions& options, SequenceStart start)
   if (options_.temperature == 0.0) cuts_ = {};  // the cuts always keep the most likely token
 }
 
-SampleParams Sampler::next_params() {
+ops::SampleParams Sampler::next_params() {
   const double number = random_.uniform();
   if (options_.top_p == 0.0) return {.temperature = 0.0, .uniform = number};  // op sets require a top_p above 0
   return {.temperature = options_.temperature,
@@ -101,12 +101,12 @@ SampleParams Sampler::next_params() {
 }
 
 int32_t Sampler::sample(std::span<float> logits) {
-  const SampleParams params = next_params();
-  if (is_plain()) return pick_token(logits, params);
-  if (!can_sample(logits)) return kNoToken;
+  const ops::SampleParams params = next_params();
+  if (is_plain()) return ops::pick_token(logits, params);
+  if (!ops::can_sample(logits)) return ops::kNoToken;
   processor_.process(logits);
-  const int32_t token = sample_token(logits, params, cuts_);
-  if (token == kNoToken) {
+  const int32_t token = ops::sample_token(logits, params, cuts_);
+  if (token == ops::kNoToken) {
     fail(ErrorKind::kUsage, "sampling",
          {.what = "the settings mask all tokens",
           .got = "",
@@ -116,4 +116,4 @@ int32_t Sampler::sample(std::span<float> logits) {
   return token;
 }
 
-}  // namespace eps
+}  // namespace eps::engine

@@ -10,7 +10,7 @@
 #include "ops/op_params.h"
 #include "ops/pick_token.h"
 
-namespace eps {
+namespace eps::engine {
 
 // Errors  kUsage naming the field: a value outside its range, a token outside the vocabulary
 void check_sampling(const SamplingOptions& options, int64_t vocab_size);
@@ -24,11 +24,11 @@ class Sampler {
 
   // Whether next_params() describes the sampling completely, so that the op set can do it. Otherwise sample() has to be
   // called instead, with logits in host memory.
-  bool is_plain() const { return processor_.is_off() && cuts_ == TokenCuts{}; }
+  bool is_plain() const { return processor_.is_off() && cuts_ == ops::TokenCuts{}; }
 
   // The parameters for sampling the next token; consumes one random number. Greedy sampling does not depend on the
   // seed.
-  SampleParams next_params();
+  ops::SampleParams next_params();
   // Samples the next token from `logits`, which are modified.
   // Edge    a logit that is NaN or infinite: kNoToken
   // Errors  kUsage: all tokens are masked
@@ -39,9 +39,9 @@ class Sampler {
 
  private:
   SamplingOptions options_;
-  TokenCuts cuts_;
+  ops::TokenCuts cuts_;
   LogitsProcessor processor_;
   SplitMix64 random_;
 };
 
-}  // namespace eps
+}  // namespace eps::engine

@@ -5,7 +5,7 @@
 
 #include "base/thread_pool.h"
 
-namespace eps {
+namespace eps::exec {
 namespace {
 
 std::byte* bytes_of(MutableTensorView view) { return static_cast<std::byte*>(view.data()); }
@@ -15,15 +15,15 @@ size_t row_bytes(const MutableTensorView& view) { return static_cast<size_t>(vie
 // Packs the rows for every rank into `staging` and exchanges them with all ranks. This runs on a communication lane and
 // therefore copies on its own thread: the thread pool of the op set is in use by the compute lane. `pool`, which may be
 // null, is only polled for a request to stop, because many rows take seconds to copy.
-void exchange_rows(Communicator& comm, const ThreadPool* pool, Channel channel,
+void exchange_rows(comm::Communicator& comm, const ThreadPool* pool, comm::Channel channel,
                    const std::vector<std::vector<int32_t>>& send, MutableTensorView source,
-                   std::span<const Span64> recv, MutableTensorView into, Buffer& staging) {
+                   std::span<const moe::Span64> recv, MutableTensorView into, Buffer& staging) {
   const size_t width = row_bytes(into);
   size_t total = 0;
   for (const auto& rows : send) total += rows.size();
   staging.reserve(std::max<size_t>(1, total * width));
   std::byte* next = staging.data();
-  std::vector<ConstBytes> out;
+  std::vector<comm::ConstBytes> out;
   for (const auto& rows : send) {
     const std::byte* begin = next;
     for (const int32_t row : rows) {
@@ -33,8 +33,8 @@ void exchange_rows(Communicator& comm, const ThreadPool* pool, Channel channel,
     }
     out.emplace_back(begin, rows.size() * width);
   }
-  std::vector<MutableBytes> in;
-  for (const Span64& span : recv) {
+  std::vector<comm::MutableBytes> in;
+  for (const moe::Span64& span : recv) {
     in.emplace_back(bytes_of(into) + static_cast<size_t>(span.begin) * width, static_cast<size_t>(span.count) * width);
   }
   comm.all_to_all(channel, out, in);
@@ -42,58 +42,59 @@ void exchange_rows(Communicator& comm, const ThreadPool* pool, Channel channel,
 
 }  // namespace
 
-void HostLayer::set_routing(const ExpertPlacement& placement, std::span<const Routing> routing, TensorView x) {
+void HostLayer::set_routing(const moe::ExpertPlacement& placement, std::span<const moe::Routing> routing,
+                            TensorView x) {
   placement_ = placement;
   routing_ = routing;
   x_ = x;
 }
 
-std::string HostLayer::why_not(const Plan& plan) const {
-  const Wire supported{ops_.compute_dtype(), DType::kF32};
+std::string HostLayer::why_not(const plan::Plan& plan) const {
+  const plan::Wire supported{ops_.compute_dtype(), DType::kF32};
   if (plan.wire != supported) {
     return fmt::format("this layer dispatches rows in {} and combines them in {}, the plan in {} and {}",
                        to_string(supported.dispatch), to_string(supported.combine), to_string(plan.wire.dispatch),
                        to_string(plan.wire.combine));
   }
-  if (plan.sms != SmBudget{}) {
+  if (plan.sms != plan::SmBudget{}) {
     return fmt::format("this device has no SMs, but the plan reserves {} for communication and {} for GEMMs",
                        plan.sms.comm, plan.sms.gemm);
   }
   return "";
 }
 
-void HostLayer::begin(const Plan& plan, const MoeWeights& weights, MutableTensorView out) {
+void HostLayer::begin(const plan::Plan& plan, const ops::MoeWeights& weights, MutableTensorView out) {
   plan_ = &plan;
   weights_ = &weights;
   out_ = out;
-  StageMap stages(placement_.num_experts, plan.num_stages());
+  moe::StageMap stages(placement_.num_experts, plan.num_stages());
   for (int s = 0; s < plan.num_stages(); ++s) {
-    const Stage& stage = plan.stages[static_cast<size_t>(s)];
+    const plan::Stage& stage = plan.stages[static_cast<size_t>(s)];
     stages.add(s, stage.experts, stage.part);
   }
-  layout_ = make_row_layout(routing_, placement_, stages, comm_.rank());
+  layout_ = moe::make_row_layout(routing_, placement_, stages, comm_.rank());
   EPS_CHECK_EQ(layout_.num_tokens, x_.dim(0));
   hidden_ = x_.dim(1);
   inner_ = weights.down[static_cast<size_t>(placement_.first_expert(comm_.rank()))]->in_features();
   prepare();
 }
 
-void HostLayer::run(const PlanOp& op) {
+void HostLayer::run(const plan::PlanOp& op) {
   if (op.stage < 0) {
-    op.kind == OpKind::kShared ? shared(op.share) : finish();
+    op.kind == plan::OpKind::kShared ? shared(op.share) : finish();
     return;
   }
   const auto rank = static_cast<size_t>(comm_.rank());
-  const StageLayout& stage = layout_.stages[static_cast<size_t>(op.stage)];
-  const Stage& planned = plan_->stages[static_cast<size_t>(op.stage)];
+  const moe::StageLayout& stage = layout_.stages[static_cast<size_t>(op.stage)];
+  const plan::Stage& planned = plan_->stages[static_cast<size_t>(op.stage)];
   switch (op.kind) {
-    case OpKind::kDispatch: return dispatch(stage);
-    case OpKind::kGateUp: return gate_up(stage, planned.gate_up_kernel[rank]);
-    case OpKind::kSiluMul: return silu_mul(stage);
-    case OpKind::kDown: return down(stage, planned.down_kernel[rank]);
-    case OpKind::kReduce: return reduce(stage);
-    case OpKind::kCombine: return combine(stage);
-    default: EPS_CHECK(false, "op {} does not belong to a stage", to_string(op.kind));
+    case plan::OpKind::kDispatch: return dispatch(stage);
+    case plan::OpKind::kGateUp: return gate_up(stage, planned.gate_up_kernel[rank]);
+    case plan::OpKind::kSiluMul: return silu_mul(stage);
+    case plan::OpKind::kDown: return down(stage, planned.down_kernel[rank]);
+    case plan::OpKind::kReduce: return reduce(stage);
+    case plan::OpKind::kCombine: return combine(stage);
+    default: EPS_CHECK(false, "op {} does not belong to a stage", plan::to_string(op.kind));
   }
 }
 
@@ -103,7 +104,8 @@ void HostLayer::run(const PlanOp& op) {
 void HostLayer::prepare() {
   const DType compute = ops_.compute_dtype();
   int64_t stage_rows = 0;
-  for (const StageLayout& stage : layout_.stages) stage_rows = std::max(stage_rows, stage.row_end - stage.row_begin);
+  for (const moe::StageLayout& stage : layout_.stages)
+    stage_rows = std::max(stage_rows, stage.row_end - stage.row_begin);
   x_compute_ = memory_.x.view(compute, {layout_.num_tokens, hidden_});
   recv_tokens_ = memory_.recv_x.view(compute, {layout_.num_recv_tokens, hidden_});
   memory_.stage_x.view(compute, {stage_rows, hidden_});
@@ -115,33 +117,33 @@ void HostLayer::prepare() {
   ops_.to_compute(x_, x_compute_);
 }
 
-void HostLayer::dispatch(const StageLayout& stage) {
-  exchange_rows(comm_, ops_.thread_pool(), Channel::kDispatch, stage.send_tokens, x_compute_, stage.recv_tokens,
+void HostLayer::dispatch(const moe::StageLayout& stage) {
+  exchange_rows(comm_, ops_.thread_pool(), comm::Channel::kDispatch, stage.send_tokens, x_compute_, stage.recv_tokens,
                 recv_tokens_, memory_.send_tokens);
 }
 
 std::byte* HostLayer::row_source(int64_t row) const {
-  const RowRef ref = layout_.row_token[static_cast<size_t>(row)];
+  const moe::RowRef ref = layout_.row_token[static_cast<size_t>(row)];
   return bytes_of(ref.remote ? recv_tokens_ : x_compute_) + static_cast<size_t>(ref.index) * row_bytes(x_compute_);
 }
 
-void HostLayer::run_gemms(std::span<const LinearTask> tasks, GemmKind kernel) {
-  if (kernel == GemmKind::kGrouped) {
+void HostLayer::run_gemms(std::span<const ops::LinearTask> tasks, moe::GemmKind kernel) {
+  if (kernel == moe::GemmKind::kGrouped) {
     ops_.linear(tasks);
     return;
   }
-  for (const LinearTask& task : tasks) ops_.linear(std::span(&task, 1));
+  for (const ops::LinearTask& task : tasks) ops_.linear(std::span(&task, 1));
 }
 
-void HostLayer::gate_up(const StageLayout& stage, GemmKind kernel) {
+void HostLayer::gate_up(const moe::StageLayout& stage, moe::GemmKind kernel) {
   const int64_t num_rows = stage.row_end - stage.row_begin;
   const MutableTensorView x = memory_.stage_x.view(ops_.compute_dtype(), {num_rows, hidden_});
   std::vector<const std::byte*> sources;
   sources.reserve(static_cast<size_t>(num_rows));
   for (int64_t row = stage.row_begin; row < stage.row_end; ++row) sources.push_back(row_source(row));
   ops_.gather_rows(sources, x);
-  std::vector<LinearTask> tasks;
-  for (const ExpertRows& block : stage.experts) {
+  std::vector<ops::LinearTask> tasks;
+  for (const moe::ExpertRows& block : stage.experts) {
     const int64_t begin = block.begin - stage.row_begin;
     const int64_t end = block.end - stage.row_begin;
     tasks.push_back(
@@ -150,14 +152,14 @@ void HostLayer::gate_up(const StageLayout& stage, GemmKind kernel) {
   run_gemms(tasks, kernel);
 }
 
-void HostLayer::silu_mul(const StageLayout& stage) {
+void HostLayer::silu_mul(const moe::StageLayout& stage) {
   const int64_t num_rows = stage.row_end - stage.row_begin;
   ops_.silu_mul(gate_up_.rows(0, num_rows), act_.rows(0, num_rows));
 }
 
-void HostLayer::down(const StageLayout& stage, GemmKind kernel) {
-  std::vector<LinearTask> tasks;
-  for (const ExpertRows& block : stage.experts) {
+void HostLayer::down(const moe::StageLayout& stage, moe::GemmKind kernel) {
+  std::vector<ops::LinearTask> tasks;
+  for (const moe::ExpertRows& block : stage.experts) {
     tasks.push_back({weights_->down[static_cast<size_t>(block.expert)],
                      act_.rows(block.begin - stage.row_begin, block.end - stage.row_begin),
                      rows_.rows(block.begin, block.end)});
@@ -165,52 +167,52 @@ void HostLayer::down(const StageLayout& stage, GemmKind kernel) {
   run_gemms(tasks, kernel);
 }
 
-void HostLayer::reduce(const StageLayout& stage) {
+void HostLayer::reduce(const moe::StageLayout& stage) {
   ops_.scale_rows(
       rows_.rows(stage.row_begin, stage.row_end),
       std::span(layout_.row_weight)
           .subspan(static_cast<size_t>(stage.row_begin), static_cast<size_t>(stage.row_end - stage.row_begin)));
-  std::vector<RowPair> pairs;
+  std::vector<ops::RowPair> pairs;
   pairs.reserve(stage.adds.size());
   float* rows = rows_.as<float>();
-  for (const RowAdd& add : stage.adds) {
+  for (const moe::RowAdd& add : stage.adds) {
     pairs.push_back({rows + add.dst.index * hidden_, rows + add.src.index * hidden_});
   }
   ops_.add_rows(pairs, hidden_);
 }
 
-void HostLayer::combine(const StageLayout& stage) {
-  exchange_rows(comm_, ops_.thread_pool(), Channel::kCombine, stage.return_rows, rows_, stage.recv_partials, partials_,
-                memory_.send_partials);
+void HostLayer::combine(const moe::StageLayout& stage) {
+  exchange_rows(comm_, ops_.thread_pool(), comm::Channel::kCombine, stage.return_rows, rows_, stage.recv_partials,
+                partials_, memory_.send_partials);
 }
 
-void HostLayer::shared(TokenShare share) {
+void HostLayer::shared(plan::TokenShare share) {
   const int64_t begin = layout_.num_tokens * share.begin / 1000;
   const int64_t end = layout_.num_tokens * share.end / 1000;
   if (weights_->shared_down == nullptr || begin == end) return;
   const int64_t inner = weights_->shared_down->in_features();
   const MutableTensorView gate_up = memory_.shared_gate_up.view(DType::kF32, {end - begin, 2 * inner});
   const MutableTensorView act = memory_.shared_act.view(ops_.compute_dtype(), {end - begin, inner});
-  const LinearTask up_task{weights_->shared_gate_up, x_compute_.rows(begin, end), gate_up};
+  const ops::LinearTask up_task{weights_->shared_gate_up, x_compute_.rows(begin, end), gate_up};
   ops_.linear(std::span(&up_task, 1));
   ops_.silu_mul(gate_up, act);
-  const LinearTask down_task{weights_->shared_down, act, shared_out_.rows(begin, end)};
+  const ops::LinearTask down_task{weights_->shared_down, act, shared_out_.rows(begin, end)};
   ops_.linear(std::span(&down_task, 1));
 }
 
 void HostLayer::finish() {
-  const auto at = [this](RowRef ref) {
+  const auto at = [this](moe::RowRef ref) {
     return (ref.remote ? partials_ : rows_).as<float>() + int64_t{ref.index} * hidden_;
   };
-  std::vector<RowPair> pairs;
+  std::vector<ops::RowPair> pairs;
   pairs.reserve(layout_.home_adds.size());
-  for (const RowAdd& add : layout_.home_adds) pairs.push_back({at(add.dst), at(add.src)});
+  for (const moe::RowAdd& add : layout_.home_adds) pairs.push_back({at(add.dst), at(add.src)});
   ops_.add_rows(pairs, hidden_);
   std::vector<const std::byte*> sums;
   sums.reserve(layout_.token_sum.size());
-  for (const RowRef ref : layout_.token_sum) sums.push_back(reinterpret_cast<const std::byte*>(at(ref)));
+  for (const moe::RowRef ref : layout_.token_sum) sums.push_back(reinterpret_cast<const std::byte*>(at(ref)));
   ops_.gather_rows(sums, out_);
   if (weights_->shared_down != nullptr) ops_.add(out_, shared_out_);
 }
 
-}  // namespace eps
+}  // namespace eps::exec

@@ -10,53 +10,53 @@
 #include "moe/row_layout.h"
 #include "ops/layer_ops.h"
 
-namespace eps {
+namespace eps::exec {
 
-class HostLayer final : public LayerOps {
+class HostLayer final : public ops::LayerOps {
  public:
   // Both references outlive the object.
-  HostLayer(OpSet& ops, Communicator& comm) : ops_(ops), comm_(comm), memory_(ops.memory()) {}
+  HostLayer(ops::OpSet& ops, comm::Communicator& comm) : ops_(ops), comm_(comm), memory_(ops.memory()) {}
 
   // Sets the tokens and the routing of the next layer. Both must stay valid until that layer has ended.
   //
   // Shapes  routing [num_ranks], the same on every rank; x [T, H] f32
   // Edge    a rank without tokens still takes part in every exchange
-  void set_routing(const ExpertPlacement& placement, std::span<const Routing> routing, TensorView x);
+  void set_routing(const moe::ExpertPlacement& placement, std::span<const moe::Routing> routing, TensorView x);
 
-  std::string why_not(const Plan& plan) const override;
+  std::string why_not(const plan::Plan& plan) const override;
   // Shapes  out [T, H] f32
-  void begin(const Plan& plan, const MoeWeights& weights, MutableTensorView out) override;
-  void run(const PlanOp& op) override;
-  LaneSet& lanes() override { return lanes_; }
+  void begin(const plan::Plan& plan, const ops::MoeWeights& weights, MutableTensorView out) override;
+  void run(const plan::PlanOp& op) override;
+  device::LaneSet& lanes() override { return lanes_; }
   int64_t num_rows(size_t stage) const override {
     return layout_.stages[stage].row_end - layout_.stages[stage].row_begin;
   }
 
  private:
   void prepare();
-  void dispatch(const StageLayout& stage);
-  void gate_up(const StageLayout& stage, GemmKind kernel);
-  void silu_mul(const StageLayout& stage);
-  void down(const StageLayout& stage, GemmKind kernel);
-  void reduce(const StageLayout& stage);
-  void combine(const StageLayout& stage);
-  void shared(TokenShare share);
+  void dispatch(const moe::StageLayout& stage);
+  void gate_up(const moe::StageLayout& stage, moe::GemmKind kernel);
+  void silu_mul(const moe::StageLayout& stage);
+  void down(const moe::StageLayout& stage, moe::GemmKind kernel);
+  void reduce(const moe::StageLayout& stage);
+  void combine(const moe::StageLayout& stage);
+  void shared(plan::TokenShare share);
   void finish();
-  void run_gemms(std::span<const LinearTask> tasks, GemmKind kernel);
+  void run_gemms(std::span<const ops::LinearTask> tasks, moe::GemmKind kernel);
   std::byte* row_source(int64_t row) const;
 
-  OpSet& ops_;
-  Communicator& comm_;
+  ops::OpSet& ops_;
+  comm::Communicator& comm_;
   LaneRunner lanes_;
 
   // State of the current layer.
-  ExpertPlacement placement_;
-  std::span<const Routing> routing_;
-  const Plan* plan_ = nullptr;
-  const MoeWeights* weights_ = nullptr;
+  moe::ExpertPlacement placement_;
+  std::span<const moe::Routing> routing_;
+  const plan::Plan* plan_ = nullptr;
+  const ops::MoeWeights* weights_ = nullptr;
   TensorView x_;
   MutableTensorView out_;
-  RowLayout layout_;
+  moe::RowLayout layout_;
   int64_t hidden_ = 0;
   int64_t inner_ = 0;
 
@@ -84,4 +84,4 @@ class HostLayer final : public LayerOps {
   MutableTensorView shared_out_;   // [T, H] f32
 };
 
-}  // namespace eps
+}  // namespace eps::exec

@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "base/thread_pool.h"
 
-namespace eps {
+namespace eps::exec {
 
 LaneRunner::~LaneRunner() { join_threads(); }
 
@@ -30,12 +30,12 @@ void LaneRunner::wait(std::unique_lock<std::mutex>& lock, const Ready& ready) {
   changed_.wait(lock, ready);
 }
 
-void LaneRunner::run(const Plan& plan, const std::function<void(int)>& run_op,
+void LaneRunner::run(const plan::Plan& plan, const std::function<void(int)>& run_op,
                      const std::function<void(const char*)>& on_error) {
   const Run run{&plan, &run_op, &on_error};
   timeline_.assign(plan.ops.size(), {});
   // In a chain no two ops can run at the same time, so handing them from thread to thread would only cost time.
-  if (is_chain(plan)) {
+  if (plan::is_chain(plan)) {
     try {
       for (size_t i = 0; i < plan.ops.size(); ++i) run_timed(run, i);
     } catch (const std::exception& e) {
@@ -51,10 +51,10 @@ void LaneRunner::run(const Plan& plan, const std::function<void(int)>& run_op,
     error_ = nullptr;
     current_ = &run;
     ++generation_;  // distinguishes a new run from a spurious wake-up
-    lanes_busy_ = kNumLanes - 1;
+    lanes_busy_ = plan::kNumLanes - 1;
   }
   changed_.notify_all();
-  run_lane(run, Lane::kCompute);
+  run_lane(run, plan::Lane::kCompute);
   // `run`, the plan and both callbacks live in this call, so it must not return before all lanes have finished.
   std::unique_lock lock(mutex_);
   wait(lock, [this] { return lanes_busy_ == 0; });
@@ -62,9 +62,9 @@ void LaneRunner::run(const Plan& plan, const std::function<void(int)>& run_op,
   if (error_) std::rethrow_exception(error_);
 }
 
-void LaneRunner::run_lane(const Run& run, Lane lane) {
+void LaneRunner::run_lane(const Run& run, plan::Lane lane) {
   for (size_t i = 0; i < run.plan->ops.size(); ++i) {
-    const PlanOp& op = run.plan->ops[i];
+    const plan::PlanOp& op = run.plan->ops[i];
     if (op.lane != lane) continue;
     if (!wait_for(op.deps)) return;
     try {
@@ -103,9 +103,9 @@ bool LaneRunner::wait_for(const std::vector<int>& deps) {
 }
 
 void LaneRunner::run_timed(const Run& run, size_t i) {
-  const PlanOp& op = run.plan->ops[i];
-  TimelineEvent& event = timeline_[i];
-  event.name = to_string(op.kind);
+  const plan::PlanOp& op = run.plan->ops[i];
+  device::TimelineEvent& event = timeline_[i];
+  event.name = plan::to_string(op.kind);
   event.lane = op.lane;
   event.stage = op.stage;
   event.begin_ns = now_ns();
@@ -114,10 +114,10 @@ void LaneRunner::run_timed(const Run& run, size_t i) {
 }
 
 void LaneRunner::start_threads() {
-  threads_.reserve(kNumLanes - 1);
+  threads_.reserve(plan::kNumLanes - 1);
   try {
-    for (int lane = 1; lane < kNumLanes; ++lane) {
-      threads_.emplace_back([this, lane, seen = generation_] { lane_thread(static_cast<Lane>(lane), seen); });
+    for (int lane = 1; lane < plan::kNumLanes; ++lane) {
+      threads_.emplace_back([this, lane, seen = generation_] { lane_thread(static_cast<plan::Lane>(lane), seen); });
     }
   } catch (const std::exception& e) {
     join_threads();  // a plan needs all lanes, so the next run tries to start all of them again
@@ -129,7 +129,7 @@ void LaneRunner::start_threads() {
 
 // Nothing here may throw except within run_lane, which catches it: an exception that leaves a thread's function ends
 // the program. `seen` is the generation of the last run that this lane has taken part in.
-void LaneRunner::lane_thread(Lane lane, uint64_t seen) {
+void LaneRunner::lane_thread(plan::Lane lane, uint64_t seen) {
   while (true) {
     const Run* run = nullptr;
     {
@@ -148,4 +148,4 @@ void LaneRunner::lane_thread(Lane lane, uint64_t seen) {
   }
 }
 
-}  // namespace eps
+}  // namespace eps::exec

@@ -11,11 +11,11 @@
 
 #include "device/lane_set.h"
 
-namespace eps {
+namespace eps::exec {
 
 // Owns one thread for each communication lane, started when a plan first needs it; the calling thread is the compute
 // lane. A plan in which no ops can overlap runs on the calling thread alone.
-class LaneRunner final : public LaneSet {
+class LaneRunner final : public device::LaneSet {
  public:
   LaneRunner() = default;
   ~LaneRunner() override;
@@ -24,24 +24,24 @@ class LaneRunner final : public LaneSet {
 
   // When an op throws, the remaining ops of all lanes are skipped. `on_error` must not throw. The timeline of this run
   // replaces that of the previous one.
-  void run(const Plan& plan, const std::function<void(int)>& run_op,
+  void run(const plan::Plan& plan, const std::function<void(int)>& run_op,
            const std::function<void(const char*)>& on_error) override;
 
-  const std::vector<TimelineEvent>& timeline() override { return timeline_; }
+  const std::vector<device::TimelineEvent>& timeline() override { return timeline_; }
 
  private:
   struct Run {
-    const Plan* plan;
+    const plan::Plan* plan;
     const std::function<void(int)>* run_op;
     const std::function<void(const char*)>* on_error;
   };
 
-  void run_lane(const Run& run, Lane lane);
+  void run_lane(const Run& run, plan::Lane lane);
   template <typename Ready>
   void wait(std::unique_lock<std::mutex>& lock, const Ready& ready);
   bool wait_for(const std::vector<int>& deps);
   void run_timed(const Run& run, size_t i);
-  void lane_thread(Lane lane, uint64_t seen);
+  void lane_thread(plan::Lane lane, uint64_t seen);
   void start_threads();
   void join_threads();
 
@@ -54,8 +54,8 @@ class LaneRunner final : public LaneSet {
   std::vector<bool> done_;
   std::exception_ptr error_;
 
-  std::vector<TimelineEvent> timeline_;  // one event for each op, written only by the op's lane
+  std::vector<device::TimelineEvent> timeline_;  // one event for each op, written only by the op's lane
   std::vector<std::thread> threads_;
 };
 
-}  // namespace eps
+}  // namespace eps::exec

@@ -2,19 +2,19 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::exec {
 namespace {
 
-std::string why_not(const LayerOps& layer, const Plan& plan) {
-  if (plan.strategy != Strategy::kDpEp) {
-    return fmt::format("plans of strategy {} can be predicted, but not executed", to_string(plan.strategy));
+std::string why_not(const ops::LayerOps& layer, const plan::Plan& plan) {
+  if (plan.strategy != plan::Strategy::kDpEp) {
+    return fmt::format("plans of strategy {} can be predicted, but not executed", plan::to_string(plan.strategy));
   }
   return layer.why_not(plan);
 }
 
 }  // namespace
 
-void MoeExecutor::run(const Plan& plan, const MoeWeights& weights, MutableTensorView out) {
+void MoeExecutor::run(const plan::Plan& plan, const ops::MoeWeights& weights, MutableTensorView out) {
   const auto abort = [this](const char* what) { comm_.abort(what); };
   try {
     // A refusal aborts the communicator like any other error: the other ranks may already wait for this one.
@@ -29,4 +29,4 @@ void MoeExecutor::run(const Plan& plan, const MoeWeights& weights, MutableTensor
       plan, [&](int i) { layer_.run(plan.ops[static_cast<size_t>(i)]); }, abort);
 }
 
-}  // namespace eps
+}  // namespace eps::exec

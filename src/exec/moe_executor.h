@@ -5,12 +5,12 @@
 #include "ops/layer_ops.h"
 #include "plan/plan.h"
 
-namespace eps {
+namespace eps::exec {
 
 class MoeExecutor {
  public:
   // Both references outlive the executor.
-  MoeExecutor(LayerOps& layer, Communicator& comm) : layer_(layer), comm_(comm) {}
+  MoeExecutor(ops::LayerOps& layer, comm::Communicator& comm) : layer_(layer), comm_(comm) {}
 
   // out [T, H] = shared(x) + Σ weight · expert(x), with the x and the routing that were set in `layer`. A plan is
   // executed exactly as given or refused (ADR 0014).
@@ -19,11 +19,11 @@ class MoeExecutor {
   // Errors   kUsage, with the reason, if `layer` does not support the plan. On any error the communicator is aborted,
   // so
   //          that no rank waits for this one
-  void run(const Plan& plan, const MoeWeights& weights, MutableTensorView out);
+  void run(const plan::Plan& plan, const ops::MoeWeights& weights, MutableTensorView out);
 
  private:
-  LayerOps& layer_;
-  Communicator& comm_;
+  ops::LayerOps& layer_;
+  comm::Communicator& comm_;
 };
 
-}  // namespace eps
+}  // namespace eps::exec

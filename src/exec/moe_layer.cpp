@@ -11,7 +11,7 @@
 #include "exec/predicted_events.h"
 #include "ops/pick_token.h"
 
-namespace eps {
+namespace eps::exec {
 namespace {
 
 // On a GPU, recording the times of an op costs about 2 µs, and reading them waits for the layer, so only one layer in
@@ -20,28 +20,28 @@ namespace {
 constexpr int64_t kLayersPerTiming = 16;
 
 // The begin of the first op and the end of the last one; both 0 if there are no ops.
-std::pair<int64_t, int64_t> span_ns(const std::vector<TimelineEvent>& events) {
+std::pair<int64_t, int64_t> span_ns(const std::vector<device::TimelineEvent>& events) {
   if (events.empty()) return {0, 0};
-  return {std::ranges::min_element(events, {}, &TimelineEvent::begin_ns)->begin_ns,
-          std::ranges::max_element(events, {}, &TimelineEvent::end_ns)->end_ns};
+  return {std::ranges::min_element(events, {}, &device::TimelineEvent::begin_ns)->begin_ns,
+          std::ranges::max_element(events, {}, &device::TimelineEvent::end_ns)->end_ns};
 }
 
 // Replaces the routing of a rank whose router logits are NaN or infinite. The gates of different devices would order
 // such logits differently, so the rank marks its routing as invalid and all ranks report the error (see route_on_host).
-Routing invalid_routing(int64_t num_tokens, int top_k) {
+moe::Routing invalid_routing(int64_t num_tokens, int top_k) {
   const auto num_rows = static_cast<size_t>(num_tokens * top_k);
   return {num_tokens, top_k, std::vector<int32_t>(num_rows, 0),
           std::vector<float>(num_rows, std::numeric_limits<float>::quiet_NaN())};
 }
 
-bool is_valid(const Routing& routing) {
+bool is_valid(const moe::Routing& routing) {
   return std::ranges::all_of(routing.weight, [](float w) { return std::isfinite(w); });
 }
 
 }  // namespace
 
-MoeLayerRunner::MoeLayerRunner(OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
-                               TraceRecorder* trace)
+MoeLayerRunner::MoeLayerRunner(ops::OpSet& ops, comm::Communicator& comm, const plan::Planner& planner,
+                               plan::PipelineOption pipeline, TraceRecorder* trace)
     : ops_(ops),
       comm_(comm),
       trace_(trace),
@@ -49,7 +49,7 @@ MoeLayerRunner::MoeLayerRunner(OpSet& ops, Communicator& comm, const Planner& pl
       host_(ops, comm),
       executor_(layer_ops(), comm),
       // A layer that stays on one device has no messages to hide, so its plan only chooses kernels.
-      plans_(planner, is_local(ops, comm) ? PipelineOption{PipelineOption::Mode::kOff, 1} : pipeline),
+      plans_(planner, is_local(ops, comm) ? plan::PipelineOption{plan::PipelineOption::Mode::kOff, 1} : pipeline),
       shape_(planner.shape()),
       logits_(ops.memory()),
       topk_idx_(ops.memory()),
@@ -69,55 +69,56 @@ RouterError::RouterError(int layer)
           ErrorKind::kInput, fmt::format("layer {}'s router", layer),
           "the model produced NaN or Inf logits; try `epsmoe inspect`, and downloading the checkpoint's files again") {}
 
-TensorView MoeLayerRunner::router_logits(const GateParams& gate, const LinearWeight& router, TensorView x) {
+TensorView MoeLayerRunner::router_logits(const ops::GateParams& gate, const ops::LinearWeight& router, TensorView x) {
   const MutableTensorView logits = logits_.view(DType::kF32, {x.dim(0), gate.num_experts});
-  const LinearTask task{&router, x, logits};
+  const ops::LinearTask task{&router, x, logits};
   ops_.linear(std::span(&task, 1));
   return logits;
 }
 
 bool MoeLayerRunner::are_finite(TensorView logits) {
   const auto count = static_cast<size_t>(logits.numel());
-  if (ops_.memory().on_host()) return all_finite({logits.as<const float>(), count});
+  if (ops_.memory().on_host()) return ops::all_finite({logits.as<const float>(), count});
   host_logits_.resize(count);
   ops_.download(logits, host_logits_.data());
-  return all_finite(host_logits_);
+  return ops::all_finite(host_logits_);
 }
 
-void MoeLayerRunner::check_router(int layer, const GateParams& gate, const LinearWeight& router, TensorView x) {
+void MoeLayerRunner::check_router(int layer, const ops::GateParams& gate, const ops::LinearWeight& router,
+                                  TensorView x) {
   if (!are_finite(router_logits(gate, router, x))) throw RouterError(layer);
 }
 
-Routing MoeLayerRunner::route(const GateParams& gate, const LinearWeight& router, TensorView x) {
+moe::Routing MoeLayerRunner::route(const ops::GateParams& gate, const ops::LinearWeight& router, TensorView x) {
   const int64_t num_tokens = x.dim(0);
   const TensorView logits = router_logits(gate, router, x);
   if (!are_finite(logits)) return invalid_routing(num_tokens, gate.top_k);
   const MutableTensorView idx = topk_idx_.view(DType::kI32, {num_tokens, gate.top_k});
   const MutableTensorView weight = topk_weight_.view(DType::kF32, {num_tokens, gate.top_k});
   ops_.gate(gate, logits, idx, weight);
-  Routing routing{num_tokens, gate.top_k, {}, {}};
+  moe::Routing routing{num_tokens, gate.top_k, {}, {}};
   routing.expert_idx.resize(static_cast<size_t>(idx.numel()));
   routing.weight.resize(static_cast<size_t>(idx.numel()));
   ops_.download(idx, routing.expert_idx.data());
   ops_.download(weight, routing.weight.data());
-  normalize_routing(routing, gate.num_experts);
+  moe::normalize_routing(routing, gate.num_experts);
   return routing;
 }
 
 // Gathers the routing of all ranks on every rank. This takes 8 bytes per row, which is little beside the 2·H or 4·H
 // bytes of the row itself, and lets all ranks derive the same plan and the size of every message.
-std::vector<Routing> MoeLayerRunner::exchange(const Routing& mine, int top_k) {
+std::vector<moe::Routing> MoeLayerRunner::exchange(const moe::Routing& mine, int top_k) {
   const size_t idx_bytes = mine.expert_idx.size() * sizeof(int32_t);
   std::vector<std::byte> packed(2 * idx_bytes);
   if (idx_bytes > 0) {
     std::memcpy(packed.data(), mine.expert_idx.data(), idx_bytes);
     std::memcpy(packed.data() + idx_bytes, mine.weight.data(), idx_bytes);
   }
-  std::vector<Routing> all;
+  std::vector<moe::Routing> all;
   for (const auto& bytes : comm_.all_gather(packed)) {
     const size_t num_rows = bytes.size() / 8;
-    Routing routing{static_cast<int64_t>(num_rows) / top_k, top_k, std::vector<int32_t>(num_rows),
-                    std::vector<float>(num_rows)};
+    moe::Routing routing{static_cast<int64_t>(num_rows) / top_k, top_k, std::vector<int32_t>(num_rows),
+                         std::vector<float>(num_rows)};
     if (num_rows > 0) {
       std::memcpy(routing.expert_idx.data(), bytes.data(), num_rows * 4);
       std::memcpy(routing.weight.data(), bytes.data() + num_rows * 4, num_rows * 4);
@@ -127,35 +128,37 @@ std::vector<Routing> MoeLayerRunner::exchange(const Routing& mine, int top_k) {
   return all;
 }
 
-MoeProblem MoeLayerRunner::route_on_host(int layer, const GateParams& gate, const LinearWeight& router, TensorView x) {
-  const ExpertPlacement placement = place_experts(gate.num_experts, comm_.size());
+plan::MoeProblem MoeLayerRunner::route_on_host(int layer, const ops::GateParams& gate, const ops::LinearWeight& router,
+                                               TensorView x) {
+  const moe::ExpertPlacement placement = moe::place_experts(gate.num_experts, comm_.size());
   routing_ = exchange(route(gate, router, x), gate.top_k);
   // Checked only after the exchange, so that all ranks find the same error and leave the step at the same place.
   if (!std::ranges::all_of(routing_, is_valid)) throw RouterError(layer);
   host_.set_routing(placement, routing_, x);
-  return make_problem(shape_, placement, routing_);
+  return plan::make_problem(shape_, placement, routing_);
 }
 
-MoeProblem MoeLayerRunner::route_on_peers(const GateParams& gate, const LinearWeight& router, TensorView x) {
-  const ExpertPlacement placement = place_experts(gate.num_experts, comm_.size());
+plan::MoeProblem MoeLayerRunner::route_on_peers(const ops::GateParams& gate, const ops::LinearWeight& router,
+                                                TensorView x) {
+  const moe::ExpertPlacement placement = moe::place_experts(gate.num_experts, comm_.size());
   peer_->route(gate, router_logits(gate, router, x));
-  PeerLoad load = peer_->exchange(x);
+  ops::PeerLoad load = peer_->exchange(x);
   // Rows are sent in the compute dtype, partial sums in the activation dtype.
-  return make_problem(shape_, placement, std::move(load.rows), std::move(load.summary), tokens_per_rank_,
-                      {ops_.compute_dtype(), ops_.activation_dtype()});
+  return plan::make_problem(shape_, placement, std::move(load.rows), std::move(load.summary), tokens_per_rank_,
+                            {ops_.compute_dtype(), ops_.activation_dtype()});
 }
 
 bool MoeLayerRunner::times_next_layer() const {
   return peer_ == nullptr || trace_ != nullptr || stats_.num_layers_run % kLayersPerTiming == 1;
 }
 
-void MoeLayerRunner::run(int layer, const GateParams& gate, const LinearWeight& router, const MoeWeights& weights,
-                         TensorView x, MutableTensorView out) {
+void MoeLayerRunner::run(int layer, const ops::GateParams& gate, const ops::LinearWeight& router,
+                         const ops::MoeWeights& weights, TensorView x, MutableTensorView out) {
   if (is_local(ops_, comm_)) return run_local(*ops_.local_moe(), layer, gate, router, weights, x, out);
   const int64_t begin = now_ns();
-  const MoeProblem problem = peer_ ? route_on_peers(gate, router, x) : route_on_host(layer, gate, router, x);
+  const plan::MoeProblem problem = peer_ ? route_on_peers(gate, router, x) : route_on_host(layer, gate, router, x);
   const int64_t setup_begin = now_ns();
-  const Plan& plan = plans_.plan(problem);
+  const plan::Plan& plan = plans_.plan(problem);
   const bool is_timed = times_next_layer();
   if (peer_) peer_->record_times(is_timed);
   const int64_t end = now_ns();
@@ -164,17 +167,18 @@ void MoeLayerRunner::run(int layer, const GateParams& gate, const LinearWeight& 
   count(layer, plan, problem);
 }
 
-void MoeLayerRunner::run_local(LocalMoe& local, int layer, const GateParams& gate, const LinearWeight& router,
-                               const MoeWeights& weights, TensorView x, MutableTensorView out) {
+void MoeLayerRunner::run_local(ops::LocalMoe& local, int layer, const ops::GateParams& gate,
+                               const ops::LinearWeight& router, const ops::MoeWeights& weights, TensorView x,
+                               MutableTensorView out) {
   const int64_t begin = now_ns();
   local.route(gate, router_logits(gate, router, x));
-  LocalKernels kernels = kFewTokenKernels;
+  ops::LocalKernels kernels = kFewTokenKernels;
   const bool is_few = x.dim(0) <= local.few_tokens();
   double predicted_us = 0;
   int64_t routed = begin;
   if (!is_few) {
-    const MoeProblem problem = make_local_problem(shape_, local.load(), x.dim(0));
-    const Plan& plan = plans_.plan(problem);
+    const plan::MoeProblem problem = plan::make_local_problem(shape_, local.load(), x.dim(0));
+    const plan::Plan& plan = plans_.plan(problem);
     routed = now_ns();
     predicted_us = plan.makespan_us;
     kernels = {plan.stages.front().gate_up_kernel.front(), plan.stages.front().down_kernel.front()};
@@ -187,17 +191,17 @@ void MoeLayerRunner::run_local(LocalMoe& local, int layer, const GateParams& gat
   // Without a trace the times are not measured, because that requires waiting for the device.
   ops_.wait();
   const int64_t end = now_ns();
-  trace_->add(comm_.rank(), {{is_few ? "moe" : "gate", Lane::kCompute, layer, -1, begin, is_few ? end : routed}});
+  trace_->add(comm_.rank(), {{is_few ? "moe" : "gate", plan::Lane::kCompute, layer, -1, begin, is_few ? end : routed}});
   if (is_few) return;
-  trace_->add(comm_.rank(), {{"experts", Lane::kCompute, layer, -1, routed, end}});
+  trace_->add(comm_.rank(), {{"experts", plan::Lane::kCompute, layer, -1, routed, end}});
   count_times(predicted_us, static_cast<double>(end - routed) * 1e-3);
 }
 
-void MoeLayerRunner::count_local(const LocalKernels& kernels, int64_t num_layers) {
+void MoeLayerRunner::count_local(const ops::LocalKernels& kernels, int64_t num_layers) {
   stats_.num_layers_run += num_layers;
   stats_.layers_by_stages[1] += num_layers;
-  stats_.stages_by_kernel[std::string(to_string(kernels.gate_up))] += num_layers;
-  stats_.stages_by_kernel[std::string(to_string(kernels.down))] += num_layers;
+  stats_.stages_by_kernel[std::string(moe::to_string(kernels.gate_up))] += num_layers;
+  stats_.stages_by_kernel[std::string(moe::to_string(kernels.down))] += num_layers;
 }
 
 void MoeLayerRunner::add_load(int layer, std::span<const int64_t> rows) {
@@ -207,14 +211,14 @@ void MoeLayerRunner::add_load(int layer, std::span<const int64_t> rows) {
   for (size_t e = 0; e < load.size(); ++e) load[e] += rows[e];
 }
 
-void MoeLayerRunner::count(int layer, const Plan& plan, const MoeProblem& problem) {
+void MoeLayerRunner::count(int layer, const plan::Plan& plan, const plan::MoeProblem& problem) {
   ++stats_.num_layers_run;
   ++stats_.layers_by_stages[plan.num_expert_stages()];
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     if (layer_ops().num_rows(s) == 0) continue;
     const auto r = static_cast<size_t>(comm_.rank());
-    ++stats_.stages_by_kernel[std::string(to_string(plan.stages[s].gate_up_kernel[r]))];
-    ++stats_.stages_by_kernel[std::string(to_string(plan.stages[s].down_kernel[r]))];
+    ++stats_.stages_by_kernel[std::string(moe::to_string(plan.stages[s].gate_up_kernel[r]))];
+    ++stats_.stages_by_kernel[std::string(moe::to_string(plan.stages[s].down_kernel[r]))];
   }
   add_load(layer, problem.load);
   stats_.plans_made = plans_.num_misses();
@@ -227,19 +231,19 @@ void MoeLayerRunner::count_times(double predicted_us, double measured_us) {
   stats_.error_us += std::abs(predicted_us - measured_us);
 }
 
-void MoeLayerRunner::record_times(int layer, const Plan& plan, const LayerTimes& times) {
-  const std::vector<TimelineEvent>& events = layer_ops().lanes().timeline();
+void MoeLayerRunner::record_times(int layer, const plan::Plan& plan, const LayerTimes& times) {
+  const std::vector<device::TimelineEvent>& events = layer_ops().lanes().timeline();
   stats_.overlap += measure_overlap(events);
   // A plan predicts only its ops, so the time before the first op is counted separately.
   const auto [begin_ns, end_ns] = span_ns(events);
   stats_.setup_us += static_cast<double>(begin_ns - times.setup_begin_ns) * 1e-3;
   count_times(plan.makespan_us, static_cast<double>(end_ns - begin_ns) * 1e-3);
   if (trace_ == nullptr) return;
-  std::vector<TimelineEvent> traced = events;
-  for (TimelineEvent& event : traced) event.layer = layer;
-  traced.push_back({"gate", Lane::kCompute, layer, -1, times.gate_begin_ns, times.gate_end_ns});
+  std::vector<device::TimelineEvent> traced = events;
+  for (device::TimelineEvent& event : traced) event.layer = layer;
+  traced.push_back({"gate", plan::Lane::kCompute, layer, -1, times.gate_begin_ns, times.gate_end_ns});
   trace_->add(comm_.rank(), traced);
   trace_->add_predicted(comm_.rank(), predicted_events(plan, layer, begin_ns));
 }
 
-}  // namespace eps
+}  // namespace eps::exec

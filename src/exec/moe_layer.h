@@ -15,7 +15,7 @@
 #include "ops/peer_layer.h"
 #include "plan/plan_cache.h"
 
-namespace eps {
+namespace eps::exec {
 
 // Sums over all MoE layers that a rank has run.
 struct MoeStats {
@@ -43,7 +43,8 @@ class RouterError : public Error {
 class MoeLayerRunner {
  public:
   // All references outlive the runner; `trace` may be null. All layers have the planner's shape.
-  MoeLayerRunner(OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline, TraceRecorder* trace);
+  MoeLayerRunner(ops::OpSet& ops, comm::Communicator& comm, const plan::Planner& planner, plan::PipelineOption pipeline,
+                 TraceRecorder* trace);
 
   // Called by every rank before the layers of a step, with the number of tokens of each rank.
   //
@@ -52,12 +53,12 @@ class MoeLayerRunner {
 
   // out [T, H] = MoE(x [T, H]), both in the activation dtype. All ranks call it for the same layer.
   // Errors  RouterError, unless the layer is routed on the device; check_router finds such errors
-  void run(int layer, const GateParams& gate, const LinearWeight& router, const MoeWeights& weights, TensorView x,
-           MutableTensorView out);
+  void run(int layer, const ops::GateParams& gate, const ops::LinearWeight& router, const ops::MoeWeights& weights,
+           TensorView x, MutableTensorView out);
 
   // Errors  RouterError if the router logits of x are NaN or infinite
   // Cost    waits for the device
-  void check_router(int layer, const GateParams& gate, const LinearWeight& router, TensorView x);
+  void check_router(int layer, const ops::GateParams& gate, const ops::LinearWeight& router, TensorView x);
 
   // Calls PeerLayer::wait if ranks exchange rows directly between GPUs.
   void wait() noexcept;
@@ -70,44 +71,46 @@ class MoeLayerRunner {
  private:
   // The kernels of local layers with few tokens (LocalMoe::few_tokens), which do not depend on the load. Replayed steps
   // contain only such layers.
-  static constexpr LocalKernels kFewTokenKernels = {};
+  static constexpr ops::LocalKernels kFewTokenKernels = {};
 
-  static bool is_local(OpSet& ops, const Communicator& comm) { return ops.local_moe() != nullptr && comm.size() == 1; }
-  TensorView router_logits(const GateParams& gate, const LinearWeight& router, TensorView x);
+  static bool is_local(ops::OpSet& ops, const comm::Communicator& comm) {
+    return ops.local_moe() != nullptr && comm.size() == 1;
+  }
+  TensorView router_logits(const ops::GateParams& gate, const ops::LinearWeight& router, TensorView x);
   bool are_finite(TensorView logits);
-  Routing route(const GateParams& gate, const LinearWeight& router, TensorView x);
+  moe::Routing route(const ops::GateParams& gate, const ops::LinearWeight& router, TensorView x);
   // Runs a layer of a single rank on an op set that implements whole layers. This is the only path that does not use
   // the executor.
-  void run_local(LocalMoe& local, int layer, const GateParams& gate, const LinearWeight& router,
-                 const MoeWeights& weights, TensorView x, MutableTensorView out);
-  std::vector<Routing> exchange(const Routing& mine, int top_k);
+  void run_local(ops::LocalMoe& local, int layer, const ops::GateParams& gate, const ops::LinearWeight& router,
+                 const ops::MoeWeights& weights, TensorView x, MutableTensorView out);
+  std::vector<moe::Routing> exchange(const moe::Routing& mine, int top_k);
   // Each sets the routing of all ranks in the layer behind the executor and returns the planning problem.
-  MoeProblem route_on_host(int layer, const GateParams& gate, const LinearWeight& router, TensorView x);
-  MoeProblem route_on_peers(const GateParams& gate, const LinearWeight& router, TensorView x);
-  LayerOps& layer_ops() { return peer_ ? static_cast<LayerOps&>(*peer_) : host_; }
+  plan::MoeProblem route_on_host(int layer, const ops::GateParams& gate, const ops::LinearWeight& router, TensorView x);
+  plan::MoeProblem route_on_peers(const ops::GateParams& gate, const ops::LinearWeight& router, TensorView x);
+  ops::LayerOps& layer_ops() { return peer_ ? static_cast<ops::LayerOps&>(*peer_) : host_; }
   bool times_next_layer() const;
   struct LayerTimes {
     int64_t gate_begin_ns, gate_end_ns, setup_begin_ns;
   };
-  void count_local(const LocalKernels& kernels, int64_t num_layers);
-  void count(int layer, const Plan& plan, const MoeProblem& problem);
+  void count_local(const ops::LocalKernels& kernels, int64_t num_layers);
+  void count(int layer, const plan::Plan& plan, const plan::MoeProblem& problem);
   void count_times(double predicted_us, double measured_us);
   void add_load(int layer, std::span<const int64_t> rows);
-  void record_times(int layer, const Plan& plan, const LayerTimes& times);
+  void record_times(int layer, const plan::Plan& plan, const LayerTimes& times);
 
-  OpSet& ops_;
-  Communicator& comm_;
+  ops::OpSet& ops_;
+  comm::Communicator& comm_;
   TraceRecorder* trace_;
-  std::unique_ptr<PeerLayer> peer_;  // null: rows are exchanged through the host
+  std::unique_ptr<ops::PeerLayer> peer_;  // null: rows are exchanged through the host
   HostLayer host_;
   MoeExecutor executor_;
-  PlanCache plans_;
-  MoeShape shape_;
+  plan::PlanCache plans_;
+  plan::MoeShape shape_;
   MoeStats stats_;
   std::vector<int64_t> tokens_per_rank_;  // of the current step
-  std::vector<Routing> routing_;          // of the current layer, if it is routed on the host
+  std::vector<moe::Routing> routing_;     // of the current layer, if it is routed on the host
   Buffer logits_, topk_idx_, topk_weight_;
   std::vector<float> host_logits_;
 };
 
-}  // namespace eps
+}  // namespace eps::exec

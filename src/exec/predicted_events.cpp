@@ -4,24 +4,24 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::exec {
 
-std::vector<TimelineEvent> predicted_events(const Plan& plan, int layer, int64_t begin_ns) {
+std::vector<device::TimelineEvent> predicted_events(const plan::Plan& plan, int layer, int64_t begin_ns) {
   if (plan.predicted.empty()) return {};
   return predicted_events(plan, plan.predicted, layer, begin_ns);
 }
 
-std::vector<TimelineEvent> predicted_events(const Plan& plan, std::span<const OpTime> times, int layer,
-                                            int64_t begin_ns) {
+std::vector<device::TimelineEvent> predicted_events(const plan::Plan& plan, std::span<const plan::OpTime> times,
+                                                    int layer, int64_t begin_ns) {
   EPS_CHECK_EQ(times.size(), plan.ops.size());
   const auto ns = [begin_ns](double us) { return begin_ns + std::llround(us * 1e3); };
-  std::vector<TimelineEvent> events;
+  std::vector<device::TimelineEvent> events;
   for (size_t i = 0; i < times.size(); ++i) {
-    const PlanOp& op = plan.ops[i];
+    const plan::PlanOp& op = plan.ops[i];
     events.push_back(
-        {std::string(to_string(op.kind)), op.lane, layer, op.stage, ns(times[i].begin_us), ns(times[i].end_us)});
+        {std::string(plan::to_string(op.kind)), op.lane, layer, op.stage, ns(times[i].begin_us), ns(times[i].end_us)});
   }
   return events;
 }
 
-}  // namespace eps
+}  // namespace eps::exec

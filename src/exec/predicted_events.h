@@ -7,14 +7,14 @@
 
 #include "exec/timeline.h"
 
-namespace eps {
+namespace eps::exec {
 
 // The ops of `plan` at their predicted times, each of which is that of the slowest rank, beginning at `begin_ns`.
 // Edge  empty if the plan has no predictions
-std::vector<TimelineEvent> predicted_events(const Plan& plan, int layer, int64_t begin_ns);
+std::vector<device::TimelineEvent> predicted_events(const plan::Plan& plan, int layer, int64_t begin_ns);
 
 // The same with other times, for instance those of one rank.  Shapes  times [ops], µs
-std::vector<TimelineEvent> predicted_events(const Plan& plan, std::span<const OpTime> times, int layer,
-                                            int64_t begin_ns);
+std::vector<device::TimelineEvent> predicted_events(const plan::Plan& plan, std::span<const plan::OpTime> times,
+                                                    int layer, int64_t begin_ns);
 
-}  // namespace eps
+}  // namespace eps::exec

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace eps {
+namespace eps::exec {
 
 OverlapStats& OverlapStats::operator+=(const OverlapStats& other) {
   communication_ns += other.communication_ns;
@@ -15,11 +15,11 @@ double OverlapStats::hidden_fraction() const {
   return communication_ns == 0 ? 0.0 : static_cast<double>(hidden_ns) / static_cast<double>(communication_ns);
 }
 
-OverlapStats measure_overlap(const std::vector<TimelineEvent>& events) {
+OverlapStats measure_overlap(const std::vector<device::TimelineEvent>& events) {
   // Both communication lanes may run at the same time. That time must count once, so their intervals are merged first.
   std::vector<std::pair<int64_t, int64_t>> communication;
-  for (const TimelineEvent& e : events) {
-    if (e.lane != Lane::kCompute) communication.emplace_back(e.begin_ns, e.end_ns);
+  for (const device::TimelineEvent& e : events) {
+    if (e.lane != plan::Lane::kCompute) communication.emplace_back(e.begin_ns, e.end_ns);
   }
   std::sort(communication.begin(), communication.end());
   std::vector<std::pair<int64_t, int64_t>> merged;
@@ -31,17 +31,17 @@ OverlapStats measure_overlap(const std::vector<TimelineEvent>& events) {
     }
   }
   OverlapStats stats;
-  for (const TimelineEvent& e : events) {
-    if (e.lane == Lane::kCompute) stats.compute_ns += e.end_ns - e.begin_ns;
+  for (const device::TimelineEvent& e : events) {
+    if (e.lane == plan::Lane::kCompute) stats.compute_ns += e.end_ns - e.begin_ns;
   }
   for (const auto& [begin, end] : merged) {
     stats.communication_ns += end - begin;
-    for (const TimelineEvent& e : events) {
-      if (e.lane != Lane::kCompute) continue;
+    for (const device::TimelineEvent& e : events) {
+      if (e.lane != plan::Lane::kCompute) continue;
       stats.hidden_ns += std::max<int64_t>(0, std::min(end, e.end_ns) - std::max(begin, e.begin_ns));
     }
   }
   return stats;
 }
 
-}  // namespace eps
+}  // namespace eps::exec

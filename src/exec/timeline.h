@@ -8,7 +8,7 @@
 
 #include "device/lane_set.h"
 
-namespace eps {
+namespace eps::exec {
 
 struct OverlapStats {
   int64_t communication_ns = 0;  // time in which a dispatch or combine op ran
@@ -23,6 +23,6 @@ struct OverlapStats {
 };
 
 // Events of the same lane must not overlap each other; they may be in any order.
-OverlapStats measure_overlap(const std::vector<TimelineEvent>& events);
+OverlapStats measure_overlap(const std::vector<device::TimelineEvent>& events);
 
-}  // namespace eps
+}  // namespace eps::exec

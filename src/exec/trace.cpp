@@ -2,17 +2,17 @@
 
 #include <algorithm>
 
-namespace eps {
+namespace eps::exec {
 
-void TraceRecorder::add(int rank, const std::vector<TimelineEvent>& events) {
+void TraceRecorder::add(int rank, const std::vector<device::TimelineEvent>& events) {
   const std::lock_guard lock(mutex_);
   add(rank, false, events);
 }
 
-void TraceRecorder::add_predicted(int rank, const std::vector<TimelineEvent>& events) {
+void TraceRecorder::add_predicted(int rank, const std::vector<device::TimelineEvent>& events) {
   if (events.empty()) return;
   int64_t begin = events.front().begin_ns;
-  for (const TimelineEvent& event : events) begin = std::min(begin, event.begin_ns);
+  for (const device::TimelineEvent& event : events) begin = std::min(begin, event.begin_ns);
   // Events of one track must not overlap, so a prediction that was too long is cut off where the next one begins.
   const std::lock_guard lock(mutex_);
   std::vector<size_t>& last = last_predicted_[rank];
@@ -25,8 +25,8 @@ void TraceRecorder::add_predicted(int rank, const std::vector<TimelineEvent>& ev
   add(rank, true, events);
 }
 
-void TraceRecorder::add(int rank, bool predicted, const std::vector<TimelineEvent>& events) {
-  for (const TimelineEvent& event : events) {
+void TraceRecorder::add(int rank, bool predicted, const std::vector<device::TimelineEvent>& events) {
+  for (const device::TimelineEvent& event : events) {
     if (events_.size() < max_events_) {
       events_.push_back({rank, predicted, event});
     } else {
@@ -45,4 +45,4 @@ std::vector<TraceRecorder::Event> TraceRecorder::events() const {
   return events_;
 }
 
-}  // namespace eps
+}  // namespace eps::exec

@@ -8,7 +8,7 @@
 
 #include "exec/timeline.h"
 
-namespace eps {
+namespace eps::exec {
 
 class TraceRecorder {
  public:
@@ -16,20 +16,20 @@ class TraceRecorder {
   explicit TraceRecorder(size_t max_events = 2'000'000) : max_events_(max_events) {}
 
   // Threads  any thread
-  void add(int rank, const std::vector<TimelineEvent>& events);
+  void add(int rank, const std::vector<device::TimelineEvent>& events);
   // Adds the predicted events of a rank's plan (exec/predicted_events.h), on the same clock as the measured ones.
-  void add_predicted(int rank, const std::vector<TimelineEvent>& events);
+  void add_predicted(int rank, const std::vector<device::TimelineEvent>& events);
 
   struct Event {
     int rank;
     bool predicted;
-    TimelineEvent event;
+    device::TimelineEvent event;
   };
   std::vector<Event> events() const;
   int64_t num_dropped() const;
 
  private:
-  void add(int rank, bool predicted, const std::vector<TimelineEvent>& events);  // mutex_ held
+  void add(int rank, bool predicted, const std::vector<device::TimelineEvent>& events);  // mutex_ held
 
   mutable std::mutex mutex_;
   size_t max_events_;
@@ -38,4 +38,4 @@ class TraceRecorder {
   int64_t num_dropped_ = 0;
 };
 
-}  // namespace eps
+}  // namespace eps::exec

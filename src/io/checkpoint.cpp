@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "io/file.h"
 
-namespace eps {
+namespace eps::io {
 namespace {
 
 constexpr const char* kFolderHint = "a folder that holds config.json and model.safetensors";
@@ -195,4 +195,4 @@ std::map<std::string, DTypeTotals> Checkpoint::dtype_totals() const {
   return totals;
 }
 
-}  // namespace eps
+}  // namespace eps::io

@@ -13,7 +13,7 @@
 #include "io/safetensors.h"
 #include "tensor/tensor.h"
 
-namespace eps {
+namespace eps::io {
 
 struct DTypeTotals {
   uint64_t num_tensors = 0;
@@ -81,4 +81,4 @@ class Checkpoint {
 // or an empty text if none is similar enough.
 std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates);
 
-}  // namespace eps
+}  // namespace eps::io

@@ -4,7 +4,7 @@
 
 #include "io/checkpoint.h"
 
-namespace eps {
+namespace eps::io {
 namespace {
 
 // The edit distance (insert, delete, replace one byte) between a and b, or `limit` if it is at least that.
@@ -55,4 +55,4 @@ std::string nearest_name(std::string_view name, const std::vector<std::string>& 
   return best;
 }
 
-}  // namespace eps
+}  // namespace eps::io

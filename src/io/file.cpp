@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::io {
 namespace {
 
 [[noreturn]] void fail_errno(const std::string& path, const std::string& what, int code) {
@@ -130,4 +130,4 @@ std::string join_path(const std::string& dir, const std::string& name) {
   return dir.empty() || dir.back() == '/' ? dir + name : dir + "/" + name;
 }
 
-}  // namespace eps
+}  // namespace eps::io

@@ -6,7 +6,7 @@
 #include <span>
 #include <string>
 
-namespace eps {
+namespace eps::io {
 
 // An open file descriptor of a regular file, closed on destruction. Move-only.
 //
@@ -53,4 +53,4 @@ std::string read_file(const std::string& path, uint64_t max_bytes);
 // "dir/name", without doubling the slash.
 std::string join_path(const std::string& dir, const std::string& name);
 
-}  // namespace eps
+}  // namespace eps::io

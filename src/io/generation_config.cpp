@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::io {
 namespace {
 
 bool is_null_or_empty(const Json& v) { return v.is_null() || (v.is_structured() && v.empty()); }
@@ -180,4 +180,4 @@ GenerationConfig parse_generation_config(const JsonObject& object) {
   return config;
 }
 
-}  // namespace eps
+}  // namespace eps::io

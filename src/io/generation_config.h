@@ -12,7 +12,7 @@
 #include "epsmoe/sampling.h"
 #include "io/json.h"
 
-namespace eps {
+namespace eps::io {
 
 // A setting for a feature that is not supported.
 struct UnsupportedSetting {
@@ -45,4 +45,4 @@ GenerationConfig parse_generation_config(const JsonObject& object);
 // fields. Negative ids, which some files use for "none", are left out.
 std::vector<int> read_token_ids(const JsonObject& object, std::string_view key);
 
-}  // namespace eps
+}  // namespace eps::io

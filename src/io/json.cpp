@@ -14,7 +14,7 @@
 #include "base/utf8.h"
 #include "io/file.h"
 
-namespace eps {
+namespace eps::io {
 namespace {
 
 std::string line_and_column(std::string_view text, size_t offset) {
@@ -265,4 +265,4 @@ std::string describe_json(const Json& value) {
   return value.dump();
 }
 
-}  // namespace eps
+}  // namespace eps::io

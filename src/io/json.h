@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-namespace eps {
+namespace eps::io {
 
 using Json = nlohmann::json;
 
@@ -104,4 +104,4 @@ class JsonObject {
   std::string path_;
 };
 
-}  // namespace eps
+}  // namespace eps::io

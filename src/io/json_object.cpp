@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "io/json.h"
 
-namespace eps {
+namespace eps::io {
 namespace {
 
 template <typename T>
@@ -169,4 +169,4 @@ std::vector<JsonObject> JsonObject::children(std::string_view key) const {
   return out;
 }
 
-}  // namespace eps
+}  // namespace eps::io

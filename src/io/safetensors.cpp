@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::io {
 
 SafetensorsFile SafetensorsFile::open(const std::string& path) {
   SafetensorsFile file(path);
@@ -40,4 +40,4 @@ void SafetensorsFile::read_bytes(const TensorInfo& info, uint64_t offset, std::s
   file_.read_at(info.begin + offset, to);
 }
 
-}  // namespace eps
+}  // namespace eps::io

@@ -11,7 +11,7 @@
 #include "io/safetensors_header.h"
 #include "tensor/tensor.h"
 
-namespace eps {
+namespace eps::io {
 
 // A tensor in memory of its own, which is aligned for all kernels regardless of its position in the file.
 struct OwnedTensor {
@@ -50,4 +50,4 @@ class SafetensorsFile {
   std::map<std::string, size_t, std::less<>> index_of_name_;
 };
 
-}  // namespace eps
+}  // namespace eps::io

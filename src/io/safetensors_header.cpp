@@ -15,7 +15,7 @@
 #include "base/error.h"
 #include "io/json.h"
 
-namespace eps {
+namespace eps::io {
 namespace {
 
 static_assert(std::endian::native == std::endian::little, "safetensors data is little-endian and used as it is read");
@@ -274,4 +274,4 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t file_
   return header;
 }
 
-}  // namespace eps
+}  // namespace eps::io

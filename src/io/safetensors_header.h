@@ -13,7 +13,7 @@
 #include "tensor/dtype.h"
 #include "tensor/tensor.h"
 
-namespace eps {
+namespace eps::io {
 
 inline constexpr uint64_t kSafetensorsLengthBytes = 8;
 
@@ -62,4 +62,4 @@ uint64_t safetensors_header_length(std::span<const std::byte> start, uint64_t fi
 // Source  the format's documentation, https://github.com/huggingface/safetensors#format
 SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t file_bytes, const std::string& where);
 
-}  // namespace eps
+}  // namespace eps::io

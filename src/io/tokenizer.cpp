@@ -12,7 +12,7 @@
 #include "io/tokenizer/post_processor.h"
 #include "io/tokenizer/pre_tokenizer.h"
 
-namespace eps {
+namespace eps::io {
 
 struct Tokenizer::Impl {
   explicit Impl(const JsonObject& json);
@@ -203,4 +203,4 @@ std::string StreamDecoder::flush() {
   return out;
 }
 
-}  // namespace eps
+}  // namespace eps::io

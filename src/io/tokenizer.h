@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-namespace eps {
+namespace eps::io {
 
 class JsonObject;
 
@@ -82,4 +82,4 @@ class StreamDecoder {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace eps
+}  // namespace eps::io

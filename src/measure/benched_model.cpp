@@ -4,7 +4,7 @@
 
 #include "engine/factory.h"
 
-namespace eps {
+namespace eps::measure {
 
 std::string short_model_name(const std::string& model) {
   const std::filesystem::path path = std::filesystem::path(model).lexically_normal();
@@ -14,7 +14,8 @@ std::string short_model_name(const std::string& model) {
 BenchedModel describe_model(const EngineOptions& options, const Engine& engine) {
   const EngineReport report = engine.report();
   return {short_model_name(options.model), report.op_sets.front(), report.dtype,
-          options.threads > 0 ? options.threads : default_threads_per_rank(options.ep), engine.num_parameters()};
+          options.threads > 0 ? options.threads : engine::default_threads_per_rank(options.ep),
+          engine.num_parameters()};
 }
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -5,7 +5,7 @@
 
 #include "epsmoe/engine.h"
 
-namespace eps {
+namespace eps::measure {
 
 // The name of the model's folder: austen-moe for "models/austen-moe/".
 std::string short_model_name(const std::string& model);
@@ -19,4 +19,4 @@ struct BenchedModel {
 };
 BenchedModel describe_model(const EngineOptions& options, const Engine& engine);
 
-}  // namespace eps
+}  // namespace eps::measure

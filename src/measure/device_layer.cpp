@@ -6,22 +6,22 @@
 
 #include "base/clock.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
-constexpr LocalKernels kAllDense{GemmKind::kDense, GemmKind::kDense};
-constexpr LocalKernels kAllGrouped{GemmKind::kGrouped, GemmKind::kGrouped};
+constexpr ops::LocalKernels kAllDense{moe::GemmKind::kDense, moe::GemmKind::kDense};
+constexpr ops::LocalKernels kAllGrouped{moe::GemmKind::kGrouped, moe::GemmKind::kGrouped};
 
 }  // namespace
 
-DeviceLayer::DeviceLayer(OpSet& ops, const LayerWeights& layer, const Routing& routing, int num_experts, int64_t hidden,
-                         int64_t inner, uint64_t seed)
+DeviceLayer::DeviceLayer(ops::OpSet& ops, const model::LayerWeights& layer, const moe::Routing& routing,
+                         int num_experts, int64_t hidden, int64_t inner, uint64_t seed)
     : ops_(ops),
-      weights_(rank_weights(layer, place_experts(num_experts, 1), 0)),
+      weights_(model::rank_weights(layer, moe::place_experts(num_experts, 1), 0)),
       num_experts_(num_experts),
       num_tokens_(routing.num_tokens),
       hidden_(hidden),
-      load_(count_rows(std::span(&routing, 1), num_experts)),
+      load_(moe::count_rows(std::span(&routing, 1), num_experts)),
       gemms_(ops, layer, hidden, inner, routing.num_tokens * routing.top_k, seed),
       x_memory_(ops.memory()),
       out_memory_(ops.memory()),
@@ -38,8 +38,8 @@ DeviceLayer::DeviceLayer(OpSet& ops, const LayerWeights& layer, const Routing& r
   ops.upload(routing.weight.data(), weight_);
 }
 
-double DeviceLayer::time_layer(const LocalKernels& kernels) {
-  LocalMoe& local = *ops_.local_moe();
+double DeviceLayer::time_layer(const ops::LocalKernels& kernels) {
+  ops::LocalMoe& local = *ops_.local_moe();
   ops_.wait();
   const int64_t begin = now_ns();
   local.set_routing(num_experts_, idx_, weight_);
@@ -54,8 +54,8 @@ double DeviceLayer::time_shared() {
   const int64_t inner = weights_.shared_down->in_features();
   const MutableTensorView gate_up = shared_memory_.view(ops_.activation_dtype(), {num_tokens_, 2 * inner});
   const MutableTensorView act = shared_act_memory_.view(ops_.compute_dtype(), {num_tokens_, inner});
-  const LinearTask up{weights_.shared_gate_up, x_, gate_up};
-  const LinearTask down{weights_.shared_down, act, out_};
+  const ops::LinearTask up{weights_.shared_gate_up, x_, gate_up};
+  const ops::LinearTask down{weights_.shared_down, act, out_};
   ops_.silu_mul(gate_up, act);
   ops_.wait();
   const int64_t begin = now_ns();
@@ -65,14 +65,14 @@ double DeviceLayer::time_shared() {
   return static_cast<double>(now_ns() - begin) * 1e-3;
 }
 
-double DeviceLayer::time_gemms(const LocalKernels& kernels) {
+double DeviceLayer::time_gemms(const ops::LocalKernels& kernels) {
   const double up_us = gemms_.time(load_, kernels.gate_up).first;
   return up_us + gemms_.time(load_, kernels.down).second + time_shared();
 }
 
 double DeviceLayer::time_baseline() { return gemms_.time_calls_alone(load_) + time_shared(); }
 
-std::vector<float> DeviceLayer::output(const LocalKernels& kernels) {
+std::vector<float> DeviceLayer::output(const ops::LocalKernels& kernels) {
   time_layer(kernels);
   std::vector<bf16> rounded(static_cast<size_t>(num_tokens_ * hidden_));
   ops_.download(out_, rounded.data());
@@ -99,4 +99,4 @@ double DeviceLayer::compare_kernels() {
   return std::sqrt(difference / size) / allowed;
 }
 
-}  // namespace eps
+}  // namespace eps::measure

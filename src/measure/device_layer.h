@@ -9,19 +9,19 @@
 #include "moe/routing.h"
 #include "ops/local_moe.h"
 
-namespace eps {
+namespace eps::measure {
 
 class DeviceLayer {
  public:
   // Uploads the tokens of one layer and their routing to the device. ops and layer outlive the object.
-  DeviceLayer(OpSet& ops, const LayerWeights& layer, const Routing& routing, int num_experts, int64_t hidden,
-              int64_t inner, uint64_t seed);
+  DeviceLayer(ops::OpSet& ops, const model::LayerWeights& layer, const moe::Routing& routing, int num_experts,
+              int64_t hidden, int64_t inner, uint64_t seed);
 
   // Time in µs of the whole layer after its gate: sorting and gathering rows, GEMMs, weighted sums, shared experts.
-  double time_layer(const LocalKernels& kernels);
+  double time_layer(const ops::LocalKernels& kernels);
   // Times in µs of its GEMMs, shared experts included: with these kernels and silu·mul, and as one cuBLAS call per
   // expert without silu·mul.
-  double time_gemms(const LocalKernels& kernels);
+  double time_gemms(const ops::LocalKernels& kernels);
   double time_baseline();
 
   // The difference ‖a − b‖ / ‖b‖ between the outputs of the grouped kernels and of cuBLAS, as a fraction of what
@@ -30,10 +30,10 @@ class DeviceLayer {
 
  private:
   double time_shared();
-  std::vector<float> output(const LocalKernels& kernels);
+  std::vector<float> output(const ops::LocalKernels& kernels);
 
-  OpSet& ops_;
-  MoeWeights weights_;
+  ops::OpSet& ops_;
+  ops::MoeWeights weights_;
   int num_experts_;
   int64_t num_tokens_;
   int64_t hidden_;
@@ -43,4 +43,4 @@ class DeviceLayer {
   MutableTensorView x_, out_, idx_, weight_;
 };
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -5,9 +5,9 @@
 #include "base/clock.h"
 #include "measure/fill.h"
 
-namespace eps {
+namespace eps::measure {
 
-ExpertGemms::ExpertGemms(OpSet& ops, const LayerWeights& layer, int64_t hidden, int64_t inner, int64_t rows,
+ExpertGemms::ExpertGemms(ops::OpSet& ops, const model::LayerWeights& layer, int64_t hidden, int64_t inner, int64_t rows,
                          uint64_t seed, StopToken stop)
     : ops_(ops),
       layer_(layer),
@@ -35,7 +35,7 @@ ExpertGemms::Tasks ExpertGemms::make_tasks(const std::vector<int64_t>& rows) con
   return out;
 }
 
-std::pair<double, double> ExpertGemms::time(const std::vector<int64_t>& rows, GemmKind kind) {
+std::pair<double, double> ExpertGemms::time(const std::vector<int64_t>& rows, moe::GemmKind kind) {
   const Tasks tasks = make_tasks(rows);
   if (ops_.device() != nullptr) {
     const double up_us = time_us([&] { run_up(tasks, kind); });
@@ -49,20 +49,20 @@ std::pair<double, double> ExpertGemms::time(const std::vector<int64_t>& rows, Ge
 double ExpertGemms::time_calls_alone(const std::vector<int64_t>& rows) {
   const Tasks tasks = make_tasks(rows);
   return time_us([&] {
-    run(tasks.up, GemmKind::kDense);
-    run(tasks.down, GemmKind::kDense);
+    run(tasks.up, moe::GemmKind::kDense);
+    run(tasks.down, moe::GemmKind::kDense);
   });
 }
 
-void ExpertGemms::run(std::span<const LinearTask> tasks, GemmKind kind) {
-  if (kind == GemmKind::kGrouped) return ops_.linear(tasks);
-  for (const LinearTask& task : tasks) ops_.linear(std::span(&task, 1));
+void ExpertGemms::run(std::span<const ops::LinearTask> tasks, moe::GemmKind kind) {
+  if (kind == moe::GemmKind::kGrouped) return ops_.linear(tasks);
+  for (const ops::LinearTask& task : tasks) ops_.linear(std::span(&task, 1));
 }
 
-void ExpertGemms::run_up(const Tasks& tasks, GemmKind kind) {
+void ExpertGemms::run_up(const Tasks& tasks, moe::GemmKind kind) {
   const MutableTensorView gate_up = gate_up_.rows(0, tasks.num_rows);
   const MutableTensorView act = act_.rows(0, tasks.num_rows);
-  if (kind == GemmKind::kGrouped) return ops_.linear_silu_mul(tasks.up, gate_up, act);
+  if (kind == moe::GemmKind::kGrouped) return ops_.linear_silu_mul(tasks.up, gate_up, act);
   run(tasks.up, kind);
   ops_.silu_mul(gate_up, act);
 }
@@ -80,4 +80,4 @@ double ExpertGemms::time_us(const std::function<void()>& call) const {
   return many(static_cast<int>(std::clamp(kSampleUs / many(1), 1.0, 100.0)));
 }
 
-}  // namespace eps
+}  // namespace eps::measure

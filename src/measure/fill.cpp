@@ -6,7 +6,7 @@
 #include "base/random.h"
 #include "base/stop.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 // Numbers between two looks at the token: some milliseconds.
@@ -34,7 +34,7 @@ void fill_normal(MutableTensorView out, uint64_t seed, StopToken stop) {
   }
 }
 
-void fill_normal(const OpSet& ops, MutableTensorView out, uint64_t seed, StopToken stop) {
+void fill_normal(const ops::OpSet& ops, MutableTensorView out, uint64_t seed, StopToken stop) {
   if (ops.memory().on_host()) return fill_normal(out, seed, stop);
   Buffer host;
   const MutableTensorView values = host.view(out.dtype(), out.shape());
@@ -42,4 +42,4 @@ void fill_normal(const OpSet& ops, MutableTensorView out, uint64_t seed, StopTok
   ops.upload(values.data(), out);
 }
 
-}  // namespace eps
+}  // namespace eps::measure

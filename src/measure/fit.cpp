@@ -4,10 +4,10 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::measure {
 
 // Weighted least squares, with the weight 1/µs for a point: between absolute errors (1) and relative ones (1/µs²).
-OpCost fit_cost(std::span<const CurvePoint> points) {
+plan::OpCost fit_cost(std::span<const plan::CurvePoint> points) {
   EPS_CHECK(!points.empty());
   double w = 0;
   double wx = 0;
@@ -34,14 +34,14 @@ OpCost fit_cost(std::span<const CurvePoint> points) {
 }
 
 // Isotonic regression by the pool adjacent violators algorithm.
-Curve without_falls(const Curve& curve) {
+plan::Curve without_falls(const plan::Curve& curve) {
   struct Block {
     double sum;
     double count;
     double mean() const { return sum / count; }
   };
   std::vector<Block> blocks;
-  for (const CurvePoint& point : curve) {
+  for (const plan::CurvePoint& point : curve) {
     blocks.push_back({point.y, 1});
     while (blocks.size() > 1 && blocks[blocks.size() - 2].mean() > blocks.back().mean()) {
       const Block last = blocks.back();
@@ -50,7 +50,7 @@ Curve without_falls(const Curve& curve) {
       blocks.back().count += last.count;
     }
   }
-  Curve out = curve;
+  plan::Curve out = curve;
   size_t i = 0;
   for (const Block& block : blocks) {
     for (int j = 0; j < static_cast<int>(block.count); ++j) out[i++].y = block.mean();
@@ -58,4 +58,4 @@ Curve without_falls(const Curve& curve) {
   return out;
 }
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -16,7 +16,7 @@
 #include "model/model.h"
 #include "plan/rank_stage.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 constexpr int64_t kPaperRows = 2048;
@@ -34,7 +34,7 @@ void check_ranges(const GemmBenchOptions& options) {
 }
 
 // Load `index`, uniform and skewed in turn, or the requested rows for every expert.
-GemmLoad sample_load(const GemmBenchOptions& options, const LayerSource& source, const Skew& skew, int index) {
+GemmLoad sample_load(const GemmBenchOptions& options, const LayerSource& source, const sim::Skew& skew, int index) {
   const int num_experts = source.spec.moe.gate.num_experts;
   GemmLoad load;
   load.seed = options.seed + static_cast<uint64_t>(index);
@@ -45,18 +45,19 @@ GemmLoad sample_load(const GemmBenchOptions& options, const LayerSource& source,
   }
   const bool skewed = index % 2 == 1;
   load.skew = skewed ? options.skew : "uniform";
-  const auto routing = sample_routing(source, 1, options.tokens, skewed ? skew : Skew{}, load.seed);
-  load.rows = count_rows(routing, num_experts);
+  const auto routing = sample_routing(source, 1, options.tokens, skewed ? skew : sim::Skew{}, load.seed);
+  load.rows = moe::count_rows(routing, num_experts);
   return load;
 }
 
-void choose(const LayerCost& cost, GemmLoad& load) {
-  RankStage stage;
-  for (const int64_t rows : load.rows) stage.add(rows, expert_times(cost, rows));
-  const SmFactors all = cost.sm_factors(0);
-  const auto fill = [&](const StageGemm& gemm, GemmProjection& projection) {
+void choose(const plan::LayerCost& cost, GemmLoad& load) {
+  plan::RankStage stage;
+  for (const int64_t rows : load.rows) stage.add(rows, plan::expert_times(cost, rows));
+  const plan::SmFactors all = cost.sm_factors(0);
+  const auto fill = [&](const plan::StageGemm& gemm, GemmProjection& projection) {
     projection.chosen = cost.better_kernel(gemm, all);
-    projection.predicted = {cost.gemm_us(GemmKind::kDense, gemm, all), cost.gemm_us(GemmKind::kGrouped, gemm, all)};
+    projection.predicted = {cost.gemm_us(moe::GemmKind::kDense, gemm, all),
+                            cost.gemm_us(moe::GemmKind::kGrouped, gemm, all)};
   };
   fill(stage.gate_up(), load.gate_up);
   fill(stage.down(), load.down);
@@ -71,7 +72,7 @@ bool measure(ExpertGemms& gemms, int repetitions, const std::function<bool()>& k
     // The second kernel finds data of the first one in the caches, so the order alternates.
     for (const bool grouped : {i % 2 == 1, i % 2 == 0}) {
       std::pair<double, double> us;
-      if (!completes([&] { us = gemms.time(load.rows, grouped ? GemmKind::kGrouped : GemmKind::kDense); }))
+      if (!completes([&] { us = gemms.time(load.rows, grouped ? moe::GemmKind::kGrouped : moe::GemmKind::kDense); }))
         return false;
       if (i == 0) continue;  // warm-up
       up[grouped].push_back(us.first);
@@ -95,15 +96,15 @@ std::string_view to_string(KernelRule rule) {
   return "?";
 }
 
-GemmKind GemmLoad::kernel(KernelRule rule, const GemmProjection& projection) const {
+moe::GemmKind GemmLoad::kernel(KernelRule rule, const GemmProjection& projection) const {
   switch (rule) {
     case KernelRule::kProfile: return projection.chosen;
-    case KernelRule::kDense: return GemmKind::kDense;
-    case KernelRule::kGrouped: return GemmKind::kGrouped;
+    case KernelRule::kDense: return moe::GemmKind::kDense;
+    case KernelRule::kGrouped: return moe::GemmKind::kGrouped;
     case KernelRule::kThreshold: break;
   }
   const int64_t all = std::accumulate(rows.begin(), rows.end(), int64_t{0});
-  return all < kPaperRows * std::ssize(rows) ? GemmKind::kGrouped : GemmKind::kDense;
+  return all < kPaperRows * std::ssize(rows) ? moe::GemmKind::kGrouped : moe::GemmKind::kDense;
 }
 
 double GemmLoad::us(KernelRule rule) const {
@@ -117,7 +118,7 @@ RuleSummary summarize_rule(const std::vector<GemmLoad>& loads, KernelRule rule) 
     out.mean_regret += load.regret(rule) / static_cast<double>(loads.size());
     out.max_regret = std::max(out.max_regret, load.regret(rule));
     for (const GemmProjection* projection : {&load.gate_up, &load.down}) {
-      ++(load.kernel(rule, *projection) == GemmKind::kDense ? out.num_dense : out.num_grouped);
+      ++(load.kernel(rule, *projection) == moe::GemmKind::kDense ? out.num_dense : out.num_grouped);
     }
   }
   return out;
@@ -127,9 +128,9 @@ GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::funct
                                const std::function<bool()>& keep_going) {
   check_ranges(options);
   const EngineOptions& engine = options.engine;
-  const Skew skew = parse_skew(options.skew);
+  const sim::Skew skew = sim::parse_skew(options.skew);
   const LayerSource source = open_layer_source({engine, options.preset, options.num_experts});
-  const ModelSpec& spec = source.spec;
+  const model::ModelSpec& spec = source.spec;
 
   GemmBenchResult result;
   result.model = source.name;
@@ -137,18 +138,19 @@ GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::funct
   result.inner = spec.moe.inner;
   result.num_experts = spec.moe.gate.num_experts;
   result.top_k = spec.moe.gate.top_k;
-  result.threads = engine.threads > 0 ? engine.threads : default_threads_per_rank(1);
-  const auto op_sets =
-      make_op_sets(engine.device, engine.dtype, 1, result.threads, engine.stop, RankThreadUse::kShared, engine.gpus);
-  OpSet& ops = *op_sets.front();
+  result.threads = engine.threads > 0 ? engine.threads : engine::default_threads_per_rank(1);
+  const auto op_sets = engine::make_op_sets(engine.device, engine.dtype, 1, result.threads, engine.stop,
+                                            engine::RankThreadUse::kShared, engine.gpus);
+  ops::OpSet& ops = *op_sets.front();
   result.op_set = ops.description();
   const DType packed = ops.weight_dtype(source.stored);
-  const HardwareProfile profile = profile_of(engine, result.op_set, result.threads, packed);
+  const plan::HardwareProfile profile = profile_of(engine, result.op_set, result.threads, packed);
   result.profile = profile.name;
-  const LayerCost cost(profile, moe_shape(spec, packed, ops.compute_dtype()), 1);
+  const plan::LayerCost cost(profile, model::moe_shape(spec, packed, ops.compute_dtype()), 1);
 
   note(fmt::format("packing {} experts", result.num_experts));
-  const LayerWeights layer = load_moe_layer(spec, *source.family, *source.weights, ops, spec.first_moe_layer());
+  const model::LayerWeights layer =
+      model::load_moe_layer(spec, *source.family, *source.weights, ops, spec.first_moe_layer());
   const int64_t total_rows = options.rows > 0 ? options.rows * result.num_experts : options.tokens * result.top_k;
   ExpertGemms gemms(ops, layer, spec.hidden, spec.moe.inner, total_rows, options.seed, engine.stop);
   GemmLimit limit(ops, result.threads, options.limit_size, engine.stop);
@@ -170,4 +172,4 @@ GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::funct
   return result;
 }
 
-}  // namespace eps
+}  // namespace eps::measure

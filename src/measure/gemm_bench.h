@@ -10,7 +10,7 @@
 #include "epsmoe/engine.h"
 #include "moe/gemm_kind.h"
 
-namespace eps {
+namespace eps::measure {
 
 struct GemmBenchOptions {
   EngineOptions engine;   // model, dummy_weights, device, dtype, profile, threads
@@ -28,14 +28,14 @@ struct GemmBenchOptions {
 // Times of one projection of all experts with each kernel, in µs.
 struct KernelTimes {
   double dense_us = 0, grouped_us = 0;
-  double of(GemmKind kind) const { return kind == GemmKind::kDense ? dense_us : grouped_us; }
-  GemmKind faster() const { return dense_us <= grouped_us ? GemmKind::kDense : GemmKind::kGrouped; }
+  double of(moe::GemmKind kind) const { return kind == moe::GemmKind::kDense ? dense_us : grouped_us; }
+  moe::GemmKind faster() const { return dense_us <= grouped_us ? moe::GemmKind::kDense : moe::GemmKind::kGrouped; }
 };
 
 struct GemmProjection {
   KernelTimes predicted;
   KernelTimes measured;  // medians
-  GemmKind chosen = GemmKind::kDense;
+  moe::GemmKind chosen = moe::GemmKind::kDense;
 };
 
 // Ways to choose a kernel.
@@ -62,7 +62,7 @@ struct GemmLoad {
   }
   double us(KernelRule rule) const;
   double regret(KernelRule rule) const { return us(rule) / best_us() - 1; }
-  GemmKind kernel(KernelRule rule, const GemmProjection& projection) const;
+  moe::GemmKind kernel(KernelRule rule, const GemmProjection& projection) const;
   double predicted_us() const { return gate_up.predicted.of(gate_up.chosen) + down.predicted.of(down.chosen); }
   double tflops() const { return flops / us(KernelRule::kProfile) * 1e-6; }
 };
@@ -91,4 +91,4 @@ RuleSummary summarize_rule(const std::vector<GemmLoad>& loads, KernelRule rule);
 GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::function<void(std::string_view)>& note,
                                const std::function<bool()>& keep_going);
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -7,7 +7,7 @@
 #include "base/stop.h"
 #include "engine/factory.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 constexpr int64_t kSquareSize = 2048;
@@ -35,7 +35,7 @@ void fill_random(MutableTensorView out, const StopToken& stop) {
 
 }  // namespace
 
-GemmLimit::GemmLimit(OpSet& ops, int num_threads, int64_t size, StopToken stop) : stop_(stop) {
+GemmLimit::GemmLimit(ops::OpSet& ops, int num_threads, int64_t size, StopToken stop) : stop_(stop) {
   if (ops.device() != nullptr) {
     use_device(ops, size > 0 ? size : kDeviceSquareSize);
   } else {
@@ -60,14 +60,14 @@ void GemmLimit::use_host(DType dtype, int num_threads, int64_t size) {
 
 void GemmLimit::add_host(DType dtype, int num_threads, int64_t size) {
   struct Product {
-    std::unique_ptr<GemmBaseline> gemm;
+    std::unique_ptr<ops::GemmBaseline> gemm;
     Buffer x, y;
   };
   const auto product = std::make_shared<Product>();
   const MutableTensorView x = product->x.view(dtype, {size, size});
   fill_random(x, stop_);
   float* y = product->y.view(DType::kF32, {size, size}).as<float>();
-  product->gemm = make_gemm_baseline(x, num_threads);
+  product->gemm = engine::make_gemm_baseline(x, num_threads);
   squares_.push_back({size, [product, x, y, size] {
                         const int64_t begin = now_ns();
                         product->gemm->run(size, x.data(), y);
@@ -75,11 +75,11 @@ void GemmLimit::add_host(DType dtype, int num_threads, int64_t size) {
                       }});
 }
 
-void GemmLimit::use_device(OpSet& ops, int64_t size) {
+void GemmLimit::use_device(ops::OpSet& ops, int64_t size) {
   library_ = "cuBLAS";
   settings_ = to_string(ops.compute_dtype());
   struct Product {
-    std::unique_ptr<LinearWeight> weight;
+    std::unique_ptr<ops::LinearWeight> weight;
     Buffer x, y;
   };
   Buffer host;
@@ -87,12 +87,12 @@ void GemmLimit::use_device(OpSet& ops, int64_t size) {
   fill_random(values, stop_);
   const TensorView part = values;
   const auto product = std::make_shared<Product>();
-  product->weight = ops.pack_linear(std::span(&part, 1), Precision::kCompute);
+  product->weight = ops.pack_linear(std::span(&part, 1), ops::Precision::kCompute);
   product->x = Buffer(ops.memory());
   product->y = Buffer(ops.memory());
   const MutableTensorView x = product->x.view(values.dtype(), values.shape());
   ops.upload(values.data(), x);
-  const LinearTask task{product->weight.get(), x, product->y.view(ops.activation_dtype(), values.shape())};
+  const ops::LinearTask task{product->weight.get(), x, product->y.view(ops.activation_dtype(), values.shape())};
   squares_.push_back({size, [product, task, &ops] {
                         ops.wait();
                         const int64_t begin = now_ns();
@@ -120,4 +120,4 @@ std::string GemmLimit::description() const {
                      best_size_, best_size_, settings_);
 }
 
-}  // namespace eps
+}  // namespace eps::measure

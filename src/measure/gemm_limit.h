@@ -11,14 +11,14 @@
 #include "ops/op_set.h"
 #include "tensor/tensor.h"
 
-namespace eps {
+namespace eps::measure {
 
 // The best measured rate of square products, with oneDNN on the CPU and with the op set (cuBLAS) on a device.
 class GemmLimit {
  public:
   // The limit of the device of `ops`, which outlives the object. `stop` is polled while matrices are filled and before
   // each product; a request throws kInterrupted.
-  GemmLimit(OpSet& ops, int num_threads, int64_t size, StopToken stop = {});
+  GemmLimit(ops::OpSet& ops, int num_threads, int64_t size, StopToken stop = {});
   // The limit of the host. `size` 0: 2048, and also 4096 if a product of 2048 is so short that starting the threads
   // matters.
   GemmLimit(DType dtype, int num_threads, int64_t size, StopToken stop = {});
@@ -37,7 +37,7 @@ class GemmLimit {
   };
   void use_host(DType dtype, int num_threads, int64_t size);
   void add_host(DType dtype, int num_threads, int64_t size);
-  void use_device(OpSet& ops, int64_t size);
+  void use_device(ops::OpSet& ops, int64_t size);
 
   StopToken stop_;
   std::string library_;   // "oneDNN" or "cuBLAS"
@@ -48,4 +48,4 @@ class GemmLimit {
   int num_samples_ = 0;
 };
 
-}  // namespace eps
+}  // namespace eps::measure

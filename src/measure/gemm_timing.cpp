@@ -7,7 +7,7 @@
 #include "measure/fill.h"
 #include "measure/fit.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 constexpr uint64_t kSeed = 1;  // times do not depend on the values
@@ -31,27 +31,27 @@ std::vector<int64_t> row_counts(const TuneOptions& options) {
 }
 
 // Times a product that is so small that only the call itself takes time.
-double measure_call(OpSet& ops, RepeatedTiming& timing, DType weight_dtype) {
+double measure_call(ops::OpSet& ops, RepeatedTiming& timing, DType weight_dtype) {
   GemmBench bench(ops, {16, 16, 1}, weight_dtype, 1, timing.quick());
   return timing.time_us([&] { bench.run(1, 1); });
 }
 
 // A kind of kernel, and the number of groups with which it is timed.
 struct GemmArm {
-  GemmKind kind;
+  moe::GemmKind kind;
   std::function<int(int64_t rows)> groups_of;
 };
 
 // For each arm, the time in µs that a group of x rows adds to a grouped call, or that a dense call takes in addition to
 // call_us. The arms are timed in turn.
-std::vector<Curve> measure_curves(GemmBench& bench, RepeatedTiming& timing, const TuneOptions& options, double call_us,
-                                  std::span<const GemmArm> arms) {
-  std::vector<Curve> curves(arms.size());
+std::vector<plan::Curve> measure_curves(GemmBench& bench, RepeatedTiming& timing, const TuneOptions& options,
+                                        double call_us, std::span<const GemmArm> arms) {
+  std::vector<plan::Curve> curves(arms.size());
   for (const int64_t rows : row_counts(options)) {
     std::vector<std::function<void()>> bodies;
     for (const GemmArm& arm : arms) {
       const int groups = arm.groups_of(rows);
-      if (arm.kind == GemmKind::kGrouped) {
+      if (arm.kind == moe::GemmKind::kGrouped) {
         bodies.emplace_back([&bench, rows, groups] { bench.run(rows, groups); });
       } else {
         bodies.emplace_back([&bench, rows, groups] {
@@ -62,37 +62,37 @@ std::vector<Curve> measure_curves(GemmBench& bench, RepeatedTiming& timing, cons
     const std::vector<double> times = timing.times_us(bodies);
     for (size_t i = 0; i < arms.size(); ++i) {
       const int groups = arms[i].groups_of(rows);
-      const double calls_us = call_us * (arms[i].kind == GemmKind::kGrouped ? 1 : groups);
+      const double calls_us = call_us * (arms[i].kind == moe::GemmKind::kGrouped ? 1 : groups);
       // The smallest products take hardly longer than a call. The minimum prevents noise from making them free.
       curves[i].push_back({static_cast<double>(rows), std::max(times[i] - calls_us, 0.05 * times[i]) / groups});
     }
     if (*std::ranges::max_element(times) > (options.quick ? kQuickLongCallUs : kLongCallUs)) break;
   }
-  for (Curve& curve : curves) curve = without_falls(curve);
+  for (plan::Curve& curve : curves) curve = without_falls(curve);
   return curves;
 }
 
-Curve measure_alone(GemmBench& bench, RepeatedTiming& timing, const TuneOptions& options, double call_us) {
-  const GemmArm alone{GemmKind::kDense, [](int64_t) { return 1; }};
+plan::Curve measure_alone(GemmBench& bench, RepeatedTiming& timing, const TuneOptions& options, double call_us) {
+  const GemmArm alone{moe::GemmKind::kDense, [](int64_t) { return 1; }};
   return measure_curves(bench, timing, options, call_us, std::span(&alone, 1)).front();
 }
 
 // A device has enough memory for one weight per group of a call; a host may not.
-size_t least_weights(const OpSet& ops, const TuneOptions& options) {
+size_t least_weights(const ops::OpSet& ops, const TuneOptions& options) {
   return ops.device() != nullptr ? static_cast<size_t>(options.groups) : 2;
 }
 
 // Measures how an SM budget slows GEMMs down: each kernel with the last expert shape and many rows, with growing
 // budgets.
-void measure_sm_factors(OpSet& ops, RepeatedTiming& timing, const TuneOptions& options, DType weight_dtype,
-                        GemmProfile& dense, GemmProfile& grouped) {
+void measure_sm_factors(ops::OpSet& ops, RepeatedTiming& timing, const TuneOptions& options, DType weight_dtype,
+                        plan::GemmProfile& dense, plan::GemmProfile& grouped) {
   const int num_sms = ops.device()->num_sms;
   const int64_t rows = std::min<int64_t>(2048, options.max_rows);
   GemmBench bench(ops, options.expert_shapes.back(), weight_dtype, rows * options.groups, options.quick,
                   least_weights(ops, options));
-  for (GemmProfile* gemm : {&dense, &grouped}) {
-    const int groups = gemm->kind == GemmKind::kDense ? 1 : std::min(options.groups, bench.num_weights());
-    std::vector<CurvePoint> points;
+  for (plan::GemmProfile* gemm : {&dense, &grouped}) {
+    const int groups = gemm->kind == moe::GemmKind::kDense ? 1 : std::min(options.groups, bench.num_weights());
+    std::vector<plan::CurvePoint> points;
     for (const int left_out : {num_sms / 2, 40, 32, 24, 16, 8, 0}) {
       if (left_out > num_sms / 2) continue;  // a MIG slice of a GPU has few SMs
       ops.limit_sms(num_sms - left_out);
@@ -100,15 +100,15 @@ void measure_sm_factors(OpSet& ops, RepeatedTiming& timing, const TuneOptions& o
     }
     ops.limit_sms(0);
     const double all = points.back().y;
-    for (CurvePoint& point : points) point.y = std::max(1.0, point.y / all);
+    for (plan::CurvePoint& point : points) point.y = std::max(1.0, point.y / all);
     // More SMs never take longer, so the opposite is noise.
     for (size_t i = points.size() - 1; i-- > 0;) points[i].y = std::max(points[i].y, points[i + 1].y);
     gemm->sm_factor = points;
   }
 }
 
-Curve median_factors(std::map<int, std::vector<double>>& factors) {
-  Curve curve;
+plan::Curve median_factors(std::map<int, std::vector<double>>& factors) {
+  plan::Curve curve;
   for (auto& [groups, values] : factors) {
     std::ranges::nth_element(values, values.begin() + std::ssize(values) / 2);
     curve.push_back({static_cast<double>(groups), values[values.size() / 2]});
@@ -118,7 +118,7 @@ Curve median_factors(std::map<int, std::vector<double>>& factors) {
 
 }  // namespace
 
-GemmBench::GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, bool quick,
+GemmBench::GemmBench(ops::OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, bool quick,
                      size_t least_weights)
     : ops_(ops), x_memory_(ops.memory()), y_memory_(ops.memory()) {
   Buffer source_memory;
@@ -132,7 +132,7 @@ GemmBench::GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int
   const TensorView part = source;
   pool_ = ops.make_weight_pool(static_cast<int64_t>(count), shape.n, shape.k);
   for (size_t i = 0; i < count; ++i) {
-    weights_.push_back(ops.pack_linear(std::span(&part, 1), Precision::kCompute, pool_.get()));
+    weights_.push_back(ops.pack_linear(std::span(&part, 1), ops::Precision::kCompute, pool_.get()));
   }
   // In host memory, the experts of a layer are in no particular order. On a device, the weights of a call are
   // consecutive in the pool, so their order is kept.
@@ -151,7 +151,7 @@ void GemmBench::run(int64_t rows, int groups) {
   // On a device the rows of an expert are not in a cache either, so each call uses other rows. On a host they are: they
   // have just been gathered.
   if (ops_.device() == nullptr || next_row_ + rows * groups > x_.dim(0)) next_row_ = 0;
-  std::vector<LinearTask> tasks;
+  std::vector<ops::LinearTask> tasks;
   for (int g = 0; g < groups; ++g) {
     const int64_t end = next_row_ + rows;
     tasks.push_back({weights_[next_++].get(), x_.rows(next_row_, end), y_.rows(next_row_, end)});
@@ -160,17 +160,18 @@ void GemmBench::run(int64_t rows, int groups) {
   ops_.linear(tasks);
 }
 
-std::vector<GemmProfile> measure_gemms(OpSet& ops, RepeatedTiming& timing, const TuneOptions& options,
-                                       DType weight_dtype, const std::function<void(const std::string&)>& begin_step) {
-  const auto step = [&](GemmKind kind, const GemmShape& shape) {
-    begin_step(fmt::format("{} {} GEMM {} x {}", to_string(kind), to_string(weight_dtype), shape.n, shape.k));
+std::vector<plan::GemmProfile> measure_gemms(ops::OpSet& ops, RepeatedTiming& timing, const TuneOptions& options,
+                                             DType weight_dtype,
+                                             const std::function<void(const std::string&)>& begin_step) {
+  const auto step = [&](moe::GemmKind kind, const GemmShape& shape) {
+    begin_step(fmt::format("{} {} GEMM {} x {}", moe::to_string(kind), to_string(weight_dtype), shape.n, shape.k));
   };
   const double call_us = measure_call(ops, timing, weight_dtype);
-  GemmProfile dense{GemmKind::kDense, weight_dtype, call_us, {}, {}, {}};
-  GemmProfile grouped{GemmKind::kGrouped, weight_dtype, call_us, {}, {}, {}};
+  plan::GemmProfile dense{moe::GemmKind::kDense, weight_dtype, call_us, {}, {}, {}};
+  plan::GemmProfile grouped{moe::GemmKind::kGrouped, weight_dtype, call_us, {}, {}, {}};
   std::map<int, std::vector<double>> factors;
   for (const GemmShape& shape : options.expert_shapes) {
-    step(GemmKind::kDense, shape);
+    step(moe::GemmKind::kDense, shape);
     // With the largest number of rows, the host has memory for two groups, a device for all of them.
     const bool on_device = ops.device() != nullptr;
     const int64_t most = on_device ? options.groups : 2;
@@ -180,23 +181,23 @@ std::vector<GemmProfile> measure_gemms(OpSet& ops, RepeatedTiming& timing, const
     const auto groups_of = [&](int64_t rows) {
       return rows * options.groups <= bench.max_rows() && bench.num_weights() >= options.groups ? options.groups : 2;
     };
-    Curve alone;
-    Curve curve;
+    plan::Curve alone;
+    plan::Curve curve;
     if (on_device) {
-      step(GemmKind::kGrouped, shape);
-      const GemmArm arms[] = {{GemmKind::kDense, groups_of}, {GemmKind::kGrouped, groups_of}};
-      std::vector<Curve> curves = measure_curves(bench, timing, options, call_us, arms);
+      step(moe::GemmKind::kGrouped, shape);
+      const GemmArm arms[] = {{moe::GemmKind::kDense, groups_of}, {moe::GemmKind::kGrouped, groups_of}};
+      std::vector<plan::Curve> curves = measure_curves(bench, timing, options, call_us, arms);
       alone = std::move(curves[0]);
       curve = std::move(curves[1]);
     } else {
       alone = measure_alone(bench, timing, options, call_us);
-      step(GemmKind::kGrouped, shape);
-      const GemmArm grouped_arm{GemmKind::kGrouped, groups_of};
+      step(moe::GemmKind::kGrouped, shape);
+      const GemmArm grouped_arm{moe::GemmKind::kGrouped, groups_of};
       curve = measure_curves(bench, timing, options, call_us, std::span(&grouped_arm, 1)).front();
     }
     dense.shapes.push_back({shape.n, shape.k, alone});
     grouped.shapes.push_back({shape.n, shape.k, curve});
-    const double one = curve_at(curve, static_cast<double>(kFactorRows), true);
+    const double one = plan::curve_at(curve, static_cast<double>(kFactorRows), true);
     for (int g = 1; g <= std::min(bench.num_weights(), kMostGroups); g *= 2) {
       const double us = timing.time_us([&] { bench.run(kFactorRows, g); });
       factors[g].push_back(std::max(us - call_us, 0.05 * us) / (g * one));
@@ -208,11 +209,11 @@ std::vector<GemmProfile> measure_gemms(OpSet& ops, RepeatedTiming& timing, const
     measure_sm_factors(ops, timing, options, weight_dtype, dense, grouped);
   }
   for (const GemmShape& shape : options.shared_shapes) {
-    step(GemmKind::kDense, shape);
+    step(moe::GemmKind::kDense, shape);
     GemmBench bench(ops, shape, weight_dtype, options.max_rows, options.quick);
     dense.shapes.push_back({shape.n, shape.k, measure_alone(bench, timing, options, call_us)});
   }
   return {dense, grouped};
 }
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -8,7 +8,7 @@
 #include "measure/repeated_timing.h"
 #include "measure/tune.h"
 
-namespace eps {
+namespace eps::measure {
 
 // Weights of one shape, with memory for inputs and outputs. The weights are used in turn, and they are as many as a
 // model reads between two uses of the same one (GemmShape::rotation_bytes), so that they are read from the same level
@@ -16,7 +16,7 @@ namespace eps {
 class GemmBench {
  public:
   // Creates at least `least_weights` weights. `quick` limits their number further.
-  GemmBench(OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, bool quick,
+  GemmBench(ops::OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, bool quick,
             size_t least_weights = 2);
 
   // Runs one call with `groups` different weights, at most num_weights(), with `rows` rows for each.
@@ -25,9 +25,9 @@ class GemmBench {
   int num_weights() const { return static_cast<int>(weights_.size()); }
 
  private:
-  OpSet& ops_;
-  std::unique_ptr<WeightPool> pool_;  // outlives the weights in it
-  std::vector<std::unique_ptr<LinearWeight>> weights_;
+  ops::OpSet& ops_;
+  std::unique_ptr<ops::WeightPool> pool_;  // outlives the weights in it
+  std::vector<std::unique_ptr<ops::LinearWeight>> weights_;
   size_t next_ = 0;
   int64_t next_row_ = 0;
   Buffer x_memory_;
@@ -37,7 +37,8 @@ class GemmBench {
 };
 
 // `begin_step` is called before each shape and kind: twice for expert shapes, once for shared ones.
-std::vector<GemmProfile> measure_gemms(OpSet& ops, RepeatedTiming& timing, const TuneOptions& options,
-                                       DType weight_dtype, const std::function<void(const std::string&)>& begin_step);
+std::vector<plan::GemmProfile> measure_gemms(ops::OpSet& ops, RepeatedTiming& timing, const TuneOptions& options,
+                                             DType weight_dtype,
+                                             const std::function<void(const std::string&)>& begin_step);
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -8,13 +8,13 @@
 #include "measure/fit.h"
 #include "measure/gemm_timing.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 // Messages of the same size from every rank to every other one.
 class Messages {
  public:
-  Messages(Communicator& comm, size_t bytes) : comm_(comm) {
+  Messages(comm::Communicator& comm, size_t bytes) : comm_(comm) {
     const auto ranks = static_cast<size_t>(comm.size());
     memory_.reserve(std::max<size_t>(1, 2 * ranks * bytes));
     std::fill_n(memory_.data(), 2 * ranks * bytes, std::byte{1});
@@ -24,20 +24,20 @@ class Messages {
       recv_.emplace_back(memory_.data() + (ranks + r) * bytes, size);
     }
   }
-  void run() { comm_.all_to_all(Channel::kDispatch, send_, recv_); }
+  void run() { comm_.all_to_all(comm::Channel::kDispatch, send_, recv_); }
 
  private:
-  Communicator& comm_;
+  comm::Communicator& comm_;
   Buffer memory_;
-  std::vector<ConstBytes> send_;
-  std::vector<MutableBytes> recv_;
+  std::vector<comm::ConstBytes> send_;
+  std::vector<comm::MutableBytes> recv_;
 };
 
 // Time in µs of one all-to-all, from the arrival of the last rank. As in a layer, the ranks arrive at different times:
 // those that wait for the last one sleep, and waking them is part of the time of a message.
 double time_message_us(RepeatedTiming& timing, Messages& messages, bool quick) {
   constexpr int64_t kApartNs = 100'000;
-  Communicator& comm = timing.comm();
+  comm::Communicator& comm = timing.comm();
   const int repetitions = (quick ? 8 : 20) * comm.size();
   std::vector<double> mine;
   for (int i = 0; i <= repetitions; ++i) {
@@ -55,22 +55,25 @@ double time_message_us(RepeatedTiming& timing, Messages& messages, bool quick) {
   return timing.median(mine);
 }
 
-PlanOp op_on(Lane lane, std::vector<int> deps) {
-  const OpKind kind = lane == Lane::kCompute ? OpKind::kGateUp : OpKind::kDispatch;
+plan::PlanOp op_on(plan::Lane lane, std::vector<int> deps) {
+  const plan::OpKind kind = lane == plan::Lane::kCompute ? plan::OpKind::kGateUp : plan::OpKind::kDispatch;
   return {.kind = kind, .lane = lane, .stage = 0, .deps = std::move(deps)};
 }
 
-double duration_us(const TimelineEvent& event) { return static_cast<double>(event.end_ns - event.begin_ns) * 1e-3; }
+double duration_us(const device::TimelineEvent& event) {
+  return static_cast<double>(event.end_ns - event.begin_ns) * 1e-3;
+}
 
 // Times of two ops that run at the same time, each with its own number of calls.
 struct ConcurrentTimes {
   double compute_us;
   double comm_us;
 };
-ConcurrentTimes run_concurrently(LaneRunner& lanes, Communicator& comm, const std::function<void()>& compute,
-                                 int compute_calls, const std::function<void()>& message, int messages) {
-  Plan plan;
-  plan.ops = {op_on(Lane::kCompute, {}), op_on(Lane::kDispatch, {})};
+ConcurrentTimes run_concurrently(exec::LaneRunner& lanes, comm::Communicator& comm,
+                                 const std::function<void()>& compute, int compute_calls,
+                                 const std::function<void()>& message, int messages) {
+  plan::Plan plan;
+  plan.ops = {op_on(plan::Lane::kCompute, {}), op_on(plan::Lane::kDispatch, {})};
   comm.barrier();
   lanes.run(
       plan,
@@ -84,19 +87,19 @@ ConcurrentTimes run_concurrently(LaneRunner& lanes, Communicator& comm, const st
 
 }  // namespace
 
-std::vector<LinkPoint> measure_links(RepeatedTiming& timing, const TuneOptions& options) {
+std::vector<plan::LinkPoint> measure_links(RepeatedTiming& timing, const TuneOptions& options) {
   const int peers = timing.comm().size() - 1;
   if (peers == 0) return {};
-  Curve points;
+  plan::Curve points;
   // From a few rows to more than a stage of a large layer sends.
   for (size_t bytes = size_t{1} << 10; bytes <= size_t{4} << 20; bytes *= options.quick ? 16 : 4) {
     Messages messages(timing.comm(), bytes);
     points.push_back({static_cast<double>(bytes) * peers, time_message_us(timing, messages, options.quick)});
   }
-  const OpCost cost = fit_cost(points);
+  const plan::OpCost cost = fit_cost(points);
   // The fitted line may underestimate the smallest message. Its time matters in decoding, where all messages are small,
   // so the latency is raised to match it.
-  const CurvePoint& least = points.front();
+  const plan::CurvePoint& least = points.front();
   return {{0, cost.gbps, std::max(cost.fixed_us, least.y - least.x * 1e-3 / cost.gbps)}};
 }
 
@@ -106,16 +109,17 @@ double measure_handoff_us(RepeatedTiming& timing, const TuneOptions& options) {
   constexpr int kTurns = 40;
   // Long enough for the waiting lane to fall asleep, as it does while a stage runs.
   constexpr int64_t kOpNs = 100'000;
-  Plan plan;
-  plan.ops.push_back(op_on(Lane::kCombine, {}));
-  plan.ops.push_back(op_on(Lane::kCompute, {}));
-  for (int i = 2; i < kTurns; ++i) plan.ops.push_back(op_on(i % 2 == 0 ? Lane::kDispatch : Lane::kCompute, {i - 1}));
+  plan::Plan plan;
+  plan.ops.push_back(op_on(plan::Lane::kCombine, {}));
+  plan.ops.push_back(op_on(plan::Lane::kCompute, {}));
+  for (int i = 2; i < kTurns; ++i)
+    plan.ops.push_back(op_on(i % 2 == 0 ? plan::Lane::kDispatch : plan::Lane::kCompute, {i - 1}));
   const auto work = [](int i) {
     const int64_t end = now_ns() + (i == 0 ? 0 : kOpNs);
     while (now_ns() < end) {
     }
   };
-  LaneRunner lanes;
+  exec::LaneRunner lanes;
   std::vector<double> mine;
   const int repetitions = options.quick ? 3 : 10;
   for (int repetition = 0; repetition <= repetitions; ++repetition) {
@@ -130,7 +134,7 @@ double measure_handoff_us(RepeatedTiming& timing, const TuneOptions& options) {
   return timing.median(mine);
 }
 
-Contention measure_contention(OpSet& ops, RepeatedTiming& timing, const TuneOptions& options) {
+plan::Contention measure_contention(ops::OpSet& ops, RepeatedTiming& timing, const TuneOptions& options) {
   if (timing.comm().size() == 1) return {};
   constexpr size_t kMessageBytes = size_t{1} << 20;
   constexpr double kOpUs = 20000;
@@ -145,7 +149,7 @@ Contention measure_contention(OpSet& ops, RepeatedTiming& timing, const TuneOpti
   const auto calls = [](double us, double each) { return std::max(1, static_cast<int>(us / each)); };
   const double compute_us = timing.time_us(compute);
   const double message_us = timing.time_us(message);
-  LaneRunner lanes;
+  exec::LaneRunner lanes;
   std::vector<double> compute_longer;
   std::vector<double> comm_longer;
   const int repetitions = options.quick ? 3 : 7;
@@ -167,4 +171,4 @@ Contention measure_contention(OpSet& ops, RepeatedTiming& timing, const TuneOpti
   return {compute_part, comm_part, compute_part, comm_part};  // host threads have no budget, so both cases are the same
 }
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -4,16 +4,16 @@
 #include "measure/repeated_timing.h"
 #include "measure/tune.h"
 
-namespace eps {
+namespace eps::measure {
 
 // Times all-to-alls of growing size.  Edge  no links for one rank
-std::vector<LinkPoint> measure_links(RepeatedTiming& timing, const TuneOptions& options);
+std::vector<plan::LinkPoint> measure_links(RepeatedTiming& timing, const TuneOptions& options);
 
 // The time from the end of an op to the start of an op on another lane that waits for it.
 double measure_handoff_us(RepeatedTiming& timing, const TuneOptions& options);
 
 // How much GEMMs on the compute lane and messages on a communication lane slow each other down.  Edge  zero for one
 // rank
-Contention measure_contention(OpSet& ops, RepeatedTiming& timing, const TuneOptions& options);
+plan::Contention measure_contention(ops::OpSet& ops, RepeatedTiming& timing, const TuneOptions& options);
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -10,7 +10,7 @@
 #include "measure/layer_source.h"
 #include "measure/stats.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 // Larger values, for which no machine has enough memory, are assumed to be typing errors.
@@ -72,4 +72,4 @@ LatencyResult run_latency(const LatencyOptions& options, Engine& engine, const P
   return result;
 }
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -8,7 +8,7 @@
 #include "epsmoe/engine.h"
 #include "measure/progress_callback.h"
 
-namespace eps {
+namespace eps::measure {
 
 // Defaults are those of `vllm bench latency`.
 struct LatencyOptions {
@@ -44,4 +44,4 @@ void check_latency(const LatencyOptions& options);
 LatencyResult run_latency(const LatencyOptions& options, Engine& engine, const ProgressCallback& progress,
                           const std::function<bool()>& keep_going);
 
-}  // namespace eps
+}  // namespace eps::measure

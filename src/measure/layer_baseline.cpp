@@ -9,7 +9,7 @@
 #include "engine/factory.h"
 #include "tensor/widen.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 constexpr double kF32Roundoff = 0x1p-24;
@@ -69,8 +69,8 @@ void convert_rows(const TensorView& from, MutableTensorView out, RowSizes& sizes
 
 }  // namespace
 
-LayerBaseline::LayerBaseline(const ModelSpec& spec, const Family& family, int layer, WeightSource& source,
-                             DType compute, int num_threads, StopToken stop)
+LayerBaseline::LayerBaseline(const model::ModelSpec& spec, const model::Family& family, int layer,
+                             model::WeightSource& source, DType compute, int num_threads, StopToken stop)
     : hidden_(spec.hidden),
       shared_inner_(spec.moe.shared_inner),
       compute_(compute),
@@ -82,28 +82,28 @@ LayerBaseline::LayerBaseline(const ModelSpec& spec, const Family& family, int la
   if (shared_inner_ > 0) mlps_.push_back(make_mlp(family.layer_names(layer).shared, shared_inner_, source));
 }
 
-LayerBaseline::Mlp LayerBaseline::make_mlp(const MlpNames& names, int64_t inner, WeightSource& source) {
+LayerBaseline::Mlp LayerBaseline::make_mlp(const model::MlpNames& names, int64_t inner, model::WeightSource& source) {
   Mlp mlp;
   mlp.inner = inner;
   Buffer memory;
   const MutableTensorView stacked = memory.view(compute_, {2 * inner, hidden_});
   convert_rows(source.get(names.gate, {inner, hidden_}), stacked.rows(0, inner), mlp.gate_up_rows, stop_);
   convert_rows(source.get(names.up, {inner, hidden_}), stacked.rows(inner, 2 * inner), mlp.gate_up_rows, stop_);
-  mlp.gate_up = make_gemm_baseline(stacked, num_threads_);
+  mlp.gate_up = engine::make_gemm_baseline(stacked, num_threads_);
   const MutableTensorView down = memory.view(compute_, {hidden_, inner});
   convert_rows(source.get(names.down, {hidden_, inner}), down, mlp.down_rows, stop_);
-  mlp.down = make_gemm_baseline(down, num_threads_);
+  mlp.down = engine::make_gemm_baseline(down, num_threads_);
   for (const std::string& name : {names.gate, names.up, names.down}) source.release(name);
   return mlp;
 }
 
-void LayerBaseline::assign_rows(std::span<const Routing> routing) {
+void LayerBaseline::assign_rows(std::span<const moe::Routing> routing) {
   for (Mlp& mlp : mlps_) {
     mlp.tokens.clear();
     mlp.weight.clear();
   }
   int64_t token = 0;
-  for (const Routing& rank : routing) {
+  for (const moe::Routing& rank : routing) {
     for (int64_t t = 0; t < rank.num_tokens; ++t, ++token) {
       for (int i = 0; i < rank.top_k; ++i) {
         Mlp& mlp = mlps_[static_cast<size_t>(rank.experts_of(t)[static_cast<size_t>(i)])];
@@ -117,7 +117,7 @@ void LayerBaseline::assign_rows(std::span<const Routing> routing) {
   }
 }
 
-void LayerBaseline::prepare(TensorView x, std::span<const Routing> routing) {
+void LayerBaseline::prepare(TensorView x, std::span<const moe::Routing> routing) {
   assign_rows(routing);
   const int64_t num_tokens = x.dim(0);
   num_outputs_ = num_tokens * hidden_;
@@ -252,4 +252,4 @@ std::string LayerBaseline::implementation() const {
   return busiest->gate_up->implementation(std::max<int64_t>(1, rows));
 }
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -12,7 +12,7 @@
 #include "moe/routing.h"
 #include "ops/gemm_baseline.h"
 
-namespace eps {
+namespace eps::measure {
 
 // The largest difference between two computations of a layer.
 struct OutputCheck {
@@ -36,14 +36,14 @@ class LayerBaseline {
   // Packs the weights of all experts from `source` and releases each of them there. `compute`: f32 or bf16.
   //
   // Errors  kInterrupted, as for all methods that compute, if `stop` is requested
-  LayerBaseline(const ModelSpec& spec, const Family& family, int layer, WeightSource& source, DType compute,
-                int num_threads, StopToken stop = {});
+  LayerBaseline(const model::ModelSpec& spec, const model::Family& family, int layer, model::WeightSource& source,
+                DType compute, int num_threads, StopToken stop = {});
 
   // Computes the whole layer once, with products by oneDNN and sums over experts in double. Keeps the inputs of
   // `run_gemms`, and the output with its tolerance for `check`.
   //
   // Shapes  x [num_ranks * tokens, H] f32; routing [num_ranks]
-  void prepare(TensorView x, std::span<const Routing> routing);
+  void prepare(TensorView x, std::span<const moe::Routing> routing);
 
   // Runs only the GEMMs of the layer again: gate_up and down of each expert, then of the shared experts. Each is a
   // single call, unless that call would delay a request to stop for too long.
@@ -59,8 +59,8 @@ class LayerBaseline {
  private:
   // An expert, or the shared experts, and its rows: row i belongs to tokens[i] and has weight[i].
   struct Mlp {
-    std::unique_ptr<GemmBaseline> gate_up;  // [2I, H]
-    std::unique_ptr<GemmBaseline> down;     // [H, I]
+    std::unique_ptr<ops::GemmBaseline> gate_up;  // [2I, H]
+    std::unique_ptr<ops::GemmBaseline> down;     // [H, I]
     RowSizes gate_up_rows;
     RowSizes down_rows;
     int64_t inner = 0;
@@ -69,8 +69,8 @@ class LayerBaseline {
     Buffer x, gate_up_out, act, out;
   };
 
-  Mlp make_mlp(const MlpNames& names, int64_t inner, WeightSource& source);
-  void assign_rows(std::span<const Routing> routing);
+  Mlp make_mlp(const model::MlpNames& names, int64_t inner, model::WeightSource& source);
+  void assign_rows(std::span<const moe::Routing> routing);
   void run_mlp(Mlp& mlp, TensorView x);
   int64_t rows_of_call(int64_t rows, int64_t columns) const;
   void multiply_gate_up(const Mlp& mlp) const;
@@ -89,4 +89,4 @@ class LayerBaseline {
   std::vector<double> tolerance_;  // [num_tokens]
 };
 
-}  // namespace eps
+}  // namespace eps::measure

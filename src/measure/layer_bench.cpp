@@ -19,7 +19,7 @@
 #include "plan/planner.h"
 #include "sim/workload.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 // The threads of OpenMP and of our pool spin for some milliseconds after their work. Before each arm, the benchmark
@@ -27,9 +27,9 @@ namespace {
 constexpr std::chrono::milliseconds kSpinTime{40};
 
 // Both arms pack the same weights, so each weight is kept from its first use until the second arm releases it.
-class KeepingSource final : public WeightSource {
+class KeepingSource final : public model::WeightSource {
  public:
-  explicit KeepingSource(WeightSource& inner) : inner_(inner) {}
+  explicit KeepingSource(model::WeightSource& inner) : inner_(inner) {}
   bool has(const std::string& name) const override { return inner_.has(name); }
   TensorView get(const std::string& name, const Shape& shape) override {
     {
@@ -53,7 +53,7 @@ class KeepingSource final : public WeightSource {
   void set_last_user() { is_last_user_ = true; }
 
  private:
-  WeightSource& inner_;
+  model::WeightSource& inner_;
   std::mutex mutex_;  // guards kept_
   std::map<std::string, TensorView> kept_;
   bool is_last_user_ = false;
@@ -89,20 +89,21 @@ std::string isa_of(const std::string& op_set) {
   return open == std::string::npos || close == std::string::npos ? "" : op_set.substr(open + 1, close - open - 1);
 }
 
-std::string kernels_of(const Plan& plan) {
+std::string kernels_of(const plan::Plan& plan) {
   std::set<std::string_view> kinds;
-  for (const Stage& stage : plan.stages) {
+  for (const plan::Stage& stage : plan.stages) {
     for (size_t r = 0; r < stage.rows_per_rank.size(); ++r) {
       if (stage.rows_per_rank[r] == 0) continue;
-      kinds.insert(to_string(stage.gate_up_kernel[r]));
-      kinds.insert(to_string(stage.down_kernel[r]));
+      kinds.insert(moe::to_string(stage.gate_up_kernel[r]));
+      kinds.insert(moe::to_string(stage.down_kernel[r]));
     }
   }
   return fmt::format("{}", fmt::join(kinds, "+"));
 }
 
-void describe(const LayerSource& source, const Plan& plan, const MoeProblem& problem, LayerBenchResult& result) {
-  const MoeSpec& moe = source.spec.moe;
+void describe(const LayerSource& source, const plan::Plan& plan, const plan::MoeProblem& problem,
+              LayerBenchResult& result) {
+  const model::MoeSpec& moe = source.spec.moe;
   result.model = source.name;
   result.layer = source.spec.first_moe_layer();
   result.hidden = source.spec.hidden;
@@ -110,7 +111,7 @@ void describe(const LayerSource& source, const Plan& plan, const MoeProblem& pro
   result.shared_inner = moe.shared_inner;
   result.num_experts = moe.gate.num_experts;
   result.top_k = moe.gate.top_k;
-  result.policy = to_string(plan.policy);
+  result.policy = plan::to_string(plan.policy);
   result.reason = plan.reason;
   result.num_stages = plan.num_expert_stages();
   result.kernel = kernels_of(plan);
@@ -139,17 +140,18 @@ void require_right(const OutputCheck& check) {
 
 namespace {
 
-void run_on_device(const LayerBenchOptions& options, const LayerSource& source, OpSet& ops, const Routing& routing,
-                   const Plan& plan, const std::function<void(std::string_view)>& note,
-                   const std::function<bool()>& keep_going, LayerBenchResult& result) {
-  const ModelSpec& spec = source.spec;
+void run_on_device(const LayerBenchOptions& options, const LayerSource& source, ops::OpSet& ops,
+                   const moe::Routing& routing, const plan::Plan& plan,
+                   const std::function<void(std::string_view)>& note, const std::function<bool()>& keep_going,
+                   LayerBenchResult& result) {
+  const model::ModelSpec& spec = source.spec;
   const int64_t few = ops.local_moe()->few_tokens();
   if (options.tokens <= few) {
     refuse("--tokens", "steps of so few tokens always run the same kernels", std::to_string(options.tokens),
            fmt::format("{} or more (bench latency times decoding)", few + 1));
   }
   note(fmt::format("packing {} experts", spec.moe.gate.num_experts));
-  const LayerWeights weights = load_moe_layer(spec, *source.family, *source.weights, ops, result.layer);
+  const model::LayerWeights weights = model::load_moe_layer(spec, *source.family, *source.weights, ops, result.layer);
   DeviceLayer layer(ops, weights, routing, spec.moe.gate.num_experts, spec.hidden, spec.moe.inner, options.seed);
   GemmLimit limit(ops, result.threads, options.limit_size);
   note("checking the grouped kernels' output against cuBLAS's");
@@ -163,7 +165,7 @@ void run_on_device(const LayerBenchOptions& options, const LayerSource& source, 
   }
   result.baseline = "cuBLAS";
   result.baseline_implementation = "cuBLAS, bf16, one call an expert";
-  const LocalKernels kernels{plan.stages.front().gate_up_kernel.front(), plan.stages.front().down_kernel.front()};
+  const ops::LocalKernels kernels{plan.stages.front().gate_up_kernel.front(), plan.stages.front().down_kernel.front()};
   note(fmt::format("timing {} repetitions of each arm in turn", options.repetitions));
   for (int i = 0; i <= options.repetitions && keep_going(); ++i) {
     const double us = layer.time_layer(kernels);
@@ -192,17 +194,17 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   check_ranges(options);
   const EngineOptions& engine = options.engine;
   require_host_ranks("bench layer", engine.device, engine.ep);
-  PipelineOption pipeline = parse_pipeline_option(engine.eps_pipeline);
-  const Skew skew = parse_skew(options.skew);
+  plan::PipelineOption pipeline = plan::parse_pipeline_option(engine.eps_pipeline);
+  const sim::Skew skew = sim::parse_skew(options.skew);
   const LayerSource source = open_layer_source({engine, options.preset, options.num_experts});
-  const ModelSpec& spec = source.spec;
-  const GateParams& gate = spec.moe.gate;
-  const ExpertPlacement placement = place_experts(gate.num_experts, engine.ep);
+  const model::ModelSpec& spec = source.spec;
+  const ops::GateParams& gate = spec.moe.gate;
+  const moe::ExpertPlacement placement = moe::place_experts(gate.num_experts, engine.ep);
 
   LayerBenchResult result;
-  result.threads = engine.threads > 0 ? engine.threads : default_threads_per_rank(engine.ep);
-  auto ops = make_op_sets(engine.device, engine.dtype, engine.ep, result.threads, engine.stop,
-                          rank_thread_use(engine.emulate_link), engine.gpus);
+  result.threads = engine.threads > 0 ? engine.threads : engine::default_threads_per_rank(engine.ep);
+  auto ops = engine::make_op_sets(engine.device, engine.dtype, engine.ep, result.threads, engine.stop,
+                                  engine::rank_thread_use(engine.emulate_link), engine.gpus);
   const DType compute = ops.front()->compute_dtype();
   result.op_set = ops.front()->description();
   result.isa = isa_of(result.op_set);
@@ -210,14 +212,15 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
 
   const auto routing = sample_routing(source, engine.ep, options.tokens, skew, options.seed);
   const DType packed = ops.front()->weight_dtype(source.stored);
-  const MoeShape shape = moe_shape(spec, packed, compute);
-  const MoeProblem problem = make_problem(shape, placement, routing);
-  RankGroupOptions group;
+  const plan::MoeShape shape = model::moe_shape(spec, packed, compute);
+  const plan::MoeProblem problem = plan::make_problem(shape, placement, routing);
+  engine::RankGroupOptions group;
   group.num_ranks = engine.ep;
   group.pipeline = pipeline;
-  check_local_pipeline(*ops.front(), group);
-  if (ops.front()->local_moe() != nullptr) pipeline = {PipelineOption::Mode::kOff, 1};
-  const Plan plan = Planner(profile_of(engine, result.op_set, result.threads, packed), shape).plan(problem, pipeline);
+  engine::check_local_pipeline(*ops.front(), group);
+  if (ops.front()->local_moe() != nullptr) pipeline = {plan::PipelineOption::Mode::kOff, 1};
+  const plan::Plan plan =
+      plan::Planner(profile_of(engine, result.op_set, result.threads, packed), shape).plan(problem, pipeline);
   describe(source, plan, problem, result);
   if (ops.front()->device() != nullptr) {
     run_on_device(options, source, *ops.front(), routing.front(), plan, note, keep_going, result);
@@ -227,15 +230,15 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   const double megabytes = static_cast<double>(spec.expert_parameters()) * gate.num_experts * 2e-6;
   note(fmt::format("packing {} experts, {:.1f} MB in bf16", gate.num_experts, megabytes));
   KeepingSource kept(*source.weights);
-  const LayerWeights layer = load_moe_layer(spec, *source.family, kept, *ops.front(), result.layer);
+  const model::LayerWeights layer = model::load_moe_layer(spec, *source.family, kept, *ops.front(), result.layer);
   note("packing them for oneDNN");
   kept.set_last_user();
   const int all_threads = engine.ep * result.threads;
   LayerBaseline baseline(spec, *source.family, result.layer, kept, compute, all_threads, engine.stop);
   GemmLimit limit(compute, all_threads, options.limit_size, engine.stop);
   LayerRanks ranks(layer, placement, std::move(ops),
-                   make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms), engine.emulate_link,
-                                      engine.stop));
+                   engine::make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms),
+                                              engine.emulate_link, engine.stop));
 
   note("checking our output against the baseline's");
   Buffer memory;
@@ -253,7 +256,7 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   result.baseline_implementation = baseline.implementation();
 
   note(fmt::format("timing {} repetitions of each arm in turn", options.repetitions));
-  OverlapStats overlap;
+  exec::OverlapStats overlap;
   for (int i = 0; i <= options.repetitions; ++i) {
     if (!keep_going()) break;
     LayerRanks::Times ours;
@@ -282,4 +285,4 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   return result;
 }
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -9,7 +9,7 @@
 #include "epsmoe/engine.h"
 #include "measure/stats.h"
 
-namespace eps {
+namespace eps::measure {
 
 struct LayerBenchOptions {
   EngineOptions engine;   // model, dummy_weights, device, dtype, ep, eps_pipeline, threads
@@ -62,4 +62,4 @@ struct LayerBenchResult {
 LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::function<void(std::string_view)>& note,
                                  const std::function<bool()>& keep_going);
 
-}  // namespace eps
+}  // namespace eps::measure

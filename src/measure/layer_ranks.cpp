@@ -5,12 +5,12 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
-bool is_gemm(const TimelineEvent& event) {
-  return event.name == to_string(OpKind::kGateUp) || event.name == to_string(OpKind::kDown) ||
-         event.name == to_string(OpKind::kShared);
+bool is_gemm(const device::TimelineEvent& event) {
+  return event.name == plan::to_string(plan::OpKind::kGateUp) || event.name == plan::to_string(plan::OpKind::kDown) ||
+         event.name == plan::to_string(plan::OpKind::kShared);
 }
 
 }  // namespace
@@ -24,18 +24,19 @@ void require_host_ranks(const std::string& command, const std::string& device, i
         .hint = "`device` cpu; `epsmoe generate` and `epsmoe bench latency` run several GPUs"});
 }
 
-LayerRanks::LayerRanks(const LayerWeights& layer, ExpertPlacement placement, std::vector<std::unique_ptr<OpSet>> ops,
-                       std::vector<std::unique_ptr<Communicator>> comms)
+LayerRanks::LayerRanks(const model::LayerWeights& layer, moe::ExpertPlacement placement,
+                       std::vector<std::unique_ptr<ops::OpSet>> ops,
+                       std::vector<std::unique_ptr<comm::Communicator>> comms)
     : placement_(placement), ops_(std::move(ops)), comms_(std::move(comms)), threads_(placement.num_ranks) {
   for (int rank = 0; rank < placement_.num_ranks; ++rank) {
     const auto r = static_cast<size_t>(rank);
-    weights_.push_back(rank_weights(layer, placement_, rank));
+    weights_.push_back(model::rank_weights(layer, placement_, rank));
     EPS_CHECK(ops_[r]->memory().on_host(), "{} does not compute in host memory", ops_[r]->description());
-    layers_.push_back(std::make_unique<HostLayer>(*ops_[r], *comms_[r]));
+    layers_.push_back(std::make_unique<exec::HostLayer>(*ops_[r], *comms_[r]));
   }
 }
 
-LayerRanks::Times LayerRanks::run(const Plan& plan, std::span<const Routing> routing, TensorView x,
+LayerRanks::Times LayerRanks::run(const plan::Plan& plan, std::span<const moe::Routing> routing, TensorView x,
                                   MutableTensorView out) {
   const int64_t tokens = x.dim(0) / placement_.num_ranks;
   std::vector<std::pair<int64_t, int64_t>> spans(layers_.size());
@@ -46,7 +47,7 @@ LayerRanks::Times LayerRanks::run(const Plan& plan, std::span<const Routing> rou
         comms_[r]->barrier();  // so that no rank's time includes waking the threads
         spans[r].first = now_ns();
         layers_[r]->set_routing(placement_, routing, x.rows(rank * tokens, (rank + 1) * tokens));
-        MoeExecutor(*layers_[r], *comms_[r]).run(plan, weights_[r], out.rows(rank * tokens, (rank + 1) * tokens));
+        exec::MoeExecutor(*layers_[r], *comms_[r]).run(plan, weights_[r], out.rows(rank * tokens, (rank + 1) * tokens));
         spans[r].second = now_ns();
       },
       [this](int rank, const char* what) { comms_[static_cast<size_t>(rank)]->abort(what); });
@@ -57,14 +58,14 @@ LayerRanks::Times LayerRanks::run(const Plan& plan, std::span<const Routing> rou
     begin = std::min(begin, spans[r].first);
     end = std::max(end, spans[r].second);
     int64_t gemm_ns = 0;
-    for (const TimelineEvent& event : layers_[r]->lanes().timeline()) {
+    for (const device::TimelineEvent& event : layers_[r]->lanes().timeline()) {
       if (is_gemm(event)) gemm_ns += event.end_ns - event.begin_ns;
     }
     times.gemm_ns = std::max(times.gemm_ns, gemm_ns);
-    times.overlap += measure_overlap(layers_[r]->lanes().timeline());
+    times.overlap += exec::measure_overlap(layers_[r]->lanes().timeline());
   }
   times.layer_ns = end - begin;
   return times;
 }
 
-}  // namespace eps
+}  // namespace eps::measure

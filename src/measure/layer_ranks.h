@@ -10,7 +10,7 @@
 #include "exec/host_layer.h"
 #include "exec/moe_executor.h"
 
-namespace eps {
+namespace eps::measure {
 
 // Benchmarks of a single layer support several ranks only on the CPU.  Errors  kUsage, naming `command`
 void require_host_ranks(const std::string& command, const std::string& device, int num_ranks);
@@ -18,25 +18,25 @@ void require_host_ranks(const std::string& command, const std::string& device, i
 class LayerRanks {
  public:
   struct Times {
-    int64_t layer_ns = 0;  // from the first rank's start to the last rank's end
-    int64_t gemm_ns = 0;   // ops gate_up, down and shared, on the rank on which they took longest
-    OverlapStats overlap;  // of all ranks
+    int64_t layer_ns = 0;        // from the first rank's start to the last rank's end
+    int64_t gemm_ns = 0;         // ops gate_up, down and shared, on the rank on which they took longest
+    exec::OverlapStats overlap;  // of all ranks
   };
 
   // Takes one op set and one communicator per rank; the op sets use host memory. `layer` outlives the object.
-  LayerRanks(const LayerWeights& layer, ExpertPlacement placement, std::vector<std::unique_ptr<OpSet>> ops,
-             std::vector<std::unique_ptr<Communicator>> comms);
+  LayerRanks(const model::LayerWeights& layer, moe::ExpertPlacement placement,
+             std::vector<std::unique_ptr<ops::OpSet>> ops, std::vector<std::unique_ptr<comm::Communicator>> comms);
 
   // Shapes  routing [num_ranks]; x, out [num_ranks * tokens, H] f32, the same number of tokens on every rank
-  Times run(const Plan& plan, std::span<const Routing> routing, TensorView x, MutableTensorView out);
+  Times run(const plan::Plan& plan, std::span<const moe::Routing> routing, TensorView x, MutableTensorView out);
 
  private:
-  ExpertPlacement placement_;
-  std::vector<std::unique_ptr<OpSet>> ops_;
-  std::vector<std::unique_ptr<Communicator>> comms_;
-  std::vector<MoeWeights> weights_;
-  std::vector<std::unique_ptr<HostLayer>> layers_;
-  RankThreads threads_;
+  moe::ExpertPlacement placement_;
+  std::vector<std::unique_ptr<ops::OpSet>> ops_;
+  std::vector<std::unique_ptr<comm::Communicator>> comms_;
+  std::vector<ops::MoeWeights> weights_;
+  std::vector<std::unique_ptr<exec::HostLayer>> layers_;
+  engine::RankThreads threads_;
 };
 
-}  // namespace eps
+}  // namespace eps::measure

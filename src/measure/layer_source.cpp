@@ -4,7 +4,7 @@
 #include "engine/model_folder.h"
 #include "engine/profile_choice.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 [[noreturn]] void refuse(const std::string& flag, const std::string& what, const std::string& got,
@@ -12,9 +12,9 @@ namespace {
   fail(ErrorKind::kUsage, flag, {.what = what, .got = got, .wanted = wanted, .hint = hint});
 }
 
-void set_num_experts(ModelSpec& spec, int num_experts, bool dummy) {
+void set_num_experts(model::ModelSpec& spec, int num_experts, bool dummy) {
   if (num_experts == 0) return;
-  GateParams& gate = spec.moe.gate;
+  ops::GateParams& gate = spec.moe.gate;
   if (!dummy)
     refuse("--num-experts", "a model with weights has its own number of experts", "", "", "--load-format dummy");
   if (num_experts < gate.top_k || num_experts > gate.num_experts) {
@@ -22,7 +22,7 @@ void set_num_experts(ModelSpec& spec, int num_experts, bool dummy) {
            fmt::format("{} (top-k) to {} (the model's)", gate.top_k, gate.num_experts));
   }
   if (num_experts != gate.num_experts)
-    gate.method = TopkMethod::kGreedy;  // the groups are defined for all experts only
+    gate.method = ops::TopkMethod::kGreedy;  // the groups are defined for all experts only
   gate.num_experts = num_experts;
 }
 
@@ -44,52 +44,54 @@ LayerSource open_layer_source(const LayerChoice& choice) {
   if (!choice.preset.empty()) {
     if (!engine.model.empty()) refuse("--preset", "given together with --model", engine.model, "one of the two");
     out.name = choice.preset;
-    out.spec = preset_spec(choice.preset);
-    out.family = &find_preset_family(choice.preset);
+    out.spec = model::preset_spec(choice.preset);
+    out.family = &model::find_preset_family(choice.preset);
   } else {
     // The weights outside the layer are not needed and need not be valid, so the folder is opened as for dummy weights,
     // and its checkpoint separately.
-    const ModelFolder folder = open_model_folder(engine.model, dummy || !is_preset(engine.model));
+    const engine::ModelFolder folder =
+        engine::open_model_folder(engine.model, dummy || !engine::is_preset(engine.model));
     out.name = engine.model;
     out.spec = folder.spec;
     out.family = folder.family;
-    if (!dummy) out.checkpoint = std::make_unique<Checkpoint>(Checkpoint::open(engine.model));
-    if (!is_preset(engine.model)) out.stored = stored_dtype(folder);
+    if (!dummy) out.checkpoint = std::make_unique<io::Checkpoint>(io::Checkpoint::open(engine.model));
+    if (!engine::is_preset(engine.model)) out.stored = engine::stored_dtype(folder);
   }
   if (out.spec.first_moe_layer() < 0) {
     fail(ErrorKind::kInput, out.name, {.what = "has no MoE layer", .got = "", .wanted = "", .hint = "another model"});
   }
   set_num_experts(out.spec, choice.num_experts, dummy);
-  out.weights = out.checkpoint
-                    ? make_checkpoint_source(*out.checkpoint, StoredNames(out.spec, *out.family, *out.checkpoint))
-                    : make_dummy_source(0, engine.stop);
+  out.weights = out.checkpoint ? model::make_checkpoint_source(
+                                     *out.checkpoint, model::StoredNames(out.spec, *out.family, *out.checkpoint))
+                               : model::make_dummy_source(0, engine.stop);
   return out;
 }
 
-std::vector<Routing> sample_routing(const LayerSource& source, int num_ranks, int64_t tokens_per_rank, Skew skew,
-                                    uint64_t seed) {
-  const GateParams& gate = source.spec.moe.gate;
-  const bool grouped = gate.method == TopkMethod::kGroupLimitedGreedy;
-  return random_routing({.num_ranks = num_ranks,
-                         .tokens_per_rank = tokens_per_rank,
-                         .num_experts = gate.num_experts,
-                         .top_k = gate.top_k,
-                         .num_groups = grouped ? gate.num_groups : 1,
-                         .topk_group = grouped ? gate.topk_group : 1,
-                         .skew = skew,
-                         .seed = seed});
+std::vector<moe::Routing> sample_routing(const LayerSource& source, int num_ranks, int64_t tokens_per_rank,
+                                         sim::Skew skew, uint64_t seed) {
+  const ops::GateParams& gate = source.spec.moe.gate;
+  const bool grouped = gate.method == ops::TopkMethod::kGroupLimitedGreedy;
+  return sim::random_routing({.num_ranks = num_ranks,
+                              .tokens_per_rank = tokens_per_rank,
+                              .num_experts = gate.num_experts,
+                              .top_k = gate.top_k,
+                              .num_groups = grouped ? gate.num_groups : 1,
+                              .topk_group = grouped ? gate.topk_group : 1,
+                              .skew = skew,
+                              .seed = seed});
 }
 
-HardwareProfile profile_of(const EngineOptions& engine, const std::string& op_set, int threads, DType stored) {
-  const auto link =
-      engine.emulate_link.empty() ? std::nullopt : std::optional<LinkSpec>(parse_link_spec(engine.emulate_link));
-  return choose_profile({.requested = engine.profile,
-                         .op_set = op_set,
-                         .threads = threads,
-                         .num_ranks = engine.ep,
-                         .weight_dtype = stored,
-                         .emulated_link = link})
+plan::HardwareProfile profile_of(const EngineOptions& engine, const std::string& op_set, int threads, DType stored) {
+  const auto link = engine.emulate_link.empty()
+                        ? std::nullopt
+                        : std::optional<comm::LinkSpec>(comm::parse_link_spec(engine.emulate_link));
+  return engine::choose_profile({.requested = engine.profile,
+                                 .op_set = op_set,
+                                 .threads = threads,
+                                 .num_ranks = engine.ep,
+                                 .weight_dtype = stored,
+                                 .emulated_link = link})
       .profile;
 }
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -12,7 +12,7 @@
 #include "plan/profile.h"
 #include "sim/workload.h"
 
-namespace eps {
+namespace eps::measure {
 
 // The largest number of tokens per rank; more need more memory than machines have.
 inline constexpr int64_t kMostBenchTokens = 1 << 20;
@@ -29,10 +29,10 @@ struct LayerChoice {
 // The first MoE layer of a model.
 struct LayerSource {
   std::string name;
-  ModelSpec spec;
-  const Family* family = nullptr;
-  std::unique_ptr<Checkpoint> checkpoint;
-  std::unique_ptr<WeightSource> weights;
+  model::ModelSpec spec;
+  const model::Family* family = nullptr;
+  std::unique_ptr<io::Checkpoint> checkpoint;
+  std::unique_ptr<model::WeightSource> weights;
   DType stored = DType::kBF16;  // type of the weights
 };
 
@@ -40,10 +40,10 @@ struct LayerSource {
 LayerSource open_layer_source(const LayerChoice& choice);
 
 // Samples a routing for every rank; it is group-limited if that of the model is.
-std::vector<Routing> sample_routing(const LayerSource& source, int num_ranks, int64_t tokens_per_rank, Skew skew,
-                                    uint64_t seed);
+std::vector<moe::Routing> sample_routing(const LayerSource& source, int num_ranks, int64_t tokens_per_rank,
+                                         sim::Skew skew, uint64_t seed);
 
 // The profile that an engine with these options would plan with (engine/profile_choice.h).
-HardwareProfile profile_of(const EngineOptions& engine, const std::string& op_set, int threads, DType stored);
+plan::HardwareProfile profile_of(const EngineOptions& engine, const std::string& op_set, int threads, DType stored);
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -12,7 +12,7 @@
 #include "measure/stats.h"
 #include "report/profile_store.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 constexpr std::chrono::milliseconds kTimeout{120'000};  // far longer than any step of a rank
@@ -52,8 +52,8 @@ std::vector<DType> weight_dtypes_of(const MachineTuning& tuning, bool on_device)
   return dtypes;
 }
 
-TuneOptions make_options(const MachineTuning& tuning, const OpSet& ops) {
-  const DeviceSizes* device = ops.device();
+TuneOptions make_options(const MachineTuning& tuning, const ops::OpSet& ops) {
+  const ops::DeviceSizes* device = ops.device();
   TuneOptions options;
   for (const TuneModel& model : tuning.models) add_model(options, model, ops.compute_dtype());
   if (!tuning.shapes.empty()) {
@@ -73,17 +73,17 @@ TuneOptions make_options(const MachineTuning& tuning, const OpSet& ops) {
 }
 
 // Copies GEMM times from the earlier profile that `profile` does not contain.
-void add_missing_gemms(HardwareProfile& profile, const HardwareProfile& earlier) {
-  for (const GemmProfile& old : earlier.gemms) {
-    const auto it = std::ranges::find_if(profile.gemms, [&old](const GemmProfile& g) {
+void add_missing_gemms(plan::HardwareProfile& profile, const plan::HardwareProfile& earlier) {
+  for (const plan::GemmProfile& old : earlier.gemms) {
+    const auto it = std::ranges::find_if(profile.gemms, [&old](const plan::GemmProfile& g) {
       return g.kind == old.kind && g.weight_dtype == old.weight_dtype;
     });
     if (it == profile.gemms.end()) {
       profile.gemms.push_back(old);
       continue;
     }
-    for (const GemmShapeCurve& shape : old.shapes) {
-      const auto same = [&shape](const GemmShapeCurve& s) { return s.n == shape.n && s.k == shape.k; };
+    for (const plan::GemmShapeCurve& shape : old.shapes) {
+      const auto same = [&shape](const plan::GemmShapeCurve& s) { return s.n == shape.n && s.k == shape.k; };
       if (std::ranges::none_of(it->shapes, same)) it->shapes.push_back(shape);
     }
   }
@@ -92,7 +92,7 @@ void add_missing_gemms(HardwareProfile& profile, const HardwareProfile& earlier)
 }  // namespace
 
 TuneModel demo_model() {
-  MlaParams attention;
+  ops::MlaParams attention;
   attention.num_heads = 8;
   attention.nope_dim = 32;
   attention.rope_dim = 16;
@@ -102,7 +102,7 @@ TuneModel demo_model() {
   return {.hidden = 256, .inner = 64, .shared_inner = 128, .attention = attention, .num_experts = 6 * 32};
 }
 
-TuneModel tune_model(const ModelSpec& spec, const std::string& name) {
+TuneModel tune_model(const model::ModelSpec& spec, const std::string& name) {
   if (spec.first_moe_layer() < 0) {
     fail(ErrorKind::kInput, name, {.what = "has no MoE layer", .got = "", .wanted = "", .hint = "another model"});
   }
@@ -119,24 +119,24 @@ MachineProfile measure_machine(const MachineTuning& tuning, const ProgressCallba
           .wanted = "cpu or cuda",
           .hint = ""});
   }
-  const auto ops =
-      make_op_sets(tuning.device, tuning.dtype, tuning.num_ranks, tuning.threads, {}, RankThreadUse::kSeparate);
+  const auto ops = engine::make_op_sets(tuning.device, tuning.dtype, tuning.num_ranks, tuning.threads, {},
+                                        engine::RankThreadUse::kSeparate);
   TuneOptions options = make_options(tuning, *ops.front());
   options.on_step = [&progress](std::string_view, int done, int total) { progress(done, total); };
   options.keep_going = keep_going;
-  const auto comms = make_communicators(tuning.num_ranks, kTimeout);
+  const auto comms = engine::make_communicators(tuning.num_ranks, kTimeout);
   MachineProfile machine;
-  RankThreads threads(tuning.num_ranks);
+  engine::RankThreads threads(tuning.num_ranks);
   threads.run(
       [&](int rank) {
         const auto r = static_cast<size_t>(rank);
-        HardwareProfile mine = measure_profile(*ops[r], *comms[r], options);
+        plan::HardwareProfile mine = measure_profile(*ops[r], *comms[r], options);
         if (rank == 0) machine.profile = std::move(mine);  // all ranks get the same profile
       },
       [&](int rank, const char* what) {
         comms[static_cast<size_t>(rank)]->abort(fmt::format("rank {}: {}", rank, what));
       });
-  const DeviceSizes* device = ops.front()->device();
+  const ops::DeviceSizes* device = ops.front()->device();
   machine.setup = {ops.front()->description(), cpu_features().brand, tuning.num_ranks};
   machine.profile.name = fmt::format("{}-{}x{}", tuning.device, tuning.num_ranks, tuning.threads);
   machine.profile.made =
@@ -145,18 +145,18 @@ MachineProfile measure_machine(const MachineTuning& tuning, const ProgressCallba
 }
 
 std::string keep_profile(const MachineProfile& machine, const std::string& dir) {
-  const std::string path = join_path(dir, profile_file_stem(machine.setup) + ".json");
-  HardwareProfile profile = machine.profile;
-  if (file_exists(path)) {
+  const std::string path = io::join_path(dir, engine::profile_file_stem(machine.setup) + ".json");
+  plan::HardwareProfile profile = machine.profile;
+  if (io::file_exists(path)) {
     try {
-      const HardwareProfile earlier = load_profile(path);
+      const plan::HardwareProfile earlier = engine::load_profile(path);
       if (earlier.device == profile.device) add_missing_gemms(profile, earlier);
     } catch (const Error&) {
       // An invalid file, or a profile of another version, is replaced.
     }
   }
-  replace_file(path, to_json(profile));
+  engine::replace_file(path, report::to_json(profile));
   return path;
 }
 
-}  // namespace eps
+}  // namespace eps::measure

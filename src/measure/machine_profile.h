@@ -10,21 +10,21 @@
 #include "measure/tune.h"
 #include "model/model_spec.h"
 
-namespace eps {
+namespace eps::measure {
 
 // The sizes of a model that a profile depends on.
 struct TuneModel {
   int64_t hidden = 0;
   int64_t inner = 0;         // of one expert
   int64_t shared_inner = 0;  // of all shared experts together; 0: none
-  MlaParams attention;
+  ops::MlaParams attention;
   int64_t num_experts = 0;  // of all MoE layers together
 };
 
 // The sizes of models/austen-moe, as constants because an installed program may not have that folder.
 TuneModel demo_model();
 // Errors  kInput naming `name`: the model has no MoE layer
-TuneModel tune_model(const ModelSpec& spec, const std::string& name);
+TuneModel tune_model(const model::ModelSpec& spec, const std::string& name);
 
 struct MachineTuning {
   std::string device = "cpu";        // "cpu" or "cuda"
@@ -40,8 +40,8 @@ struct MachineTuning {
 
 // A measured profile and its setup.
 struct MachineProfile {
-  HardwareProfile profile;
-  MachineSetup setup;
+  plan::HardwareProfile profile;
+  engine::MachineSetup setup;
 };
 
 // `progress` counts steps; `keep_going` is called on every rank.
@@ -57,4 +57,4 @@ MachineProfile measure_machine(const MachineTuning& tuning, const ProgressCallba
 // Errors  kResource naming the path
 std::string keep_profile(const MachineProfile& machine, const std::string& dir);
 
-}  // namespace eps
+}  // namespace eps::measure

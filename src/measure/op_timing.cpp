@@ -10,14 +10,14 @@
 #include "measure/fill.h"
 #include "measure/fit.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 constexpr uint64_t kSeed = 1;  // times do not depend on the values
 
-using Points = std::map<std::string, Curve>;
+using Points = std::map<std::string, plan::Curve>;
 
-std::vector<int64_t> row_counts(const OpSet& ops, const TuneOptions& options) {
+std::vector<int64_t> row_counts(const ops::OpSet& ops, const TuneOptions& options) {
   // Up to the rows of a large prefill, because rows that fit in a GPU's cache are faster than those of a layer.
   if (ops.device() != nullptr) return {64, 1024, options.quick ? 4096 : 16384};
   std::vector<int64_t> out;
@@ -43,7 +43,7 @@ std::vector<const std::byte*> scattered(MutableTensorView rows) {
 // Times elementwise ops on rows of one width.
 class OpBench {
  public:
-  OpBench(OpSet& ops, int64_t rows, const RowWidths& widths) : ops_(ops), rows_(rows), widths_(widths) {
+  OpBench(ops::OpSet& ops, int64_t rows, const RowWidths& widths) : ops_(ops), rows_(rows), widths_(widths) {
     for (Buffer& memory : memory_) memory = Buffer(ops.memory());
     const DType compute = ops.compute_dtype();
     const Shape hidden{rows, widths.hidden};
@@ -98,7 +98,7 @@ class OpBench {
     }
   }
 
-  OpSet& ops_;
+  ops::OpSet& ops_;
   int64_t rows_;
   RowWidths widths_;
   std::array<Buffer, 9> memory_;
@@ -106,13 +106,13 @@ class OpBench {
   MutableTensorView compute_, gathered_, gate_up_, act_, norm_weight_;
   std::vector<float> ones_;
   std::vector<const std::byte*> sources_, sums_;
-  std::vector<RowPair> halves_, partials_;
+  std::vector<ops::RowPair> halves_, partials_;
 };
 
 // Times latent attention of one sequence over all its positions.
 class AttentionBench {
  public:
-  AttentionBench(OpSet& ops, const MlaParams& params, int64_t tokens) : ops_(ops), params_(params) {
+  AttentionBench(ops::OpSet& ops, const ops::MlaParams& params, int64_t tokens) : ops_(ops), params_(params) {
     for (Buffer& memory : memory_) memory = Buffer(ops.memory());
     Buffer kv_b_memory;
     const MutableTensorView kv_b = kv_b_memory.view(
@@ -133,22 +133,22 @@ class AttentionBench {
   void run() { ops_.mla_attention(params_, *weight_, q_, 0, out_); }
 
  private:
-  OpSet& ops_;
-  MlaParams params_;
+  ops::OpSet& ops_;
+  ops::MlaParams params_;
   std::array<Buffer, 4> memory_;
-  std::unique_ptr<MlaWeight> weight_;
+  std::unique_ptr<ops::MlaWeight> weight_;
   MutableTensorView q_, out_;
-  StepSequence sequence_;
+  ops::StepSequence sequence_;
 };
 
 }  // namespace
 
-std::map<std::string, OpCost> measure_ops(OpSet& ops, RepeatedTiming& timing, const TuneOptions& options) {
+std::map<std::string, plan::OpCost> measure_ops(ops::OpSet& ops, RepeatedTiming& timing, const TuneOptions& options) {
   Points points;
   for (const RowWidths& widths : options.widths) {
     for (const int64_t rows : row_counts(ops, options)) OpBench(ops, rows, widths).measure(timing, points);
   }
-  std::map<std::string, OpCost> out;
+  std::map<std::string, plan::OpCost> out;
   for (const auto& [name, curve] : points) out[name] = fit_cost(curve);
   if (ops.device() != nullptr) {
     // These run only within whole layers there. Like a sum of rows they are bound by memory.
@@ -158,7 +158,7 @@ std::map<std::string, OpCost> measure_ops(OpSet& ops, RepeatedTiming& timing, co
   return out;
 }
 
-double measure_attention_tflops(OpSet& ops, RepeatedTiming& timing, const TuneOptions& options) {
+double measure_attention_tflops(ops::OpSet& ops, RepeatedTiming& timing, const TuneOptions& options) {
   // Long enough for the quadratic part to matter: on a device, the time of short prompts is that of the kernel
   // launches.
   const int64_t most = ops.device() != nullptr ? (options.quick ? 4096 : 8192) : options.quick ? 256 : 1024;
@@ -175,12 +175,12 @@ double measure_attention_tflops(OpSet& ops, RepeatedTiming& timing, const TuneOp
   double square = longer > shorter ? (b / longer - a / shorter) / (longer - shorter) : 0;
   if (!(square > 0)) square = b / (longer * longer);
   // A query attends to half of the keys on average, with one product with the key and one with the value for each.
-  const MlaParams& p = options.attention;
+  const ops::MlaParams& p = options.attention;
   const double flops = static_cast<double>(p.num_heads) * (p.q_dim() + p.v_dim);
   return flops / square * 1e-6;
 }
 
-double measure_memory_gbps(const OpSet& ops, RepeatedTiming& timing, const TuneOptions& options) {
+double measure_memory_gbps(const ops::OpSet& ops, RepeatedTiming& timing, const TuneOptions& options) {
   if (ops.device() != nullptr) {
     // Copies of a quarter of a gigabyte, each byte read and written.
     constexpr int64_t kBytes = int64_t{1} << 28;
@@ -206,4 +206,4 @@ double measure_memory_gbps(const OpSet& ops, RepeatedTiming& timing, const TuneO
   return static_cast<double>(bytes) * 1e-3 / us;
 }
 
-}  // namespace eps
+}  // namespace eps::measure

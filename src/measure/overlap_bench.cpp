@@ -8,7 +8,7 @@
 #include "measure/layer_source.h"
 #include "plan/planner.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 std::vector<std::string> list_pipelines(int experts_each, int most_stages) {
@@ -35,37 +35,37 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
   require_in_range("--most-stages", options.most_stages, 0, 1024);
   const EngineOptions& engine = options.engine;
   require_host_ranks("bench overlap", engine.device, engine.ep);
-  const Skew skew = parse_skew(options.skew);
+  const sim::Skew skew = sim::parse_skew(options.skew);
   const LayerSource source = open_layer_source({engine, options.preset, options.num_experts});
   const int num_experts = source.spec.moe.gate.num_experts;
-  const ExpertPlacement placement = place_experts(num_experts, engine.ep);
+  const moe::ExpertPlacement placement = moe::place_experts(num_experts, engine.ep);
 
   OverlapBenchResult result;
   result.model = source.name;
-  result.threads = engine.threads > 0 ? engine.threads : default_threads_per_rank(engine.ep);
-  auto ops = make_op_sets(engine.device, engine.dtype, engine.ep, result.threads, engine.stop,
-                          rank_thread_use(engine.emulate_link), engine.gpus);
+  result.threads = engine.threads > 0 ? engine.threads : engine::default_threads_per_rank(engine.ep);
+  auto ops = engine::make_op_sets(engine.device, engine.dtype, engine.ep, result.threads, engine.stop,
+                                  engine::rank_thread_use(engine.emulate_link), engine.gpus);
   result.op_set = ops.front()->description();
-  const MoeShape shape = moe_shape(source.spec, source.stored, ops.front()->compute_dtype());
+  const plan::MoeShape shape = model::moe_shape(source.spec, source.stored, ops.front()->compute_dtype());
   const auto routing = sample_routing(source, engine.ep, options.tokens, skew, options.seed);
-  const MoeProblem problem = make_problem(shape, placement, routing);
-  HardwareProfile profile = profile_of(engine, result.op_set, result.threads, source.stored);
+  const plan::MoeProblem problem = plan::make_problem(shape, placement, routing);
+  plan::HardwareProfile profile = profile_of(engine, result.op_set, result.threads, source.stored);
   result.profile = profile.name;
-  const Planner planner(std::move(profile), shape);
+  const plan::Planner planner(std::move(profile), shape);
   const int most = options.most_stages > 0 ? options.most_stages : placement.experts_per_rank();
   for (const std::string& pipeline : list_pipelines(placement.experts_per_rank(), most)) {
     OverlapArm arm;
     arm.pipeline = pipeline;
-    arm.plan = planner.plan(problem, parse_pipeline_option(pipeline));
+    arm.plan = planner.plan(problem, plan::parse_pipeline_option(pipeline));
     result.arms.push_back(std::move(arm));
   }
 
   note(fmt::format("packing {} experts", num_experts));
-  const LayerWeights layer =
-      load_moe_layer(source.spec, *source.family, *source.weights, *ops.front(), source.spec.first_moe_layer());
+  const model::LayerWeights layer =
+      model::load_moe_layer(source.spec, *source.family, *source.weights, *ops.front(), source.spec.first_moe_layer());
   LayerRanks ranks(layer, placement, std::move(ops),
-                   make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms), engine.emulate_link,
-                                      engine.stop));
+                   engine::make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms),
+                                              engine.emulate_link, engine.stop));
   Buffer memory;
   Buffer out_memory;
   const Shape x_shape{engine.ep * options.tokens, source.spec.hidden};
@@ -86,4 +86,4 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
   return result;
 }
 
-}  // namespace eps
+}  // namespace eps::measure

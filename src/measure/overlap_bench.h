@@ -10,7 +10,7 @@
 #include "exec/timeline.h"
 #include "plan/plan.h"
 
-namespace eps {
+namespace eps::measure {
 
 struct OverlapBenchOptions {
   EngineOptions engine;  // model, dummy_weights, device, dtype, ep, emulate_link, profile, threads
@@ -26,10 +26,10 @@ struct OverlapBenchOptions {
 // One way to run the layer. Times are µs by repetition.
 struct OverlapArm {
   std::string pipeline;  // "off", "2", "microbatch", "auto"
-  Plan plan;
-  std::vector<double> us;  // from the first rank's start to the last one's end
-  OverlapStats overlap;    // of all ranks and repetitions
-  double hidden() const;   // fraction of the communication that could be hidden at most
+  plan::Plan plan;
+  std::vector<double> us;      // from the first rank's start to the last one's end
+  exec::OverlapStats overlap;  // of all ranks and repetitions
+  double hidden() const;       // fraction of the communication that could be hidden at most
 };
 
 struct OverlapBenchResult {
@@ -43,4 +43,4 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
                                      const std::function<void(std::string_view)>& note,
                                      const std::function<bool()>& keep_going);
 
-}  // namespace eps
+}  // namespace eps::measure

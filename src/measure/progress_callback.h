@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <functional>
 
-namespace eps {
+namespace eps::measure {
 
 // Called with the number of completed parts and the total number; never null.
 using ProgressCallback = std::function<void(int64_t done, int64_t total)>;
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "measure/stats.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 // Ranks leave a barrier about 20 µs apart, and reading the clock takes 30 ns. A sample is long enough for both to be
@@ -97,4 +97,4 @@ std::vector<double> RepeatedTiming::gather(const std::vector<double>& mine) {
   return all;
 }
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -8,12 +8,12 @@
 #include "comm/communicator.h"
 #include "ops/op_set.h"
 
-namespace eps {
+namespace eps::measure {
 
 class RepeatedTiming {
  public:
   // `keep_going` may be null; comm and ops outlive the object.
-  RepeatedTiming(Communicator& comm, const OpSet& ops, bool quick, std::function<bool()> keep_going)
+  RepeatedTiming(comm::Communicator& comm, const ops::OpSet& ops, bool quick, std::function<bool()> keep_going)
       : comm_(comm), ops_(ops), quick_(quick), keep_going_(std::move(keep_going)) {}
 
   // The time in µs of one call of `body`, which all ranks call equally often: the median of all ranks' samples on a
@@ -31,7 +31,7 @@ class RepeatedTiming {
   double median(const std::vector<double>& mine);
   double largest(double mine);
 
-  Communicator& comm() { return comm_; }
+  comm::Communicator& comm() { return comm_; }
   bool quick() const { return quick_; }
 
  private:
@@ -39,10 +39,10 @@ class RepeatedTiming {
   double timed_us(const std::function<void()>& body, int calls);
   std::vector<double> gather(const std::vector<double>& mine);
 
-  Communicator& comm_;
-  const OpSet& ops_;
+  comm::Communicator& comm_;
+  const ops::OpSet& ops_;
   bool quick_;
   std::function<bool()> keep_going_;
 };
 
-}  // namespace eps
+}  // namespace eps::measure

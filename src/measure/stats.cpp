@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::measure {
 
 MeanDeviation mean_deviation(const std::vector<double>& samples) {
   EPS_CHECK(!samples.empty());
@@ -42,4 +42,4 @@ std::string utc_time_now() {
   return text;
 }
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace eps {
+namespace eps::measure {
 
 struct MeanDeviation {
   double mean = 0;
@@ -26,4 +26,4 @@ Spread spread(std::vector<double> samples);
 // "2026-01-31T12:00:00Z"
 std::string utc_time_now();
 
-}  // namespace eps
+}  // namespace eps::measure

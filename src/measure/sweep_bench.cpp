@@ -8,7 +8,7 @@
 #include "measure/benched_model.h"
 #include "measure/stats.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 const char* flag_of(const SweepTest& test) { return test.num_prompt > 0 ? "-p" : "-n"; }
@@ -82,7 +82,8 @@ bool run_sweep(const SweepOptions& options, Engine& engine, const SweepEvents& e
   }
   const EngineOptions& e = options.engine;
   events.on_begin({short_model_name(e.model), e.dummy_weights, engine.weight_bytes(), engine.num_parameters(),
-                   engine.report().op_sets.front(), e.threads > 0 ? e.threads : default_threads_per_rank(e.ep)});
+                   engine.report().op_sets.front(),
+                   e.threads > 0 ? e.threads : engine::default_threads_per_rank(e.ep)});
   bool complete = true;
   for (const SweepTest& test : tests) {
     SweepResult result{test, utc_time_now(), {}};
@@ -102,4 +103,4 @@ bool run_sweep(const SweepOptions& options, Engine& engine, const SweepEvents& e
   return complete;
 }
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -7,7 +7,7 @@
 
 #include "epsmoe/engine.h"
 
-namespace eps {
+namespace eps::measure {
 
 struct SweepOptions {
   EngineOptions engine;
@@ -63,4 +63,4 @@ bool run_sweep(const SweepOptions& options, Engine& engine, const SweepEvents& e
 // Checks everything that does not depend on the engine, so that no model is loaded in vain.  Errors  kUsage
 void check_sweep(const SweepOptions& options);
 
-}  // namespace eps
+}  // namespace eps::measure

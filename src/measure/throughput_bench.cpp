@@ -4,7 +4,7 @@
 
 #include "measure/layer_source.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 // Larger values, for which no machine has enough memory, are assumed to be typing errors.
@@ -42,4 +42,4 @@ Engine::RequestTimes run_throughput(const ThroughputOptions& options, Engine& en
   });
 }
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -7,7 +7,7 @@
 #include "epsmoe/engine.h"
 #include "measure/progress_callback.h"
 
-namespace eps {
+namespace eps::measure {
 
 struct ThroughputOptions {
   EngineOptions engine;
@@ -29,4 +29,4 @@ void check_throughput(const ThroughputOptions& options);
 Engine::RequestTimes run_throughput(const ThroughputOptions& options, Engine& engine, const ProgressCallback& progress,
                                     const std::function<bool()>& keep_going);
 
-}  // namespace eps
+}  // namespace eps::measure

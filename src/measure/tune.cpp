@@ -9,7 +9,7 @@
 #include "measure/lane_timing.h"
 #include "measure/op_timing.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 // Rounds to four significant digits: more would be noise, and profiles are also read by people.
@@ -19,16 +19,16 @@ double rounded(double value) {
   return unit >= 1 ? std::round(value / unit) * unit : std::round(value / unit) / std::round(1 / unit);
 }
 
-void round_numbers(HardwareProfile& profile) {
-  for (GemmProfile& gemm : profile.gemms) {
+void round_numbers(plan::HardwareProfile& profile) {
+  for (plan::GemmProfile& gemm : profile.gemms) {
     gemm.call_us = rounded(gemm.call_us);
-    for (GemmShapeCurve& shape : gemm.shapes) {
-      for (CurvePoint& point : shape.us_of_rows) point.y = rounded(point.y);
+    for (plan::GemmShapeCurve& shape : gemm.shapes) {
+      for (plan::CurvePoint& point : shape.us_of_rows) point.y = rounded(point.y);
     }
-    for (CurvePoint& point : gemm.group_factor) point.y = rounded(point.y);
+    for (plan::CurvePoint& point : gemm.group_factor) point.y = rounded(point.y);
   }
-  for (LinkPoint& link : profile.links) link = {link.sms, rounded(link.gbps), rounded(link.alpha_us)};
-  Contention& c = profile.contention;
+  for (plan::LinkPoint& link : profile.links) link = {link.sms, rounded(link.gbps), rounded(link.alpha_us)};
+  plan::Contention& c = profile.contention;
   c = {rounded(c.compute), rounded(c.comm), rounded(c.uncapped_compute), rounded(c.uncapped_comm)};
   for (auto& [name, cost] : profile.ops) cost = {rounded(cost.fixed_us), rounded(cost.gbps)};
   for (double* value : {&profile.handoff_us, &profile.memory_gb, &profile.memory_gbps, &profile.attention_tflops}) {
@@ -36,7 +36,8 @@ void round_numbers(HardwareProfile& profile) {
   }
 }
 
-void describe_sources(HardwareProfile& profile, const OpSet& ops, const TuneOptions& options, int num_ranks) {
+void describe_sources(plan::HardwareProfile& profile, const ops::OpSet& ops, const TuneOptions& options,
+                      int num_ranks) {
   const std::string method = fmt::format(
       "epsmoe tune, {} ranks that ran it at the same time, lower quartile (on a device median) of their samples: ",
       num_ranks);
@@ -80,7 +81,7 @@ int count_tune_steps(const TuneOptions& options) {
   return static_cast<int>(options.weight_dtypes.size() * gemm_steps) + 6;
 }
 
-HardwareProfile measure_profile(OpSet& ops, Communicator& comm, const TuneOptions& options) {
+plan::HardwareProfile measure_profile(ops::OpSet& ops, comm::Communicator& comm, const TuneOptions& options) {
   EPS_CHECK(!options.expert_shapes.empty() && !options.widths.empty() && !options.weight_dtypes.empty());
   EPS_CHECK_GT(options.memory_gb, 0);
   const int total = count_tune_steps(options);
@@ -90,15 +91,16 @@ HardwareProfile measure_profile(OpSet& ops, Communicator& comm, const TuneOption
     ++done;
   };
   RepeatedTiming timing(comm, ops, options.quick, options.keep_going);
-  HardwareProfile profile;
+  plan::HardwareProfile profile;
   profile.name = "measured";
   profile.origin = "measured";
-  profile.device = describe_setup({ops.description(), cpu_features().brand, comm.size()});
+  profile.device = engine::describe_setup({ops.description(), cpu_features().brand, comm.size()});
   profile.ranks_per_node = comm.size();
   profile.memory_gb = options.memory_gb;
   if (ops.device() != nullptr) profile.num_sms = ops.device()->num_sms;
   for (const DType dtype : options.weight_dtypes) {
-    for (GemmProfile& gemm : measure_gemms(ops, timing, options, dtype, step)) profile.gemms.push_back(std::move(gemm));
+    for (plan::GemmProfile& gemm : measure_gemms(ops, timing, options, dtype, step))
+      profile.gemms.push_back(std::move(gemm));
   }
   step("elementwise ops");
   profile.ops = measure_ops(ops, timing, options);
@@ -115,9 +117,9 @@ HardwareProfile measure_profile(OpSet& ops, Communicator& comm, const TuneOption
   round_numbers(profile);
   describe_sources(profile, ops, options, comm.size());
 
-  const std::vector<std::string> faults = find_profile_faults(profile);
+  const std::vector<std::string> faults = plan::find_profile_faults(profile);
   EPS_CHECK(faults.empty(), "the measured profile is invalid: {}", faults.front());
   return profile;
 }
 
-}  // namespace eps
+}  // namespace eps::measure

@@ -11,7 +11,7 @@
 #include "ops/op_set.h"
 #include "plan/profile.h"
 
-namespace eps {
+namespace eps::measure {
 
 // A weight [n, k].
 struct GemmShape {
@@ -33,7 +33,7 @@ struct TuneOptions {
   std::vector<GemmShape> expert_shapes;  // measured with both kernels; at least one
   std::vector<GemmShape> shared_shapes;  // measured with dense kernels only, because a layer has one of each
   std::vector<RowWidths> widths;         // at least one
-  MlaParams attention;
+  ops::MlaParams attention;
   std::vector<DType> weight_dtypes = {DType::kBF16};  // as weights are stored: f32, bf16 or f16
 
   // Measures 1, 2, 4 … rows. The curve of a shape ends earlier if a call takes long, because it is linear beyond that.
@@ -54,9 +54,9 @@ struct TuneOptions {
 // Returns  the same valid profile on all ranks
 // Errors   kAborted on all ranks if keep_going returned false on one
 // Cost     25 s for two models, two ranks and two weight types on a 2-core machine, quick 8 s
-HardwareProfile measure_profile(OpSet& ops, Communicator& comm, const TuneOptions& options);
+plan::HardwareProfile measure_profile(ops::OpSet& ops, comm::Communicator& comm, const TuneOptions& options);
 
 // The total number of steps of which on_step is notified.
 int count_tune_steps(const TuneOptions& options);
 
-}  // namespace eps
+}  // namespace eps::measure

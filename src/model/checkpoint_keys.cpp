@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::model {
 namespace {
 
 constexpr KeyUse kUsed = KeyUse::kUsed;
@@ -14,17 +14,17 @@ constexpr KeyUse kHarmless = KeyUse::kHarmless;
 constexpr KeyUse kWarned = KeyUse::kWarned;
 constexpr KeyUse kRefused = KeyUse::kRefused;
 
-bool is_off(const KnownKey& known, const Json& value) {
-  if (value.is_null() || value == Json(false)) return true;
+bool is_off(const KnownKey& known, const io::Json& value) {
+  if (value.is_null() || value == io::Json(false)) return true;
   if (value.is_structured() && value.empty()) return true;
   if (value.is_string() && value.get_ref<const std::string&>().empty()) return true;
-  const Json off = Json::parse(known.off);
+  const io::Json off = io::Json::parse(known.off);
   return std::ranges::find(off, value) != off.end();
 }
 
 }  // namespace
 
-KeyReport check_keys(CheckpointFile file, const JsonObject& object) {
+KeyReport check_keys(CheckpointFile file, const io::JsonObject& object) {
   KeyReport report;
   const auto known = known_keys(file);
   for (const auto& [key, value] : object.value().items()) {
@@ -33,8 +33,8 @@ KeyReport check_keys(CheckpointFile file, const JsonObject& object) {
       report.unknown.push_back(object.path_of(key));
     } else if (found->use == kWarned && !is_off(*found, value)) {
       report.warnings.push_back(fmt::format("{}: key \"{}\" = {} is not supported and has no effect ({})",
-                                            object.where(), printable(object.path_of(key), 120), describe_json(value),
-                                            found->why));
+                                            object.where(), printable(object.path_of(key), 120),
+                                            io::describe_json(value), found->why));
     } else if (found->use == kRefused && !is_off(*found, value)) {
       object.reject(key, fmt::format("it to be absent or off, because this program does not support {}", found->why));
     }
@@ -418,4 +418,4 @@ std::span<const KnownKey> known_keys(CheckpointFile file) {
   return {};
 }
 
-}  // namespace eps
+}  // namespace eps::model

@@ -8,7 +8,7 @@
 
 #include "io/json.h"
 
-namespace eps {
+namespace eps::model {
 
 enum class CheckpointFile { kConfig, kRope, kGenerationConfig, kTokenizer, kTokenizerConfig };
 
@@ -40,6 +40,6 @@ struct KeyReport {
 };
 
 // Looks up every key of `object`.  Errors  kInput, naming the key, if a kRefused one is not off
-KeyReport check_keys(CheckpointFile file, const JsonObject& object);
+KeyReport check_keys(CheckpointFile file, const io::JsonObject& object);
 
-}  // namespace eps
+}  // namespace eps::model

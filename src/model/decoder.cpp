@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "base/stop.h"
 
-namespace eps {
+namespace eps::model {
 namespace {
 
 // Rows of logits that are computed at a time. A row of [vocab] f32 is large, so those of all positions of a long prompt
@@ -24,8 +24,8 @@ void fail_not_finite(const std::string& where) {
         .hint = "`epsmoe inspect`, and downloading the checkpoint's files again"});
 }
 
-Decoder::Decoder(const Model& model, OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
-                 TraceRecorder* trace, StopToken stop)
+Decoder::Decoder(const Model& model, ops::OpSet& ops, comm::Communicator& comm, const plan::Planner& planner,
+                 plan::PipelineOption pipeline, exec::TraceRecorder* trace, StopToken stop)
     : model_(model),
       spec_(model.spec()),
       ops_(ops),
@@ -39,7 +39,7 @@ Decoder::Decoder(const Model& model, OpSet& ops, Communicator& comm, const Plann
       host_logits_(ops.staging_memory()),
       host_row_(ops.staging_memory()) {
   if (spec_.first_moe_layer() < 0) return;
-  const ExpertPlacement placement = place_experts(spec_.moe.gate.num_experts, comm.size());
+  const moe::ExpertPlacement placement = moe::place_experts(spec_.moe.gate.num_experts, comm.size());
   for (size_t i = 0; i < model.layers().size(); ++i) {
     const LayerWeights& layer = model.layers()[i];
     if (!layer.experts.empty()) moe_weights_[i] = rank_weights(layer, placement, comm.rank());
@@ -51,14 +51,14 @@ void Decoder::traced(int layer, const char* name, const std::function<void()>& b
   const int64_t begin = now_ns();
   body();
   ops_.wait();
-  trace_->add(comm_.rank(), {{name, Lane::kCompute, layer, -1, begin, now_ns()}});
+  trace_->add(comm_.rank(), {{name, plan::Lane::kCompute, layer, -1, begin, now_ns()}});
 }
 
 std::vector<int32_t> Decoder::forward(std::span<const SequenceChunk> chunks, std::span<const int64_t> tokens_per_rank,
                                       const LogitSink& sink) {
   const ComputingThread computing(ops_.thread_pool());
   begin_step(chunks, tokens_per_rank);
-  std::vector<int32_t> tokens(chunks.size(), kNoToken);
+  std::vector<int32_t> tokens(chunks.size(), ops::kNoToken);
   const std::vector<LogitRow> rows = logit_rows(chunks);
   if (is_repeatable(chunks)) {
     // A replayed step does not call compute_logits, and the previous step may have left logits_ with other rows.
@@ -132,7 +132,7 @@ TensorView Decoder::compute_copy(TensorView x, Buffer& memory) {
 }
 
 void Decoder::project(std::initializer_list<Projection> projections, TensorView x_compute) {
-  std::vector<LinearTask> tasks;
+  std::vector<ops::LinearTask> tasks;
   for (const Projection& p : projections) tasks.push_back({p.linear->weight.get(), x_compute, p.out});
   ops_.linear(tasks);
   for (const Projection& p : projections) {
@@ -143,7 +143,7 @@ void Decoder::project(std::initializer_list<Projection> projections, TensorView 
 void Decoder::attention(int layer) {
   const LayerWeights& weights = model_.layers()[static_cast<size_t>(layer)];
   const AttentionWeights& w = weights.attention;
-  const MlaParams& p = spec_.attention.mla;
+  const ops::MlaParams& p = spec_.attention.mla;
   ops_.add_rms_norm(hidden_, pending_, weights.input_norm.view(), spec_.norm_eps, normed_);
   const TensorView x = compute_copy(normed_, memory_.compute);
 
@@ -182,10 +182,10 @@ void Decoder::dense_mlp(const MlpWeights& mlp, TensorView x, MutableTensorView o
   const int64_t inner = mlp.down->in_features();
   const MutableTensorView gate_up = memory_.gate_up.view(act_, {num_tokens_, 2 * inner});
   const MutableTensorView act = memory_.act.view(ops_.compute_dtype(), {num_tokens_, inner});
-  const LinearTask up{mlp.gate_up.get(), compute_copy(x, memory_.compute), gate_up};
+  const ops::LinearTask up{mlp.gate_up.get(), compute_copy(x, memory_.compute), gate_up};
   ops_.linear(std::span(&up, 1));
   ops_.silu_mul(gate_up, act);
-  const LinearTask down{mlp.down.get(), act, out};
+  const ops::LinearTask down{mlp.down.get(), act, out};
   ops_.linear(std::span(&down, 1));
 }
 
@@ -195,7 +195,7 @@ void Decoder::compute_logits(TensorView hidden) {
   const MutableTensorView normed = memory_.last_normed.view(act_, {n, spec_.hidden});
   ops_.rms_norm(hidden, model_.final_norm().view(), spec_.norm_eps, normed);
   logits_ = memory_.logits.view(DType::kF32, {n, spec_.vocab_size});
-  const LinearTask task{&model_.lm_head(), compute_copy(normed, memory_.compute), logits_};
+  const ops::LinearTask task{&model_.lm_head(), compute_copy(normed, memory_.compute), logits_};
   ops_.linear(std::span(&task, 1));
 }
 
@@ -240,16 +240,16 @@ void Decoder::sample_tokens(std::span<const SequenceChunk> chunks, std::span<con
                             std::span<int32_t> tokens) {
   // The op set samples all rows, although the tokens of some may not be used: chunks with different outputs are rare in
   // one step, and greedy sampling of an unused row costs little.
-  std::vector<SampleParams> params;
+  std::vector<ops::SampleParams> params;
   for (const LogitRow& r : rows) params.push_back(chunks[r.sequence].params);
-  std::vector<int32_t> sampled(rows.size(), kNoToken);
+  std::vector<int32_t> sampled(rows.size(), ops::kNoToken);
   const auto is_on_host = [&](const LogitRow& r) { return chunks[r.sequence].host_sampler != nullptr; };
   if (!std::ranges::all_of(rows, is_on_host)) ops_.pick_tokens(logits_, params, sampled);
   for (size_t i = 0; i < rows.size(); ++i) {
     const SequenceChunk& chunk = chunks[rows[i].sequence];
     if (chunk.output != StepOutput::kToken) continue;
     if (chunk.host_sampler != nullptr) sampled[i] = sample_on_host(i, *chunk.host_sampler);
-    if (sampled[i] == kNoToken) fail_in_step();
+    if (sampled[i] == ops::kNoToken) fail_in_step();
     tokens[rows[i].sequence] = sampled[i];
   }
 }
@@ -286,4 +286,4 @@ const float* Decoder::logits_on_host() {
   return host.as<const float>();
 }
 
-}  // namespace eps
+}  // namespace eps::model

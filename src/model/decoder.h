@@ -14,7 +14,7 @@
 #include "model/kv_cache.h"
 #include "model/model.h"
 
-namespace eps {
+namespace eps::model {
 
 // The output of a step for a sequence: nothing, the next token, or the logits after its last token or after each token.
 enum class StepOutput : uint8_t { kNone, kToken, kLastLogits, kAllLogits };
@@ -28,7 +28,7 @@ struct SequenceChunk {
   KvCache* cache = nullptr;
   std::span<const int32_t> ids;
   StepOutput output = StepOutput::kToken;
-  SampleParams params = {};                   // how the op set samples the token
+  ops::SampleParams params = {};              // how the op set samples the token
   const HostSampler* host_sampler = nullptr;  // if not null, samples the token instead
 };
 
@@ -42,8 +42,8 @@ using LogitSink = std::function<void(size_t sequence, int64_t position, std::spa
 class Decoder {
  public:
   // All references outlive the decoder; `trace` may be null.
-  Decoder(const Model& model, OpSet& ops, Communicator& comm, const Planner& planner, PipelineOption pipeline,
-          TraceRecorder* trace, StopToken stop = {});
+  Decoder(const Model& model, ops::OpSet& ops, comm::Communicator& comm, const plan::Planner& planner,
+          plan::PipelineOption pipeline, exec::TraceRecorder* trace, StopToken stop = {});
 
   // Runs one step. Every rank calls this once per step, even without sequences. `tokens_per_rank` [num_ranks] counts
   // the tokens of all chunks of the step, including those on other ranks. `sink` may be empty if no chunk needs logits.
@@ -59,7 +59,7 @@ class Decoder {
   // them is destroyed.
   void wait() noexcept { moe_.wait(); }
 
-  const MoeStats& stats() const { return moe_.stats(); }
+  const exec::MoeStats& stats() const { return moe_.stats(); }
 
  private:
   // A row of logits that is needed, and the row of the step that it is computed from.
@@ -100,20 +100,20 @@ class Decoder {
 
   const Model& model_;
   const ModelSpec& spec_;
-  OpSet& ops_;
-  Communicator& comm_;
-  TraceRecorder* trace_;
+  ops::OpSet& ops_;
+  comm::Communicator& comm_;
+  exec::TraceRecorder* trace_;
   StopToken stop_;
-  MoeLayerRunner moe_;
-  std::vector<MoeWeights> moe_weights_;  // by layer; experts of other ranks are null
-  DType act_;                            // of activations
+  exec::MoeLayerRunner moe_;
+  std::vector<ops::MoeWeights> moe_weights_;  // by layer; experts of other ranks are null
+  DType act_;                                 // of activations
 
   // State of the current step.
   bool checks_routers_ = false;  // see fail_in_step
   int64_t num_tokens_ = 0;
   std::vector<int32_t> ids_;
   std::vector<int32_t> positions_;
-  std::vector<StepSequence> sequences_;
+  std::vector<ops::StepSequence> sequences_;
   struct Memory {
     explicit Memory(MemoryResource& m)
         : hidden(m),
@@ -139,4 +139,4 @@ class Decoder {
   Buffer host_logits_, host_row_;
 };
 
-}  // namespace eps
+}  // namespace eps::model

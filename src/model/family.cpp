@@ -8,14 +8,14 @@
 
 #include "model/deepseek_v2/deepseek_v2.h"
 
-namespace eps {
+namespace eps::model {
 
 std::span<const Family> families() {
   static const std::array<Family, 1> all = {deepseek_v2_family()};
   return all;
 }
 
-const Family& find_family(const JsonObject& config) {
+const Family& find_family(const io::JsonObject& config) {
   const std::string type = config.get<std::string>("model_type");
   std::string known;
   for (const Family& family : families()) {
@@ -68,19 +68,19 @@ const Preset& find_preset(std::string_view name) {
 }
 
 namespace {
-Json preset_config(std::string_view name) {
-  return parse_json(find_preset(name).config_json, "preset " + std::string(name));
+io::Json preset_config(std::string_view name) {
+  return io::parse_json(find_preset(name).config_json, "preset " + std::string(name));
 }
 }  // namespace
 
 const Family& find_preset_family(std::string_view name) {
-  const Json config = preset_config(name);
-  return find_family(JsonObject(config, "preset " + std::string(name)));
+  const io::Json config = preset_config(name);
+  return find_family(io::JsonObject(config, "preset " + std::string(name)));
 }
 
 ModelSpec preset_spec(std::string_view name) {
-  const Json config = preset_config(name);
-  return find_preset_family(name).read_config(JsonObject(config, "preset " + std::string(name)));
+  const io::Json config = preset_config(name);
+  return find_preset_family(name).read_config(io::JsonObject(config, "preset " + std::string(name)));
 }
 
-}  // namespace eps
+}  // namespace eps::model

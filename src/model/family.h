@@ -8,7 +8,7 @@
 #include "io/json.h"
 #include "model/model_spec.h"
 
-namespace eps {
+namespace eps::model {
 
 struct MlpNames {
   std::string gate, up, down;
@@ -29,7 +29,7 @@ struct GlobalNames {
 
 struct Family {
   std::string_view model_type;  // config.json's "model_type"
-  ModelSpec (*read_config)(const JsonObject& config);
+  ModelSpec (*read_config)(const io::JsonObject& config);
   GlobalNames (*global_names)();
   LayerNames (*layer_names)(int layer);
   MlpNames (*expert_names)(int layer, int expert);
@@ -38,7 +38,7 @@ struct Family {
 std::span<const Family> families();
 
 // The family of a config.json.  Errors  kInput, listing the supported families
-const Family& find_family(const JsonObject& config);
+const Family& find_family(const io::JsonObject& config);
 
 // A named configuration that needs no files ("deepseek-v2-lite").
 struct Preset {
@@ -52,4 +52,4 @@ const Preset& find_preset(std::string_view name);
 const Family& find_preset_family(std::string_view name);
 ModelSpec preset_spec(std::string_view name);
 
-}  // namespace eps
+}  // namespace eps::model

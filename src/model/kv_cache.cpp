@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::model {
 namespace {
 
 // The initial capacity in tokens, and the least that it grows by. Growing copies the cache, and with this value a short
@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kMinGrowth = 256;
 
 // Copies the first `count` tokens of each layer into new memory for `to_capacity` tokens.
-Buffer regrown(OpSet& ops, const Buffer& from, int64_t layers, int64_t count, int64_t from_capacity,
+Buffer regrown(ops::OpSet& ops, const Buffer& from, int64_t layers, int64_t count, int64_t from_capacity,
                int64_t to_capacity, int64_t width) {
   const DType dtype = ops.activation_dtype();
   Buffer out(ops.memory());
@@ -27,7 +27,7 @@ Buffer regrown(OpSet& ops, const Buffer& from, int64_t layers, int64_t count, in
 
 }  // namespace
 
-KvCache::KvCache(const ModelSpec& spec, int64_t max_tokens, OpSet& ops)
+KvCache::KvCache(const ModelSpec& spec, int64_t max_tokens, ops::OpSet& ops)
     : ops_(&ops),
       num_layers_(spec.num_layers()),
       latent_dim_(spec.attention.mla.kv_lora_rank),
@@ -66,8 +66,8 @@ void KvCache::extend(int64_t count) {
   num_tokens_ = wanted;
 }
 
-StepSequence KvCache::step_sequence(int64_t q_begin, int64_t count) const {
+ops::StepSequence KvCache::step_sequence(int64_t q_begin, int64_t count) const {
   return {q_begin, count, num_tokens_, capacity_, latent_.data(), k_pe_.data()};
 }
 
-}  // namespace eps
+}  // namespace eps::model

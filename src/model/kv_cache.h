@@ -7,13 +7,13 @@
 #include "ops/op_set.h"
 #include "tensor/tensor.h"
 
-namespace eps {
+namespace eps::model {
 
 class KvCache {
  public:
   // Uses the memory and the activation dtype of `ops`, which outlives the cache. The memory grows in steps, up to that
   // for `max_tokens`.
-  KvCache(const ModelSpec& spec, int64_t max_tokens, OpSet& ops);
+  KvCache(const ModelSpec& spec, int64_t max_tokens, ops::OpSet& ops);
 
   int64_t num_tokens() const { return num_tokens_; }
   int64_t max_tokens() const { return max_tokens_; }
@@ -35,13 +35,13 @@ class KvCache {
 
   // Describes the last `count` tokens as the new tokens of a step, in its rows from `q_begin` on. Valid until the next
   // extend or reserve.
-  StepSequence step_sequence(int64_t q_begin, int64_t count) const;
+  ops::StepSequence step_sequence(int64_t q_begin, int64_t count) const;
 
  private:
   void require_fits(int64_t count) const;
   void grow(int64_t capacity);
 
-  OpSet* ops_;
+  ops::OpSet* ops_;
   int64_t num_layers_;
   int64_t latent_dim_;
   int64_t rope_dim_;
@@ -52,4 +52,4 @@ class KvCache {
   Buffer k_pe_;    // [layers, capacity, rope_dim]
 };
 
-}  // namespace eps
+}  // namespace eps::model

@@ -6,14 +6,14 @@
 
 #include "tensor/widen.h"
 
-namespace eps {
+namespace eps::model {
 namespace {
 
 // Collects the weights to load and then loads them with all threads of the op set. Reading and packing one weight keeps
 // only one thread busy, so several weights are loaded at the same time.
 class Loader {
  public:
-  Loader(const ModelSpec& spec, const Family& family, WeightSource& source, const OpSet& ops,
+  Loader(const ModelSpec& spec, const Family& family, WeightSource& source, const ops::OpSet& ops,
          const LoadProgress& progress, RankShare share = {})
       : spec_(spec), family_(family), source_(source), ops_(ops), progress_(progress), share_(share) {}
 
@@ -32,7 +32,8 @@ class Loader {
 
   // Stacks the named matrices [N_i, k] along N.
   void matrix(std::vector<std::pair<std::string, int64_t>> parts, int64_t k, LinearPtr& out,
-              Precision precision = Precision::kCompute, WeightPool* pool = nullptr, int times_counted = 1) {
+              ops::Precision precision = ops::Precision::kCompute, ops::WeightPool* pool = nullptr,
+              int times_counted = 1) {
     jobs_.push_back([this, parts = std::move(parts), k, precision, pool, times_counted, &out] {
       std::vector<TensorView> views;
       std::vector<std::string> names;
@@ -52,11 +53,11 @@ class Loader {
     if (has_bias) norm(bias_name, n, out.bias);
   }
 
-  void mlp(const MlpNames& names, int64_t inner, MlpWeights& out, WeightPool* gate_up_pool = nullptr,
-           WeightPool* down_pool = nullptr, int times_counted = 1) {
-    matrix({{names.gate, inner}, {names.up, inner}}, spec_.hidden, out.gate_up, Precision::kCompute, gate_up_pool,
+  void mlp(const MlpNames& names, int64_t inner, MlpWeights& out, ops::WeightPool* gate_up_pool = nullptr,
+           ops::WeightPool* down_pool = nullptr, int times_counted = 1) {
+    matrix({{names.gate, inner}, {names.up, inner}}, spec_.hidden, out.gate_up, ops::Precision::kCompute, gate_up_pool,
            times_counted);
-    matrix({{names.down, spec_.hidden}}, inner, out.down, Precision::kCompute, down_pool, times_counted);
+    matrix({{names.down, spec_.hidden}}, inner, out.down, ops::Precision::kCompute, down_pool, times_counted);
   }
 
   void attention(const LayerNames& n, AttentionWeights& out) {
@@ -83,8 +84,8 @@ class Loader {
   void moe(int layer, LayerWeights& out) {
     const LayerNames n = family_.layer_names(layer);
     const int num_experts = spec_.moe.gate.num_experts;
-    matrix({{n.router, num_experts}}, spec_.hidden, out.router, Precision::kF32);
-    const ExpertPlacement placement = place_experts(num_experts, share_.num_ranks);
+    matrix({{n.router, num_experts}}, spec_.hidden, out.router, ops::Precision::kF32);
+    const moe::ExpertPlacement placement = moe::place_experts(num_experts, share_.num_ranks);
     out.gate_up_pool = ops_.make_weight_pool(placement.experts_per_rank(), 2 * spec_.moe.inner, spec_.hidden);
     out.down_pool = ops_.make_weight_pool(placement.experts_per_rank(), spec_.hidden, spec_.moe.inner);
     out.experts.resize(static_cast<size_t>(num_experts));
@@ -115,7 +116,7 @@ class Loader {
   void embedding(const std::string& name, Buffer& memory, TensorView& out, LinearPtr* tied_head) {
     jobs_.push_back([this, name, tied_head, &memory, &out] {
       const TensorView stored = weight(name, {spec_.vocab_size, spec_.hidden});
-      if (tied_head != nullptr) *tied_head = ops_.pack_linear(std::span(&stored, 1), Precision::kCompute);
+      if (tied_head != nullptr) *tied_head = ops_.pack_linear(std::span(&stored, 1), ops::Precision::kCompute);
       memory = Buffer(ops_.memory());
       out = ops_.place(stored, memory);
       // In host memory the embedding stays in the buffer of the source, which therefore must not be released.
@@ -183,7 +184,7 @@ class Loader {
   const ModelSpec& spec_;
   const Family& family_;
   WeightSource& source_;
-  const OpSet& ops_;
+  const ops::OpSet& ops_;
   const LoadProgress& progress_;
   std::vector<std::function<void()>> jobs_;
   std::mutex mutex_;  // one call of progress_ at a time
@@ -194,7 +195,7 @@ class Loader {
 }  // namespace
 
 std::unique_ptr<Model> Model::load(const ModelSpec& spec, const Family& family, std::unique_ptr<WeightSource> source,
-                                   const OpSet& ops, const LoadProgress& progress, RankShare share) {
+                                   const ops::OpSet& ops, const LoadProgress& progress, RankShare share) {
   auto model = std::make_unique<Model>();
   model->spec_ = spec;
   model->source_ = std::move(source);
@@ -212,13 +213,13 @@ std::unique_ptr<Model> Model::load(const ModelSpec& spec, const Family& family, 
   model->rope_table_ = make_rope_table(spec.attention.rope, spec.max_positions);
   model->rope_cos_ = Buffer(ops.memory());
   model->rope_sin_ = Buffer(ops.memory());
-  const RopeView rope = model->rope_table_.view();
+  const ops::RopeView rope = model->rope_table_.view();
   model->rope_ = {rope.rope_dim, ops.place(rope.cos, model->rope_cos_), ops.place(rope.sin, model->rope_sin_)};
   return model;
 }
 
-MoeWeights rank_weights(const LayerWeights& layer, const ExpertPlacement& placement, int rank) {
-  MoeWeights out;
+ops::MoeWeights rank_weights(const LayerWeights& layer, const moe::ExpertPlacement& placement, int rank) {
+  ops::MoeWeights out;
   for (int e = 0; e < placement.num_experts; ++e) {
     const MlpWeights& expert = layer.experts[static_cast<size_t>(e)];
     const bool local = placement.rank_of(e) == rank;
@@ -230,7 +231,7 @@ MoeWeights rank_weights(const LayerWeights& layer, const ExpertPlacement& placem
   return out;
 }
 
-LayerWeights load_moe_layer(const ModelSpec& spec, const Family& family, WeightSource& source, const OpSet& ops,
+LayerWeights load_moe_layer(const ModelSpec& spec, const Family& family, WeightSource& source, const ops::OpSet& ops,
                             int layer) {
   LayerWeights out;
   const LoadProgress no_progress;
@@ -240,4 +241,4 @@ LayerWeights load_moe_layer(const ModelSpec& spec, const Family& family, WeightS
   return out;
 }
 
-}  // namespace eps
+}  // namespace eps::model

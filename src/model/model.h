@@ -11,9 +11,9 @@
 #include "moe/placement.h"
 #include "ops/moe_weights.h"
 
-namespace eps {
+namespace eps::model {
 
-using LinearPtr = std::unique_ptr<LinearWeight>;
+using LinearPtr = std::unique_ptr<ops::LinearWeight>;
 
 struct Norm {
   Buffer memory;
@@ -33,7 +33,7 @@ struct AttentionWeights {
   Norm q_a_norm;
   Linear kv_a;
   Norm kv_a_norm;
-  std::unique_ptr<MlaWeight> kv_b;
+  std::unique_ptr<ops::MlaWeight> kv_b;
   Linear o;
 };
 
@@ -46,11 +46,11 @@ struct LayerWeights {
   Norm input_norm;
   Norm post_attention_norm;
   AttentionWeights attention;
-  MlpWeights dense;                                     // dense layers
-  LinearPtr router;                                     // MoE layers, f32
-  std::unique_ptr<WeightPool> gate_up_pool, down_pool;  // memory that `experts` may be allocated in
-  std::vector<MlpWeights> experts;                      // [num_experts]; members are null for experts of other ranks
-  MlpWeights shared;                                    // members are null without shared experts
+  MlpWeights dense;                                          // dense layers
+  LinearPtr router;                                          // MoE layers, f32
+  std::unique_ptr<ops::WeightPool> gate_up_pool, down_pool;  // memory that `experts` may be allocated in
+  std::vector<MlpWeights> experts;  // [num_experts]; members are null for experts of other ranks
+  MlpWeights shared;                // members are null without shared experts
 };
 
 // Selects the weights that a rank with its own memory loads: its local experts, and everything that is not an expert.
@@ -76,14 +76,14 @@ class Model {
   // ranks
   //         do not divide the experts
   static std::unique_ptr<Model> load(const ModelSpec& spec, const Family& family, std::unique_ptr<WeightSource> source,
-                                     const OpSet& ops, const LoadProgress& progress, RankShare share = {});
+                                     const ops::OpSet& ops, const LoadProgress& progress, RankShare share = {});
 
   const ModelSpec& spec() const { return spec_; }
   const TensorView& embedding() const { return embedding_; }
   const std::vector<LayerWeights>& layers() const { return layers_; }
   const Norm& final_norm() const { return final_norm_; }
-  const LinearWeight& lm_head() const { return *lm_head_; }
-  const RopeView& rope() const { return rope_; }
+  const ops::LinearWeight& lm_head() const { return *lm_head_; }
+  const ops::RopeView& rope() const { return rope_; }
 
  private:
   ModelSpec spec_;
@@ -95,14 +95,14 @@ class Model {
   LinearPtr lm_head_;
   RopeTable rope_table_;
   Buffer rope_cos_, rope_sin_;
-  RopeView rope_;
+  ops::RopeView rope_;
 };
 
 // The MoE weights of `layer` on one rank; experts of other ranks are null.
-MoeWeights rank_weights(const LayerWeights& layer, const ExpertPlacement& placement, int rank);
+ops::MoeWeights rank_weights(const LayerWeights& layer, const moe::ExpertPlacement& placement, int rank);
 
 // Loads only the MoE weights of one layer (for `bench layer`).
-LayerWeights load_moe_layer(const ModelSpec& spec, const Family& family, WeightSource& source, const OpSet& ops,
+LayerWeights load_moe_layer(const ModelSpec& spec, const Family& family, WeightSource& source, const ops::OpSet& ops,
                             int layer);
 
-}  // namespace eps
+}  // namespace eps::model

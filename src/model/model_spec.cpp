@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::model {
 
 int ModelSpec::num_moe_layers() const {
   return static_cast<int>(std::count_if(layers.begin(), layers.end(), [](const LayerSpec& l) { return l.is_moe(); }));
@@ -18,7 +18,7 @@ int ModelSpec::first_moe_layer() const {
 }
 
 int64_t ModelSpec::attention_parameters() const {
-  const MlaParams& p = attention.mla;
+  const ops::MlaParams& p = attention.mla;
   const int64_t q_out = int64_t{p.num_heads} * p.q_dim();
   const int64_t lora = attention.q_lora_rank;
   int64_t n = lora == 0 ? hidden * q_out : hidden * lora + lora + lora * q_out;
@@ -59,7 +59,7 @@ void check_sizes(const ModelSpec& spec, const std::string& where) {
           .hint = fmt::format("checking {}", keys)});
   };
   // Computed in double, which cannot overflow with these sizes.
-  const MlaParams& a = spec.attention.mla;
+  const ops::MlaParams& a = spec.attention.mla;
   const double heads = a.num_heads;
   const double hidden = static_cast<double>(spec.hidden);
   const double layers = spec.num_layers();
@@ -138,11 +138,11 @@ std::vector<float> inverse_frequencies(const RopeSpec& spec) {
 
 }  // namespace
 
-MoeShape moe_shape(const ModelSpec& spec, DType weights, DType activations) {
+plan::MoeShape moe_shape(const ModelSpec& spec, DType weights, DType activations) {
   return {spec.hidden, spec.moe.inner, spec.moe.shared_inner, spec.moe.gate.top_k, weights, activations};
 }
 
-RopeView RopeTable::view() const {
+ops::RopeView RopeTable::view() const {
   const int half = rope_dim / 2;
   const Shape shape{half == 0 ? 0 : std::ssize(cos) / half, half};
   return {rope_dim, {cos.data(), DType::kF32, shape}, {sin.data(), DType::kF32, shape}};
@@ -165,4 +165,4 @@ RopeTable make_rope_table(const RopeSpec& spec, int64_t num_positions) {
   return table;
 }
 
-}  // namespace eps
+}  // namespace eps::model

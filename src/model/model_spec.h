@@ -10,7 +10,7 @@
 #include "ops/step.h"
 #include "plan/problem.h"
 
-namespace eps {
+namespace eps::model {
 
 struct YarnSpec {
   double factor = 1.0;
@@ -29,7 +29,7 @@ struct RopeSpec {
 
 // Multi-head latent attention.
 struct AttentionSpec {
-  MlaParams mla;
+  ops::MlaParams mla;
   int q_lora_rank = 0;  // 0: one full-rank query projection
   bool bias = false;    // on the down projections and the output projection
   float lora_norm_eps = 1e-6F;
@@ -37,7 +37,7 @@ struct AttentionSpec {
 };
 
 struct MoeSpec {
-  GateParams gate;
+  ops::GateParams gate;
   int64_t inner = 0;         // of one expert
   int64_t shared_inner = 0;  // of all shared experts together; 0: none
 };
@@ -83,7 +83,7 @@ struct ModelSpec {
 void check_sizes(const ModelSpec& spec, const std::string& where);
 
 // The sizes of the MoE layers for planning. `weights`: dtype of the stored weights; `activations`: compute dtype.
-MoeShape moe_shape(const ModelSpec& spec, DType weights, DType activations);
+plan::MoeShape moe_shape(const ModelSpec& spec, DType weights, DType activations);
 
 // cos and sin [num_positions, dim / 2], attention factor included, in host memory.
 struct RopeTable {
@@ -91,10 +91,10 @@ struct RopeTable {
   std::vector<float> cos;
   std::vector<float> sin;
 
-  RopeView view() const;
+  ops::RopeView view() const;
 };
 
 // Computes the table for positions [0, num_positions).
 RopeTable make_rope_table(const RopeSpec& spec, int64_t num_positions);
 
-}  // namespace eps
+}  // namespace eps::model

@@ -4,7 +4,7 @@
 #include <cctype>
 #include <vector>
 
-namespace eps {
+namespace eps::model {
 namespace {
 
 // The prefix of a module: everything before the last two parts, "model." for "model.embed_tokens.weight".
@@ -31,7 +31,7 @@ std::optional<std::string> only_prefix(const std::vector<std::string>& names, st
 
 }  // namespace
 
-StoredNames::StoredNames(const ModelSpec& spec, const Family& family, const Checkpoint& checkpoint) {
+StoredNames::StoredNames(const ModelSpec& spec, const Family& family, const io::Checkpoint& checkpoint) {
   const GlobalNames globals = family.global_names();
   embedding_ = globals.embedding;
   lm_head_ = stored_lm_head_ = globals.lm_head;
@@ -59,4 +59,4 @@ std::string StoredNames::canonical(std::string_view stored) const {
   return family_prefix_ + std::string(stored.substr(prefix_.size()));
 }
 
-}  // namespace eps
+}  // namespace eps::model

@@ -7,13 +7,13 @@
 #include "io/checkpoint.h"
 #include "model/family.h"
 
-namespace eps {
+namespace eps::model {
 
 // Programs that save only the inner model omit "model.", and those that wrap it add a prefix ("language_model.model.").
 // The prefix is taken from the first layer and applies to the whole checkpoint.
 class StoredNames {
  public:
-  StoredNames(const ModelSpec& spec, const Family& family, const Checkpoint& checkpoint);
+  StoredNames(const ModelSpec& spec, const Family& family, const io::Checkpoint& checkpoint);
 
   // The name in the checkpoint of the weight that the family calls `name`, even if the checkpoint does not contain it.
   std::string stored(std::string_view name) const;
@@ -32,4 +32,4 @@ class StoredNames {
   bool embedding_is_lm_head_ = false;  // tied, and only the output matrix is stored
 };
 
-}  // namespace eps
+}  // namespace eps::model

@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::model {
 namespace {
 
 // Calls body(part) for the parts of a dotted name.
@@ -68,7 +68,7 @@ class Classifier {
  public:
   enum class Class { kSkipped, kSuspicious, kMisplaced };
 
-  Classifier(const ModelSpec& spec, const Family& family, const Checkpoint& checkpoint, const StoredNames& names)
+  Classifier(const ModelSpec& spec, const Family& family, const io::Checkpoint& checkpoint, const StoredNames& names)
       : spec_(spec), checkpoint_(checkpoint), names_(names) {
     for (std::string& name : weight_names(spec, family)) used_.insert(std::move(name));
     const LayerNames n = family.layer_names(0);
@@ -112,7 +112,7 @@ class Classifier {
     const auto [module, parameter] = split(name);
     const bool is_known = modules_.contains(without_numbers(module));
     if (is_known && is_weight_or_bias(parameter)) return Class::kMisplaced;
-    const std::optional<DType> dtype = known_dtype(checkpoint_.info(stored));
+    const std::optional<DType> dtype = io::known_dtype(checkpoint_.info(stored));
     if (dtype != DType::kF32 && dtype != DType::kBF16 && dtype != DType::kF16) return Class::kSkipped;
     if (is_known || is_copy(name)) return Class::kSuspicious;
     return layer && is_weight_or_bias(parameter) ? Class::kSuspicious : Class::kSkipped;
@@ -142,7 +142,7 @@ class Classifier {
   }
 
   const ModelSpec& spec_;
-  const Checkpoint& checkpoint_;
+  const io::Checkpoint& checkpoint_;
   const StoredNames& names_;
   std::set<std::string, std::less<>> used_;
   std::set<std::string, std::less<>> modules_;  // modules of the family, with * for numbers
@@ -184,7 +184,7 @@ std::vector<std::string> weight_names(const ModelSpec& spec, const Family& famil
   return out;
 }
 
-WeightCensus take_census(const ModelSpec& spec, const Family& family, const Checkpoint& checkpoint,
+WeightCensus take_census(const ModelSpec& spec, const Family& family, const io::Checkpoint& checkpoint,
                          const StoredNames& names) {
   const Classifier classifier(spec, family, checkpoint, names);
   WeightCensus census;
@@ -204,7 +204,7 @@ WeightCensus take_census(const ModelSpec& spec, const Family& family, const Chec
   return census;
 }
 
-void refuse_misplaced(const WeightCensus& census, const Checkpoint& checkpoint) {
+void refuse_misplaced(const WeightCensus& census, const io::Checkpoint& checkpoint) {
   if (census.misplaced.empty()) return;
   const size_t others = census.misplaced.size() - 1;
   fail(ErrorKind::kInput, checkpoint.file(census.misplaced.front()).path(),
@@ -241,4 +241,4 @@ std::string summarize(const WeightCensus& census, const std::vector<std::string>
   return out;
 }
 
-}  // namespace eps
+}  // namespace eps::model

@@ -9,7 +9,7 @@
 #include "model/family.h"
 #include "model/stored_names.h"
 
-namespace eps {
+namespace eps::model {
 
 // The names, as defined by the family, of all weights that are read for `spec`.
 std::vector<std::string> weight_names(const ModelSpec& spec, const Family& family);
@@ -32,15 +32,15 @@ struct WeightCensus {
   int num_layers = 0;
 };
 
-WeightCensus take_census(const ModelSpec& spec, const Family& family, const Checkpoint& checkpoint,
+WeightCensus take_census(const ModelSpec& spec, const Family& family, const io::Checkpoint& checkpoint,
                          const StoredNames& names);
 
 // Throws kInput for the first misplaced weight.
-void refuse_misplaced(const WeightCensus& census, const Checkpoint& checkpoint);
+void refuse_misplaced(const WeightCensus& census, const io::Checkpoint& checkpoint);
 
 // Summarizes names of `census` in one line. Names that differ only in numbers form one group,
 // "model.layers.*.rotary_emb.inv_freq (27)", and so does each layer beyond the last one of the model,
 // "model.layers.27.* (34)". At most 16 groups are listed.
 std::string summarize(const WeightCensus& census, const std::vector<std::string>& names);
 
-}  // namespace eps
+}  // namespace eps::model

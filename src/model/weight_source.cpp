@@ -10,7 +10,7 @@
 #include "base/random.h"
 #include "base/thread_pool.h"
 
-namespace eps {
+namespace eps::model {
 namespace {
 
 // Keeps released memory for the next weight of a similar size: allocating new pages takes the kernel about as long as
@@ -64,15 +64,15 @@ class BufferedSource : public WeightSource {
 
 class CheckpointSource final : public BufferedSource {
  public:
-  CheckpointSource(const Checkpoint& checkpoint, StoredNames names)
+  CheckpointSource(const io::Checkpoint& checkpoint, StoredNames names)
       : checkpoint_(checkpoint), names_(std::move(names)) {}
 
   bool has(const std::string& name) const override { return checkpoint_.has(names_.stored(name)); }
 
   TensorView get(const std::string& name, const Shape& shape) override {
     const std::string stored = names_.stored(name);
-    const TensorType type = checkpoint_.type(stored, shape);
-    const TensorInfo& info = checkpoint_.info(stored);
+    const io::TensorType type = checkpoint_.type(stored, shape);
+    const io::TensorInfo& info = checkpoint_.info(stored);
     Buffer buffer;
     {
       const std::lock_guard lock(mutex_);
@@ -86,7 +86,7 @@ class CheckpointSource final : public BufferedSource {
   }
 
  private:
-  const Checkpoint& checkpoint_;
+  const io::Checkpoint& checkpoint_;
   StoredNames names_;
 };
 
@@ -171,7 +171,7 @@ constexpr int kMostThreads = 16;
 
 }  // namespace
 
-std::unique_ptr<WeightSource> make_checkpoint_source(const Checkpoint& checkpoint, StoredNames names) {
+std::unique_ptr<WeightSource> make_checkpoint_source(const io::Checkpoint& checkpoint, StoredNames names) {
   return std::make_unique<CheckpointSource>(checkpoint, std::move(names));
 }
 
@@ -180,4 +180,4 @@ std::unique_ptr<WeightSource> make_dummy_source(int num_threads, StopToken stop)
       num_threads > 0 ? num_threads : std::min(cpu_features().usable_cores, kMostThreads), stop);
 }
 
-}  // namespace eps
+}  // namespace eps::model

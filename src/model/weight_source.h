@@ -11,7 +11,7 @@
 #include "model/stored_names.h"
 #include "tensor/tensor.h"
 
-namespace eps {
+namespace eps::model {
 
 // Threads  every method may be called from any thread
 class WeightSource {
@@ -31,11 +31,11 @@ class WeightSource {
 
 // Weights of `checkpoint`, which must outlive the source, with names translated by `names`. Each weight is read when it
 // is requested, into the memory of a released weight if possible.
-std::unique_ptr<WeightSource> make_checkpoint_source(const Checkpoint& checkpoint, StoredNames names);
+std::unique_ptr<WeightSource> make_checkpoint_source(const io::Checkpoint& checkpoint, StoredNames names);
 
 // Reproducible random bf16 weights, approximately normal with standard deviation 0.02 (norms: 1). The values depend
 // only on the name, not on the number of threads (0: the usable cores, up to 16). Errors  get() throws kInterrupted
 // once `stop` is set
 std::unique_ptr<WeightSource> make_dummy_source(int num_threads = 0, StopToken stop = {});
 
-}  // namespace eps
+}  // namespace eps::model

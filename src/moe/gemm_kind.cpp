@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace eps {
+namespace eps::moe {
 
 std::string_view to_string(GemmKind kind) { return kind == GemmKind::kDense ? "dense" : "grouped"; }
 
@@ -11,4 +11,4 @@ GemmKind choose_gemm_kind(std::span<const int64_t> rows_per_expert) {
   return busy > 1 ? GemmKind::kGrouped : GemmKind::kDense;
 }
 
-}  // namespace eps
+}  // namespace eps::moe

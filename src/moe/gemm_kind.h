@@ -5,7 +5,7 @@
 #include <span>
 #include <string_view>
 
-namespace eps {
+namespace eps::moe {
 
 enum class GemmKind : uint8_t {
   kDense,    // one GEMM per expert, one after the other
@@ -19,4 +19,4 @@ std::string_view to_string(GemmKind kind);
 // expert, both are the same call, which is reported as dense.
 GemmKind choose_gemm_kind(std::span<const int64_t> rows_per_expert);
 
-}  // namespace eps
+}  // namespace eps::moe

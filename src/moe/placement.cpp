@@ -2,7 +2,7 @@
 
 #include <string>
 
-namespace eps {
+namespace eps::moe {
 
 ExpertPlacement place_experts(int num_experts, int num_ranks) {
   EPS_CHECK_GT(num_experts, 0);
@@ -20,4 +20,4 @@ ExpertPlacement place_experts(int num_experts, int num_ranks) {
   return {num_experts, num_ranks};
 }
 
-}  // namespace eps
+}  // namespace eps::moe

@@ -3,7 +3,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::moe {
 
 struct ExpertPlacement {
   int num_experts = 0;
@@ -18,4 +18,4 @@ struct ExpertPlacement {
 // Errors  kUsage if `num_ranks` is not positive or does not divide `num_experts`
 ExpertPlacement place_experts(int num_experts, int num_ranks);
 
-}  // namespace eps
+}  // namespace eps::moe

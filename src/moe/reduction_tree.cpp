@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::moe {
 namespace {
 
 struct Builder {
@@ -50,4 +50,4 @@ void build_reduction(std::span<const int32_t> experts, int num_experts, int expe
   Builder{experts, experts_per_rank, schedule}.visit(0, num_experts, 0, static_cast<int>(experts.size()), false);
 }
 
-}  // namespace eps
+}  // namespace eps::moe

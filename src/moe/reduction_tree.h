@@ -13,7 +13,7 @@
 #include <span>
 #include <vector>
 
-namespace eps {
+namespace eps::moe {
 
 // "row[dst] += row[src]", where dst and src are positions in the token's ascending list of experts.
 struct TreeAdd {
@@ -38,4 +38,4 @@ struct ReductionSchedule {
 void build_reduction(std::span<const int32_t> experts, int num_experts, int experts_per_rank,
                      ReductionSchedule& schedule);
 
-}  // namespace eps
+}  // namespace eps::moe

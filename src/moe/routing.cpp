@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::moe {
 
 void normalize_routing(Routing& routing, int num_experts) {
   const int k = routing.top_k;
@@ -36,4 +36,4 @@ std::vector<int64_t> count_rows(std::span<const Routing> per_rank, int num_exper
   return load;
 }
 
-}  // namespace eps
+}  // namespace eps::moe

@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-namespace eps {
+namespace eps::moe {
 
 // The routing of one rank's tokens.
 //
@@ -31,4 +31,4 @@ void normalize_routing(Routing& routing, int num_experts);
 // Returns the load: the number of rows of each expert over all given ranks.
 std::vector<int64_t> count_rows(std::span<const Routing> per_rank, int num_experts);
 
-}  // namespace eps
+}  // namespace eps::moe

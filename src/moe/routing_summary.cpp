@@ -4,7 +4,7 @@
 
 #include "moe/reduction_tree.h"
 
-namespace eps {
+namespace eps::moe {
 
 RoutingSummary summarize_routing(std::span<const Routing> per_rank, const ExpertPlacement& placement) {
   const auto num_ranks = static_cast<size_t>(placement.num_ranks);
@@ -50,4 +50,4 @@ RoutingSummary summarize_routing(std::span<const Routing> per_rank, const Expert
   return summary;
 }
 
-}  // namespace eps
+}  // namespace eps::moe

@@ -9,7 +9,7 @@
 #include "moe/placement.h"
 #include "moe/routing.h"
 
-namespace eps {
+namespace eps::moe {
 
 // Shapes  tokens_between, partials_between [num_ranks (home), num_ranks (expert's)]
 //         visits [num_ranks, top_k + 1]; local_load [num_experts]
@@ -31,4 +31,4 @@ struct RoutingSummary {
 // Cost  O(tokens · top_k), over all ranks
 RoutingSummary summarize_routing(std::span<const Routing> per_rank, const ExpertPlacement& placement);
 
-}  // namespace eps
+}  // namespace eps::moe

@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::moe {
 namespace {
 
 // The first and the last stage in which a token has experts on a rank; `first` < 0: none. The token is dispatched to
@@ -241,4 +241,4 @@ RowLayout make_row_layout(std::span<const Routing> routing, const ExpertPlacemen
   return LayoutBuilder(routing, placement, stages, rank).build();
 }
 
-}  // namespace eps
+}  // namespace eps::moe

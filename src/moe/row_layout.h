@@ -11,7 +11,7 @@
 #include "moe/routing.h"
 #include "moe/token_part.h"
 
-namespace eps {
+namespace eps::moe {
 
 // The position of a row: `index` into one of two buffers.
 struct RowRef {
@@ -93,4 +93,4 @@ class StageMap {
 RowLayout make_row_layout(std::span<const Routing> routing, const ExpertPlacement& placement, const StageMap& stages,
                           int rank);
 
-}  // namespace eps
+}  // namespace eps::moe

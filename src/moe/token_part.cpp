@@ -1,6 +1,6 @@
 #include "moe/token_part.h"
 
-namespace eps {
+namespace eps::moe {
 
 std::string_view to_string(TokenPart part) {
   switch (part) {
@@ -13,4 +13,4 @@ std::string_view to_string(TokenPart part) {
   return "?";
 }
 
-}  // namespace eps
+}  // namespace eps::moe

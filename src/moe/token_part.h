@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
-namespace eps {
+namespace eps::moe {
 
 enum class TokenPart : uint8_t {
   kAll,
@@ -41,4 +41,4 @@ constexpr int64_t rows_in_part(int64_t load, int64_t local, TokenPart part) {
   return 0;
 }
 
-}  // namespace eps
+}  // namespace eps::moe

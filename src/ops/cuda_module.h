@@ -8,7 +8,7 @@
 
 #include "ops/op_set.h"
 
-namespace eps {
+namespace eps::ops {
 
 // Whether the first GPU can be used, with its description or the reason in one line.
 struct CudaReport {
@@ -49,4 +49,4 @@ inline constexpr const char* kCudaModuleSymbol = "epsmoe_cuda_module";
 // Changes when a header that both sides include changes (cmake/epsmoe_cuda.cmake).
 inline constexpr const char* kCudaModuleBuild = EPSMOE_CUDA_BUILD;
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-namespace eps {
+namespace eps::ops {
 
 // y [m, n] f32 = x [m, k] · Wᵀ with weights W that were packed beforehand.
 // Threads one caller at a time
@@ -17,4 +17,4 @@ class GemmBaseline {
   virtual std::string implementation(int64_t m) = 0;
 };
 
-}  // namespace eps
+}  // namespace eps::ops

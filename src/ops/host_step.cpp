@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 float* layer_of(void* cache, int64_t capacity, int64_t width, int layer) {
@@ -41,4 +41,4 @@ void store_latents_on_host(OpSet& ops, const StepInputs& step, const MlaParams& 
   }
 }
 
-}  // namespace eps
+}  // namespace eps::ops

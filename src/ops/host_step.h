@@ -5,7 +5,7 @@
 
 #include "ops/op_set.h"
 
-namespace eps {
+namespace eps::ops {
 
 // The new tokens of one sequence and its cache in one layer: rows [q_begin, q_begin + q_count) of q, at positions
 // context - q_count … context - 1. `latent` [context, kv_lora_rank] and `k_pe` [context, rope_dim] already contain the
@@ -25,4 +25,4 @@ std::vector<MlaSequence> layer_sequences(const StepInputs& step, const MlaParams
 void store_latents_on_host(OpSet& ops, const StepInputs& step, const MlaParams& params, MutableTensorView kv,
                            TensorView norm, float eps, const RopeView& table, int layer);
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -8,7 +8,7 @@
 #include "ops/moe_weights.h"
 #include "plan/plan.h"
 
-namespace eps {
+namespace eps::ops {
 
 // The routing of the layer and x must be set before begin() is called; how that is done depends on the implementation.
 class LayerOps {
@@ -16,16 +16,16 @@ class LayerOps {
   virtual ~LayerOps() = default;
 
   // Returns why this plan cannot be run exactly as it is, or an empty string if it can.
-  virtual std::string why_not(const Plan& plan) const = 0;
+  virtual std::string why_not(const plan::Plan& plan) const = 0;
 
   // Begins a layer, out [T, H] = shared(x) + Σ weight · expert(x). The plan and the weights outlive the layer.
   // Afterwards, lanes() calls run() for each op; all ranks run the same plan.
-  virtual void begin(const Plan& plan, const MoeWeights& weights, MutableTensorView out) = 0;
-  virtual void run(const PlanOp& op) = 0;
-  virtual LaneSet& lanes() = 0;
+  virtual void begin(const plan::Plan& plan, const MoeWeights& weights, MutableTensorView out) = 0;
+  virtual void run(const plan::PlanOp& op) = 0;
+  virtual device::LaneSet& lanes() = 0;
 
   // The number of this rank's rows in a stage of the last layer. For halves of the tokens, it may be an estimate.
   virtual int64_t num_rows(size_t stage) const = 0;
 };
 
-}  // namespace eps
+}  // namespace eps::ops

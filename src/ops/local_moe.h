@@ -9,12 +9,12 @@
 #include "ops/moe_weights.h"
 #include "ops/op_params.h"
 
-namespace eps {
+namespace eps::ops {
 
 // The kernel of each projection.
 struct LocalKernels {
-  GemmKind gate_up = GemmKind::kGrouped;
-  GemmKind down = GemmKind::kGrouped;
+  moe::GemmKind gate_up = moe::GemmKind::kGrouped;
+  moe::GemmKind down = moe::GemmKind::kGrouped;
   bool operator==(const LocalKernels&) const = default;
 };
 
@@ -38,4 +38,4 @@ class LocalMoe {
   virtual void run(const MoeWeights& weights, const LocalKernels& kernels, TensorView x, MutableTensorView out) = 0;
 };
 
-}  // namespace eps
+}  // namespace eps::ops

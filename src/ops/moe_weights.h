@@ -5,7 +5,7 @@
 
 #include "ops/op_set.h"
 
-namespace eps {
+namespace eps::ops {
 
 // Not owned.
 struct MoeWeights {
@@ -15,4 +15,4 @@ struct MoeWeights {
   const LinearWeight* shared_down = nullptr;     // [H, S]
 };
 
-}  // namespace eps
+}  // namespace eps::ops

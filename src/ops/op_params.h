@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace eps {
+namespace eps::ops {
 
 enum class TopkMethod : uint8_t {
   kGreedy,              // the best top_k of all experts
@@ -48,4 +48,4 @@ struct RowPair {
   const float* src;
 };
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -4,7 +4,7 @@
 
 #include "ops/peer_layer.h"
 
-namespace eps {
+namespace eps::ops {
 
 void OpSet::upload(const void* from, MutableTensorView to) const {
   if (to.num_bytes() > 0) std::memcpy(to.data(), from, to.num_bytes());
@@ -19,7 +19,7 @@ void OpSet::copy(TensorView from, MutableTensorView to) const {
   if (from.num_bytes() > 0) std::memcpy(to.data(), from.data(), from.num_bytes());
 }
 
-std::unique_ptr<PeerLayer> OpSet::make_peer_layer(Communicator& /*comm*/) { return nullptr; }
+std::unique_ptr<PeerLayer> OpSet::make_peer_layer(comm::Communicator& /*comm*/) { return nullptr; }
 
 TensorView OpSet::place(TensorView host, Buffer& storage) const {
   if (memory().on_host()) return host;
@@ -39,4 +39,4 @@ void OpSet::add_rms_norm(MutableTensorView hidden, TensorView delta, TensorView 
   rms_norm(hidden, weight, eps, out);
 }
 
-}  // namespace eps
+}  // namespace eps::ops

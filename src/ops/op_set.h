@@ -19,9 +19,12 @@
 #include "ops/step.h"
 #include "tensor/tensor.h"
 
-namespace eps {
-
+namespace eps::comm {
 class Communicator;
+}
+
+namespace eps::ops {
+
 class LocalMoe;
 class PeerLayer;
 
@@ -194,7 +197,7 @@ class OpSet {
   virtual LocalMoe* local_moe() { return nullptr; }
   // Creates the implementation of layers whose experts are spread over devices that can access each other's memory;
   // null if the device does not support that. The op set and `comm` outlive it.
-  virtual std::unique_ptr<PeerLayer> make_peer_layer(Communicator& comm);
+  virtual std::unique_ptr<PeerLayer> make_peer_layer(comm::Communicator& comm);
 };
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -14,12 +14,12 @@
 #include "ops/layer_ops.h"
 #include "ops/op_params.h"
 
-namespace eps {
+namespace eps::ops {
 
 // The counts of a layer's routing over all ranks that planning needs.
 struct PeerLoad {
   std::vector<int64_t> rows;  // [num_experts]
-  RoutingSummary summary;
+  moe::RoutingSummary summary;
 };
 
 class PeerLayer : public LayerOps {
@@ -40,7 +40,7 @@ class PeerLayer : public LayerOps {
   virtual PeerLoad exchange(TensorView x) = 0;
 
   // Begins the layer whose routing was exchanged last. The plan and the weights outlive the layer.
-  void begin(const Plan& plan, const MoeWeights& weights, MutableTensorView out) override = 0;
+  void begin(const plan::Plan& plan, const MoeWeights& weights, MutableTensorView out) override = 0;
 
   // Whether lanes() record times, which costs some microseconds an op.
   virtual void record_times(bool record) = 0;
@@ -50,4 +50,4 @@ class PeerLayer : public LayerOps {
   virtual void wait() noexcept = 0;
 };
 
-}  // namespace eps
+}  // namespace eps::ops

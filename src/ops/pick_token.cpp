@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 struct Largest {
@@ -219,4 +219,4 @@ void pick_tokens_on_host(TensorView logits, std::span<const SampleParams> params
   }
 }
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -8,7 +8,7 @@
 #include "ops/op_params.h"
 #include "tensor/tensor.h"
 
-namespace eps {
+namespace eps::ops {
 
 // Samples a token with `params` from the logits of one row, of which there is at least one. Sums are f64.
 // Edge  a token with a logit of -infinity is never sampled; the result is kNoToken if a logit is NaN or +infinity, or
@@ -43,4 +43,4 @@ bool can_sample(std::span<const float> logits);
 // Implements OpSet::pick_tokens row by row.
 void pick_tokens_on_host(TensorView logits, std::span<const SampleParams> params, std::span<int32_t> tokens);
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -6,7 +6,7 @@
 
 #include "tensor/tensor.h"
 
-namespace eps {
+namespace eps::ops {
 
 // The new tokens of one sequence in a step, and the cache that they extend. Rows [q_begin, q_begin + q_count) of the
 // step are positions context - q_count … context - 1 of the sequence.
@@ -36,4 +36,4 @@ struct RopeView {
   TensorView sin;
 };
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -2,14 +2,14 @@
 
 #include <algorithm>
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 // Sustained rates of one thread: f32 arithmetic with AVX2, and reading weights from memory if there are few rows.
 constexpr double kF32Gflops = 45;
 constexpr double kStreamGbps = 8;
 
-GemmProfile gemm_of(GemmKind kind, DType dtype, double gflops, double gbps) {
+GemmProfile gemm_of(moe::GemmKind kind, DType dtype, double gflops, double gbps) {
   GemmProfile gemm;
   gemm.kind = kind;
   gemm.weight_dtype = dtype;
@@ -37,7 +37,7 @@ HardwareProfile builtin_cpu_profile(int threads) {
   profile.memory_gb = 4;
   profile.memory_gbps = kStreamGbps * n;
   profile.ranks_per_node = 1 << 20;
-  for (const GemmKind kind : {GemmKind::kDense, GemmKind::kGrouped}) {
+  for (const moe::GemmKind kind : {moe::GemmKind::kDense, moe::GemmKind::kGrouped}) {
     profile.gemms.push_back(gemm_of(kind, DType::kF32, kF32Gflops * n, kStreamGbps * n));
     profile.gemms.push_back(gemm_of(kind, DType::kF16, kF32Gflops * n, kStreamGbps * n));
     profile.gemms.push_back(gemm_of(kind, DType::kBF16, kF32Gflops * n, kStreamGbps * n));
@@ -51,4 +51,4 @@ HardwareProfile builtin_cpu_profile(int threads) {
   return profile;
 }
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -3,10 +3,10 @@
 
 #include "plan/profile.h"
 
-namespace eps {
+namespace eps::plan {
 
 // `threads` is the number per rank. The rates are those of the slowest machines on which the kernels were benchmarked
 // (docs/kernels/cpu-gemm.md), so plans tend to have too few stages rather than too many.
 HardwareProfile builtin_cpu_profile(int threads);
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <tuple>
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 bool can_run(const Candidate& c) {
@@ -84,4 +84,4 @@ std::string sms_text(const SmBudget& sms) {
   return sms == SmBudget{} ? "-" : fmt::format("{} comm + {} gemm", sms.comm, sms.gemm);
 }
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -6,7 +6,7 @@
 
 #include "plan/plan.h"
 
-namespace eps {
+namespace eps::plan {
 
 // Returns one candidate of each policy, strategy and number of stages: the fastest variant (wires, SMs, orders) that
 // can run. The chosen candidate comes first, then the others by makespan, and those that cannot be used last.
@@ -34,4 +34,4 @@ std::string kernels_text(const Candidate& candidate);
 // "20 comm + 112 gemm", or "-" without an SM budget.
 std::string sms_text(const SmBudget& sms);
 
-}  // namespace eps
+}  // namespace eps::plan

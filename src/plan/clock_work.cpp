@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 LinkPoint find_link(const Plan& plan, const LayerCost& cost, int num_ranks) {
@@ -68,7 +68,7 @@ std::vector<OpLoad> stage_loads(const Plan& plan, const MoeProblem& problem, con
     OpLoad* of_stage = &loads[s * num_ranks];
     for (const int32_t e : stage.experts) {
       const auto at = static_cast<size_t>(e);
-      const int64_t rows = rows_in_part(problem.load[at], problem.routing.local_load[at], stage.part);
+      const int64_t rows = moe::rows_in_part(problem.load[at], problem.routing.local_load[at], stage.part);
       if (rows == 0) continue;
       const ExpertTimes times = expert_times(cost, rows);
       const size_t first = split ? 0 : static_cast<size_t>(problem.placement.rank_of(e));
@@ -78,7 +78,7 @@ std::vector<OpLoad> stage_loads(const Plan& plan, const MoeProblem& problem, con
     for (size_t r = 0; r < num_ranks; ++r) {
       of_stage[r].gate_up_kernel = stage.gate_up_kernel[r];
       of_stage[r].down_kernel = stage.down_kernel[r];
-      of_stage[r].awaits_rows = stage.part != TokenPart::kLocal;
+      of_stage[r].awaits_rows = stage.part != moe::TokenPart::kLocal;
     }
   }
   return loads;
@@ -98,7 +98,7 @@ void add_messages(const Plan& plan, const MoeProblem& problem, const LayerCost& 
     // that is the remote one, because local rows need no message.
     std::vector<double> rows(loads.size(), 0.0);
     for (size_t s = 0; s < plan.stages.size(); ++s) {
-      if (plan.stages[s].part == TokenPart::kLocal) continue;
+      if (plan.stages[s].part == moe::TokenPart::kLocal) continue;
       for (const int32_t e : plan.stages[s].experts) {
         rows[s * num_ranks + static_cast<size_t>(problem.placement.rank_of(e))] +=
             static_cast<double>(problem.load[static_cast<size_t>(e)]);
@@ -141,9 +141,9 @@ ClockWork slowest_rank_work(const Plan& plan, const ChosenStages& chosen, const 
     }
     const Stage& stage = plan.stages[s];
     loads.push_back({ranks[slowest], stage.gate_up_kernel[slowest], stage.down_kernel[slowest],
-                     chosen.messages[s].dispatch, chosen.messages[s].combine, 0, stage.part != TokenPart::kLocal});
+                     chosen.messages[s].dispatch, chosen.messages[s].combine, 0, stage.part != moe::TokenPart::kLocal});
   }
   return work_of(plan, terms, loads, {*std::ranges::max_element(problem.tokens_per_rank)});
 }
 
-}  // namespace eps
+}  // namespace eps::plan

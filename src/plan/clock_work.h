@@ -5,7 +5,7 @@
 #include "plan/op_cost.h"
 #include "plan/plan.h"
 
-namespace eps {
+namespace eps::plan {
 
 // Returns the work of every op on every rank.
 //
@@ -21,4 +21,4 @@ ClockWork every_rank_work(const Plan& plan, const MoeProblem& problem, const Lay
 ClockWork slowest_rank_work(const Plan& plan, const ChosenStages& chosen, const MoeProblem& problem,
                             const LayerCost& cost);
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "plan/op_table.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 constexpr int kOctaves = 26;  // 2^5 … 2^31 rows
@@ -47,13 +47,13 @@ RowTable::RowTable(const GemmProfile& gemm, int64_t n, int64_t k, double us_per_
   for (int step = 0; step <= kOctaves * 16; ++step) add(static_cast<double>(knot(step)));
 }
 
-LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp, std::optional<GemmKind> only)
+LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp, std::optional<moe::GemmKind> only)
     : profile_(&profile),
       only_(only),
       shape_(shape),
       act_bytes_(static_cast<double>(size_of(shape.act_dtype))),
-      dense_(&find_gemm(profile, GemmKind::kDense, shape.weight_dtype)),
-      grouped_(&find_gemm(profile, GemmKind::kGrouped, shape.weight_dtype)),
+      dense_(&find_gemm(profile, moe::GemmKind::kDense, shape.weight_dtype)),
+      grouped_(&find_gemm(profile, moe::GemmKind::kGrouped, shape.weight_dtype)),
       dense_call_us_(dense_->call_us),
       grouped_call_us_(grouped_->call_us),
       silu_mul_(find_op(profile, "silu_mul")),
@@ -130,10 +130,10 @@ SmFactors LayerCost::sm_factors(int sms, int comm_sms) const {
   return {factor(*dense_), factor(*grouped_), rates(missing(*dense_)), rates(missing(*grouped_)), only_};
 }
 
-GemmKind LayerCost::better_kernel(const StageGemm& gemm, const SmFactors& factors) const {
-  const bool dense =
-      factors.prefers_dense(gemm_us(GemmKind::kDense, gemm, factors), gemm_us(GemmKind::kGrouped, gemm, factors));
-  return dense ? GemmKind::kDense : GemmKind::kGrouped;
+moe::GemmKind LayerCost::better_kernel(const StageGemm& gemm, const SmFactors& factors) const {
+  const bool dense = factors.prefers_dense(gemm_us(moe::GemmKind::kDense, gemm, factors),
+                                           gemm_us(moe::GemmKind::kGrouped, gemm, factors));
+  return dense ? moe::GemmKind::kDense : moe::GemmKind::kGrouped;
 }
 
 double LayerCost::stage_overhead_us() const { return stage_fixed_us_ + 2 * std::min(dense_call_us_, grouped_call_us_); }
@@ -186,4 +186,4 @@ double LayerCost::scatter_us(const LinkPoint& link, int64_t tokens, int num_rank
   return link.alpha_us + each * 1e-3 / (far ? std::min(link.gbps, far_link_.gbps) : link.gbps);
 }
 
-}  // namespace eps
+}  // namespace eps::plan

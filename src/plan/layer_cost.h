@@ -11,7 +11,7 @@
 #include "plan/profile.h"
 #include "plan/virtual_clock.h"
 
-namespace eps {
+namespace eps::plan {
 
 // A table of times in µs by number of rows, with a lookup of a few nanoseconds. It is exact up to 32 rows; above, it
 // has 16 points per octave with linear interpolation.
@@ -57,11 +57,11 @@ struct SmFactors {
   double dense = 1;
   double grouped = 1;
   ClockRates dense_rates, grouped_rates;
-  std::optional<GemmKind> only;  // the only kernel that experts may use
+  std::optional<moe::GemmKind> only;  // the only kernel that experts may use
 
   // Whether experts use dense GEMMs, given the times of both kernels.
   bool prefers_dense(double dense_us, double grouped_us) const {
-    return only ? *only == GemmKind::kDense : dense_us <= grouped_us;
+    return only ? *only == moe::GemmKind::kDense : dense_us <= grouped_us;
   }
 };
 
@@ -72,7 +72,7 @@ ClockRates mix_rates(const SmFactors& factors, double dense, double grouped);
 // is given, experts use that kernel.
 class LayerCost {
  public:
-  LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp, std::optional<GemmKind> only = {});
+  LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp, std::optional<moe::GemmKind> only = {});
 
   const ProjectionTables& gate_up() const { return gate_up_; }
   const ProjectionTables& down() const { return down_; }
@@ -81,13 +81,13 @@ class LayerCost {
   // budgets overlap, kernels and messages slow each other down in proportion to the SMs that both use.
   SmFactors sm_factors(int sms, int comm_sms = 0) const;
   // The time of a stage's projection with one kernel, and with the faster one.
-  double gemm_us(GemmKind kind, const StageGemm& gemm, const SmFactors& factors) const {
+  double gemm_us(moe::GemmKind kind, const StageGemm& gemm, const SmFactors& factors) const {
     if (gemm.groups == 0) return 0;
-    if (kind == GemmKind::kDense) return factors.dense * (gemm.groups * dense_call_us_ + gemm.dense_us);
+    if (kind == moe::GemmKind::kDense) return factors.dense * (gemm.groups * dense_call_us_ + gemm.dense_us);
     const auto groups = std::min(static_cast<size_t>(gemm.groups), group_factor_.size() - 1);
     return factors.grouped * (grouped_call_us_ + group_factor_[groups] * gemm.grouped_us);
   }
-  GemmKind better_kernel(const StageGemm& gemm, const SmFactors& factors) const;
+  moe::GemmKind better_kernel(const StageGemm& gemm, const SmFactors& factors) const;
 
   double least_group_factor() const;
 
@@ -129,7 +129,7 @@ class LayerCost {
   ClockRates rates(double missing) const;
 
   const HardwareProfile* profile_;
-  std::optional<GemmKind> only_;
+  std::optional<moe::GemmKind> only_;
   MoeShape shape_;
   double act_bytes_;
   const GemmProfile* dense_;
@@ -144,4 +144,4 @@ class LayerCost {
   std::vector<double> group_factor_;  // indexed by the number of groups
 };
 
-}  // namespace eps
+}  // namespace eps::plan

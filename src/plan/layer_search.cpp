@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 // Makespans with at most this relative difference are considered equal; the plan with fewer stages then wins.
@@ -231,16 +231,16 @@ ChosenStages LayerSearch::best_stages() {
   ChosenStages out;
   for (int s = 0; s < static_cast<int>(messages_.size()); ++s) {
     out.experts_of.push_back(c.policy == Policy::kEps ? s : 0);
-    out.parts.push_back(TokenPart::kAll);
+    out.parts.push_back(moe::TokenPart::kAll);
   }
   out.sums = stages_;
   out.messages = messages_;
-  if (c.policy == Policy::kMicrobatch) out.parts = {TokenPart::kFirstHalf, TokenPart::kSecondHalf};
+  if (c.policy == Policy::kMicrobatch) out.parts = {moe::TokenPart::kFirstHalf, moe::TokenPart::kSecondHalf};
   if (c.local_first) {
     sum_local();
     out.experts_of.insert(out.experts_of.begin(), 0);
-    out.parts.front() = TokenPart::kRemote;
-    out.parts.insert(out.parts.begin(), TokenPart::kLocal);
+    out.parts.front() = moe::TokenPart::kRemote;
+    out.parts.insert(out.parts.begin(), moe::TokenPart::kLocal);
     std::copy(remote_.begin(), remote_.end(), out.sums.begin());
     out.sums.insert(out.sums.begin(), local_.begin(), local_.end());
     out.messages.insert(out.messages.begin(), StageMessages{});
@@ -249,4 +249,4 @@ ChosenStages LayerSearch::best_stages() {
   return out;
 }
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -9,7 +9,7 @@
 #include "plan/stage_balancer.h"
 #include "plan/traffic.h"
 
-namespace eps {
+namespace eps::plan {
 
 // A candidate with everything that is needed to build its plan.
 struct Choice {
@@ -27,7 +27,7 @@ struct StageMessages {
 // The stages of a choice, in the order in which they run.
 struct ChosenStages {
   std::vector<int> stage_of;            // [num_experts] before stages are cut into token parts
-  std::vector<TokenPart> parts;         // [num_stages]
+  std::vector<moe::TokenPart> parts;    // [num_stages]
   std::vector<int> experts_of;          // [num_stages] the value of stage_of for each stage's experts
   std::vector<RankStage> sums;          // [num_stages, num_ranks]
   std::vector<StageMessages> messages;  // [num_stages]
@@ -159,4 +159,4 @@ class LayerSearch {
   std::vector<std::pair<int64_t, int>> by_rows_;
 };
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -1,6 +1,6 @@
 #include "plan/op_cost.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 double message_us(const OpTerms& terms, const MessageRows& rows, DType wire) {
@@ -55,12 +55,12 @@ ClockRates op_rates(const OpRow& row, const OpTerms& terms, const OpLoad& load) 
   }
   double dense = 0;
   double grouped = 0;
-  const auto add = [&](GemmKind kind, const StageGemm& gemm) {
-    (kind == GemmKind::kDense ? dense : grouped) += terms.cost->gemm_us(kind, gemm, terms.factors);
+  const auto add = [&](moe::GemmKind kind, const StageGemm& gemm) {
+    (kind == moe::GemmKind::kDense ? dense : grouped) += terms.cost->gemm_us(kind, gemm, terms.factors);
   };
   add(load.gate_up_kernel, load.stage.gate_up());
   add(load.down_kernel, load.stage.down());
   return mix_rates(terms.factors, dense, grouped);
 }
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -7,7 +7,7 @@
 #include "plan/rank_stage.h"
 #include "plan/traffic.h"
 
-namespace eps {
+namespace eps::plan {
 
 // The inputs that all ops of one plan or candidate share.
 struct OpTerms {
@@ -24,8 +24,8 @@ struct OpTerms {
 // The work of one op on one rank.
 struct OpLoad {
   RankStage stage;  // rows of the stage's experts
-  GemmKind gate_up_kernel = GemmKind::kDense;
-  GemmKind down_kernel = GemmKind::kDense;
+  moe::GemmKind gate_up_kernel = moe::GemmKind::kDense;
+  moe::GemmKind down_kernel = moe::GemmKind::kDense;
   MessageRows dispatch, combine;  // the stage's messages
   int64_t tokens = 0;             // ops of the whole layer: the tokens that they process
   bool awaits_rows = true;        // false for a stage of local rows, which need no message
@@ -42,4 +42,4 @@ inline double op_us(OpKind kind, const OpTerms& terms, const OpLoad& load) { ret
 // Returns the rates of the op and of messages while both run.
 ClockRates op_rates(const OpRow& row, const OpTerms& terms, const OpLoad& load);
 
-}  // namespace eps
+}  // namespace eps::plan

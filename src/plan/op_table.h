@@ -10,7 +10,7 @@
 
 #include "plan/plan.h"
 
-namespace eps {
+namespace eps::plan {
 
 struct LaneRow {
   Lane lane;
@@ -98,4 +98,4 @@ consteval bool is_in_order() {
 }
 static_assert(is_in_order());
 
-}  // namespace eps
+}  // namespace eps::plan

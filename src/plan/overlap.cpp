@@ -4,7 +4,7 @@
 
 #include "plan/op_table.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 // The intervals during which at least one op on a lane accepted by `is_counted` runs, ascending and disjoint.
@@ -45,4 +45,4 @@ PlanOverlap predicted_overlap(const Plan& plan) {
   return overlap;
 }
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -3,7 +3,7 @@
 
 #include "plan/plan.h"
 
-namespace eps {
+namespace eps::plan {
 
 struct PlanOverlap {
   double communication_us = 0;  // time in which a communication lane is busy; counted once where both are
@@ -15,4 +15,4 @@ struct PlanOverlap {
 // Edge  both are 0 for a plan without predictions
 PlanOverlap predicted_overlap(const Plan& plan);
 
-}  // namespace eps
+}  // namespace eps::plan

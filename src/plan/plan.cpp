@@ -9,7 +9,7 @@
 
 #include "plan/op_table.h"
 
-namespace eps {
+namespace eps::plan {
 
 std::string_view to_string(Lane lane) { return lane_row(lane).name; }
 
@@ -27,8 +27,8 @@ std::string_view to_string(Policy policy) {
 
 int Plan::num_expert_stages() const {
   if (policy != Policy::kEps) return 1;
-  return static_cast<int>(
-      std::count_if(stages.begin(), stages.end(), [](const Stage& stage) { return stage.part != TokenPart::kLocal; }));
+  return static_cast<int>(std::count_if(stages.begin(), stages.end(),
+                                        [](const Stage& stage) { return stage.part != moe::TokenPart::kLocal; }));
 }
 
 bool is_chain(const Plan& plan) {
@@ -103,7 +103,7 @@ void check_ops(const Plan& plan, const MoeProblem& problem, std::vector<std::str
       faults.push_back(fmt::format("op {} of stage {} occurs twice", to_string(op.kind), op.stage));
     }
     const bool message = row.of_stage && lane_row(row.lane).moves_rows;
-    if (message && (!travels || plan.stages[static_cast<size_t>(op.stage)].part == TokenPart::kLocal)) {
+    if (message && (!travels || plan.stages[static_cast<size_t>(op.stage)].part == moe::TokenPart::kLocal)) {
       faults.push_back(
           fmt::format("op {} of stage {} is not needed: its rows are not sent", to_string(op.kind), op.stage));
     }
@@ -139,7 +139,7 @@ std::vector<int64_t> count_stage_rows(const Plan& plan, const Stage& stage, cons
   for (const int32_t e : stage.experts) {
     if (e < 0 || e >= problem.placement.num_experts) continue;
     const auto at = static_cast<size_t>(e);
-    const int64_t count = rows_in_part(problem.load[at], problem.routing.local_load[at], stage.part);
+    const int64_t count = moe::rows_in_part(problem.load[at], problem.routing.local_load[at], stage.part);
     if (plan.policy == Policy::kTp) {
       for (int64_t& r : rows) r += count;
     } else {
@@ -173,7 +173,7 @@ std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& pr
   };
   const int finish = find(OpKind::kFinish, -1);
   const bool ranks = problem.placement.num_ranks > 1 && plan.policy != Policy::kTp;
-  const auto is_local = [&plan](int s) { return plan.stages[static_cast<size_t>(s)].part == TokenPart::kLocal; };
+  const auto is_local = [&plan](int s) { return plan.stages[static_cast<size_t>(s)].part == moe::TokenPart::kLocal; };
   for (int s = 0; s < plan.num_stages(); ++s) {
     const int gate_up = find(OpKind::kGateUp, s);
     const int reduce = find(OpKind::kReduce, s);
@@ -207,4 +207,4 @@ std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& pr
   return faults;
 }
 
-}  // namespace eps
+}  // namespace eps::plan

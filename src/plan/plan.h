@@ -13,7 +13,7 @@
 #include "moe/token_part.h"
 #include "plan/problem.h"
 
-namespace eps {
+namespace eps::plan {
 
 enum class Lane : uint8_t { kCompute, kDispatch, kCombine };
 inline constexpr int kNumLanes = 3;
@@ -52,10 +52,10 @@ struct PlanOp {
 
 struct Stage {
   std::vector<int32_t> experts;  // of all ranks, ascending
-  TokenPart part = TokenPart::kAll;
-  std::vector<int64_t> rows_per_rank;    // [num_ranks]
-  std::vector<GemmKind> gate_up_kernel;  // [num_ranks]
-  std::vector<GemmKind> down_kernel;     // [num_ranks]
+  moe::TokenPart part = moe::TokenPart::kAll;
+  std::vector<int64_t> rows_per_rank;         // [num_ranks]
+  std::vector<moe::GemmKind> gate_up_kernel;  // [num_ranks]
+  std::vector<moe::GemmKind> down_kernel;     // [num_ranks]
   bool operator==(const Stage&) const = default;
 };
 
@@ -157,4 +157,4 @@ bool is_chain(const Plan& plan);
 // combine, finish comes last, and the shared experts process every token once.
 std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& problem);
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 // If no expert has this many rows, the loads of individual experts are noise and are not part of the key.
@@ -65,7 +65,7 @@ MoeProblem LoadBucket::problem(const MoeProblem& like) const {
   const auto* at = reinterpret_cast<const uint8_t*>(key.data());
   const bool few = *at++ == 1;
   for (int64_t& tokens : out.tokens_per_rank) tokens = count_of(*at++);
-  RoutingSummary& routing = out.routing;
+  moe::RoutingSummary& routing = out.routing;
   const int64_t experts = std::ssize(like.load);
   if (few) {
     // Spreads rows over the experts, and tokens over the ranks, as evenly as possible.
@@ -133,4 +133,4 @@ const Plan& PlanCache::plan(const MoeProblem& problem) {
   return *plans_.emplace(bucket_.key, std::move(plan)).first->second;
 }
 
-}  // namespace eps
+}  // namespace eps::plan

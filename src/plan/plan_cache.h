@@ -8,7 +8,7 @@
 
 #include "plan/planner.h"
 
-namespace eps {
+namespace eps::plan {
 
 // A problem rounded to its bucket. Rows and tokens keep the two bits after the leading one. If no expert has 64 rows
 // (decoding), only the total of the experts' rows is kept. Everything else is spread as evenly as possible.
@@ -51,4 +51,4 @@ class PlanCache {
 // Sets `bucket` to that of `problem` and reuses its memory.
 void find_bucket(const MoeProblem& problem, LoadBucket& bucket);
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -2,7 +2,7 @@
 
 #include "plan/op_table.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 class OpList {
@@ -46,7 +46,7 @@ std::vector<PlanOp> pipelined_ops(std::span<const Stage> stages, const OpShape& 
   const int enter = shape.collectives ? ops.add(OpKind::kEnter, -1, {}) : -1;
   std::vector<int> rows_here;
   for (size_t s = 0; s < stages.size(); ++s) {
-    const bool travels = shape.ranks && stages[s].part != TokenPart::kLocal;
+    const bool travels = shape.ranks && stages[s].part != moe::TokenPart::kLocal;
     rows_here.push_back(travels ? ops.add(OpKind::kDispatch, static_cast<int>(s), {enter}) : enter);
   }
   // The shared experts do not depend on other ranks, so they run during the first dispatch.
@@ -56,7 +56,7 @@ std::vector<PlanOp> pipelined_ops(std::span<const Stage> stages, const OpShape& 
   }
   for (size_t s = 0; s < stages.size(); ++s) {
     const int reduce = ops.add_expert_ffn(static_cast<int>(s), rows_here[s]);
-    const bool travels = shape.ranks && stages[s].part != TokenPart::kLocal;
+    const bool travels = shape.ranks && stages[s].part != moe::TokenPart::kLocal;
     before_finish.push_back(travels ? ops.add(OpKind::kCombine, static_cast<int>(s), {reduce}) : reduce);
   }
   if (shape.shared && shape.first_share < 1000) {
@@ -67,4 +67,4 @@ std::vector<PlanOp> pipelined_ops(std::span<const Stage> stages, const OpShape& 
   return ops.take();
 }
 
-}  // namespace eps
+}  // namespace eps::plan

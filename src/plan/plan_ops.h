@@ -6,7 +6,7 @@
 
 #include "plan/plan.h"
 
-namespace eps {
+namespace eps::plan {
 
 struct OpShape {
   bool ranks = false;        // there is more than one rank, so rows are sent
@@ -21,4 +21,4 @@ std::vector<PlanOp> serial_ops(const OpShape& shape);
 // Stages in order. Stages of local tokens do not wait for a dispatch and have no combine.
 std::vector<PlanOp> pipelined_ops(std::span<const Stage> stages, const OpShape& shape);
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -8,7 +8,7 @@
 #include "plan/layer_search.h"
 #include "plan/plan_ops.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 // The numbers of stages that `auto` considers: all up to this one, then each a sixteenth larger than the one before.
@@ -162,7 +162,7 @@ Plan Planner::Impl::plan_tp(const MoeProblem& problem) const {
   for (const int64_t rows : problem.load) sums.add(rows, expert_times(split, rows));
   ChosenStages all;
   all.stage_of.assign(problem.load.size(), 0);
-  all.parts = {TokenPart::kAll};
+  all.parts = {moe::TokenPart::kAll};
   all.experts_of = {0};
   all.sums.assign(static_cast<size_t>(num_ranks), sums);
   plan.stages = make_stages(all, split, split.sm_factors(0));
@@ -185,8 +185,8 @@ Plan Planner::Impl::plan_tp(const MoeProblem& problem) const {
   for (size_t i = 0; i < plan.ops.size(); ++i) {
     (plan.ops[i].lane == Lane::kCompute ? chosen.compute_us : chosen.comm_us) += work.us[i];
   }
-  for (const GemmKind kind : {plan.stages[0].gate_up_kernel[0], plan.stages[0].down_kernel[0]}) {
-    (kind == GemmKind::kDense ? chosen.uses_dense : chosen.uses_grouped) = true;
+  for (const moe::GemmKind kind : {plan.stages[0].gate_up_kernel[0], plan.stages[0].down_kernel[0]}) {
+    (kind == moe::GemmKind::kDense ? chosen.uses_dense : chosen.uses_grouped) = true;
   }
   chosen.bound_us = plan.bound_us = std::max(chosen.compute_us, chosen.comm_us);
   chosen.verdict = Verdict::kChosen;
@@ -204,7 +204,7 @@ Planner& Planner::operator=(Planner&&) noexcept = default;
 const HardwareProfile& Planner::profile() const { return impl_->profile; }
 const MoeShape& Planner::shape() const { return impl_->shape; }
 
-void check_stages(const PipelineOption& option, const ExpertPlacement& placement) {
+void check_stages(const PipelineOption& option, const moe::ExpertPlacement& placement) {
   if (option.mode != PipelineOption::Mode::kFixed || option.num_stages <= placement.experts_per_rank()) return;
   fail(ErrorKind::kUsage, "--eps-pipeline",
        {.what = "more stages than experts on a rank",
@@ -250,4 +250,4 @@ PaperView Planner::paper_view(const MoeProblem& problem, const Plan& plan) const
   return view_as_paper(estimate(1), estimate(std::max(std::min(2, experts), ours)), ours);
 }
 
-}  // namespace eps
+}  // namespace eps::plan

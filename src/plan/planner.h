@@ -8,7 +8,7 @@
 #include "plan/plan.h"
 #include "plan/profile.h"
 
-namespace eps {
+namespace eps::plan {
 
 // Restrictions of the planner's choices.
 struct PlanLimits {
@@ -23,7 +23,7 @@ struct PlanLimits {
   // GEMM budgets to try with every link; they may include all SMs. Empty: the SMs that the link leaves, and all SMs.
   // Serial plans always use all SMs, because no GEMM runs during a message.
   std::vector<int> gemm_sms = {};
-  std::optional<GemmKind> kernel = {};  // for all experts; empty: the better one for each stage
+  std::optional<moe::GemmKind> kernel = {};  // for all experts; empty: the better one for each stage
 };
 
 // Plans layers of one shape for one profile. The constructor converts the profile's curves to tables, so that planning
@@ -67,6 +67,6 @@ class Planner {
 };
 
 // Errors  kUsage naming --eps-pipeline: more stages than a rank has experts
-void check_stages(const PipelineOption& option, const ExpertPlacement& placement);
+void check_stages(const PipelineOption& option, const moe::ExpertPlacement& placement);
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 constexpr int64_t kElementsPerScale = 128;
@@ -24,7 +24,7 @@ void check_count(int64_t count, const char* what) {
 }
 
 void check_routing(const MoeProblem& problem) {
-  const RoutingSummary& routing = problem.routing;
+  const moe::RoutingSummary& routing = problem.routing;
   const auto ranks = static_cast<size_t>(problem.placement.num_ranks);
   for (size_t e = 0; e < problem.load.size(); ++e) {
     EPS_CHECK(routing.local_load[e] >= 0 && routing.local_load[e] <= problem.load[e],
@@ -67,15 +67,16 @@ int64_t wire_row_bytes(DType dtype, int64_t hidden) {
   return bytes + 4 * ((hidden + kElementsPerScale - 1) / kElementsPerScale);
 }
 
-MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement, std::span<const Routing> routing) {
+MoeProblem make_problem(const MoeShape& shape, const moe::ExpertPlacement& placement,
+                        std::span<const moe::Routing> routing) {
   std::vector<int64_t> tokens_per_rank;
-  for (const Routing& r : routing) tokens_per_rank.push_back(r.num_tokens);
-  return make_problem(shape, placement, count_rows(routing, placement.num_experts),
-                      summarize_routing(routing, placement), tokens_per_rank, {shape.act_dtype, DType::kF32});
+  for (const moe::Routing& r : routing) tokens_per_rank.push_back(r.num_tokens);
+  return make_problem(shape, placement, moe::count_rows(routing, placement.num_experts),
+                      moe::summarize_routing(routing, placement), tokens_per_rank, {shape.act_dtype, DType::kF32});
 }
 
-MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement, std::vector<int64_t> load,
-                        RoutingSummary routing, std::span<const int64_t> tokens_per_rank, const Wire& wire) {
+MoeProblem make_problem(const MoeShape& shape, const moe::ExpertPlacement& placement, std::vector<int64_t> load,
+                        moe::RoutingSummary routing, std::span<const int64_t> tokens_per_rank, const Wire& wire) {
   MoeProblem problem;
   problem.shape = shape;
   problem.placement = placement;
@@ -89,7 +90,7 @@ MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement,
 MoeProblem make_local_problem(const MoeShape& shape, std::span<const int64_t> load, int64_t num_tokens) {
   MoeProblem problem;
   problem.shape = shape;
-  problem.placement = place_experts(static_cast<int>(load.size()), 1);
+  problem.placement = moe::place_experts(static_cast<int>(load.size()), 1);
   problem.load.assign(load.begin(), load.end());
   problem.tokens_per_rank = {num_tokens};
   problem.routing.tokens_between = {num_tokens};
@@ -163,4 +164,4 @@ std::string to_string(const PipelineOption& option) {
   return "?";
 }
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -12,7 +12,7 @@
 #include "moe/routing_summary.h"
 #include "tensor/dtype.h"
 
-namespace eps {
+namespace eps::plan {
 
 // Sizes of one MoE layer.
 struct MoeShape {
@@ -48,10 +48,10 @@ int64_t wire_row_bytes(DType dtype, int64_t hidden);
 struct MoeProblem {
   MoeShape shape;
   Strategy strategy = Strategy::kDpEp;
-  ExpertPlacement placement;
+  moe::ExpertPlacement placement;
   std::vector<int64_t> load;             // [num_experts] rows of each expert over all ranks
   std::vector<int64_t> tokens_per_rank;  // [num_ranks]
-  RoutingSummary routing;
+  moe::RoutingSummary routing;
   Wire wire;
   std::vector<Wire> may_use;  // other wires that the planner may choose instead
   bool operator==(const MoeProblem&) const = default;
@@ -60,13 +60,14 @@ struct MoeProblem {
 // Creates the dp+ep problem of a routing. Rows are sent in the shape's act_dtype and returned in f32.
 //
 // Shapes  routing [num_ranks]
-MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement, std::span<const Routing> routing);
+MoeProblem make_problem(const MoeShape& shape, const moe::ExpertPlacement& placement,
+                        std::span<const moe::Routing> routing);
 
 // The same, given the counts of a routing that is not available on the host.
 //
 // Shapes  load [num_experts]; tokens_per_rank [num_ranks]
-MoeProblem make_problem(const MoeShape& shape, const ExpertPlacement& placement, std::vector<int64_t> load,
-                        RoutingSummary routing, std::span<const int64_t> tokens_per_rank, const Wire& wire);
+MoeProblem make_problem(const MoeShape& shape, const moe::ExpertPlacement& placement, std::vector<int64_t> load,
+                        moe::RoutingSummary routing, std::span<const int64_t> tokens_per_rank, const Wire& wire);
 
 // Creates the problem of a single rank with all experts, given only the experts' loads.
 MoeProblem make_local_problem(const MoeShape& shape, std::span<const int64_t> load, int64_t num_tokens);
@@ -89,4 +90,4 @@ struct PipelineOption {
 PipelineOption parse_pipeline_option(std::string_view text);
 std::string to_string(const PipelineOption& option);
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 constexpr std::array<std::string_view, 8> kOpNames = {"gather", "silu_mul", "reduce",   "finish",
@@ -78,7 +78,9 @@ class Faults {
   std::vector<std::string> lines_;
 };
 
-std::string name_of(GemmKind kind, DType dtype) { return fmt::format("{} {}", to_string(kind), to_string(dtype)); }
+std::string name_of(moe::GemmKind kind, DType dtype) {
+  return fmt::format("{} {}", moe::to_string(kind), to_string(dtype));
+}
 
 void check_gemm(Faults& faults, const std::string& key, const GemmProfile& gemm, int num_sms) {
   faults.number(key + ".call_us", gemm.call_us, kTimes);
@@ -105,7 +107,7 @@ void check_gemm(Faults& faults, const std::string& key, const GemmProfile& gemm,
 }
 
 void check_gemms(Faults& faults, const HardwareProfile& profile) {
-  std::set<std::pair<GemmKind, DType>> have;
+  std::set<std::pair<moe::GemmKind, DType>> have;
   for (size_t i = 0; i < profile.gemms.size(); ++i) {
     const GemmProfile& gemm = profile.gemms[i];
     const std::string key = fmt::format("gemms[{}]", i);
@@ -116,7 +118,7 @@ void check_gemms(Faults& faults, const HardwareProfile& profile) {
   }
   if (have.empty()) faults.add("gemms", "got none, wanted a dense and a grouped one");
   for (const auto& [kind, dtype] : have) {
-    const GemmKind other = kind == GemmKind::kDense ? GemmKind::kGrouped : GemmKind::kDense;
+    const moe::GemmKind other = kind == moe::GemmKind::kDense ? moe::GemmKind::kGrouped : moe::GemmKind::kDense;
     if (!have.contains({other, dtype})) {
       faults.add("gemms", fmt::format("got {} without {}", name_of(kind, dtype), name_of(other, dtype)));
     }
@@ -187,7 +189,7 @@ std::vector<std::string> find_profile_faults(const HardwareProfile& profile) {
   return faults.take();
 }
 
-const GemmProfile& find_gemm(const HardwareProfile& profile, GemmKind kind, DType weight_dtype) {
+const GemmProfile& find_gemm(const HardwareProfile& profile, moe::GemmKind kind, DType weight_dtype) {
   std::vector<std::string> known;
   for (const GemmProfile& gemm : profile.gemms) {
     if (gemm.kind == kind && gemm.weight_dtype == weight_dtype) return gemm;
@@ -200,4 +202,4 @@ const GemmProfile& find_gemm(const HardwareProfile& profile, GemmKind kind, DTyp
         .hint = "epsmoe tune"});
 }
 
-}  // namespace eps
+}  // namespace eps::plan

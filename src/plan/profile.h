@@ -12,7 +12,7 @@
 #include "moe/gemm_kind.h"
 #include "tensor/dtype.h"
 
-namespace eps {
+namespace eps::plan {
 
 // A piecewise linear curve through points with ascending x. It is constant below the first point. Above the last point,
 // times are extended through the last two points and factors are constant (curve_at's `extend`).
@@ -37,7 +37,7 @@ struct GemmShapeCurve {
 // in each case times sm_factor(SMs that it may use). For a shape that was not measured, the nearest measured one is
 // scaled by n·k.
 struct GemmProfile {
-  GemmKind kind = GemmKind::kDense;
+  moe::GemmKind kind = moe::GemmKind::kDense;
   DType weight_dtype = DType::kBF16;
   double call_us = 0;
   std::vector<GemmShapeCurve> shapes;
@@ -107,11 +107,11 @@ double curve_at(const Curve& curve, double x, bool extend);
 std::vector<std::string> find_profile_faults(const HardwareProfile& profile);
 
 // Returns the profile's kernel of that kind and weight type.  Errors  kUsage, listing the profile's kernels
-const GemmProfile& find_gemm(const HardwareProfile& profile, GemmKind kind, DType weight_dtype);
+const GemmProfile& find_gemm(const HardwareProfile& profile, moe::GemmKind kind, DType weight_dtype);
 
 // Returns the time that an op with this cost takes for `bytes` bytes.
 inline double time_us(const OpCost& cost, double bytes) {
   return cost.fixed_us + (cost.gbps > 0 ? bytes * 1e-3 / cost.gbps : 0.0);
 }
 
-}  // namespace eps
+}  // namespace eps::plan

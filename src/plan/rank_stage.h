@@ -5,7 +5,7 @@
 
 #include "plan/layer_cost.h"
 
-namespace eps {
+namespace eps::plan {
 
 // Times of one expert's rows in both projections and kernels, in µs, without the cost of a call.
 struct ExpertTimes {
@@ -62,9 +62,10 @@ struct StageCost {
 
 inline StageCost stage_cost(const LayerCost& cost, const RankStage& stage) {
   const SmFactors all;
-  return {cost.gemm_us(GemmKind::kDense, stage.gate_up(), all), cost.gemm_us(GemmKind::kGrouped, stage.gate_up(), all),
-          cost.gemm_us(GemmKind::kDense, stage.down(), all), cost.gemm_us(GemmKind::kGrouped, stage.down(), all),
-          cost.stage_memory_us(stage.rows)};
+  return {cost.gemm_us(moe::GemmKind::kDense, stage.gate_up(), all),
+          cost.gemm_us(moe::GemmKind::kGrouped, stage.gate_up(), all),
+          cost.gemm_us(moe::GemmKind::kDense, stage.down(), all),
+          cost.gemm_us(moe::GemmKind::kGrouped, stage.down(), all), cost.stage_memory_us(stage.rows)};
 }
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -8,7 +8,7 @@
 
 #include "plan/layer_search.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 // The minimum time for `compute` and `comm` µs of work that slow each other down, however they overlap: running both
@@ -145,4 +145,4 @@ bool LayerSearch::may_win(const Candidate& c, const Budget& budget) const {
   return limits_.explain || can_win(least_span(stages_us_ + budget.least_shared_us, c.comm_us, budget.terms.factors));
 }
 
-}  // namespace eps
+}  // namespace eps::plan

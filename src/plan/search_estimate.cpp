@@ -6,7 +6,7 @@
 
 #include "plan/layer_search.h"
 
-namespace eps {
+namespace eps::plan {
 
 OpTerms LayerSearch::terms_of(const Budget& budget, const Wire& wire) const {
   OpTerms terms = budget.terms;
@@ -89,4 +89,4 @@ void LayerSearch::add_local_stage(Candidate& c, const Budget& budget) {
   c.local_first = true;
 }
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -5,7 +5,7 @@
 
 #include "plan/layer_search.h"
 
-namespace eps {
+namespace eps::plan {
 
 // Sets stage_of_, stages_, costs_ and messages_. If the stages cannot win, returns false without setting messages_.
 bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) {
@@ -54,7 +54,7 @@ void LayerSearch::sum_stages(int num_stages) {
 void LayerSearch::sum_halves() {
   stages_.assign(2 * num_ranks_, {});
   for (size_t e = 0; e < problem_.load.size(); ++e) {
-    const int64_t first = rows_in_part(problem_.load[e], 0, TokenPart::kFirstHalf);
+    const int64_t first = moe::rows_in_part(problem_.load[e], 0, moe::TokenPart::kFirstHalf);
     const int64_t second = problem_.load[e] - first;
     const ExpertTimes times = expert_times(cost_, first);
     stages_[e / experts_each_].add(first, times);
@@ -141,4 +141,4 @@ void LayerSearch::find_messages(Policy policy, int num_stages) {
   }
 }
 
-}  // namespace eps
+}  // namespace eps::plan

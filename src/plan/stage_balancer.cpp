@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 // A bin is a single integer that contains, from the high bits to the low ones, its rows, its number of experts and its
@@ -46,7 +46,7 @@ void replace_least(uint64_t* heap, size_t size, uint64_t value) {
 
 }  // namespace
 
-StageBalancer::StageBalancer(const ExpertPlacement& placement, std::span<const int64_t> load)
+StageBalancer::StageBalancer(const moe::ExpertPlacement& placement, std::span<const int64_t> load)
     : placement_(placement), load_(load), by_load_(load.size()) {
   std::iota(by_load_.begin(), by_load_.end(), 0);
   const int64_t* rows = load.data();
@@ -98,4 +98,4 @@ void StageBalancer::assign(int num_stages, std::span<int> stage_of) {
   }
 }
 
-}  // namespace eps
+}  // namespace eps::plan

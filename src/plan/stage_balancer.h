@@ -8,14 +8,14 @@
 #include "moe/placement.h"
 #include "plan/problem.h"
 
-namespace eps {
+namespace eps::plan {
 
 class StageBalancer {
  public:
   // Keeps references to both arguments, which must outlive the balancer.
   //
   // Errors  kInternal: more than kMaxExpertsPerRank experts on a rank, which check_problem rejects
-  StageBalancer(const ExpertPlacement& placement, std::span<const int64_t> load);
+  StageBalancer(const moe::ExpertPlacement& placement, std::span<const int64_t> load);
 
   // Sets stage_of[e] for every expert. A rank's experts are assigned, heaviest first, to the stage with the fewest rows
   // so far (of these, the fewest experts, then the lowest index). Each rank's stages are then numbered in descending
@@ -27,11 +27,11 @@ class StageBalancer {
   void assign(int num_stages, std::span<int> stage_of);
 
  private:
-  const ExpertPlacement& placement_;
+  const moe::ExpertPlacement& placement_;
   std::span<const int64_t> load_;
   std::vector<int32_t> by_load_;  // each rank's experts, heaviest first
   std::vector<uint64_t> bins_;    // a stage's rows, number of experts and index in one integer
   std::vector<int> place_;        // [num_stages] the final index of a bin's stage
 };
 
-}  // namespace eps
+}  // namespace eps::plan

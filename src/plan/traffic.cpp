@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace eps {
+namespace eps::plan {
 
 TrafficModel::TrafficModel(const MoeProblem& problem, int ranks_per_node)
     : num_ranks_(static_cast<size_t>(problem.placement.num_ranks)),
@@ -156,4 +156,4 @@ void TrafficModel::split_evenly(int num_stages, std::span<MessageRows> dispatch,
   }
 }
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -8,7 +8,7 @@
 
 #include "plan/problem.h"
 
-namespace eps {
+namespace eps::plan {
 
 // The rows of one message on one rank, within the node (near) and beyond it (far). Links are full duplex, so each is
 // the larger of the rows sent and received.
@@ -82,4 +82,4 @@ class TrafficModel {
   int64_t combine_rows_ = 0;
 };
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "plan/op_table.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
@@ -238,4 +238,4 @@ double pipeline_makespan(const Pipeline& pipeline) {
   return now + pipeline.finish_us + pipeline.leave_us;
 }
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -7,7 +7,7 @@
 
 #include "plan/plan.h"
 
-namespace eps {
+namespace eps::plan {
 
 // The rates of a compute op and of concurrent messages, relative to running alone.
 struct ClockRates {
@@ -58,4 +58,4 @@ struct Pipeline {
 // Returns the makespan that run_virtual_clock would compute for the ops of the pipeline, without building them.
 double pipeline_makespan(const Pipeline& pipeline);
 
-}  // namespace eps
+}  // namespace eps::plan

@@ -9,14 +9,14 @@
 #include <utility>
 #include <vector>
 
-namespace eps {
+namespace eps::report {
 
-std::string chrome_trace_json(const TraceRecorder& recorder) {
-  const std::vector<TraceRecorder::Event> events = recorder.events();
+std::string chrome_trace_json(const exec::TraceRecorder& recorder) {
+  const std::vector<exec::TraceRecorder::Event> events = recorder.events();
   int64_t start = events.empty() ? 0 : std::numeric_limits<int64_t>::max();
   int num_ranks = 0;
   std::set<std::pair<int, bool>> processes;  // rank, predicted: in the order in which they are shown
-  for (const TraceRecorder::Event& e : events) {
+  for (const exec::TraceRecorder::Event& e : events) {
     start = std::min(start, e.event.begin_ns);
     num_ranks = std::max(num_ranks, e.rank + 1);
     processes.emplace(e.rank, e.predicted);
@@ -32,14 +32,14 @@ std::string chrome_trace_json(const TraceRecorder& recorder) {
     fmt::format_to(line, R"({{"ph":"M","pid":{},"name":"process_sort_index","args":{{"sort_index":{}}}}})", pid,
                    2 * rank + (predicted ? 1 : 0));
     out += ",\n";
-    for (int lane = 0; lane < kNumLanes; ++lane) {
+    for (int lane = 0; lane < plan::kNumLanes; ++lane) {
       fmt::format_to(line, R"({{"ph":"M","pid":{},"tid":{},"name":"thread_name","args":{{"name":"{}"}}}})", pid, lane,
-                     to_string(static_cast<Lane>(lane)));
+                     plan::to_string(static_cast<plan::Lane>(lane)));
       out += ",\n";
     }
   }
   const auto us = [](int64_t ns) { return static_cast<double>(ns) / 1000.0; };
-  for (const TraceRecorder::Event& e : events) {
+  for (const exec::TraceRecorder::Event& e : events) {
     fmt::format_to(line, R"({{"ph":"X","pid":{},"tid":{},"name":"{}","ts":{:.3f},"dur":{:.3f},"args":{{)",
                    pid_of(e.rank, e.predicted), static_cast<int>(e.event.lane), e.event.name,
                    us(e.event.begin_ns - start), us(e.event.end_ns - e.event.begin_ns));
@@ -53,4 +53,4 @@ std::string chrome_trace_json(const TraceRecorder& recorder) {
   return out;
 }
 
-}  // namespace eps
+}  // namespace eps::report

@@ -6,9 +6,9 @@
 
 #include "exec/trace.h"
 
-namespace eps {
+namespace eps::report {
 
 // Times are microseconds since the first event. The last record contains the number of events that did not fit.
-std::string chrome_trace_json(const TraceRecorder& recorder);
+std::string chrome_trace_json(const exec::TraceRecorder& recorder);
 
-}  // namespace eps
+}  // namespace eps::report

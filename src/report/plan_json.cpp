@@ -10,7 +10,7 @@
 #include "plan/overlap.h"
 #include "report/reason.h"
 
-namespace eps {
+namespace eps::report {
 namespace {
 
 // JSON has no infinity, and the null that would be written instead could not be read back.
@@ -19,38 +19,38 @@ double finite(double value) {
   return value;
 }
 
-OrderedJson sms_json(const SmBudget& sms) { return {{"comm", sms.comm}, {"gemm", sms.gemm}}; }
+OrderedJson sms_json(const plan::SmBudget& sms) { return {{"comm", sms.comm}, {"gemm", sms.gemm}}; }
 
-SmBudget read_sms(const JsonObject& object) {
+plan::SmBudget read_sms(const io::JsonObject& object) {
   refuse_unknown_keys(object, {"comm", "gemm"});
   return {object.get<int>("comm"), object.get<int>("gemm")};
 }
 
-OrderedJson paper_json(const PaperView& paper) {
+OrderedJson paper_json(const plan::PaperView& paper) {
   return {{"eps0", finite(paper.eps0)},
           {"eps1", finite(paper.eps1)},
           {"overhead_us", finite(paper.overhead_us)},
           {"best_stages", finite(paper.best_stages)}};
 }
 
-PaperView read_paper(const JsonObject& object) {
+plan::PaperView read_paper(const io::JsonObject& object) {
   refuse_unknown_keys(object, {"eps0", "eps1", "overhead_us", "best_stages"});
   return {object.get<double>("eps0"), object.get<double>("eps1"), object.get<double>("overhead_us"),
           object.get<double>("best_stages")};
 }
 
-OrderedJson stage_json(const Stage& stage) {
+OrderedJson stage_json(const plan::Stage& stage) {
   const size_t num_ranks = stage.rows_per_rank.size();
   return {{"experts", stage.experts},
-          {"part", to_string(stage.part)},
+          {"part", moe::to_string(stage.part)},
           {"rows", stage.rows_per_rank},
           {"gate_up_kernel", kernels_json(stage.gate_up_kernel, num_ranks)},
           {"down_kernel", kernels_json(stage.down_kernel, num_ranks)}};
 }
 
-Stage read_stage(const JsonObject& object) {
+plan::Stage read_stage(const io::JsonObject& object) {
   refuse_unknown_keys(object, {"experts", "part", "rows", "gate_up_kernel", "down_kernel"});
-  Stage stage;
+  plan::Stage stage;
   stage.experts = object.get<std::vector<int>>("experts");
   stage.part = read_token_part(object, "part");
   stage.rows_per_rank = read_counts(object, "rows");
@@ -59,10 +59,10 @@ Stage read_stage(const JsonObject& object) {
   return stage;
 }
 
-OrderedJson op_json(const PlanOp& op, const OpTime* time) {
+OrderedJson op_json(const plan::PlanOp& op, const plan::OpTime* time) {
   OrderedJson out = {
-      {"kind", to_string(op.kind)}, {"lane", to_string(op.lane)}, {"stage", op.stage}, {"deps", op.deps}};
-  if (op.share != TokenShare{}) out["share"] = {op.share.begin, op.share.end};
+      {"kind", plan::to_string(op.kind)}, {"lane", plan::to_string(op.lane)}, {"stage", op.stage}, {"deps", op.deps}};
+  if (op.share != plan::TokenShare{}) out["share"] = {op.share.begin, op.share.end};
   if (time != nullptr) {
     out["begin_us"] = finite(time->begin_us);
     out["end_us"] = finite(time->end_us);
@@ -70,9 +70,9 @@ OrderedJson op_json(const PlanOp& op, const OpTime* time) {
   return out;
 }
 
-PlanOp read_op(const JsonObject& object, int index, int num_stages) {
+plan::PlanOp read_op(const io::JsonObject& object, int index, int num_stages) {
   refuse_unknown_keys(object, {"kind", "lane", "stage", "deps", "share", "begin_us", "end_us"});
-  PlanOp op;
+  plan::PlanOp op;
   op.kind = read_op_kind(object, "kind");
   op.lane = read_lane(object, "lane");
   op.stage = static_cast<int>(object.int_in("stage", -1, num_stages - 1));
@@ -89,9 +89,9 @@ PlanOp read_op(const JsonObject& object, int index, int num_stages) {
   return op;
 }
 
-OrderedJson candidate_json(const Candidate& c, const Candidate* chosen) {
-  return {{"policy", to_string(c.policy)},
-          {"strategy", to_string(c.strategy)},
+OrderedJson candidate_json(const plan::Candidate& c, const plan::Candidate* chosen) {
+  return {{"policy", plan::to_string(c.policy)},
+          {"strategy", plan::to_string(c.strategy)},
           {"num_stages", c.num_stages},
           {"makespan_us", finite(c.makespan_us)},
           {"bound_us", finite(c.bound_us)},
@@ -109,11 +109,11 @@ OrderedJson candidate_json(const Candidate& c, const Candidate* chosen) {
           {"reason", chosen == nullptr ? std::string() : reason_of(c, *chosen)}};
 }
 
-Candidate read_candidate(const JsonObject& object) {
+plan::Candidate read_candidate(const io::JsonObject& object) {
   refuse_unknown_keys(object, {"policy", "strategy", "num_stages", "makespan_us", "bound_us", "compute_us", "comm_us",
                                "grouped_us", "memory_gb", "wire", "sms", "uses_dense", "uses_grouped", "local_first",
                                "split_shared", "verdict", "reason"});
-  Candidate c;
+  plan::Candidate c;
   c.policy = read_policy(object, "policy");
   c.strategy = read_strategy(object, "strategy");
   c.num_stages = object.get<int>("num_stages");
@@ -134,8 +134,8 @@ Candidate read_candidate(const JsonObject& object) {
   return c;
 }
 
-void read_ops(const JsonObject& object, Plan& plan) {
-  for (const JsonObject& op : object.children("ops")) {
+void read_ops(const io::JsonObject& object, plan::Plan& plan) {
+  for (const io::JsonObject& op : object.children("ops")) {
     plan.ops.push_back(read_op(op, static_cast<int>(plan.ops.size()), plan.num_stages()));
     if (!op.has("begin_us") && !op.has("end_us") && plan.predicted.empty()) continue;
     plan.predicted.push_back({op.get<double>("begin_us"), op.get<double>("end_us")});
@@ -145,22 +145,22 @@ void read_ops(const JsonObject& object, Plan& plan) {
 
 }  // namespace
 
-std::string to_json(const Plan& plan, const OrderedJson& about) {
+std::string to_json(const plan::Plan& plan, const OrderedJson& about) {
   const bool timed = !plan.predicted.empty();
   if (timed) EPS_CHECK_EQ(plan.predicted.size(), plan.ops.size());
   OrderedJson stages = OrderedJson::array();
-  for (const Stage& stage : plan.stages) stages.push_back(stage_json(stage));
+  for (const plan::Stage& stage : plan.stages) stages.push_back(stage_json(stage));
   OrderedJson ops = OrderedJson::array();
   for (size_t i = 0; i < plan.ops.size(); ++i) {
     ops.push_back(op_json(plan.ops[i], timed ? &plan.predicted[i] : nullptr));
   }
   OrderedJson candidates = OrderedJson::array();
-  const Candidate* chosen = find_chosen(plan.candidates);
-  for (const Candidate& c : plan.candidates) candidates.push_back(candidate_json(c, chosen));
-  const PlanOverlap overlap = predicted_overlap(plan);
-  OrderedJson out = {{"version", Plan::kVersion},
-                     {"policy", to_string(plan.policy)},
-                     {"strategy", to_string(plan.strategy)},
+  const plan::Candidate* chosen = plan::find_chosen(plan.candidates);
+  for (const plan::Candidate& c : plan.candidates) candidates.push_back(candidate_json(c, chosen));
+  const plan::PlanOverlap overlap = plan::predicted_overlap(plan);
+  OrderedJson out = {{"version", plan::Plan::kVersion},
+                     {"policy", plan::to_string(plan.policy)},
+                     {"strategy", plan::to_string(plan.strategy)},
                      {"num_stages", plan.num_expert_stages()},
                      {"reason", plan.reason},
                      {"makespan_us", finite(plan.makespan_us)},
@@ -175,17 +175,17 @@ std::string to_json(const Plan& plan, const OrderedJson& about) {
                      {"ops", std::move(ops)},
                      {"candidates", std::move(candidates)}};
   if (!about.is_null()) out["about"] = about;
-  return dump_json(out);
+  return io::dump_json(out);
 }
 
-Plan parse_plan(std::string_view json, const std::string& where) {
-  const Json value = parse_json(json, where);
-  const JsonObject object(value, where);
-  require_version(object, Plan::kVersion);
+plan::Plan parse_plan(std::string_view json, const std::string& where) {
+  const io::Json value = io::parse_json(json, where);
+  const io::JsonObject object(value, where);
+  require_version(object, plan::Plan::kVersion);
   refuse_unknown_keys(
       object, {"version", "policy", "strategy", "num_stages", "reason", "makespan_us", "bound_us", "bytes_dispatch",
                "bytes_combine", "overlap", "wire", "sms", "paper", "stages", "ops", "candidates", "about"});
-  Plan plan;
+  plan::Plan plan;
   plan.policy = read_policy(object, "policy");
   plan.strategy = read_strategy(object, "strategy");
   plan.reason = object.get<std::string>("reason");
@@ -196,9 +196,9 @@ Plan parse_plan(std::string_view json, const std::string& where) {
   plan.wire = read_wire(object.child("wire"));
   plan.sms = read_sms(object.child("sms"));
   plan.paper = read_paper(object.child("paper"));
-  for (const JsonObject& stage : object.children("stages")) plan.stages.push_back(read_stage(stage));
+  for (const io::JsonObject& stage : object.children("stages")) plan.stages.push_back(read_stage(stage));
   read_ops(object, plan);
-  for (const JsonObject& c : object.children("candidates")) plan.candidates.push_back(read_candidate(c));
+  for (const io::JsonObject& c : object.children("candidates")) plan.candidates.push_back(read_candidate(c));
   const int num_stages = plan.num_expert_stages();
   if (object.get<int>("num_stages") != num_stages) {
     object.reject("num_stages", fmt::format("{}, as the stages have it", num_stages));
@@ -206,4 +206,4 @@ Plan parse_plan(std::string_view json, const std::string& where) {
   return plan;
 }
 
-}  // namespace eps
+}  // namespace eps::report

@@ -25,14 +25,14 @@
 #include "plan/plan.h"
 #include "report/json_words.h"
 
-namespace eps {
+namespace eps::report {
 
 // One line each, without a line end.  Errors  kInternal if a number is not finite
-std::string to_json(const MoeProblem& problem);
-std::string to_json(const Plan& plan, const OrderedJson& about = {});
+std::string to_json(const plan::MoeProblem& problem);
+std::string to_json(const plan::Plan& plan, const OrderedJson& about = {});
 
 // Errors  kInput, naming `where`, the key, its value and what was expected; unknown keys; another version
-MoeProblem parse_problem(std::string_view json, const std::string& where);
-Plan parse_plan(std::string_view json, const std::string& where);
+plan::MoeProblem parse_problem(std::string_view json, const std::string& where);
+plan::Plan parse_plan(std::string_view json, const std::string& where);
 
-}  // namespace eps
+}  // namespace eps::report

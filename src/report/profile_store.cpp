@@ -6,12 +6,12 @@
 #include "base/error.h"
 #include "io/json.h"
 
-namespace eps {
+namespace eps::report {
 namespace {
 
 constexpr std::string_view kVersionKey = "epsmoe_profile";
 
-void refuse_unknown_keys(const JsonObject& object, std::initializer_list<std::string_view> known) {
+void refuse_unknown_keys(const io::JsonObject& object, std::initializer_list<std::string_view> known) {
   for (const auto& item : object.value().items()) {
     if (std::ranges::find(known, item.key()) != known.end()) continue;
     fail(ErrorKind::kInput, object.where(),
@@ -22,13 +22,13 @@ void refuse_unknown_keys(const JsonObject& object, std::initializer_list<std::st
   }
 }
 
-Curve read_curve(const JsonObject& object, std::string_view key) {
+plan::Curve read_curve(const io::JsonObject& object, std::string_view key) {
   constexpr const char* kWanted = "a list of [x, y], each two numbers";
-  const Json* list = object.find(key);
+  const io::Json* list = object.find(key);
   if (list == nullptr) return {};
   if (!list->is_array()) object.reject(key, kWanted);
-  Curve curve;
-  for (const Json& point : *list) {
+  plan::Curve curve;
+  for (const io::Json& point : *list) {
     if (!point.is_array() || point.size() != 2 || !point[0].is_number() || !point[1].is_number()) {
       object.reject(key, kWanted);
     }
@@ -37,15 +37,15 @@ Curve read_curve(const JsonObject& object, std::string_view key) {
   return curve;
 }
 
-GemmKind read_kind(const JsonObject& object) {
+moe::GemmKind read_kind(const io::JsonObject& object) {
   const std::string kind = object.get<std::string>("kind");
-  for (const GemmKind known : {GemmKind::kDense, GemmKind::kGrouped}) {
-    if (kind == to_string(known)) return known;
+  for (const moe::GemmKind known : {moe::GemmKind::kDense, moe::GemmKind::kGrouped}) {
+    if (kind == moe::to_string(known)) return known;
   }
   object.reject("kind", "dense or grouped");
 }
 
-DType read_weight_dtype(const JsonObject& object) {
+DType read_weight_dtype(const io::JsonObject& object) {
   const auto dtype = parse_dtype(object.get<std::string>("weight_dtype"));
   const auto known = {DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3};
   if (!dtype || std::ranges::find(known, *dtype) == known.end()) {
@@ -54,14 +54,14 @@ DType read_weight_dtype(const JsonObject& object) {
   return *dtype;
 }
 
-GemmProfile read_gemm(const JsonObject& object) {
+plan::GemmProfile read_gemm(const io::JsonObject& object) {
   refuse_unknown_keys(object,
                       {"kind", "weight_dtype", "call_us", "shapes", "group_factor", "sm_factor", "fuses_silu_mul"});
-  GemmProfile gemm;
+  plan::GemmProfile gemm;
   gemm.kind = read_kind(object);
   gemm.weight_dtype = read_weight_dtype(object);
   gemm.call_us = object.get<double>("call_us");
-  for (const JsonObject& shape : object.children("shapes")) {
+  for (const io::JsonObject& shape : object.children("shapes")) {
     refuse_unknown_keys(shape, {"n", "k", "us_of_rows"});
     gemm.shapes.push_back({shape.get<int64_t>("n"), shape.get<int64_t>("k"), read_curve(shape, "us_of_rows")});
   }
@@ -71,54 +71,54 @@ GemmProfile read_gemm(const JsonObject& object) {
   return gemm;
 }
 
-std::vector<LinkPoint> read_links(const JsonObject& object, std::string_view key) {
-  std::vector<LinkPoint> links;
-  for (const JsonObject& link : object.children(key)) {
+std::vector<plan::LinkPoint> read_links(const io::JsonObject& object, std::string_view key) {
+  std::vector<plan::LinkPoint> links;
+  for (const io::JsonObject& link : object.children(key)) {
     refuse_unknown_keys(link, {"sms", "gbps", "alpha_us"});
     links.push_back({link.get<int>("sms"), link.get<double>("gbps"), link.get<double>("alpha_us")});
   }
   return links;
 }
 
-Contention read_contention(const JsonObject& object) {
+plan::Contention read_contention(const io::JsonObject& object) {
   refuse_unknown_keys(object, {"compute", "comm", "uncapped_compute", "uncapped_comm"});
   return {object.get<double>("compute"), object.get<double>("comm"), object.get<double>("uncapped_compute"),
           object.get<double>("uncapped_comm")};
 }
 
-std::map<std::string, OpCost> read_ops(const JsonObject& object) {
-  std::map<std::string, OpCost> ops;
+std::map<std::string, plan::OpCost> read_ops(const io::JsonObject& object) {
+  std::map<std::string, plan::OpCost> ops;
   for (const auto& item : object.value().items()) {
-    const JsonObject cost = object.child(item.key());
+    const io::JsonObject cost = object.child(item.key());
     refuse_unknown_keys(cost, {"fixed_us", "gbps"});
     ops[item.key()] = {cost.get<double>("fixed_us"), cost.get<double>("gbps")};
   }
   return ops;
 }
 
-std::map<std::string, std::string> read_sources(const JsonObject& object) {
+std::map<std::string, std::string> read_sources(const io::JsonObject& object) {
   std::map<std::string, std::string> sources;
   for (const auto& item : object.value().items()) sources[item.key()] = object.get<std::string>(item.key());
   return sources;
 }
 
-void check_version(const JsonObject& object) {
+void check_version(const io::JsonObject& object) {
   const auto version = object.get<int64_t>(kVersionKey);
-  if (version == HardwareProfile::kVersion) return;
-  object.reject(kVersionKey, fmt::format("{}, the version this build reads", HardwareProfile::kVersion),
+  if (version == plan::HardwareProfile::kVersion) return;
+  object.reject(kVersionKey, fmt::format("{}, the version this build reads", plan::HardwareProfile::kVersion),
                 "epsmoe tune, which measures a profile anew");
 }
 
 }  // namespace
 
-HardwareProfile parse_profile(std::string_view json, const std::string& where) {
-  const Json value = parse_json(json, where);
-  const JsonObject object(value, where);
+plan::HardwareProfile parse_profile(std::string_view json, const std::string& where) {
+  const io::Json value = io::parse_json(json, where);
+  const io::JsonObject object(value, where);
   check_version(object);
   refuse_unknown_keys(
       object, {kVersionKey, "name", "device", "origin", "made", "sources", "num_sms", "ranks_per_node", "memory_gb",
                "memory_gbps", "gemms", "links", "inter_links", "contention", "handoff_us", "ops", "attention_tflops"});
-  HardwareProfile profile;
+  plan::HardwareProfile profile;
   profile.name = object.get<std::string>("name");
   profile.device = object.get<std::string>("device");
   profile.origin = object.get<std::string>("origin");
@@ -128,7 +128,7 @@ HardwareProfile parse_profile(std::string_view json, const std::string& where) {
   profile.ranks_per_node = object.get<int>("ranks_per_node");
   profile.memory_gb = object.get<double>("memory_gb");
   profile.memory_gbps = object.get<double>("memory_gbps");
-  for (const JsonObject& gemm : object.children("gemms")) profile.gemms.push_back(read_gemm(gemm));
+  for (const io::JsonObject& gemm : object.children("gemms")) profile.gemms.push_back(read_gemm(gemm));
   profile.links = read_links(object, "links");
   profile.inter_links = read_links(object, "inter_links");
   profile.contention = read_contention(object.child("contention"));
@@ -136,7 +136,7 @@ HardwareProfile parse_profile(std::string_view json, const std::string& where) {
   profile.ops = read_ops(object.child("ops"));
   profile.attention_tflops = object.get<double>("attention_tflops");
 
-  const std::vector<std::string> faults = find_profile_faults(profile);
+  const std::vector<std::string> faults = plan::find_profile_faults(profile);
   if (!faults.empty()) {
     const std::string more = faults.size() > 1 ? fmt::format(" (and {} more)", faults.size() - 1) : "";
     fail(ErrorKind::kInput, where, {.what = faults.front() + more, .got = "", .wanted = "", .hint = ""});
@@ -144,7 +144,7 @@ HardwareProfile parse_profile(std::string_view json, const std::string& where) {
   return profile;
 }
 
-HardwareProfile bundled_profile(std::string_view name) {
+plan::HardwareProfile bundled_profile(std::string_view name) {
   std::vector<std::string_view> known;
   for (const BundledProfile& profile : bundled_profiles()) {
     if (profile.name == name) return parse_profile(profile.json, fmt::format("bundled profile {}", name));
@@ -157,4 +157,4 @@ HardwareProfile bundled_profile(std::string_view name) {
         .hint = ""});
 }
 
-}  // namespace eps
+}  // namespace eps::report

@@ -7,11 +7,11 @@
 
 #include "plan/profile.h"
 
-namespace eps {
+namespace eps::report {
 
 // Errors  kInput, naming `where`, the key, its value and what was expected; another version
-HardwareProfile parse_profile(std::string_view json, const std::string& where);
-std::string to_json(const HardwareProfile& profile);
+plan::HardwareProfile parse_profile(std::string_view json, const std::string& where);
+std::string to_json(const plan::HardwareProfile& profile);
 
 // Profiles that are part of the program: "h800", "h200" (published figures), "cpu" (measured on one machine).
 struct BundledProfile {
@@ -21,6 +21,6 @@ struct BundledProfile {
 std::span<const BundledProfile> bundled_profiles();
 
 // The bundled profile with that name.  Errors  kUsage, listing the valid names
-HardwareProfile bundled_profile(std::string_view name);
+plan::HardwareProfile bundled_profile(std::string_view name);
 
-}  // namespace eps
+}  // namespace eps::report

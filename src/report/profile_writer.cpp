@@ -4,7 +4,7 @@
 #include "io/json.h"
 #include "report/profile_store.h"
 
-namespace eps {
+namespace eps::report {
 namespace {
 
 using OrderedJson = nlohmann::ordered_json;
@@ -16,18 +16,18 @@ OrderedJson number(double value) {
   return value;
 }
 
-OrderedJson curve_json(const Curve& curve) {
+OrderedJson curve_json(const plan::Curve& curve) {
   OrderedJson list = OrderedJson::array();
-  for (const CurvePoint& point : curve) list.push_back(OrderedJson::array({number(point.x), number(point.y)}));
+  for (const plan::CurvePoint& point : curve) list.push_back(OrderedJson::array({number(point.x), number(point.y)}));
   return list;
 }
 
-OrderedJson gemm_json(const GemmProfile& gemm) {
+OrderedJson gemm_json(const plan::GemmProfile& gemm) {
   OrderedJson shapes = OrderedJson::array();
-  for (const GemmShapeCurve& shape : gemm.shapes) {
+  for (const plan::GemmShapeCurve& shape : gemm.shapes) {
     shapes.push_back({{"n", shape.n}, {"k", shape.k}, {"us_of_rows", curve_json(shape.us_of_rows)}});
   }
-  OrderedJson out = {{"kind", to_string(gemm.kind)},
+  OrderedJson out = {{"kind", moe::to_string(gemm.kind)},
                      {"weight_dtype", to_string(gemm.weight_dtype)},
                      {"call_us", number(gemm.call_us)},
                      {"shapes", shapes}};
@@ -37,9 +37,9 @@ OrderedJson gemm_json(const GemmProfile& gemm) {
   return out;
 }
 
-OrderedJson links_json(const std::vector<LinkPoint>& links) {
+OrderedJson links_json(const std::vector<plan::LinkPoint>& links) {
   OrderedJson list = OrderedJson::array();
-  for (const LinkPoint& link : links) {
+  for (const plan::LinkPoint& link : links) {
     list.push_back({{"sms", link.sms}, {"gbps", number(link.gbps)}, {"alpha_us", number(link.alpha_us)}});
   }
   return list;
@@ -53,7 +53,7 @@ std::string fill_lines(const OrderedJson& points, size_t indent) {
   std::string out = "[" + begin;
   size_t column = indent + 2;
   for (size_t i = 0; i < points.size(); ++i) {
-    const std::string point = dump_json(points[i]) + (i + 1 < points.size() ? "," : "");
+    const std::string point = io::dump_json(points[i]) + (i + 1 < points.size() ? "," : "");
     if (column > indent + 2 && column + 1 + point.size() > kLineWidth) {
       out += begin;
       column = indent + 2;
@@ -68,7 +68,7 @@ std::string fill_lines(const OrderedJson& points, size_t indent) {
 
 // Writes a value on one line if it fits, else one element per line.
 std::string format_value(const OrderedJson& value, size_t indent) {
-  std::string line = dump_json(value);
+  std::string line = io::dump_json(value);
   if (!value.is_structured() || value.empty() || indent + line.size() <= kLineWidth) return line;
   if (value.is_array() && value[0].is_array()) return fill_lines(value, indent);
   const std::string inner(indent + 2, ' ');
@@ -76,7 +76,7 @@ std::string format_value(const OrderedJson& value, size_t indent) {
   for (const auto& item : value.items()) {
     out += out.empty() ? "\n" : ",\n";
     out += inner;
-    if (value.is_object()) out += dump_json(OrderedJson(item.key())) + ": ";
+    if (value.is_object()) out += io::dump_json(OrderedJson(item.key())) + ": ";
     out += format_value(item.value(), indent + 2);
   }
   out += "\n" + std::string(indent, ' ');
@@ -85,17 +85,17 @@ std::string format_value(const OrderedJson& value, size_t indent) {
 
 }  // namespace
 
-std::string to_json(const HardwareProfile& profile) {
+std::string to_json(const plan::HardwareProfile& profile) {
   OrderedJson gemms = OrderedJson::array();
-  for (const GemmProfile& gemm : profile.gemms) gemms.push_back(gemm_json(gemm));
+  for (const plan::GemmProfile& gemm : profile.gemms) gemms.push_back(gemm_json(gemm));
   OrderedJson sources = OrderedJson::object();
   for (const auto& [key, source] : profile.sources) sources[key] = source;
   OrderedJson ops = OrderedJson::object();
   for (const auto& [name, cost] : profile.ops) {
     ops[name] = {{"fixed_us", number(cost.fixed_us)}, {"gbps", number(cost.gbps)}};
   }
-  const Contention& contention = profile.contention;
-  const OrderedJson out = {{"epsmoe_profile", HardwareProfile::kVersion},
+  const plan::Contention& contention = profile.contention;
+  const OrderedJson out = {{"epsmoe_profile", plan::HardwareProfile::kVersion},
                            {"name", profile.name},
                            {"device", profile.device},
                            {"origin", profile.origin},
@@ -119,4 +119,4 @@ std::string to_json(const HardwareProfile& profile) {
   return format_value(out, 0) + "\n";
 }
 
-}  // namespace eps
+}  // namespace eps::report

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-namespace eps {
+namespace eps::report {
 namespace {
 
 struct Part {
@@ -13,8 +13,8 @@ struct Part {
 };
 
 // The part that makes the candidate slower than the chosen one: more compute, or more communication that is not hidden.
-std::string explain_slower(const Candidate& c, const Candidate& chosen) {
-  const auto exposed = [](const Candidate& of) { return of.makespan_us - of.compute_us; };
+std::string explain_slower(const plan::Candidate& c, const plan::Candidate& chosen) {
+  const auto exposed = [](const plan::Candidate& of) { return of.makespan_us - of.compute_us; };
   const Part compute{"compute", c.compute_us - chosen.compute_us};
   const Part waiting{"waiting for messages", exposed(c) - exposed(chosen)};
   const double behind = c.makespan_us - chosen.makespan_us;
@@ -29,16 +29,16 @@ std::string explain_slower(const Candidate& c, const Candidate& chosen) {
 
 }  // namespace
 
-std::string reason_of(const Candidate& candidate, const Candidate& chosen) {
+std::string reason_of(const plan::Candidate& candidate, const plan::Candidate& chosen) {
   switch (candidate.verdict) {
-    case Verdict::kChosen: return "chosen";
-    case Verdict::kSlower: return explain_slower(candidate, chosen);
-    case Verdict::kTooBig: return fmt::format("does not fit in memory: {:.1f} GB per rank", candidate.memory_gb);
-    case Verdict::kNotAsked: return "not requested";
-    case Verdict::kSlowerModel: return "the whole prefill takes longer, attention included";
-    case Verdict::kCannotRun: return "can be predicted, but not executed";
+    case plan::Verdict::kChosen: return "chosen";
+    case plan::Verdict::kSlower: return explain_slower(candidate, chosen);
+    case plan::Verdict::kTooBig: return fmt::format("does not fit in memory: {:.1f} GB per rank", candidate.memory_gb);
+    case plan::Verdict::kNotAsked: return "not requested";
+    case plan::Verdict::kSlowerModel: return "the whole prefill takes longer, attention included";
+    case plan::Verdict::kCannotRun: return "can be predicted, but not executed";
   }
   return "?";
 }
 
-}  // namespace eps
+}  // namespace eps::report

@@ -5,9 +5,9 @@
 
 #include "plan/plan.h"
 
-namespace eps {
+namespace eps::report {
 
 // Compares a candidate with the chosen one, in one line: "chosen", "+12.3 µs: ...".
-std::string reason_of(const Candidate& candidate, const Candidate& chosen);
+std::string reason_of(const plan::Candidate& candidate, const plan::Candidate& chosen);
 
-}  // namespace eps
+}  // namespace eps::report

@@ -8,7 +8,7 @@
 
 #include "base/utf8.h"
 
-namespace eps {
+namespace eps::report {
 namespace {
 
 // Bytes of the UTF-8 character that begins at text[i].
@@ -116,4 +116,4 @@ std::string SvgWriter::finish(double width, double height, std::string_view titl
       width, height, escape_xml(title), width - 1, height - 1, to_string(background), to_string(border), body_);
 }
 
-}  // namespace eps
+}  // namespace eps::report

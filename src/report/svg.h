@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace eps {
+namespace eps::report {
 
 struct Color {
   uint8_t r = 0;
@@ -60,4 +60,4 @@ class SvgWriter {
   std::string body_;
 };
 
-}  // namespace eps
+}  // namespace eps::report

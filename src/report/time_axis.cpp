@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace eps {
+namespace eps::report {
 namespace {
 
 struct Unit {
@@ -50,4 +50,4 @@ std::string time_text(double us) {
   return fmt::format("{:.{}f} {}", value, decimals, unit.name);
 }
 
-}  // namespace eps
+}  // namespace eps::report

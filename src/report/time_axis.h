@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-namespace eps {
+namespace eps::report {
 
 struct TimeTick {
   double at_us = 0;
@@ -24,4 +24,4 @@ TimeAxis make_time_axis(double span_us, int max_ticks);
 // A few digits and a suitable unit: "0.83 µs", "123.4 µs", "12.34 ms".
 std::string time_text(double us);
 
-}  // namespace eps
+}  // namespace eps::report

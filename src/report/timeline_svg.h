@@ -6,7 +6,7 @@
 
 #include "plan/plan.h"
 
-namespace eps {
+namespace eps::report {
 
 // A self-contained SVG document. `subject` describes what the plan is for: "deepseek-v2, ep 8 …".
 //
@@ -14,6 +14,6 @@ namespace eps {
 // palette is that of Okabe and Ito, which is suitable for every kind of colour vision; stages are also numbered.
 //
 // Edge  without predictions, the lanes are empty
-std::string timeline_svg(const Plan& plan, std::string_view subject);
+std::string timeline_svg(const plan::Plan& plan, std::string_view subject);
 
-}  // namespace eps
+}  // namespace eps::report

@@ -9,7 +9,7 @@
 #include "plan/overlap.h"
 #include "report/time_axis.h"
 
-namespace eps {
+namespace eps::report {
 namespace {
 
 constexpr int kMinWidth = 40;
@@ -22,7 +22,7 @@ struct Run {
   double end;
 };
 
-std::vector<Run> runs_of(const Plan& plan, Lane lane, double columns_per_us) {
+std::vector<Run> runs_of(const plan::Plan& plan, plan::Lane lane, double columns_per_us) {
   std::vector<Run> runs;
   for (size_t i = 0; i < plan.predicted.size(); ++i) {
     if (plan.ops[i].lane != lane) continue;
@@ -87,64 +87,64 @@ std::string draw_axis(double span_us, int columns, double columns_per_us) {
   return fmt::format("{:{}}{}\n{:{}}{}\n", "", kNameWidth, marks, "", kNameWidth, labels);
 }
 
-std::string draw_legend(const Plan& plan) {
+std::string draw_legend(const plan::Plan& plan) {
   std::vector<std::string> parts;
   const auto last = static_cast<size_t>(plan.num_stages() - 1);
   if (plan.num_stages() == 1) parts.push_back("0 the only stage");
   if (plan.num_stages() > 1) parts.push_back(fmt::format("0-{} stages", kStageGlyphs[std::min<size_t>(last, 35)]));
   if (plan.num_stages() > 36) parts.back() += " (again from 0 after z)";
-  const auto explain = [&](OpKind kind, std::string_view text) {
-    if (std::ranges::find(plan.ops, kind, &PlanOp::kind) != plan.ops.end()) parts.emplace_back(text);
+  const auto explain = [&](plan::OpKind kind, std::string_view text) {
+    if (std::ranges::find(plan.ops, kind, &plan::PlanOp::kind) != plan.ops.end()) parts.emplace_back(text);
   };
-  explain(OpKind::kShared, "S shared experts");
-  explain(OpKind::kEnter, "E enter");
-  explain(OpKind::kLeave, "L leave");
-  explain(OpKind::kFinish, "F finish");
+  explain(plan::OpKind::kShared, "S shared experts");
+  explain(plan::OpKind::kEnter, "E enter");
+  explain(plan::OpKind::kLeave, "L leave");
+  explain(plan::OpKind::kFinish, "F finish");
   parts.emplace_back(". idle");
   std::string out = fmt::format("{:{}}{}\n", "", kNameWidth, fmt::join(parts, ", "));
   std::string by_part;
   for (int s = 0; s < std::min(plan.num_stages(), 8); ++s) {
-    const TokenPart part = plan.stages[static_cast<size_t>(s)].part;
-    if (part == TokenPart::kAll) continue;
+    const moe::TokenPart part = plan.stages[static_cast<size_t>(s)].part;
+    if (part == moe::TokenPart::kAll) continue;
     by_part += fmt::format("{}{} {}", by_part.empty() ? "rows of stage " : ", ", kStageGlyphs[static_cast<size_t>(s)],
-                           to_string(part));
+                           moe::to_string(part));
   }
   return by_part.empty() ? out : out + fmt::format("{:{}}{}\n", "", kNameWidth, by_part);
 }
 
 }  // namespace
 
-char timeline_glyph(const PlanOp& op) {
+char timeline_glyph(const plan::PlanOp& op) {
   switch (op.kind) {
-    case OpKind::kShared: return 'S';
-    case OpKind::kEnter: return 'E';
-    case OpKind::kLeave: return 'L';
-    case OpKind::kFinish: return 'F';
+    case plan::OpKind::kShared: return 'S';
+    case plan::OpKind::kEnter: return 'E';
+    case plan::OpKind::kLeave: return 'L';
+    case plan::OpKind::kFinish: return 'F';
     default: break;
   }
   return op.stage < 0 ? '?' : kStageGlyphs[static_cast<size_t>(op.stage) % kStageGlyphs.size()];
 }
 
-std::string timeline_text(const Plan& plan, int width) {
+std::string timeline_text(const plan::Plan& plan, int width) {
   if (plan.predicted.empty()) return "no timeline: nothing was predicted for this plan\n";
   const int columns = std::max(width, kMinWidth) - kNameWidth;
   double span_us = plan.makespan_us;
-  for (const OpTime& time : plan.predicted) span_us = std::max(span_us, time.end_us);
+  for (const plan::OpTime& time : plan.predicted) span_us = std::max(span_us, time.end_us);
   const double columns_per_us = span_us > 0 ? columns / span_us : 0.0;
   std::string out;
   int num_lost = 0;
-  for (const Lane lane : {Lane::kCompute, Lane::kDispatch, Lane::kCombine}) {
+  for (const plan::Lane lane : {plan::Lane::kCompute, plan::Lane::kDispatch, plan::Lane::kCombine}) {
     const std::string row = draw_lane(runs_of(plan, lane, columns_per_us), columns, num_lost);
-    out += fmt::format("{:{}}{}\n", to_string(lane), kNameWidth, row);
+    out += fmt::format("{:{}}{}\n", plan::to_string(lane), kNameWidth, row);
   }
   out += draw_axis(span_us, columns, columns_per_us);
   out += draw_legend(plan);
   if (num_lost > 0)
     out += fmt::format("{} ops are not shown for lack of columns; a wider terminal shows them\n", num_lost);
-  const PlanOverlap overlap = predicted_overlap(plan);
+  const plan::PlanOverlap overlap = plan::predicted_overlap(plan);
   if (overlap.communication_us <= 0) return out + "communication 0 µs: there is none\n";
   return out + fmt::format("communication {}, of it hidden {} ({:.0f} %)\n", time_text(overlap.communication_us),
                            time_text(overlap.hidden_us), 100 * overlap.hidden_fraction());
 }
 
-}  // namespace eps
+}  // namespace eps::report

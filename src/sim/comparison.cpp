@@ -4,42 +4,42 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::sim {
 namespace {
 
-std::vector<Policy> policies_of(Strategy strategy, int num_ranks) {
-  if (strategy == Strategy::kTpTp) return {Policy::kTp};
-  if (num_ranks == 1) return {Policy::kSerial};  // there is no communication to overlap
-  return {Policy::kSerial, Policy::kMicrobatch, Policy::kEps};
+std::vector<plan::Policy> policies_of(plan::Strategy strategy, int num_ranks) {
+  if (strategy == plan::Strategy::kTpTp) return {plan::Policy::kTp};
+  if (num_ranks == 1) return {plan::Policy::kSerial};  // there is no communication to overlap
+  return {plan::Policy::kSerial, plan::Policy::kMicrobatch, plan::Policy::kEps};
 }
 
-PipelineOption option_of(Policy policy) {
+plan::PipelineOption option_of(plan::Policy policy) {
   switch (policy) {
-    case Policy::kSerial:
-    case Policy::kTp: return {PipelineOption::Mode::kOff, 1};
-    case Policy::kMicrobatch: return {PipelineOption::Mode::kMicrobatch, 1};
-    case Policy::kEps: return {PipelineOption::Mode::kAuto, 1};
+    case plan::Policy::kSerial:
+    case plan::Policy::kTp: return {plan::PipelineOption::Mode::kOff, 1};
+    case plan::Policy::kMicrobatch: return {plan::PipelineOption::Mode::kMicrobatch, 1};
+    case plan::Policy::kEps: return {plan::PipelineOption::Mode::kAuto, 1};
   }
   return {};
 }
 
 }  // namespace
 
-std::vector<PrefillRow> compare_prefill(const ModelShape& shape, const HardwareProfile& profile, PrefillOptions options,
-                                        std::span<const Strategy> strategies) {
+std::vector<PrefillRow> compare_prefill(const ModelShape& shape, const plan::HardwareProfile& profile,
+                                        PrefillOptions options, std::span<const plan::Strategy> strategies) {
   std::vector<PrefillRow> rows;
   std::optional<Error> first_error;
   bool any_runs = false;
-  options.limits.microbatch = false;  // microbatch has its own row
-  std::vector<MoeProblem> problems;   // shared by all policies of a strategy
-  for (const Strategy strategy : strategies) {
+  options.limits.microbatch = false;       // microbatch has its own row
+  std::vector<plan::MoeProblem> problems;  // shared by all policies of a strategy
+  for (const plan::Strategy strategy : strategies) {
     // With expert parallelism the loads are the same whether attention is split by heads or by sequences, and sampling
     // them is most of the work, so it is done once. Splitting by sequences has no further requirements on the sizes.
-    const bool same_loads = options.strategy == Strategy::kTpEp && strategy == Strategy::kDpEp;
+    const bool same_loads = options.strategy == plan::Strategy::kTpEp && strategy == plan::Strategy::kDpEp;
     if (!same_loads) problems.clear();
-    for (MoeProblem& problem : problems) problem.strategy = strategy;
+    for (plan::MoeProblem& problem : problems) problem.strategy = strategy;
     options.strategy = strategy;
-    for (const Policy policy : policies_of(strategy, options.num_ranks)) {
+    for (const plan::Policy policy : policies_of(strategy, options.num_ranks)) {
       PrefillRow row{strategy, policy, "", {}};
       options.pipeline = option_of(policy);
       try {
@@ -58,4 +58,4 @@ std::vector<PrefillRow> compare_prefill(const ModelShape& shape, const HardwareP
   return rows;
 }
 
-}  // namespace eps
+}  // namespace eps::sim

@@ -7,12 +7,12 @@
 
 #include "sim/prefill.h"
 
-namespace eps {
+namespace eps::sim {
 
 struct PrefillRow {
-  Strategy strategy = Strategy::kDpEp;
-  Policy policy = Policy::kSerial;  // the requested one; eps uses the best number of stages
-  std::string why_not;              // if not empty, the reason why it cannot run; there is no result then
+  plan::Strategy strategy = plan::Strategy::kDpEp;
+  plan::Policy policy = plan::Policy::kSerial;  // the requested one; eps uses the best number of stages
+  std::string why_not;                          // if not empty, the reason why it cannot run; there is no result then
   PrefillResult result;
   bool operator==(const PrefillRow&) const = default;
 };
@@ -21,7 +21,7 @@ struct PrefillRow {
 // limits are ignored.
 //
 // Errors  kUsage: the error of the first row, if no row can run
-std::vector<PrefillRow> compare_prefill(const ModelShape& shape, const HardwareProfile& profile, PrefillOptions options,
-                                        std::span<const Strategy> strategies);
+std::vector<PrefillRow> compare_prefill(const ModelShape& shape, const plan::HardwareProfile& profile,
+                                        PrefillOptions options, std::span<const plan::Strategy> strategies);
 
-}  // namespace eps
+}  // namespace eps::sim

@@ -4,33 +4,34 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::sim {
 namespace {
 
 int64_t divided_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-OpCost find_op(const HardwareProfile& profile, const char* name) {
+plan::OpCost find_op(const plan::HardwareProfile& profile, const char* name) {
   const auto it = profile.ops.find(name);
-  return it == profile.ops.end() ? OpCost{} : it->second;
+  return it == profile.ops.end() ? plan::OpCost{} : it->second;
 }
 
 // Head and gate are not quantised. If the profile has no times for their type, those of the quantised type are used.
-const GemmProfile& dense_gemm(const HardwareProfile& profile, DType wanted, DType fallback) {
-  const bool has = std::ranges::any_of(profile.gemms, [wanted](const GemmProfile& gemm) {
-    return gemm.kind == GemmKind::kDense && gemm.weight_dtype == wanted;
+const plan::GemmProfile& dense_gemm(const plan::HardwareProfile& profile, DType wanted, DType fallback) {
+  const bool has = std::ranges::any_of(profile.gemms, [wanted](const plan::GemmProfile& gemm) {
+    return gemm.kind == moe::GemmKind::kDense && gemm.weight_dtype == wanted;
   });
-  return find_gemm(profile, GemmKind::kDense, has ? wanted : fallback);
+  return plan::find_gemm(profile, moe::GemmKind::kDense, has ? wanted : fallback);
 }
 
 }  // namespace
 
-DecoderCost::DecoderCost(const ModelShape& shape, const HardwareProfile& profile, Strategy strategy, int num_ranks)
+DecoderCost::DecoderCost(const ModelShape& shape, const plan::HardwareProfile& profile, plan::Strategy strategy,
+                         int num_ranks)
     : shape_(shape),
       profile_(profile),
-      heads_split_(strategy != Strategy::kDpEp),
-      experts_split_(strategy == Strategy::kTpTp),
+      heads_split_(strategy != plan::Strategy::kDpEp),
+      experts_split_(strategy == plan::Strategy::kTpTp),
       num_ranks_(num_ranks),
-      linear_(find_gemm(profile, GemmKind::kDense, shape.moe.weight_dtype)),
+      linear_(plan::find_gemm(profile, moe::GemmKind::kDense, shape.moe.weight_dtype)),
       plain_(dense_gemm(profile, shape.moe.act_dtype, shape.moe.weight_dtype)),
       layer_(profile, shape.moe, 1) {
   if (profile.attention_tflops <= 0) {
@@ -56,15 +57,15 @@ int64_t DecoderCost::moe_tokens(const PrefillBatch& batch) const {
   return experts_split_ ? attention_tokens(batch) : own_tokens(batch);
 }
 
-double DecoderCost::gemm_us(const GemmProfile& gemm, int64_t n, int64_t k, int64_t rows) const {
+double DecoderCost::gemm_us(const plan::GemmProfile& gemm, int64_t n, int64_t k, int64_t rows) const {
   if (rows == 0 || n == 0) return 0;
-  return gemm.call_us + RowTable(gemm, n, k)(rows);
+  return gemm.call_us + plan::RowTable(gemm, n, k)(rows);
 }
 
 double DecoderCost::embedding_us(const PrefillBatch& batch) const {
   const auto bytes = 2.0 * static_cast<double>(attention_tokens(batch) * shape_.hidden) *
                      static_cast<double>(size_of(shape_.moe.act_dtype));
-  return time_us(find_op(profile_, "gather"), bytes);
+  return plan::time_us(find_op(profile_, "gather"), bytes);
 }
 
 double DecoderCost::projections_us(const PrefillBatch& batch) const {
@@ -90,7 +91,7 @@ double DecoderCost::scores_us(const PrefillBatch& batch) const {
 double DecoderCost::norm_us(int64_t tokens) const {
   const auto bytes =
       4.0 * static_cast<double>(tokens * shape_.hidden) * static_cast<double>(size_of(shape_.moe.act_dtype));
-  return time_us(find_op(profile_, "norm"), bytes);
+  return plan::time_us(find_op(profile_, "norm"), bytes);
 }
 
 double DecoderCost::gate_us(int64_t tokens) const { return gemm_us(plain_, shape_.num_experts, shape_.hidden, tokens); }
@@ -99,7 +100,7 @@ double DecoderCost::ffn_us(int64_t inner, int64_t tokens) const {
   if (inner == 0 || tokens == 0) return 0;
   const auto silu_bytes =
       3.0 * static_cast<double>(tokens * inner) * static_cast<double>(size_of(shape_.moe.act_dtype));
-  return gemm_us(linear_, 2 * inner, shape_.hidden, tokens) + time_us(find_op(profile_, "silu_mul"), silu_bytes) +
+  return gemm_us(linear_, 2 * inner, shape_.hidden, tokens) + plan::time_us(find_op(profile_, "silu_mul"), silu_bytes) +
          gemm_us(linear_, shape_.hidden, inner, tokens);
 }
 
@@ -120,8 +121,8 @@ double DecoderCost::lm_head_us(const PrefillBatch& batch) const {
 double DecoderCost::all_reduce_us(const PrefillBatch& batch) const {
   if (!heads_split_ || num_ranks_ == 1 || profile_.links.empty()) return 0;
   // Nothing runs beside it, so it uses the fastest link.
-  const LinkPoint& link = *std::ranges::max_element(profile_.links, {}, &LinkPoint::gbps);
+  const plan::LinkPoint& link = *std::ranges::max_element(profile_.links, {}, &plan::LinkPoint::gbps);
   return 2 * layer_.scatter_us(link, batch.tokens(), num_ranks_, shape_.moe.act_dtype);
 }
 
-}  // namespace eps
+}  // namespace eps::sim

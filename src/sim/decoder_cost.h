@@ -10,7 +10,7 @@
 #include "sim/model_shape.h"
 #include "sim/projections.h"
 
-namespace eps {
+namespace eps::sim {
 
 // Prompts that are prefilled together: `batch` sequences over all ranks.
 struct PrefillBatch {
@@ -25,7 +25,7 @@ struct PrefillBatch {
 // Errors  kUsage when the profile lacks what the shape needs
 class DecoderCost {
  public:
-  DecoderCost(const ModelShape& shape, const HardwareProfile& profile, Strategy strategy, int num_ranks);
+  DecoderCost(const ModelShape& shape, const plan::HardwareProfile& profile, plan::Strategy strategy, int num_ranks);
 
   double embedding_us(const PrefillBatch& batch) const;  // its all-reduce is not included
   // The projections of queries, keys, values and output.
@@ -50,17 +50,17 @@ class DecoderCost {
   int64_t moe_tokens(const PrefillBatch& batch) const;
 
  private:
-  double gemm_us(const GemmProfile& gemm, int64_t n, int64_t k, int64_t rows) const;
+  double gemm_us(const plan::GemmProfile& gemm, int64_t n, int64_t k, int64_t rows) const;
   double ffn_us(int64_t inner, int64_t tokens) const;
 
   const ModelShape& shape_;
-  const HardwareProfile& profile_;
+  const plan::HardwareProfile& profile_;
   bool heads_split_;
   bool experts_split_;
   int num_ranks_;
-  const GemmProfile& linear_;  // of weights in the model's weight type
-  const GemmProfile& plain_;   // of those that keep the activations' type: head and gate
-  LayerCost layer_;
+  const plan::GemmProfile& linear_;  // of weights in the model's weight type
+  const plan::GemmProfile& plain_;   // of those that keep the activations' type: head and gate
+  plan::LayerCost layer_;
 };
 
-}  // namespace eps
+}  // namespace eps::sim

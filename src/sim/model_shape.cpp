@@ -7,7 +7,7 @@
 #include "model/family.h"
 #include "sim/projections.h"
 
-namespace eps {
+namespace eps::sim {
 namespace {
 
 // Grouped-query models, from their published configurations. Their sizes are constants because families that this build
@@ -79,14 +79,14 @@ int64_t ModelShape::total_parameters() const {
          num_dense_layers * ffn * dense_inner + num_moe_layers() * moe_layer;
 }
 
-ModelShape shape_of(const ModelSpec& spec, std::string name) {
-  const MlaParams& mla = spec.attention.mla;
-  const GateParams& gate = spec.moe.gate;
+ModelShape shape_of(const model::ModelSpec& spec, std::string name) {
+  const ops::MlaParams& mla = spec.attention.mla;
+  const ops::GateParams& gate = spec.moe.gate;
   ModelShape shape;
   shape.name = std::move(name);
   shape.num_layers = spec.num_layers();
   shape.num_dense_layers = spec.num_layers() - spec.num_moe_layers();
-  for (const LayerSpec& layer : spec.layers) shape.dense_inner = std::max(shape.dense_inner, layer.dense_inner);
+  for (const model::LayerSpec& layer : spec.layers) shape.dense_inner = std::max(shape.dense_inner, layer.dense_inner);
   shape.hidden = spec.hidden;
   shape.vocab_size = spec.vocab_size;
   shape.tie_embeddings = spec.tie_embeddings;
@@ -102,7 +102,7 @@ ModelShape shape_of(const ModelSpec& spec, std::string name) {
   shape.moe.shared_inner = spec.moe.shared_inner;
   shape.moe.top_k = gate.top_k;
   shape.num_experts = gate.num_experts;
-  if (gate.method == TopkMethod::kGroupLimitedGreedy) {
+  if (gate.method == ops::TopkMethod::kGroupLimitedGreedy) {
     shape.num_groups = gate.num_groups;
     shape.topk_group = gate.topk_group;
   }
@@ -117,7 +117,7 @@ std::vector<std::string_view> shape_preset_names() {
 
 ModelShape shape_preset(std::string_view name) {
   if (std::ranges::find(kLatentModels, name) != kLatentModels.end()) {
-    return shape_of(preset_spec(name), std::string(name));
+    return shape_of(model::preset_spec(name), std::string(name));
   }
   for (const GroupedQueryModel& model : kGroupedQueryModels) {
     if (model.name == name) return shape_of(model);
@@ -129,9 +129,9 @@ ModelShape shape_preset(std::string_view name) {
         .hint = ""});
 }
 
-double memory_gb_per_rank(const ModelShape& shape, Strategy strategy, int num_ranks, int64_t tokens_per_rank) {
-  const bool heads_split = strategy != Strategy::kDpEp;
-  const bool experts_split = strategy == Strategy::kTpTp;  // by inner size, instead of assigned whole
+double memory_gb_per_rank(const ModelShape& shape, plan::Strategy strategy, int num_ranks, int64_t tokens_per_rank) {
+  const bool heads_split = strategy != plan::Strategy::kDpEp;
+  const bool experts_split = strategy == plan::Strategy::kTpTp;  // by inner size, instead of assigned whole
   const double ranks = num_ranks;
   const double over_heads = heads_split ? ranks : 1;
   const double over_inner = experts_split ? ranks : 1;
@@ -167,4 +167,4 @@ double memory_gb_per_rank(const ModelShape& shape, Strategy strategy, int num_ra
   return (linear * weight + (rest + cache + working) * act) / kBytesPerGb;
 }
 
-}  // namespace eps
+}  // namespace eps::sim

@@ -9,9 +9,11 @@
 
 #include "plan/problem.h"
 
-namespace eps {
-
+namespace eps::model {
 struct ModelSpec;
+}
+
+namespace eps::sim {
 
 struct AttentionShape {
   bool latent = false;  // multi-head latent attention (DeepSeek-V2); else grouped-query attention
@@ -38,7 +40,7 @@ struct ModelShape {
   int64_t vocab_size = 0;
   bool tie_embeddings = false;
   AttentionShape attention;
-  MoeShape moe;
+  plan::MoeShape moe;
   int num_experts = 0;
   int num_groups = 1;  // groups of experts, of which a token uses at most topk_group
   int topk_group = 1;
@@ -48,7 +50,7 @@ struct ModelShape {
   int64_t total_parameters() const;
 };
 
-ModelShape shape_of(const ModelSpec& spec, std::string name);
+ModelShape shape_of(const model::ModelSpec& spec, std::string name);
 
 // "deepseek-v2", "deepseek-v2-lite", "mixtral-8x7b", "dbrx", "arctic", "qwen3-30b-a3b"
 std::vector<std::string_view> shape_preset_names();
@@ -58,6 +60,6 @@ ModelShape shape_preset(std::string_view name);
 // The memory of one rank in GB: weights, KV cache for `cached_tokens` tokens per rank and the working memory of one MoE
 // layer. Attention is split over the ranks if the strategy has tensor-parallel attention, else every rank has all of
 // it; experts are always distributed.
-double memory_gb_per_rank(const ModelShape& shape, Strategy strategy, int num_ranks, int64_t tokens_per_rank);
+double memory_gb_per_rank(const ModelShape& shape, plan::Strategy strategy, int num_ranks, int64_t tokens_per_rank);
 
-}  // namespace eps
+}  // namespace eps::sim

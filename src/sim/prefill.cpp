@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "plan/virtual_clock.h"
 
-namespace eps {
+namespace eps::sim {
 namespace {
 
 constexpr int64_t kMaxTokensPerRank = int64_t{1} << 20;  // the limit of make_problem, checked here for other flags
@@ -22,7 +22,7 @@ void check_batch(const PrefillOptions& options) {
   check_at_least_one("ep", options.num_ranks, 1024);
   check_at_least_one("batch", batch.batch, kMost);
   check_at_least_one("seq_len", batch.sequence_length, kMaxTokensPerRank);
-  if (options.strategy == Strategy::kDpEp && batch.batch % options.num_ranks != 0) {
+  if (options.strategy == plan::Strategy::kDpEp && batch.batch % options.num_ranks != 0) {
     fail(ErrorKind::kUsage, "batch",
          {.what = "dp+ep gives every rank the same number of sequences",
           .got = std::to_string(batch.batch),
@@ -44,18 +44,18 @@ int layers_with(int i, int num_layers, int num_loads) {
   return num_layers / num_loads + (i < num_layers % num_loads ? 1 : 0);
 }
 
-const Candidate& chosen_of(const Plan& plan) {
-  const auto it = std::ranges::find(plan.candidates, Verdict::kChosen, &Candidate::verdict);
+const plan::Candidate& chosen_of(const plan::Plan& plan) {
+  const auto it = std::ranges::find(plan.candidates, plan::Verdict::kChosen, &plan::Candidate::verdict);
   EPS_CHECK(it != plan.candidates.end(), "a plan without a chosen candidate");
   return *it;
 }
 
 }  // namespace
 
-std::vector<MoeProblem> prefill_problems(const ModelShape& shape, const PrefillOptions& options) {
+std::vector<plan::MoeProblem> prefill_problems(const ModelShape& shape, const PrefillOptions& options) {
   check_batch(options);
   const int loads = std::clamp(options.num_loads, 1, std::max(1, shape.num_moe_layers()));
-  std::vector<MoeProblem> out;
+  std::vector<plan::MoeProblem> out;
   for (int i = 0; i < loads; ++i) {
     out.push_back(make_problem(shape, options.strategy,
                                {.num_ranks = options.num_ranks,
@@ -68,8 +68,8 @@ std::vector<MoeProblem> prefill_problems(const ModelShape& shape, const PrefillO
   return out;
 }
 
-PrefillResult simulate_prefill(const ModelShape& shape, const HardwareProfile& profile, const PrefillOptions& options,
-                               std::span<const MoeProblem> problems) {
+PrefillResult simulate_prefill(const ModelShape& shape, const plan::HardwareProfile& profile,
+                               const PrefillOptions& options, std::span<const plan::MoeProblem> problems) {
   check_batch(options);
   EPS_CHECK(!problems.empty());
   const PrefillBatch& batch = options.batch;
@@ -94,15 +94,15 @@ PrefillResult simulate_prefill(const ModelShape& shape, const HardwareProfile& p
   parts.collectives_us = (1 + 2 * shape.num_dense_layers) * all_reduce;
   parts.lm_head_us = cost.lm_head_us(batch);
 
-  const Planner planner(profile, shape.moe, options.limits);
+  const plan::Planner planner(profile, shape.moe, options.limits);
   const int num_loads = static_cast<int>(problems.size());
   for (int i = 0; i < num_loads; ++i) {
-    const MoeProblem& problem = problems[static_cast<size_t>(i)];
-    const Plan plan = planner.plan(problem, options.pipeline);
+    const plan::MoeProblem& problem = problems[static_cast<size_t>(i)];
+    const plan::Plan plan = planner.plan(problem, options.pipeline);
     const int layers = layers_with(i, moe_layers, num_loads);
     // Simulated because the planner's makespan assumes a rank that is always as slow as the slowest one; here every
     // rank has its own load.
-    const double us = end_of(planner.simulate(plan, problem));
+    const double us = plan::end_of(planner.simulate(plan, problem));
     parts.moe_us += layers * us;
     result.loads.push_back({layers, us, chosen_of(plan), plan.reason});
   }
@@ -114,8 +114,9 @@ PrefillResult simulate_prefill(const ModelShape& shape, const HardwareProfile& p
   return result;
 }
 
-PrefillResult simulate_prefill(const ModelShape& shape, const HardwareProfile& profile, const PrefillOptions& options) {
+PrefillResult simulate_prefill(const ModelShape& shape, const plan::HardwareProfile& profile,
+                               const PrefillOptions& options) {
   return simulate_prefill(shape, profile, options, prefill_problems(shape, options));
 }
 
-}  // namespace eps
+}  // namespace eps::sim

@@ -12,16 +12,16 @@
 #include "sim/model_shape.h"
 #include "sim/workload.h"
 
-namespace eps {
+namespace eps::sim {
 
 struct PrefillOptions {
   int num_ranks = 1;
-  Strategy strategy = Strategy::kDpEp;
-  PipelineOption pipeline = {};
-  PlanLimits limits = {};
+  plan::Strategy strategy = plan::Strategy::kDpEp;
+  plan::PipelineOption pipeline = {};
+  plan::PlanLimits limits = {};
   PrefillBatch batch = {};
-  Wire wire = {};
-  std::vector<Wire> may_use = {};
+  plan::Wire wire = {};
+  std::vector<plan::Wire> may_use = {};
   Skew skew = {};
   uint64_t seed = 1;
   int num_loads = 1;  // number of different loads, which MoE layers use in turn
@@ -51,13 +51,13 @@ struct PrefillParts {
 struct PlannedLoad {
   int num_layers = 0;  // layers that have this load
   double layer_us = 0;
-  Candidate chosen;
+  plan::Candidate chosen;
   std::string reason;
   bool operator==(const PlannedLoad&) const = default;
 };
 
 struct PrefillResult {
-  Strategy strategy = Strategy::kDpEp;
+  plan::Strategy strategy = plan::Strategy::kDpEp;
   PrefillParts parts;
   double ttft_us = 0;       // until every sequence has its first token
   double tokens_per_s = 0;  // over all ranks
@@ -72,11 +72,12 @@ struct PrefillResult {
 //
 // Errors  kUsage, naming the flag: --batch that does not give each rank the same number of sequences (dp+ep), sizes out
 //         of range, and those of make_problem
-std::vector<MoeProblem> prefill_problems(const ModelShape& shape, const PrefillOptions& options);
+std::vector<plan::MoeProblem> prefill_problems(const ModelShape& shape, const PrefillOptions& options);
 
-PrefillResult simulate_prefill(const ModelShape& shape, const HardwareProfile& profile, const PrefillOptions& options,
-                               std::span<const MoeProblem> problems);
+PrefillResult simulate_prefill(const ModelShape& shape, const plan::HardwareProfile& profile,
+                               const PrefillOptions& options, std::span<const plan::MoeProblem> problems);
 // The same with problems that are made from `options`.
-PrefillResult simulate_prefill(const ModelShape& shape, const HardwareProfile& profile, const PrefillOptions& options);
+PrefillResult simulate_prefill(const ModelShape& shape, const plan::HardwareProfile& profile,
+                               const PrefillOptions& options);
 
-}  // namespace eps
+}  // namespace eps::sim

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace eps {
+namespace eps::sim {
 
 std::vector<Projection> attention_projections(const AttentionShape& a, int64_t hidden) {
   const int64_t q_out = int64_t{a.num_heads} * a.qk_dim;
@@ -37,4 +37,4 @@ Projection part_of(const Projection& whole, const AttentionShape& attention, int
   return part;
 }
 
-}  // namespace eps
+}  // namespace eps::sim

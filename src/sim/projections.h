@@ -6,7 +6,7 @@
 
 #include "sim/model_shape.h"
 
-namespace eps {
+namespace eps::sim {
 
 // How tensor parallelism splits a matrix [n, k].
 enum class Split : uint8_t {
@@ -28,4 +28,4 @@ std::vector<Projection> attention_projections(const AttentionShape& attention, i
 // One rank's part of a matrix.
 Projection part_of(const Projection& whole, const AttentionShape& attention, int num_ranks);
 
-}  // namespace eps
+}  // namespace eps::sim

@@ -7,7 +7,7 @@
 
 #include "base/random.h"
 
-namespace eps {
+namespace eps::sim {
 
 class RandomStream {
  public:
@@ -38,4 +38,4 @@ class RandomStream {
   SplitMix64 random_;
 };
 
-}  // namespace eps
+}  // namespace eps::sim

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::sim {
 namespace {
 
 // If a token already has the most popular expert, nearly every sample may be rejected. After this many rejections the
@@ -143,17 +143,17 @@ void RoutingSampler::sample_token(RandomStream& random, int32_t* experts) {
   std::sort(experts, experts + params_.top_k);
 }
 
-Routing RoutingSampler::next_experts(int rank, int64_t num_tokens) {
+moe::Routing RoutingSampler::next_experts(int rank, int64_t num_tokens) {
   RandomStream& random = expert_streams_[static_cast<size_t>(rank)];
   const auto top_k = static_cast<size_t>(params_.top_k);
   const size_t rows = static_cast<size_t>(num_tokens) * top_k;
-  Routing routing{num_tokens, params_.top_k, std::vector<int32_t>(rows), {}};
+  moe::Routing routing{num_tokens, params_.top_k, std::vector<int32_t>(rows), {}};
   for (size_t begin = 0; begin < rows; begin += top_k) sample_token(random, routing.expert_idx.data() + begin);
   return routing;
 }
 
-Routing RoutingSampler::next(int rank, int64_t num_tokens) {
-  Routing routing = next_experts(rank, num_tokens);
+moe::Routing RoutingSampler::next(int rank, int64_t num_tokens) {
+  moe::Routing routing = next_experts(rank, num_tokens);
   RandomStream& random = weight_streams_[static_cast<size_t>(rank)];
   const auto top_k = static_cast<size_t>(params_.top_k);
   routing.weight.resize(routing.expert_idx.size());
@@ -166,4 +166,4 @@ Routing RoutingSampler::next(int rank, int64_t num_tokens) {
   return routing;
 }
 
-}  // namespace eps
+}  // namespace eps::sim

@@ -9,7 +9,7 @@
 #include "sim/random_stream.h"
 #include "sim/workload.h"
 
-namespace eps {
+namespace eps::sim {
 
 // Experts are sampled one after the other by popularity. An expert that the token already has is rejected, and so is
 // one outside the first `topk_group` groups that were sampled. This is equivalent to giving every expert a random score
@@ -22,8 +22,8 @@ class RoutingSampler {
   explicit RoutingSampler(const RoutingParams& params);
 
   // Samples experts and weights, or only experts: the same ones, with an empty `weight`.
-  Routing next(int rank, int64_t num_tokens);
-  Routing next_experts(int rank, int64_t num_tokens);
+  moe::Routing next(int rank, int64_t num_tokens);
+  moe::Routing next_experts(int rank, int64_t num_tokens);
 
  private:
   struct Token;  // the state of the token being sampled
@@ -48,4 +48,4 @@ class RoutingSampler {
   uint64_t stamp_ = 0;
 };
 
-}  // namespace eps
+}  // namespace eps::sim

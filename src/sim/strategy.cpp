@@ -4,21 +4,22 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::sim {
 namespace {
 
-std::string describe(const StrategyChoice& choice, const HardwareProfile& profile) {
-  const std::string paper = fmt::format("the paper's rule chooses {}", to_string(choice.paper));
+std::string describe(const StrategyChoice& choice, const plan::HardwareProfile& profile) {
+  const std::string paper = fmt::format("the paper's rule chooses {}", plan::to_string(choice.paper));
   if (choice.chosen < 0) return fmt::format("no strategy that can run fits in {:g} GB; {}", profile.memory_gb, paper);
   const StrategyCandidate& best = choice.candidates[static_cast<size_t>(choice.chosen)];
-  std::string out = fmt::format("{}: {:.1f} ms", to_string(best.strategy), best.result.ttft_us * 1e-3);
+  std::string out = fmt::format("{}: {:.1f} ms", plan::to_string(best.strategy), best.result.ttft_us * 1e-3);
   for (const StrategyCandidate& c : choice.candidates) {
-    if (c.verdict == Verdict::kSlower) {
-      out += fmt::format(", {} {:.1f} ms", to_string(c.strategy), c.result.ttft_us * 1e-3);
-    } else if (c.verdict == Verdict::kTooBig) {
-      out += fmt::format(", {} needs {:.0f} GB of {:g}", to_string(c.strategy), c.result.memory_gb, profile.memory_gb);
-    } else if (c.verdict == Verdict::kCannotRun) {
-      out += fmt::format(", {} cannot run", to_string(c.strategy));
+    if (c.verdict == plan::Verdict::kSlower) {
+      out += fmt::format(", {} {:.1f} ms", plan::to_string(c.strategy), c.result.ttft_us * 1e-3);
+    } else if (c.verdict == plan::Verdict::kTooBig) {
+      out += fmt::format(", {} needs {:.0f} GB of {:g}", plan::to_string(c.strategy), c.result.memory_gb,
+                         profile.memory_gb);
+    } else if (c.verdict == plan::Verdict::kCannotRun) {
+      out += fmt::format(", {} cannot run", plan::to_string(c.strategy));
     }
   }
   return out + "; " + paper;
@@ -26,27 +27,28 @@ std::string describe(const StrategyChoice& choice, const HardwareProfile& profil
 
 }  // namespace
 
-Strategy paper_strategy(const AttentionShape& attention) {
-  return attention.latent ? Strategy::kDpEp : Strategy::kTpEp;
+plan::Strategy paper_strategy(const AttentionShape& attention) {
+  return attention.latent ? plan::Strategy::kDpEp : plan::Strategy::kTpEp;
 }
 
-StrategyChoice choose_strategy(const ModelShape& shape, const HardwareProfile& profile, PrefillOptions options) {
+StrategyChoice choose_strategy(const ModelShape& shape, const plan::HardwareProfile& profile, PrefillOptions options) {
   StrategyChoice choice;
   choice.paper = paper_strategy(shape.attention);
   std::optional<Error> first_error;
-  const PipelineOption requested = options.pipeline;
-  for (const Strategy strategy : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
+  const plan::PipelineOption requested = options.pipeline;
+  for (const plan::Strategy strategy : {plan::Strategy::kDpEp, plan::Strategy::kTpEp, plan::Strategy::kTpTp}) {
     StrategyCandidate candidate;
     candidate.strategy = options.strategy = strategy;
     // Without expert parallelism there is nothing to split into stages.
-    options.pipeline = strategy == Strategy::kTpTp ? PipelineOption{PipelineOption::Mode::kOff, 1} : requested;
+    options.pipeline =
+        strategy == plan::Strategy::kTpTp ? plan::PipelineOption{plan::PipelineOption::Mode::kOff, 1} : requested;
     try {
       candidate.result = simulate_prefill(shape, profile, options);
-      candidate.verdict = candidate.result.fits ? Verdict::kSlower : Verdict::kTooBig;
+      candidate.verdict = candidate.result.fits ? plan::Verdict::kSlower : plan::Verdict::kTooBig;
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kUsage) throw;
       if (!first_error) first_error = error;
-      candidate.verdict = Verdict::kCannotRun;
+      candidate.verdict = plan::Verdict::kCannotRun;
       candidate.why_not = fmt::format("`{}`: {}", error.where(), error.message());  // the field as in other messages
     }
     choice.candidates.push_back(std::move(candidate));
@@ -54,14 +56,14 @@ StrategyChoice choose_strategy(const ModelShape& shape, const HardwareProfile& p
   bool any_runs = false;
   for (size_t i = 0; i < choice.candidates.size(); ++i) {
     const StrategyCandidate& c = choice.candidates[i];
-    any_runs |= c.verdict != Verdict::kCannotRun;
-    if (c.verdict != Verdict::kSlower) continue;
+    any_runs |= c.verdict != plan::Verdict::kCannotRun;
+    if (c.verdict != plan::Verdict::kSlower) continue;
     if (choice.chosen < 0 || c.result.ttft_us < choice.candidates[static_cast<size_t>(choice.chosen)].result.ttft_us) {
       choice.chosen = static_cast<int>(i);
     }
   }
   if (!any_runs) throw *first_error;
-  if (choice.chosen >= 0) choice.candidates[static_cast<size_t>(choice.chosen)].verdict = Verdict::kChosen;
+  if (choice.chosen >= 0) choice.candidates[static_cast<size_t>(choice.chosen)].verdict = plan::Verdict::kChosen;
   choice.reason = describe(choice, profile);
   return choice;
 }
@@ -77,4 +79,4 @@ double volume_tp_ep(double bytes, int num_ranks, double ranks_per_token) {
 
 double volume_tp_tp(double bytes, int num_ranks) { return 2 * bytes / num_ranks * (num_ranks - 1); }
 
-}  // namespace eps
+}  // namespace eps::sim

@@ -7,21 +7,21 @@
 
 #include "sim/prefill.h"
 
-namespace eps {
+namespace eps::sim {
 
 struct StrategyCandidate {
-  Strategy strategy = Strategy::kDpEp;
-  Verdict verdict = Verdict::kSlower;
+  plan::Strategy strategy = plan::Strategy::kDpEp;
+  plan::Verdict verdict = plan::Verdict::kSlower;
   std::string why_not;   // kCannotRun: the reason; there is no result then
   PrefillResult result;  // with the best policy for its layers
   bool operator==(const StrategyCandidate&) const = default;
 };
 
 struct StrategyChoice {
-  std::vector<StrategyCandidate> candidates;  // dp+ep, tp+ep, tp+tp
-  int chosen = -1;                            // of candidates; -1: none runs and fits
-  Strategy paper = Strategy::kDpEp;           // the choice of the paper's rule
-  std::string reason;                         // one line, including the choice of the paper's rule
+  std::vector<StrategyCandidate> candidates;     // dp+ep, tp+ep, tp+tp
+  int chosen = -1;                               // of candidates; -1: none runs and fits
+  plan::Strategy paper = plan::Strategy::kDpEp;  // the choice of the paper's rule
+  std::string reason;                            // one line, including the choice of the paper's rule
   bool operator==(const StrategyChoice&) const = default;
 };
 
@@ -29,13 +29,13 @@ struct StrategyChoice {
 // tokens; other kinds are split by heads.
 //
 // Source  EPS-MoE §parallel strategy
-Strategy paper_strategy(const AttentionShape& attention);
+plan::Strategy paper_strategy(const AttentionShape& attention);
 
 // Simulates the prefill in every strategy, whatever options.strategy is, and chooses the fastest of those that fit in
 // memory; between equals the first.
 //
 // Errors  kUsage: the error of dp+ep, if no strategy can run
-StrategyChoice choose_strategy(const ModelShape& shape, const HardwareProfile& profile, PrefillOptions options);
+StrategyChoice choose_strategy(const ModelShape& shape, const plan::HardwareProfile& profile, PrefillOptions options);
 
 // The bytes that one rank sends before the experts run, when each token goes to `ranks_per_token` ranks, including its
 // own where that is one of them; the same number is returned afterwards. `bytes`: activations of the whole batch.
@@ -44,4 +44,4 @@ double volume_dp_ep(double bytes, int num_ranks, double ranks_per_token);
 double volume_tp_ep(double bytes, int num_ranks, double ranks_per_token);
 double volume_tp_tp(double bytes, int num_ranks);
 
-}  // namespace eps
+}  // namespace eps::sim

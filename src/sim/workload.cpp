@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "sim/routing_sampler.h"
 
-namespace eps {
+namespace eps::sim {
 namespace {
 
 // Tokens of all ranks that are sampled before they are counted. Bounds the memory: 48 bytes per token with top-6.
@@ -35,25 +35,26 @@ void check_ranges(const ModelShape& shape, const WorkloadOptions& options) {
   }
 }
 
-void require_divides(int num_ranks, int64_t size, std::string_view what, const ModelShape& shape, Strategy strategy) {
+void require_divides(int num_ranks, int64_t size, std::string_view what, const ModelShape& shape,
+                     plan::Strategy strategy) {
   if (size % num_ranks == 0) return;
   fail(ErrorKind::kUsage, "ep",
-       {.what = fmt::format("{} splits the {} {} of {} evenly", to_string(strategy), size, what, shape.name),
+       {.what = fmt::format("{} splits the {} {} of {} evenly", plan::to_string(strategy), size, what, shape.name),
         .got = std::to_string(num_ranks),
         .wanted = fmt::format("a divisor of {}", size),
-        .hint = strategy == Strategy::kTpEp ? "`strategy` dp+ep" : ""});
+        .hint = strategy == plan::Strategy::kTpEp ? "`strategy` dp+ep" : ""});
 }
 
 // Checks the sizes that tensor parallelism splits. Key-value heads may be fewer than ranks, which then share copies.
-void check_split(const ModelShape& shape, Strategy strategy, int num_ranks) {
-  if (strategy == Strategy::kDpEp) return;
+void check_split(const ModelShape& shape, plan::Strategy strategy, int num_ranks) {
+  if (strategy == plan::Strategy::kDpEp) return;
   require_divides(num_ranks, shape.attention.num_heads, "attention heads", shape, strategy);
   if (!shape.attention.latent && shape.attention.num_kv_heads % num_ranks != 0 &&
       num_ranks % shape.attention.num_kv_heads != 0) {
     require_divides(num_ranks, shape.attention.num_kv_heads, "key-value heads", shape, strategy);
   }
   if (shape.num_dense_layers > 0) require_divides(num_ranks, shape.dense_inner, "dense FFN columns", shape, strategy);
-  if (strategy != Strategy::kTpTp) return;
+  if (strategy != plan::Strategy::kTpTp) return;
   require_divides(num_ranks, shape.moe.inner, "columns of an expert", shape, strategy);
   require_divides(num_ranks, shape.moe.shared_inner, "shared experts' columns", shape, strategy);
   require_divides(num_ranks, shape.residual_inner, "residual FFN columns", shape, strategy);
@@ -68,7 +69,7 @@ void add(std::vector<int64_t>& total, const std::vector<int64_t>& part) {
   for (size_t i = 0; i < part.size(); ++i) total[i] += part[i];
 }
 
-void add(RoutingSummary& total, const RoutingSummary& part) {
+void add(moe::RoutingSummary& total, const moe::RoutingSummary& part) {
   add(total.tokens_between, part.tokens_between);
   add(total.partials_between, part.partials_between);
   add(total.visits, part.visits);
@@ -76,9 +77,9 @@ void add(RoutingSummary& total, const RoutingSummary& part) {
 }
 
 // With tp+tp there is no dispatch by expert, and all ranks have all rows.
-RoutingSummary summary_without_dispatch(const MoeProblem& problem) {
+moe::RoutingSummary summary_without_dispatch(const plan::MoeProblem& problem) {
   const auto ranks = static_cast<size_t>(problem.placement.num_ranks);
-  RoutingSummary summary;
+  moe::RoutingSummary summary;
   summary.tokens_between.assign(ranks * ranks, 0);
   summary.partials_between.assign(ranks * ranks, 0);
   summary.visits.assign(ranks * (static_cast<size_t>(problem.shape.top_k) + 1), 0);
@@ -104,21 +105,21 @@ Skew parse_skew(const std::string& text) {
         .hint = "dirichlet:0.3"});
 }
 
-std::vector<Routing> random_routing(const RoutingParams& params) {
+std::vector<moe::Routing> random_routing(const RoutingParams& params) {
   RoutingSampler sampler(params);
-  std::vector<Routing> out;
+  std::vector<moe::Routing> out;
   for (int rank = 0; rank < params.num_ranks; ++rank) out.push_back(sampler.next(rank, params.tokens_per_rank));
   return out;
 }
 
-MoeProblem make_problem(const ModelShape& shape, Strategy strategy, const WorkloadOptions& options) {
+plan::MoeProblem make_problem(const ModelShape& shape, plan::Strategy strategy, const WorkloadOptions& options) {
   check_ranges(shape, options);
   check_split(shape, strategy, options.num_ranks);
-  MoeProblem problem;
+  plan::MoeProblem problem;
   problem.shape = shape.moe;
   problem.strategy = strategy;
-  problem.placement = strategy == Strategy::kTpTp ? ExpertPlacement{shape.num_experts, options.num_ranks}
-                                                  : place_experts(shape.num_experts, options.num_ranks);
+  problem.placement = strategy == plan::Strategy::kTpTp ? moe::ExpertPlacement{shape.num_experts, options.num_ranks}
+                                                        : moe::place_experts(shape.num_experts, options.num_ranks);
   problem.tokens_per_rank.assign(static_cast<size_t>(options.num_ranks), options.tokens_per_rank);
   problem.wire = options.wire;
   problem.may_use = options.may_use;
@@ -133,16 +134,16 @@ MoeProblem make_problem(const ModelShape& shape, Strategy strategy, const Worklo
                           .seed = options.seed});
   const int64_t stretch = std::max<int64_t>(1, kTokensAtOnce / options.num_ranks);
   for (int64_t begin = 0; begin < options.tokens_per_rank; begin += stretch) {
-    std::vector<Routing> routing;
+    std::vector<moe::Routing> routing;
     for (int rank = 0; rank < options.num_ranks; ++rank) {
       routing.push_back(sampler.next_experts(rank, std::min(stretch, options.tokens_per_rank - begin)));
     }
-    add(problem.load, count_rows(routing, shape.num_experts));
-    if (strategy != Strategy::kTpTp) add(problem.routing, summarize_routing(routing, problem.placement));
+    add(problem.load, moe::count_rows(routing, shape.num_experts));
+    if (strategy != plan::Strategy::kTpTp) add(problem.routing, moe::summarize_routing(routing, problem.placement));
   }
-  if (strategy == Strategy::kTpTp) problem.routing = summary_without_dispatch(problem);
-  check_problem(problem);
+  if (strategy == plan::Strategy::kTpTp) problem.routing = summary_without_dispatch(problem);
+  plan::check_problem(problem);
   return problem;
 }
 
-}  // namespace eps
+}  // namespace eps::sim

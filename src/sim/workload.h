@@ -9,7 +9,7 @@
 #include "plan/problem.h"
 #include "sim/model_shape.h"
 
-namespace eps {
+namespace eps::sim {
 
 // How popular the experts are.
 struct Skew {
@@ -32,7 +32,7 @@ struct RoutingParams {
 
 // A routing for each rank. Every token has `top_k` different experts, sampled by popularity, with weights that sum
 // to 1. The same parameters give the same routing.
-std::vector<Routing> random_routing(const RoutingParams& params);
+std::vector<moe::Routing> random_routing(const RoutingParams& params);
 
 // Far more than any batch has.
 inline constexpr int64_t kMaxTokensPerRank = int64_t{1} << 20;
@@ -42,14 +42,14 @@ struct WorkloadOptions {
   int64_t tokens_per_rank = 0;
   Skew skew = {};
   uint64_t seed = 1;
-  Wire wire = {};
-  std::vector<Wire> may_use = {};
+  plan::Wire wire = {};
+  std::vector<plan::Wire> may_use = {};
 };
 
 // The problem of one MoE layer.
 //
 // Errors  kUsage: ranks that do not divide the experts (dp+ep, tp+ep) or an expert's inner size and the heads (tp+tp,
 //         tp+ep), tokens out of range; each naming the flag
-MoeProblem make_problem(const ModelShape& shape, Strategy strategy, const WorkloadOptions& options);
+plan::MoeProblem make_problem(const ModelShape& shape, plan::Strategy strategy, const WorkloadOptions& options);
 
-}  // namespace eps
+}  // namespace eps::sim

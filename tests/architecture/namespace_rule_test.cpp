@@ -5,6 +5,7 @@
 #include <fstream>
 #include <map>
 #include <string>
+#include <vector>
 
 namespace eps::architecture {
 namespace {
@@ -30,6 +31,18 @@ std::string namespace_of(const fs::path& file) {
   return other == kOtherNamespaces.end() ? "eps::" + module : other->second;
 }
 
+std::vector<std::string> lines_of(const fs::path& file) {
+  std::ifstream in(file);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+// Only a declaration of another module's type may open that module's namespace.
+bool is_forward_declaration(const std::string& line) {
+  return line.ends_with(';') && (line.starts_with("class ") || line.starts_with("struct "));
+}
+
 TEST(NamespaceRule, EveryFileIsInTheNamespaceOfItsModule) {
   const fs::path src = std::string(EPSMOE_SOURCE_DIR) + "/src";
   int num_files = 0;
@@ -38,10 +51,10 @@ TEST(NamespaceRule, EveryFileIsInTheNamespaceOfItsModule) {
     if (extension != ".cpp" && extension != ".h" && extension != ".cu" && extension != ".cuh") continue;
     ++num_files;
     const std::string wanted = namespace_of(entry.path().lexically_relative(src));
-    std::ifstream in(entry.path());
-    for (std::string line; std::getline(in, line);) {
-      if (!line.starts_with("namespace eps")) continue;
-      const std::string found = line.substr(10, line.find_first_of(" {", 10) - 10);
+    const std::vector<std::string> lines = lines_of(entry.path());
+    for (size_t i = 0; i + 1 < lines.size(); ++i) {
+      if (!lines[i].starts_with("namespace eps") || is_forward_declaration(lines[i + 1])) continue;
+      const std::string found = lines[i].substr(10, lines[i].find_first_of(" {", 10) - 10);
       EXPECT_TRUE(found == wanted || found.starts_with(wanted + "::"))
           << entry.path() << " opens " << found << " where " << wanted << " belongs";
     }

@@ -121,19 +121,20 @@ TEST(BenchGemm, TextShowsLoadsAndRules) {
 }
 
 TEST(BenchGemm, RulesAreJudgedByTheFasterKernelOfEachProjection) {
-  GemmLoad load;
+  measure::GemmLoad load;
   load.rows = {4096, 0};
-  load.gate_up = {.predicted = {}, .measured = {10, 20}, .chosen = GemmKind::kGrouped};
-  load.down = {.predicted = {}, .measured = {40, 30}, .chosen = GemmKind::kGrouped};
+  load.gate_up = {.predicted = {}, .measured = {10, 20}, .chosen = moe::GemmKind::kGrouped};
+  load.down = {.predicted = {}, .measured = {40, 30}, .chosen = moe::GemmKind::kGrouped};
   EXPECT_DOUBLE_EQ(load.best_us(), 40);
-  EXPECT_DOUBLE_EQ(load.regret(KernelRule::kProfile), 0.25);
-  EXPECT_DOUBLE_EQ(load.regret(KernelRule::kDense), 0.25);
-  EXPECT_EQ(load.kernel(KernelRule::kThreshold, load.gate_up), GemmKind::kDense) << "2048 rows on average";
-  GemmLoad other = load;
+  EXPECT_DOUBLE_EQ(load.regret(measure::KernelRule::kProfile), 0.25);
+  EXPECT_DOUBLE_EQ(load.regret(measure::KernelRule::kDense), 0.25);
+  EXPECT_EQ(load.kernel(measure::KernelRule::kThreshold, load.gate_up), moe::GemmKind::kDense)
+      << "2048 rows on average";
+  measure::GemmLoad other = load;
   other.rows = {4095, 0};
-  EXPECT_EQ(other.kernel(KernelRule::kThreshold, other.gate_up), GemmKind::kGrouped);
-  other.gate_up.chosen = GemmKind::kDense;
-  const RuleSummary both = summarize_rule({load, other}, KernelRule::kProfile);
+  EXPECT_EQ(other.kernel(measure::KernelRule::kThreshold, other.gate_up), moe::GemmKind::kGrouped);
+  other.gate_up.chosen = moe::GemmKind::kDense;
+  const measure::RuleSummary both = measure::summarize_rule({load, other}, measure::KernelRule::kProfile);
   EXPECT_DOUBLE_EQ(both.mean_regret, 0.125);
   EXPECT_DOUBLE_EQ(both.max_regret, 0.25);
   EXPECT_EQ(both.num_dense, 1);
@@ -155,21 +156,21 @@ TEST(BenchGemm, RefusesInvalidOptions) {
 }
 
 TEST(BenchGemm, AnInterruptReturnsTheLoadsThatAreDone) {
-  GemmBenchOptions options;
+  measure::GemmBenchOptions options;
   options.engine.model = kModel;
   options.engine.threads = 1;
   options.tokens = 5;
   options.repetitions = 2;
   options.limit_size = 64;
   int asked = 0;
-  const auto result = run_gemm_bench(
+  const auto result = measure::run_gemm_bench(
       options, [](std::string_view) {}, [&] { return ++asked <= 5; });
   EXPECT_EQ(result.loads.size(), 1U) << "three repetitions, the first a warm-up; then two of the second load";
 }
 
 TEST(BenchGemm, AStopWithinALoadReturnsTheOnesBefore) {
   std::atomic<bool> stopped{false};
-  GemmBenchOptions options;
+  measure::GemmBenchOptions options;
   options.engine.model = kModel;
   options.engine.threads = 1;
   options.engine.stop = StopToken(stopped);
@@ -181,7 +182,7 @@ TEST(BenchGemm, AStopWithinALoadReturnsTheOnesBefore) {
     stopped = ++asked > 4;
     return true;
   };
-  const auto result = run_gemm_bench(
+  const auto result = measure::run_gemm_bench(
       options, [](std::string_view) {}, keep_going);
   EXPECT_EQ(result.loads.size(), 1U) << "the second load was stopped in its second repetition";
 }

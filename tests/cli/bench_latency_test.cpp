@@ -47,7 +47,7 @@ TEST(BenchLatency, JsonHasTheKeysOfVllmAndOurs) {
   ASSERT_EQ(o.at("percentiles").size(), 6U);
   for (const int percent : {10, 25, 50, 75, 90, 99}) {
     EXPECT_DOUBLE_EQ(o.at("percentiles").at(std::to_string(percent)).get<double>(),
-                     quantile(latencies, percent / 100.0));
+                     measure::quantile(latencies, percent / 100.0));
   }
   EXPECT_EQ(o.at("device"), "cpu");
   EXPECT_EQ(o.at("model"), kModel);
@@ -85,19 +85,19 @@ TEST(BenchLatency, WithoutOutputThereIsNoDecodingAndElsewhereNoLimit) {
 }
 
 TEST(BenchLatency, TextShowsPrefillAndDecodingOfKnownTimes) {
-  LatencyOptions options;
+  measure::LatencyOptions options;
   options.engine.model = "some/where/tiny/";
   options.batch_size = 2;
   options.input_len = 10;
   options.output_len = 3;
-  LatencyResult r;
+  measure::LatencyResult r;
   r.latencies = {0.5, 0.5};
   r.prefill_seconds = {0.1, 0.1};
   r.decode_seconds = {0.2, 0.2, 0.2, 0.2};
   r.prefill_flops = 3e9;
   r.limit_tflops = 0.12;
   r.limit_source = "a limit";
-  const BenchedModel model{"tiny", "cpu f32 (avx2), 1 thread", "f32", 1, 1000};
+  const measure::BenchedModel model{"tiny", "cpu f32 (avx2), 1 thread", "f32", 1, 1000};
   const std::string text = format_latency_text(options, model, r);
   EXPECT_TRUE(
       contains(text, "tiny, 1 rank x cpu f32 (avx2), 1 thread, pipeline auto\n2 sequences of 10 + 3 tokens; 2 "))
@@ -123,12 +123,12 @@ TEST(BenchLatency, WritesTheObjectToAFile) {
                               "--num-iters-warmup 0 --limit-tflops 1 --output-json " +
                                   path);
   EXPECT_TRUE(out.starts_with("plain")) << "the text is printed all the same: " << out;
-  EXPECT_EQ(nlohmann::json::parse(read_file(path, 1 << 20)).at("latencies").size(), 2U);
+  EXPECT_EQ(nlohmann::json::parse(io::read_file(path, 1 << 20)).at("latencies").size(), 2U);
   std::filesystem::remove(path);
 }
 
 TEST(BenchLatency, AnInterruptKeepsFinishedIterations) {
-  LatencyOptions options;
+  measure::LatencyOptions options;
   options.engine.model = kModel;
   options.engine.dummy_weights = true;
   options.engine.threads = 1;
@@ -143,7 +143,7 @@ TEST(BenchLatency, AnInterruptKeepsFinishedIterations) {
   const std::vector<size_t> want = {0, 0, 1, 2, 3};
   for (size_t iterations = 0; iterations < want.size(); ++iterations) {
     int asked = 0;
-    const auto r = run_latency(
+    const auto r = measure::run_latency(
         options, *engine, [](int64_t, int64_t) {}, [&] { return ++asked <= static_cast<int>(3 * iterations); });
     EXPECT_EQ(r.latencies.size(), want[iterations]);
     EXPECT_EQ(r.prefill_seconds.size(), want[iterations]);
@@ -185,7 +185,7 @@ TEST(BenchThroughput, JsonHasTheKeysOfVllmAndOurs) {
 }
 
 TEST(BenchThroughput, TextShowsRatesOfKnownTimes) {
-  ThroughputOptions options;
+  measure::ThroughputOptions options;
   options.max_num_seqs = 32;
   const std::string text = format_throughput_text(options, {"tiny", "cpu f32", "f32", 1, 1000}, {2.0, 10, 1280, 640});
   EXPECT_TRUE(contains(text, "10 requests of 128 + 128 tokens, up to 32 at once: 2.000 s")) << text;

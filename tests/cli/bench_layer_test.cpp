@@ -162,20 +162,20 @@ TEST(BenchLayer, RefusesInvalidOptions) {
 }
 
 TEST(BenchLayer, AnInterruptReturnsWhatIsDone) {
-  LayerBenchOptions options;
+  measure::LayerBenchOptions options;
   options.engine.model = kModel;
   options.engine.threads = 1;
   options.tokens = 5;
   options.limit_size = 64;
   int asked = 0;
-  const auto result = run_layer_bench(
+  const auto result = measure::run_layer_bench(
       options, [](std::string_view) {}, [&] { return ++asked <= 3; });
   EXPECT_EQ(result.us.size(), 2U) << "the first of three is the warm-up";
 }
 
 TEST(BenchLayer, AStopWithinARepetitionReturnsTheOnesBefore) {
   std::atomic<bool> stopped{false};
-  LayerBenchOptions options;
+  measure::LayerBenchOptions options;
   options.engine.model = kModel;
   options.engine.threads = 1;
   options.engine.stop = StopToken(stopped);
@@ -186,22 +186,22 @@ TEST(BenchLayer, AStopWithinARepetitionReturnsTheOnesBefore) {
     stopped = ++asked > 2;
     return true;
   };
-  const auto result = run_layer_bench(
+  const auto result = measure::run_layer_bench(
       options, [](std::string_view) {}, keep_going);
   EXPECT_EQ(result.us.size(), 1U) << "the first of three is the warm-up, the third was stopped";
 }
 
 // A layer of `hidden` x `inner` on both arms.
-OutputCheck compare_arms(int64_t hidden, int64_t inner, const std::vector<Routing>& theirs,
-                         const std::vector<Routing>& ours) {
-  ModelFolder folder = open_model_folder(kModel, true);
+measure::OutputCheck compare_arms(int64_t hidden, int64_t inner, const std::vector<moe::Routing>& theirs,
+                                  const std::vector<moe::Routing>& ours) {
+  engine::ModelFolder folder = engine::open_model_folder(kModel, true);
   folder.spec.hidden = hidden;
   folder.spec.moe.inner = inner;
   folder.spec.moe.shared_inner = inner;
-  const auto source = make_dummy_source();
-  auto ops = make_op_sets("cpu", "f32", 1, 1);
-  const LayerWeights layer = load_moe_layer(folder.spec, *folder.family, *source, *ops.front(), 0);
-  LayerBaseline baseline(folder.spec, *folder.family, 0, *source, DType::kF32, 1);
+  const auto source = model::make_dummy_source();
+  auto ops = engine::make_op_sets("cpu", "f32", 1, 1);
+  const model::LayerWeights layer = model::load_moe_layer(folder.spec, *folder.family, *source, *ops.front(), 0);
+  measure::LayerBaseline baseline(folder.spec, *folder.family, 0, *source, DType::kF32, 1);
   const int64_t tokens = theirs.front().num_tokens;
   std::vector<float> x(static_cast<size_t>(tokens * hidden));
   std::mt19937 rng(2);
@@ -209,39 +209,41 @@ OutputCheck compare_arms(int64_t hidden, int64_t inner, const std::vector<Routin
   std::vector<float> out(x.size());
   const TensorView x_view(x.data(), DType::kF32, {tokens, hidden});
   baseline.prepare(x_view, theirs);
-  const MoeShape shape = moe_shape(folder.spec, DType::kBF16, DType::kF32);
-  const MoeProblem problem = make_problem(shape, place_experts(4, 1), ours);
-  const Plan plan = Planner(builtin_cpu_profile(1), shape).plan(problem, {PipelineOption::Mode::kOff, 1});
-  LayerRanks ranks(layer, problem.placement, std::move(ops), make_communicators(1, std::chrono::milliseconds(1000)));
+  const plan::MoeShape shape = model::moe_shape(folder.spec, DType::kBF16, DType::kF32);
+  const plan::MoeProblem problem = plan::make_problem(shape, moe::place_experts(4, 1), ours);
+  const plan::Plan plan =
+      plan::Planner(plan::builtin_cpu_profile(1), shape).plan(problem, {plan::PipelineOption::Mode::kOff, 1});
+  measure::LayerRanks ranks(layer, problem.placement, std::move(ops),
+                            engine::make_communicators(1, std::chrono::milliseconds(1000)));
   ranks.run(plan, ours, x_view, {out.data(), DType::kF32, {tokens, hidden}});
   return baseline.check({out.data(), DType::kF32, {tokens, hidden}});
 }
 
 TEST(BenchBaseline, DistinguishesWrongLayersFromRoundingAtAnySize) {
   for (const int64_t size : {8, 64, 512}) {
-    const auto right = random_routing({.tokens_per_rank = 7, .num_experts = 4, .top_k = 2, .seed = 3});
-    const OutputCheck same = compare_arms(size, size / 2, right, right);
+    const auto right = sim::random_routing({.tokens_per_rank = 7, .num_experts = 4, .top_k = 2, .seed = 3});
+    const measure::OutputCheck same = compare_arms(size, size / 2, right, right);
     EXPECT_TRUE(same.ok()) << size << ": " << same.worst;
     // One weight of one token is 1 % too large.
     auto wrong = right;
     wrong[0].weight[5] *= 1.01F;
-    const OutputCheck off = compare_arms(size, size / 2, right, wrong);
+    const measure::OutputCheck off = compare_arms(size, size / 2, right, wrong);
     EXPECT_FALSE(off.ok()) << size << ": " << off.worst;
     EXPECT_EQ(off.token, 2) << "the token of the sixth row";
   }
 }
 
 TEST(BenchBaseline, NotANumberIsWrong) {
-  const ModelFolder folder = open_model_folder(kModel, true);
-  const auto source = make_dummy_source();
-  LayerBaseline baseline(folder.spec, *folder.family, 0, *source, DType::kF32, 1);
+  const engine::ModelFolder folder = engine::open_model_folder(kModel, true);
+  const auto source = model::make_dummy_source();
+  measure::LayerBaseline baseline(folder.spec, *folder.family, 0, *source, DType::kF32, 1);
   const std::vector<float> x(32, 0.0F);
   baseline.prepare({x.data(), DType::kF32, {1, 32}},
-                   random_routing({.tokens_per_rank = 1, .num_experts = 4, .top_k = 2, .seed = 3}));
+                   sim::random_routing({.tokens_per_rank = 1, .num_experts = 4, .top_k = 2, .seed = 3}));
   std::vector<float> y(32, 0.0F);
   EXPECT_TRUE(baseline.check({y.data(), DType::kF32, {1, 32}}).ok()) << "nothing in, nothing out";
   y[7] = std::nanf("");
-  const OutputCheck check = baseline.check({y.data(), DType::kF32, {1, 32}});
+  const measure::OutputCheck check = baseline.check({y.data(), DType::kF32, {1, 32}});
   EXPECT_FALSE(check.ok());
   EXPECT_EQ(check.column, 7);
 }

@@ -65,7 +65,7 @@ TEST(BenchSweep, PrintsATableWithARowForEachTest) {
     EXPECT_EQ(cell_width(lines[2 + i]), cell_width(lines[0])) << "columns line up: " << lines[2 + i];
     const auto cells = cells_of(lines[2 + i]);
     EXPECT_EQ(cells[0], "plain (dummy weights)");
-    const std::string op_set = make_op_sets("cpu", "auto", 1, 1).front()->description();
+    const std::string op_set = engine::make_op_sets("cpu", "auto", 1, 1).front()->description();
     EXPECT_EQ(cells[3], op_set.substr(0, op_set.find(',')));
     EXPECT_EQ(cells[4], "1");
     EXPECT_EQ(cells[5], "2");
@@ -156,7 +156,7 @@ TEST(BenchSweep, RefusesInvalidOptions) {
 }
 
 TEST(BenchSweep, AnInterruptKeepsFinishedTestsAndTheJsonWhole) {
-  SweepOptions options;
+  measure::SweepOptions options;
   options.engine.model = kModel;
   options.engine.dummy_weights = true;
   options.engine.threads = 1;
@@ -168,16 +168,16 @@ TEST(BenchSweep, AnInterruptKeepsFinishedTestsAndTheJsonWhole) {
     std::string out;
     int asked = 0;
     std::optional<SweepPrinter> printer;
-    const SweepEvents events{
+    const measure::SweepEvents events{
         .on_begin =
-            [&](const SweepModel& model) {
+            [&](const measure::SweepModel& model) {
               printer.emplace(options, model, SweepFormat::kJson);
               out += printer->header();
             },
-        .on_progress = [](const SweepTest&, int, int) {},
-        .on_result = [&](const SweepResult& result) { out += printer->row(result); },
+        .on_progress = [](const measure::SweepTest&, int, int) {},
+        .on_result = [&](const measure::SweepResult& result) { out += printer->row(result); },
     };
-    const bool complete = run_sweep(options, *engine, events, [&] { return ++asked <= allowed; });
+    const bool complete = measure::run_sweep(options, *engine, events, [&] { return ++asked <= allowed; });
     out += printer->footer();
     EXPECT_EQ(complete, allowed == 4);
     EXPECT_EQ(nlohmann::json::parse(out).size(), static_cast<size_t>(allowed / 2)) << out;
@@ -185,23 +185,23 @@ TEST(BenchSweep, AnInterruptKeepsFinishedTestsAndTheJsonWhole) {
 }
 
 TEST(BenchStats, QuantilesInterpolateAndDeviationIsOfASample) {
-  const Spread s = spread({5, 1, 2, 3, 4});
+  const measure::Spread s = measure::spread({5, 1, 2, 3, 4});
   EXPECT_DOUBLE_EQ(s.median, 3);
   EXPECT_DOUBLE_EQ(s.p10, 1.4);
   EXPECT_DOUBLE_EQ(s.p90, 4.6);
-  EXPECT_DOUBLE_EQ(spread({7}).p90, 7);
-  EXPECT_DOUBLE_EQ(spread({1, 2}).median, 1.5);
-  const MeanDeviation m = mean_deviation({2, 4, 4, 4, 5, 5, 7, 9});
+  EXPECT_DOUBLE_EQ(measure::spread({7}).p90, 7);
+  EXPECT_DOUBLE_EQ(measure::spread({1, 2}).median, 1.5);
+  const measure::MeanDeviation m = measure::mean_deviation({2, 4, 4, 4, 5, 5, 7, 9});
   EXPECT_DOUBLE_EQ(m.mean, 5);
   EXPECT_NEAR(m.deviation, std::sqrt(32.0 / 7), 1e-12);
-  EXPECT_DOUBLE_EQ(mean_deviation({3}).deviation, 0);
+  EXPECT_DOUBLE_EQ(measure::mean_deviation({3}).deviation, 0);
 }
 
 // Whatever the op set, the model and the pipeline are called.
 TEST(BenchSweep, ColumnsAreAsWideAsTheirCells) {
   for (const char* op_set : {"cpu f32 (avx2), 1 thread", "cpu bf16 (avx512_bf16_with_a_long_name), 1 thread", "x"}) {
     for (const char* name : {"m", "a model whose name takes more than thirty characters", "größe|x"}) {
-      SweepOptions options;
+      measure::SweepOptions options;
       options.prompts = {1, 100'000'000};
       options.engine.eps_pipeline = "microbatch";
       SweepPrinter printer(options, {name, true, uint64_t{3} << 30, 1'000'000, op_set, 128}, SweepFormat::kMarkdown);

@@ -39,8 +39,8 @@ class CommandLineInputs : public ::testing::Test {
     const std::string command =
         "timeout 60 bash " + path("line.sh") + " >" + path("out") + " 2>" + path("err") + " </dev/null";
     const int status = std::system(command.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(path("out"), 1 << 24),
-            read_file(path("err"), 1 << 24)};
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), io::read_file(path("out"), 1 << 24),
+            io::read_file(path("err"), 1 << 24)};
   }
 
   void expect_refused(const std::string& line, const std::string& fragment) const {
@@ -143,7 +143,7 @@ TEST_F(CommandLineInputs, LeadingZerosStayDecimal) {
   expect_refused(demo + "--ep 010", "got 10");
   const Result r = run(demo + "--ep 08 --threads 1");
   ASSERT_EQ(r.exit_code, 0) << r.err;
-  EXPECT_EQ(parse_json(r.out, "output")["op_sets"].size(), 8U);
+  EXPECT_EQ(io::parse_json(r.out, "output")["op_sets"].size(), 8U);
   EXPECT_EQ(
       run("epsmoe generate -m " + model().path() + " -p hello --max-tokens 1 --temperature +0.0 --top-k +05").exit_code,
       0);
@@ -190,7 +190,7 @@ TEST_F(CommandLineInputs, NotesOfGenerationSettingsGoToStderrOnce) {
   model().write_generation_config(R"({"num_return_sequences": 3})");
   const Result r = run("epsmoe " + generate() + "-p hello --json");
   EXPECT_EQ(r.exit_code, 0) << r.err;
-  EXPECT_EQ(parse_json(r.out, "output")["generated_tokens"], 2);
+  EXPECT_EQ(io::parse_json(r.out, "output")["generated_tokens"], 2);
   const size_t first = r.err.find("num_return_sequences");
   ASSERT_NE(first, std::string::npos) << r.err;
   EXPECT_EQ(r.err.find("num_return_sequences", first + 1), std::string::npos) << r.err;
@@ -203,7 +203,7 @@ TEST_F(CommandLineInputs, SamplingFlagsChangeTheText) {
   const auto ids = [&](const std::string& flags) {
     const Result r = run(base + flags);
     EXPECT_EQ(r.exit_code, 0) << r.err;
-    return parse_json(r.out, "output")["token_ids"].get<std::vector<int>>();
+    return io::parse_json(r.out, "output")["token_ids"].get<std::vector<int>>();
   };
   const std::vector<int> plain = ids("");
   EXPECT_EQ(ids("--repetition-penalty 1.3"),

@@ -48,8 +48,8 @@ class CommandLine : public ::testing::Test {
     const std::string command = prefix + " " EPSMOE_PROGRAM " " + arguments + " >" + path("out") + " 2>" + path("err") +
                                 (arguments.find('<') == std::string::npos ? " </dev/null" : "");
     const int status = std::system(command.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(path("out"), 1 << 24),
-            read_file(path("err"), 1 << 24)};
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), io::read_file(path("out"), 1 << 24),
+            io::read_file(path("err"), 1 << 24)};
   }
 
   void expect_refused(const std::string& arguments, const std::string& fragment) {
@@ -145,8 +145,8 @@ TEST_F(CommandLine, GenerateStreamsTextAndSummarises) {
   for (const char* word : {"prompt", "tok/s prefill", "tok/s decode", "first token", "2 stages", "overlap", "trace"}) {
     EXPECT_NE(r.err.find(word), std::string::npos) << word << "\n" << r.err;
   }
-  EXPECT_GT(read_json_file(path("trace.json"))["traceEvents"].size(), 100U);
-  EXPECT_NE(read_file(path("trace.json"), 1 << 24).find("rank 1 predicted"), std::string::npos);
+  EXPECT_GT(io::read_json_file(path("trace.json"))["traceEvents"].size(), 100U);
+  EXPECT_NE(io::read_file(path("trace.json"), 1 << 24).find("rank 1 predicted"), std::string::npos);
   // The same from standard input, from the environment, and as JSON.
   std::ofstream(path("prompt")) << "It is a truth";
   const Result piped = run("generate -m " + kModel + " --ep 2 --max-tokens 12 <" + path("prompt"));
@@ -154,7 +154,7 @@ TEST_F(CommandLine, GenerateStreamsTextAndSummarises) {
   const Result json = run("generate -m " + kModel + " -f " + path("prompt") + " --max-tokens 12 --json",
                           "EPSMOE_EP=2 EPSMOE_EPS_PIPELINE=all");
   ASSERT_EQ(json.exit_code, 0) << json.err;
-  const Json object = parse_json(json.out, "output");
+  const io::Json object = io::parse_json(json.out, "output");
   EXPECT_EQ("It is a truth" + object["text"].get<std::string>() + "\n", r.out);
   EXPECT_TRUE(object["moe_layers_by_stages"].contains("16"));
 }
@@ -163,7 +163,7 @@ TEST_F(CommandLine, ConfigFileSetsFlagsAndTheCommandLineWins) {
   std::ofstream(path("run.toml")) << "[generate]\nmodel = \"" << kModel << "\"\nmax-tokens = 3\nep = 4\n";
   const Result r = run("--config " + path("run.toml") + " generate -p 'My dear' --ep 2 --json");
   ASSERT_EQ(r.exit_code, 0) << r.err;
-  const Json object = parse_json(r.out, "output");
+  const io::Json object = io::parse_json(r.out, "output");
   EXPECT_EQ(object["generated_tokens"], 3);
   EXPECT_EQ(object["op_sets"].size(), 2U);
 }
@@ -179,30 +179,30 @@ TEST_F(CommandLine, ConfigFilesWithUnknownKeysAreRefused) {
 TEST_F(CommandLine, LostOutputIsAFailure) {
   const int status = std::system((std::string(EPSMOE_PROGRAM) + " doctor >/dev/full 2>" + path("err")).c_str());
   EXPECT_EQ(WEXITSTATUS(status), 1);
-  EXPECT_NE(read_file(path("err"), 1 << 20).find("standard output"), std::string::npos);
+  EXPECT_NE(io::read_file(path("err"), 1 << 20).find("standard output"), std::string::npos);
 }
 
 TEST_F(CommandLine, PlanIsOneLineOfJson) {
   const Result r = run("plan --json -m deepseek-v2 --ep 8 --profile h800 --tokens 8192 --svg " + path("plan.svg"));
   ASSERT_EQ(r.exit_code, 0) << r.err;
   EXPECT_EQ(std::count(r.out.begin(), r.out.end(), '\n'), 1);
-  EXPECT_EQ(parse_json(r.out, "output")["about"]["model"], "deepseek-v2");
-  EXPECT_TRUE(read_file(path("plan.svg"), 1 << 24).ends_with("</svg>\n"));
+  EXPECT_EQ(io::parse_json(r.out, "output")["about"]["model"], "deepseek-v2");
+  EXPECT_TRUE(io::read_file(path("plan.svg"), 1 << 24).ends_with("</svg>\n"));
 }
 
 TEST_F(CommandLine, InspectAndDoctorPrintJson) {
-  const Json model = parse_json(run("inspect -m " + kModel + " --json").out, "output");
+  const io::Json model = io::parse_json(run("inspect -m " + kModel + " --json").out, "output");
   EXPECT_EQ(model["num_experts"], 32);
   EXPECT_EQ(model["memory_per_rank"].size(), 6U);
   EXPECT_EQ(run("inspect -m deepseek-v2").exit_code, 0);
-  const Json doctor = parse_json(run("doctor --json").out, "output");
+  const io::Json doctor = io::parse_json(run("doctor --json").out, "output");
   EXPECT_TRUE(doctor["backends"][0]["available"].get<bool>());
   EXPECT_NE(run("doctor").out.find("cpu"), std::string::npos);
 }
 
 TEST_F(CommandLine, NotesAboutAModelsFilesAreWarningsOrNeedVerbose) {
   fs::copy(kModel, path("model"));
-  Json config = read_json_file(kModel + "/config.json");
+  io::Json config = io::read_json_file(kModel + "/config.json");
   config["frobnicate"] = 1;
   config["num_hidden_layers"] = 6;
   std::ofstream(path("model/config.json")) << config.dump();
@@ -224,8 +224,8 @@ TEST_F(CommandLine, NotesAboutAModelsFilesAreWarningsOrNeedVerbose) {
   const Result text = run("inspect -m " + path("model"));
   EXPECT_NE(text.out.find("unknown     config.json: frobnicate"), std::string::npos) << text.out;
   EXPECT_NE(text.out.find("model.layers.6.* ("), std::string::npos) << text.out;
-  const Json json = parse_json(run("inspect --json -m " + path("model")).out, "output");
-  EXPECT_EQ(json["unknown_keys"], Json::array({"config.json: frobnicate"}));
+  const io::Json json = io::parse_json(run("inspect --json -m " + path("model")).out, "output");
+  EXPECT_EQ(json["unknown_keys"], io::Json::array({"config.json: frobnicate"}));
   EXPECT_GT(json["suspicious_weights"].size(), 90U);
   EXPECT_EQ(json["skipped_weights"].size(), 0U);
   EXPECT_EQ(json["notes"].size(), 2U);
@@ -250,13 +250,14 @@ TEST_F(CommandLine, TooManyThreadsAreWarnedOfOnce) {
 }
 
 TEST_F(CommandLine, TheCpuIsaVariableCapsTheKernels) {
-  const Json doctor = parse_json(run("doctor --json", "EPSMOE_CPU_ISA=portable").out, "output");
+  const io::Json doctor = io::parse_json(run("doctor --json", "EPSMOE_CPU_ISA=portable").out, "output");
   EXPECT_EQ(doctor["isa"], "");
   EXPECT_EQ(doctor["isa_level"], "portable");
   const Result r =
       run("generate -m " + kModel + " -p 'It is a truth' --max-tokens 3 --json", "EPSMOE_CPU_ISA=portable");
   ASSERT_EQ(r.exit_code, 0) << r.err;
-  EXPECT_TRUE(parse_json(r.out, "output")["op_sets"][0].get<std::string>().starts_with("cpu f32 (portable)")) << r.out;
+  EXPECT_TRUE(io::parse_json(r.out, "output")["op_sets"][0].get<std::string>().starts_with("cpu f32 (portable)"))
+      << r.out;
   for (const std::string& command :
        std::vector<std::string>{"doctor", "generate -m " + kModel + " -p x --max-tokens 1"}) {
     const Result refused = run(command, "EPSMOE_CPU_ISA=avx1024");
@@ -270,17 +271,17 @@ TEST_F(CommandLine, TheCpuIsaVariableCapsTheKernels) {
 TEST_F(CommandLine, TuneWritesAProfileThatReadsBack) {
   const Result r = run("tune --quick --ep 1 --threads 1 --shape 32,64 -m " + kModel + " --out " + path("box.json"));
   ASSERT_EQ(r.exit_code, 0) << r.err;
-  const HardwareProfile profile = load_profile(path("box.json"));
+  const plan::HardwareProfile profile = engine::load_profile(path("box.json"));
   EXPECT_EQ(profile.name, "box");
   EXPECT_EQ(profile.origin, "measured");
-  EXPECT_EQ(find_gemm(profile, GemmKind::kGrouped, DType::kBF16).shapes[0].n, 32);
+  EXPECT_EQ(plan::find_gemm(profile, moe::GemmKind::kGrouped, DType::kBF16).shapes[0].n, 32);
   const std::string dir = "EPSMOE_PROFILE_DIR=" + path("profiles");
   const Result kept = run("tune --quick --ep 1 --threads 1 --shape 32,64 -m " + kModel, dir);
   ASSERT_EQ(kept.exit_code, 0) << kept.err;
-  const std::vector<std::string> files = list_profile_files(path("profiles"));
+  const std::vector<std::string> files = engine::list_profile_files(path("profiles"));
   ASSERT_EQ(files.size(), 1U) << kept.out;
   EXPECT_NE(kept.out.find(files[0]), std::string::npos) << kept.out;
-  EXPECT_EQ(load_profile(files[0]).name, "cpu-1x1");
+  EXPECT_EQ(engine::load_profile(files[0]).name, "cpu-1x1");
   for (const char* word : {"32 x 64", "GFLOP/s", "attention", "--profile "}) {
     EXPECT_NE(r.out.find(word), std::string::npos) << word << "\n" << r.out;
   }
@@ -296,7 +297,7 @@ TEST_F(CommandLine, NoControlCharactersOfFilesOrFlagsReachTheTerminal) {
           << what << ": " << printable(text, 2000);
     }
   };
-  Json profile = read_json_file(std::string(EPSMOE_SOURCE_DIR) + "/src/report/profiles/cpu.json");
+  io::Json profile = io::read_json_file(std::string(EPSMOE_SOURCE_DIR) + "/src/report/profiles/cpu.json");
   for (const char* key : {"name", "device", "origin"}) profile[key] = evil + "\n" + key;
   std::ofstream(path("evil.json")) << profile.dump();
   fs::copy(kModel, path(evil));
@@ -328,7 +329,7 @@ TEST_F(CommandLine, NoControlCharactersOfFilesOrFlagsReachTheTerminal) {
     EXPECT_FALSE(r.out.empty() && r.err.empty()) << command;
   }
   run("plan -m deepseek-v2 --ep 2 --tokens 64 --svg " + path("plan.svg") + with_profile);
-  const std::string svg = read_file(path("plan.svg"), 1 << 24);
+  const std::string svg = io::read_file(path("plan.svg"), 1 << 24);
   EXPECT_NE(svg.find("<svg"), std::string::npos) << svg.substr(0, 100);
   expect_plain(svg, "SVG");
   // Each line of the header stays one line, whatever the names are.
@@ -341,7 +342,7 @@ TEST_F(CommandLine, NoControlCharactersOfFilesOrFlagsReachTheTerminal) {
 TEST_F(CommandLine, PromptsThatCannotFitAreRefusedEarly) {
   for (const size_t size : {size_t{20'000}, size_t{250'000}, size_t{50'000'000}}) {
     std::ofstream(path("prompt")) << std::string(size, 'a');
-    expect_refused("generate -m " + kModel + " -f " + path("prompt"), "does not leave room");
+    expect_refused("generate -m " + kModel + " -f " + path("prompt"), "leaves no room");
   }
 }
 
@@ -352,13 +353,13 @@ TEST_F(CommandLine, GenerateMeasuresOnFirstUseAndFindsTheProfileAgain) {
   ASSERT_EQ(first.exit_code, 0) << first.err;
   EXPECT_NE(first.err.find("measuring this machine"), std::string::npos) << first.err;
   EXPECT_EQ(first.err.find("`epsmoe tune` measures"), std::string::npos) << first.err;
-  const std::vector<std::string> files = list_profile_files(path("cache/epsmoe/profiles"));
+  const std::vector<std::string> files = engine::list_profile_files(path("cache/epsmoe/profiles"));
   ASSERT_EQ(files.size(), 1U);
   const Result second = run(generate, cache);
   EXPECT_EQ(second.err.find("measuring this machine"), std::string::npos) << second.err;
-  EXPECT_NE(second.err.find("profile " + load_profile(files[0]).name), std::string::npos) << second.err;
+  EXPECT_NE(second.err.find("profile " + engine::load_profile(files[0]).name), std::string::npos) << second.err;
   EXPECT_EQ(second.out, first.out);
-  const Json doctor = parse_json(run("doctor --json", cache).out, "output");
+  const io::Json doctor = io::parse_json(run("doctor --json", cache).out, "output");
   EXPECT_TRUE(doctor["profiles"][0]["fits"].get<bool>()) << doctor.dump();
   EXPECT_EQ(doctor["profiles"][0]["source"], files[0]);
   EXPECT_NE(run("doctor", cache).out.find(files[0]), std::string::npos);
@@ -411,7 +412,7 @@ TEST_F(CommandLine, CtrlCFinishesTheStepAndReportsIt) {
   waitpid(child, &status, 0);
   ASSERT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), 130);
-  EXPECT_NE(read_file(path("err"), 1 << 20).find("(interrupted)"), std::string::npos);
+  EXPECT_NE(io::read_file(path("err"), 1 << 20).find("(interrupted)"), std::string::npos);
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ class OutputErrors : public ::testing::Test {
   ~OutputErrors() override { fs::remove_all(dir_); }
 
   std::string path(const std::string& name) const { return (dir_ / name).string(); }
-  std::string err() const { return read_file(path("err"), 1 << 20); }
+  std::string err() const { return io::read_file(path("err"), 1 << 20); }
 
   // The exit code of a line of bash in which "epsmoe" is the program; 128 + the signal that killed it.
   static int run(const std::string& line) {
@@ -41,7 +41,7 @@ TEST_F(OutputErrors, StandardErrorIsNotNeeded) {
   for (const std::string lost : {" 2>&-", " 2>/dev/full"}) {
     SCOPED_TRACE(lost);
     EXPECT_EQ(run(generate + lost + " >" + path("out")), 0);
-    EXPECT_TRUE(read_file(path("out"), 1 << 20).starts_with("hello"));
+    EXPECT_TRUE(io::read_file(path("out"), 1 << 20).starts_with("hello"));
     EXPECT_EQ(run("epsmoe generate -m nosuch -p x" + lost), 2);
     EXPECT_EQ(run("epsmoe nosuch" + lost), 2);
     EXPECT_EQ(run("epsmoe generate --nosuch" + lost), 2);
@@ -93,12 +93,12 @@ TEST_F(OutputErrors, AReaderThatGoesAwayEndsTheRun) {
 TEST_F(OutputErrors, FilesDoNotTakeThePlaceOfClosedStreams) {
   const std::string line = "epsmoe generate -m " + kModel + " -p hello --max-tokens 2 --ep 2 --trace " + path("trace");
   EXPECT_EQ(run(line + " 2>&- >/dev/null"), 0);
-  EXPECT_GT(read_json_file(path("trace"))["traceEvents"].size(), 10U);
+  EXPECT_GT(io::read_json_file(path("trace"))["traceEvents"].size(), 10U);
   EXPECT_EQ(run(line + " >&- 2>&-"), 1);
   EXPECT_EQ(run("epsmoe tune --quick --ep 1 --threads 1 --shape 32,64 -m " + kModel + " --out " + path("box.json") +
                 " <&- 2>&- >/dev/null"),
             0);
-  EXPECT_TRUE(read_json_file(path("box.json")).is_object());
+  EXPECT_TRUE(io::read_json_file(path("box.json")).is_object());
 }
 
 }  // namespace

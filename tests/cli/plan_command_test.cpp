@@ -17,7 +17,7 @@ std::string plan(const std::string& arguments) { return test::run_command("plan 
 
 const std::string kSmall = "-m deepseek-v2-lite --ep 4 --profile h800 --tokens 1024 ";
 
-Json json_of(const std::string& arguments) { return parse_json(plan("--json " + arguments), "output"); }
+io::Json json_of(const std::string& arguments) { return io::parse_json(plan("--json " + arguments), "output"); }
 
 void expect_refused(const std::string& arguments, const std::string& where, const std::string& fragment) {
   try {
@@ -35,7 +35,7 @@ void expect_refused(const std::string& arguments, const std::string& where, cons
 TEST(PlanCommand, JsonHasTheWholePlanAndReadsBack) {
   const std::string text = plan("--json -m deepseek-v2 --ep 8 --profile h800 --tokens 8192");
   EXPECT_EQ(std::ranges::count(text, '\n'), 1);
-  const Json json = parse_json(text, "output");
+  const io::Json json = io::parse_json(text, "output");
   for (const char* key : {"policy", "strategy", "num_stages", "makespan_us", "bound_us", "candidates", "stages",
                           "bytes_dispatch", "bytes_combine", "ops", "reason", "wire", "sms", "paper", "overlap"}) {
     EXPECT_TRUE(json.contains(key)) << key;
@@ -46,7 +46,7 @@ TEST(PlanCommand, JsonHasTheWholePlanAndReadsBack) {
   EXPECT_GE(json["makespan_us"].get<double>(), json["bound_us"].get<double>());
   EXPECT_GT(json["candidates"].size(), 2U);
   int num_chosen = 0;
-  for (const Json& candidate : json["candidates"]) {
+  for (const io::Json& candidate : json["candidates"]) {
     for (const char* key : {"policy", "strategy", "num_stages", "makespan_us", "bound_us", "reason", "wire", "sms"}) {
       EXPECT_TRUE(candidate.contains(key)) << key;
     }
@@ -57,11 +57,11 @@ TEST(PlanCommand, JsonHasTheWholePlanAndReadsBack) {
     EXPECT_EQ(candidate["num_stages"], json["num_stages"]);
   }
   EXPECT_EQ(num_chosen, 1);
-  for (const Json& stage : json["stages"]) {
+  for (const io::Json& stage : json["stages"]) {
     EXPECT_EQ(stage["rows"].size(), 8U);
     for (const char* key : {"experts", "part", "gate_up_kernel", "down_kernel"}) EXPECT_TRUE(stage.contains(key));
   }
-  const Plan read = parse_plan(text, "output");
+  const plan::Plan read = report::parse_plan(text, "output");
   EXPECT_EQ(read.predicted.size(), read.ops.size());
   EXPECT_EQ(plan("--json -m deepseek-v2 --ep 8 --profile h800 --tokens 8192"), text);  // same input, same plan
 }
@@ -108,7 +108,7 @@ TEST(PlanCommand, OneRankPlansOneStageUnlessTheNumberIsFixed) {
   for (const char* profile : {"cpu", "h800", "h200", "cuda-h100", "cuda-h200"}) {
     const std::string one = fmt::format("-m mixtral-8x7b --ep 1 --tokens 4096 --strategy dp+ep --profile {} ", profile);
     for (const char* flags : {"", "--policy eps"}) {
-      const Json json = json_of(one + flags);
+      const io::Json json = json_of(one + flags);
       EXPECT_EQ(json["num_stages"], 1) << profile << " " << flags;
       EXPECT_EQ(json["stages"].size(), 1U) << profile << " " << flags;
     }
@@ -118,7 +118,7 @@ TEST(PlanCommand, OneRankPlansOneStageUnlessTheNumberIsFixed) {
 
 TEST(PlanCommand, FoldersArePlannedLikePresets) {
   const std::string folder = std::string(EPSMOE_SOURCE_DIR) + "/models/austen-moe";
-  const Json json = json_of("-m " + folder + " --ep 2 --profile h800 --tokens 256");
+  const io::Json json = json_of("-m " + folder + " --ep 2 --profile h800 --tokens 256");
   EXPECT_EQ(json["about"]["model"], "austen-moe");
 }
 
@@ -128,15 +128,15 @@ TEST(PlanCommand, WritesAPictureAndATrace) {
   const std::string svg = (dir / "plan.svg").string();
   const std::string trace = (dir / "trace.json").string();
   plan(kSmall + "--svg " + svg + " --trace " + trace);
-  EXPECT_NE(read_file(svg, 1 << 24).find("deepseek-v2-lite, ep 4, 1024 tokens a rank, h800"), std::string::npos);
-  const Json events = read_json_file(trace)["traceEvents"];
+  EXPECT_NE(io::read_file(svg, 1 << 24).find("deepseek-v2-lite, ep 4, 1024 tokens a rank, h800"), std::string::npos);
+  const io::Json events = io::read_json_file(trace)["traceEvents"];
   const auto is_named = [](const std::string& name) {
-    return [name](const Json& e) { return e["args"].value("name", "") == name; };
+    return [name](const io::Json& e) { return e["args"].value("name", "") == name; };
   };
   for (int rank = 0; rank < 4; ++rank) {
     EXPECT_TRUE(std::ranges::any_of(events, is_named(fmt::format("rank {} predicted", rank)))) << rank;
   }
-  EXPECT_TRUE(std::ranges::any_of(events, [](const Json& e) { return e["name"] == "gate_up"; }));
+  EXPECT_TRUE(std::ranges::any_of(events, [](const io::Json& e) { return e["name"] == "gate_up"; }));
   std::filesystem::remove_all(dir);
 }
 

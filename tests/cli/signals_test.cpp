@@ -33,7 +33,7 @@ class Signals : public ::testing::Test {
     fs::create_directories(dir_);
     // The demo model's tokenizer and shape with a context in which a prefill takes minutes. Its weights are random.
     fs::create_directories(path("long"));
-    Json config = read_json_file(kModel + "/config.json");
+    io::Json config = io::read_json_file(kModel + "/config.json");
     config["max_position_embeddings"] = 200000;
     std::ofstream(path("long/config.json")) << config.dump();
     fs::copy_file(kModel + "/tokenizer.json", path("long/tokenizer.json"));
@@ -43,8 +43,8 @@ class Signals : public ::testing::Test {
   ~Signals() override { fs::remove_all(dir_); }
 
   std::string path(const std::string& name) const { return (dir_ / name).string(); }
-  std::string err() const { return read_file(path("err"), 1 << 24); }
-  std::string out() const { return read_file(path("out"), 1 << 24); }
+  std::string err() const { return io::read_file(path("err"), 1 << 24); }
+  std::string out() const { return io::read_file(path("out"), 1 << 24); }
 
   ChildProgram start(std::vector<std::string> arguments, const std::string& input = "/dev/null",
                      void (*prepare)() = nullptr) const {
@@ -143,7 +143,7 @@ TEST_F(Signals, Benches) {
   wait_for_output(100);
   child.send(SIGINT);
   EXPECT_EQ(child.wait_at_most(30).code, 130) << err();
-  EXPECT_EQ(parse_json(out(), "output").size(), 1U) << out();
+  EXPECT_EQ(io::parse_json(out(), "output").size(), 1U) << out();
 }
 
 // A repetition of these takes five seconds or more on two cores. They need less than 4 GB.

@@ -13,10 +13,10 @@ namespace {
 
 std::string simulate(const std::string& arguments) { return test::run_command("simulate " + arguments); }
 
-std::vector<Json> rows_of(const std::string& arguments) {
+std::vector<io::Json> rows_of(const std::string& arguments) {
   std::istringstream lines(simulate(arguments + " --json"));
-  std::vector<Json> out;
-  for (std::string line; std::getline(lines, line);) out.push_back(parse_json(line, "output"));
+  std::vector<io::Json> out;
+  for (std::string line; std::getline(lines, line);) out.push_back(io::parse_json(line, "output"));
   return out;
 }
 
@@ -38,7 +38,7 @@ TEST(Simulate, ShowsEveryStrategyAndPolicyAgainstTheFirstRow) {
   EXPECT_EQ(rows[0]["policy"], "tp");
   EXPECT_EQ(rows[0]["speedup"], 1.0);
   int fastest = 0;
-  for (const Json& row : rows) {
+  for (const io::Json& row : rows) {
     EXPECT_GT(row["tokens_per_s"], 0);
     EXPECT_NEAR(row["tokens_per_s"].get<double>() * row["ttft_ms"].get<double>(), 8192e3, 1);
     double sum = 0;

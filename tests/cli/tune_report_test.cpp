@@ -11,12 +11,13 @@ namespace eps::cli {
 namespace {
 
 TEST(TuneReport, TheDemoModelHasTheSizesOfItsFolder) {
-  const ModelSpec spec = open_model_folder(std::string(EPSMOE_SOURCE_DIR) + "/models/austen-moe", true).spec;
-  const TuneModel demo = demo_model();
+  const model::ModelSpec spec =
+      engine::open_model_folder(std::string(EPSMOE_SOURCE_DIR) + "/models/austen-moe", true).spec;
+  const measure::TuneModel demo = measure::demo_model();
   EXPECT_EQ(demo.hidden, spec.hidden);
   EXPECT_EQ(demo.inner, spec.moe.inner);
   EXPECT_EQ(demo.shared_inner, spec.moe.shared_inner);
-  const MlaParams& mla = spec.attention.mla;
+  const ops::MlaParams& mla = spec.attention.mla;
   EXPECT_EQ(demo.attention.num_heads, mla.num_heads);
   EXPECT_EQ(demo.attention.nope_dim, mla.nope_dim);
   EXPECT_EQ(demo.attention.rope_dim, mla.rope_dim);
@@ -26,7 +27,7 @@ TEST(TuneReport, TheDemoModelHasTheSizesOfItsFolder) {
 }
 
 TEST(TuneReport, DescribesEveryGemmAndLink) {
-  const std::string text = describe_profile(bundled_profile("h800"));
+  const std::string text = describe_profile(report::bundled_profile("h800"));
   for (const char* part :
        {"h800: NVIDIA H800 SXM", "| grouped | fp8     | 4096 x 7168", "| dense   | bf16    | 3072 x 5120",
         "link       160.00 GB/s", "hand-over  4.0", "attention  550000.0 GFLOP/s"}) {

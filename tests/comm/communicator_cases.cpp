@@ -20,7 +20,7 @@ using Clock = std::chrono::steady_clock;
 constexpr milliseconds kLong{20000};        // never runs out unless ranks wait for each other forever
 constexpr milliseconds kShort{100};         // to run out
 constexpr std::chrono::seconds kAtOnce{5};  // far below kLong, and enough for a busy machine
-constexpr Channel kChannels[] = {Channel::kDispatch, Channel::kCombine};
+constexpr comm::Channel kChannels[] = {comm::Channel::kDispatch, comm::Channel::kCombine};
 constexpr std::byte kGuard{0xa5};
 constexpr size_t kGuardBytes = 16;
 
@@ -42,7 +42,7 @@ std::optional<Stopped> error_of(const std::function<void()>& body) {
 // Runs `body` on a thread for each rank. Index: rank; empty where the rank ended well. A rank that fails does not
 // abort.
 std::vector<std::optional<Stopped>> on_every_rank(const Communicators& comms,
-                                                  const std::function<void(Communicator&)>& body) {
+                                                  const std::function<void(comm::Communicator&)>& body) {
   std::vector<std::optional<Stopped>> out(comms.size());
   std::vector<std::thread> threads;
   for (size_t rank = 0; rank < comms.size(); ++rank) {
@@ -74,14 +74,14 @@ std::byte pattern(int src, int dst, int round, size_t i) {
 size_t ragged(int src, int dst, int round) { return static_cast<size_t>((src * 5 + dst * 3 + round) % 4) * 100; }
 
 // Rounds of all_to_all in which every byte, and the bytes on both sides of each buffer, are checked.
-void exchange(Communicator& comm, Channel channel, int rounds, const BytesOfMessage& bytes_of) {
+void exchange(comm::Communicator& comm, comm::Channel channel, int rounds, const BytesOfMessage& bytes_of) {
   const int num_ranks = comm.size();
   const auto size_of = [&](int src, int dst, int round) { return src == dst ? 0 : bytes_of(src, dst, round); };
   for (int round = 0; round < rounds; ++round) {
     std::vector<std::vector<std::byte>> out(static_cast<size_t>(num_ranks));
     std::vector<std::vector<std::byte>> in(static_cast<size_t>(num_ranks));
-    std::vector<ConstBytes> send;
-    std::vector<MutableBytes> recv;
+    std::vector<comm::ConstBytes> send;
+    std::vector<comm::MutableBytes> recv;
     for (int peer = 0; peer < num_ranks; ++peer) {
       auto& o = out[static_cast<size_t>(peer)];
       o.resize(size_of(comm.rank(), peer, round));
@@ -90,7 +90,7 @@ void exchange(Communicator& comm, Channel channel, int rounds, const BytesOfMess
       const size_t size = size_of(peer, comm.rank(), round);
       n.assign(size + 2 * kGuardBytes, kGuard);
       send.emplace_back(o);
-      recv.push_back(MutableBytes(n).subspan(kGuardBytes, size));
+      recv.push_back(comm::MutableBytes(n).subspan(kGuardBytes, size));
     }
     comm.all_to_all(channel, send, recv);
     for (int peer = 0; peer < num_ranks; ++peer) {
@@ -108,7 +108,7 @@ void exchange(Communicator& comm, Channel channel, int rounds, const BytesOfMess
 }
 
 // A call with nothing to send or to receive.
-void exchange_nothing(Communicator& comm, Channel channel) {
+void exchange_nothing(comm::Communicator& comm, comm::Channel channel) {
   exchange(comm, channel, 1, [](int, int, int) { return size_t{0}; });
 }
 
@@ -116,8 +116,8 @@ void exchange_nothing(Communicator& comm, Channel channel) {
 void one_message(const Transport& make, int num_ranks, size_t num_bytes) {
   const auto comms = make(num_ranks, kLong, {});
   const int last = num_ranks - 1;
-  for (const Channel channel : kChannels) {
-    expect_all_end_well(on_every_rank(comms, [&](Communicator& comm) {
+  for (const comm::Channel channel : kChannels) {
+    expect_all_end_well(on_every_rank(comms, [&](comm::Communicator& comm) {
       exchange(comm, channel, 2, [&](int src, int dst, int) { return src == 0 && dst == last ? num_bytes : 0; });
     }));
   }
@@ -136,7 +136,8 @@ void know_their_rank(const Transport& make) {
 
 void ragged_messages(const Transport& make, int num_ranks) {
   const auto comms = make(num_ranks, kLong, {});
-  expect_all_end_well(on_every_rank(comms, [](Communicator& comm) { exchange(comm, Channel::kDispatch, 50, ragged); }));
+  expect_all_end_well(
+      on_every_rank(comms, [](comm::Communicator& comm) { exchange(comm, comm::Channel::kDispatch, 50, ragged); }));
 }
 
 void both_channels_at_once(const Transport& make, int num_ranks) {
@@ -144,9 +145,11 @@ void both_channels_at_once(const Transport& make, int num_ranks) {
   std::vector<std::optional<Stopped>> others;
   // The channels run different numbers of rounds, so calls of one do not wait for calls of the other.
   std::thread combine([&] {
-    others = on_every_rank(comms, [](Communicator& comm) { exchange(comm, Channel::kCombine, 40, ragged); });
+    others =
+        on_every_rank(comms, [](comm::Communicator& comm) { exchange(comm, comm::Channel::kCombine, 40, ragged); });
   });
-  const auto stopped = on_every_rank(comms, [](Communicator& comm) { exchange(comm, Channel::kDispatch, 60, ragged); });
+  const auto stopped =
+      on_every_rank(comms, [](comm::Communicator& comm) { exchange(comm, comm::Channel::kDispatch, 60, ragged); });
   combine.join();
   expect_all_end_well(stopped);
   expect_all_end_well(others);
@@ -157,12 +160,13 @@ void channels_do_not_wait_for_each_other(const Transport& make) {
   const auto comms = make(2, kLong, {});
   std::atomic<bool> is_dispatched = false;
   std::thread dispatch([&] {
-    expect_all_end_well({error_of([&] { exchange(*comms[0], Channel::kDispatch, 1, ragged); })});
+    expect_all_end_well({error_of([&] { exchange(*comms[0], comm::Channel::kDispatch, 1, ragged); })});
     is_dispatched = true;
   });
-  expect_all_end_well(on_every_rank(comms, [](Communicator& comm) { exchange(comm, Channel::kCombine, 3, ragged); }));
+  expect_all_end_well(
+      on_every_rank(comms, [](comm::Communicator& comm) { exchange(comm, comm::Channel::kCombine, 3, ragged); }));
   EXPECT_FALSE(is_dispatched) << "rank 1 has not called yet";
-  expect_all_end_well({error_of([&] { exchange(*comms[1], Channel::kDispatch, 1, ragged); })});
+  expect_all_end_well({error_of([&] { exchange(*comms[1], comm::Channel::kDispatch, 1, ragged); })});
   dispatch.join();
 }
 
@@ -170,9 +174,9 @@ void channels_do_not_wait_for_each_other(const Transport& make) {
 void ranks_arrive_in_any_order(const Transport& make) {
   const auto comms = make(4, kLong, {});
   for (int last = 0; last < 4; ++last) {
-    expect_all_end_well(on_every_rank(comms, [last](Communicator& comm) {
+    expect_all_end_well(on_every_rank(comms, [last](comm::Communicator& comm) {
       if (comm.rank() == last) std::this_thread::sleep_for(milliseconds(20));
-      exchange(comm, Channel::kDispatch, 3,
+      exchange(comm, comm::Channel::kDispatch, 3,
                [](int src, int dst, int round) { return static_cast<size_t>(src * 17 + dst * 5 + round * 1000 + 1); });
     }));
   }
@@ -181,16 +185,16 @@ void ranks_arrive_in_any_order(const Transport& make) {
 // A rank's buffers may be reused when the call returns, whoever has still to read them.
 void buffers_may_be_reused(const Transport& make) {
   const auto comms = make(3, kLong, {});
-  expect_all_end_well(on_every_rank(comms, [](Communicator& comm) {
+  expect_all_end_well(on_every_rank(comms, [](comm::Communicator& comm) {
     std::vector<std::byte> out(100'000);
     std::vector<std::vector<std::byte>> in(3, out);
     for (int round = 0; round < 20; ++round) {
       std::ranges::fill(out, static_cast<std::byte>(comm.rank() * 50 + round));
-      std::vector<ConstBytes> send(3, out);
-      std::vector<MutableBytes> recv(in.begin(), in.end());
+      std::vector<comm::ConstBytes> send(3, out);
+      std::vector<comm::MutableBytes> recv(in.begin(), in.end());
       send[static_cast<size_t>(comm.rank())] = {};
       recv[static_cast<size_t>(comm.rank())] = {};
-      comm.all_to_all(Channel::kDispatch, send, recv);
+      comm.all_to_all(comm::Channel::kDispatch, send, recv);
       std::ranges::fill(out, std::byte{0xee});
       for (int peer = 0; peer < 3; ++peer) {
         if (peer == comm.rank()) continue;
@@ -207,25 +211,27 @@ void refuse_a_message_to_oneself(const Transport& make) {
   for (const int num_ranks : {1, 2}) {
     const auto comms = make(num_ranks, kShort, {});
     std::byte byte{};
-    std::vector<ConstBytes> send(static_cast<size_t>(num_ranks));
-    std::vector<MutableBytes> recv(static_cast<size_t>(num_ranks));
+    std::vector<comm::ConstBytes> send(static_cast<size_t>(num_ranks));
+    std::vector<comm::MutableBytes> recv(static_cast<size_t>(num_ranks));
     send[0] = {&byte, 1};
-    expect_stopped(error_of([&] { comms[0]->all_to_all(Channel::kDispatch, send, recv); }), ErrorKind::kInternal, "");
+    expect_stopped(error_of([&] { comms[0]->all_to_all(comm::Channel::kDispatch, send, recv); }), ErrorKind::kInternal,
+                   "");
     send[0] = {};
     recv[0] = {&byte, 1};
-    expect_stopped(error_of([&] { comms[0]->all_to_all(Channel::kDispatch, send, recv); }), ErrorKind::kInternal, "");
+    expect_stopped(error_of([&] { comms[0]->all_to_all(comm::Channel::kDispatch, send, recv); }), ErrorKind::kInternal,
+                   "");
   }
 }
 
 void refuse_sizes_that_differ(const Transport& make) {
   const auto comms = make(2, kShort, {});
-  const auto stopped = on_every_rank(comms, [](Communicator& comm) {
+  const auto stopped = on_every_rank(comms, [](comm::Communicator& comm) {
     std::vector<std::byte> bytes(20);
-    std::vector<ConstBytes> send(2);
-    std::vector<MutableBytes> recv(2);
-    if (comm.rank() == 0) send[1] = ConstBytes(bytes).first(10);
-    if (comm.rank() == 1) recv[0] = MutableBytes(bytes).first(11);
-    comm.all_to_all(Channel::kDispatch, send, recv);
+    std::vector<comm::ConstBytes> send(2);
+    std::vector<comm::MutableBytes> recv(2);
+    if (comm.rank() == 0) send[1] = comm::ConstBytes(bytes).first(10);
+    if (comm.rank() == 1) recv[0] = comm::MutableBytes(bytes).first(11);
+    comm.all_to_all(comm::Channel::kDispatch, send, recv);
   });
   expect_stopped(stopped[1], ErrorKind::kInternal, "rank 1 expects 11 bytes from rank 0, which sends 10");
 }
@@ -236,7 +242,7 @@ void gather_uneven_parts(const Transport& make, int num_ranks) {
     return round == 0 ? static_cast<size_t>(rank) * 10'001 : static_cast<size_t>((rank + round) % 3);
   };
   const auto byte_of = [](int rank, int round) { return static_cast<std::byte>(rank * 10 + round % 10); };
-  expect_all_end_well(on_every_rank(comms, [&](Communicator& comm) {
+  expect_all_end_well(on_every_rank(comms, [&](comm::Communicator& comm) {
     for (int round = 0; round < 100; ++round) {  // one after the other, without a barrier: they must be kept apart
       const std::vector<std::byte> mine(size_of(comm.rank(), round), byte_of(comm.rank(), round));
       const auto all = comm.all_gather(mine);
@@ -253,7 +259,7 @@ void gather_uneven_parts(const Transport& make, int num_ranks) {
 void no_rank_leaves_a_barrier_early(const Transport& make, int num_ranks) {
   const auto comms = make(num_ranks, kLong, {});
   std::atomic<int> arrived = 0;
-  expect_all_end_well(on_every_rank(comms, [&](Communicator& comm) {
+  expect_all_end_well(on_every_rank(comms, [&](comm::Communicator& comm) {
     for (int round = 1; round <= 50; ++round) {
       ++arrived;
       comm.barrier();
@@ -265,15 +271,15 @@ void no_rank_leaves_a_barrier_early(const Transport& make, int num_ranks) {
 
 // A rank that never comes, on each kind of call.
 void timeout_names_the_rank(const Transport& make) {
-  for (const Channel channel : kChannels) {
+  for (const comm::Channel channel : kChannels) {
     const auto comms = make(2, kShort, {});
     expect_stopped(error_of([&] { exchange_nothing(*comms[0], channel); }), ErrorKind::kTimeout,
                    "rank 0: waited 100 ms for rank 1");
   }
   // Of three ranks, the one that is not there is named by both others.
   const auto comms = make(3, kShort, {});
-  const auto stopped = on_every_rank(comms, [](Communicator& comm) {
-    if (comm.rank() != 1) exchange_nothing(comm, Channel::kDispatch);
+  const auto stopped = on_every_rank(comms, [](comm::Communicator& comm) {
+    if (comm.rank() != 1) exchange_nothing(comm, comm::Channel::kDispatch);
   });
   expect_stopped(stopped[0], ErrorKind::kTimeout, "rank 0: waited 100 ms for rank 1");
   expect_stopped(stopped[2], ErrorKind::kTimeout, "rank 2: waited 100 ms for rank 1");
@@ -297,18 +303,18 @@ void timeout_of_the_control_plane(const Transport& make) {
 
 // One rank fails at once; all others, in calls of every kind, learn which one and why, long before their timeout.
 void a_rank_that_aborts_is_named(const Transport& make, int num_ranks) {
-  using Call = std::function<void(Communicator&)>;
+  using Call = std::function<void(comm::Communicator&)>;
   const std::pair<const char*, Call> calls[] = {
-      {"barrier", [](Communicator& comm) { comm.barrier(); }},
-      {"all_gather", [](Communicator& comm) { comm.all_gather({}); }},
-      {"dispatch", [](Communicator& comm) { exchange(comm, Channel::kDispatch, 1, ragged); }},
-      {"combine", [](Communicator& comm) { exchange(comm, Channel::kCombine, 1, ragged); }}};
+      {"barrier", [](comm::Communicator& comm) { comm.barrier(); }},
+      {"all_gather", [](comm::Communicator& comm) { comm.all_gather({}); }},
+      {"dispatch", [](comm::Communicator& comm) { exchange(comm, comm::Channel::kDispatch, 1, ragged); }},
+      {"combine", [](comm::Communicator& comm) { exchange(comm, comm::Channel::kCombine, 1, ragged); }}};
   for (const auto& [name, call] : calls) {
     SCOPED_TRACE(name);
     const auto comms = make(num_ranks, kLong, {});
     const int failing = num_ranks - 1;
     const auto begin = Clock::now();
-    const auto stopped = on_every_rank(comms, [&, &waiting = call](Communicator& comm) {
+    const auto stopped = on_every_rank(comms, [&, &waiting = call](comm::Communicator& comm) {
       if (comm.rank() == failing) {
         std::this_thread::sleep_for(milliseconds(20));  // the others wait by then
         comm.abort("out of memory");
@@ -324,7 +330,7 @@ void a_rank_that_aborts_is_named(const Transport& make, int num_ranks) {
     // Calls that come later, and those of the rank itself, fail the same.
     for (const auto& comm : comms) {
       expect_stopped(error_of([&] { comm->barrier(); }), ErrorKind::kAborted, "out of memory");
-      expect_stopped(error_of([&] { exchange_nothing(*comm, Channel::kCombine); }), ErrorKind::kAborted,
+      expect_stopped(error_of([&] { exchange_nothing(*comm, comm::Channel::kCombine); }), ErrorKind::kAborted,
                      "out of memory");
     }
   }
@@ -334,9 +340,9 @@ void a_rank_that_aborts_is_named(const Transport& make, int num_ranks) {
 void an_abort_ends_calls_on_both_channels(const Transport& make) {
   const auto comms = make(2, kLong, {});
   std::optional<Stopped> combine;
-  std::thread other([&] { combine = error_of([&] { exchange_nothing(*comms[0], Channel::kCombine); }); });
+  std::thread other([&] { combine = error_of([&] { exchange_nothing(*comms[0], comm::Channel::kCombine); }); });
   std::thread failing([&] { comms[1]->abort("out of coffee"); });
-  expect_stopped(error_of([&] { exchange_nothing(*comms[0], Channel::kDispatch); }), ErrorKind::kAborted,
+  expect_stopped(error_of([&] { exchange_nothing(*comms[0], comm::Channel::kDispatch); }), ErrorKind::kAborted,
                  "rank 1: out of coffee");
   other.join();
   failing.join();
@@ -351,19 +357,19 @@ void the_first_abort_counts_and_is_recovered_from(const Transport& make) {
     expect_stopped(error_of([&] { comm->barrier(); }), ErrorKind::kAborted, "rank 1: xxx");
   }
   comms[2]->recover();
-  expect_all_end_well(on_every_rank(comms, [](Communicator& comm) {
+  expect_all_end_well(on_every_rank(comms, [](comm::Communicator& comm) {
     comm.barrier();
-    exchange(comm, Channel::kDispatch, 3, ragged);
-    exchange(comm, Channel::kCombine, 3, ragged);
+    exchange(comm, comm::Channel::kDispatch, 3, ragged);
+    exchange(comm, comm::Channel::kCombine, 3, ragged);
   }));
 }
 
 // What an interrupted call has left behind, bytes sent and ranks that have arrived, is gone after recover().
 void recover_discards_incomplete_calls(const Transport& make) {
   const auto comms = make(3, kLong, {});
-  const auto stopped = on_every_rank(comms, [](Communicator& comm) {
+  const auto stopped = on_every_rank(comms, [](comm::Communicator& comm) {
     if (comm.rank() == 0) comm.barrier();
-    if (comm.rank() == 1) exchange(comm, Channel::kDispatch, 1, ragged);
+    if (comm.rank() == 1) exchange(comm, comm::Channel::kDispatch, 1, ragged);
     if (comm.rank() == 2) {
       std::this_thread::sleep_for(milliseconds(20));
       comm.abort("failed");
@@ -372,22 +378,23 @@ void recover_discards_incomplete_calls(const Transport& make) {
   expect_stopped(stopped[0], ErrorKind::kAborted, "rank 2: failed");
   expect_stopped(stopped[1], ErrorKind::kAborted, "rank 2: failed");
   comms[0]->recover();
-  expect_all_end_well(on_every_rank(comms, [](Communicator& comm) {
-    exchange(comm, Channel::kDispatch, 5, [](int src, int dst, int) { return static_cast<size_t>(src + dst + 7); });
+  expect_all_end_well(on_every_rank(comms, [](comm::Communicator& comm) {
+    exchange(comm, comm::Channel::kDispatch, 5,
+             [](int src, int dst, int) { return static_cast<size_t>(src + dst + 7); });
     for (int round = 0; round < 5; ++round) {
-      const auto all = comm.all_gather(ConstBytes());
+      const auto all = comm.all_gather(comm::ConstBytes());
       EXPECT_TRUE(std::ranges::all_of(all, [](const auto& bytes) { return bytes.empty(); }));
     }
   }));
 }
 
 void a_request_to_stop_ends_every_wait(const Transport& make) {
-  using Call = std::function<void(Communicator&)>;
+  using Call = std::function<void(comm::Communicator&)>;
   const std::pair<const char*, Call> calls[] = {
-      {"barrier", [](Communicator& comm) { comm.barrier(); }},
-      {"all_gather", [](Communicator& comm) { comm.all_gather({}); }},
-      {"dispatch", [](Communicator& comm) { exchange_nothing(comm, Channel::kDispatch); }},
-      {"combine", [](Communicator& comm) { exchange_nothing(comm, Channel::kCombine); }}};
+      {"barrier", [](comm::Communicator& comm) { comm.barrier(); }},
+      {"all_gather", [](comm::Communicator& comm) { comm.all_gather({}); }},
+      {"dispatch", [](comm::Communicator& comm) { exchange_nothing(comm, comm::Channel::kDispatch); }},
+      {"combine", [](comm::Communicator& comm) { exchange_nothing(comm, comm::Channel::kCombine); }}};
   for (const auto& [name, call] : calls) {
     SCOPED_TRACE(name);
     std::atomic<bool> flag = false;

@@ -16,7 +16,7 @@
 
 namespace eps::test {
 
-using Communicators = std::vector<std::unique_ptr<Communicator>>;
+using Communicators = std::vector<std::unique_ptr<comm::Communicator>>;
 
 // Makes one connected communicator for each rank.
 using Transport = std::function<Communicators(int num_ranks, std::chrono::milliseconds timeout, StopToken stop)>;

@@ -11,7 +11,7 @@
 #include "comm/communicator_cases.h"
 #include "comm/inproc/inproc.h"
 
-namespace eps {
+namespace eps::comm {
 namespace {
 
 TEST(EmulatedLink, ReadsBandwidthAndLatency) {
@@ -97,4 +97,4 @@ TEST(EmulatedLink, ARequestToStopEndsTheWait) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::comm

@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "comm/communicator_cases.h"
 
-namespace eps {
+namespace eps::comm {
 namespace {
 
 using std::chrono::milliseconds;
@@ -58,4 +58,4 @@ TEST(Inproc, TimeInWhichTheProcessIsStoppedDoesNotCount) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::comm

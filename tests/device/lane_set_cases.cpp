@@ -13,14 +13,15 @@
 namespace eps::test {
 namespace {
 
-constexpr Lane kLanes[] = {Lane::kCompute, Lane::kDispatch, Lane::kCombine};
+constexpr plan::Lane kLanes[] = {plan::Lane::kCompute, plan::Lane::kDispatch, plan::Lane::kCombine};
 
 void no_error(const char* what) { ADD_FAILURE() << "on_error was called: " << what; }
 
 // Calls run() and notes in which order ops begin and end.
 class Recorder {
  public:
-  explicit Recorder(const Plan& plan) : plan_(plan), count_(plan.ops.size(), 0), is_done_(plan.ops.size(), false) {}
+  explicit Recorder(const plan::Plan& plan)
+      : plan_(plan), count_(plan.ops.size(), 0), is_done_(plan.ops.size(), false) {}
 
   // Checks that an op begins once, after the ops it depends on and after those before it on its lane.
   void begin(int op) {
@@ -45,13 +46,13 @@ class Recorder {
   }
 
  private:
-  const Plan& plan_;
+  const plan::Plan& plan_;
   std::mutex mutex_;
   std::vector<int> count_;
   std::vector<bool> is_done_;
 };
 
-void expect_in_order(LaneSet& lanes, const Plan& plan) {
+void expect_in_order(device::LaneSet& lanes, const plan::Plan& plan) {
   Recorder recorder(plan);
   lanes.run(
       plan,
@@ -64,27 +65,27 @@ void expect_in_order(LaneSet& lanes, const Plan& plan) {
   recorder.expect_each_op_once();
 }
 
-Plan chain(int num_ops) {
-  Plan out;
+plan::Plan chain(int num_ops) {
+  plan::Plan out;
   for (int i = 0; i < num_ops; ++i) {
-    out.ops.push_back({OpKind::kGateUp, kLanes[i % 3], i, i == 0 ? std::vector<int>{} : std::vector<int>{i - 1}});
+    out.ops.push_back({plan::OpKind::kGateUp, kLanes[i % 3], i, i == 0 ? std::vector<int>{} : std::vector<int>{i - 1}});
   }
   return out;
 }
 
 // Ops of all lanes that depend on nothing but their lane's order.
-Plan independent(int num_ops) {
-  Plan out;
-  for (int i = 0; i < num_ops; ++i) out.ops.push_back({OpKind::kGateUp, kLanes[i % 3], i, {}});
+plan::Plan independent(int num_ops) {
+  plan::Plan out;
+  for (int i = 0; i < num_ops; ++i) out.ops.push_back({plan::OpKind::kGateUp, kLanes[i % 3], i, {}});
   return out;
 }
 
 // Any lanes, any earlier ops to depend on.
-Plan random_plan(uint64_t seed) {
+plan::Plan random_plan(uint64_t seed) {
   SplitMix64 random(seed);
-  Plan out;
+  plan::Plan out;
   for (int i = 0; i < 60; ++i) {
-    PlanOp op{OpKind::kGateUp, kLanes[random.bits() % 3], i, {}};
+    plan::PlanOp op{plan::OpKind::kGateUp, kLanes[random.bits() % 3], i, {}};
     for (int dep = 0; dep < i; ++dep) {
       if (random.bits() % 8 == 0) op.deps.push_back(dep);
     }
@@ -93,7 +94,7 @@ Plan random_plan(uint64_t seed) {
   return out;
 }
 
-void orders_of_every_kind(LaneSet& lanes) {
+void orders_of_every_kind(device::LaneSet& lanes) {
   expect_in_order(lanes, {});
   expect_in_order(lanes, chain(1));
   expect_in_order(lanes, chain(31));
@@ -103,16 +104,16 @@ void orders_of_every_kind(LaneSet& lanes) {
 }
 
 // One lane alone, each of the three.
-void one_lane_alone(LaneSet& lanes) {
-  for (const Lane lane : kLanes) {
-    Plan plan;
-    for (int i = 0; i < 5; ++i) plan.ops.push_back({OpKind::kGateUp, lane, i, {}});
+void one_lane_alone(device::LaneSet& lanes) {
+  for (const plan::Lane lane : kLanes) {
+    plan::Plan plan;
+    for (int i = 0; i < 5; ++i) plan.ops.push_back({plan::OpKind::kGateUp, lane, i, {}});
     expect_in_order(lanes, plan);
   }
 }
 
 // Plans that shrink and grow again: nothing of a run is left for the next one.
-void many_runs(LaneSet& lanes) {
+void many_runs(device::LaneSet& lanes) {
   for (int round = 0; round < 30; ++round) {
     expect_in_order(lanes, pipelined_plan(1 + (round * 5) % 7));
     if (round % 4 == 0) expect_in_order(lanes, chain(2));
@@ -120,7 +121,7 @@ void many_runs(LaneSet& lanes) {
 }
 
 // Runs `plan`, in which `failing` throws. Returns what on_error was told.
-std::vector<std::string> run_failing(LaneSet& lanes, const Plan& plan, const std::vector<int>& failing,
+std::vector<std::string> run_failing(device::LaneSet& lanes, const plan::Plan& plan, const std::vector<int>& failing,
                                      Recorder& recorder, std::string& thrown) {
   std::vector<std::string> told;
   std::mutex mutex;
@@ -147,8 +148,8 @@ std::vector<std::string> run_failing(LaneSet& lanes, const Plan& plan, const std
 }
 
 // Each op of a pipelined plan and of a chain in turn throws: what comes after it is skipped, and the set works again.
-void an_error_skips_what_is_left(LaneSet& lanes) {
-  for (const Plan& plan : {pipelined_plan(3), chain(7)}) {
+void an_error_skips_what_is_left(device::LaneSet& lanes) {
+  for (const plan::Plan& plan : {pipelined_plan(3), chain(7)}) {
     for (int failing = 0; failing < std::ssize(plan.ops); ++failing) {
       SCOPED_TRACE(fmt::format("op {} of {}", failing, plan.ops.size()));
       Recorder recorder(plan);
@@ -159,7 +160,7 @@ void an_error_skips_what_is_left(LaneSet& lanes) {
       std::vector<bool> is_lost(plan.ops.size(), false);  // behind the failed op, by lane or by dependency
       is_lost[static_cast<size_t>(failing)] = true;
       for (auto i = static_cast<size_t>(failing) + 1; i < plan.ops.size(); ++i) {
-        const PlanOp& op = plan.ops[i];
+        const plan::PlanOp& op = plan.ops[i];
         for (size_t before = static_cast<size_t>(failing); before < i; ++before) {
           const bool waits =
               op.lane == plan.ops[before].lane || std::ranges::find(op.deps, static_cast<int>(before)) != op.deps.end();
@@ -173,9 +174,9 @@ void an_error_skips_what_is_left(LaneSet& lanes) {
 }
 
 // Ops of all lanes throw, perhaps at the same time: one error is reported, and it is the one that is thrown.
-void the_first_of_many_errors_counts(LaneSet& lanes) {
+void the_first_of_many_errors_counts(device::LaneSet& lanes) {
   for (int round = 0; round < 50; ++round) {
-    const Plan plan = independent(6);
+    const plan::Plan plan = independent(6);
     Recorder recorder(plan);
     std::string thrown;
     const auto told = run_failing(lanes, plan, {0, 1, 2}, recorder, thrown);
@@ -185,8 +186,8 @@ void the_first_of_many_errors_counts(LaneSet& lanes) {
 }
 
 // An op that waits for another rank is woken by on_error, which is called while it still waits.
-void on_error_may_wake_other_lanes(LaneSet& lanes) {
-  const Plan plan = independent(3);
+void on_error_may_wake_other_lanes(device::LaneSet& lanes) {
+  const plan::Plan plan = independent(3);
   std::atomic<bool> is_aborted = false;
   EXPECT_THROW(lanes.run(
                    plan,
@@ -206,15 +207,15 @@ void on_error_may_wake_other_lanes(LaneSet& lanes) {
 // Clocks of devices count in steps of half a microsecond.
 constexpr int64_t kClockStepNs = 1000;
 
-void the_timeline_has_an_event_for_each_op(LaneSet& lanes) {
-  for (const Plan& plan : {pipelined_plan(5), chain(4), independent(7)}) {
+void the_timeline_has_an_event_for_each_op(device::LaneSet& lanes) {
+  for (const plan::Plan& plan : {pipelined_plan(5), chain(4), independent(7)}) {
     expect_in_order(lanes, plan);
-    const std::vector<TimelineEvent> events = lanes.timeline();
+    const std::vector<device::TimelineEvent> events = lanes.timeline();
     if (events.empty()) continue;  // times are not recorded
     ASSERT_EQ(events.size(), plan.ops.size());
     for (size_t i = 0; i < events.size(); ++i) {
-      const PlanOp& op = plan.ops[i];
-      EXPECT_EQ(events[i].name, to_string(op.kind));
+      const plan::PlanOp& op = plan.ops[i];
+      EXPECT_EQ(events[i].name, plan::to_string(op.kind));
       EXPECT_EQ(events[i].lane, op.lane);
       EXPECT_EQ(events[i].stage, op.stage);
       EXPECT_GT(events[i].begin_ns, 0);
@@ -229,23 +230,23 @@ void the_timeline_has_an_event_for_each_op(LaneSet& lanes) {
 
 }  // namespace
 
-Plan pipelined_plan(int num_stages) {
-  Plan out;
+plan::Plan pipelined_plan(int num_stages) {
+  plan::Plan out;
   std::vector<int> combines;
-  const auto add = [&out](OpKind kind, Lane lane, int stage, std::vector<int> deps) {
+  const auto add = [&out](plan::OpKind kind, plan::Lane lane, int stage, std::vector<int> deps) {
     out.ops.push_back({kind, lane, stage, std::move(deps)});
     return static_cast<int>(out.ops.size()) - 1;
   };
-  const int shared = add(OpKind::kShared, Lane::kCompute, -1, {});
+  const int shared = add(plan::OpKind::kShared, plan::Lane::kCompute, -1, {});
   for (int stage = 0; stage < num_stages; ++stage) {
-    const int dispatch = add(OpKind::kDispatch, Lane::kDispatch, stage, {});
-    const int gate_up = add(OpKind::kGateUp, Lane::kCompute, stage, {dispatch});
-    const int down = add(OpKind::kDown, Lane::kCompute, stage, {gate_up});
-    const int reduce = add(OpKind::kReduce, Lane::kCompute, stage, {down});
-    combines.push_back(add(OpKind::kCombine, Lane::kCombine, stage, {reduce}));
+    const int dispatch = add(plan::OpKind::kDispatch, plan::Lane::kDispatch, stage, {});
+    const int gate_up = add(plan::OpKind::kGateUp, plan::Lane::kCompute, stage, {dispatch});
+    const int down = add(plan::OpKind::kDown, plan::Lane::kCompute, stage, {gate_up});
+    const int reduce = add(plan::OpKind::kReduce, plan::Lane::kCompute, stage, {down});
+    combines.push_back(add(plan::OpKind::kCombine, plan::Lane::kCombine, stage, {reduce}));
   }
   combines.push_back(shared);
-  add(OpKind::kFinish, Lane::kCompute, -1, combines);
+  add(plan::OpKind::kFinish, plan::Lane::kCompute, -1, combines);
   return out;
 }
 

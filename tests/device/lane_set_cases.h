@@ -13,13 +13,13 @@ namespace eps::test {
 
 struct LaneSetCase {
   std::string name;  // a name that GoogleTest takes
-  std::function<void(LaneSet&)> run;
+  std::function<void(device::LaneSet&)> run;
 };
 inline std::ostream& operator<<(std::ostream& out, const LaneSetCase& c) { return out << c.name; }
 
 const std::vector<LaneSetCase>& lane_set_cases();
 
 // A plan of so many stages in which communication runs beside computing.
-Plan pipelined_plan(int num_stages);
+plan::Plan pipelined_plan(int num_stages);
 
 }  // namespace eps::test

@@ -8,7 +8,7 @@
 #include "io/json.h"
 #include "support/model_ranks.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 const std::string kRoot = EPSMOE_SOURCE_DIR;
@@ -40,7 +40,7 @@ Tokens answers(RankGroup& ranks, const Tokens& prompts, int64_t num_output, int6
 }
 
 TEST(BatchRun, EqualPromptsGetTheTokensOfTransformers) {
-  const Json golden = read_json_file(kRoot + "/tests/data/golden/austen.json");
+  const io::Json golden = io::read_json_file(kRoot + "/tests/data/golden/austen.json");
   const auto prompt = golden["prompt_ids"].get<std::vector<int32_t>>();
   auto want = golden["greedy_ids"].get<std::vector<int32_t>>();
   want.resize(20);
@@ -182,4 +182,4 @@ TEST(TimeRequests, ServesAllRequestsWithinTheLimit) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

@@ -9,7 +9,7 @@
 #include "io/json.h"
 #include "support/model_ranks.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 const std::string kRoot = EPSMOE_SOURCE_DIR;
@@ -23,8 +23,8 @@ constexpr bool kSanitized = true;
 constexpr bool kSanitized = false;
 #endif
 
-const Json& golden() {
-  static const Json value = read_json_file(kRoot + "/tests/data/golden/austen.json");
+const io::Json& golden() {
+  static const io::Json value = io::read_json_file(kRoot + "/tests/data/golden/austen.json");
   return value;
 }
 
@@ -40,7 +40,7 @@ EngineOptions options(int ep, const std::string& pipeline, const std::string& dt
 TEST(DemoModel, HeldOutPerplexityIsThatOfTransformers) {
   if (kSanitized) GTEST_SKIP() << "the accuracy is checked in the optimised build";
   const auto engine = Engine::open(options(2, "3"));
-  const auto result = engine->perplexity(read_file(kModel + "/heldout.txt", 1 << 24), 512, nullptr);
+  const auto result = engine->perplexity(io::read_file(kModel + "/heldout.txt", 1 << 24), 512, nullptr);
   const auto want = golden()["ppl"].get<double>();
   EXPECT_EQ(result.num_tokens, golden()["num_tokens"].get<int64_t>());
   EXPECT_NEAR(result.perplexity, want, 0.001 * want);
@@ -94,8 +94,8 @@ TEST(DemoModel, FirstGreedyTokensAreThoseOfTransformers) {
 
 TEST(DemoModel, LogitsHaveTheSameBitsForEveryRankCountAndPipeline) {
   const ModelFolder folder = open_model_folder(kModel, false);
-  const auto ids =
-      folder.tokenizer->encode(read_file(kModel + "/heldout.txt", 1 << 24).substr(0, kSanitized ? 300 : 2000), true);
+  const auto ids = folder.tokenizer->encode(
+      io::read_file(kModel + "/heldout.txt", 1 << 24).substr(0, kSanitized ? 300 : 2000), true);
   std::vector<std::vector<int32_t>> sequences = {ids, {ids.begin(), ids.begin() + 37}, {ids[5]}};
   std::vector<std::string> dtypes = {"f32"};
   if (make_op_sets("cpu", "auto", 1, 1).front()->compute_dtype() == DType::kBF16) dtypes.emplace_back("bf16");
@@ -144,10 +144,11 @@ TEST(DemoModel, TraceShowsRanksLanesAndOverlap) {
   EngineOptions with_trace = options(2, "4");
   with_trace.record_trace = true;
   const auto engine = Engine::open(with_trace);
-  engine->perplexity(read_file(kModel + "/heldout.txt", 1 << 24).substr(0, kSanitized ? 5000 : 20000), 512, nullptr);
-  const Json trace = parse_json(engine->trace_json(), "trace");
+  engine->perplexity(io::read_file(kModel + "/heldout.txt", 1 << 24).substr(0, kSanitized ? 5000 : 20000), 512,
+                     nullptr);
+  const io::Json trace = io::parse_json(engine->trace_json(), "trace");
   std::map<std::pair<int, int>, std::vector<std::pair<double, double>>> tracks;
-  for (const Json& event : trace["traceEvents"]) {
+  for (const io::Json& event : trace["traceEvents"]) {
     if (event["ph"] != "X") continue;
     const double begin = event["ts"].get<double>();
     tracks[{event["pid"].get<int>(), event["tid"].get<int>()}].emplace_back(begin, begin + event["dur"].get<double>());
@@ -163,4 +164,4 @@ TEST(DemoModel, TraceShowsRanksLanesAndOverlap) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

@@ -11,7 +11,7 @@
 #include "support/model_ranks.h"
 #include "support/tiny_model.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 namespace fs = std::filesystem;
@@ -251,4 +251,4 @@ TEST(EngineErrors, BrokenFolders) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

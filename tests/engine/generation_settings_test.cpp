@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "support/tiny_model.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 using Ids = std::vector<int32_t>;
@@ -118,7 +118,7 @@ TEST(GenerationSettings, LengthsAndStopsOfTheFile) {
   const GenerateResult result = generate(model, request);
   EXPECT_EQ(result.prompt_ids.size() + result.ids.size(), 40U);
   const std::string stop = generate(model, sixteen_tokens()).text.substr(1, 3);
-  model.write_generation_config(Json{{"eos_token_id", 1}, {"stop_strings", {"never", stop}}}.dump());
+  model.write_generation_config(io::Json{{"eos_token_id", 1}, {"stop_strings", {"never", stop}}}.dump());
   const GenerateResult stopped = generate(model, sixteen_tokens());
   EXPECT_EQ(stopped.finish_reason, "stop");
   EXPECT_LT(stopped.ids.size(), 16U);
@@ -211,4 +211,4 @@ TEST(GenerationSettings, InvalidRequestsNameTheField) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

@@ -2,7 +2,7 @@
 // The files are written by tools/make_model_golden.py.
 #include "support/golden.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 using test::golden_names;
@@ -12,7 +12,7 @@ using test::relative_error;
 // sqrt(K)·u (K the longest sum, u = 2^-24), and the blocks' errors add up; the factor 32 covers the norms, the softmax
 // and the amplification through them. For these models that is 1e-4 of the largest logit, the limit that this project
 // sets.
-double tolerance(const ModelSpec& spec) {
+double tolerance(const model::ModelSpec& spec) {
   const auto longest = static_cast<double>(
       std::max({spec.hidden, spec.moe.inner, int64_t{spec.attention.mla.num_heads} * spec.attention.mla.v_dim}));
   const double blocks = 2.0 * spec.num_layers() + 1;
@@ -89,4 +89,4 @@ TEST_P(GoldenIsaTest, LogitsMatchTransformersAndKeepTheirBits) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

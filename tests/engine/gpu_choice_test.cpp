@@ -6,18 +6,18 @@
 #include "base/error.h"
 #include "engine/factory.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
-GpuList machine(size_t num_gpus) {
-  GpuList out;
+ops::GpuList machine(size_t num_gpus) {
+  ops::GpuList out;
   out.gpus.assign(num_gpus, {"NVIDIA H200", 150, 132, "9.0"});
   out.most_ranks = 16;
   out.can_read.assign(num_gpus, std::vector<bool>(num_gpus, true));
   return out;
 }
 
-std::string error_of(const GpuList& there, int num_ranks, const std::vector<int>& asked) {
+std::string error_of(const ops::GpuList& there, int num_ranks, const std::vector<int>& asked) {
   try {
     choose_gpus(there, num_ranks, asked);
   } catch (const Error& e) {
@@ -60,7 +60,7 @@ TEST(GpuChoice, NoSuchGpu) {
 }
 
 TEST(GpuChoice, NoPeerAccess) {
-  GpuList there = machine(3);
+  ops::GpuList there = machine(3);
   there.can_read[2][0] = there.can_read[0][2] = false;
   expect_error(error_of(there, 3, {}), {"GPU 0 cannot read the memory of GPU 2", "got 0,1,2", "0,0,0"});
   EXPECT_EQ(choose_gpus(there, 2, {}), (std::vector<int>{0, 1}));
@@ -81,4 +81,4 @@ TEST(GpuChoice, OtherDevicesHaveNone) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

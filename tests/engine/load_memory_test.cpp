@@ -7,7 +7,7 @@
 
 #include "epsmoe/engine.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 // VmHWM or VmRSS of this process in bytes.
@@ -45,4 +45,4 @@ TEST(LoadMemory, ThePeakIsLittleMoreThanOneCheckpoint) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

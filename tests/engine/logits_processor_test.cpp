@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 constexpr float kMasked = -INFINITY;
@@ -108,4 +108,4 @@ TEST(LogitsProcessor, KeepsTransformersOrder) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

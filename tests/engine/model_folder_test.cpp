@@ -12,7 +12,7 @@
 #include "io/safetensors_files.h"
 #include "support/golden.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 namespace fs = std::filesystem;
@@ -37,7 +37,7 @@ StoredTensor floats(const std::vector<int64_t>& shape, float value) {
 
 // `padding` spaces follow the header, whatever its length.
 std::string file_of(const StoredTensors& tensors, size_t padding = 0) {
-  Json header = Json::object();
+  io::Json header = io::Json::object();
   std::string data;
   for (const auto& [name, tensor] : tensors) {
     header[name] = {{"dtype", tensor.dtype},
@@ -53,9 +53,9 @@ class Variant {
  public:
   explicit Variant(const std::string& golden = "plain") : golden_(golden) {
     const std::string dir = (test::golden_root() / golden).string();
-    config = read_json_file(dir + "/config.json");
-    const SafetensorsFile file = SafetensorsFile::open(dir + "/model.safetensors");
-    for (const TensorInfo& info : file.tensors()) {
+    config = io::read_json_file(dir + "/config.json");
+    const io::SafetensorsFile file = io::SafetensorsFile::open(dir + "/model.safetensors");
+    for (const io::TensorInfo& info : file.tensors()) {
       StoredTensor tensor{info.dtype, info.dims, std::string(info.num_bytes(), '\0')};
       file.read_bytes(info, 0, std::as_writable_bytes(std::span(tensor.bytes)));
       tensors.emplace(info.name, std::move(tensor));
@@ -87,7 +87,7 @@ class Variant {
 
   const TempDir& dir() const { return dir_; }
 
-  Json config;
+  io::Json config;
   std::string config_text;  // instead of `config`
   StoredTensors tensors;
   size_t padding = 0;
@@ -120,19 +120,19 @@ TEST(ModelFolder, UnchangedVariantsAreTheGoldenModels) {
 TEST(ModelFolder, RopeScalingReplacesRopeParametersInEverySpelling) {
   for (const char* golden : {"yarn_old_spelling", "yarn_new_spelling"}) {
     const Variant unchanged(golden);
-    const Json yarn = unchanged.config.contains("rope_scaling") && unchanged.config["rope_scaling"].is_object()
-                          ? unchanged.config["rope_scaling"]
-                          : unchanged.config["rope_parameters"];
+    const io::Json yarn = unchanged.config.contains("rope_scaling") && unchanged.config["rope_scaling"].is_object()
+                              ? unchanged.config["rope_scaling"]
+                              : unchanged.config["rope_parameters"];
     ASSERT_TRUE(yarn.is_object());
     const double theta = yarn.value("rope_theta", unchanged.config.value("rope_theta", 10000.0));
-    const Json plain = {{"rope_type", "default"}, {"rope_theta", theta}};
-    const auto logits = [&](const Json& scaling, const Json& parameters, const char* type_key) {
+    const io::Json plain = {{"rope_type", "default"}, {"rope_theta", theta}};
+    const auto logits = [&](const io::Json& scaling, const io::Json& parameters, const char* type_key) {
       Variant v(golden);
       v.config["rope_theta"] = theta;
-      const auto spelled = [&](Json object) {
+      const auto spelled = [&](io::Json object) {
         for (const char* key : {"type", "rope_type"}) {
           if (!object.is_object() || !object.contains(key)) continue;
-          const Json type = object[key];
+          const io::Json type = object[key];
           object.erase(key);
           object[type_key] = type;
           break;
@@ -148,7 +148,7 @@ TEST(ModelFolder, RopeScalingReplacesRopeParametersInEverySpelling) {
       EXPECT_TRUE(logits(yarn, plain, type_key)) << "rope_scaling has precedence";
       EXPECT_TRUE(logits(yarn, nullptr, type_key));
       EXPECT_TRUE(logits(nullptr, yarn, type_key));
-      EXPECT_TRUE(logits(Json::object(), yarn, type_key)) << "an empty object counts as missing";
+      EXPECT_TRUE(logits(io::Json::object(), yarn, type_key)) << "an empty object counts as missing";
       EXPECT_FALSE(logits(plain, yarn, type_key)) << "rope_scaling has precedence with its default values, too";
     }
   }
@@ -241,7 +241,7 @@ TEST(ModelFolder, SkipsWhatTheForwardPassDoesNotUse) {
   EXPECT_TRUE(any_contains(texts(folder, false), layer + "* (3)"));
   EXPECT_TRUE(any_contains(texts(folder, false), "model.layers.*.self_attn.rotary_emb.inv_freq (2)"));
   uint64_t used = 0;
-  for (const std::string& name : weight_names(folder.spec, *folder.family)) {
+  for (const std::string& name : model::weight_names(folder.spec, *folder.family)) {
     used += folder.checkpoint->info(folder.names->stored(name)).num_bytes();
   }
   EXPECT_EQ(folder.weights.used_bytes, used);
@@ -335,7 +335,7 @@ class Demo {
     fs::remove(dir.file(name));
     dir.write(name, text);
   }
-  Json read(const std::string& name) const { return read_json_file(dir.file(name)); }
+  io::Json read(const std::string& name) const { return io::read_json_file(dir.file(name)); }
   ModelFolder open() const { return open_model_folder(dir.path(), false); }
 
   TempDir dir;
@@ -363,7 +363,7 @@ TEST(ModelFolder, OptionalFilesMayBeAbsentButNotUnreadable) {
 
 TEST(ModelFolder, ATokenizerMayHaveTokensBeyondTheVocabulary) {
   const Demo demo;
-  Json tokenizer = demo.read("tokenizer.json");
+  io::Json tokenizer = demo.read("tokenizer.json");
   tokenizer["added_tokens"].push_back({{"id", 4096},
                                        {"content", "[PAD]"},
                                        {"single_word", false},
@@ -374,7 +374,7 @@ TEST(ModelFolder, ATokenizerMayHaveTokensBeyondTheVocabulary) {
   demo.write("tokenizer.json", tokenizer.dump());
   const ModelFolder folder = demo.open();
   EXPECT_EQ(encode_prompt(folder, "It is a truth", 512), encode_prompt(Demo().open(), "It is a truth", 512));
-  EXPECT_TRUE(any_contains(texts(folder, false), "has 4097 tokens and the model 4096"));
+  EXPECT_TRUE(any_contains(texts(folder, false), "has 4097 tokens, but the model only 4096"));
   const std::vector<std::string> wanted = {"\"[PAD]\", token 4096", "below vocab_size = 4096"};
   expect_input_error([&] { encode_prompt(folder, "It is [PAD]", 512); }, wanted);
   expect_input_error([&] { encode_text(folder, "It is [PAD]", {}); }, wanted);
@@ -383,11 +383,11 @@ TEST(ModelFolder, ATokenizerMayHaveTokensBeyondTheVocabulary) {
 TEST(ModelFolder, ConfigurationsNameTheirUnknownKeys) {
   const Demo demo;
   for (const char* name : {"config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"}) {
-    Json json = demo.read(name);
+    io::Json json = demo.read(name);
     json["frobnicate"] = 1;
     demo.write(name, json.dump());
   }
-  Json config = demo.read("config.json");
+  io::Json config = demo.read("config.json");
   config["rope_parameters"]["wobble"] = 2;
   demo.write("config.json", config.dump());
   const ModelFolder folder = demo.open();
@@ -402,7 +402,7 @@ TEST(ModelFolder, ConfigurationsNameTheirUnknownKeys) {
 
 TEST(ModelFolder, GenerationSettingsInConfigApplyWithoutAGenerationConfig) {
   const Demo demo;
-  Json config = demo.read("config.json");
+  io::Json config = demo.read("config.json");
   config["do_sample"] = true;
   config["temperature"] = 0.25;
   demo.write("config.json", config.dump());
@@ -456,10 +456,10 @@ TEST(ModelFolder, AFileThatChangesWhileItLoadsIsAnError) {
 
 TEST(ModelFolder, SizesWhoseProductsAreAbsurdAreRefused) {
   const Demo demo;
-  const Json config = demo.read("config.json");
+  const io::Json config = demo.read("config.json");
   const auto with = [&](const std::vector<std::pair<const char*, int64_t>>& changes) {
     return [&demo, &config, changes] {
-      Json changed = config;
+      io::Json changed = config;
       for (const auto& [key, value] : changes) changed[key] = value;
       demo.write("config.json", changed.dump());
       open_model_folder(demo.dir.path(), true);
@@ -479,4 +479,4 @@ TEST(ModelFolder, SizesWhoseProductsAreAbsurdAreRefused) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

@@ -50,7 +50,7 @@ void operator delete(void* memory, std::size_t) noexcept { release(memory); }
 void operator delete(void* memory, std::align_val_t) noexcept { release(memory); }
 void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { release(memory); }
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 long count_allocations(const std::function<void()>& body) {
@@ -116,4 +116,4 @@ TEST(OutOfMemory, AnyAllocationOfTheFirstStepMayFail) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

@@ -11,13 +11,13 @@
 #include "report/profile_store.h"
 #include "support/profile_folders.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 const MachineSetup kSetup{"cpu f32 (avx9), 2 threads", "Test CPU", 1};
 
-HardwareProfile measured(const MachineSetup& setup, const std::string& name) {
-  HardwareProfile profile = builtin_cpu_profile(2);
+plan::HardwareProfile measured(const MachineSetup& setup, const std::string& name) {
+  plan::HardwareProfile profile = plan::builtin_cpu_profile(2);
   profile.name = name;
   profile.device = describe_setup(setup);
   profile.origin = "measured";
@@ -33,7 +33,7 @@ ProfileQuery query_of(const MachineSetup& setup) {
 class ProfileChoice : public ::testing::Test {
  protected:
   void keep(const std::string& dir, const MachineSetup& setup, const std::string& name) {
-    replace_file(dir + "/" + profile_file_stem(setup) + ".json", to_json(measured(setup, name)));
+    replace_file(dir + "/" + profile_file_stem(setup) + ".json", report::to_json(measured(setup, name)));
   }
   static ChosenProfile choose(const MachineSetup& setup) { return choose_profile(query_of(setup)); }
 
@@ -81,19 +81,19 @@ TEST_F(ProfileChoice, AProfileOfAnotherSetupIsUsedOnlyWithoutABetterOne) {
 }
 
 TEST_F(ProfileChoice, SizesFarFromTheMeasuredOnesDoNotFit) {
-  HardwareProfile profile = measured(kSetup, "small");
-  for (GemmProfile& gemm : profile.gemms) {
-    const Curve curve = gemm.shapes[0].us_of_rows;
+  plan::HardwareProfile profile = measured(kSetup, "small");
+  for (plan::GemmProfile& gemm : profile.gemms) {
+    const plan::Curve curve = gemm.shapes[0].us_of_rows;
     gemm.shapes = {{128, 256, curve}, {256, 64, curve}};
   }
-  replace_file(user_profile_dir() + "/small.json", to_json(profile));
+  replace_file(user_profile_dir() + "/small.json", report::to_json(profile));
   ProfileQuery query = query_of(kSetup);
   EXPECT_TRUE(choose_profile(query).fits()) << "any sizes";
-  query.shape = MoeShape{.hidden = 256, .inner = 128, .shared_inner = 0, .top_k = 2};
+  query.shape = plan::MoeShape{.hidden = 256, .inner = 128, .shared_inner = 0, .top_k = 2};
   EXPECT_TRUE(choose_profile(query).fits()) << choose_profile(query).note;
-  query.shape = MoeShape{.hidden = 2048, .inner = 1408, .shared_inner = 0, .top_k = 2};
+  query.shape = plan::MoeShape{.hidden = 2048, .inner = 1408, .shared_inner = 0, .top_k = 2};
   EXPECT_EQ(choose_profile(query).note, "profile small was not measured at this model's sizes");
-  query.shape = MoeShape{.hidden = 256, .inner = 128, .shared_inner = 4096, .top_k = 2};
+  query.shape = plan::MoeShape{.hidden = 256, .inner = 128, .shared_inner = 4096, .top_k = 2};
   EXPECT_FALSE(choose_profile(query).fits()) << "the shared experts' sizes count, too";
 }
 
@@ -156,4 +156,4 @@ TEST(ProfileFiles, AReplacedFileIsCompleteAndAnErrorNamesIt) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

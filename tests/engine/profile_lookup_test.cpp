@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "report/profile_store.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 namespace fs = std::filesystem;
@@ -27,9 +27,9 @@ class ProfileLookup : public ::testing::Test {
     fs::remove_all(dir_);
   }
   std::string write(const std::string& file, const std::string& name) {
-    HardwareProfile profile = bundled_profile("h800");
+    plan::HardwareProfile profile = report::bundled_profile("h800");
     profile.name = name;
-    std::ofstream(dir_ / file) << to_json(profile);
+    std::ofstream(dir_ / file) << report::to_json(profile);
     return (dir_ / file).string();
   }
   static std::string error_of(const std::string& name, ErrorKind kind) {
@@ -47,7 +47,7 @@ class ProfileLookup : public ::testing::Test {
 
 TEST_F(ProfileLookup, FilesThenTheFolderThenTheBundledOnes) {
   EXPECT_EQ(load_profile(write("box.json", "mine")).name, "mine");
-  EXPECT_EQ(load_profile("h800"), bundled_profile("h800"));
+  EXPECT_EQ(load_profile("h800"), report::bundled_profile("h800"));
   write("h800.json", "ours");
   EXPECT_EQ(load_profile("h800").name, "h800") << "no folder is set";
   setenv(kProfileDirVariable, dir_.c_str(), 1);
@@ -80,4 +80,4 @@ TEST_F(ProfileLookup, InvalidFilesAreNamed) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

@@ -6,21 +6,21 @@
 #include "engine/model_folder.h"
 #include "support/golden.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 TEST(RankShare, ARankLoadsItsLocalExpertsAndEverythingElse) {
   const ModelFolder folder = test::open_golden("dense_first");
-  const StoredNames names(folder.spec, *folder.family, *folder.checkpoint);
+  const model::StoredNames names(folder.spec, *folder.family, *folder.checkpoint);
   const auto ops = make_op_sets("reference", "f32", 1, 1);
-  const auto load = [&](RankShare share, const LoadProgress& progress) {
-    return Model::load(folder.spec, *folder.family, make_checkpoint_source(*folder.checkpoint, names), *ops.front(),
-                       progress, share);
+  const auto load = [&](model::RankShare share, const model::LoadProgress& progress) {
+    return model::Model::load(folder.spec, *folder.family, model::make_checkpoint_source(*folder.checkpoint, names),
+                              *ops.front(), progress, share);
   };
   const auto whole = load({}, {});
   const int num_experts = folder.spec.moe.gate.num_experts;
   for (const int num_ranks : {2, 3}) {
-    const ExpertPlacement placement = place_experts(num_experts, num_ranks);
+    const moe::ExpertPlacement placement = moe::place_experts(num_experts, num_ranks);
     uint64_t done_by_all = 0;
     for (int rank = 0; rank < num_ranks; ++rank) {
       uint64_t done = 0;
@@ -28,7 +28,7 @@ TEST(RankShare, ARankLoadsItsLocalExpertsAndEverythingElse) {
       done_by_all += done;
       ASSERT_EQ(part->layers().size(), whole->layers().size());
       for (size_t i = 0; i < whole->layers().size(); ++i) {
-        const LayerWeights& got = part->layers()[i];
+        const model::LayerWeights& got = part->layers()[i];
         ASSERT_EQ(got.experts.size(), whole->layers()[i].experts.size());
         EXPECT_EQ(got.router == nullptr, whole->layers()[i].router == nullptr);
         EXPECT_EQ(got.shared.down == nullptr, whole->layers()[i].shared.down == nullptr);
@@ -38,7 +38,7 @@ TEST(RankShare, ARankLoadsItsLocalExpertsAndEverythingElse) {
           EXPECT_EQ(got.experts[e].down != nullptr, is_own) << "layer " << i << ", expert " << e;
         }
         if (got.experts.empty()) continue;
-        const MoeWeights seen = rank_weights(got, placement, rank);
+        const ops::MoeWeights seen = model::rank_weights(got, placement, rank);
         for (int e = 0; e < num_experts; ++e) {
           EXPECT_EQ(seen.down[static_cast<size_t>(e)] != nullptr, placement.rank_of(e) == rank);
         }
@@ -51,22 +51,22 @@ TEST(RankShare, ARankLoadsItsLocalExpertsAndEverythingElse) {
 
 TEST(RankShare, RanksMustDivideTheExperts) {
   const ModelFolder folder = test::open_golden("plain");
-  const StoredNames names(folder.spec, *folder.family, *folder.checkpoint);
+  const model::StoredNames names(folder.spec, *folder.family, *folder.checkpoint);
   const auto ops = make_op_sets("reference", "f32", 1, 1);
-  EXPECT_THROW(Model::load(folder.spec, *folder.family, make_checkpoint_source(*folder.checkpoint, names), *ops.front(),
-                           {}, {0, 3}),
+  EXPECT_THROW(model::Model::load(folder.spec, *folder.family, model::make_checkpoint_source(*folder.checkpoint, names),
+                                  *ops.front(), {}, {0, 3}),
                Error);
 }
 
 TEST(RankModels, RanksInOneMemoryShareTheWeights) {
   const ModelFolder folder = test::open_golden("plain");
-  const StoredNames names(folder.spec, *folder.family, *folder.checkpoint);
+  const model::StoredNames names(folder.spec, *folder.family, *folder.checkpoint);
   const auto ops = make_op_sets("cpu", "f32", 2, 1);
   int num_sources = 0;
   const RankModels models = RankModels::load(folder.spec, *folder.family,
                                              [&] {
                                                ++num_sources;
-                                               return make_checkpoint_source(*folder.checkpoint, names);
+                                               return model::make_checkpoint_source(*folder.checkpoint, names);
                                              },
                                              ops, {});
   EXPECT_EQ(num_sources, 1);
@@ -74,4 +74,4 @@ TEST(RankModels, RanksInOneMemoryShareTheWeights) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 int32_t sample(Sampler& sampler, std::vector<float> logits) { return sampler.sample(logits); }
@@ -101,15 +101,15 @@ TEST(Sampler, ASeedGivesTheSameTokensOnTheHostAndInAnOpSet) {
   EXPECT_FALSE(on_host.is_plain());
   for (int i = 0; i < 50; ++i) {
     const int32_t id = sample(plain, kLogits);
-    EXPECT_EQ(pick_token(kLogits, in_op_set.next_params()), id);
+    EXPECT_EQ(ops::pick_token(kLogits, in_op_set.next_params()), id);
     EXPECT_EQ(sample(on_host, kLogits), id);
   }
 }
 
 TEST(Sampler, NaNAndFullyMaskedLogitsGiveNoToken) {
   Sampler sampler({.temperature = 0.0, .suppress_tokens = {0}}, {});
-  EXPECT_EQ(sample(sampler, {1.0F, std::nanf(""), 2.0F}), kNoToken);
-  EXPECT_EQ(sample(sampler, {1.0F, INFINITY, 2.0F}), kNoToken);
+  EXPECT_EQ(sample(sampler, {1.0F, std::nanf(""), 2.0F}), ops::kNoToken);
+  EXPECT_EQ(sample(sampler, {1.0F, INFINITY, 2.0F}), ops::kNoToken);
   EXPECT_EQ(sample(sampler, {1.0F, -INFINITY, 2.0F}), 2) << "a masked token is never sampled, but it is no error";
   for (const double temperature : {0.0, 1.0}) {
     Sampler masking({.temperature = temperature, .suppress_tokens = {0, 1, 2, 3}}, {});
@@ -144,4 +144,4 @@ TEST(Sampler, RefusesValuesOutOfRangeByName) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "epsmoe/engine.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 const std::string kModel = std::string(EPSMOE_SOURCE_DIR) + "/models/austen-moe";
@@ -126,4 +126,4 @@ TEST_P(Stop, WithinOneSlowStep) {
 INSTANTIATE_TEST_SUITE_P(Ranks, Stop, ::testing::Values(1, 4));
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

@@ -8,7 +8,7 @@
 
 #include "device/lane_set_cases.h"
 
-namespace eps {
+namespace eps::exec {
 namespace {
 
 class LaneRunnerTest : public ::testing::TestWithParam<test::LaneSetCase> {};
@@ -22,9 +22,9 @@ TEST_P(LaneRunnerTest, KeepsTheContract) {
 
 // All three ops wait until all have begun.
 TEST(LaneRunner, LanesRunAtTheSameTime) {
-  Plan plan;
-  for (const Lane lane : {Lane::kCompute, Lane::kDispatch, Lane::kCombine}) {
-    plan.ops.push_back({OpKind::kGateUp, lane, 0, {}});
+  plan::Plan plan;
+  for (const plan::Lane lane : {plan::Lane::kCompute, plan::Lane::kDispatch, plan::Lane::kCombine}) {
+    plan.ops.push_back({plan::OpKind::kGateUp, lane, 0, {}});
   }
   LaneRunner lanes;
   std::atomic<int> num_begun = 0;
@@ -40,11 +40,11 @@ TEST(LaneRunner, LanesRunAtTheSameTime) {
 
 TEST(LaneRunner, RecordsTheTimesOfEveryRun) {
   LaneRunner lanes;
-  const Plan plan = test::pipelined_plan(2);
+  const plan::Plan plan = test::pipelined_plan(2);
   lanes.run(
       plan, [](int) {}, [](const char*) {});
   EXPECT_EQ(lanes.timeline().size(), plan.ops.size());
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::exec

@@ -16,7 +16,7 @@
 #include "support/ranks.h"
 #include "support/tolerance.h"
 
-namespace eps {
+namespace eps::exec {
 namespace {
 
 constexpr int64_t kHidden = 40;
@@ -29,7 +29,7 @@ struct Layer {
   std::vector<std::vector<float>> gate_up, down;  // by expert
   std::vector<float> shared_gate_up, shared_down;
   std::vector<float> x;  // [T, H]
-  Routing routing;       // of all T tokens
+  moe::Routing routing;  // of all T tokens
 };
 
 std::vector<float> normal(std::mt19937& rng, int64_t n, float scale) {
@@ -68,43 +68,44 @@ Layer make_layer(int num_experts, int top_k, int64_t tokens, Load load, bool has
       layer.routing.weight.push_back(std::uniform_real_distribution<float>(0.05F, 1.0F)(rng));
     }
   }
-  normalize_routing(layer.routing, num_experts);
+  moe::normalize_routing(layer.routing, num_experts);
   return layer;
 }
 
-Routing slice(const Routing& all, int64_t begin, int64_t end) {
-  Routing out{end - begin, all.top_k, {}, {}};
+moe::Routing slice(const moe::Routing& all, int64_t begin, int64_t end) {
+  moe::Routing out{end - begin, all.top_k, {}, {}};
   out.expert_idx.assign(all.expert_idx.begin() + begin * all.top_k, all.expert_idx.begin() + end * all.top_k);
   out.weight.assign(all.weight.begin() + begin * all.top_k, all.weight.begin() + end * all.top_k);
   return out;
 }
 
 // `cuts` [num_ranks + 1]: rank r owns tokens [cuts[r], cuts[r + 1]).
-std::vector<float> run_layer(const Layer& layer, const std::vector<int64_t>& cuts, const PipelineOption& option,
+std::vector<float> run_layer(const Layer& layer, const std::vector<int64_t>& cuts, const plan::PipelineOption& option,
                              bool reference, int threads, OverlapStats* overlap = nullptr,
-                             const LinkSpec* link = nullptr) {
+                             const comm::LinkSpec* link = nullptr) {
   const int ranks = static_cast<int>(cuts.size()) - 1;
-  std::vector<Routing> routing;
+  std::vector<moe::Routing> routing;
   for (int r = 0; r < ranks; ++r) {
     const auto i = static_cast<size_t>(r);
     routing.push_back(slice(layer.routing, cuts[i], cuts[i + 1]));
   }
-  const MoeShape moe{kHidden, kInner, layer.has_shared ? 16 : 0, layer.top_k, DType::kF32, DType::kF32};
-  const MoeProblem problem = make_problem(moe, place_experts(layer.num_experts, ranks), routing);
-  const Plan plan = Planner(builtin_cpu_profile(1), moe).plan(problem, option);
-  EXPECT_EQ(find_plan_faults(plan, problem), std::vector<std::string>{});
+  const plan::MoeShape moe{kHidden, kInner, layer.has_shared ? 16 : 0, layer.top_k, DType::kF32, DType::kF32};
+  const plan::MoeProblem problem = plan::make_problem(moe, moe::place_experts(layer.num_experts, ranks), routing);
+  const plan::Plan plan = plan::Planner(plan::builtin_cpu_profile(1), moe).plan(problem, option);
+  EXPECT_EQ(plan::find_plan_faults(plan, problem), std::vector<std::string>{});
   std::vector<float> out(layer.x.size(), -1e30F);
   test::on_ranks(
       ranks,
-      [&](Communicator& comm) {
-        const auto ops = reference ? make_reference_ops() : make_cpu_ops(choose_cpu_engine(DType::kF32), threads);
-        std::vector<std::unique_ptr<LinearWeight>> own;
+      [&](comm::Communicator& comm) {
+        const auto ops =
+            reference ? ops::make_reference_ops() : ops::make_cpu_ops(ops::choose_cpu_engine(DType::kF32), threads);
+        std::vector<std::unique_ptr<ops::LinearWeight>> own;
         const auto pack = [&](const std::vector<float>& w, int64_t n, int64_t k) {
           const TensorView view(w.data(), DType::kF32, {n, k});
-          own.push_back(ops->pack_linear(std::span(&view, 1), Precision::kCompute));
+          own.push_back(ops->pack_linear(std::span(&view, 1), ops::Precision::kCompute));
           return own.back().get();
         };
-        MoeWeights weights;
+        ops::MoeWeights weights;
         for (int e = 0; e < layer.num_experts; ++e) {
           const bool local = problem.placement.rank_of(e) == comm.rank();
           const auto i = static_cast<size_t>(e);
@@ -131,11 +132,12 @@ std::vector<float> run_layer(const Layer& layer, const std::vector<int64_t>& cut
   return out;
 }
 
-std::vector<PipelineOption> all_options(int experts_per_rank) {
-  std::vector<PipelineOption> options = {
-      {PipelineOption::Mode::kOff, 1}, {PipelineOption::Mode::kAll, 1}, {PipelineOption::Mode::kMicrobatch, 1}};
+std::vector<plan::PipelineOption> all_options(int experts_per_rank) {
+  std::vector<plan::PipelineOption> options = {{plan::PipelineOption::Mode::kOff, 1},
+                                               {plan::PipelineOption::Mode::kAll, 1},
+                                               {plan::PipelineOption::Mode::kMicrobatch, 1}};
   for (const int n : {2, 3}) {
-    if (n <= experts_per_rank) options.push_back({PipelineOption::Mode::kFixed, n});
+    if (n <= experts_per_rank) options.push_back({plan::PipelineOption::Mode::kFixed, n});
   }
   return options;
 }
@@ -144,16 +146,16 @@ TEST(MoeExecutor, TheBitsDoNotDependOnRanksStagesThreadsOrWhoOwnsTheTokens) {
   for (const Load load : {Load::kRandom, Load::kSkewed, Load::kAllToOneSet}) {
     for (const int64_t tokens : {1, 33, 150}) {
       const Layer layer = make_layer(12, 4, tokens, load, load != Load::kSkewed);
-      const auto want = run_layer(layer, {0, tokens}, {PipelineOption::Mode::kOff, 1}, false, 1);
+      const auto want = run_layer(layer, {0, tokens}, {plan::PipelineOption::Mode::kOff, 1}, false, 1);
       for (const int ranks : {1, 2, 3, 4, 6}) {
         std::vector<int64_t> even = {0};
         std::vector<int64_t> first_owns_all(static_cast<size_t>(ranks) + 1, tokens);
         first_owns_all[0] = 0;
         for (int r = 1; r <= ranks; ++r) even.push_back(tokens * r / ranks);
         for (const auto& cuts : {even, first_owns_all}) {
-          for (const PipelineOption& option : all_options(12 / ranks)) {
+          for (const plan::PipelineOption& option : all_options(12 / ranks)) {
             EXPECT_EQ(run_layer(layer, cuts, option, false, ranks == 1 ? 2 : 1), want)
-                << tokens << " tokens, " << ranks << " ranks, pipeline " << to_string(option);
+                << tokens << " tokens, " << ranks << " ranks, pipeline " << plan::to_string(option);
           }
         }
       }
@@ -163,8 +165,8 @@ TEST(MoeExecutor, TheBitsDoNotDependOnRanksStagesThreadsOrWhoOwnsTheTokens) {
 
 TEST(MoeExecutor, MatchesTheReferenceOpSet) {
   const Layer layer = make_layer(6, 2, 50, Load::kSkewed, true);
-  const auto got = run_layer(layer, {0, 20, 50}, {PipelineOption::Mode::kFixed, 2}, false, 1);
-  const auto want = run_layer(layer, {0, 50}, {PipelineOption::Mode::kOff, 1}, true, 1);
+  const auto got = run_layer(layer, {0, 20, 50}, {plan::PipelineOption::Mode::kFixed, 2}, false, 1);
+  const auto want = run_layer(layer, {0, 50}, {plan::PipelineOption::Mode::kOff, 1}, true, 1);
   double top = 0;
   for (const float v : want) top = std::max(top, std::abs(static_cast<double>(v)));
   // gate_up error (K = H), doubled through silu * up, then down (K = I): all relative to the largest output.
@@ -174,17 +176,17 @@ TEST(MoeExecutor, MatchesTheReferenceOpSet) {
 
 TEST(MoeExecutor, NoTokensOnAnyRank) {
   const Layer layer = make_layer(4, 2, 0, Load::kRandom, true);
-  EXPECT_TRUE(run_layer(layer, {0, 0, 0}, {PipelineOption::Mode::kAll, 1}, false, 1).empty());
+  EXPECT_TRUE(run_layer(layer, {0, 0, 0}, {plan::PipelineOption::Mode::kAll, 1}, false, 1).empty());
 }
 
 TEST(MoeExecutor, APipelinedPlanOverlapsCommunicationAndASerialOneDoesNot) {
   // Over a slow link the transfers wait without a core, so the overlap does not depend on how busy the machine is.
   const Layer layer = make_layer(16, 4, 2000, Load::kRandom, true);
-  const LinkSpec link{100e6, 0.0};
+  const comm::LinkSpec link{100e6, 0.0};
   OverlapStats pipelined;
   OverlapStats serial;
-  run_layer(layer, {0, 1000, 2000}, {PipelineOption::Mode::kFixed, 4}, false, 1, &pipelined, &link);
-  run_layer(layer, {0, 1000, 2000}, {PipelineOption::Mode::kOff, 1}, false, 1, &serial, &link);
+  run_layer(layer, {0, 1000, 2000}, {plan::PipelineOption::Mode::kFixed, 4}, false, 1, &pipelined, &link);
+  run_layer(layer, {0, 1000, 2000}, {plan::PipelineOption::Mode::kOff, 1}, false, 1, &serial, &link);
   EXPECT_GT(pipelined.hidden_ns, 0);
   EXPECT_EQ(serial.hidden_ns, 0);
 }
@@ -192,17 +194,18 @@ TEST(MoeExecutor, APipelinedPlanOverlapsCommunicationAndASerialOneDoesNot) {
 // A plan is executed exactly or refused, and a rank that refuses a plan aborts the communicator.
 TEST(MoeExecutor, RefusesWhatItWouldHaveToIgnore) {
   const Layer layer = make_layer(4, 2, 10, Load::kRandom, false);
-  const std::vector<Routing> routing = {layer.routing};
-  const MoeShape moe{kHidden, kInner, 0, 2, DType::kF32, DType::kF32};
-  const Plan good = Planner(builtin_cpu_profile(1), moe)
-                        .plan(make_problem(moe, place_experts(4, 1), routing), {PipelineOption::Mode::kOff, 1});
-  const auto refusal_of = [&](const std::function<void(Plan&)>& change) {
-    Plan plan = good;
+  const std::vector<moe::Routing> routing = {layer.routing};
+  const plan::MoeShape moe{kHidden, kInner, 0, 2, DType::kF32, DType::kF32};
+  const plan::Plan good =
+      plan::Planner(plan::builtin_cpu_profile(1), moe)
+          .plan(plan::make_problem(moe, moe::place_experts(4, 1), routing), {plan::PipelineOption::Mode::kOff, 1});
+  const auto refusal_of = [&](const std::function<void(plan::Plan&)>& change) {
+    plan::Plan plan = good;
     change(plan);
-    const auto ops = make_reference_ops();
-    auto comms = make_inproc_communicators(1, std::chrono::milliseconds(1000));
+    const auto ops = ops::make_reference_ops();
+    auto comms = comm::make_inproc_communicators(1, std::chrono::milliseconds(1000));
     HostLayer host(*ops, *comms[0]);
-    host.set_routing(place_experts(4, 1), routing, {layer.x.data(), DType::kF32, {10, kHidden}});
+    host.set_routing(moe::place_experts(4, 1), routing, {layer.x.data(), DType::kF32, {10, kHidden}});
     std::vector<float> y(10 * kHidden);
     try {
       MoeExecutor(host, *comms[0]).run(plan, {}, {y.data(), DType::kF32, {10, kHidden}});
@@ -213,42 +216,43 @@ TEST(MoeExecutor, RefusesWhatItWouldHaveToIgnore) {
     }
     return std::string("not refused");
   };
-  const auto expect_refusal = [&](const std::function<void(Plan&)>& change, const std::string& reason) {
+  const auto expect_refusal = [&](const std::function<void(plan::Plan&)>& change, const std::string& reason) {
     const std::string got = refusal_of(change);
     EXPECT_NE(got.find(reason), std::string::npos) << got;
   };
-  expect_refusal([](Plan& p) { p.wire.dispatch = DType::kBF16; },
+  expect_refusal([](plan::Plan& p) { p.wire.dispatch = DType::kBF16; },
                  "dispatches rows in f32 and combines them in f32, the plan in bf16 and f32");
-  expect_refusal([](Plan& p) { p.wire.combine = DType::kBF16; }, "the plan in f32 and bf16");
+  expect_refusal([](plan::Plan& p) { p.wire.combine = DType::kBF16; }, "the plan in f32 and bf16");
   expect_refusal(
-      [](Plan& p) {
+      [](plan::Plan& p) {
         p.sms = {8, 124};
       },
       "no SMs, but the plan reserves 8 for communication and 124 for GEMMs");
-  expect_refusal([](Plan& p) { p.strategy = Strategy::kTpEp; },
+  expect_refusal([](plan::Plan& p) { p.strategy = plan::Strategy::kTpEp; },
                  "plans of strategy tp+ep can be predicted, but not executed");
 }
 
 TEST(MoeExecutor, AFailingRankStopsTheOthersWithItsReason) {
   const Layer layer = make_layer(4, 2, 10, Load::kRandom, false);
-  const std::vector<Routing> routing = {slice(layer.routing, 0, 5), slice(layer.routing, 5, 10)};
-  const MoeShape moe{kHidden, kInner, 0, 2, DType::kF32, DType::kF32};
-  const MoeProblem problem = make_problem(moe, place_experts(4, 2), routing);
-  const Plan plan = Planner(builtin_cpu_profile(1), moe).plan(problem, {PipelineOption::Mode::kFixed, 2});
-  auto comms = make_inproc_communicators(2, std::chrono::milliseconds(30000));
+  const std::vector<moe::Routing> routing = {slice(layer.routing, 0, 5), slice(layer.routing, 5, 10)};
+  const plan::MoeShape moe{kHidden, kInner, 0, 2, DType::kF32, DType::kF32};
+  const plan::MoeProblem problem = plan::make_problem(moe, moe::place_experts(4, 2), routing);
+  const plan::Plan plan =
+      plan::Planner(plan::builtin_cpu_profile(1), moe).plan(problem, {plan::PipelineOption::Mode::kFixed, 2});
+  auto comms = comm::make_inproc_communicators(2, std::chrono::milliseconds(30000));
   std::vector<std::string> errors(2);
   std::vector<ErrorKind> kinds(2);
   const auto run_rank = [&](size_t rank) {
-    const auto ops = make_reference_ops();
+    const auto ops = ops::make_reference_ops();
     const auto pack = [&](const std::vector<float>& w, int64_t n, int64_t k) {
       const TensorView view(w.data(), DType::kF32, {n, k});
-      return ops->pack_linear(std::span(&view, 1), Precision::kCompute);
+      return ops->pack_linear(std::span(&view, 1), ops::Precision::kCompute);
     };
     const auto up = pack(layer.gate_up[0], 2 * kInner, kHidden);
     const auto down = pack(layer.down[0], kHidden, kInner);
     // Rank 1's gate_up has the wrong width: its first GEMM throws while rank 0 waits for its rows.
     const auto wrong = pack(layer.down[0], kHidden, kInner);
-    MoeWeights weights;
+    ops::MoeWeights weights;
     weights.gate_up.assign(4, rank == 1 ? wrong.get() : up.get());
     weights.down.assign(4, down.get());
     std::vector<float> y(5 * kHidden);
@@ -271,4 +275,4 @@ TEST(MoeExecutor, AFailingRankStopsTheOthersWithItsReason) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::exec

@@ -2,14 +2,14 @@
 
 #include <gtest/gtest.h>
 
-namespace eps {
+namespace eps::exec {
 namespace {
 
 TEST(Timeline, OverlapCountsTimeOnceWhateverTheLanes) {
-  const std::vector<TimelineEvent> events = {{"dispatch", Lane::kDispatch, 0, 0, 0, 100},
-                                             {"combine", Lane::kCombine, 0, 0, 50, 150},
-                                             {"gate_up", Lane::kCompute, 0, 0, 60, 80},
-                                             {"down", Lane::kCompute, 0, 0, 140, 200}};
+  const std::vector<device::TimelineEvent> events = {{"dispatch", plan::Lane::kDispatch, 0, 0, 0, 100},
+                                                     {"combine", plan::Lane::kCombine, 0, 0, 50, 150},
+                                                     {"gate_up", plan::Lane::kCompute, 0, 0, 60, 80},
+                                                     {"down", plan::Lane::kCompute, 0, 0, 140, 200}};
   const OverlapStats stats = measure_overlap(events);
   EXPECT_EQ(stats.communication_ns, 150);
   EXPECT_EQ(stats.hidden_ns, 30);
@@ -18,4 +18,4 @@ TEST(Timeline, OverlapCountsTimeOnceWhateverTheLanes) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::exec

@@ -16,8 +16,8 @@ void expect_input_error(const eps::Error& error) {
 }
 
 // Every way to read a field, on whatever is there.
-void read_fields(const eps::Json& json) {
-  const eps::JsonObject object(json, "fuzz");
+void read_fields(const eps::io::Json& json) {
+  const eps::io::JsonObject object(json, "fuzz");
   for (const auto& item : json.items()) {
     const std::string key = item.key();
     const auto attempt = [&](const auto& read) {
@@ -33,7 +33,7 @@ void read_fields(const eps::Json& json) {
     attempt([&] { object.get<std::string>(key); });
     attempt([&] { object.get<std::vector<int64_t>>(key); });
     attempt([&] { EPS_CHECK_GE(object.positive_int(key), 1); });
-    attempt([&] { eps::read_token_ids(object, key); });
+    attempt([&] { eps::io::read_token_ids(object, key); });
     attempt([&] { read_fields(object.child(key).value()); });
   }
 }
@@ -43,10 +43,10 @@ void read_fields(const eps::Json& json) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   try {
-    const eps::Json json = eps::parse_json(text, "fuzz");
-    EPS_CHECK(eps::parse_json(json.dump(), "fuzz") == json);
+    const eps::io::Json json = eps::io::parse_json(text, "fuzz");
+    EPS_CHECK(eps::io::parse_json(json.dump(), "fuzz") == json);
     read_fields(json);
-    eps::parse_generation_config(eps::JsonObject(json, "fuzz"));
+    eps::io::parse_generation_config(eps::io::JsonObject(json, "fuzz"));
   } catch (const eps::Error& error) {
     expect_input_error(error);
   }

@@ -15,13 +15,13 @@
 
 namespace {
 
-void check_guarantees(const eps::SafetensorsHeader& header, size_t file_size) {
+void check_guarantees(const eps::io::SafetensorsHeader& header, size_t file_size) {
   uint64_t reached = header.data_begin;
-  for (const eps::TensorInfo& tensor : header.tensors) {
+  for (const eps::io::TensorInfo& tensor : header.tensors) {
     EPS_CHECK_EQ(tensor.begin, reached);
     EPS_CHECK_LE(tensor.begin, tensor.end);
-    if (eps::known_dtype(tensor) && tensor.dims.size() <= eps::Shape::kMaxRank) {
-      const eps::TensorType type = eps::tensor_type(tensor, "fuzz");
+    if (eps::io::known_dtype(tensor) && tensor.dims.size() <= eps::Shape::kMaxRank) {
+      const eps::TensorType type = eps::io::tensor_type(tensor, "fuzz");
       EPS_CHECK_GE(type.shape.numel(), 0);
       EPS_CHECK_EQ(static_cast<uint64_t>(type.shape.numel()) * eps::size_of(type.dtype), tensor.num_bytes());
     }
@@ -53,10 +53,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (data[0] % 2 == 1) file = file_of({reinterpret_cast<const char*>(rest.data()), rest.size()});
   try {
     const std::span<const std::byte> bytes(file);
-    const auto start = bytes.first(std::min<size_t>(bytes.size(), eps::kSafetensorsLengthBytes));
-    const uint64_t length = eps::safetensors_header_length(start, bytes.size(), "fuzz");
-    const auto* text = reinterpret_cast<const char*>(bytes.data()) + eps::kSafetensorsLengthBytes;
-    check_guarantees(eps::parse_safetensors_header({text, length}, bytes.size(), "fuzz"), bytes.size());
+    const auto start = bytes.first(std::min<size_t>(bytes.size(), eps::io::kSafetensorsLengthBytes));
+    const uint64_t length = eps::io::safetensors_header_length(start, bytes.size(), "fuzz");
+    const auto* text = reinterpret_cast<const char*>(bytes.data()) + eps::io::kSafetensorsLengthBytes;
+    check_guarantees(eps::io::parse_safetensors_header({text, length}, bytes.size(), "fuzz"), bytes.size());
   } catch (const eps::Error& error) {
     EPS_CHECK(error.kind() == eps::ErrorKind::kInput, "{}", error.what());
     EPS_CHECK(std::string_view(error.what()).find('\n') == std::string_view::npos);

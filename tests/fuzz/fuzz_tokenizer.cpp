@@ -28,15 +28,15 @@ constexpr std::string_view kHead = R"({"version":"1.0","added_tokens":[
 constexpr std::string_view kTail =
     R"("a":257,"b":258,"_":259,"ab":260,"ba":261,"aa":262,"aab":263,"_a":264,"1":265}}})";
 
-eps::Tokenizer small_tokenizer() {
+eps::io::Tokenizer small_tokenizer() {
   std::string text(kHead);
   for (int byte = 0; byte < 256; ++byte) text += fmt::format("\"<0x{:02X}>\":{},", byte, byte + 1);
   text += kTail;
-  return eps::Tokenizer::from_json(text, "small");
+  return eps::io::Tokenizer::from_json(text, "small");
 }
 
-void check_stream(const eps::Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
-  eps::StreamDecoder stream(tokenizer, false);
+void check_stream(const eps::io::Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
+  eps::io::StreamDecoder stream(tokenizer, false);
   std::string out;
   for (const int32_t id : ids) {
     const std::string part = stream.push(id);
@@ -49,7 +49,7 @@ void check_stream(const eps::Tokenizer& tokenizer, const std::vector<int32_t>& i
 
 // Decoding loses what was normalized or stripped; what it gives has to be a text that can be encoded again, and after
 // one round more nothing may change but the spaces that Strip takes at both ends.
-void check_text(const eps::Tokenizer& tokenizer, std::string_view text) {
+void check_text(const eps::io::Tokenizer& tokenizer, std::string_view text) {
   const std::vector<int32_t> ids = tokenizer.encode(text, false);
   for (const int32_t id : ids) EPS_CHECK(id >= 0 && id < tokenizer.vocab_size());
   check_stream(tokenizer, ids);
@@ -73,10 +73,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
   try {
     if (data[0] % 2 == 0) {
-      static const eps::Tokenizer tokenizer = small_tokenizer();
+      static const eps::io::Tokenizer tokenizer = small_tokenizer();
       check_text(tokenizer, bytes);
     } else {
-      const eps::Tokenizer tokenizer = eps::Tokenizer::from_json(bytes, "fuzz");
+      const eps::io::Tokenizer tokenizer = eps::io::Tokenizer::from_json(bytes, "fuzz");
       const std::vector<int32_t> ids = tokenizer.encode("a b\n\u00e9<s>  abc 123", true);
       for (const int32_t id : ids) EPS_CHECK(id >= 0 && id < tokenizer.vocab_size());
       check_stream(tokenizer, ids);

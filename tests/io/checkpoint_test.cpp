@@ -8,7 +8,7 @@
 
 #include "io/safetensors_files.h"
 
-namespace eps {
+namespace eps::io {
 namespace {
 
 using test::aligned_safetensors_bytes;
@@ -212,4 +212,4 @@ TEST(Checkpoint, RefusesABadIndex) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::io

@@ -4,7 +4,7 @@
 
 #include "io/safetensors_files.h"
 
-namespace eps {
+namespace eps::io {
 namespace {
 
 using test::expect_input_error;
@@ -134,4 +134,4 @@ TEST(GenerationConfig, NamesUnsupportedSettings) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::io

@@ -7,7 +7,7 @@
 
 #include "io/safetensors_files.h"
 
-namespace eps {
+namespace eps::io {
 namespace {
 
 using test::expect_input_error;
@@ -202,4 +202,4 @@ TEST(Json, DumpsNoTerminalControlCharacters) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::io

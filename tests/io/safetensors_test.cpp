@@ -9,7 +9,7 @@
 
 #include "io/safetensors_files.h"
 
-namespace eps {
+namespace eps::io {
 namespace {
 
 using test::aligned_safetensors_bytes;
@@ -310,4 +310,4 @@ TEST(FileExists, DistinguishesADanglingLinkFromNoFile) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::io

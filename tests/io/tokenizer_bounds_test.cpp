@@ -14,7 +14,7 @@
 #include "io/tokenizer/merge_table.h"
 #include "io/tokenizer/token_matcher.h"
 
-namespace eps {
+namespace eps::io {
 namespace {
 
 using Ids = std::vector<int32_t>;
@@ -320,4 +320,4 @@ TEST(MergeTable, HoldsEntriesConstructedToCollide) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::io

@@ -15,7 +15,7 @@
 #include "io/json.h"
 #include "io/tokenizer.h"
 
-namespace eps {
+namespace eps::io {
 namespace {
 
 const std::string kRoot = EPSMOE_SOURCE_DIR;
@@ -138,4 +138,4 @@ INSTANTIATE_TEST_SUITE_P(TokenizerGolden, ThirdParty, ::testing::Values("deepsee
                          [](const auto& instance) { return instance.param; });
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::io

@@ -14,7 +14,7 @@
 #include "io/tokenizer/pre_tokenizer.h"
 #include "io/tokenizer/unicode.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 namespace {
 
 std::vector<std::string> matches(std::string_view pattern, std::string_view text) {
@@ -381,4 +381,4 @@ TEST(SplitBehavior, TreatsMatchesAsNamed) {
 }
 
 }  // namespace
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -13,7 +13,7 @@
 #include "io/json.h"
 #include "io/tokenizer/decoder.h"
 
-namespace eps {
+namespace eps::io {
 namespace {
 
 const std::string kData = std::string(EPSMOE_SOURCE_DIR) + "/tests/data/tokenizer/";
@@ -339,4 +339,4 @@ TEST(ToValidUtf8, ReplacesMaximalParts) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::io

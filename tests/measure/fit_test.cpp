@@ -5,37 +5,37 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 TEST(FitCost, RecoversALine) {
-  std::vector<CurvePoint> points;
+  std::vector<plan::CurvePoint> points;
   for (const double bytes : {1e3, 1e4, 1e5, 1e6, 1e7}) points.push_back({bytes, 15 + bytes * 1e-3 / 12.5});
-  const OpCost cost = fit_cost(points);
+  const plan::OpCost cost = fit_cost(points);
   EXPECT_NEAR(cost.fixed_us, 15, 1e-6);
   EXPECT_NEAR(cost.gbps, 12.5, 1e-6);
 }
 
 TEST(FitCost, IsNeverNegative) {
   // Falling times, times whose line would have a negative constant, and a single point.
-  for (const std::vector<CurvePoint>& points : std::vector<std::vector<CurvePoint>>{
+  for (const std::vector<plan::CurvePoint>& points : std::vector<std::vector<plan::CurvePoint>>{
            {{1e3, 10}, {1e4, 5}}, {{1e3, 0.1}, {1e4, 1}, {1e5, 100}}, {{1e3, 2}}, {{1e3, 2}, {1e3, 3}}}) {
-    const OpCost cost = fit_cost(points);
+    const plan::OpCost cost = fit_cost(points);
     EXPECT_GE(cost.fixed_us, 0);
     EXPECT_GT(cost.gbps, 0);
   }
   EXPECT_THROW(fit_cost({}), Error);
-  const CurvePoint nothing{1e3, 0};
+  const plan::CurvePoint nothing{1e3, 0};
   EXPECT_THROW(fit_cost(std::span(&nothing, 1)), Error);
 }
 
 TEST(WithoutFalls, AveragesOnlyWhatFalls) {
-  EXPECT_EQ(without_falls({}), Curve{});
-  const Curve rising = {{1, 1}, {2, 1}, {4, 3}};
+  EXPECT_EQ(without_falls({}), plan::Curve{});
+  const plan::Curve rising = {{1, 1}, {2, 1}, {4, 3}};
   EXPECT_EQ(without_falls(rising), rising);
-  EXPECT_EQ(without_falls({{1, 1}, {2, 4}, {4, 2}, {8, 9}}), (Curve{{1, 1}, {2, 3}, {4, 3}, {8, 9}}));
-  EXPECT_EQ(without_falls({{1, 9}, {2, 6}, {4, 3}}), (Curve{{1, 6}, {2, 6}, {4, 6}}));
+  EXPECT_EQ(without_falls({{1, 1}, {2, 4}, {4, 2}, {8, 9}}), (plan::Curve{{1, 1}, {2, 3}, {4, 3}, {8, 9}}));
+  EXPECT_EQ(without_falls({{1, 9}, {2, 6}, {4, 3}}), (plan::Curve{{1, 6}, {2, 6}, {4, 6}}));
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::measure

@@ -10,7 +10,7 @@
 #include "engine/profile_lookup.h"
 #include "support/profile_folders.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 TuneModel tiny_model() {
@@ -43,10 +43,10 @@ TEST(MachineProfile, IsFoundAgainForTheSetupItWasMeasuredOn) {
     const MachineProfile machine = measure_machine(
         tiny_tuning(num_ranks), [&last](int64_t done, int64_t total) { EXPECT_LT(last = done, total); }, kGoOn);
     EXPECT_GT(last, 0);
-    const std::string path = keep_profile(machine, user_profile_dir());
-    ProfileQuery query{.op_set = machine.setup.op_set, .threads = 1, .num_ranks = num_ranks};
-    query.shape = MoeShape{.hidden = 32, .inner = 64, .shared_inner = 0, .top_k = 2};
-    const ChosenProfile chosen = choose_profile(query);
+    const std::string path = keep_profile(machine, engine::user_profile_dir());
+    engine::ProfileQuery query{.op_set = machine.setup.op_set, .threads = 1, .num_ranks = num_ranks};
+    query.shape = plan::MoeShape{.hidden = 32, .inner = 64, .shared_inner = 0, .top_k = 2};
+    const engine::ChosenProfile chosen = engine::choose_profile(query);
     EXPECT_TRUE(chosen.fits()) << chosen.note;
     EXPECT_EQ(chosen.source, path);
     EXPECT_EQ(chosen.profile.name, num_ranks == 1 ? "cpu-1x1" : "cpu-2x1");
@@ -59,13 +59,14 @@ TEST(MachineProfile, KeepsSizesOfAnEarlierProfile) {
   MachineTuning tuning = tiny_tuning(1);
   tuning.shapes = {{48, 16, 0}};
   tuning.weight_dtypes = {DType::kF32, DType::kBF16};
-  keep_profile(measure_machine(tuning, kNoProgress, kGoOn), user_profile_dir());
-  const std::string path = keep_profile(measure_machine(tiny_tuning(1), kNoProgress, kGoOn), user_profile_dir());
-  const HardwareProfile both = load_profile(path);
-  EXPECT_EQ(find_gemm(both, GemmKind::kGrouped, DType::kF32).shapes.size(), 1U);
-  const std::vector<GemmShapeCurve>& shapes = find_gemm(both, GemmKind::kDense, DType::kBF16).shapes;
+  keep_profile(measure_machine(tuning, kNoProgress, kGoOn), engine::user_profile_dir());
+  const std::string path =
+      keep_profile(measure_machine(tiny_tuning(1), kNoProgress, kGoOn), engine::user_profile_dir());
+  const plan::HardwareProfile both = engine::load_profile(path);
+  EXPECT_EQ(plan::find_gemm(both, moe::GemmKind::kGrouped, DType::kF32).shapes.size(), 1U);
+  const std::vector<plan::GemmShapeCurve>& shapes = plan::find_gemm(both, moe::GemmKind::kDense, DType::kBF16).shapes;
   const auto has = [&shapes](int64_t n, int64_t k) {
-    return std::ranges::any_of(shapes, [=](const GemmShapeCurve& s) { return s.n == n && s.k == k; });
+    return std::ranges::any_of(shapes, [=](const plan::GemmShapeCurve& s) { return s.n == n && s.k == k; });
   };
   EXPECT_TRUE(has(48, 16) && has(128, 32) && has(32, 64)) << shapes.size();
 }
@@ -83,4 +84,4 @@ TEST(MachineProfile, RefusesWhatItCannotMeasureAndCanBeStopped) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::measure

@@ -11,7 +11,7 @@
 #include "measure/repeated_timing.h"
 #include "report/profile_store.h"
 
-namespace eps {
+namespace eps::measure {
 namespace {
 
 TuneOptions tiny() {
@@ -28,11 +28,11 @@ TuneOptions tiny() {
 }
 
 // The profiles of all ranks.
-std::vector<HardwareProfile> measure(const TuneOptions& options, int num_ranks) {
-  const auto ops = make_op_sets("cpu", "f32", num_ranks, 1);
-  const auto comms = make_communicators(num_ranks, std::chrono::seconds(60));
-  std::vector<HardwareProfile> profiles(static_cast<size_t>(num_ranks));
-  RankThreads threads(num_ranks);
+std::vector<plan::HardwareProfile> measure(const TuneOptions& options, int num_ranks) {
+  const auto ops = engine::make_op_sets("cpu", "f32", num_ranks, 1);
+  const auto comms = engine::make_communicators(num_ranks, std::chrono::seconds(60));
+  std::vector<plan::HardwareProfile> profiles(static_cast<size_t>(num_ranks));
+  engine::RankThreads threads(num_ranks);
   threads.run(
       [&](int rank) {
         const auto r = static_cast<size_t>(rank);
@@ -50,34 +50,34 @@ TEST(Tune, RanksAgreeOnAValidProfile) {
     EXPECT_EQ(done, steps++);
     EXPECT_LT(done, total);
   };
-  const std::vector<HardwareProfile> profiles = measure(options, 2);
+  const std::vector<plan::HardwareProfile> profiles = measure(options, 2);
   EXPECT_EQ(steps, count_tune_steps(options));
   EXPECT_EQ(profiles[0], profiles[1]);
-  HardwareProfile profile = profiles[0];
+  plan::HardwareProfile profile = profiles[0];
   profile.name = "tiny";
-  EXPECT_EQ(find_profile_faults(profile), std::vector<std::string>{});
-  EXPECT_EQ(parse_profile(to_json(profile), "file"), profile);
+  EXPECT_EQ(plan::find_profile_faults(profile), std::vector<std::string>{});
+  EXPECT_EQ(report::parse_profile(report::to_json(profile), "file"), profile);
   EXPECT_EQ(profile.origin, "measured");
   EXPECT_EQ(profile.num_sms, 0);
   EXPECT_EQ(profile.ranks_per_node, 2);
   EXPECT_EQ(profile.memory_gb, 1.5);
   ASSERT_EQ(profile.links.size(), 1U);
   ASSERT_EQ(profile.gemms.size(), 4U);
-  for (const GemmProfile& gemm : profile.gemms) {
-    EXPECT_EQ(gemm.shapes.size(), gemm.kind == GemmKind::kDense ? 3U : 2U);
-    for (const GemmShapeCurve& shape : gemm.shapes) {
+  for (const plan::GemmProfile& gemm : profile.gemms) {
+    EXPECT_EQ(gemm.shapes.size(), gemm.kind == moe::GemmKind::kDense ? 3U : 2U);
+    for (const plan::GemmShapeCurve& shape : gemm.shapes) {
       EXPECT_EQ(shape.us_of_rows.front().x, 1);
       EXPECT_EQ(shape.us_of_rows.back().x, 64);
       EXPECT_GT(shape.us_of_rows.back().y, 2 * shape.us_of_rows.front().y) << "64 rows hardly longer than 1";
     }
   }
-  EXPECT_FALSE(find_gemm(profile, GemmKind::kGrouped, DType::kF32).group_factor.empty());
+  EXPECT_FALSE(plan::find_gemm(profile, moe::GemmKind::kGrouped, DType::kF32).group_factor.empty());
 }
 
 TEST(Tune, OneRankHasNoLink) {
-  const HardwareProfile profile = measure(tiny(), 1)[0];
+  const plan::HardwareProfile profile = measure(tiny(), 1)[0];
   EXPECT_TRUE(profile.links.empty());
-  EXPECT_EQ(profile.contention, Contention{});
+  EXPECT_EQ(profile.contention, plan::Contention{});
   EXPECT_GT(profile.handoff_us, 0);
 }
 
@@ -95,11 +95,11 @@ TEST(Tune, StopsOnAllRanksWhenOneIsStopped) {
 }
 
 TEST(RepeatedTiming, RanksGetTheMedianOfAll) {
-  const auto comms = make_communicators(2, std::chrono::seconds(60));
-  const auto ops = make_op_sets("cpu", "f32", 2, 1);
+  const auto comms = engine::make_communicators(2, std::chrono::seconds(60));
+  const auto ops = engine::make_op_sets("cpu", "f32", 2, 1);
   std::vector<double> medians(2);
   std::vector<double> largest(2);
-  RankThreads threads(2);
+  engine::RankThreads threads(2);
   threads.run(
       [&](int rank) {
         const auto r = static_cast<size_t>(rank);
@@ -113,4 +113,4 @@ TEST(RepeatedTiming, RanksGetTheMedianOfAll) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::measure

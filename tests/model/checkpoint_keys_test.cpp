@@ -6,15 +6,15 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::model {
 namespace {
 
 constexpr CheckpointFile kFiles[] = {CheckpointFile::kConfig, CheckpointFile::kRope, CheckpointFile::kGenerationConfig,
                                      CheckpointFile::kTokenizer, CheckpointFile::kTokenizerConfig};
 
 KeyReport check(CheckpointFile file, const std::string& text) {
-  const Json json = parse_json(text, "some.json", kPythonJson);
-  return check_keys(file, JsonObject(json, "some.json"));
+  const io::Json json = io::parse_json(text, "some.json", io::kPythonJson);
+  return check_keys(file, io::JsonObject(json, "some.json"));
 }
 
 TEST(CheckpointKeys, EachIsInTheTableOnce) {
@@ -22,7 +22,7 @@ TEST(CheckpointKeys, EachIsInTheTableOnce) {
     std::set<std::string_view> seen;
     for (const KnownKey& known : known_keys(file)) {
       EXPECT_TRUE(seen.insert(known.key).second) << known.key;
-      EXPECT_TRUE(Json::parse(known.off).is_array()) << known.key;
+      EXPECT_TRUE(io::Json::parse(known.off).is_array()) << known.key;
       const bool is_shown = known.use == KeyUse::kWarned || known.use == KeyUse::kRefused;
       EXPECT_FALSE(is_shown && known.why.empty()) << known.key;
     }
@@ -69,4 +69,4 @@ TEST(CheckpointKeys, SettingsWithoutWhichResultsWouldBeWrongAreRefused) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::model

@@ -11,7 +11,7 @@
 #include "ops/cpu/cpu_ops.h"
 #include "ops/reference/reference_ops.h"
 
-namespace eps {
+namespace eps::model {
 namespace {
 
 // Dummy weights, some of which are missing. Counts the requests.
@@ -52,16 +52,16 @@ class CountingSource final : public WeightSource {
   std::unique_ptr<WeightSource> dummy_ = make_dummy_source(2);
 };
 
-Json tiny_config(bool tied) {
-  return parse_json(R"({"model_type": "deepseek_v2", "hidden_size": 32, "intermediate_size": 48,
+io::Json tiny_config(bool tied) {
+  return io::parse_json(R"({"model_type": "deepseek_v2", "hidden_size": 32, "intermediate_size": 48,
     "moe_intermediate_size": 16, "num_hidden_layers": 3, "first_k_dense_replace": 1, "n_routed_experts": 4,
     "n_shared_experts": 1, "num_experts_per_tok": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
     "q_lora_rank": 8, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
     "vocab_size": 64, "max_position_embeddings": 32, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
     "topk_method": "greedy", "n_group": 1, "topk_group": 1, "norm_topk_prob": false, "routed_scaling_factor": 1.0,
     "hidden_act": "silu", "attention_bias": false, "tie_word_embeddings": )" +
-                        std::string(tied ? "true}" : "false}"),
-                    "config");
+                            std::string(tied ? "true}" : "false}"),
+                        "config");
 }
 
 struct Loaded {
@@ -70,18 +70,18 @@ struct Loaded {
   std::unique_ptr<Model> model;
 };
 
-void load(Loaded& out, const OpSet& ops, bool tied, std::set<std::string> missing, const LoadProgress& progress) {
-  const Json json = tiny_config(tied);
-  const JsonObject config(json, "config");
+void load(Loaded& out, const ops::OpSet& ops, bool tied, std::set<std::string> missing, const LoadProgress& progress) {
+  const io::Json json = tiny_config(tied);
+  const io::JsonObject config(json, "config");
   const Family& family = find_family(config);
   out.model = Model::load(family.read_config(config), family,
                           std::make_unique<CountingSource>(out.counts, std::move(missing)), ops, progress);
 }
 
-std::vector<std::unique_ptr<OpSet>> op_sets() {
-  std::vector<std::unique_ptr<OpSet>> out;
-  out.push_back(make_reference_ops());
-  for (const int threads : {1, 2, 4}) out.push_back(make_cpu_ops(choose_cpu_engine(DType::kF32), threads));
+std::vector<std::unique_ptr<ops::OpSet>> op_sets() {
+  std::vector<std::unique_ptr<ops::OpSet>> out;
+  out.push_back(ops::make_reference_ops());
+  for (const int threads : {1, 2, 4}) out.push_back(ops::make_cpu_ops(ops::choose_cpu_engine(DType::kF32), threads));
   return out;
 }
 
@@ -104,7 +104,7 @@ TEST(ModelLoad, RequestsEachWeightOnceAndReportsProgress) {
 
 // Few stored weights are in memory at the same time as their packed copies.
 TEST(ModelLoad, HoldsNoMoreWeightsThanThreadsAndTheEmbedding) {
-  const auto ops = make_cpu_ops(choose_cpu_engine(DType::kF32), 3);
+  const auto ops = ops::make_cpu_ops(ops::choose_cpu_engine(DType::kF32), 3);
   Loaded loaded;
   load(loaded, *ops, false, {}, {});
   EXPECT_LE(loaded.counts.most_held, 3U * 2 + 1) << "gate and up are read together";
@@ -140,4 +140,4 @@ TEST(ModelLoad, AnExceptionOfTheProgressCallbackEndsIt) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::model

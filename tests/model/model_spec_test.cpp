@@ -7,7 +7,7 @@
 #include "model/kv_cache.h"
 #include "ops/reference/reference_ops.h"
 
-namespace eps {
+namespace eps::model {
 namespace {
 
 TEST(ModelSpec, PresetsHaveThePublishedSizes) {
@@ -55,10 +55,10 @@ TEST(ModelSpec, YarnKeepsFastPairsAndStretchesSlowOnes) {
 
 TEST(KvCache, GrowsAndRefusesWhatDoesNotFit) {
   const ModelSpec lite = preset_spec("deepseek-v2-lite");
-  const auto ops = make_reference_ops();
+  const auto ops = ops::make_reference_ops();
   KvCache cache(lite, 2000, *ops);
   const auto latent = [&cache, &lite](int64_t layer, int64_t token) {
-    const StepSequence s = cache.step_sequence(0, 1);
+    const ops::StepSequence s = cache.step_sequence(0, 1);
     return static_cast<float*>(s.latent) + (layer * s.capacity + token) * lite.attention.mla.kv_lora_rank;
   };
   cache.extend(4);
@@ -78,7 +78,7 @@ TEST(KvCache, GrowsAndRefusesWhatDoesNotFit) {
 }
 
 TEST(KvCache, ReservesMemoryAndKeepsItWhenCleared) {
-  const auto ops = make_reference_ops();
+  const auto ops = ops::make_reference_ops();
   KvCache cache(preset_spec("deepseek-v2-lite"), 2000, *ops);
   cache.reserve(700);
   const size_t bytes = cache.num_bytes();
@@ -98,4 +98,4 @@ TEST(KvCache, ReservesMemoryAndKeepsItWhenCleared) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::model

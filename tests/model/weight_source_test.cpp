@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-namespace eps {
+namespace eps::model {
 namespace {
 
 // One value by the published formula: splitmix64 seeded with the name, one random number for every two values, each of
@@ -66,4 +66,4 @@ TEST(DummySource, ReusesOnlyReleasedMemory) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::model

@@ -6,7 +6,7 @@
 #include <numeric>
 #include <random>
 
-namespace eps {
+namespace eps::moe {
 namespace {
 
 // Runs the schedule as the ranks would; values are floats whose sum depends on the order.
@@ -78,4 +78,4 @@ TEST(ReductionTree, NoExpertsGiveNoWork) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::moe

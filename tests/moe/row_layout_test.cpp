@@ -8,7 +8,7 @@
 #include <random>
 #include <set>
 
-namespace eps {
+namespace eps::moe {
 namespace {
 
 struct World {
@@ -176,4 +176,4 @@ TEST(RowLayout, NoTokensAnywhere) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::moe

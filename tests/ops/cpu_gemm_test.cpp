@@ -19,7 +19,7 @@
 #include "ops/cpu/packed_linear.h"
 #include "ops/cpu/panel_gemm.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 constexpr float kGuard = 12345.678F;
@@ -531,4 +531,4 @@ TEST(ConvertBf16, RoundsEveryKindOfValueAsTheScalarDoes) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::ops

@@ -8,7 +8,7 @@
 #include "ops/cases/op_cases.h"
 #include "ops/reference/reference_ops.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 struct Arm {
@@ -58,4 +58,4 @@ TEST_P(CpuOpsTest, AgreesWithTheReference) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::ops

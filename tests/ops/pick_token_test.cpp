@@ -5,7 +5,7 @@
 
 #include "support/sampling_oracle.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 TEST(PickToken, PicksWhatSortedCandidatesSay) {
@@ -86,4 +86,4 @@ TEST(PickToken, MaskedTokensAreNeverSampled) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::ops

@@ -6,7 +6,7 @@
 #include "ops/cases/op_cases.h"
 #include "ops/cases/plain_ops.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 class ReferenceOpsTest : public ::testing::TestWithParam<test::Operation> {};
@@ -19,4 +19,4 @@ TEST_P(ReferenceOpsTest, AgreesWithPlainLoops) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::ops

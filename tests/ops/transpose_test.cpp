@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 // Rows at odd addresses, an odd number of bytes apart.
@@ -69,4 +69,4 @@ TEST(TransposeHalfPairs, PutsTheElementsOfTwoRowsSideBySide) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::ops

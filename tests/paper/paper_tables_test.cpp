@@ -19,12 +19,12 @@ TableOptions fitted_options() {
   std::stringstream text;
   text << std::ifstream(path).rdbuf();
   TableOptions options;
-  options.profile = parse_profile(text.str(), path);
+  options.profile = report::parse_profile(text.str(), path);
   return options;
 }
 
 TEST(PaperTables, FittedProfileIsSound) {
-  EXPECT_EQ(find_profile_faults(fitted_options().profile), std::vector<std::string>{});
+  EXPECT_EQ(plan::find_profile_faults(fitted_options().profile), std::vector<std::string>{});
 }
 
 TEST(PaperTables, StartValuesMakeASoundProfile) {
@@ -34,17 +34,18 @@ TEST(PaperTables, StartValuesMakeASoundProfile) {
     EXPECT_LE(p.value, p.most) << p.name;
     values.push_back(p.value);
   }
-  EXPECT_EQ(find_profile_faults(make_profile(bundled_profile("h800"), values)), std::vector<std::string>{});
+  EXPECT_EQ(plan::find_profile_faults(make_profile(report::bundled_profile("h800"), values)),
+            std::vector<std::string>{});
 }
 
 TEST(PaperTables, GemmsDoBestWith116Sms) {
   const TableOptions options = fitted_options();
   for (const T6Row& row : table6()) {
-    const MoeProblem problem = layer_problem(options.reading, {}, row.m, false);
+    const plan::MoeProblem problem = layer_problem(options.reading, {}, row.m, false);
     double least = std::numeric_limits<double>::infinity();
     int best = 0;
     for (const int sms : kT6Sms) {
-      const double us = layer_us(options.profile, problem, {5, GemmKind::kGrouped, sms});
+      const double us = layer_us(options.profile, problem, {5, moe::GemmKind::kGrouped, sms});
       if (us >= least) continue;
       least = us;
       best = sms;
@@ -69,11 +70,11 @@ TEST(PaperTables, EveryTableHasFigures) {
 }
 
 TEST(PaperTables, SendingOnceAnExpertSendsEveryRow) {
-  MoeProblem problem = layer_problem({}, {}, 500, false);
+  plan::MoeProblem problem = layer_problem({}, {}, 500, false);
   int64_t rows = 0;
   for (size_t e = 0; e < problem.load.size(); ++e) rows += problem.load[e] - problem.routing.local_load[e];
   send_once_an_expert(problem);
-  check_problem(problem);
+  plan::check_problem(problem);
   int64_t sent = 0;
   for (size_t i = 0; i < 16; ++i) {
     if (i % 5 != 0) sent += problem.routing.tokens_between[i];

@@ -4,7 +4,7 @@
 
 #include "support/problems.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 using test::LoadKind;
@@ -91,4 +91,4 @@ TEST(PlanCache, ClearsAllPlansAtOnceWhenFull) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::plan

@@ -12,7 +12,7 @@
 #include "plan/virtual_clock.h"
 #include "support/problems.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 using test::LoadKind;
@@ -31,15 +31,15 @@ struct Sent {
 };
 Sent count_sent(const Plan& plan, const RandomLayer& layer) {
   const MoeProblem& problem = layer.problem;
-  StageMap map(problem.placement.num_experts, plan.num_stages());
+  moe::StageMap map(problem.placement.num_experts, plan.num_stages());
   for (int s = 0; s < plan.num_stages(); ++s) {
     map.add(s, plan.stages[static_cast<size_t>(s)].experts, plan.stages[static_cast<size_t>(s)].part);
   }
   Sent sent;
   for (int r = 0; r < problem.placement.num_ranks; ++r) {
-    const RowLayout layout = make_row_layout(layer.routing, problem.placement, map, r);
+    const moe::RowLayout layout = moe::make_row_layout(layer.routing, problem.placement, map, r);
     sent.rows += layout.num_rows;
-    for (const StageLayout& stage : layout.stages) {
+    for (const moe::StageLayout& stage : layout.stages) {
       for (const auto& tokens : stage.send_tokens) sent.dispatched += std::ssize(tokens);
       for (const auto& rows : stage.return_rows) sent.returned += std::ssize(rows);
     }
@@ -50,8 +50,8 @@ Sent count_sent(const Plan& plan, const RandomLayer& layer) {
 void check_plan(const Planner& planner, const RandomLayer& layer, const Plan& plan) {
   const MoeProblem& problem = layer.problem;
   SCOPED_TRACE(fmt::format("{} of {} stages, strategy {}, sms {}, first part {}, {} ops", to_string(plan.policy),
-                           plan.num_stages(), to_string(plan.strategy), plan.sms.comm, to_string(plan.stages[0].part),
-                           plan.ops.size()));
+                           plan.num_stages(), to_string(plan.strategy), plan.sms.comm,
+                           moe::to_string(plan.stages[0].part), plan.ops.size()));
   ASSERT_EQ(find_plan_faults(plan, problem), std::vector<std::string>{});
   // No op starts before its inputs, lanes run in order, and the plan ends at the predicted time.
   ASSERT_EQ(plan.predicted.size(), plan.ops.size());
@@ -131,7 +131,7 @@ TEST(Planner, StagesAreBalancedByLoad) {
   MoeProblem problem;
   problem.shape = test::kMadeUpShape;
   problem.shape.top_k = 1;
-  std::vector<Routing> routing(1);
+  std::vector<moe::Routing> routing(1);
   routing[0].num_tokens = 160;
   routing[0].top_k = 1;
   const std::vector<int64_t> load = {80, 10, 10, 10, 10, 10, 10, 20};
@@ -139,7 +139,7 @@ TEST(Planner, StagesAreBalancedByLoad) {
     routing[0].expert_idx.insert(routing[0].expert_idx.end(), static_cast<size_t>(load[e]), static_cast<int32_t>(e));
   }
   routing[0].weight.assign(160, 1.0F);
-  problem = make_problem(problem.shape, place_experts(8, 1), routing);
+  problem = make_problem(problem.shape, moe::place_experts(8, 1), routing);
   const Plan plan = make_planner(1).plan(problem, {PipelineOption::Mode::kFixed, 2});
   EXPECT_EQ(plan.stages[0].rows_per_rank[0], 80);
   EXPECT_EQ(plan.stages[1].rows_per_rank[0], 80);
@@ -156,17 +156,17 @@ TEST(Planner, KernelsFollowFromTheCurves) {
     return planner.plan(layer.problem, {PipelineOption::Mode::kOff, 1}).stages[0].gate_up_kernel[0];
   };
   ASSERT_LT(*std::ranges::max_element(small.problem.load), 60);
-  EXPECT_EQ(kernel(small), GemmKind::kGrouped);
-  EXPECT_EQ(kernel(large), GemmKind::kDense);
+  EXPECT_EQ(kernel(small), moe::GemmKind::kGrouped);
+  EXPECT_EQ(kernel(large), moe::GemmKind::kDense);
 }
 
 TEST(Planner, KernelsAndGemmBudgetsCanBeFixed) {
   std::mt19937 rng(7);
   const RandomLayer layer = random_layer(rng, 16, 4, 2, 300, LoadKind::kEven);
   const PipelineOption three{PipelineOption::Mode::kFixed, 3};
-  for (const GemmKind kind : {GemmKind::kDense, GemmKind::kGrouped}) {
+  for (const moe::GemmKind kind : {moe::GemmKind::kDense, moe::GemmKind::kGrouped}) {
     for (const int sms : {8, 7, 6}) {
-      SCOPED_TRACE(fmt::format("{} on {} SMs", to_string(kind), sms));
+      SCOPED_TRACE(fmt::format("{} on {} SMs", moe::to_string(kind), sms));
       PlanLimits limits;
       limits.kernel = kind;
       limits.gemm_sms = {sms};
@@ -226,7 +226,7 @@ TEST(Planner, FaultsAreFound) {
     return !find_plan_faults(bad, layer.problem).empty();
   };
   EXPECT_TRUE(broken([](Plan& p) { p.stages[0].experts.push_back(p.stages[1].experts[0]); }));
-  EXPECT_TRUE(broken([](Plan& p) { p.stages[0].part = TokenPart::kFirstHalf; }));
+  EXPECT_TRUE(broken([](Plan& p) { p.stages[0].part = moe::TokenPart::kFirstHalf; }));
   EXPECT_TRUE(broken([](Plan& p) { p.stages[0].down_kernel.clear(); }));
   EXPECT_TRUE(broken([](Plan& p) { p.ops.back().deps.clear(); }));
   EXPECT_TRUE(broken([](Plan& p) {
@@ -273,7 +273,7 @@ TEST(Planner, OneRankPlansOneStageWhateverTheCurves) {
   for (GemmProfile& gemm : profile.gemms) {
     gemm.call_us = 0;
     for (GemmShapeCurve& shape : gemm.shapes) shape.us_of_rows = {{1, 1}, {64, 2}, {128, 50}, {4096, 5000}};
-    if (gemm.kind == GemmKind::kGrouped) gemm.group_factor = {{1, 0.1}, {2, 0.5}, {64, 1}};
+    if (gemm.kind == moe::GemmKind::kGrouped) gemm.group_factor = {{1, 0.1}, {2, 0.5}, {64, 1}};
   }
   const RandomLayer layer = random_layer(rng, 64, 1, 4, 2000, LoadKind::kEven);
   for (const bool explain : {false, true}) {
@@ -303,7 +303,7 @@ TEST(Planner, PlanningThousandsOfExpertsTakesBoundedTime) {
     MoeProblem problem;
     problem.shape = test::kMadeUpShape;
     problem.shape.top_k = 2;
-    problem.placement = place_experts(size.experts, size.ranks);
+    problem.placement = moe::place_experts(size.experts, size.ranks);
     const auto ranks = static_cast<size_t>(size.ranks);
     problem.tokens_per_rank.assign(ranks, 1024);
     for (int e = 0; e < size.experts; ++e) problem.load.push_back(1 + e * 7919 % 64);
@@ -332,7 +332,7 @@ TEST(Planner, PlanningThousandsOfExpertsTakesBoundedTime) {
 TEST(Planner, RefusesMoreExpertsThanARankCanHold) {
   MoeProblem problem;
   problem.shape = test::kMadeUpShape;
-  problem.placement = place_experts(kMaxExpertsPerRank + 1, 1);
+  problem.placement = moe::place_experts(kMaxExpertsPerRank + 1, 1);
   try {
     check_problem(problem);
     FAIL();
@@ -367,7 +367,7 @@ TEST(PipelineOption, ReadsTheDocumentedValues) {
 TEST(LayerCost, CountsSiluMulOnlyForKernelsThatDoNotFuseIt) {
   HardwareProfile profile = test::made_up_profile();
   const LayerCost apart(profile, test::kMadeUpShape, 1);
-  for (GemmProfile& gemm : profile.gemms) gemm.fuses_silu_mul = gemm.kind == GemmKind::kGrouped;
+  for (GemmProfile& gemm : profile.gemms) gemm.fuses_silu_mul = gemm.kind == moe::GemmKind::kGrouped;
   const LayerCost fused(profile, test::kMadeUpShape, 1);
   for (const int64_t rows : {1, 31, 32, 100, 5000}) {
     const double silu_us = apart.memory_us(OpKind::kSiluMul, rows) - profile.ops.at("silu_mul").fixed_us;
@@ -387,4 +387,4 @@ TEST(LayerCost, CountsSiluMulOnlyForKernelsThatDoNotFuseIt) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::plan

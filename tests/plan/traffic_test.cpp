@@ -8,7 +8,7 @@
 #include "plan/stage_balancer.h"
 #include "support/problems.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 using test::LoadKind;
@@ -17,17 +17,17 @@ using test::RandomLayer;
 
 // Tokens sent in each stage, counted from the layouts.
 std::vector<int64_t> count_dispatched(const RandomLayer& layer, std::span<const int> stage_of, int num_stages) {
-  StageMap map(layer.problem.placement.num_experts, num_stages);
+  moe::StageMap map(layer.problem.placement.num_experts, num_stages);
   for (int s = 0; s < num_stages; ++s) {
     std::vector<int32_t> experts;
     for (size_t e = 0; e < stage_of.size(); ++e) {
       if (stage_of[e] == s) experts.push_back(static_cast<int32_t>(e));
     }
-    map.add(s, experts, TokenPart::kAll);
+    map.add(s, experts, moe::TokenPart::kAll);
   }
   std::vector<int64_t> sent(static_cast<size_t>(num_stages), 0);
   for (int r = 0; r < layer.problem.placement.num_ranks; ++r) {
-    const RowLayout layout = make_row_layout(layer.routing, layer.problem.placement, map, r);
+    const moe::RowLayout layout = moe::make_row_layout(layer.routing, layer.problem.placement, map, r);
     for (size_t s = 0; s < sent.size(); ++s) {
       for (const auto& tokens : layout.stages[s].send_tokens) sent[s] += std::ssize(tokens);
     }
@@ -76,7 +76,7 @@ TEST(Traffic, RanksOfOtherNodesAreFar) {
 }
 
 TEST(StageBalancer, KeepsRanksBalancedAndTheirLargestStagesTogether) {
-  const ExpertPlacement placement = place_experts(10, 2);
+  const moe::ExpertPlacement placement = moe::place_experts(10, 2);
   const std::vector<int64_t> load = {90, 10, 10, 10, 60, 5, 5, 200, 5, 5};
   std::vector<int> stage_of(10);
   StageBalancer(placement, load).assign(2, stage_of);
@@ -87,4 +87,4 @@ TEST(StageBalancer, KeepsRanksBalancedAndTheirLargestStagesTogether) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::plan

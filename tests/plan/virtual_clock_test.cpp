@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::plan {
 namespace {
 
 // gate_up 0 waits for dispatch 0, gate_up 1 for dispatch 1; combines follow; finish ends.
@@ -108,4 +108,4 @@ TEST(VirtualClock, TerminatesForAnyNumbers) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::plan

@@ -11,13 +11,13 @@
 #include "plan/builtin_profile.h"
 #include "report/profile_store.h"
 
-namespace eps {
+namespace eps::report {
 namespace {
 
 using Json = nlohmann::json;
 
-HardwareProfile sound_profile() {
-  HardwareProfile p;
+plan::HardwareProfile sound_profile() {
+  plan::HardwareProfile p;
   p.name = "box";
   p.device = "a \"box\" \\ with quotes, µ";
   p.origin = "measured";
@@ -27,9 +27,10 @@ HardwareProfile sound_profile() {
   p.ranks_per_node = 8;
   p.memory_gb = 0.1 + 0.2;
   p.memory_gbps = 1e11 / 3;
-  const Curve sm = {{66, 2}, {132, 1}};
-  p.gemms = {{GemmKind::kDense, DType::kBF16, 1.0 / 3, {{3072, 5120, {{1, 0.1}, {8, 1.2}, {64, 1e-7 + 3}}}}, {}, sm},
-             {GemmKind::kGrouped, DType::kBF16, 2, {{64, 32, {{1, 2}}}, {32, 64, {{1, 2}}}}, {{1, 1}, {8, 0.9}}, {}}};
+  const plan::Curve sm = {{66, 2}, {132, 1}};
+  p.gemms = {
+      {moe::GemmKind::kDense, DType::kBF16, 1.0 / 3, {{3072, 5120, {{1, 0.1}, {8, 1.2}, {64, 1e-7 + 3}}}}, {}, sm},
+      {moe::GemmKind::kGrouped, DType::kBF16, 2, {{64, 32, {{1, 2}}}, {32, 64, {{1, 2}}}}, {{1, 1}, {8, 0.9}}, {}}};
   p.links = {{0, 100.5, 0}, {16, 370, 12.25}};
   p.inter_links = {{16, 50, 30}};
   p.contention = {0.01, 0.02, 0.3, 9};
@@ -40,25 +41,25 @@ HardwareProfile sound_profile() {
 }
 
 TEST(Curve, IsConstantBelowLinearBetweenAndExtendedAboveOnRequest) {
-  const Curve curve = {{2, 10}, {4, 20}, {8, 60}};
-  EXPECT_EQ(curve_at(curve, -1, true), 10);
-  EXPECT_EQ(curve_at(curve, 2, true), 10);
-  EXPECT_EQ(curve_at(curve, 3, false), 15);
-  EXPECT_EQ(curve_at(curve, 4, true), 20);
-  EXPECT_EQ(curve_at(curve, 5, true), 30);
-  EXPECT_EQ(curve_at(curve, 8, true), 60);
-  EXPECT_EQ(curve_at(curve, 8, false), 60);
-  EXPECT_EQ(curve_at(curve, 10, true), 80);
-  EXPECT_EQ(curve_at(curve, 10, false), 60);
-  const Curve point = {{2, 10}};
-  for (const double x : {1.0, 2.0, 3.0}) EXPECT_EQ(curve_at(point, x, true), 10);
-  EXPECT_THROW(curve_at({}, 1, true), Error);
+  const plan::Curve curve = {{2, 10}, {4, 20}, {8, 60}};
+  EXPECT_EQ(plan::curve_at(curve, -1, true), 10);
+  EXPECT_EQ(plan::curve_at(curve, 2, true), 10);
+  EXPECT_EQ(plan::curve_at(curve, 3, false), 15);
+  EXPECT_EQ(plan::curve_at(curve, 4, true), 20);
+  EXPECT_EQ(plan::curve_at(curve, 5, true), 30);
+  EXPECT_EQ(plan::curve_at(curve, 8, true), 60);
+  EXPECT_EQ(plan::curve_at(curve, 8, false), 60);
+  EXPECT_EQ(plan::curve_at(curve, 10, true), 80);
+  EXPECT_EQ(plan::curve_at(curve, 10, false), 60);
+  const plan::Curve point = {{2, 10}};
+  for (const double x : {1.0, 2.0, 3.0}) EXPECT_EQ(plan::curve_at(point, x, true), 10);
+  EXPECT_THROW(plan::curve_at({}, 1, true), Error);
 }
 
 TEST(Profile, SurvivesItsFileBitForBit) {
-  HardwareProfile profile = sound_profile();
+  plan::HardwareProfile profile = sound_profile();
   profile.gemms.back().fuses_silu_mul = true;
-  EXPECT_EQ(find_profile_faults(profile), std::vector<std::string>{});
+  EXPECT_EQ(plan::find_profile_faults(profile), std::vector<std::string>{});
   const std::string json = to_json(profile);
   EXPECT_EQ(parse_profile(json, "file"), profile);
   EXPECT_EQ(to_json(parse_profile(json, "file")), json);
@@ -66,14 +67,14 @@ TEST(Profile, SurvivesItsFileBitForBit) {
 }
 
 TEST(Profile, TheBuiltinProfileIsValid) {
-  EXPECT_EQ(find_profile_faults(builtin_cpu_profile(2)), std::vector<std::string>{});
+  EXPECT_EQ(plan::find_profile_faults(plan::builtin_cpu_profile(2)), std::vector<std::string>{});
 }
 
 TEST(Profile, FindsTheGemmOrListsTheAvailableOnes) {
-  const HardwareProfile profile = sound_profile();
-  EXPECT_EQ(find_gemm(profile, GemmKind::kGrouped, DType::kBF16).call_us, 2);
+  const plan::HardwareProfile profile = sound_profile();
+  EXPECT_EQ(plan::find_gemm(profile, moe::GemmKind::kGrouped, DType::kBF16).call_us, 2);
   try {
-    find_gemm(profile, GemmKind::kDense, DType::kF8E4M3);
+    plan::find_gemm(profile, moe::GemmKind::kDense, DType::kF8E4M3);
     FAIL();
   } catch (const Error& e) {
     EXPECT_EQ(e.kind(), ErrorKind::kUsage);
@@ -204,20 +205,20 @@ TEST(Profile, TheSignOfZeroDoesNotMatter) {
 TEST(Profile, NotANumberIsNeverARate) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const double inf = std::numeric_limits<double>::infinity();
-  const std::vector<void (*)(HardwareProfile&, double)> edits = {
-      [](HardwareProfile& p, double v) { p.links[0].gbps = v; },
-      [](HardwareProfile& p, double v) { p.memory_gbps = v; },
-      [](HardwareProfile& p, double v) { p.contention.uncapped_comm = v; },
-      [](HardwareProfile& p, double v) { p.gemms[0].call_us = v; },
-      [](HardwareProfile& p, double v) { p.gemms[0].shapes[0].us_of_rows[2].y = v; },
-      [](HardwareProfile& p, double v) { p.gemms[0].shapes[0].us_of_rows[2].x = v; },
-      [](HardwareProfile& p, double v) { p.ops["pack"].fixed_us = v; },
+  const std::vector<void (*)(plan::HardwareProfile&, double)> edits = {
+      [](plan::HardwareProfile& p, double v) { p.links[0].gbps = v; },
+      [](plan::HardwareProfile& p, double v) { p.memory_gbps = v; },
+      [](plan::HardwareProfile& p, double v) { p.contention.uncapped_comm = v; },
+      [](plan::HardwareProfile& p, double v) { p.gemms[0].call_us = v; },
+      [](plan::HardwareProfile& p, double v) { p.gemms[0].shapes[0].us_of_rows[2].y = v; },
+      [](plan::HardwareProfile& p, double v) { p.gemms[0].shapes[0].us_of_rows[2].x = v; },
+      [](plan::HardwareProfile& p, double v) { p.ops["pack"].fixed_us = v; },
   };
   for (const auto edit : edits) {
     for (const double value : {nan, inf, -inf}) {
-      HardwareProfile profile = sound_profile();
+      plan::HardwareProfile profile = sound_profile();
       edit(profile, value);
-      EXPECT_FALSE(find_profile_faults(profile).empty());
+      EXPECT_FALSE(plan::find_profile_faults(profile).empty());
     }
   }
   std::string json = to_json(sound_profile());
@@ -226,7 +227,7 @@ TEST(Profile, NotANumberIsNeverARate) {
 }
 
 // Whether `key` or something above it has an entry: "ops" covers "ops.pack".
-bool has_source(const HardwareProfile& profile, std::string key) {
+bool has_source(const plan::HardwareProfile& profile, std::string key) {
   while (true) {
     const auto it = profile.sources.find(key);
     if (it != profile.sources.end()) return it->second.size() > 10;
@@ -240,7 +241,7 @@ TEST(BundledProfiles, AreValidAndNameTheSourceOfEachNumber) {
   std::vector<std::string> names;
   for (const BundledProfile& bundled : bundled_profiles()) {
     names.emplace_back(bundled.name);
-    const HardwareProfile p = bundled_profile(bundled.name);
+    const plan::HardwareProfile p = bundled_profile(bundled.name);
     EXPECT_EQ(p.name, bundled.name);
     EXPECT_EQ(parse_profile(to_json(p), "again"), p);
     std::vector<std::string> keys = {"ranks_per_node", "memory_gb",  "memory_gbps",
@@ -249,8 +250,8 @@ TEST(BundledProfiles, AreValidAndNameTheSourceOfEachNumber) {
     if (!p.links.empty()) keys.emplace_back("links");
     if (!p.inter_links.empty()) keys.emplace_back("inter_links");
     for (const auto& [op, cost] : p.ops) keys.push_back("ops." + op);
-    for (const GemmProfile& gemm : p.gemms) {
-      const std::string key = fmt::format("gemms.{}.{}", to_string(gemm.kind), to_string(gemm.weight_dtype));
+    for (const plan::GemmProfile& gemm : p.gemms) {
+      const std::string key = fmt::format("gemms.{}.{}", moe::to_string(gemm.kind), to_string(gemm.weight_dtype));
       keys.push_back(key);
       keys.push_back(key + ".call_us");
       if (!gemm.sm_factor.empty()) keys.push_back(key + ".sm_factor");
@@ -272,20 +273,20 @@ TEST(BundledProfiles, AreValidAndNameTheSourceOfEachNumber) {
 
 // The curves reproduce the measurements that they were made from.
 TEST(BundledProfiles, H200ReproducesTheMeasuredRates) {
-  const HardwareProfile p = bundled_profile("h200");
-  const auto tflops = [&](GemmKind kind, DType dtype, int64_t rows) {
-    const GemmProfile& gemm = find_gemm(p, kind, dtype);
-    const GemmShapeCurve& shape = gemm.shapes[0];
-    const double us = (kind == GemmKind::kDense ? 20 : 1) * gemm.call_us +
-                      20 * curve_at(shape.us_of_rows, static_cast<double>(rows), true);
+  const plan::HardwareProfile p = bundled_profile("h200");
+  const auto tflops = [&](moe::GemmKind kind, DType dtype, int64_t rows) {
+    const plan::GemmProfile& gemm = plan::find_gemm(p, kind, dtype);
+    const plan::GemmShapeCurve& shape = gemm.shapes[0];
+    const double us = (kind == moe::GemmKind::kDense ? 20 : 1) * gemm.call_us +
+                      20 * plan::curve_at(shape.us_of_rows, static_cast<double>(rows), true);
     return 20 * 2.0 * static_cast<double>(rows * shape.n * shape.k) * 1e-6 / us;
   };
-  EXPECT_NEAR(tflops(GemmKind::kDense, DType::kBF16, 8), 19, 0.5);
-  EXPECT_NEAR(tflops(GemmKind::kDense, DType::kBF16, 1024), 648, 3);
-  EXPECT_NEAR(tflops(GemmKind::kGrouped, DType::kBF16, 256), 646, 3);
-  EXPECT_NEAR(tflops(GemmKind::kGrouped, DType::kBF16, 1024), 748, 3);
-  EXPECT_NEAR(tflops(GemmKind::kGrouped, DType::kF8E4M3, 512), 1209, 5);
+  EXPECT_NEAR(tflops(moe::GemmKind::kDense, DType::kBF16, 8), 19, 0.5);
+  EXPECT_NEAR(tflops(moe::GemmKind::kDense, DType::kBF16, 1024), 648, 3);
+  EXPECT_NEAR(tflops(moe::GemmKind::kGrouped, DType::kBF16, 256), 646, 3);
+  EXPECT_NEAR(tflops(moe::GemmKind::kGrouped, DType::kBF16, 1024), 748, 3);
+  EXPECT_NEAR(tflops(moe::GemmKind::kGrouped, DType::kF8E4M3, 512), 1209, 5);
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::report

@@ -10,7 +10,7 @@
 #include "report/sample_plans.h"
 #include "report/svg.h"
 
-namespace eps {
+namespace eps::report {
 namespace {
 
 // The first fault of `xml`, or an empty text: tags must be closed in order, attributes quoted and unique, and & may
@@ -71,7 +71,7 @@ TEST(XmlFault, FindsFaults) {
 TEST(TimelineSvg, IsWellFormedForEveryPlan) {
   std::mt19937 rng(4);
   EXPECT_EQ(xml_fault(timeline_svg(sample_plan(), "a")), "");
-  EXPECT_EQ(xml_fault(timeline_svg(Plan{}, "")), "");
+  EXPECT_EQ(xml_fault(timeline_svg(plan::Plan{}, "")), "");
   for (int trial = 0; trial < 200; ++trial) EXPECT_EQ(xml_fault(timeline_svg(random_plan(rng), "m")), "");
 }
 
@@ -106,19 +106,19 @@ TEST(Svg, TextIsCutAtCharacters) {
 }
 
 TEST(CandidateList, BestVariantOfEachKindTheChosenFirst) {
-  const auto best = best_variants(sample_plan().candidates);
+  const auto best = plan::best_variants(sample_plan().candidates);
   ASSERT_EQ(best.size(), 4U);
-  EXPECT_EQ(short_name(best[0]), "eps, 3 stages");
-  EXPECT_EQ(best[0].verdict, Verdict::kChosen);
-  EXPECT_EQ(short_name(best[1]), "eps, 2 stages");
-  EXPECT_EQ(short_name(best[2]), "serial");
-  EXPECT_EQ(short_name(best[3]), "microbatch");  // cannot run: last
-  const auto few = notable_candidates(sample_plan().candidates, 3);
+  EXPECT_EQ(plan::short_name(best[0]), "eps, 3 stages");
+  EXPECT_EQ(best[0].verdict, plan::Verdict::kChosen);
+  EXPECT_EQ(plan::short_name(best[1]), "eps, 2 stages");
+  EXPECT_EQ(plan::short_name(best[2]), "serial");
+  EXPECT_EQ(plan::short_name(best[3]), "microbatch");  // cannot run: last
+  const auto few = plan::notable_candidates(sample_plan().candidates, 3);
   ASSERT_EQ(few.size(), 3U);  // no second eps, but every policy
-  EXPECT_EQ(short_name(few[1]), "serial");
-  EXPECT_EQ(notable_candidates(sample_plan().candidates, 9), best);
-  EXPECT_EQ(sorted_candidates(sample_plan().candidates).size(), 5U);
-  EXPECT_EQ(wire_text({DType::kF8E4M3, DType::kBF16}), "fp8/bf16");
+  EXPECT_EQ(plan::short_name(few[1]), "serial");
+  EXPECT_EQ(plan::notable_candidates(sample_plan().candidates, 9), best);
+  EXPECT_EQ(plan::sorted_candidates(sample_plan().candidates).size(), 5U);
+  EXPECT_EQ(plan::wire_text({DType::kF8E4M3, DType::kBF16}), "fp8/bf16");
 }
 
 TEST(Svg, TextIsValidXmlWhateverTheNames) {
@@ -129,4 +129,4 @@ TEST(Svg, TextIsValidXmlWhateverTheNames) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::report

@@ -9,7 +9,7 @@
 #include "report/sample_plans.h"
 #include "report/time_axis.h"
 
-namespace eps {
+namespace eps::report {
 namespace {
 
 std::vector<std::string> lines_of(const std::string& text) {
@@ -36,9 +36,9 @@ TEST(TimelineText, DrawsLanesAxisLegendAndOverlap) {
 }
 
 TEST(TimelineText, EveryOpIsVisibleHoweverShort) {
-  Plan plan = sample_plan();
+  plan::Plan plan = sample_plan();
   for (size_t i = 0; i < plan.ops.size(); ++i) {
-    const OpTime whole = plan.predicted[i];
+    const plan::OpTime whole = plan.predicted[i];
     plan.predicted[i] = {whole.begin_us + 1e4, whole.end_us + 1e4};
   }
   plan.makespan_us = 1e4 + 100;
@@ -56,7 +56,7 @@ TEST(TimelineText, EveryOpIsVisibleHoweverShort) {
 TEST(TimelineText, FitsTheWidth) {
   std::mt19937 rng(9);
   for (int trial = 0; trial < 200; ++trial) {
-    const Plan plan = trial == 0 ? sample_plan() : random_plan(rng);
+    const plan::Plan plan = trial == 0 ? sample_plan() : random_plan(rng);
     for (const int width : {40, 80, 133}) {
       if (plan.predicted.empty()) continue;
       const auto lines = lines_of(timeline_text(plan, width));
@@ -67,15 +67,15 @@ TEST(TimelineText, FitsTheWidth) {
 }
 
 TEST(TimelineText, ReportsOpsThatDoNotFit) {
-  Plan plan = sample_plan();
+  plan::Plan plan = sample_plan();
   plan.predicted.clear();
   EXPECT_EQ(timeline_text(plan), "no timeline: nothing was predicted for this plan\n");
-  Plan crowded;
+  plan::Plan crowded;
   for (int s = 0; s < 100; ++s) {
-    Stage stage;
+    plan::Stage stage;
     stage.experts = {s};
     crowded.stages.push_back(stage);
-    crowded.ops.push_back({OpKind::kDispatch, Lane::kDispatch, s, {}, {}});
+    crowded.ops.push_back({plan::OpKind::kDispatch, plan::Lane::kDispatch, s, {}, {}});
     crowded.predicted.push_back({1.0 * s, 1.0 * s + 1});
   }
   crowded.makespan_us = 100;
@@ -85,27 +85,27 @@ TEST(TimelineText, ReportsOpsThatDoNotFit) {
 }
 
 TEST(TimelineText, EmptyPlansAndNoTimeAtAll) {
-  Plan plan = sample_plan();
+  plan::Plan plan = sample_plan();
   plan.makespan_us = 0;
-  for (OpTime& time : plan.predicted) time = {};
+  for (plan::OpTime& time : plan.predicted) time = {};
   EXPECT_NE(timeline_text(plan, 80).find("communication 0 µs"), std::string::npos);
 }
 
 TEST(PredictedOverlap, CountsTimeOnceWhateverTheLanes) {
-  Plan plan;
-  const auto add = [&plan](Lane lane, double begin, double end) {
-    plan.ops.push_back({OpKind::kFinish, lane, -1, {}, {}});
+  plan::Plan plan;
+  const auto add = [&plan](plan::Lane lane, double begin, double end) {
+    plan.ops.push_back({plan::OpKind::kFinish, lane, -1, {}, {}});
     plan.predicted.push_back({begin, end});
   };
-  add(Lane::kDispatch, 0, 100);
-  add(Lane::kCombine, 50, 150);
-  add(Lane::kCompute, 60, 80);
-  add(Lane::kCompute, 140, 200);
-  const PlanOverlap overlap = predicted_overlap(plan);
+  add(plan::Lane::kDispatch, 0, 100);
+  add(plan::Lane::kCombine, 50, 150);
+  add(plan::Lane::kCompute, 60, 80);
+  add(plan::Lane::kCompute, 140, 200);
+  const plan::PlanOverlap overlap = plan::predicted_overlap(plan);
   EXPECT_DOUBLE_EQ(overlap.communication_us, 150);
   EXPECT_DOUBLE_EQ(overlap.hidden_us, 30);
   EXPECT_DOUBLE_EQ(overlap.hidden_fraction(), 0.2);
-  EXPECT_EQ(predicted_overlap({}).hidden_fraction(), 0);
+  EXPECT_EQ(plan::predicted_overlap({}).hidden_fraction(), 0);
 }
 
 TEST(TimeAxis, TicksAreRoundAndWithinTheSpan) {
@@ -132,4 +132,4 @@ TEST(TimeAxis, TicksAreRoundAndWithinTheSpan) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::report

@@ -5,11 +5,11 @@
 
 #include "plan/profile.h"
 
-namespace eps {
+namespace eps::sim {
 
 // 2 x 700 TFLOP/s in 8 bits, weights from memory at 3.35 TB/s; links of 160 GB/s that take 8 SMs of 132.
-inline HardwareProfile gpu_profile() {
-  HardwareProfile profile;
+inline plan::HardwareProfile gpu_profile() {
+  plan::HardwareProfile profile;
   profile.name = "test-gpu";
   profile.device = "a GPU in round numbers";
   profile.origin = "made up";
@@ -21,19 +21,19 @@ inline HardwareProfile gpu_profile() {
   constexpr int64_t kK = 5120;
   for (const DType dtype : {DType::kBF16, DType::kF8E4M3}) {
     const double tflops = dtype == DType::kBF16 ? 700 : 1400;
-    for (const GemmKind kind : {GemmKind::kDense, GemmKind::kGrouped}) {
-      GemmShapeCurve shape{kN, kK, {}};
+    for (const moe::GemmKind kind : {moe::GemmKind::kDense, moe::GemmKind::kGrouped}) {
+      plan::GemmShapeCurve shape{kN, kK, {}};
       for (const double rows : {1.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0}) {
         const double weights_us = static_cast<double>(kN * kK * (dtype == DType::kBF16 ? 2 : 1)) * 1e-3 / 3350;
         const double flops_us = 2 * rows * static_cast<double>(kN * kK) * 1e-6 / tflops;
         shape.us_of_rows.push_back({rows, std::max(weights_us, flops_us)});
       }
-      GemmProfile gemm;
+      plan::GemmProfile gemm;
       gemm.kind = kind;
       gemm.weight_dtype = dtype;
       gemm.call_us = 5;
       gemm.shapes = {shape};
-      if (kind == GemmKind::kGrouped) gemm.sm_factor = {{66, 2.0}, {124, 1.06}, {132, 1.0}};
+      if (kind == moe::GemmKind::kGrouped) gemm.sm_factor = {{66, 2.0}, {124, 1.06}, {132, 1.0}};
       profile.gemms.push_back(gemm);
     }
   }
@@ -47,4 +47,4 @@ inline HardwareProfile gpu_profile() {
   return profile;
 }
 
-}  // namespace eps
+}  // namespace eps::sim

@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "model/family.h"
 
-namespace eps {
+namespace eps::sim {
 namespace {
 
 TEST(ModelShape, PresetsHaveThePublishedNumberOfParameters) {
@@ -21,8 +21,8 @@ TEST(ModelShape, PresetsHaveThePublishedNumberOfParameters) {
 }
 
 TEST(ModelShape, AgreesWithTheSpecOfModelsThatRun) {
-  for (const Preset& preset : presets()) {
-    const ModelSpec spec = preset_spec(preset.name);
+  for (const model::Preset& preset : model::presets()) {
+    const model::ModelSpec spec = model::preset_spec(preset.name);
     const ModelShape shape = shape_preset(preset.name);
     EXPECT_EQ(shape.total_parameters(), spec.total_parameters()) << preset.name;
     EXPECT_EQ(shape.num_moe_layers(), spec.num_moe_layers());
@@ -46,7 +46,7 @@ TEST(ModelShape, OneRankHoldsTheWholeModel) {
   for (const std::string_view name : shape_preset_names()) {
     const ModelShape shape = shape_preset(name);
     const double weights = 2e-9 * static_cast<double>(shape.total_parameters());
-    for (const Strategy strategy : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
+    for (const plan::Strategy strategy : {plan::Strategy::kDpEp, plan::Strategy::kTpEp, plan::Strategy::kTpTp}) {
       EXPECT_NEAR(memory_gb_per_rank(shape, strategy, 1, 0), weights, 1e-3 * weights) << name;
     }
   }
@@ -54,17 +54,17 @@ TEST(ModelShape, OneRankHoldsTheWholeModel) {
 
 TEST(ModelShape, MemoryFallsWithRanksAndGrowsWithTokens) {
   const ModelShape v2 = shape_preset("deepseek-v2");
-  for (const Strategy strategy : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
+  for (const plan::Strategy strategy : {plan::Strategy::kDpEp, plan::Strategy::kTpEp, plan::Strategy::kTpTp}) {
     EXPECT_LT(memory_gb_per_rank(v2, strategy, 8, 1024), memory_gb_per_rank(v2, strategy, 4, 1024));
     EXPECT_LT(memory_gb_per_rank(v2, strategy, 8, 1024), memory_gb_per_rank(v2, strategy, 8, 4096));
   }
   // dp+ep is large because every rank has all of attention: in bf16 it does not fit in 80 GB, split by heads it does.
-  EXPECT_GT(memory_gb_per_rank(v2, Strategy::kDpEp, 8, 1024), 80);
-  EXPECT_LT(memory_gb_per_rank(v2, Strategy::kTpEp, 8, 1024), 70);
+  EXPECT_GT(memory_gb_per_rank(v2, plan::Strategy::kDpEp, 8, 1024), 80);
+  EXPECT_LT(memory_gb_per_rank(v2, plan::Strategy::kTpEp, 8, 1024), 70);
   ModelShape fp8 = v2;
   fp8.moe.weight_dtype = DType::kF8E4M3;
-  EXPECT_LT(memory_gb_per_rank(fp8, Strategy::kDpEp, 8, 1024), 45);
+  EXPECT_LT(memory_gb_per_rank(fp8, plan::Strategy::kDpEp, 8, 1024), 45);
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::sim

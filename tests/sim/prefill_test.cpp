@@ -6,12 +6,12 @@
 #include "sim/comparison.h"
 #include "sim/gpu_profile.h"
 
-namespace eps {
+namespace eps::sim {
 namespace {
 
-constexpr Wire kFp8Wire = {DType::kF8E4M3, DType::kBF16};
+constexpr plan::Wire kFp8Wire = {DType::kF8E4M3, DType::kBF16};
 
-PrefillOptions options_of(int num_ranks, Strategy strategy, PrefillBatch batch) {
+PrefillOptions options_of(int num_ranks, plan::Strategy strategy, PrefillBatch batch) {
   PrefillOptions options;
   options.num_ranks = num_ranks;
   options.strategy = strategy;
@@ -27,13 +27,13 @@ ModelShape fp8_shape(std::string_view name) {
 
 TEST(DecoderCost, FollowsFromTheSizes) {
   const ModelShape mixtral = shape_preset("mixtral-8x7b");
-  const HardwareProfile profile = gpu_profile();
+  const plan::HardwareProfile profile = gpu_profile();
   const PrefillBatch batch{4, 2048};
-  const DecoderCost dp(mixtral, profile, Strategy::kDpEp, 4);
-  const DecoderCost tp(mixtral, profile, Strategy::kTpTp, 4);
+  const DecoderCost dp(mixtral, profile, plan::Strategy::kDpEp, 4);
+  const DecoderCost tp(mixtral, profile, plan::Strategy::kTpTp, 4);
   EXPECT_EQ(dp.attention_tokens(batch), 2048);
   EXPECT_EQ(tp.attention_tokens(batch), 8192);
-  EXPECT_EQ(DecoderCost(mixtral, profile, Strategy::kTpEp, 4).moe_tokens(batch), 2048);
+  EXPECT_EQ(DecoderCost(mixtral, profile, plan::Strategy::kTpEp, 4).moe_tokens(batch), 2048);
   // 32 heads, 2·(128 + 128) FLOPs a pair of positions, half of them and the diagonal.
   const double flops = 32 * 512.0 * (2048.0 * 2049 / 2);
   EXPECT_NEAR(dp.scores_us(batch), flops * 1e-6 / 400, 1e-6);
@@ -50,17 +50,17 @@ TEST(DecoderCost, FollowsFromTheSizes) {
 
 TEST(DecoderCost, LatentProjectionsAreNotSplitByHeads) {
   const ModelShape v2 = shape_preset("deepseek-v2");
-  const HardwareProfile profile = gpu_profile();
+  const plan::HardwareProfile profile = gpu_profile();
   const PrefillBatch batch{8, 4096};
-  const DecoderCost dp(v2, profile, Strategy::kDpEp, 8);
-  const DecoderCost tp(v2, profile, Strategy::kTpEp, 8);
+  const DecoderCost dp(v2, profile, plan::Strategy::kDpEp, 8);
+  const DecoderCost tp(v2, profile, plan::Strategy::kTpEp, 8);
   // Eight times the tokens through the whole down projections, which is the reason for the paper's rule.
   EXPECT_GT(tp.projections_us(batch), 1.4 * dp.projections_us(batch));
 }
 
 TEST(Prefill, PartsAddUp) {
   for (const std::string_view name : {"deepseek-v2", "arctic", "mixtral-8x7b"}) {
-    for (const Strategy strategy : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
+    for (const plan::Strategy strategy : {plan::Strategy::kDpEp, plan::Strategy::kTpEp, plan::Strategy::kTpTp}) {
       const ModelShape shape = fp8_shape(name);
       const auto options = options_of(8, strategy, {8, 1024});
       const PrefillResult r = simulate_prefill(shape, gpu_profile(), options);
@@ -69,7 +69,7 @@ TEST(Prefill, PartsAddUp) {
       EXPECT_NEAR(r.tokens_per_s * r.ttft_us * 1e-6, 8192, 1e-6);
       EXPECT_GT(r.parts.moe_us, 0.2 * r.ttft_us) << name;
       EXPECT_EQ(r.parts.dense_ffn_us > 0, name != "mixtral-8x7b") << name;
-      EXPECT_EQ(r.parts.collectives_us > 0, strategy != Strategy::kDpEp) << name;
+      EXPECT_EQ(r.parts.collectives_us > 0, strategy != plan::Strategy::kDpEp) << name;
       ASSERT_EQ(r.loads.size(), 1U);
       EXPECT_EQ(r.loads[0].num_layers, shape.num_moe_layers());
       EXPECT_NEAR(r.moe_layer_us, r.loads[0].chosen.makespan_us, 0.1 * r.moe_layer_us);
@@ -80,11 +80,11 @@ TEST(Prefill, PartsAddUp) {
 
 TEST(Prefill, MoreRanksAreFasterAndNeedLessMemoryEach) {
   const ModelShape qwen = shape_preset("qwen3-30b-a3b");
-  for (const Strategy strategy : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
+  for (const plan::Strategy strategy : {plan::Strategy::kDpEp, plan::Strategy::kTpEp, plan::Strategy::kTpTp}) {
     PrefillResult last = simulate_prefill(qwen, gpu_profile(), options_of(1, strategy, {8, 4096}));
     for (const int ranks : {2, 4, 8}) {
       const PrefillResult r = simulate_prefill(qwen, gpu_profile(), options_of(ranks, strategy, {8, 4096}));
-      EXPECT_LT(r.ttft_us, last.ttft_us) << to_string(strategy) << " " << ranks;
+      EXPECT_LT(r.ttft_us, last.ttft_us) << plan::to_string(strategy) << " " << ranks;
       EXPECT_LT(r.memory_gb, last.memory_gb);
       last = r;
     }
@@ -93,8 +93,8 @@ TEST(Prefill, MoreRanksAreFasterAndNeedLessMemoryEach) {
 
 TEST(Prefill, ASmallerWireIsNoSlower) {
   const ModelShape v2 = fp8_shape("deepseek-v2");
-  for (const auto mode : {PipelineOption::Mode::kOff, PipelineOption::Mode::kAuto}) {
-    auto options = options_of(8, Strategy::kDpEp, {16, 4096});
+  for (const auto mode : {plan::PipelineOption::Mode::kOff, plan::PipelineOption::Mode::kAuto}) {
+    auto options = options_of(8, plan::Strategy::kDpEp, {16, 4096});
     options.pipeline = {mode, 1};
     const double bf16 = simulate_prefill(v2, gpu_profile(), options).ttft_us;
     options.wire = kFp8Wire;
@@ -107,7 +107,7 @@ TEST(Prefill, ASmallerWireIsNoSlower) {
 
 TEST(Prefill, LayersHaveDifferentLoadsInTurn) {
   const ModelShape v2 = fp8_shape("deepseek-v2");
-  auto options = options_of(8, Strategy::kDpEp, {8, 1024});
+  auto options = options_of(8, plan::Strategy::kDpEp, {8, 1024});
   options.skew = {0.5};
   options.num_loads = 4;
   const PrefillResult r = simulate_prefill(v2, gpu_profile(), options);
@@ -122,10 +122,10 @@ TEST(Prefill, LayersHaveDifferentLoadsInTurn) {
 }
 
 TEST(Prefill, WhatFitsIsDecidedByTheProfilesMemory) {
-  const auto options = options_of(8, Strategy::kDpEp, {8, 1024});
+  const auto options = options_of(8, plan::Strategy::kDpEp, {8, 1024});
   EXPECT_FALSE(simulate_prefill(shape_preset("deepseek-v2"), gpu_profile(), options).fits);
   EXPECT_TRUE(simulate_prefill(fp8_shape("deepseek-v2"), gpu_profile(), options).fits);
-  HardwareProfile unknown = gpu_profile();
+  plan::HardwareProfile unknown = gpu_profile();
   unknown.memory_gb = 0;
   EXPECT_TRUE(simulate_prefill(shape_preset("deepseek-v2"), unknown, options).fits);
 }
@@ -141,53 +141,53 @@ TEST(Prefill, WrongSizesNameTheFlag) {
       EXPECT_EQ(e.where(), flag) << e.what();
     }
   };
-  refused(options_of(8, Strategy::kDpEp, {12, 1024}), "batch");
-  refused(options_of(8, Strategy::kTpEp, {0, 1024}), "batch");
-  refused(options_of(8, Strategy::kTpEp, {1, 0}), "seq_len");
-  refused(options_of(8, Strategy::kTpEp, {1, int64_t{1} << 40}), "seq_len");
-  refused(options_of(8, Strategy::kTpEp, {int64_t{1} << 62, 1 << 20}), "batch");
-  refused(options_of(8, Strategy::kTpEp, {1 << 20, 1 << 10}), "batch");
-  refused(options_of(7, Strategy::kTpEp, {7, 1024}), "ep");
-  refused(options_of(0, Strategy::kTpEp, {7, 1024}), "ep");
+  refused(options_of(8, plan::Strategy::kDpEp, {12, 1024}), "batch");
+  refused(options_of(8, plan::Strategy::kTpEp, {0, 1024}), "batch");
+  refused(options_of(8, plan::Strategy::kTpEp, {1, 0}), "seq_len");
+  refused(options_of(8, plan::Strategy::kTpEp, {1, int64_t{1} << 40}), "seq_len");
+  refused(options_of(8, plan::Strategy::kTpEp, {int64_t{1} << 62, 1 << 20}), "batch");
+  refused(options_of(8, plan::Strategy::kTpEp, {1 << 20, 1 << 10}), "batch");
+  refused(options_of(7, plan::Strategy::kTpEp, {7, 1024}), "ep");
+  refused(options_of(0, plan::Strategy::kTpEp, {7, 1024}), "ep");
 }
 
-const std::vector<Strategy> kAll = {Strategy::kTpTp, Strategy::kTpEp, Strategy::kDpEp};
+const std::vector<plan::Strategy> kAll = {plan::Strategy::kTpTp, plan::Strategy::kTpEp, plan::Strategy::kDpEp};
 
 TEST(Comparison, OverlapPaysWhereCommunicationIsExpensive) {
-  PrefillOptions options = options_of(8, Strategy::kDpEp, {16, 4096});
+  PrefillOptions options = options_of(8, plan::Strategy::kDpEp, {16, 4096});
   const auto rows = compare_prefill(fp8_shape("deepseek-v2"), gpu_profile(), options, kAll);
   ASSERT_EQ(rows.size(), 7U);
-  EXPECT_EQ(rows[0].policy, Policy::kTp);
-  EXPECT_EQ(rows[0].result.loads[0].chosen.policy, Policy::kTp);
+  EXPECT_EQ(rows[0].policy, plan::Policy::kTp);
+  EXPECT_EQ(rows[0].result.loads[0].chosen.policy, plan::Policy::kTp);
   for (const size_t first : {1U, 4U}) {
-    EXPECT_EQ(rows[first].policy, Policy::kSerial);
-    EXPECT_EQ(rows[first + 1].policy, Policy::kMicrobatch);
-    EXPECT_EQ(rows[first + 1].result.loads[0].chosen.policy, Policy::kMicrobatch);
-    EXPECT_EQ(rows[first + 2].policy, Policy::kEps);
+    EXPECT_EQ(rows[first].policy, plan::Policy::kSerial);
+    EXPECT_EQ(rows[first + 1].policy, plan::Policy::kMicrobatch);
+    EXPECT_EQ(rows[first + 1].result.loads[0].chosen.policy, plan::Policy::kMicrobatch);
+    EXPECT_EQ(rows[first + 2].policy, plan::Policy::kEps);
     EXPECT_LT(rows[first + 2].result.ttft_us, 0.95 * rows[first].result.ttft_us);
     EXPECT_LT(rows[first].result.ttft_us, rows[0].result.ttft_us) << "expert parallelism beats tensor parallelism";
   }
 }
 
 TEST(Comparison, PoliciesAreEqualWhereCommunicationIsFree) {
-  HardwareProfile profile = gpu_profile();
+  plan::HardwareProfile profile = gpu_profile();
   profile.links = {{0, 1e9, 0}};
   profile.contention = {};
   profile.handoff_us = 0;
   profile.ops["pack"] = {};
-  for (GemmProfile& gemm : profile.gemms) gemm.call_us = 0;
-  PrefillOptions options = options_of(4, Strategy::kDpEp, {16, 4096});
+  for (plan::GemmProfile& gemm : profile.gemms) gemm.call_us = 0;
+  PrefillOptions options = options_of(4, plan::Strategy::kDpEp, {16, 4096});
   const auto rows = compare_prefill(shape_preset("mixtral-8x7b"), profile, options, kAll);
   for (size_t i = 1; i < rows.size(); ++i) {
     EXPECT_NEAR(rows[i].result.ttft_us / rows[1].result.ttft_us, 1.0, 0.03)
-        << to_string(rows[i].strategy) << " " << to_string(rows[i].policy);
+        << plan::to_string(rows[i].strategy) << " " << plan::to_string(rows[i].policy);
   }
   // All tokens on all ranks: more to normalise, gather and add up, but the same GEMMs.
   EXPECT_NEAR(rows[0].result.ttft_us / rows[1].result.ttft_us, 1.1, 0.05);
 }
 
 TEST(Comparison, StrategiesThatCannotRunHaveAReason) {
-  PrefillOptions options = options_of(16, Strategy::kDpEp, {16, 128});
+  PrefillOptions options = options_of(16, plan::Strategy::kDpEp, {16, 128});
   const auto rows = compare_prefill(shape_preset("mixtral-8x7b"), gpu_profile(), options, kAll);
   EXPECT_EQ(rows[0].why_not, "");
   for (size_t i = 1; i < rows.size(); ++i) EXPECT_NE(rows[i].why_not.find("8 experts"), std::string::npos);
@@ -196,4 +196,4 @@ TEST(Comparison, StrategiesThatCannotRunHaveAReason) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::sim

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "sim/gpu_profile.h"
 
-namespace eps {
+namespace eps::sim {
 namespace {
 
 PrefillOptions options_of(int num_ranks, PrefillBatch batch) {
@@ -24,9 +24,9 @@ TEST(Strategy, TheFastestThatFitsIsChosen) {
     ASSERT_EQ(choice.candidates.size(), 3U);
     ASSERT_GE(choice.chosen, 0);
     const StrategyCandidate& best = choice.candidates[static_cast<size_t>(choice.chosen)];
-    EXPECT_EQ(best.verdict, Verdict::kChosen);
+    EXPECT_EQ(best.verdict, plan::Verdict::kChosen);
     for (const StrategyCandidate& c : choice.candidates) {
-      if (c.verdict == Verdict::kTooBig) {
+      if (c.verdict == plan::Verdict::kTooBig) {
         EXPECT_GT(c.result.memory_gb, 80) << name;
       } else {
         EXPECT_GE(c.result.ttft_us, best.result.ttft_us) << name;
@@ -38,9 +38,9 @@ TEST(Strategy, TheFastestThatFitsIsChosen) {
 
 TEST(Strategy, MemoryDecidesWhereTheFasterOneDoesNotFit) {
   ModelShape v2 = shape_preset("deepseek-v2");
-  HardwareProfile profile = gpu_profile();
+  plan::HardwareProfile profile = gpu_profile();
   const StrategyChoice bf16 = choose_strategy(v2, profile, options_of(8, {8, 2048}));
-  EXPECT_EQ(bf16.candidates[0].verdict, Verdict::kTooBig);
+  EXPECT_EQ(bf16.candidates[0].verdict, plan::Verdict::kTooBig);
   EXPECT_NE(bf16.chosen, 0);
   EXPECT_NE(bf16.reason.find("dp+ep needs"), std::string::npos) << bf16.reason;
   EXPECT_NE(bf16.reason.find("the paper's rule chooses dp+ep"), std::string::npos) << bf16.reason;
@@ -54,15 +54,15 @@ TEST(Strategy, MemoryDecidesWhereTheFasterOneDoesNotFit) {
 
 TEST(Strategy, StrategiesThatCannotRunAreReportedUnlessNoneCan) {
   const StrategyChoice choice = choose_strategy(shape_preset("mixtral-8x7b"), gpu_profile(), options_of(16, {16, 64}));
-  EXPECT_EQ(choice.candidates[0].verdict, Verdict::kCannotRun);
+  EXPECT_EQ(choice.candidates[0].verdict, plan::Verdict::kCannotRun);
   EXPECT_NE(choice.candidates[0].why_not.find("8 experts"), std::string::npos);
   EXPECT_EQ(choice.chosen, 2);
   EXPECT_THROW(choose_strategy(shape_preset("mixtral-8x7b"), gpu_profile(), options_of(5, {5, 64})), Error);
 }
 
 TEST(Strategy, ThePapersRuleDependsOnAttention) {
-  EXPECT_EQ(paper_strategy(shape_preset("deepseek-v2").attention), Strategy::kDpEp);
-  EXPECT_EQ(paper_strategy(shape_preset("mixtral-8x7b").attention), Strategy::kTpEp);
+  EXPECT_EQ(paper_strategy(shape_preset("deepseek-v2").attention), plan::Strategy::kDpEp);
+  EXPECT_EQ(paper_strategy(shape_preset("mixtral-8x7b").attention), plan::Strategy::kTpEp);
 }
 
 TEST(Volume, HasThePapersOrder) {
@@ -82,9 +82,9 @@ TEST(Volume, AgreesWithThePlannersBytes) {
     const ModelShape shape = shape_preset(name);
     const int ranks = 8;
     const int64_t tokens = 2048;
-    const Planner planner(gpu_profile(), shape.moe);
-    const auto problem = make_problem(shape, Strategy::kDpEp, {.num_ranks = ranks, .tokens_per_rank = tokens});
-    const Plan plan = planner.plan(problem, {PipelineOption::Mode::kOff, 1});
+    const plan::Planner planner(gpu_profile(), shape.moe);
+    const auto problem = make_problem(shape, plan::Strategy::kDpEp, {.num_ranks = ranks, .tokens_per_rank = tokens});
+    const plan::Plan plan = planner.plan(problem, {plan::PipelineOption::Mode::kOff, 1});
     const auto& between = problem.routing.tokens_between;
     const double visits = static_cast<double>(std::accumulate(between.begin(), between.end(), int64_t{0}));
     const double per_token = visits / static_cast<double>(ranks * tokens);
@@ -98,4 +98,4 @@ TEST(Volume, AgreesWithThePlannersBytes) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::sim

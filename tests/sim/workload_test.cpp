@@ -10,15 +10,15 @@
 #include "base/error.h"
 #include "sim/routing_sampler.h"
 
-namespace eps {
+namespace eps::sim {
 namespace {
 
 std::vector<int64_t> load_of(const RoutingParams& params) {
-  return count_rows(random_routing(params), params.num_experts);
+  return moe::count_rows(random_routing(params), params.num_experts);
 }
 
 // The number of ranks other than its own that a token is sent to.
-double copies_per_token(const MoeProblem& problem) {
+double copies_per_token(const plan::MoeProblem& problem) {
   const auto ranks = static_cast<size_t>(problem.placement.num_ranks);
   int64_t copies = 0;
   for (size_t i = 0; i < ranks * ranks; ++i) {
@@ -28,7 +28,7 @@ double copies_per_token(const MoeProblem& problem) {
   return static_cast<double>(copies) / static_cast<double>(tokens);
 }
 
-void expect_usage_error(const ModelShape& shape, Strategy strategy, const WorkloadOptions& options,
+void expect_usage_error(const ModelShape& shape, plan::Strategy strategy, const WorkloadOptions& options,
                         const std::string& flag, const std::string& fragment) {
   try {
     make_problem(shape, strategy, options);
@@ -53,7 +53,7 @@ TEST(RandomRouting, EveryTokenTakesDifferentExpertsWithWeightsThatSumToOne) {
                                  .seed = 11};
       const auto ranks = random_routing(params);
       ASSERT_EQ(ranks.size(), 3U);
-      for (const Routing& r : ranks) {
+      for (const moe::Routing& r : ranks) {
         for (int64_t t = 0; t < 40; ++t) {
           const auto experts = r.experts_of(t);
           EXPECT_TRUE(std::is_sorted(experts.begin(), experts.end()));
@@ -109,8 +109,8 @@ TEST(RandomRouting, SamplingInPartsGivesTheSameTokens) {
   const auto whole = random_routing(params);
   RoutingSampler sampler(params);
   sampler.next(0, 1);
-  const Routing a = sampler.next(1, 20);
-  const Routing b = sampler.next_experts(1, 30);
+  const moe::Routing a = sampler.next(1, 20);
+  const moe::Routing b = sampler.next_experts(1, 30);
   EXPECT_TRUE(b.weight.empty());
   auto joined = a.expert_idx;
   joined.insert(joined.end(), b.expert_idx.begin(), b.expert_idx.end());
@@ -136,10 +136,10 @@ TEST(RandomRouting, ALargeBatchTakesWellUnderASecond) {
 TEST(MakeProblem, DispatchCopiesFollowFromTheRouting) {
   const WorkloadOptions options{.num_ranks = 8, .tokens_per_rank = 2048};
   ModelShape v2 = shape_preset("deepseek-v2");
-  const MoeProblem grouped = make_problem(v2, Strategy::kDpEp, options);
+  const plan::MoeProblem grouped = make_problem(v2, plan::Strategy::kDpEp, options);
   EXPECT_NEAR(copies_per_token(grouped), 2.62, 0.03);
   v2.num_groups = v2.topk_group = 1;
-  const MoeProblem free = make_problem(v2, Strategy::kDpEp, options);
+  const plan::MoeProblem free = make_problem(v2, plan::Strategy::kDpEp, options);
   EXPECT_NEAR(copies_per_token(free), 3.90, 0.03);
   const auto sum = [](const std::vector<int64_t>& v) { return std::accumulate(v.begin(), v.end(), int64_t{0}); };
   const double rows_that_leave = static_cast<double>(sum(free.load) - sum(free.routing.local_load)) / (8 * 2048);
@@ -149,9 +149,9 @@ TEST(MakeProblem, DispatchCopiesFollowFromTheRouting) {
 TEST(MakeProblem, ContainsEveryTokenTopKTimes) {
   for (const std::string_view name : shape_preset_names()) {
     const ModelShape shape = shape_preset(name);
-    for (const Strategy strategy : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
+    for (const plan::Strategy strategy : {plan::Strategy::kDpEp, plan::Strategy::kTpEp, plan::Strategy::kTpTp}) {
       const WorkloadOptions options{.num_ranks = 4, .tokens_per_rank = 100, .skew = {0.3}};
-      const MoeProblem problem = make_problem(shape, strategy, options);
+      const plan::MoeProblem problem = make_problem(shape, strategy, options);
       EXPECT_EQ(std::accumulate(problem.load.begin(), problem.load.end(), int64_t{0}), 400 * shape.moe.top_k);
       EXPECT_EQ(problem.tokens_per_rank, std::vector<int64_t>(4, 100));
       EXPECT_EQ(problem.placement.num_ranks, 4);
@@ -163,15 +163,17 @@ TEST(MakeProblem, ContainsEveryTokenTopKTimes) {
 TEST(MakeProblem, LargeBatchesAreCountedInParts) {
   const ModelShape shape = shape_preset("mixtral-8x7b");
   const int64_t tokens = (int64_t{1} << 19) + 5;
-  const MoeProblem problem = make_problem(shape, Strategy::kDpEp, {.num_ranks = 2, .tokens_per_rank = tokens});
+  const plan::MoeProblem problem =
+      make_problem(shape, plan::Strategy::kDpEp, {.num_ranks = 2, .tokens_per_rank = tokens});
   const auto routing = random_routing({.num_ranks = 2, .tokens_per_rank = tokens, .num_experts = 8, .top_k = 2});
-  EXPECT_EQ(problem.load, count_rows(routing, 8));
-  EXPECT_EQ(problem.routing, summarize_routing(routing, problem.placement));
+  EXPECT_EQ(problem.load, moe::count_rows(routing, 8));
+  EXPECT_EQ(problem.routing, moe::summarize_routing(routing, problem.placement));
 }
 
 TEST(MakeProblem, TensorParallelExpertsNeedNoDivisibleCount) {
   const ModelShape mixtral = shape_preset("mixtral-8x7b");
-  const MoeProblem problem = make_problem(mixtral, Strategy::kTpTp, {.num_ranks = 16, .tokens_per_rank = 3});
+  const plan::MoeProblem problem =
+      make_problem(mixtral, plan::Strategy::kTpTp, {.num_ranks = 16, .tokens_per_rank = 3});
   EXPECT_EQ(problem.tokens_per_rank.size(), 16U);
   EXPECT_EQ(problem.routing.local_load, problem.load);
 }
@@ -179,18 +181,20 @@ TEST(MakeProblem, TensorParallelExpertsNeedNoDivisibleCount) {
 TEST(MakeProblem, IndivisibleSizesAreUsageErrorsThatNameTheFlag) {
   const ModelShape mixtral = shape_preset("mixtral-8x7b");
   const ModelShape arctic = shape_preset("arctic");
-  expect_usage_error(mixtral, Strategy::kDpEp, {.num_ranks = 3, .tokens_per_rank = 1}, "ep", "one of 1, 2, 4, 8");
-  expect_usage_error(mixtral, Strategy::kDpEp, {.num_ranks = 0, .tokens_per_rank = 1}, "ep", "1 to 1024");
-  expect_usage_error(arctic, Strategy::kTpEp, {.num_ranks = 16, .tokens_per_rank = 1}, "ep", "56 attention heads");
-  expect_usage_error(mixtral, Strategy::kTpTp, {.num_ranks = 5, .tokens_per_rank = 1}, "ep", "32 attention heads");
-  expect_usage_error(arctic, Strategy::kTpTp, {.num_ranks = 7, .tokens_per_rank = 1}, "ep", "key-value heads");
-  expect_usage_error(mixtral, Strategy::kDpEp, {.num_ranks = 2, .tokens_per_rank = 0}, "tokens", "1 to 1048576");
-  expect_usage_error(mixtral, Strategy::kDpEp, {.num_ranks = 2, .tokens_per_rank = int64_t{1} << 31}, "tokens",
+  expect_usage_error(mixtral, plan::Strategy::kDpEp, {.num_ranks = 3, .tokens_per_rank = 1}, "ep", "one of 1, 2, 4, 8");
+  expect_usage_error(mixtral, plan::Strategy::kDpEp, {.num_ranks = 0, .tokens_per_rank = 1}, "ep", "1 to 1024");
+  expect_usage_error(arctic, plan::Strategy::kTpEp, {.num_ranks = 16, .tokens_per_rank = 1}, "ep",
+                     "56 attention heads");
+  expect_usage_error(mixtral, plan::Strategy::kTpTp, {.num_ranks = 5, .tokens_per_rank = 1}, "ep",
+                     "32 attention heads");
+  expect_usage_error(arctic, plan::Strategy::kTpTp, {.num_ranks = 7, .tokens_per_rank = 1}, "ep", "key-value heads");
+  expect_usage_error(mixtral, plan::Strategy::kDpEp, {.num_ranks = 2, .tokens_per_rank = 0}, "tokens", "1 to 1048576");
+  expect_usage_error(mixtral, plan::Strategy::kDpEp, {.num_ranks = 2, .tokens_per_rank = int64_t{1} << 31}, "tokens",
                      "2147483648");
   ModelShape dense = mixtral;
   dense.num_dense_layers = dense.num_layers;
-  expect_usage_error(dense, Strategy::kDpEp, {.num_ranks = 1, .tokens_per_rank = 1}, "model", "no experts");
+  expect_usage_error(dense, plan::Strategy::kDpEp, {.num_ranks = 1, .tokens_per_rank = 1}, "model", "no experts");
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::sim

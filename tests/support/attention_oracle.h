@@ -24,7 +24,7 @@ struct AttentionSequence {
 };
 
 struct AttentionInputs {
-  MlaParams params;
+  ops::MlaParams params;
   std::vector<float> kv_b;  // [num_heads * (nope_dim + v_dim), kv_lora_rank]
   std::vector<float> q;     // [T, num_heads * q_dim]
   std::vector<AttentionSequence> sequences;
@@ -38,7 +38,7 @@ struct AttentionInputs {
 
 // Values that `dtype` holds. Scores of deviation 1 and values of deviation 1, so that no few positions decide and none
 // is lost.
-inline AttentionInputs random_attention(RandomValues& random, const MlaParams& p,
+inline AttentionInputs random_attention(RandomValues& random, const ops::MlaParams& p,
                                         const std::vector<std::pair<int64_t, int64_t>>& count_and_context,
                                         DType dtype) {
   AttentionInputs out;
@@ -54,17 +54,17 @@ inline AttentionInputs random_attention(RandomValues& random, const MlaParams& p
   return out;
 }
 
-using MakeOps = std::function<std::unique_ptr<OpSet>()>;
+using MakeOps = std::function<std::unique_ptr<ops::OpSet>()>;
 
 // [T, num_heads * v_dim]
 inline std::vector<float> attend(const AttentionInputs& in, const MakeOps& make_oracle) {
-  const MlaParams& p = in.params;
+  const ops::MlaParams& p = in.params;
   const int64_t tokens = in.num_tokens();
   const int64_t head_rows = p.nope_dim + p.v_dim;
   std::vector<float> out(static_cast<size_t>(tokens * p.num_heads * p.v_dim));
-  MlaParams one_head = p;
+  ops::MlaParams one_head = p;
   one_head.num_heads = 1;
-  std::vector<StepSequence> sequences;
+  std::vector<ops::StepSequence> sequences;
   int64_t begin = 0;
   for (const AttentionSequence& s : in.sequences) {
     // The reference reads its cache only.

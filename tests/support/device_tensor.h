@@ -17,12 +17,12 @@ class DeviceTensor {
  public:
   // Every byte 0xff: NaN in f32, bf16 and f16, -1 in i32. Elements that are not written are noticed, and so are reads
   // past the end.
-  DeviceTensor(const OpSet& ops, DType dtype, const Shape& shape)
+  DeviceTensor(const ops::OpSet& ops, DType dtype, const Shape& shape)
       : ops_(&ops), dtype_(dtype), shape_(shape), memory_(ops.memory()) {
     write(std::vector<std::byte>(size(), kPoison));
   }
   // `values`, rounded to `dtype` (f32, bf16, f16).
-  DeviceTensor(const OpSet& ops, DType dtype, const Shape& shape, std::span<const float> values)
+  DeviceTensor(const ops::OpSet& ops, DType dtype, const Shape& shape, std::span<const float> values)
       : ops_(&ops), dtype_(dtype), shape_(shape), memory_(ops.memory()) {
     EPS_CHECK_EQ(std::ssize(values), shape.numel());
     std::vector<std::byte> bytes(size());
@@ -36,7 +36,7 @@ class DeviceTensor {
     }
     write(bytes);
   }
-  DeviceTensor(const OpSet& ops, const Shape& shape, std::span<const int32_t> values)
+  DeviceTensor(const ops::OpSet& ops, const Shape& shape, std::span<const int32_t> values)
       : ops_(&ops), dtype_(DType::kI32), shape_(shape), memory_(ops.memory()) {
     EPS_CHECK_EQ(std::ssize(values), shape.numel());
     std::vector<std::byte> bytes(size());
@@ -87,7 +87,7 @@ class DeviceTensor {
     ops_->upload(all.data(), memory_.view(DType::kU8, {std::ssize(all)}));
   }
 
-  const OpSet* ops_;
+  const ops::OpSet* ops_;
   DType dtype_;
   Shape shape_;
   Buffer memory_;

@@ -40,17 +40,17 @@ struct Golden {
 };
 
 inline Golden read_golden(const std::string& name, int64_t vocab) {
-  const SafetensorsFile file = SafetensorsFile::open((golden_root() / name / "golden.safetensors").string());
+  const io::SafetensorsFile file = io::SafetensorsFile::open((golden_root() / name / "golden.safetensors").string());
   Golden out;
   for (int s = 0; file.find("ids" + std::to_string(s)) != nullptr; ++s) {
-    const OwnedTensor ids_tensor = file.read(*file.find("ids" + std::to_string(s)));
+    const io::OwnedTensor ids_tensor = file.read(*file.find("ids" + std::to_string(s)));
     const TensorView ids = ids_tensor.view;
     out.ids.emplace_back();
     for (int64_t i = 0; i < ids.numel(); ++i) {
       out.ids.back().push_back(ids.dtype() == DType::kI64 ? static_cast<int32_t>(ids.as<const int64_t>()[i])
                                                           : ids.as<const int32_t>()[i]);
     }
-    const OwnedTensor logits = file.read(*file.find("logits" + std::to_string(s)));
+    const io::OwnedTensor logits = file.read(*file.find("logits" + std::to_string(s)));
     const float* p = logits.view.as<const float>();
     out.logits.emplace_back();
     for (int64_t i = 0; i < ids.numel(); ++i, p += vocab) out.logits.back().emplace_back(p, p + vocab);
@@ -59,11 +59,11 @@ inline Golden read_golden(const std::string& name, int64_t vocab) {
 }
 
 // Golden folders have no tokenizer: config and weights are read directly.
-inline ModelFolder open_golden(const std::string& name) {
-  ModelFolder folder;
-  folder.checkpoint = std::make_unique<Checkpoint>(Checkpoint::open((golden_root() / name).string()));
-  const JsonObject config(folder.checkpoint->config(), folder.checkpoint->config_path());
-  folder.family = &find_family(config);
+inline engine::ModelFolder open_golden(const std::string& name) {
+  engine::ModelFolder folder;
+  folder.checkpoint = std::make_unique<io::Checkpoint>(io::Checkpoint::open((golden_root() / name).string()));
+  const io::JsonObject config(folder.checkpoint->config(), folder.checkpoint->config_path());
+  folder.family = &model::find_family(config);
   folder.spec = folder.family->read_config(config);
   return folder;
 }

@@ -51,14 +51,14 @@ inline GpuVerdict try_gpu(const std::function<void()>& make) {
 class GpuTest : public ::testing::Test, protected ResultCheck {
  protected:
   static void SetUpTestSuite() {
-    verdict_ = try_gpu([] { ops_ = std::move(make_op_sets("cuda", "auto", 1, 1).front()); });
+    verdict_ = try_gpu([] { ops_ = std::move(engine::make_op_sets("cuda", "auto", 1, 1).front()); });
   }
   static void TearDownTestSuite() { ops_.reset(); }
   void SetUp() override { EPS_NEEDS_GPU(verdict_); }
   void TearDown() override { print_worst(); }
 
-  static OpSet& cuda() { return *ops_; }
-  OpSet& reference() { return *reference_; }
+  static ops::OpSet& cuda() { return *ops_; }
+  ops::OpSet& reference() { return *reference_; }
 
   DeviceTensor poisoned(DType dtype, const Shape& shape) const { return {cuda(), dtype, shape}; }
   DeviceTensor on_device(DType dtype, const Shape& shape, std::span<const float> values) const {
@@ -69,9 +69,9 @@ class GpuTest : public ::testing::Test, protected ResultCheck {
   RandomValues random_{17};
 
  private:
-  static inline std::unique_ptr<OpSet> ops_;
+  static inline std::unique_ptr<ops::OpSet> ops_;
   static inline GpuVerdict verdict_;
-  std::unique_ptr<OpSet> reference_ = make_reference_ops();
+  std::unique_ptr<ops::OpSet> reference_ = ops::make_reference_ops();
 };
 
 }  // namespace eps::test

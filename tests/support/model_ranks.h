@@ -29,37 +29,38 @@ using Logits = std::vector<std::vector<float>>;
 
 class ModelRanks {
  public:
-  ModelRanks(const ModelFolder& folder, const RankSettings& settings) : folder_(folder) {
-    auto ops = settings.device == "cpu" ? make_capped_cpu_ops(settings)
-                                        : make_op_sets(settings.device, settings.dtype, settings.ep, settings.threads,
-                                                       {}, RankThreadUse::kShared, settings.gpus);
-    const StoredNames names(folder.spec, *folder.family, *folder.checkpoint);
-    models_ = RankModels::load(folder.spec, *folder.family,
-                               [&] { return make_checkpoint_source(*folder.checkpoint, names); }, ops, {});
-    ranks_ = std::make_unique<RankGroup>(
-        models_, std::move(ops), make_communicators(settings.ep, std::chrono::milliseconds(60000)),
-        RankGroupOptions{.num_ranks = settings.ep, .pipeline = parse_pipeline_option(settings.pipeline)});
+  ModelRanks(const engine::ModelFolder& folder, const RankSettings& settings) : folder_(folder) {
+    auto ops = settings.device == "cpu"
+                   ? make_capped_cpu_ops(settings)
+                   : engine::make_op_sets(settings.device, settings.dtype, settings.ep, settings.threads, {},
+                                          engine::RankThreadUse::kShared, settings.gpus);
+    const model::StoredNames names(folder.spec, *folder.family, *folder.checkpoint);
+    models_ = engine::RankModels::load(
+        folder.spec, *folder.family, [&] { return model::make_checkpoint_source(*folder.checkpoint, names); }, ops, {});
+    ranks_ = std::make_unique<engine::RankGroup>(
+        models_, std::move(ops), engine::make_communicators(settings.ep, std::chrono::milliseconds(60000)),
+        engine::RankGroupOptions{.num_ranks = settings.ep, .pipeline = plan::parse_pipeline_option(settings.pipeline)});
   }
 
   // Sequence i lives on rank owner[i % owner.size()]. Each is fed in pieces of at most `chunk` tokens.
   std::vector<Logits> run(const std::vector<std::vector<int32_t>>& sequences, const std::vector<int>& owner,
                           size_t chunk = 1U << 30) {
     std::vector<Logits> out(sequences.size());
-    std::vector<std::unique_ptr<KvCache>> caches;
+    std::vector<std::unique_ptr<model::KvCache>> caches;
     size_t longest = 0;
     for (size_t i = 0; i < sequences.size(); ++i) {
       out[i].resize(sequences[i].size());
-      caches.push_back(
-          std::make_unique<KvCache>(folder_.spec, folder_.spec.max_positions, ranks_->op_set(owner[i % owner.size()])));
+      caches.push_back(std::make_unique<model::KvCache>(folder_.spec, folder_.spec.max_positions,
+                                                        ranks_->op_set(owner[i % owner.size()])));
       longest = std::max(longest, sequences[i].size());
     }
     for (size_t begin = 0; begin < longest; begin += chunk) {
-      std::vector<PlacedChunk> chunks;
+      std::vector<engine::PlacedChunk> chunks;
       std::vector<size_t> index;
       for (size_t i = 0; i < sequences.size(); ++i) {
         if (begin >= sequences[i].size()) continue;
         const auto ids = std::span(sequences[i]).subspan(begin, std::min(chunk, sequences[i].size() - begin));
-        chunks.push_back({owner[i % owner.size()], {caches[i].get(), ids, StepOutput::kAllLogits}});
+        chunks.push_back({owner[i % owner.size()], {caches[i].get(), ids, model::StepOutput::kAllLogits}});
         index.push_back(i);
       }
       ranks_->step(chunks, [&](size_t c, int64_t position, std::span<const float> logits) {
@@ -69,19 +70,19 @@ class ModelRanks {
     return out;
   }
 
-  const RankGroup& ranks() const { return *ranks_; }
-  RankGroup& ranks() { return *ranks_; }
+  const engine::RankGroup& ranks() const { return *ranks_; }
+  engine::RankGroup& ranks() { return *ranks_; }
 
  private:
-  static std::vector<std::unique_ptr<OpSet>> make_capped_cpu_ops(const RankSettings& settings) {
+  static std::vector<std::unique_ptr<ops::OpSet>> make_capped_cpu_ops(const RankSettings& settings) {
     const DType compute = settings.dtype == "bf16" ? DType::kBF16 : DType::kF32;
-    return make_cpu_op_sets(choose_cpu_engine(compute, cap_isa(cpu_features(), settings.isa)), settings.ep,
-                            settings.threads, true);
+    return ops::make_cpu_op_sets(ops::choose_cpu_engine(compute, cap_isa(cpu_features(), settings.isa)), settings.ep,
+                                 settings.threads, true);
   }
 
-  const ModelFolder& folder_;
-  RankModels models_;
-  std::unique_ptr<RankGroup> ranks_;
+  const engine::ModelFolder& folder_;
+  engine::RankModels models_;
+  std::unique_ptr<engine::RankGroup> ranks_;
 };
 
 }  // namespace eps::test

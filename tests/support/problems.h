@@ -12,16 +12,16 @@
 namespace eps::test {
 
 // A GPU-like machine with round numbers: 8 SMs, of which communication may take 1 or 2.
-inline HardwareProfile made_up_profile() {
-  HardwareProfile p;
+inline plan::HardwareProfile made_up_profile() {
+  plan::HardwareProfile p;
   p.name = "made-up";
   p.num_sms = 8;
   p.ranks_per_node = 4;
   p.memory_gb = 16;
   p.memory_gbps = 100;
-  for (const GemmKind kind : {GemmKind::kDense, GemmKind::kGrouped}) {
-    const bool dense = kind == GemmKind::kDense;
-    GemmProfile gemm{kind, DType::kF32, dense ? 3.0 : 8.0, {}, {}, {}};
+  for (const moe::GemmKind kind : {moe::GemmKind::kDense, moe::GemmKind::kGrouped}) {
+    const bool dense = kind == moe::GemmKind::kDense;
+    plan::GemmProfile gemm{kind, DType::kF32, dense ? 3.0 : 8.0, {}, {}, {}};
     // With a step in the middle, as measured curves have: rows cut in two there take less time than whole.
     gemm.shapes.push_back(
         {64, 32, {{1, 1.0}, {20, 1.2}, {24, dense ? 4.0 : 3.5}, {64, dense ? 4.2 : 4.0}, {1024, dense ? 16.0 : 18.0}}});
@@ -38,13 +38,13 @@ inline HardwareProfile made_up_profile() {
   return p;
 }
 
-inline constexpr MoeShape kMadeUpShape{32, 32, 16, 0, DType::kF32, DType::kF32};
+inline constexpr plan::MoeShape kMadeUpShape{32, 32, 16, 0, DType::kF32, DType::kF32};
 
 enum class LoadKind : uint8_t { kEven, kEmpty, kAllToOne, kSkewed };
 
 struct RandomLayer {
-  std::vector<Routing> routing;
-  MoeProblem problem;
+  std::vector<moe::Routing> routing;
+  plan::MoeProblem problem;
 };
 
 // `top_k` of `num_experts` for each of up to `most_tokens` tokens of every rank.
@@ -56,7 +56,7 @@ inline RandomLayer random_layer(std::mt19937& rng, int num_experts, int num_rank
   std::iota(all.begin(), all.end(), 0);
   if (kind == LoadKind::kSkewed) std::shuffle(all.begin(), all.end(), rng);
   for (int r = 0; r < num_ranks; ++r) {
-    Routing routing{kind == LoadKind::kEmpty || draw(0, 4) == 0 ? 0 : draw(1, most_tokens), top_k, {}, {}};
+    moe::Routing routing{kind == LoadKind::kEmpty || draw(0, 4) == 0 ? 0 : draw(1, most_tokens), top_k, {}, {}};
     for (int64_t t = 0; t < routing.num_tokens; ++t) {
       if (kind == LoadKind::kEven) std::shuffle(all.begin(), all.end(), rng);
       // Skewed: the front of the list is drawn often.
@@ -66,12 +66,12 @@ inline RandomLayer random_layer(std::mt19937& rng, int num_experts, int num_rank
       routing.expert_idx.insert(routing.expert_idx.end(), all.begin(), all.begin() + top_k);
     }
     routing.weight.assign(routing.expert_idx.size(), 1.0F);
-    normalize_routing(routing, num_experts);
+    moe::normalize_routing(routing, num_experts);
     out.routing.push_back(std::move(routing));
   }
-  MoeShape shape = kMadeUpShape;
+  plan::MoeShape shape = kMadeUpShape;
   shape.top_k = top_k;
-  out.problem = make_problem(shape, place_experts(num_experts, num_ranks), out.routing);
+  out.problem = plan::make_problem(shape, moe::place_experts(num_experts, num_ranks), out.routing);
   return out;
 }
 

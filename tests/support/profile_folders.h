@@ -15,11 +15,11 @@ class ProfileFolders {
  public:
   ProfileFolders() : root_(std::filesystem::temp_directory_path() / ("epsmoe_profiles_" + std::to_string(getpid()))) {
     std::filesystem::create_directories(named());
-    unsetenv(kProfileDirVariable);
+    unsetenv(engine::kProfileDirVariable);
     setenv("XDG_CACHE_HOME", cache().c_str(), 1);
   }
   ~ProfileFolders() {
-    unsetenv(kProfileDirVariable);
+    unsetenv(engine::kProfileDirVariable);
     unsetenv("XDG_CACHE_HOME");
     std::filesystem::remove_all(root_);
   }

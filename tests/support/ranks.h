@@ -13,10 +13,11 @@
 namespace eps::test {
 
 // `link`: what to slow the transport down to; null: nothing.
-inline void on_ranks(int num_ranks, const std::function<void(Communicator&)>& body, const LinkSpec* link = nullptr) {
-  auto comms = make_inproc_communicators(num_ranks, std::chrono::milliseconds(30000));
+inline void on_ranks(int num_ranks, const std::function<void(comm::Communicator&)>& body,
+                     const comm::LinkSpec* link = nullptr) {
+  auto comms = comm::make_inproc_communicators(num_ranks, std::chrono::milliseconds(30000));
   if (link != nullptr) {
-    for (auto& comm : comms) comm = make_emulated_link(std::move(comm), *link);
+    for (auto& comm : comms) comm = comm::make_emulated_link(std::move(comm), *link);
   }
   std::mutex mutex;
   std::exception_ptr first;

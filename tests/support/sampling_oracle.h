@@ -36,10 +36,10 @@ class SamplingOracle {
 
   // Whether `token` can be sampled when all sums are off by no more than `rounding` explains. Where no boundary is
   // that close, exactly one token is allowed.
-  bool allows(const SampleParams& params, const WeightRounding& rounding, int32_t token) const {
+  bool allows(const ops::SampleParams& params, const WeightRounding& rounding, int32_t token) const {
     const bool is_any_bad =
         std::any_of(logits_.begin(), logits_.end(), [](float v) { return std::isnan(v) || (std::isinf(v) && v > 0); });
-    if (is_any_bad || std::isinf(logit(order_.front()))) return token == kNoToken;
+    if (is_any_bad || std::isinf(logit(order_.front()))) return token == ops::kNoToken;
     if (token < 0 || token >= std::ssize(logits_)) return false;
     if (std::isinf(logit(token))) return false;  // masked
     if (params.temperature == 0.0) return token == order_.front();
@@ -119,8 +119,8 @@ inline std::vector<PickRow> pick_rows(int64_t vocab, RandomValues& random) {
 }
 
 // Every setting with every other one, at both ends of the interval and between.
-inline std::vector<SampleParams> sample_params(int64_t vocab, RandomValues& random) {
-  std::vector<SampleParams> out = {{}};
+inline std::vector<ops::SampleParams> sample_params(int64_t vocab, RandomValues& random) {
+  std::vector<ops::SampleParams> out = {{}};
   for (const double temperature : {1e-6, 0.1, 0.7, 1.0, 30.0, 1e9}) {
     for (const int64_t top_k : {int64_t{0}, int64_t{1}, int64_t{5}, vocab / 2, vocab, vocab + 3}) {
       for (const double top_p : {1.0, 0.9, 0.3, 1e-12}) {
@@ -134,8 +134,9 @@ inline std::vector<SampleParams> sample_params(int64_t vocab, RandomValues& rand
 }
 
 // Every `stride`-th, beginning anywhere below it.
-inline std::vector<SampleParams> some_of(const std::vector<SampleParams>& params, size_t stride, RandomValues& random) {
-  std::vector<SampleParams> out;
+inline std::vector<ops::SampleParams> some_of(const std::vector<ops::SampleParams>& params, size_t stride,
+                                              RandomValues& random) {
+  std::vector<ops::SampleParams> out;
   for (size_t i = static_cast<size_t>(random.bits()) % stride; i < params.size(); i += stride) out.push_back(params[i]);
   return out;
 }

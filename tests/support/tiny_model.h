@@ -35,10 +35,10 @@ class TinyModel {
   // Sets row `row` of the f32 tensor [rows, width] `name` to `value`.
   void fill_row(const std::string& name, int64_t row, float value) const {
     const std::string file = (dir_ / "model.safetensors").string();
-    std::string bytes = read_file(file, 1 << 24);
+    std::string bytes = io::read_file(file, 1 << 24);
     uint64_t header_size = 0;
     std::memcpy(&header_size, bytes.data(), sizeof(header_size));
-    const Json entry = parse_json(bytes.substr(8, header_size), "header").at(name);
+    const io::Json entry = io::parse_json(bytes.substr(8, header_size), "header").at(name);
     const auto width = entry.at("shape").at(1).get<size_t>();
     const size_t begin = 8 + header_size + entry.at("data_offsets").at(0).get<size_t>() +
                          static_cast<size_t>(row) * width * sizeof(float);

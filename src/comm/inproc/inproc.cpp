@@ -11,7 +11,7 @@
 #include "base/stop.h"
 #include "base/thread_pool.h"
 
-namespace eps {
+namespace eps::comm {
 namespace {
 
 // The state that all ranks share. A single mutex suffices, because messages are few (ranks² per stage) and large, and
@@ -218,4 +218,4 @@ std::vector<std::unique_ptr<Communicator>> make_inproc_communicators(int num_ran
   return out;
 }
 
-}  // namespace eps
+}  // namespace eps::comm

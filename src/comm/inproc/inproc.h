@@ -8,7 +8,7 @@
 #include "comm/communicator.h"
 #include "epsmoe/stop.h"
 
-namespace eps {
+namespace eps::comm {
 
 // Creates one connected communicator per rank. A wait longer than `timeout` throws on the waiting rank, where time in
 // which the whole process did not run (Ctrl-Z, a suspended machine) does not count. Waits end with kInterrupted within
@@ -16,4 +16,4 @@ namespace eps {
 std::vector<std::unique_ptr<Communicator>> make_inproc_communicators(int num_ranks, std::chrono::milliseconds timeout,
                                                                      StopToken stop = {});
 
-}  // namespace eps
+}  // namespace eps::comm

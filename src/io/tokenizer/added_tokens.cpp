@@ -7,7 +7,7 @@
 #include "io/tokenizer/unicode.h"
 #include "io/tokenizer/workspace.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 namespace {
 
 // Real vocabularies have a few thousand added tokens of a few bytes each. The automaton takes 24 bytes per byte.
@@ -165,4 +165,4 @@ void AddedTokens::cut(Piece piece, const TokenMatcher& matcher, std::vector<Piec
   if (covered < text.size()) out.emplace_back(piece.part().slice(covered, text.size()));
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -15,7 +15,7 @@
 #include "io/tokenizer/piece.h"
 #include "io/tokenizer/token_matcher.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 struct AddedToken {
   std::string content;
@@ -56,4 +56,4 @@ class AddedTokens {
   TokenMatcher normalized_;
 };
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "base/utf8.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 namespace {
 
 // Longer runs of characters that can all be merged with their neighbours do not occur in real text.
@@ -143,4 +143,4 @@ void BpeModel::merge(Scratch& scratch, std::vector<int32_t>& ids) const {
   for (uint32_t i = 0; i != BpeSymbol::kNone; i = symbols[i].next) ids.push_back(symbols[i].id);
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -14,7 +14,7 @@
 #include "io/json.h"
 #include "io/tokenizer/merge_table.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 // Ids are indices of arrays and of embedding rows. Only a broken file has ids above this limit.
 inline constexpr int32_t kMaxTokenId = (1 << 24) - 1;
@@ -96,4 +96,4 @@ class BpeModel {
   bool ignore_merges_ = false;
 };
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -5,7 +5,7 @@
 #include "base/utf8.h"
 #include "io/tokenizer/bpe.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 namespace {
 
 void refuse_affix(const JsonObject& json, std::string_view key) {
@@ -161,4 +161,4 @@ bool BpeModel::is_byte_or_unknown(int32_t id) const {
   return text.starts_with("<0x") && std::ranges::find(byte_ids_, id) != byte_ids_.end();
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -4,7 +4,7 @@
 
 #include "base/utf8.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 namespace {
 
 // Bytes that are printable in Latin-1 represent themselves; the other 68 use the characters from U+0100 on, in order.
@@ -52,4 +52,4 @@ std::optional<std::string> from_byte_alphabet(std::string_view text) {
   return out;
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 char32_t byte_to_char(unsigned char byte);
 // The byte that `c` represents, or -1.
@@ -15,4 +15,4 @@ void append_byte_alphabet(std::string_view bytes, std::string& out);
 // The bytes that `text` represents; empty if it contains a character outside the alphabet.
 std::optional<std::string> from_byte_alphabet(std::string_view text);
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

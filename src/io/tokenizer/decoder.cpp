@@ -6,7 +6,7 @@
 #include "base/utf8.h"
 #include "io/tokenizer/byte_alphabet.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 namespace {
 
 constexpr std::string_view kReplacementCharacter = "\xef\xbf\xbd";
@@ -238,4 +238,4 @@ void Decoder::Run::end(size_t index, std::string& out) {
   feed(index + 1, text, out);
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

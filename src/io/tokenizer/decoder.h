@@ -11,7 +11,7 @@
 #include "io/tokenizer/pattern.h"
 #include "io/tokenizer/workspace.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 // ByteLevel, Replace, ByteFallback, Fuse, Strip, Metaspace, and Sequence of these; without any, tokens are joined by
 // spaces.
@@ -82,4 +82,4 @@ class Decoder {
 // Replaces each maximal part of `bytes` that is not well-formed UTF-8 by U+FFFD.
 std::string to_valid_utf8(std::string_view bytes);
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

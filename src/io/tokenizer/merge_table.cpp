@@ -2,7 +2,7 @@
 
 #include <bit>
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 // A file can be constructed such that all of its pairs hash to the same slot, so that each lookup would visit all of
 // them. Trying several multipliers prevents that. At most half of the slots are used, so for at least one multiplier no
@@ -39,4 +39,4 @@ bool MergeTable::has_long_cluster() const {
   return false;
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 // (left id, right id) -> the merge's rank and resulting id. Open addressing with linear probing, because merging spends
 // most of its time here.
@@ -66,4 +66,4 @@ class MergeTable {
   uint64_t multiplier_;
 };
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

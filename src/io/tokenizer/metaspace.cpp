@@ -2,7 +2,7 @@
 
 #include "base/utf8.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 Metaspace Metaspace::from_json(const JsonObject& json) {
   Metaspace result;
@@ -28,4 +28,4 @@ Metaspace Metaspace::from_json(const JsonObject& json) {
   return result;
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -5,7 +5,7 @@
 
 #include "io/json.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 struct Metaspace {
   enum class Prepend { kFirst, kAlways, kNever };
@@ -20,4 +20,4 @@ struct Metaspace {
   static Metaspace from_json(const JsonObject& json);
 };
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

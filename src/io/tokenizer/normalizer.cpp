@@ -8,7 +8,7 @@
 #include "io/tokenizer/pattern.h"
 #include "io/tokenizer/unicode.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 namespace {
 
 // Rewrites the text. To update start_bytes, the part that derives from the first character is also rewritten
@@ -147,4 +147,4 @@ void append_normalizers(const JsonObject& json, Normalizers& out) {
   }
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

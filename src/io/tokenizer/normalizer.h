@@ -9,7 +9,7 @@
 #include "io/tokenizer/piece.h"
 #include "io/tokenizer/workspace.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 class Normalizer {
  public:
@@ -25,4 +25,4 @@ using Normalizers = std::vector<std::unique_ptr<Normalizer>>;
 // Errors  kInput for other types, for fields that are missing or wrong, and for more than kMaxStages in all
 void append_normalizers(const JsonObject& json, Normalizers& out);
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -2,7 +2,7 @@
 
 #include "io/tokenizer/piece.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 void Piece::prepend(std::string_view prefix) {
   if (text.empty()) return;
@@ -69,4 +69,4 @@ bool Pattern::for_each_span(std::string_view text, RegexScratch& scratch, SpanSi
   return (covered == text.size() && !text.empty()) || sink({covered, text.size(), false});
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

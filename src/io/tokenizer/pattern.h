@@ -11,7 +11,7 @@
 #include "io/json.h"
 #include "io/tokenizer/regex.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 class Pattern {
  public:
@@ -50,4 +50,4 @@ bool for_each_character_span(std::string_view text, Predicate wanted, SpanSink s
   return covered == text.size() || sink({covered, text.size(), false});
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

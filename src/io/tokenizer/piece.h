@@ -7,7 +7,7 @@
 #include <string_view>
 #include <utility>
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 // A part of a piece's text, which it does not own.
 struct Part {
@@ -41,4 +41,4 @@ struct Piece {
   void prepend(std::string_view prefix);
 };
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

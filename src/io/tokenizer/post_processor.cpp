@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 namespace {
 
 // Far more than real post-processors need, which put one to three ids around a text.
@@ -51,4 +51,4 @@ void PostProcessor::add_template(const JsonObject& json, int32_t num_ids) {
   suffix_.insert(suffix_.end(), after.begin(), after.end());
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

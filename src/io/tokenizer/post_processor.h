@@ -6,7 +6,7 @@
 
 #include "io/json.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 // TemplateProcessing (its template for a single text), ByteLevel (which only moves offsets), and Sequence of these.
 class PostProcessor {
@@ -27,4 +27,4 @@ class PostProcessor {
   std::vector<int32_t> suffix_;
 };
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -10,7 +10,7 @@
 #include "io/tokenizer/pattern.h"
 #include "io/tokenizer/unicode.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 namespace {
 
 // GPT-2's pattern: contractions; words, numbers and symbols, each with the space before it; and whitespace without its
@@ -219,4 +219,4 @@ void append_pre_tokenizers(const JsonObject& json, PreTokenizers& out) {
   }
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

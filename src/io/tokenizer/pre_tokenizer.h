@@ -9,7 +9,7 @@
 #include "io/tokenizer/piece.h"
 #include "io/tokenizer/workspace.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 // What Split does with the matches of its pattern.
 enum class SplitBehavior { kRemoved, kIsolated, kMergedWithPrevious, kMergedWithNext, kContiguous };
@@ -52,4 +52,4 @@ using PreTokenizers = std::vector<std::unique_ptr<PreTokenizer>>;
 // Errors  kInput for other types, for fields that are missing or wrong, and for more than kMaxStages in all
 void append_pre_tokenizers(const JsonObject& json, PreTokenizers& out);
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -20,7 +20,7 @@
 #include "base/utf8.h"
 #include "io/tokenizer/unicode.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 namespace {
 
 constexpr size_t kMaxPattern = size_t{1} << 16;  // real patterns have up to 2 kB; translation can expand a byte to 500
@@ -274,4 +274,4 @@ void Regex::find_all(std::string_view text, RegexScratch& scratch, std::vector<S
   });
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -10,7 +10,7 @@
 
 #include "base/function_ref.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 // A range of bytes of a text, and whether the pattern matched it.
 struct Span {
@@ -65,4 +65,4 @@ class Regex {
 // Errors  kInput with `where` for syntax that differs between the two and is too rare to be translated
 std::string onig_to_pcre2(std::string_view pattern, const std::string& where);
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

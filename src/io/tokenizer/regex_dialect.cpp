@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "io/tokenizer/regex.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 namespace {
 
 // Oniguruma's Unicode \w. PCRE2's \w lacks marks, connectors and circled letters, and includes all numbers of category
@@ -250,4 +250,4 @@ std::string onig_to_pcre2(std::string_view pattern, const std::string& where) {
   return Translator(pattern, where).run();
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

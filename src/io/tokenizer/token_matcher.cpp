@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 namespace {
 
 unsigned char byte_from_end(std::string_view text, size_t index) {
@@ -105,4 +105,4 @@ std::vector<TokenMatcher::Match> TokenMatcher::longest_at_each(std::string_view 
   return matches;
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 class TokenMatcher {
  public:
@@ -55,4 +55,4 @@ class TokenMatcher {
   std::array<uint32_t, 256> root_children_{};
 };
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "base/utf8.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 namespace {
 
 struct CodeRange {
@@ -237,4 +237,4 @@ char32_t regex_stand_in(char32_t c) {
   return c < 0x10000 ? recent->like.three_bytes : recent->like.four_bytes;
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 bool is_whitespace(char32_t c);   // White_Space
 bool is_numeric(char32_t c);      // general category N
@@ -24,4 +24,4 @@ std::string normalize_unicode(std::string_view text, UnicodeForm form);
 // older than a character treats it as unassigned.
 char32_t regex_stand_in(char32_t c);
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

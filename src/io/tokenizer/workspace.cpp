@@ -2,7 +2,7 @@
 
 #include "base/error.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 void require_stage_fits(size_t num_stages, const std::string& where) {
   if (num_stages < kMaxStages) return;
@@ -29,4 +29,4 @@ void Budget::fail_used_up() const {
         "the tokenizer.json that belongs to the model"});
 }
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -8,7 +8,7 @@
 
 #include "io/tokenizer/regex.h"
 
-namespace eps::tok {
+namespace eps::io::tok {
 
 // Maximum number of stages of a chain (normalizers, pre-tokenizers, decoders). Real files have at most seven. A chain
 // is traversed recursively for each piece of text, so its depth and cost must be limited.
@@ -59,4 +59,4 @@ struct Workspace {
   Budget budget;
 };
 
-}  // namespace eps::tok
+}  // namespace eps::io::tok

@@ -6,12 +6,12 @@
 
 #include "io/generation_config.h"
 
-namespace eps {
+namespace eps::model {
 namespace {
 
 constexpr int64_t kMaxDimension = 1 << 24;  // larger sizes in a config.json are assumed to be errors
 
-int dimension(const JsonObject& config, std::string_view key) {
+int dimension(const io::JsonObject& config, std::string_view key) {
   return static_cast<int>(config.positive_int(key, kMaxDimension));
 }
 
@@ -25,7 +25,7 @@ struct Rope {
 // There are two formats: transformers 5 writes a `rope_parameters` object, earlier versions `rope_theta` and
 // `rope_scaling`. If both exist, a `rope_scaling` that is not empty replaces all of `rope_parameters`, including its
 // theta. Source  transformers 5.24, modeling_rope_utils.py, convert_rope_params_to_dict
-std::optional<JsonObject> rope_object(const JsonObject& config) {
+std::optional<io::JsonObject> rope_object(const io::JsonObject& config) {
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     auto object = config.optional_child(key);
     if (object && !object->value().empty()) return object;
@@ -33,7 +33,7 @@ std::optional<JsonObject> rope_object(const JsonObject& config) {
   return std::nullopt;
 }
 
-Rope read_rope(const JsonObject& config, int rope_dim) {
+Rope read_rope(const io::JsonObject& config, int rope_dim) {
   Rope rope;
   rope.spec.dim = rope_dim;
   const auto parameters = rope_object(config);
@@ -50,7 +50,7 @@ Rope read_rope(const JsonObject& config, int rope_dim) {
   YarnSpec yarn;
   // A value at the top level takes precedence over that of the object.
   const std::string_view original_key = "original_max_position_embeddings";
-  const JsonObject& original = config.has(original_key) ? config : *parameters;
+  const io::JsonObject& original = config.has(original_key) ? config : *parameters;
   yarn.original_max_positions = original.get_or<double>(original_key, config.get<double>("max_position_embeddings"));
   yarn.factor =
       parameters->get_or<double>("factor", config.get<double>("max_position_embeddings") / yarn.original_max_positions);
@@ -77,7 +77,7 @@ Rope read_rope(const JsonObject& config, int rope_dim) {
   return rope;
 }
 
-AttentionSpec read_attention(const JsonObject& config) {
+AttentionSpec read_attention(const io::JsonObject& config) {
   AttentionSpec a;
   a.mla.num_heads = dimension(config, "num_attention_heads");
   if (const auto kv_heads = config.optional<int64_t>("num_key_value_heads"); kv_heads && *kv_heads != a.mla.num_heads) {
@@ -98,17 +98,17 @@ AttentionSpec read_attention(const JsonObject& config) {
 }
 
 // transformers accepts both names.
-std::string_view experts_key(const JsonObject& config) {
+std::string_view experts_key(const io::JsonObject& config) {
   constexpr std::string_view kOwn = "n_routed_experts";
   constexpr std::string_view kCommon = "num_experts";
   if (config.has(kOwn) && config.has(kCommon) && *config.find(kOwn) != *config.find(kCommon)) {
-    config.reject(kCommon, fmt::format("{}, as {}", describe_json(*config.find(kOwn)), kOwn));
+    config.reject(kCommon, fmt::format("{}, as {}", io::describe_json(*config.find(kOwn)), kOwn));
   }
   return config.has(kCommon) ? kCommon : kOwn;
 }
 
-GateParams read_gate(const JsonObject& config) {
-  GateParams gate;
+ops::GateParams read_gate(const io::JsonObject& config) {
+  ops::GateParams gate;
   gate.num_experts = static_cast<int>(config.positive_int(experts_key(config), 1 << 16));
   gate.top_k = static_cast<int>(config.int_in("num_experts_per_tok", 1, gate.num_experts));
   gate.norm_topk_prob = config.get_or<bool>("norm_topk_prob", false);
@@ -117,7 +117,7 @@ GateParams read_gate(const JsonObject& config) {
   const std::string method = config.get_or<std::string>("topk_method", "greedy");
   if (method == "greedy") return gate;
   if (method != "group_limited_greedy") config.reject("topk_method", "greedy or group_limited_greedy");
-  gate.method = TopkMethod::kGroupLimitedGreedy;
+  gate.method = ops::TopkMethod::kGroupLimitedGreedy;
   gate.num_groups = static_cast<int>(config.int_in("n_group", 1, std::min(gate.num_experts, 1024)));
   if (gate.num_experts % gate.num_groups != 0) {
     config.reject("n_group", fmt::format("a divisor of the {} experts", gate.num_experts));
@@ -129,7 +129,7 @@ GateParams read_gate(const JsonObject& config) {
   return gate;
 }
 
-ModelSpec read_config(const JsonObject& config) {
+ModelSpec read_config(const io::JsonObject& config) {
   ModelSpec spec;
   spec.family = "deepseek_v2";
   spec.vocab_size = config.positive_int("vocab_size", kMaxDimension);
@@ -163,8 +163,8 @@ ModelSpec read_config(const JsonObject& config) {
     if (config.has(key)) spec.num_mtp_layers = static_cast<int>(config.int_in(key, 0, 1 << 12));
   }
   check_sizes(spec, config.where());
-  spec.bos_token_ids = read_token_ids(config, "bos_token_id");
-  spec.eos_token_ids = read_token_ids(config, "eos_token_id");
+  spec.bos_token_ids = io::read_token_ids(config, "bos_token_id");
+  spec.eos_token_ids = io::read_token_ids(config, "eos_token_id");
   return spec;
 }
 
@@ -205,4 +205,4 @@ MlpNames expert_names(int layer, int expert) {
 
 Family deepseek_v2_family() { return {"deepseek_v2", read_config, global_names, layer_names, expert_names}; }
 
-}  // namespace eps
+}  // namespace eps::model

@@ -3,8 +3,8 @@
 
 #include "model/family.h"
 
-namespace eps {
+namespace eps::model {
 
 Family deepseek_v2_family();
 
-}  // namespace eps
+}  // namespace eps::model

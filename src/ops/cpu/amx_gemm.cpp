@@ -12,7 +12,7 @@
 #define EPS_AMX __attribute__((target("amx-tile,amx-bf16,avx512f")))
 #endif
 
-namespace eps {
+namespace eps::ops {
 
 void pack_amx_panel(const std::byte* const* rows, int64_t k, bf16* to) {
   constexpr int64_t kStep = 32;  // of k in a tile
@@ -318,4 +318,4 @@ std::unique_ptr<PackedLinear> pack_amx(std::span<const TensorView>, ThreadPool*)
 
 #endif
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -7,7 +7,7 @@
 #include "ops/cpu/packed_linear.h"
 #include "tensor/tensor.h"
 
-namespace eps {
+namespace eps::ops {
 
 // Whether this build contains the AMX kernels. Callers must check separately whether the CPU supports AMX.
 bool has_amx_kernels();
@@ -26,4 +26,4 @@ inline constexpr int64_t kAmxPanelColumns = 32;
 inline constexpr int64_t amx_panel_elements(int64_t k) { return (k + 31) / 32 * 1024; }
 void pack_amx_panel(const std::byte* const* rows, int64_t k, bf16* to);
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -6,7 +6,7 @@
 #include <immintrin.h>
 #endif
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 #if defined(__x86_64__)
@@ -51,4 +51,4 @@ void convert_bf16_to_f32(const bf16* from, float* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = to_float(from[i]);
 }
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 constexpr float kTaken = -1.0F;  // below every probability
@@ -43,4 +43,4 @@ void gate_token(const GateParams& p, const VectorOps& vec, float* scores, int32_
   }
 }
 
-}  // namespace eps
+}  // namespace eps::ops

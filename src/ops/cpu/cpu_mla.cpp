@@ -5,7 +5,7 @@
 
 #include "ops/cpu/convert.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 // Writes the transpose of src [rows, cols], whose elements have `size` bytes, to dst [cols, rows].
@@ -162,4 +162,4 @@ void CpuMla::run_absorbed(const MlaParams& p, const CpuMlaWeight& weight, const 
   }
 }
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -11,7 +11,7 @@
 #include "ops/host_step.h"
 #include "ops/op_set.h"
 
-namespace eps {
+namespace eps::ops {
 
 // The key/value up-projection in two forms. Prefill expands keys and values of the whole context once (`expand`).
 // Decoding projects the few new queries into the latent space instead (`key_up`, `value_up`), so that only the small
@@ -49,4 +49,4 @@ class CpuMla {
   Buffer kv_;      // [context, heads * (nope + v)] f32
 };
 
-}  // namespace eps
+}  // namespace eps::ops

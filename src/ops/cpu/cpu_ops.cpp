@@ -12,7 +12,7 @@
 #include "ops/pick_token.h"
 #include "tensor/widen.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 struct CpuLinear final : LinearWeight {
@@ -47,7 +47,7 @@ class CpuOps final : public OpSet {
   std::unique_ptr<LinearWeight> pack_linear(std::span<const TensorView> parts, Precision precision,
                                             WeightPool*) const override {
     auto out = std::make_unique<CpuLinear>();
-    out->packed = eps::pack_linear(parts, precision == Precision::kF32 ? f32_choice_ : choice_, pool_.get());
+    out->packed = ops::pack_linear(parts, precision == Precision::kF32 ? f32_choice_ : choice_, pool_.get());
     return out;
   }
 
@@ -257,4 +257,4 @@ std::unique_ptr<OpSet> make_cpu_ops(const CpuEngineChoice& choice, int num_threa
   return std::make_unique<CpuOps>(choice, num_threads, std::make_shared<ThreadPool>(num_threads, stop));
 }
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 // Reading a weight from memory takes a core about as long as multiplying it with this many rows, so a product with
@@ -86,4 +86,4 @@ void run_gemms(std::span<const GemmTask> tasks, ThreadPool& pool) {
   });
 }
 
-}  // namespace eps
+}  // namespace eps::ops

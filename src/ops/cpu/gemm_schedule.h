@@ -7,7 +7,7 @@
 
 #include "ops/cpu/packed_linear.h"
 
-namespace eps {
+namespace eps::ops {
 
 struct GemmPiece {
   int64_t task;
@@ -21,4 +21,4 @@ struct GemmPiece {
 // tasks and the number of threads. Tasks with m == 0 have no pieces.
 std::vector<GemmPiece> cut_gemms(std::span<const GemmTask> tasks, int num_threads);
 
-}  // namespace eps
+}  // namespace eps::ops

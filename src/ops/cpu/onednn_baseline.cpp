@@ -9,7 +9,7 @@
 #include "ops/cpu/onednn_gemm.h"
 #include "ops/cpu/onednn_threads.h"
 
-namespace eps {
+namespace eps::ops {
 
 using dnnl::memory;
 
@@ -98,4 +98,4 @@ std::string OneDnnBaseline::implementation(int64_t m) {
   return impl_->product(m).implementation;
 }
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -7,7 +7,7 @@
 
 #include "tensor/tensor.h"
 
-namespace eps {
+namespace eps::ops {
 
 // y = x * W^T with prepacked weights and a primitive of fixed shape for each m, as a careful user of oneDNN would do.
 //
@@ -33,4 +33,4 @@ class OneDnnBaseline {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -13,7 +13,7 @@
 #include "ops/cpu/onednn_threads.h"
 #include "ops/cpu/stacked_rows.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 using dnnl::memory;
@@ -310,4 +310,4 @@ int64_t onednn_row_bucket(int64_t m) {
 
 std::vector<std::string> onednn_implementations(const OneDnnContext& context) { return context.implementations(); }
 
-}  // namespace eps
+}  // namespace eps::ops

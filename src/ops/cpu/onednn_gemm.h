@@ -9,7 +9,7 @@
 #include "ops/cpu/packed_linear.h"
 #include "tensor/tensor.h"
 
-namespace eps {
+namespace eps::ops {
 
 // A oneDNN engine and the primitives that were created so far. All weights of a model share one context, because a
 // model has hundreds of weights but only a few shapes. Defined in the source file, so that this header does not include
@@ -36,4 +36,4 @@ int64_t onednn_row_bucket(int64_t m);
 // The names of the oneDNN implementations in use, e.g. "brg:avx512_core_amx_bf16", without duplicates.
 std::vector<std::string> onednn_implementations(const OneDnnContext& context);
 
-}  // namespace eps
+}  // namespace eps::ops

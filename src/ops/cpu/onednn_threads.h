@@ -8,7 +8,7 @@ int omp_get_max_threads();
 void omp_set_num_threads(int num_threads);
 }
 
-namespace eps {
+namespace eps::ops {
 
 // During its lifetime, OpenMP regions that this thread starts have `count` threads. Other threads are not affected.
 class OmpThreads {
@@ -28,4 +28,4 @@ class OneOmpThread : public OmpThreads {
   OneOmpThread() : OmpThreads(1) {}
 };
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -5,7 +5,7 @@
 #include "ops/cpu/onednn_gemm.h"
 #include "ops/cpu/panel_gemm.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 CpuEngineChoice choose_panels(const CpuFeatures& features, std::string why) {
@@ -87,4 +87,4 @@ std::unique_ptr<PackedLinear> pack_linear(std::span<const TensorView> parts, con
   return pack_onednn(parts, choice.onednn, pool);
 }
 
-}  // namespace eps
+}  // namespace eps::ops

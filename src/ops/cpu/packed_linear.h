@@ -16,7 +16,7 @@
 #include "tensor/dtype.h"
 #include "tensor/tensor.h"
 
-namespace eps {
+namespace eps::ops {
 
 class OneDnnContext;
 
@@ -96,4 +96,4 @@ struct GemmTask {
 // Edge    m == 0 writes nothing
 void run_gemms(std::span<const GemmTask> tasks, ThreadPool& pool);
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -6,7 +6,7 @@
 #include "ops/cpu/stacked_rows.h"
 #include "ops/cpu/transpose.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 constexpr size_t kMaxPanelWidth = 32;
@@ -94,4 +94,4 @@ std::unique_ptr<PackedLinear> pack_panels(std::span<const TensorView> parts, con
   return std::make_unique<PanelLinear>(StackedRows(parts, common_dtype(parts)), kernels, pool);
 }
 
-}  // namespace eps
+}  // namespace eps::ops

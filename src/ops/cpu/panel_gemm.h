@@ -14,7 +14,7 @@
 #include "tensor/dtype.h"
 #include "tensor/tensor.h"
 
-namespace eps {
+namespace eps::ops {
 
 // One piece of y = x * W^T: rows [0, m) of x against panels [panel_begin, panel_end).
 struct PanelBlock {
@@ -58,4 +58,4 @@ const PanelKernels& panel_kernels(std::string_view isa);
 std::unique_ptr<PackedLinear> pack_panels(std::span<const TensorView> parts, const PanelKernels& kernels,
                                           ThreadPool* pool);
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -13,7 +13,7 @@
 #define EPS_PANEL_INLINE EPS_PANEL_TARGET __attribute__((always_inline)) static inline
 #include "ops/cpu/panel_gemm_kernel.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 struct Avx2 {
@@ -51,12 +51,12 @@ constexpr PanelKernels kKernels = make_panel_kernels<Avx2>("avx2");
 
 const PanelKernels* panel_kernels_avx2() { return &kKernels; }
 
-}  // namespace eps
+}  // namespace eps::ops
 
 #else
 
-namespace eps {
+namespace eps::ops {
 const PanelKernels* panel_kernels_avx2() { return nullptr; }
-}  // namespace eps
+}  // namespace eps::ops
 
 #endif

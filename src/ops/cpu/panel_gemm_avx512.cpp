@@ -19,7 +19,7 @@
 #define EPS_PANEL_INLINE EPS_PANEL_TARGET __attribute__((always_inline)) static inline
 #include "ops/cpu/panel_gemm_kernel.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 struct Avx512 {
@@ -56,12 +56,12 @@ constexpr PanelKernels kKernels = make_panel_kernels<Avx512>("avx512");
 
 const PanelKernels* panel_kernels_avx512() { return &kKernels; }
 
-}  // namespace eps
+}  // namespace eps::ops
 
 #else
 
-namespace eps {
+namespace eps::ops {
 const PanelKernels* panel_kernels_avx512() { return nullptr; }
-}  // namespace eps
+}  // namespace eps::ops
 
 #endif

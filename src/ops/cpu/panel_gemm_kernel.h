@@ -20,7 +20,7 @@
 #error "define EPS_PANEL_TARGET before including this file"
 #endif
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 constexpr int64_t kAheadBytes = 1024;  // prefetch distance for weights: 16 cache lines, about 100 ns
@@ -218,4 +218,4 @@ constexpr PanelKernels make_panel_kernels(const char* isa) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::ops

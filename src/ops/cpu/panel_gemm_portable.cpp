@@ -11,7 +11,7 @@
 #define EPS_PANEL_TARGET
 #include "ops/cpu/panel_gemm_kernel.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 struct Portable {
@@ -50,4 +50,4 @@ constexpr PanelKernels kKernels = make_panel_kernels<Portable>("portable");
 
 const PanelKernels& panel_kernels_portable() { return kKernels; }
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -6,7 +6,7 @@
 #include "ops/cpu/convert.h"
 #include "tensor/widen.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 void convert_row(const TensorView& row, DType dtype, std::byte* to) {
@@ -56,4 +56,4 @@ void for_panels(int64_t num_panels, size_t panel_bytes, ThreadPool* pool,
   for (int64_t i = 0; i < num_tasks; ++i) task(i);
 }
 
-}  // namespace eps
+}  // namespace eps::ops

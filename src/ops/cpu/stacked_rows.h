@@ -12,7 +12,7 @@
 #include "tensor/dtype.h"
 #include "tensor/tensor.h"
 
-namespace eps {
+namespace eps::ops {
 
 class StackedRows {
  public:
@@ -41,4 +41,4 @@ class StackedRows {
 void for_panels(int64_t num_panels, size_t panel_bytes, ThreadPool* pool,
                 const std::function<void(int64_t, int64_t)>& body);
 
-}  // namespace eps
+}  // namespace eps::ops

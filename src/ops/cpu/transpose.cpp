@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #endif
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 // Number of bytes of a row that are processed before moving on to the next rows: one cache line. The rows of a weight
@@ -116,4 +116,4 @@ void transpose_half_pairs(const std::byte* const* first, const std::byte* const*
   }
 }
 
-}  // namespace eps
+}  // namespace eps::ops

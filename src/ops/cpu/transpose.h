@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace eps {
+namespace eps::ops {
 
 // Rows are given by pointers, because the rows of a panel may come from several tensors; they need not be aligned. All
 // functions start `offset` bytes into each row.
@@ -19,4 +19,4 @@ void transpose_words(const std::byte* const* rows, int64_t num_rows, int64_t off
 void transpose_half_pairs(const std::byte* const* first, const std::byte* const* second, int64_t num_pairs,
                           int64_t offset, int64_t num_elements, uint32_t* to, int64_t ld);
 
-}  // namespace eps
+}  // namespace eps::ops

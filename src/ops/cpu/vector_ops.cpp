@@ -4,7 +4,7 @@
 
 // Each body is written once with compiler vectors and inlined into one set of functions per instruction set. A vector
 // has eight lanes, as an AVX register has; for SSE and NEON the compiler splits it in two.
-namespace eps {
+namespace eps::ops {
 namespace {
 
 #define EPS_INLINE inline __attribute__((always_inline))
@@ -169,4 +169,4 @@ const VectorOps& choose_vector_ops([[maybe_unused]] const CpuFeatures& features)
   return baseline::kOps;
 }
 
-}  // namespace eps
+}  // namespace eps::ops

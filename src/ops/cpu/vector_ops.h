@@ -5,7 +5,7 @@
 
 #include "base/cpu_features.h"
 
-namespace eps {
+namespace eps::ops {
 
 // All pointers refer to `n` unaligned f32. Results do not depend on alignment or on neighbouring rows.
 struct VectorOps {
@@ -26,4 +26,4 @@ struct VectorOps {
 
 const VectorOps& choose_vector_ops(const CpuFeatures& features);
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -9,8 +9,7 @@
 #include "ops/cuda/cuda_ops.h"
 #include "ops/cuda/kernels/exchange/row_slots.h"
 
-namespace eps {
-namespace cuda {
+namespace eps::cuda {
 namespace {
 
 [[noreturn]] void refuse(const std::string& what, const std::string& got, const std::string& wanted) {
@@ -74,7 +73,7 @@ DeviceInfo open_device(int device) {
   open_peers(device, count);
   int driver = 0;
   EPS_CUDA(cudaDriverGetVersion(&driver));
-  const DeviceSizes sizes{
+  const ops::DeviceSizes sizes{
       .num_sms = properties.multiProcessorCount,
       .memory_gb = static_cast<double>(properties.totalGlobalMem) * 1e-9,
       .fuses_silu_mul = true,
@@ -82,13 +81,11 @@ DeviceInfo open_device(int device) {
   return {device, properties.name, version_text(driver), sizes};
 }
 
-}  // namespace cuda
-
-GpuList list_gpus() {
-  GpuList out;
-  out.cuda = cuda::version_text(CUDART_VERSION);
-  out.driver = cuda::driver_version();
-  out.most_ranks = cuda::kMaxRanks;
+ops::GpuList list_gpus() {
+  ops::GpuList out;
+  out.cuda = version_text(CUDART_VERSION);
+  out.driver = driver_version();
+  out.most_ranks = kMaxRanks;
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess) {
     cudaGetLastError();  // clears the error, so that no later call returns it
@@ -96,7 +93,7 @@ GpuList list_gpus() {
   }
   int driver = 0;
   EPS_CUDA(cudaDriverGetVersion(&driver));
-  out.driver_cuda = cuda::version_text(driver);
+  out.driver_cuda = version_text(driver);
   for (int gpu = 0; gpu < count; ++gpu) {
     cudaDeviceProp properties{};
     EPS_CUDA(cudaGetDeviceProperties(&properties, gpu));
@@ -112,9 +109,9 @@ GpuList list_gpus() {
   return out;
 }
 
-CudaReport report_cuda() {
+ops::CudaReport report_cuda() {
   try {
-    const cuda::DeviceInfo info = cuda::open_device(0);
+    const DeviceInfo info = open_device(0);
     return {true, fmt::format("{}: {} SMs, {:.0f} GB, driver for CUDA {}", info.name, info.sizes.num_sms,
                               info.sizes.memory_gb, info.driver)};
   } catch (const Error& e) {
@@ -122,4 +119,4 @@ CudaReport report_cuda() {
   }
 }
 
-}  // namespace eps
+}  // namespace eps::cuda

@@ -11,7 +11,7 @@ struct DeviceInfo {
   int number = 0;      // in CUDA's numbering
   std::string name;    // "NVIDIA H200"
   std::string driver;  // the latest CUDA version that the driver supports: "13.0"
-  DeviceSizes sizes;
+  ops::DeviceSizes sizes;
 };
 
 // Selects `device` for the calling thread and describes it.

@@ -10,8 +10,8 @@
 
 namespace eps::cuda {
 
-GateConfig gate_config(const GateParams& p) {
-  const bool limited = p.method == TopkMethod::kGroupLimitedGreedy;
+GateConfig gate_config(const ops::GateParams& p) {
+  const bool limited = p.method == ops::TopkMethod::kGroupLimitedGreedy;
   return {p.num_experts,          p.top_k, limited ? p.num_groups : 1, limited ? p.topk_group : 1, p.norm_topk_prob,
           p.routed_scaling_factor};
 }
@@ -53,7 +53,7 @@ void CudaLocalMoe::begin_routing(int64_t num_tokens, int num_experts, int top_k)
   load_.clear();
 }
 
-void CudaLocalMoe::route(const GateParams& gate, TensorView logits) {
+void CudaLocalMoe::route(const ops::GateParams& gate, TensorView logits) {
   begin_routing(logits.dim(0), gate.num_experts, gate.top_k);
   auto* idx = view_of<int32_t>(idx_memory_, num_rows());
   auto* weight = view_of<float>(weight_memory_, num_rows());
@@ -101,7 +101,7 @@ std::vector<int64_t> CudaLocalMoe::load() {
   return load_;
 }
 
-CudaLocalMoe::Experts CudaLocalMoe::find_experts(const MoeWeights& weights) {
+CudaLocalMoe::Experts CudaLocalMoe::find_experts(const ops::MoeWeights& weights) {
   const CudaLinear& up = as_cuda(*weights.gate_up.front());
   const CudaLinear& down = as_cuda(*weights.down.front());
   EPS_CHECK(up.pool != nullptr && down.pool != nullptr, "the experts of a layer must be packed into pools");
@@ -114,7 +114,8 @@ CudaLocalMoe::Experts CudaLocalMoe::find_experts(const MoeWeights& weights) {
   return out;
 }
 
-void CudaLocalMoe::run(const MoeWeights& weights, const LocalKernels& kernels, TensorView x, MutableTensorView out) {
+void CudaLocalMoe::run(const ops::MoeWeights& weights, const ops::LocalKernels& kernels, TensorView x,
+                       MutableTensorView out) {
   EPS_CHECK_EQ(x.dim(0), num_tokens_);
   if (num_tokens_ == 0) return;
   const Experts experts = find_experts(weights);
@@ -161,7 +162,8 @@ void CudaLocalMoe::run_small(const Experts& experts, const nv_bf16* x, nv_bf16* 
   launch_small_experts_down(down, stream_);
 }
 
-void CudaLocalMoe::run_sorted(const Experts& experts, const LocalKernels& kernels, const nv_bf16* x, nv_bf16* out) {
+void CudaLocalMoe::run_sorted(const Experts& experts, const ops::LocalKernels& kernels, const nv_bf16* x,
+                              nv_bf16* out) {
   sort_rows();
   const nv_bf16* shared = experts.shared_down != nullptr ? run_shared(experts, x) : nullptr;
   nv_bf16* x_rows = bf16_view(x_rows_, num_rows(), experts.hidden);
@@ -201,16 +203,16 @@ const nv_bf16* CudaLocalMoe::run_shared(const Experts& experts, const nv_bf16* x
   return out;
 }
 
-void CudaLocalMoe::gate_up(const Experts& experts, GemmKind kernel, const nv_bf16* x, nv_bf16* act) {
-  if (kernel == GemmKind::kGrouped) return run_grouped(*experts.gate_up, GroupedEpilogue::kSiluMul, x, act);
+void CudaLocalMoe::gate_up(const Experts& experts, moe::GemmKind kernel, const nv_bf16* x, nv_bf16* act) {
+  if (kernel == moe::GemmKind::kGrouped) return run_grouped(*experts.gate_up, GroupedEpilogue::kSiluMul, x, act);
   nv_bf16* gate_up = bf16_view(gate_up_, num_rows(), 2 * experts.inner);
   run_dense(*experts.gate_up, x, gate_up);
   launch_silu_mul<nv_bf16>(
       {.gate_up = gate_up, .rows = num_rows(), .width = static_cast<int>(experts.inner), .out = act}, stream_);
 }
 
-void CudaLocalMoe::down(const Experts& experts, GemmKind kernel, const nv_bf16* act, nv_bf16* rows) {
-  if (kernel == GemmKind::kGrouped) return run_grouped(*experts.down, GroupedEpilogue::kStore, act, rows);
+void CudaLocalMoe::down(const Experts& experts, moe::GemmKind kernel, const nv_bf16* act, nv_bf16* rows) {
+  if (kernel == moe::GemmKind::kGrouped) return run_grouped(*experts.down, GroupedEpilogue::kStore, act, rows);
   run_dense(*experts.down, act, rows);
 }
 

@@ -8,18 +8,19 @@
 
 namespace eps::cuda {
 
-GateConfig gate_config(const GateParams& params);
+GateConfig gate_config(const ops::GateParams& params);
 
-class CudaLocalMoe final : public LocalMoe {
+class CudaLocalMoe final : public ops::LocalMoe {
  public:
   CudaLocalMoe(MemoryResource& device, CublasGemm& blas, GroupedGemm& grouped, cudaStream_t stream);
 
-  void route(const GateParams& gate, TensorView logits) override;
+  void route(const ops::GateParams& gate, TensorView logits) override;
   void set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) override;
   std::vector<int64_t> load() override;
   int64_t few_tokens() const override { return kFewTokens; }
   void limit_sms(int num_sms) { num_sms_ = num_sms; }
-  void run(const MoeWeights& weights, const LocalKernels& kernels, TensorView x, MutableTensorView out) override;
+  void run(const ops::MoeWeights& weights, const ops::LocalKernels& kernels, TensorView x,
+           MutableTensorView out) override;
 
  private:
   // Up to this many tokens, the grouped kernel is always faster (docs/kernels/cuda-grouped-gemm.md), because the time
@@ -36,16 +37,16 @@ class CudaLocalMoe final : public LocalMoe {
     int64_t inner = 0;
     int64_t shared_inner = 0;
   };
-  static Experts find_experts(const MoeWeights& weights);
+  static Experts find_experts(const ops::MoeWeights& weights);
   bool uses_small_kernels() const;
 
   void begin_routing(int64_t num_tokens, int num_experts, int top_k);
   void sort_rows();
   void run_small(const Experts& experts, const nv_bf16* x, nv_bf16* out);
-  void run_sorted(const Experts& experts, const LocalKernels& kernels, const nv_bf16* x, nv_bf16* out);
+  void run_sorted(const Experts& experts, const ops::LocalKernels& kernels, const nv_bf16* x, nv_bf16* out);
   const nv_bf16* run_shared(const Experts& experts, const nv_bf16* x);
-  void gate_up(const Experts& experts, GemmKind kernel, const nv_bf16* x, nv_bf16* act);
-  void down(const Experts& experts, GemmKind kernel, const nv_bf16* act, nv_bf16* rows);
+  void gate_up(const Experts& experts, moe::GemmKind kernel, const nv_bf16* x, nv_bf16* act);
+  void down(const Experts& experts, moe::GemmKind kernel, const nv_bf16* act, nv_bf16* rows);
   void run_grouped(const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y);
   void run_dense(const CudaWeightPool& pool, const nv_bf16* x, nv_bf16* y);
   int64_t num_rows() const { return num_tokens_ * top_k_; }

@@ -13,10 +13,11 @@ void ask_for_hardware_queues() { setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
 
 }  // namespace
 
-extern "C" [[gnu::visibility("default")]] const eps::CudaModule* epsmoe_cuda_module() {
-  static const eps::CudaModule module = [] {
+extern "C" [[gnu::visibility("default")]] const eps::ops::CudaModule* epsmoe_cuda_module() {
+  static const eps::ops::CudaModule module = [] {
     ask_for_hardware_queues();
-    return eps::CudaModule{eps::kCudaModuleBuild, &eps::make_cuda_ops, &eps::report_cuda, &eps::list_gpus};
+    return eps::ops::CudaModule{eps::ops::kCudaModuleBuild, &eps::cuda::make_cuda_ops, &eps::cuda::report_cuda,
+                                &eps::cuda::list_gpus};
   }();
   return &module;
 }

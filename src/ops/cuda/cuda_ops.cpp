@@ -25,11 +25,10 @@
 #include "ops/cuda/step_graphs.h"
 #include "ops/cuda/step_state.h"
 
-namespace eps {
-namespace cuda {
+namespace eps::cuda {
 namespace {
 
-class CudaOps final : public OpSet {
+class CudaOps final : public ops::OpSet {
  public:
   explicit CudaOps(const DeviceInfo& device)
       : device_(device),
@@ -47,7 +46,7 @@ class CudaOps final : public OpSet {
         attention_workspace_(memory_) {
     // More rows than recorded steps have, because a later allocation would invalidate the recordings.
     constexpr size_t kRows = 256;
-    sample_params_.reserve(kRows * sizeof(SampleParams));
+    sample_params_.reserve(kRows * sizeof(ops::SampleParams));
     tokens_.reserve(kRows * sizeof(int32_t));
   }
 
@@ -61,7 +60,7 @@ class CudaOps final : public OpSet {
   DType activation_dtype() const override { return DType::kBF16; }
 
   DType weight_dtype(DType) const override { return DType::kBF16; }
-  const DeviceSizes* device() const override { return &device_.sizes; }
+  const ops::DeviceSizes* device() const override { return &device_.sizes; }
   void bind_thread() const override { EPS_CUDA(cudaSetDevice(device_.number)); }
   void limit_sms(int num_sms) override {
     grouped_.limit_sms(num_sms);
@@ -98,7 +97,7 @@ class CudaOps final : public OpSet {
 
   // --- weights ---
 
-  std::unique_ptr<WeightPool> make_weight_pool(int64_t count, int64_t n, int64_t k) const override {
+  std::unique_ptr<ops::WeightPool> make_weight_pool(int64_t count, int64_t n, int64_t k) const override {
     constexpr int64_t kMost = std::min(kMaxGateExperts, kMaxSortExperts);
     if (count > kMost) {
       fail(ErrorKind::kUsage, "device",
@@ -110,14 +109,14 @@ class CudaOps final : public OpSet {
     return std::make_unique<CudaWeightPool>(memory_, count, n, k);
   }
 
-  using OpSet::pack_linear;
-  std::unique_ptr<LinearWeight> pack_linear(std::span<const TensorView> parts, Precision precision,
-                                            WeightPool* pool) const override {
-    return pack_cuda_linear(parts, precision == Precision::kF32, static_cast<CudaWeightPool*>(pool), memory_,
+  using ops::OpSet::pack_linear;
+  std::unique_ptr<ops::LinearWeight> pack_linear(std::span<const TensorView> parts, ops::Precision precision,
+                                                 ops::WeightPool* pool) const override {
+    return pack_cuda_linear(parts, precision == ops::Precision::kF32, static_cast<CudaWeightPool*>(pool), memory_,
                             uploader_);
   }
 
-  std::unique_ptr<MlaWeight> pack_mla(const TensorView& kv_b, const MlaParams& params) const override {
+  std::unique_ptr<ops::MlaWeight> pack_mla(const TensorView& kv_b, const ops::MlaParams& params) const override {
     EPS_CHECK_EQ(kv_b.dim(0), int64_t{params.num_heads} * (params.nope_dim + params.v_dim));
     EPS_CHECK_EQ(kv_b.dim(1), params.kv_lora_rank);
     if (!MlaAttention::supported(params)) {
@@ -138,7 +137,7 @@ class CudaOps final : public OpSet {
 
   // --- steps ---
 
-  void begin_step(const StepInputs& step) override { step_.begin(step); }
+  void begin_step(const ops::StepInputs& step) override { step_.begin(step); }
   bool run_step(int64_t key, const std::function<void()>& body) override { return graphs_.run(key, body); }
 
   // --- dense ops ---
@@ -184,10 +183,11 @@ class CudaOps final : public OpSet {
                         stream_.get());
   }
 
-  void linear(std::span<const LinearTask> tasks) override { linear_.run(tasks); }
+  void linear(std::span<const ops::LinearTask> tasks) override { linear_.run(tasks); }
 
-  void linear_silu_mul(std::span<const LinearTask> tasks, MutableTensorView gate_up, MutableTensorView act) override {
-    if (!linear_.run_silu_mul(tasks, act)) OpSet::linear_silu_mul(tasks, gate_up, act);
+  void linear_silu_mul(std::span<const ops::LinearTask> tasks, MutableTensorView gate_up,
+                       MutableTensorView act) override {
+    if (!linear_.run_silu_mul(tasks, act)) ops::OpSet::linear_silu_mul(tasks, gate_up, act);
   }
 
   void to_compute(TensorView x, MutableTensorView out) override {
@@ -214,7 +214,7 @@ class CudaOps final : public OpSet {
 
   // --- sampling ---
 
-  void pick_tokens(TensorView logits, std::span<const SampleParams> params, std::span<int32_t> tokens) override {
+  void pick_tokens(TensorView logits, std::span<const ops::SampleParams> params, std::span<int32_t> tokens) override {
     check_not_recording("pick_tokens");
     const int64_t n = std::ssize(params);
     EPS_CHECK_EQ(logits.dim(0), n);
@@ -224,7 +224,7 @@ class CudaOps final : public OpSet {
     upload(params.data(), on_device);
     const MutableTensorView picked = tokens_.view(DType::kI32, {n});
     launch_pick_tokens({.logits = logits.as<const float>(),
-                        .params = static_cast<const SampleParams*>(on_device.data()),
+                        .params = static_cast<const ops::SampleParams*>(on_device.data()),
                         .rows = n,
                         .vocab = logits.dim(1),
                         .tokens = picked.as<int32_t>()},
@@ -234,7 +234,7 @@ class CudaOps final : public OpSet {
 
   // --- attention ---
 
-  void rope(MutableTensorView x, int head_dim, const RopeView& table) override {
+  void rope(MutableTensorView x, int head_dim, const ops::RopeView& table) override {
     launch_rotate_heads({.x = bf16_of(x),
                          .rows = x.dim(0),
                          .heads = static_cast<int>(x.dim(1) / head_dim),
@@ -245,8 +245,8 @@ class CudaOps final : public OpSet {
                         stream_.get());
   }
 
-  void store_latents(const MlaParams& params, MutableTensorView kv, TensorView norm, float eps, const RopeView& table,
-                     int layer) override {
+  void store_latents(const ops::MlaParams& params, MutableTensorView kv, TensorView norm, float eps,
+                     const ops::RopeView& table, int layer) override {
     launch_store_latents({.kv = bf16_of(kv),
                           .kv_row_stride = kv.dim(1),
                           .rows = kv.dim(0),
@@ -261,7 +261,7 @@ class CudaOps final : public OpSet {
                          stream_.get());
   }
 
-  void mla_attention(const MlaParams& params, const MlaWeight& weight, TensorView q, int layer,
+  void mla_attention(const ops::MlaParams& params, const ops::MlaWeight& weight, TensorView q, int layer,
                      MutableTensorView out) override {
     const auto& packed = static_cast<const CudaMla&>(weight);
     const auto sequences = step_.host_sequences();
@@ -272,7 +272,7 @@ class CudaOps final : public OpSet {
 
   // --- MoE ---
 
-  void gate(const GateParams& params, TensorView logits, MutableTensorView topk_idx,
+  void gate(const ops::GateParams& params, TensorView logits, MutableTensorView topk_idx,
             MutableTensorView topk_weight) override {
     launch_select_experts({.logits = logits.as<const float>(),
                            .config = gate_config(params),
@@ -298,21 +298,21 @@ class CudaOps final : public OpSet {
         stream_.get());
   }
 
-  void add_rows(std::span<const RowPair> pairs, int64_t width) override {
+  void add_rows(std::span<const ops::RowPair> pairs, int64_t width) override {
     check_not_recording("add_rows");
-    static_assert(sizeof(RowPair) == sizeof(DeviceRowPair));
+    static_assert(sizeof(ops::RowPair) == sizeof(DeviceRowPair));
     launch_add_row_pairs({.pairs = upload_list<const DeviceRowPair>(pairs), .n = std::ssize(pairs), .width = width},
                          stream_.get());
   }
 
-  LocalMoe* local_moe() override { return &local_moe_; }
+  ops::LocalMoe* local_moe() override { return &local_moe_; }
 
-  std::unique_ptr<PeerLayer> make_peer_layer(Communicator& comm) override {
+  std::unique_ptr<ops::PeerLayer> make_peer_layer(comm::Communicator& comm) override {
     return std::make_unique<CudaPeerLayer>(comm, memory_, blas_, grouped_, stream_.get());
   }
 
  private:
-  static DeviceRopeTable table_of(const RopeView& table) {
+  static DeviceRopeTable table_of(const ops::RopeView& table) {
     return {table.cos.as<const float>(), table.sin.as<const float>()};
   }
 
@@ -340,8 +340,7 @@ class CudaOps final : public OpSet {
 };
 
 }  // namespace
-}  // namespace cuda
 
-std::unique_ptr<OpSet> make_cuda_ops(int device) { return std::make_unique<cuda::CudaOps>(cuda::open_device(device)); }
+std::unique_ptr<ops::OpSet> make_cuda_ops(int device) { return std::make_unique<CudaOps>(open_device(device)); }
 
-}  // namespace eps
+}  // namespace eps::cuda

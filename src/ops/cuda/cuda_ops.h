@@ -3,11 +3,11 @@
 
 #include "ops/cuda_module.h"
 
-namespace eps {
+namespace eps::cuda {
 
 // See CudaModule.
-std::unique_ptr<OpSet> make_cuda_ops(int device);
-CudaReport report_cuda();
-GpuList list_gpus();
+std::unique_ptr<ops::OpSet> make_cuda_ops(int device);
+ops::CudaReport report_cuda();
+ops::GpuList list_gpus();
 
-}  // namespace eps
+}  // namespace eps::cuda

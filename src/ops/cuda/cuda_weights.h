@@ -10,7 +10,7 @@
 namespace eps::cuda {
 
 // Memory for `count` weights [n, k], which is filled in order.
-struct CudaWeightPool final : WeightPool {
+struct CudaWeightPool final : ops::WeightPool {
   CudaWeightPool(MemoryResource& resource, int64_t num_weights, int64_t out_features, int64_t in_features);
 
   nv_bf16* data() const { return reinterpret_cast<nv_bf16*>(memory.data()); }
@@ -23,7 +23,7 @@ struct CudaWeightPool final : WeightPool {
   GroupedWeight grouped;  // all of the pool's weights
 };
 
-struct CudaLinear final : LinearWeight {
+struct CudaLinear final : ops::LinearWeight {
   int64_t n = 0;
   int64_t k = 0;
   const nv_bf16* w = nullptr;    // [n, k]
@@ -38,7 +38,7 @@ struct CudaLinear final : LinearWeight {
   DType input_dtype() const override { return DType::kBF16; }
 };
 
-struct CudaMla final : MlaWeight {
+struct CudaMla final : ops::MlaWeight {
   Buffer memory;
   int64_t rows = 0;  // heads * (nope + v)
   int64_t lora = 0;
@@ -51,6 +51,6 @@ struct CudaMla final : MlaWeight {
 std::unique_ptr<CudaLinear> pack_cuda_linear(std::span<const TensorView> parts, bool exact, CudaWeightPool* pool,
                                              MemoryResource& memory, Uploader& uploader);
 
-inline const CudaLinear& as_cuda(const LinearWeight& weight) { return static_cast<const CudaLinear&>(weight); }
+inline const CudaLinear& as_cuda(const ops::LinearWeight& weight) { return static_cast<const CudaLinear&>(weight); }
 
 }  // namespace eps::cuda

@@ -6,15 +6,15 @@
 
 namespace eps::cuda {
 
-void LinearDispatch::run(std::span<const LinearTask> tasks) {
+void LinearDispatch::run(std::span<const ops::LinearTask> tasks) {
   if (const auto grouped = find_grouped(tasks)) {
     return run_grouped(*grouped, bf16_of(tasks.front().x), bf16_of(tasks.front().y), GroupedEpilogue::kStore);
   }
   if (tasks.size() == 2 && run_small_pair(tasks[0], tasks[1])) return;
-  for (const LinearTask& task : tasks) run_one(task);
+  for (const ops::LinearTask& task : tasks) run_one(task);
 }
 
-bool LinearDispatch::run_silu_mul(std::span<const LinearTask> tasks, const MutableTensorView& act) {
+bool LinearDispatch::run_silu_mul(std::span<const ops::LinearTask> tasks, const MutableTensorView& act) {
   const auto grouped = find_grouped(tasks);
   if (!grouped) return false;
   run_grouped(*grouped, bf16_of(tasks.front().x), bf16_of(act), GroupedEpilogue::kSiluMul);
@@ -23,13 +23,13 @@ bool LinearDispatch::run_silu_mul(std::span<const LinearTask> tasks, const Mutab
 
 // The tasks form one grouped GEMM if their weights are in one pool in ascending order and their rows are adjacent in
 // memory, so that offsets alone describe the groups. Experts of the pool without a task have no rows.
-std::optional<LinearDispatch::GroupedTasks> LinearDispatch::find_grouped(std::span<const LinearTask> tasks) {
+std::optional<LinearDispatch::GroupedTasks> LinearDispatch::find_grouped(std::span<const ops::LinearTask> tasks) {
   if (tasks.size() < 2) return std::nullopt;
   GroupedTasks out{as_cuda(*tasks.front().weight).pool, {}, 0};
   if (out.pool == nullptr) return std::nullopt;
   out.rows.assign(static_cast<size_t>(out.pool->count), 0);
   int64_t last = -1;
-  for (const LinearTask& task : tasks) {
+  for (const ops::LinearTask& task : tasks) {
     const CudaLinear& weight = as_cuda(*task.weight);
     if (weight.pool != out.pool || weight.pool_index <= last || task.y.dtype() != DType::kBF16) return std::nullopt;
     if (bf16_of(task.x) != bf16_of(tasks.front().x) + out.total * out.pool->k) return std::nullopt;
@@ -50,7 +50,7 @@ void LinearDispatch::run_grouped(const GroupedTasks& tasks, const nv_bf16* x, nv
 
 // Computes two products of the same few rows in one launch. Returns false, without doing anything, if the tasks do not
 // have that form.
-bool LinearDispatch::run_small_pair(const LinearTask& a, const LinearTask& b) {
+bool LinearDispatch::run_small_pair(const ops::LinearTask& a, const ops::LinearTask& b) {
   const CudaLinear& w0 = as_cuda(*a.weight);
   const CudaLinear& w1 = as_cuda(*b.weight);
   const int64_t m = a.x.dim(0);
@@ -66,7 +66,7 @@ bool LinearDispatch::run_small_pair(const LinearTask& a, const LinearTask& b) {
   return true;
 }
 
-void LinearDispatch::run_one(const LinearTask& task) {
+void LinearDispatch::run_one(const ops::LinearTask& task) {
   const CudaLinear& weight = as_cuda(*task.weight);
   EPS_CHECK_EQ(task.x.dim(1), weight.k);
   EPS_CHECK_EQ(task.y.dim(1), weight.n);

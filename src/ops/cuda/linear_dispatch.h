@@ -23,10 +23,10 @@ class LinearDispatch {
   void limit_sms(int num_sms) { num_sms_ = num_sms; }  // 0: all
 
   // See OpSet::linear.
-  void run(std::span<const LinearTask> tasks);
+  void run(std::span<const ops::LinearTask> tasks);
   // Applies silu_mul to the results in the same kernel and writes them to `act`. Returns false, without doing anything,
   // if the tasks do not form one grouped GEMM.
-  bool run_silu_mul(std::span<const LinearTask> tasks, const MutableTensorView& act);
+  bool run_silu_mul(std::span<const ops::LinearTask> tasks, const MutableTensorView& act);
 
  private:
   // Tasks whose weights are in one pool, in the pool's order, with contiguous rows: the operands of one grouped GEMM.
@@ -35,10 +35,10 @@ class LinearDispatch {
     std::vector<int64_t> rows;  // per group
     int64_t total = 0;
   };
-  static std::optional<GroupedTasks> find_grouped(std::span<const LinearTask> tasks);
+  static std::optional<GroupedTasks> find_grouped(std::span<const ops::LinearTask> tasks);
   void run_grouped(const GroupedTasks& tasks, const nv_bf16* x, nv_bf16* y, GroupedEpilogue epilogue);
-  bool run_small_pair(const LinearTask& a, const LinearTask& b);
-  void run_one(const LinearTask& task);
+  bool run_small_pair(const ops::LinearTask& a, const ops::LinearTask& b);
+  void run_one(const ops::LinearTask& task);
 
   CublasGemm& blas_;
   GroupedGemm& grouped_;

@@ -22,7 +22,7 @@ struct Run {
   int max_q_count = 0;
 };
 
-MlaDims to_dims(const MlaParams& p) {
+MlaDims to_dims(const ops::MlaParams& p) {
   return {.num_heads = p.num_heads,
           .nope_dim = p.nope_dim,
           .rope_dim = p.rope_dim,
@@ -70,12 +70,12 @@ MlaDecodeShape decode_shape(const Run& run) {
 
 }  // namespace
 
-bool MlaAttention::supported(const MlaParams& params) {
+bool MlaAttention::supported(const ops::MlaParams& params) {
   const MlaDims dims = to_dims(params);
   return mla_decode_supported(dims) || mla_plain_supported(dims);
 }
 
-size_t MlaAttention::workspace_bytes(const MlaParams& params, std::span<const DeviceSequence> sequences) {
+size_t MlaAttention::workspace_bytes(const ops::MlaParams& params, std::span<const DeviceSequence> sequences) {
   const MlaDims dims = to_dims(params);
   size_t bytes = 0;
   for (const Run& run : group(dims, sequences)) {
@@ -87,7 +87,7 @@ size_t MlaAttention::workspace_bytes(const MlaParams& params, std::span<const De
   return bytes;
 }
 
-void MlaAttention::run(const MlaParams& params, const MlaDeviceWeight& weight, const nv_bf16* q,
+void MlaAttention::run(const ops::MlaParams& params, const MlaDeviceWeight& weight, const nv_bf16* q,
                        std::span<const DeviceSequence> sequences, const DeviceSequence* device_sequences, int layer,
                        nv_bf16* out, std::byte* workspace, cublasHandle_t blas, cudaStream_t stream) {
   EPS_CHECK(supported(params), "latent attention with lora rank {}", params.kv_lora_rank);

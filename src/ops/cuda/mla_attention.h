@@ -28,12 +28,12 @@ class MlaAttention {
   static constexpr int kMaxDecodeQueries = 64;
 
   // Whether any of the kernels supports these dimensions.
-  static bool supported(const MlaParams& params);
+  static bool supported(const ops::MlaParams& params);
 
   // The workspace that run() needs for these sequences.
   //
   // Cost    may build cuDNN plans (see MlaPrefill)
-  size_t workspace_bytes(const MlaParams& params, std::span<const DeviceSequence> sequences);
+  size_t workspace_bytes(const ops::MlaParams& params, std::span<const DeviceSequence> sequences);
 
   // out[t, h] = attention of new token t over its sequence's cache, which holds the new tokens
   //
@@ -44,7 +44,7 @@ class MlaAttention {
   //         out              [T, num_heads, v_dim]  bf16; only rows of sequences are written
   // Stream  `blas` must be set to `stream`; does not synchronise
   // Errors  kInternal: cuDNN or cuBLAS fails, or the dimensions are not supported
-  void run(const MlaParams& params, const MlaDeviceWeight& weight, const nv_bf16* q,
+  void run(const ops::MlaParams& params, const MlaDeviceWeight& weight, const nv_bf16* q,
            std::span<const DeviceSequence> sequences, const DeviceSequence* device_sequences, int layer, nv_bf16* out,
            std::byte* workspace, cublasHandle_t blas, cudaStream_t stream);
 

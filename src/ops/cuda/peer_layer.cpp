@@ -35,20 +35,20 @@ T* data_of(const Buffer& buffer) {
 }
 
 // Whether a stage's part contains the tokens of a column of SlotTable::slot.
-bool takes(TokenPart part, bool is_own, bool is_second_half) {
+bool takes(moe::TokenPart part, bool is_own, bool is_second_half) {
   switch (part) {
-    case TokenPart::kAll: return true;
-    case TokenPart::kLocal: return is_own;
-    case TokenPart::kRemote: return !is_own;
-    case TokenPart::kFirstHalf: return !is_second_half;
-    case TokenPart::kSecondHalf: return is_second_half;
+    case moe::TokenPart::kAll: return true;
+    case moe::TokenPart::kLocal: return is_own;
+    case moe::TokenPart::kRemote: return !is_own;
+    case moe::TokenPart::kFirstHalf: return !is_second_half;
+    case moe::TokenPart::kSecondHalf: return is_second_half;
   }
   return false;
 }
 
 }  // namespace
 
-CudaPeerLayer::CudaPeerLayer(Communicator& comm, MemoryResource& device, CublasGemm& blas, GroupedGemm& grouped,
+CudaPeerLayer::CudaPeerLayer(comm::Communicator& comm, MemoryResource& device, CublasGemm& blas, GroupedGemm& grouped,
                              cudaStream_t stream)
     : comm_(comm),
       blas_(blas),
@@ -100,7 +100,7 @@ void CudaPeerLayer::set_num_experts(int num_experts) {
   num_experts_ = num_experts;
 }
 
-void CudaPeerLayer::route(const GateParams& gate, TensorView logits) {
+void CudaPeerLayer::route(const ops::GateParams& gate, TensorView logits) {
   set_num_experts(gate.num_experts);
   EPS_CHECK_EQ(gate.top_k, top_k_);
   auto* idx = data_of<int32_t>(memory_.own_idx);
@@ -110,7 +110,7 @@ void CudaPeerLayer::route(const GateParams& gate, TensorView logits) {
                          .rows = logits.dim(0),
                          .idx = idx,
                          .weight = weight},
-                        lanes_.stream(Lane::kCompute));
+                        lanes_.stream(plan::Lane::kCompute));
   own_idx_ = idx;
   own_weight_ = weight;
 }
@@ -125,7 +125,7 @@ void CudaPeerLayer::set_routing(int num_experts, TensorView topk_idx, TensorView
 void CudaPeerLayer::publish(TensorView x) {
   EPS_CHECK_EQ(x.dim(0), counts_.tokens[rank()]);
   x_ = static_cast<const nv_bf16*>(x.data());
-  EPS_CUDA(cudaEventRecord(ready_.get(), lanes_.stream(Lane::kCompute)));
+  EPS_CUDA(cudaEventRecord(ready_.get(), lanes_.stream(plan::Lane::kCompute)));
   const Published mine{x.data(), own_idx_, own_weight_, data_of<nv_bf16>(memory_.partials), ready_.get(), sent_.get()};
   peers_.clear();
   for (const std::vector<std::byte>& bytes : comm_.all_gather(std::as_bytes(std::span(&mine, 1)))) {
@@ -134,17 +134,17 @@ void CudaPeerLayer::publish(TensorView x) {
   }
 }
 
-PeerLoad CudaPeerLayer::exchange(TensorView x) {
+ops::PeerLoad CudaPeerLayer::exchange(TensorView x) {
   publish(x);
   load_ = count_rows();
   return load_;
 }
 
-PeerLoad CudaPeerLayer::count_rows() {
+ops::PeerLoad CudaPeerLayer::count_rows() {
   const RoutingCounts layout{num_experts_, num_ranks(), top_k_};
   std::vector<int32_t> counts(static_cast<size_t>(layout.size()), 0);
   if (!is_empty()) {
-    const cudaStream_t stream = lanes_.stream(Lane::kDispatch);
+    const cudaStream_t stream = lanes_.stream(plan::Lane::kDispatch);
     GatherRoutingParams gather;
     gather.counts = counts_;
     gather.top_k = top_k_;
@@ -171,7 +171,7 @@ PeerLoad CudaPeerLayer::count_rows() {
   const auto part = [&](int begin, int size) {
     return std::vector<int64_t>(counts.begin() + begin, counts.begin() + begin + size);
   };
-  PeerLoad out;
+  ops::PeerLoad out;
   out.rows = part(layout.load(), num_experts_);
   out.summary.local_load = part(layout.local_load(), num_experts_);
   out.summary.tokens_between = part(layout.tokens_between(), num_ranks() * num_ranks());
@@ -199,16 +199,16 @@ void CudaPeerLayer::wait_on_host(cudaEvent_t event, const char* what) const {
   }
 }
 
-std::string CudaPeerLayer::why_not(const Plan& plan) const {
+std::string CudaPeerLayer::why_not(const plan::Plan& plan) const {
   if (plan.wire.dispatch != DType::kBF16 || plan.wire.combine != DType::kBF16) {
     return fmt::format("GPUs exchange rows in bf16: got {} for dispatch and {} for combine",
                        to_string(plan.wire.dispatch), to_string(plan.wire.combine));
   }
   int64_t slots = 0;
-  for (const Stage& stage : plan.stages) {
+  for (const plan::Stage& stage : plan.stages) {
     for (const int32_t e : stage.experts) slots += placement().rank_of(e) == rank() ? 1 : 0;
     const auto r = static_cast<size_t>(rank());
-    if (stage.gate_up_kernel[r] == GemmKind::kDense || stage.down_kernel[r] == GemmKind::kDense) {
+    if (stage.gate_up_kernel[r] == moe::GemmKind::kDense || stage.down_kernel[r] == moe::GemmKind::kDense) {
       return "stages on several GPUs support only grouped GEMMs: got dense ones";
     }
   }
@@ -217,7 +217,7 @@ std::string CudaPeerLayer::why_not(const Plan& plan) const {
   return "";
 }
 
-void CudaPeerLayer::make_slots(const Plan& plan) {
+void CudaPeerLayer::make_slots(const plan::Plan& plan) {
   const int experts_per_rank = placement().experts_per_rank();
   const int first = placement().first_expert(rank());
   std::ranges::fill(std::span(&slots_.slot[0][0], kMaxSlotExperts * 4), int16_t{-1});
@@ -225,7 +225,7 @@ void CudaPeerLayer::make_slots(const Plan& plan) {
   slot_begin_ = {0};
   rows_of_slot_.clear();
   for (size_t s = 0; s < plan.stages.size(); ++s) {
-    const Stage& stage = plan.stages[s];
+    const plan::Stage& stage = plan.stages[s];
     for (const int32_t e : stage.experts) {
       if (placement().rank_of(e) != rank()) continue;
       const auto slot = static_cast<int16_t>(slots_.num_slots++);
@@ -235,7 +235,7 @@ void CudaPeerLayer::make_slots(const Plan& plan) {
         if (takes(stage.part, column >= 2, column % 2 == 1)) slots_.slot[e][column] = slot;
       }
       const auto at = static_cast<size_t>(e);
-      rows_of_slot_.push_back(rows_in_part(load_.rows[at], load_.summary.local_load[at], stage.part));
+      rows_of_slot_.push_back(moe::rows_in_part(load_.rows[at], load_.summary.local_load[at], stage.part));
     }
     slot_begin_.push_back(slots_.num_slots);
   }
@@ -253,11 +253,11 @@ void CudaPeerLayer::sort_tokens(const int32_t* stage, int32_t* begin, int32_t* t
   params.offsets = begin;
   params.row_of = data_of<int32_t>(places);
   params.token_of_row = tokens;
-  launch_sort_rows(params, lanes_.stream(Lane::kDispatch));
+  launch_sort_rows(params, lanes_.stream(plan::Lane::kDispatch));
 }
 
 void CudaPeerLayer::sort_rows() {
-  const cudaStream_t stream = lanes_.stream(Lane::kDispatch);
+  const cudaStream_t stream = lanes_.stream(plan::Lane::kDispatch);
   const auto num_stages = static_cast<int>(plan_->stages.size());
   memory_.workspace.reserve(std::max({size_t{1}, sort_rows_workspace_bytes(all_tokens(), top_k_, slots_.num_slots),
                                       sort_rows_workspace_bytes(all_tokens(), 1, num_stages)}));
@@ -286,7 +286,7 @@ void CudaPeerLayer::sort_rows() {
               data_of<int32_t>(memory_.combine_tokens), memory_.token_places);
 }
 
-void CudaPeerLayer::begin(const Plan& plan, const MoeWeights& weights, MutableTensorView out) {
+void CudaPeerLayer::begin(const plan::Plan& plan, const ops::MoeWeights& weights, MutableTensorView out) {
   plan_ = &plan;
   weights_ = &weights;
   out_ = out;
@@ -296,8 +296,8 @@ void CudaPeerLayer::begin(const Plan& plan, const MoeWeights& weights, MutableTe
   EPS_CHECK(up_pool_ != nullptr && down_pool_ != nullptr, "the experts of a layer must be packed into pools");
   EPS_CHECK_EQ(up_pool_->count, placement().experts_per_rank());
   has_shared_ = false;
-  combines_left_ =
-      static_cast<int>(std::ranges::count_if(plan.ops, [](const PlanOp& op) { return op.kind == OpKind::kCombine; }));
+  combines_left_ = static_cast<int>(
+      std::ranges::count_if(plan.ops, [](const plan::PlanOp& op) { return op.kind == plan::OpKind::kCombine; }));
   if (is_empty()) return;
   make_slots(plan);
   const int64_t inner = down_pool_->k;
@@ -307,8 +307,8 @@ void CudaPeerLayer::begin(const Plan& plan, const MoeWeights& weights, MutableTe
   bf16_room(memory_.act, rows, inner);
   bf16_room(memory_.rows, rows, hidden_);
   sort_rows();
-  lanes_.wait_for(Lane::kCompute, Lane::kDispatch);
-  lanes_.wait_for(Lane::kCombine, Lane::kDispatch);
+  lanes_.wait_for(plan::Lane::kCompute, plan::Lane::kDispatch);
+  lanes_.wait_for(plan::Lane::kCombine, plan::Lane::kDispatch);
   // The rank's own rows are gathered first, on all SMs, because they need no message.
   GatherRowsParams own;
   own.x = x_;
@@ -317,7 +317,7 @@ void CudaPeerLayer::begin(const Plan& plan, const MoeWeights& weights, MutableTe
   own.top_k = top_k_;
   own.width = static_cast<int>(hidden_);
   own.out = x_rows;
-  launch_gather_rows(own, lanes_.stream(Lane::kCompute));
+  launch_gather_rows(own, lanes_.stream(plan::Lane::kCompute));
 }
 
 int64_t CudaPeerLayer::num_rows(size_t stage) const {
@@ -326,20 +326,20 @@ int64_t CudaPeerLayer::num_rows(size_t stage) const {
   return std::accumulate(begin, rows_of_slot_.begin() + slot_begin_[stage + 1], int64_t{0});
 }
 
-void CudaPeerLayer::run(const PlanOp& op) {
+void CudaPeerLayer::run(const plan::PlanOp& op) {
   switch (op.kind) {
-    case OpKind::kDispatch: return dispatch(op.stage);
-    case OpKind::kGateUp: return gate_up(op.stage);
-    case OpKind::kSiluMul: return;  // fused into the preceding GEMM
-    case OpKind::kDown: return down(op.stage);
-    case OpKind::kReduce: return reduce(op.stage);
-    case OpKind::kCombine: return combine(op.stage);
-    case OpKind::kShared: return shared(op.share);
-    case OpKind::kFinish: return finish();
-    case OpKind::kEnter:
-    case OpKind::kLeave: break;
+    case plan::OpKind::kDispatch: return dispatch(op.stage);
+    case plan::OpKind::kGateUp: return gate_up(op.stage);
+    case plan::OpKind::kSiluMul: return;  // fused into the preceding GEMM
+    case plan::OpKind::kDown: return down(op.stage);
+    case plan::OpKind::kReduce: return reduce(op.stage);
+    case plan::OpKind::kCombine: return combine(op.stage);
+    case plan::OpKind::kShared: return shared(op.share);
+    case plan::OpKind::kFinish: return finish();
+    case plan::OpKind::kEnter:
+    case plan::OpKind::kLeave: break;
   }
-  EPS_CHECK(false, "op {} is not supported between GPUs", to_string(op.kind));
+  EPS_CHECK(false, "op {} is not supported between GPUs", plan::to_string(op.kind));
 }
 
 void CudaPeerLayer::dispatch(int stage) {
@@ -353,7 +353,7 @@ void CudaPeerLayer::dispatch(int stage) {
   pull.places_per_token = top_k_;
   pull.to = memory_.x_rows.data();
   pull.num_blocks = comm_sms();
-  launch_pull_rows(pull, lanes_.stream(Lane::kDispatch));
+  launch_pull_rows(pull, lanes_.stream(plan::Lane::kDispatch));
 }
 
 void CudaPeerLayer::run_experts(int stage, const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x,
@@ -404,11 +404,11 @@ void CudaPeerLayer::reduce(int stage) {
   sum.counts = counts_;
   sum.list = complete_tokens(stage);
   sum.to = data_of<nv_bf16>(memory_.sums);
-  launch_sum_partials(sum, lanes_.stream(Lane::kCompute));
+  launch_sum_partials(sum, lanes_.stream(plan::Lane::kCompute));
 }
 
 void CudaPeerLayer::combine(int stage) {
-  const cudaStream_t stream = lanes_.stream(Lane::kCombine);
+  const cudaStream_t stream = lanes_.stream(plan::Lane::kCombine);
   if (!is_empty()) {
     PushRowsParams push;
     push.list = complete_tokens(stage);
@@ -424,7 +424,7 @@ void CudaPeerLayer::combine(int stage) {
   if (--combines_left_ == 0) EPS_CUDA(cudaEventRecord(sent_.get(), stream));
 }
 
-void CudaPeerLayer::shared(TokenShare share) {
+void CudaPeerLayer::shared(plan::TokenShare share) {
   if (weights_->shared_down == nullptr) return;
   const int64_t num_tokens = counts_.tokens[rank()];
   const int64_t begin = num_tokens * share.begin / 1000;
@@ -439,12 +439,12 @@ void CudaPeerLayer::shared(TokenShare share) {
   nv_bf16* act = bf16_room(memory_.shared_act, num_tokens, inner);
   const int sms = plan_->sms.gemm;
   blas_.run(x_ + begin * hidden_, up.w, gate_up, DType::kBF16, tokens, 2 * inner, hidden_, false, sms);
-  launch_silu_mul<nv_bf16>({gate_up, tokens, static_cast<int>(inner), act}, lanes_.stream(Lane::kCompute));
+  launch_silu_mul<nv_bf16>({gate_up, tokens, static_cast<int>(inner), act}, lanes_.stream(plan::Lane::kCompute));
   blas_.run(act, down.w, out + begin * hidden_, DType::kBF16, tokens, hidden_, inner, false, sms);
 }
 
 void CudaPeerLayer::finish() {
-  const cudaStream_t stream = lanes_.stream(Lane::kCompute);
+  const cudaStream_t stream = lanes_.stream(plan::Lane::kCompute);
   if (num_ranks() > 1) {
     comm_.barrier();  // every rank has recorded that its sums are sent
     for (const Published& peer : peers_) EPS_CUDA(cudaStreamWaitEvent(stream, peer.sent));

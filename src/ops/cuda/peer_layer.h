@@ -21,20 +21,20 @@
 
 namespace eps::cuda {
 
-class CudaPeerLayer final : public PeerLayer {
+class CudaPeerLayer final : public ops::PeerLayer {
  public:
   // The references must outlive the object. `stream` is the stream of the rank's other work.
-  CudaPeerLayer(Communicator& comm, MemoryResource& device, CublasGemm& blas, GroupedGemm& grouped,
+  CudaPeerLayer(comm::Communicator& comm, MemoryResource& device, CublasGemm& blas, GroupedGemm& grouped,
                 cudaStream_t stream);
 
   void begin_step(std::span<const int64_t> tokens_per_rank, int top_k, int64_t hidden) override;
-  void route(const GateParams& gate, TensorView logits) override;
+  void route(const ops::GateParams& gate, TensorView logits) override;
   void set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) override;
-  PeerLoad exchange(TensorView x) override;
-  std::string why_not(const Plan& plan) const override;
-  void begin(const Plan& plan, const MoeWeights& weights, MutableTensorView out) override;
-  void run(const PlanOp& op) override;
-  LaneSet& lanes() override { return lanes_; }
+  ops::PeerLoad exchange(TensorView x) override;
+  std::string why_not(const plan::Plan& plan) const override;
+  void begin(const plan::Plan& plan, const ops::MoeWeights& weights, MutableTensorView out) override;
+  void run(const plan::PlanOp& op) override;
+  device::LaneSet& lanes() override { return lanes_; }
   void record_times(bool record) override { lanes_.record_times(record); }
   int64_t num_rows(size_t stage) const override;
   void wait() noexcept override { lanes_.wait(); }
@@ -52,7 +52,7 @@ class CudaPeerLayer final : public PeerLayer {
 
   int rank() const { return counts_.rank; }
   int num_ranks() const { return counts_.num_ranks; }
-  ExpertPlacement placement() const { return {num_experts_, num_ranks()}; }
+  moe::ExpertPlacement placement() const { return {num_experts_, num_ranks()}; }
   int64_t all_tokens() const { return int64_t{counts_.num_ranks} * counts_.max_tokens; }
   bool is_empty() const { return counts_.max_tokens == 0; }
   ExpertOutputs outputs() const;
@@ -60,9 +60,9 @@ class CudaPeerLayer final : public PeerLayer {
   int comm_sms() const;
   void set_num_experts(int num_experts);
   void publish(TensorView x);
-  PeerLoad count_rows();
+  ops::PeerLoad count_rows();
   void wait_on_host(cudaEvent_t event, const char* what) const;
-  void make_slots(const Plan& plan);
+  void make_slots(const plan::Plan& plan);
   void sort_rows();
   void sort_tokens(const int32_t* stage, int32_t* begin, int32_t* tokens, Buffer& places);
 
@@ -71,11 +71,11 @@ class CudaPeerLayer final : public PeerLayer {
   void down(int stage);
   void reduce(int stage);
   void combine(int stage);
-  void shared(TokenShare share);
+  void shared(plan::TokenShare share);
   void finish();
   void run_experts(int stage, const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y);
 
-  Communicator& comm_;
+  comm::Communicator& comm_;
   CublasGemm& blas_;
   GroupedGemm& grouped_;
   StreamLanes lanes_;
@@ -92,9 +92,9 @@ class CudaPeerLayer final : public PeerLayer {
   const float* own_weight_ = nullptr;
   const nv_bf16* x_ = nullptr;
   std::vector<Published> peers_;
-  PeerLoad load_;
-  const Plan* plan_ = nullptr;
-  const MoeWeights* weights_ = nullptr;
+  ops::PeerLoad load_;
+  const plan::Plan* plan_ = nullptr;
+  const ops::MoeWeights* weights_ = nullptr;
   const CudaWeightPool* up_pool_ = nullptr;
   const CudaWeightPool* down_pool_ = nullptr;
   MutableTensorView out_;

@@ -16,7 +16,7 @@ void StepState::reserve(size_t num_tokens, size_t num_sequences) {
   staging_.reserve(total_bytes());
 }
 
-void StepState::begin(const StepInputs& step) {
+void StepState::begin(const ops::StepInputs& step) {
   const size_t num_tokens = std::max(step.ids.size(), step.positions.size());
   check_not_recording("begin_step");
   // The previous step's copy may still be reading the staging memory.
@@ -28,7 +28,7 @@ void StepState::begin(const StepInputs& step) {
   std::ranges::copy(step.ids, ints);
   std::ranges::copy(step.positions, ints + max_tokens_);
   for (size_t s = 0; s < step.sequences.size(); ++s) {
-    const StepSequence& from = step.sequences[s];
+    const ops::StepSequence& from = step.sequences[s];
     host_sequences_.push_back({static_cast<int32_t>(from.q_begin), static_cast<int32_t>(from.q_count),
                                static_cast<int32_t>(from.context), static_cast<int32_t>(from.capacity),
                                static_cast<nv_bf16*>(from.latent), static_cast<nv_bf16*>(from.k_pe)});

@@ -16,7 +16,7 @@ class StepState {
   StepState(MemoryResource& device, PinnedMemory& pinned, cudaStream_t stream);
 
   // Copies the step to the device in stream order.
-  void begin(const StepInputs& step);
+  void begin(const ops::StepInputs& step);
 
   int64_t num_tokens() const { return num_tokens_; }
   const int32_t* ids() const { return device_ints(0); }

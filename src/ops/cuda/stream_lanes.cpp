@@ -25,7 +25,7 @@ StreamLanes::StreamLanes(cudaStream_t compute)
       streams_{compute, dispatch_.get(), combine_.get()},
       joined_(make_event()) {}
 
-void StreamLanes::wait_for(Lane lane, Lane other) {
+void StreamLanes::wait_for(plan::Lane lane, plan::Lane other) {
   // One event suffices for all joins, because a wait refers to the latest record before it, not to later ones.
   EPS_CUDA(cudaEventRecord(joined_.get(), stream(other)));
   EPS_CUDA(cudaStreamWaitEvent(stream(lane), joined_.get()));
@@ -35,14 +35,14 @@ void StreamLanes::wait() noexcept {
   for (const cudaStream_t stream : streams_) cudaStreamSynchronize(stream);
 }
 
-void StreamLanes::run(const Plan& plan, const std::function<void(int)>& run_op,
+void StreamLanes::run(const plan::Plan& plan, const std::function<void(int)>& run_op,
                       const std::function<void(const char*)>& on_error) {
   while (events_.size() < plan.ops.size()) events_.push_back({make_event(), nullptr, nullptr});
   timeline_.clear();
   is_timed_ = records_times_;
   if (is_timed_) {
     if (origin_ == nullptr) origin_ = make_timing_event();
-    EPS_CUDA(cudaEventRecord(origin_.get(), stream(Lane::kCompute)));
+    EPS_CUDA(cudaEventRecord(origin_.get(), stream(plan::Lane::kCompute)));
     EPS_CUDA(cudaEventSynchronize(origin_.get()));
     origin_ns_ = now_ns();
   }
@@ -50,7 +50,7 @@ void StreamLanes::run(const Plan& plan, const std::function<void(int)>& run_op,
     // Ops are issued in plan order, in which dependencies come first, so the event that an op waits for has already
     // been recorded.
     for (size_t i = 0; i < plan.ops.size(); ++i) {
-      const PlanOp& op = plan.ops[i];
+      const plan::PlanOp& op = plan.ops[i];
       OpEvents& events = events_[i];
       for (const int dep : op.deps) {
         if (plan.ops[static_cast<size_t>(dep)].lane == op.lane) continue;  // a stream runs its own work in order
@@ -60,7 +60,7 @@ void StreamLanes::run(const Plan& plan, const std::function<void(int)>& run_op,
         if (events.begin == nullptr) events.begin = make_timing_event();
         if (events.end == nullptr) events.end = make_timing_event();
         EPS_CUDA(cudaEventRecord(events.begin.get(), stream(op.lane)));
-        timeline_.push_back({std::string(to_string(op.kind)), op.lane, -1, op.stage, 0, 0});
+        timeline_.push_back({std::string(plan::to_string(op.kind)), op.lane, -1, op.stage, 0, 0});
       }
       run_op(static_cast<int>(i));
       if (is_timed_) EPS_CUDA(cudaEventRecord(events.end.get(), stream(op.lane)));
@@ -72,7 +72,7 @@ void StreamLanes::run(const Plan& plan, const std::function<void(int)>& run_op,
   }
 }
 
-const std::vector<TimelineEvent>& StreamLanes::timeline() {
+const std::vector<device::TimelineEvent>& StreamLanes::timeline() {
   if (!is_timed_) return timeline_;
   for (size_t i = 0; i < timeline_.size(); ++i) {
     EPS_CUDA(cudaEventSynchronize(events_[i].end.get()));

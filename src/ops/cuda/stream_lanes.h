@@ -9,22 +9,22 @@
 
 namespace eps::cuda {
 
-class StreamLanes final : public LaneSet {
+class StreamLanes final : public device::LaneSet {
  public:
   // `compute` is the stream of the rank's other work; it must outlive the object.
   explicit StreamLanes(cudaStream_t compute);
 
-  cudaStream_t stream(Lane lane) const { return streams_[static_cast<size_t>(lane)]; }
+  cudaStream_t stream(plan::Lane lane) const { return streams_[static_cast<size_t>(lane)]; }
   // Work that is issued to `lane` from now on starts after everything that has been issued to `other` so far.
-  void wait_for(Lane lane, Lane other);
+  void wait_for(plan::Lane lane, plan::Lane other);
 
   // Returns when everything that was issued has ended, whether or not it succeeded.
   void wait() noexcept;
 
-  void run(const Plan& plan, const std::function<void(int)>& run_op,
+  void run(const plan::Plan& plan, const std::function<void(int)>& run_op,
            const std::function<void(const char*)>& on_error) override;
   void record_times(bool record) { records_times_ = record; }
-  const std::vector<TimelineEvent>& timeline() override;
+  const std::vector<device::TimelineEvent>& timeline() override;
 
  private:
   // The events of one op. Those for timing are created only if times are recorded.
@@ -33,14 +33,14 @@ class StreamLanes final : public LaneSet {
   };
 
   StreamPtr dispatch_, combine_;
-  std::array<cudaStream_t, kNumLanes> streams_;
+  std::array<cudaStream_t, plan::kNumLanes> streams_;
   EventPtr joined_;
   std::vector<OpEvents> events_;  // grows to the number of ops of the largest plan
   bool records_times_ = false;
   // State for timing the last run: an event and the host's clock at the same moment, and the timed ops.
   EventPtr origin_;
   int64_t origin_ns_ = 0;
-  std::vector<TimelineEvent> timeline_;
+  std::vector<device::TimelineEvent> timeline_;
   bool is_timed_ = false;
 };
 

@@ -10,7 +10,7 @@
 #include "ops/host_step.h"
 #include "ops/pick_token.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 float read(const TensorView& view, int64_t i) {
@@ -289,4 +289,4 @@ class ReferenceOps final : public OpSet {
 
 std::unique_ptr<OpSet> make_reference_ops(StopToken stop) { return std::make_unique<ReferenceOps>(stop); }
 
-}  // namespace eps
+}  // namespace eps::ops

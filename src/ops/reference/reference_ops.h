@@ -7,8 +7,8 @@
 #include "epsmoe/stop.h"
 #include "ops/op_set.h"
 
-namespace eps {
+namespace eps::ops {
 
 std::unique_ptr<OpSet> make_reference_ops(StopToken stop = {});
 
-}  // namespace eps
+}  // namespace eps::ops

@@ -9,7 +9,7 @@
 #include "support/gpu_test.h"
 #include "support/tiny_model.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 const std::string kModel = test::source_dir() / "models/austen-moe";
@@ -55,7 +55,7 @@ EngineOptions options(const std::string& device) {
 
 TEST_F(CudaModelTest, PerplexityIsThatOfTheCpu) {
   // Some 4000 tokens. Rounding errors of either sign cancel in the mean; 0.3 % is what the project allows bf16.
-  const std::string text = read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 16'000);
+  const std::string text = io::read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 16'000);
   EngineOptions exact = options("cpu");
   exact.dtype = "f32";
   const auto want = Engine::open(exact)->perplexity(text, 512, nullptr);
@@ -70,7 +70,7 @@ TEST_F(CudaModelTest, PerplexityIsThatOfTheCpu) {
 }
 
 TEST_F(CudaModelTest, GreedyTextIsTheSameEveryTime) {
-  const Json golden = read_json_file(test::golden_root() / "austen.json");
+  const io::Json golden = io::read_json_file(test::golden_root() / "austen.json");
   const auto engine = Engine::open(options("cuda"));
   GenerateRequest request;
   request.prompt = golden["prompt"].get<std::string>();
@@ -130,7 +130,7 @@ TEST_F(CudaModelTest, LayersOfEveryStepAreCounted) {
   }
   // The prefill yields the first token.
   const int64_t num_layers = 2 * kOutput * folder.spec.num_moe_layers();
-  const MoeStats& stats = ranks.ranks().stats(0);
+  const exec::MoeStats& stats = ranks.ranks().stats(0);
   EXPECT_EQ(stats.num_layers_run, num_layers);
   EXPECT_EQ(stats.layers_by_stages.at(1), num_layers);
   int64_t num_projections = 0;
@@ -141,7 +141,7 @@ TEST_F(CudaModelTest, LayersOfEveryStepAreCounted) {
 // Decodes sequences of different lengths together and compares them with each sequence on its own.
 TEST_F(CudaModelTest, ABatchDecodesAsItsSequencesDo) {
   const ModelFolder folder = open_model_folder(kModel, false);
-  const auto ids = folder.tokenizer->encode(read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 8000), true);
+  const auto ids = folder.tokenizer->encode(io::read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 8000), true);
   for (const size_t batch : {3, 8, 13, 40}) {  // small kernels up to 8 tokens, recorded steps up to 64
     std::vector<std::vector<int32_t>> sequences;
     for (size_t i = 0; i < batch; ++i) {
@@ -164,7 +164,7 @@ TEST_F(CudaModelTest, ABatchDecodesAsItsSequencesDo) {
 // the batch.
 TEST_F(CudaModelTest, ReplayedBatchesGiveTheSameTokens) {
   const ModelFolder folder = open_model_folder(kModel, false);
-  const auto ids = folder.tokenizer->encode(read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 8000), true);
+  const auto ids = folder.tokenizer->encode(io::read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 8000), true);
   test::ModelRanks ranks(folder, kCuda);
   constexpr int64_t kLength = 20;
   constexpr int64_t kOutput = 12;
@@ -197,7 +197,7 @@ TEST_F(CudaModelTest, ReplayedBatchesGiveTheSameTokens) {
 
 TEST_F(CudaModelTest, ALongPromptInChunks) {
   const ModelFolder folder = open_model_folder(kModel, false);
-  auto ids = folder.tokenizer->encode(read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 8000), true);
+  auto ids = folder.tokenizer->encode(io::read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 8000), true);
   ASSERT_GE(ids.size(), 900U);
   ids.resize(900);
   test::ModelRanks ranks(folder, kCuda);
@@ -274,4 +274,4 @@ TEST_F(CudaModelTest, SettingsThatChangeLogitsWork) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

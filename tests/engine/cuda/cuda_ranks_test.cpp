@@ -7,7 +7,7 @@
 #include "io/file.h"
 #include "support/close_logits.h"
 
-namespace eps {
+namespace eps::engine {
 namespace {
 
 const std::string kModel = test::source_dir() / "models/austen-moe";
@@ -38,7 +38,7 @@ class CudaRanksTest : public ::testing::Test {
     return out;
   }
   static std::vector<int32_t> text_ids(const ModelFolder& folder, size_t count) {
-    auto ids = folder.tokenizer->encode(read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 8000), true);
+    auto ids = folder.tokenizer->encode(io::read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 8000), true);
     ids.resize(count);
     return ids;
   }
@@ -101,7 +101,7 @@ TEST_F(CudaRanksTest, TheDemoHasTheSameBitsOnTwoFourAndEightRanksWithEveryPlan) 
 }
 
 TEST_F(CudaRanksTest, PerplexityIsThatOfTheCpu) {
-  const std::string text = read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 16'000);
+  const std::string text = io::read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 16'000);
   EngineOptions exact;
   exact.model = kModel;
   exact.dtype = "f32";
@@ -218,10 +218,10 @@ TEST_F(CudaRanksTest, AChunkWithoutRoomEndsTheStepOnAllRanks) {
   const ModelFolder folder = open_model_folder(kModel, false);
   const auto ids = text_ids(folder, 64);
   test::ModelRanks ranks(folder, settings(2, "2"));
-  KvCache good(folder.spec, 256, ranks.ranks().op_set(0));
-  KvCache full(folder.spec, 16, ranks.ranks().op_set(1));
-  const std::vector<PlacedChunk> chunks = {{0, {&good, ids, StepOutput::kToken}},
-                                           {1, {&full, ids, StepOutput::kToken}}};
+  model::KvCache good(folder.spec, 256, ranks.ranks().op_set(0));
+  model::KvCache full(folder.spec, 16, ranks.ranks().op_set(1));
+  const std::vector<PlacedChunk> chunks = {{0, {&good, ids, model::StepOutput::kToken}},
+                                           {1, {&full, ids, model::StepOutput::kToken}}};
   EXPECT_THROW(ranks.ranks().step(chunks, {}), Error);
   EXPECT_EQ(ranks.ranks().step(std::span(chunks).first(1), {}).size(), 1U);
 }
@@ -231,8 +231,8 @@ TEST_F(CudaRanksTest, ASinkThatThrowsOnOneRankEndsTheStep) {
   const ModelFolder folder = open_model_folder(kModel, false);
   const auto ids = text_ids(folder, 64);
   test::ModelRanks ranks(folder, settings(2, "2"));
-  KvCache cache(folder.spec, 256, ranks.ranks().op_set(1));
-  const PlacedChunk chunk{1, {&cache, ids, StepOutput::kLastLogits}};
+  model::KvCache cache(folder.spec, 256, ranks.ranks().op_set(1));
+  const PlacedChunk chunk{1, {&cache, ids, model::StepOutput::kLastLogits}};
   const auto begin = std::chrono::steady_clock::now();
   EXPECT_THROW(ranks.ranks().step(std::span(&chunk, 1),
                                   [](size_t, int64_t, std::span<const float>) {
@@ -255,4 +255,4 @@ TEST_F(CudaRanksTest, AnEmulatedLinkIsRefused) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::engine

@@ -26,7 +26,7 @@ struct RopeTable {
     }
   }
   Shape shape() const { return {positions, rope_dim / 2}; }
-  RopeView on_host() const { return {rope_dim, host(cos, shape()), host(sin, shape())}; }
+  ops::RopeView on_host() const { return {rope_dim, host(cos, shape()), host(sin, shape())}; }
 };
 
 // |a·c| + |b·s| of a rotation is at most |a| + |b|: two products, one sum, in f32.
@@ -85,7 +85,7 @@ struct Part {
 void check_store_latents(OpCaseRun& run, int lora, int rope, const std::vector<Part>& parts, int layer) {
   constexpr int64_t kLayers = 3;
   const DType act = run.activation();
-  const MlaParams p{1, 8, rope, 8, lora, 1.0F};
+  const ops::MlaParams p{1, 8, rope, 8, lora, 1.0F};
   const RopeTable table(rope, 400);
   const auto cos = run.on_ops(DType::kF32, table.shape(), table.cos);
   const auto sin = run.on_ops(DType::kF32, table.shape(), table.sin);
@@ -93,8 +93,8 @@ void check_store_latents(OpCaseRun& run, int lora, int rope, const std::vector<P
   const auto norm_of_ops = run.on_ops(DType::kF32, {lora}, norm);
   std::vector<std::vector<float>> want;
   std::vector<DeviceTensor> caches;
-  std::vector<StepSequence> step;
-  std::vector<StepSequence> oracle_step;
+  std::vector<ops::StepSequence> step;
+  std::vector<ops::StepSequence> oracle_step;
   std::vector<int32_t> positions;
   want.reserve(2 * parts.size());  // pointers into it are kept
   for (const Part& part : parts) {
@@ -164,12 +164,12 @@ Operation store_latents() {
 
 using CountAndContext = std::vector<std::pair<int64_t, int64_t>>;
 
-void check_attention(OpCaseRun& run, const MlaParams& params, const CountAndContext& count_and_context) {
+void check_attention(OpCaseRun& run, const ops::MlaParams& params, const CountAndContext& count_and_context) {
   constexpr int kLayer = 1;
   constexpr int64_t kLayers = 3;
   const DType act = run.activation();
   const auto in = random_attention(run.random(), params, count_and_context, act);
-  const MlaParams& p = in.params;
+  const ops::MlaParams& p = in.params;
   const TensorView kv_b = host(in.kv_b, {int64_t{p.num_heads} * (p.nope_dim + p.v_dim), p.kv_lora_rank});
   const auto weight = run.ops().pack_mla(kv_b, p);
   const int64_t tokens = in.num_tokens();
@@ -177,7 +177,7 @@ void check_attention(OpCaseRun& run, const MlaParams& params, const CountAndCont
   const auto got = run.poisoned(act, {tokens, int64_t{p.num_heads} * p.v_dim});
   // Caches with room to spare, and NaN in every place that must not be read.
   std::vector<DeviceTensor> caches;
-  std::vector<StepSequence> step;
+  std::vector<ops::StepSequence> step;
   int64_t begin = 0;
   for (const auto& s : in.sequences) {
     const int64_t capacity = s.context + 13;
@@ -203,7 +203,7 @@ void check_attention(OpCaseRun& run, const MlaParams& params, const CountAndCont
   run.expect_equal(again.values(), got.values(), "attention, again");
 }
 
-OpCase attention_case(const std::string& name, const MlaParams& p, const CountAndContext& sequences) {
+OpCase attention_case(const std::string& name, const ops::MlaParams& p, const CountAndContext& sequences) {
   int64_t longest = 0;
   int64_t work = 0;
   for (const auto& [count, context] : sequences) {
@@ -229,23 +229,23 @@ Operation mla_attention() {
       {"nothing new at all", {{0, 5}, {0, 1}}}};
   // kv_lora_rank decides which way is cheaper, with keys and values expanded or with queries in latent space: both are
   // taken. The one with 4 heads of 96 + 32 is large enough for tensor cores, but not what the tuned kernel is for.
-  const std::pair<const char*, MlaParams> dims[] = {{"V2-Lite", {16, 128, 64, 128, 512, 0.0F}},
-                                                    {"demo", {8, 32, 16, 32, 96, 0.0F}},
-                                                    {"one head", {1, 16, 8, 12, 16, 0.0F}},
-                                                    {"lora 4", {3, 16, 8, 12, 4, 0.0F}},
-                                                    {"lora 16", {3, 16, 8, 12, 16, 0.0F}},
-                                                    {"lora 33", {3, 16, 8, 12, 33, 0.0F}},
-                                                    {"lora 96", {3, 16, 8, 12, 96, 0.0F}},
-                                                    {"nothing a multiple of 16", {5, 24, 10, 7, 40, 0.0F}},
-                                                    {"4 heads of 96 + 32", {4, 96, 32, 64, 256, 0.0F}}};
+  const std::pair<const char*, ops::MlaParams> dims[] = {{"V2-Lite", {16, 128, 64, 128, 512, 0.0F}},
+                                                         {"demo", {8, 32, 16, 32, 96, 0.0F}},
+                                                         {"one head", {1, 16, 8, 12, 16, 0.0F}},
+                                                         {"lora 4", {3, 16, 8, 12, 4, 0.0F}},
+                                                         {"lora 16", {3, 16, 8, 12, 16, 0.0F}},
+                                                         {"lora 33", {3, 16, 8, 12, 33, 0.0F}},
+                                                         {"lora 96", {3, 16, 8, 12, 96, 0.0F}},
+                                                         {"nothing a multiple of 16", {5, 24, 10, 7, 40, 0.0F}},
+                                                         {"4 heads of 96 + 32", {4, 96, 32, 64, 256, 0.0F}}};
   for (const auto& [model, params] : dims) {
     for (const auto& [step, sequences] : steps) {
       out.cases.push_back(attention_case(fmt::format("{}: {}", model, step), params, sequences));
     }
   }
-  const MlaParams v2_lite = dims[0].second;
+  const ops::MlaParams v2_lite = dims[0].second;
   out.cases.push_back(attention_case("V2-Lite: a prompt of 1000", v2_lite, {{1000, 1000}}));
-  MlaParams two_heads = v2_lite;  // so that the oracle takes less time
+  ops::MlaParams two_heads = v2_lite;  // so that the oracle takes less time
   two_heads.num_heads = 2;
   out.cases.push_back(attention_case("V2-Lite: decode over 4500", two_heads, {{1, 4500}, {3, 4500}}));
   out.cases.push_back(attention_case("V2-Lite: a short continuation of 4500", two_heads, {{20, 4500}}));

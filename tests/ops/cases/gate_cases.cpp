@@ -15,7 +15,7 @@ std::vector<float> random_logits(RandomValues& random, int64_t count, double sca
   return out;
 }
 
-void check_gate(OpCaseRun& run, const GateParams& p, int64_t tokens, const std::vector<float>& logits) {
+void check_gate(OpCaseRun& run, const ops::GateParams& p, int64_t tokens, const std::vector<float>& logits) {
   const Shape shape{tokens, p.top_k};
   const auto count = static_cast<size_t>(shape.numel());
   const auto rows = run.on_ops(DType::kF32, {tokens, p.num_experts}, logits);
@@ -41,7 +41,7 @@ Operation gate_greedy() {
     for (const int top_k : {1, 2, 4, 6, 8}) {
       if (top_k > experts) continue;
       for (const bool normalize : {false, true}) {
-        const GateParams p{experts, top_k, TopkMethod::kGreedy, 1, 1, normalize, 2.5F};
+        const ops::GateParams p{experts, top_k, ops::TopkMethod::kGreedy, 1, 1, normalize, 2.5F};
         for (const int64_t tokens : {0, 1, 3, 33, 500}) {
           const auto body = [p, tokens](OpCaseRun& run) {
             check_gate(run, p, tokens, random_logits(run.random(), tokens * p.num_experts, 3.0));
@@ -65,8 +65,8 @@ Operation gate_groups() {
   for (const Groups& g : {Groups{8, 2, 4, 2}, Groups{24, 4, 4, 2}, Groups{32, 4, 4, 2}, Groups{160, 6, 8, 3},
                           Groups{256, 8, 8, 4}, Groups{8, 4, 4, 1}, Groups{64, 6, 8, 8}}) {
     for (const bool normalize : {false, true}) {
-      const GateParams p{g.experts, g.top_k, TopkMethod::kGroupLimitedGreedy, g.num_groups, g.topk_group,
-                         normalize, 16.0F};
+      const ops::GateParams p{g.experts, g.top_k, ops::TopkMethod::kGroupLimitedGreedy, g.num_groups, g.topk_group,
+                              normalize, 16.0F};
       for (const int64_t tokens : {0, 1, 33, 500}) {
         const auto body = [p, tokens](OpCaseRun& run) {
           check_gate(run, p, tokens, random_logits(run.random(), tokens * p.num_experts, 2.0));
@@ -84,8 +84,8 @@ Operation gate_ties() {
   Operation out{"gate_ties", {}};
   for (const auto& [experts, groups] :
        std::vector<std::pair<int, int>>{{8, 1}, {24, 4}, {64, 1}, {64, 8}, {160, 8}, {256, 1}}) {
-    const TopkMethod method = groups > 1 ? TopkMethod::kGroupLimitedGreedy : TopkMethod::kGreedy;
-    const GateParams p{experts, 6, method, groups, std::max(1, groups / 2), false, 1.0F};
+    const ops::TopkMethod method = groups > 1 ? ops::TopkMethod::kGroupLimitedGreedy : ops::TopkMethod::kGreedy;
+    const ops::GateParams p{experts, 6, method, groups, std::max(1, groups / 2), false, 1.0F};
     const auto body = [p](OpCaseRun& run) {
       constexpr int64_t kTokens = 300;
       auto logits = run.random().normal(kTokens * p.num_experts, 1.0);
@@ -110,7 +110,7 @@ Operation gate_ties() {
 // checked.
 Operation gate_large_logits() {
   const auto body = [](OpCaseRun& run) {
-    const GateParams p{64, 6, TopkMethod::kGreedy, 1, 1, false, 1.0F};
+    const ops::GateParams p{64, 6, ops::TopkMethod::kGreedy, 1, 1, false, 1.0F};
     auto logits = run.random().normal(20 * 64, 1.0);
     for (size_t i = 0; i < logits.size(); ++i) logits[i] += i / 64 % 2 == 0 ? 30'000.0F : -30'000.0F;
     const auto rows = run.on_ops(DType::kF32, {20, 64}, logits);

@@ -17,8 +17,8 @@ std::vector<float> absolute(std::vector<float> v) {
   return v;
 }
 
-std::unique_ptr<LinearWeight> pack(const OpSet& ops, const TensorView& part, Precision precision,
-                                   WeightPool* pool = nullptr) {
+std::unique_ptr<ops::LinearWeight> pack(const ops::OpSet& ops, const TensorView& part, ops::Precision precision,
+                                        ops::WeightPool* pool = nullptr) {
   return ops.pack_linear(std::span(&part, 1), precision, pool);
 }
 
@@ -26,8 +26,8 @@ std::unique_ptr<LinearWeight> pack(const OpSet& ops, const TensorView& part, Pre
 std::vector<float> multiply(OpCaseRun& run, const std::vector<float>& x, const std::vector<float>& w, int64_t m,
                             int64_t n, int64_t k) {
   std::vector<float> y(static_cast<size_t>(m * n));
-  const auto weight = pack(run.oracle(), host(w, {n, k}), Precision::kCompute);
-  const LinearTask task{weight.get(), host(x, {m, k}), host(y, {m, n})};
+  const auto weight = pack(run.oracle(), host(w, {n, k}), ops::Precision::kCompute);
+  const ops::LinearTask task{weight.get(), host(x, {m, k}), host(y, {m, n})};
   run.oracle().linear(std::span(&task, 1));
   return y;
 }
@@ -45,10 +45,10 @@ Product exact_product(OpCaseRun& run, const std::vector<float>& x, const std::ve
 // How far the elements of a weight may be off that the op set holds. Weights for its compute dtype are rounded to that,
 // unless it computes in f32, which holds all of them. Those for f32 may be held as two bf16 numbers and are then off by
 // the rounding of what the first one leaves.
-double weight_error(const OpCaseRun& run, const LinearWeight& weight, Precision precision, DType stored) {
+double weight_error(const OpCaseRun& run, const ops::LinearWeight& weight, ops::Precision precision, DType stored) {
   const double u = unit_roundoff(DType::kBF16);
   if (stored == DType::kBF16 || run.compute() == DType::kF32) return 0;
-  if (precision == Precision::kCompute) return u;
+  if (precision == ops::Precision::kCompute) return u;
   return weight.input_dtype() == DType::kBF16 ? u * u : 0;
 }
 
@@ -60,7 +60,7 @@ void expect_product(OpCaseRun& run, const std::vector<float>& got, const Product
 }
 
 // One weight whose stored elements have `dtype`, with m rows.
-void check_linear(OpCaseRun& run, int64_t m, int64_t n, int64_t k, DType dtype, Precision precision) {
+void check_linear(OpCaseRun& run, int64_t m, int64_t n, int64_t k, DType dtype, ops::Precision precision) {
   const auto w = run.random().normal(n * k, 1.0, dtype);
   const auto weight = pack(run.ops(), host(w, {n, k}), precision);
   EXPECT_EQ(weight->out_features(), n);
@@ -70,9 +70,9 @@ void check_linear(OpCaseRun& run, int64_t m, int64_t n, int64_t k, DType dtype, 
   const auto rows = run.on_ops(input, {m, k}, x);
   const Product want = exact_product(run, x, w, m, n, k);
   for (const DType stored : run.float_dtypes()) {
-    if (precision == Precision::kF32 && stored != DType::kF32) continue;  // what the gate wants
+    if (precision == ops::Precision::kF32 && stored != DType::kF32) continue;  // what the gate wants
     const auto y = run.poisoned(stored, {m, n});
-    const LinearTask task{weight.get(), rows.view(), y.view()};
+    const ops::LinearTask task{weight.get(), rows.view(), y.view()};
     run.ops().linear(std::span(&task, 1));
     expect_product(run, y.values(), want, k, stored, weight_error(run, *weight, precision, dtype),
                    fmt::format("into {}", to_string(stored)));
@@ -85,7 +85,9 @@ Operation linear() {
                                                 {129, 65}, {256, 96}, {520, 136}, {576, 2048}, {768, 256}};
   for (const auto& [n, k] : shapes) {
     for (const int64_t m : kTokens) {
-      const auto body = [m, n, k](OpCaseRun& run) { check_linear(run, m, n, k, DType::kBF16, Precision::kCompute); };
+      const auto body = [m, n, k](OpCaseRun& run) {
+        check_linear(run, m, n, k, DType::kBF16, ops::Precision::kCompute);
+      };
       out.cases.push_back({fmt::format("[{}, {}] x [{}, {}]", m, k, n, k), CaseSize{m, m * n * k}, body});
     }
   }
@@ -98,7 +100,7 @@ Operation linear_f32() {
   for (const auto& [n, k] : shapes) {
     for (const DType dtype : {DType::kBF16, DType::kF32}) {  // what bf16 holds, and what it does not
       for (const int64_t m : kTokens) {
-        const auto body = [m, n, k, dtype](OpCaseRun& run) { check_linear(run, m, n, k, dtype, Precision::kF32); };
+        const auto body = [m, n, k, dtype](OpCaseRun& run) { check_linear(run, m, n, k, dtype, ops::Precision::kF32); };
         out.cases.push_back(
             {fmt::format("[{}, {}] x [{}, {}] of {}", m, k, n, k, to_string(dtype)), CaseSize{m, m * n * k}, body});
       }
@@ -128,15 +130,15 @@ Operation stacked_parts() {
           views.push_back(TensorView(stored.view()).rows(begin, begin + rows));
           begin += rows;
         }
-        const auto weight = run.ops().pack_linear(views, Precision::kCompute);
+        const auto weight = run.ops().pack_linear(views, ops::Precision::kCompute);
         const DType input = weight->input_dtype();
         const auto x = run.random().normal(m * kK, 1.0, input);
         const auto rows = run.on_ops(input, {m, kK}, x);
         const auto y = run.poisoned(DType::kF32, {m, n});
-        const LinearTask task{weight.get(), rows.view(), y.view()};
+        const ops::LinearTask task{weight.get(), rows.view(), y.view()};
         run.ops().linear(std::span(&task, 1));
         expect_product(run, y.values(), exact_product(run, x, w, m, n, kK), kK, DType::kF32,
-                       weight_error(run, *weight, Precision::kCompute, parts.dtype), "parts");
+                       weight_error(run, *weight, ops::Precision::kCompute, parts.dtype), "parts");
       };
       out.cases.push_back(
           {fmt::format("{} parts of {}, {} rows", parts.rows.size(), to_string(parts.dtype), m), kSmallCase, body});
@@ -154,16 +156,16 @@ Operation rows_alone() {
       const auto body = [m, n, k](OpCaseRun& run) {
         if (m > run.accuracy().invariant_rows) return;
         const auto w = run.random().normal(n * k, 1.0, DType::kBF16);
-        const auto weight = pack(run.ops(), host(w, {n, k}), Precision::kCompute);
+        const auto weight = pack(run.ops(), host(w, {n, k}), ops::Precision::kCompute);
         const DType input = weight->input_dtype();
         const auto rows = run.on_ops(input, {m, k}, run.random().normal(m * k, 1.0, input));
         const auto all = run.poisoned(DType::kF32, {m, n});
-        const LinearTask together{weight.get(), rows.view(), all.view()};
+        const ops::LinearTask together{weight.get(), rows.view(), all.view()};
         run.ops().linear(std::span(&together, 1));
         const auto want = all.values();
         for (int64_t r = 0; r < m; ++r) {
           const auto y = run.poisoned(DType::kF32, {1, n});
-          const LinearTask alone{weight.get(), rows.view().rows(r, r + 1), y.view()};
+          const ops::LinearTask alone{weight.get(), rows.view().rows(r, r + 1), y.view()};
           run.ops().linear(std::span(&alone, 1));
           run.expect_equal(y.values(), {want.begin() + r * n, want.begin() + (r + 1) * n}, fmt::format("row {}", r));
         }
@@ -206,9 +208,9 @@ std::vector<PoolRows> pool_rows() {
 
 // The experts of one layer, packed into a pool where the op set wants one, and their rows one after the other.
 struct Experts {
-  std::unique_ptr<WeightPool> pool;
+  std::unique_ptr<ops::WeightPool> pool;
   std::vector<std::vector<float>> w;
-  std::vector<std::unique_ptr<LinearWeight>> weights;
+  std::vector<std::unique_ptr<ops::LinearWeight>> weights;
   DType input = DType::kF32;
   std::vector<float> x;
 
@@ -217,13 +219,13 @@ struct Experts {
     for (size_t e = 0; e < rows.rows.size(); ++e) {
       // Sums of deviation 1, as gate and up have them.
       w.push_back(run.random().normal(n * k, 1.0 / std::sqrt(static_cast<double>(k)), DType::kBF16));
-      weights.push_back(pack(run.ops(), host(w.back(), {n, k}), Precision::kCompute, pool.get()));
+      weights.push_back(pack(run.ops(), host(w.back(), {n, k}), ops::Precision::kCompute, pool.get()));
     }
     input = weights.front()->input_dtype();
     x = run.random().normal(rows.total() * k, 1.0, input);
   }
-  std::vector<LinearTask> tasks(const PoolRows& rows, const TensorView& from, const MutableTensorView& to) const {
-    std::vector<LinearTask> out;
+  std::vector<ops::LinearTask> tasks(const PoolRows& rows, const TensorView& from, const MutableTensorView& to) const {
+    std::vector<ops::LinearTask> out;
     int64_t begin = 0;
     for (size_t e = 0; e < rows.rows.size(); ++e) {
       const int64_t end = begin + rows.rows[e];

@@ -45,8 +45,8 @@ inline constexpr CaseSize kSmallCase{};
 inline constexpr CaseSize kLargeCase{1'000'000, 1'000'000'000};
 
 struct OpSetUnderTest {
-  OpSet* ops = nullptr;
-  std::function<std::unique_ptr<OpSet>()> make_oracle;  // computes in f32 on the host
+  ops::OpSet* ops = nullptr;
+  std::function<std::unique_ptr<ops::OpSet>()> make_oracle;  // computes in f32 on the host
   OpAccuracy accuracy = {};
   // Larger cases are left out. They have the sizes of models, for which only devices have kernels of their own.
   int64_t most_work = 12'000'000;
@@ -61,9 +61,9 @@ class OpCaseRun : public ResultCheck {
   // Each case has random numbers of its own, so that it does not depend on the cases before it.
   void seed(uint64_t seed) { random_ = RandomValues(seed); }
 
-  OpSet& ops() const { return *under_test_.ops; }
-  OpSet& oracle() const { return *oracle_; }
-  const std::function<std::unique_ptr<OpSet>()>& make_oracle() const { return under_test_.make_oracle; }
+  ops::OpSet& ops() const { return *under_test_.ops; }
+  ops::OpSet& oracle() const { return *oracle_; }
+  const std::function<std::unique_ptr<ops::OpSet>()>& make_oracle() const { return under_test_.make_oracle; }
   const OpAccuracy& accuracy() const { return under_test_.accuracy; }
   RandomValues& random() { return random_; }
 
@@ -82,7 +82,7 @@ class OpCaseRun : public ResultCheck {
 
  private:
   const OpSetUnderTest& under_test_;
-  std::unique_ptr<OpSet> oracle_;
+  std::unique_ptr<ops::OpSet> oracle_;
   RandomValues random_;
 };
 

@@ -19,7 +19,7 @@ Numbers numbers_of(const TensorView& view) {
   return {narrow.begin(), narrow.end()};
 }
 
-struct PlainMatrix final : LinearWeight, MlaWeight {
+struct PlainMatrix final : ops::LinearWeight, ops::MlaWeight {
   int64_t n = 0;
   int64_t k = 0;
   Numbers w;  // [n, k]
@@ -30,19 +30,20 @@ struct PlainMatrix final : LinearWeight, MlaWeight {
   DType input_dtype() const override { return DType::kF32; }
 };
 
-class PlainOps final : public OpSet {
+class PlainOps final : public ops::OpSet {
  public:
   std::string description() const override { return "plain loops"; }
   DType compute_dtype() const override { return DType::kF32; }
 
-  std::unique_ptr<LinearWeight> pack_linear(std::span<const TensorView> parts, Precision, WeightPool*) const override {
+  std::unique_ptr<ops::LinearWeight> pack_linear(std::span<const TensorView> parts, ops::Precision,
+                                                 ops::WeightPool*) const override {
     return stack(parts);
   }
-  std::unique_ptr<MlaWeight> pack_mla(const TensorView& kv_b, const MlaParams&) const override {
+  std::unique_ptr<ops::MlaWeight> pack_mla(const TensorView& kv_b, const ops::MlaParams&) const override {
     return stack({&kv_b, 1});
   }
 
-  void begin_step(const StepInputs& step) override { step_ = step; }
+  void begin_step(const ops::StepInputs& step) override { step_ = step; }
 
   void embed(TensorView table, MutableTensorView out) override {
     const Numbers all = numbers_of(table);
@@ -66,8 +67,8 @@ class PlainOps final : public OpSet {
     }
   }
 
-  void linear(std::span<const LinearTask> tasks) override {
-    for (const LinearTask& task : tasks) {
+  void linear(std::span<const ops::LinearTask> tasks) override {
+    for (const ops::LinearTask& task : tasks) {
       const auto& w = dynamic_cast<const PlainMatrix&>(*task.weight);
       const Numbers x = numbers_of(task.x);
       for (int64_t m = 0; m < task.x.dim(0); ++m) {
@@ -104,21 +105,21 @@ class PlainOps final : public OpSet {
   }
 
   // What is sampled has an oracle of its own (support/sampling_oracle.h).
-  void pick_tokens(TensorView logits, std::span<const SampleParams> params, std::span<int32_t> tokens) override {
-    pick_tokens_on_host(logits, params, tokens);
+  void pick_tokens(TensorView logits, std::span<const ops::SampleParams> params, std::span<int32_t> tokens) override {
+    ops::pick_tokens_on_host(logits, params, tokens);
   }
 
   // A pair is a complex number, and the rotation a product with cos + i sin.
-  void rope(MutableTensorView x, int head_dim, const RopeView& table) override {
+  void rope(MutableTensorView x, int head_dim, const ops::RopeView& table) override {
     for (int64_t begin = 0; begin < x.numel(); begin += head_dim) {
       const int64_t position = step_.positions[static_cast<size_t>(begin / x.dim(1))];
       rotate(x.as<float>() + begin + head_dim - table.rope_dim, position, table);
     }
   }
 
-  void store_latents(const MlaParams& p, MutableTensorView kv, TensorView norm, float eps, const RopeView& table,
-                     int layer) override {
-    for (const StepSequence& s : step_.sequences) {
+  void store_latents(const ops::MlaParams& p, MutableTensorView kv, TensorView norm, float eps,
+                     const ops::RopeView& table, int layer) override {
+    for (const ops::StepSequence& s : step_.sequences) {
       for (int64_t i = 0; i < s.q_count; ++i) {
         const int64_t place = layer * s.capacity + s.context - s.q_count + i;
         float* row = kv.as<float>() + (s.q_begin + i) * kv.dim(1);
@@ -133,10 +134,10 @@ class PlainOps final : public OpSet {
   }
 
   // In latent space: the query goes through the key rows of kv_b, and the summed latents through its value rows.
-  void mla_attention(const MlaParams& p, const MlaWeight& weight, TensorView q, int layer,
+  void mla_attention(const ops::MlaParams& p, const ops::MlaWeight& weight, TensorView q, int layer,
                      MutableTensorView out) override {
     const auto& kv_b = dynamic_cast<const PlainMatrix&>(weight);
-    for (const StepSequence& s : step_.sequences) {
+    for (const ops::StepSequence& s : step_.sequences) {
       const float* latents = static_cast<const float*>(s.latent) + layer * s.capacity * p.kv_lora_rank;
       const float* keys = static_cast<const float*>(s.k_pe) + layer * s.capacity * p.rope_dim;
       for (int64_t i = 0; i < s.q_count; ++i) {
@@ -149,7 +150,7 @@ class PlainOps final : public OpSet {
     }
   }
 
-  void gate(const GateParams& p, TensorView logits, MutableTensorView topk_idx,
+  void gate(const ops::GateParams& p, TensorView logits, MutableTensorView topk_idx,
             MutableTensorView topk_weight) override {
     const Numbers all = numbers_of(logits);
     const auto experts = static_cast<size_t>(p.num_experts);
@@ -157,7 +158,7 @@ class PlainOps final : public OpSet {
       Numbers score(all.begin() + static_cast<int64_t>(t * experts),
                     all.begin() + static_cast<int64_t>((t + 1) * experts));
       softmax(score);
-      if (p.method == TopkMethod::kGroupLimitedGreedy) keep_best_groups(p, score);
+      if (p.method == ops::TopkMethod::kGroupLimitedGreedy) keep_best_groups(p, score);
       double sum = 0;
       for (size_t k = 0; k < static_cast<size_t>(p.top_k); ++k) {
         const auto best = std::max_element(score.begin(), score.end());  // the first of equal ones
@@ -186,8 +187,8 @@ class PlainOps final : public OpSet {
     for (int64_t i = 0; i < rows.numel(); ++i) rows.as<float>()[i] *= weight[static_cast<size_t>(i / rows.dim(1))];
   }
 
-  void add_rows(std::span<const RowPair> pairs, int64_t width) override {
-    for (const RowPair& pair : pairs) {
+  void add_rows(std::span<const ops::RowPair> pairs, int64_t width) override {
+    for (const ops::RowPair& pair : pairs) {
       add({pair.dst, DType::kF32, {1, width}}, TensorView(pair.src, DType::kF32, {1, width}));
     }
   }
@@ -204,7 +205,7 @@ class PlainOps final : public OpSet {
     return out;
   }
 
-  static void rotate(float* pairs, int64_t position, const RopeView& table) {
+  static void rotate(float* pairs, int64_t position, const ops::RopeView& table) {
     for (int64_t i = 0; i < table.rope_dim / 2; ++i) {
       const int64_t at = position * (table.rope_dim / 2) + i;
       const std::complex<double> turn(table.cos.as<const float>()[at], table.sin.as<const float>()[at]);
@@ -222,7 +223,7 @@ class PlainOps final : public OpSet {
   }
 
   // The experts of all other groups score 0.
-  static void keep_best_groups(const GateParams& p, Numbers& score) {
+  static void keep_best_groups(const ops::GateParams& p, Numbers& score) {
     const auto size = static_cast<int64_t>(score.size()) / p.num_groups;
     Numbers best;
     for (int g = 0; g < p.num_groups; ++g) {
@@ -239,7 +240,7 @@ class PlainOps final : public OpSet {
     }
   }
 
-  static void attend_one(const MlaParams& p, const PlainMatrix& kv_b, int64_t head, const float* q,
+  static void attend_one(const ops::MlaParams& p, const PlainMatrix& kv_b, int64_t head, const float* q,
                          const float* latents, const float* keys, int64_t visible, float* out) {
     const int64_t first = head * (p.nope_dim + p.v_dim);
     Numbers latent_query(static_cast<size_t>(p.kv_lora_rank));
@@ -273,11 +274,11 @@ class PlainOps final : public OpSet {
     }
   }
 
-  StepInputs step_;
+  ops::StepInputs step_;
 };
 
 }  // namespace
 
-std::unique_ptr<OpSet> make_plain_ops() { return std::make_unique<PlainOps>(); }
+std::unique_ptr<ops::OpSet> make_plain_ops() { return std::make_unique<PlainOps>(); }
 
 }  // namespace eps::test

@@ -217,8 +217,8 @@ Operation add_rows() {
       const auto body = [width, num_pairs](OpCaseRun& run) {
         auto want = run.random().normal(kSourceRows * width);
         const auto x = run.on_ops(DType::kF32, {kSourceRows, width}, want);
-        std::vector<RowPair> pairs;
-        std::vector<RowPair> oracle_pairs;
+        std::vector<ops::RowPair> pairs;
+        std::vector<ops::RowPair> oracle_pairs;
         // Long chains on few rows, of sources that stay as they are: the order of additions shows in the bits.
         for (int64_t i = 0; i < num_pairs; ++i) {
           const int64_t to = run.random().draw(0, 4);

@@ -9,7 +9,7 @@ namespace eps::test {
 namespace {
 
 std::vector<int32_t> pick(const OpCaseRun& run, const std::vector<float>& logits, int64_t vocab,
-                          std::span<const SampleParams> params) {
+                          std::span<const ops::SampleParams> params) {
   const auto rows = run.on_ops(DType::kF32, {std::ssize(params), vocab}, logits);
   std::vector<int32_t> tokens(params.size(), -12345);
   run.ops().pick_tokens(rows.view(), params, tokens);
@@ -37,7 +37,7 @@ void check_row(OpCaseRun& run, const PickRow& row, size_t stride) {
   const auto tokens = pick(run, logits, vocab, params);
   const WeightRounding rounding = run.accuracy().samples_in_steps ? device_rounding(width) : host_rounding();
   for (size_t r = 0; r < params.size(); ++r) {
-    const SampleParams& p = params[r];
+    const ops::SampleParams& p = params[r];
     const std::span<const float> all(logits);
     const SamplingOracle oracle(all.subspan(r * width, width));
     EXPECT_TRUE(oracle.allows(p, rounding, tokens[r]))
@@ -69,7 +69,7 @@ Operation pick_tokens_alone() {
   const auto body = [](OpCaseRun& run) {
     constexpr int64_t kVocab = 5001;
     constexpr size_t kRows = 70;
-    std::vector<SampleParams> params;
+    std::vector<ops::SampleParams> params;
     for (size_t r = 0; r < kRows; ++r) {
       params.push_back({0.5 * static_cast<double>(r % 4), static_cast<int64_t>(r % 3 * 40), r % 5 == 0 ? 0.8 : 1.0,
                         static_cast<double>(r) / kRows});
@@ -92,7 +92,7 @@ Operation pick_tokens_frequencies() {
     const std::vector<float> row = {std::log(0.1F), std::log(0.4F), std::log(0.3F), std::log(0.2F)};
     constexpr size_t kSamples = 2000;
     std::vector<float> logits;
-    std::vector<SampleParams> params;
+    std::vector<ops::SampleParams> params;
     for (size_t i = 0; i < kSamples; ++i) {
       logits.insert(logits.end(), row.begin(), row.end());
       params.push_back({.temperature = 1.0, .uniform = (static_cast<double>(i) + 0.5) / kSamples});  // evenly

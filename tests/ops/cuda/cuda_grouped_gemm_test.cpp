@@ -9,7 +9,7 @@
 #include "ops/cuda_module.h"
 #include "support/gpu_test.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 using test::unit_roundoff;
@@ -185,4 +185,4 @@ TEST_F(CudaGroupedGemmTest, UnsupportedSizesAreReported) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::ops

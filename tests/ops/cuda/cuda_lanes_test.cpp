@@ -4,7 +4,7 @@
 #include "ops/peer_layer.h"
 #include "support/gpu_test.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 class CudaLaneTimesTest : public test::GpuTest {};
@@ -14,7 +14,7 @@ INSTANTIATE_TEST_SUITE_P(Table, CudaLanesTest, ::testing::ValuesIn(test::lane_se
                          [](const auto& test) { return test.param.name; });
 
 TEST_P(CudaLanesTest, KeepsTheContract) {
-  const auto comms = make_inproc_communicators(1, std::chrono::milliseconds(30000));
+  const auto comms = comm::make_inproc_communicators(1, std::chrono::milliseconds(30000));
   const auto layer = cuda().make_peer_layer(*comms[0]);
   for (const bool record : {false, true}) {
     layer->record_times(record);
@@ -24,9 +24,9 @@ TEST_P(CudaLanesTest, KeepsTheContract) {
 }
 
 TEST_F(CudaLaneTimesTest, RecordsTheTimesItIsAskedFor) {
-  const auto comms = make_inproc_communicators(1, std::chrono::milliseconds(30000));
+  const auto comms = comm::make_inproc_communicators(1, std::chrono::milliseconds(30000));
   const auto layer = cuda().make_peer_layer(*comms[0]);
-  const Plan plan = test::pipelined_plan(2);
+  const plan::Plan plan = test::pipelined_plan(2);
   for (const bool record : {true, false}) {
     layer->record_times(record);
     layer->lanes().run(
@@ -36,4 +36,4 @@ TEST_F(CudaLaneTimesTest, RecordsTheTimesItIsAskedFor) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::ops

@@ -7,7 +7,7 @@
 #include "support/gpu_test.h"
 #include "support/moe_oracle.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 using test::host;
@@ -137,11 +137,12 @@ class CudaLocalMoeTest : public test::GpuTest {
     const auto without_load = run(false, grouped);
     check_rows(expected, without_load, d.hidden, name + ", grouped");
     expect_equal(run(false, grouped), without_load, name + ", grouped, again");
-    for (const GemmKind up : {GemmKind::kDense, GemmKind::kGrouped}) {
-      for (const GemmKind down : {GemmKind::kDense, GemmKind::kGrouped}) {
+    for (const moe::GemmKind up : {moe::GemmKind::kDense, moe::GemmKind::kGrouped}) {
+      for (const moe::GemmKind down : {moe::GemmKind::kDense, moe::GemmKind::kGrouped}) {
         // Dense ones are cuBLAS's, which sanitizers take long for.
-        if (test::is_brief() && (up == GemmKind::kDense || down == GemmKind::kDense)) continue;
-        const std::string what = fmt::format("{}, {} and {}, load known", name, to_string(up), to_string(down));
+        if (test::is_brief() && (up == moe::GemmKind::kDense || down == moe::GemmKind::kDense)) continue;
+        const std::string what =
+            fmt::format("{}, {} and {}, load known", name, moe::to_string(up), moe::to_string(down));
         const auto with_load = run(true, {up, down});
         check_rows(expected, with_load, d.hidden, what);
         expect_equal(run(true, {up, down}), with_load, what + ", again");
@@ -234,4 +235,4 @@ TEST_F(CudaLocalMoeTest, ARecordedStepFollowsTheRouting) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::ops

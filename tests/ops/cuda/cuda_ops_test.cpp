@@ -3,7 +3,7 @@
 #include "ops/local_moe.h"
 #include "support/gpu_test.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 using test::host;
@@ -105,4 +105,4 @@ TEST_F(CudaStepTest, ARecordedStepRefusesToWait) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::ops

@@ -13,7 +13,7 @@
 #include "support/moe_oracle.h"
 #include "support/ranks.h"
 
-namespace eps {
+namespace eps::ops {
 namespace {
 
 using test::MoeDims;
@@ -89,42 +89,44 @@ class CudaPeerLayerTest : public test::GpuTest {
   static int num_gpus() {
     static const int count = [] {
       int n = 1;
-      while (test::try_gpu([n] { make_cuda_op_set(n); }).why_not.empty()) ++n;
+      while (test::try_gpu([n] { engine::make_cuda_op_set(n); }).why_not.empty()) ++n;
       return n;
     }();
     return count;
   }
 
   // The plan that all ranks derive from what they have counted.
-  static Plan plan_layer(const MoeDims& d, const Batch& batch, const PeerLoad& load, const std::string& pipeline) {
-    const MoeShape shape{d.hidden, d.inner, d.shared_inner, d.top_k, DType::kBF16, DType::kBF16};
-    MoeProblem problem;
+  static plan::Plan plan_layer(const MoeDims& d, const Batch& batch, const PeerLoad& load,
+                               const std::string& pipeline) {
+    const plan::MoeShape shape{d.hidden, d.inner, d.shared_inner, d.top_k, DType::kBF16, DType::kBF16};
+    plan::MoeProblem problem;
     problem.shape = shape;
-    problem.placement = place_experts(d.num_experts, static_cast<int>(std::ssize(batch.tokens_per_rank)));
+    problem.placement = moe::place_experts(d.num_experts, static_cast<int>(std::ssize(batch.tokens_per_rank)));
     problem.load = load.rows;
     problem.tokens_per_rank = batch.tokens_per_rank;
     problem.routing = load.summary;
     problem.wire = {DType::kBF16, DType::kBF16};
-    PlanLimits limits;
-    limits.kernel = GemmKind::kGrouped;
-    return Planner(gpu_profile(), shape, limits).plan(problem, parse_pipeline_option(pipeline));
+    plan::PlanLimits limits;
+    limits.kernel = moe::GemmKind::kGrouped;
+    return plan::Planner(sim::gpu_profile(), shape, limits).plan(problem, plan::parse_pipeline_option(pipeline));
   }
 
   // What every rank must have counted.
   static void check_load(const MoeDims& d, const Batch& batch, const PeerLoad& got) {
-    std::vector<Routing> routing;
+    std::vector<moe::Routing> routing;
     int64_t begin = 0;
     for (const int64_t tokens : batch.tokens_per_rank) {
-      Routing r{tokens, d.top_k, {}, {}};
+      moe::Routing r{tokens, d.top_k, {}, {}};
       r.expert_idx.assign(batch.idx.begin() + begin * d.top_k, batch.idx.begin() + (begin + tokens) * d.top_k);
       r.weight.assign(batch.weight.begin() + begin * d.top_k, batch.weight.begin() + (begin + tokens) * d.top_k);
-      normalize_routing(r, d.num_experts);
+      moe::normalize_routing(r, d.num_experts);
       routing.push_back(std::move(r));
       begin += tokens;
     }
-    const ExpertPlacement placement = place_experts(d.num_experts, static_cast<int>(std::ssize(batch.tokens_per_rank)));
-    const RoutingSummary want = summarize_routing(routing, placement);
-    EXPECT_EQ(got.rows, count_rows(routing, d.num_experts));
+    const moe::ExpertPlacement placement =
+        moe::place_experts(d.num_experts, static_cast<int>(std::ssize(batch.tokens_per_rank)));
+    const moe::RoutingSummary want = moe::summarize_routing(routing, placement);
+    EXPECT_EQ(got.rows, moe::count_rows(routing, d.num_experts));
     EXPECT_EQ(got.summary.local_load, want.local_load);
     EXPECT_EQ(got.summary.tokens_between, want.tokens_between);
     EXPECT_EQ(got.summary.visits, want.visits);
@@ -136,10 +138,10 @@ class CudaPeerLayerTest : public test::GpuTest {
     const MoeDims& d = values.dims;
     const auto num_ranks = static_cast<int>(std::ssize(batch.tokens_per_rank));
     std::vector<std::vector<float>> out(static_cast<size_t>(num_ranks));
-    test::on_ranks(num_ranks, [&](Communicator& comm) {
+    test::on_ranks(num_ranks, [&](comm::Communicator& comm) {
       const auto rank = static_cast<size_t>(comm.rank());
       const int gpu = comm.rank() % num_gpus();
-      const std::unique_ptr<OpSet> ops = make_cuda_op_set(gpu);
+      const std::unique_ptr<OpSet> ops = engine::make_cuda_op_set(gpu);
       ops->bind_thread();
       const int count = d.num_experts / num_ranks;
       const RankWeights packed = pack(*ops, values, count * comm.rank(), count);
@@ -161,7 +163,7 @@ class CudaPeerLayerTest : public test::GpuTest {
         layer->set_routing(d.num_experts, idx.view(), weight.view());
         const PeerLoad load = layer->exchange(x.view());
         check_load(d, batch, load);
-        const Plan plan = plan_layer(d, batch, load, pipeline);
+        const plan::Plan plan = plan_layer(d, batch, load, pipeline);
         ASSERT_EQ(layer->why_not(plan), "");
         layer->begin(plan, packed.weights, y.view());
         layer->lanes().run(
@@ -284,9 +286,9 @@ TEST_F(CudaPeerLayerTest, ARankThatFailsEndsTheLayerOfAll) {
   for (const int failing : {0, 1}) {
     for (const int failing_op : {0, 3, 7}) {
       std::vector<ErrorKind> kinds(2, ErrorKind::kUsage);
-      test::on_ranks(2, [&](Communicator& comm) {
+      test::on_ranks(2, [&](comm::Communicator& comm) {
         const auto rank = static_cast<size_t>(comm.rank());
-        const std::unique_ptr<OpSet> ops = make_cuda_op_set(comm.rank() % num_gpus());
+        const std::unique_ptr<OpSet> ops = engine::make_cuda_op_set(comm.rank() % num_gpus());
         ops->bind_thread();
         const int count = kDemo.num_experts / 2;
         const RankWeights packed = pack(*ops, values, count * comm.rank(), count);
@@ -303,7 +305,7 @@ TEST_F(CudaPeerLayerTest, ARankThatFailsEndsTheLayerOfAll) {
         layer->begin_step(batch.tokens_per_rank, kDemo.top_k, kDemo.hidden);
         layer->set_routing(kDemo.num_experts, idx.view(), weight.view());
         const PeerLoad load = layer->exchange(x.view());
-        const Plan plan = plan_layer(kDemo, batch, load, "2");
+        const plan::Plan plan = plan_layer(kDemo, batch, load, "2");
         layer->begin(plan, packed.weights, y.view());
         try {
           layer->lanes().run(
@@ -329,4 +331,4 @@ TEST_F(CudaPeerLayerTest, ARankThatFailsEndsTheLayerOfAll) {
 }
 
 }  // namespace
-}  // namespace eps
+}  // namespace eps::ops

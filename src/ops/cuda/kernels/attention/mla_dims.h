@@ -1,4 +1,4 @@
-// The dimensions of multi-head latent attention as kernel parameters. The fields are those of eps::MlaParams.
+// The dimensions of multi-head latent attention as kernel parameters. The fields are those of eps::ops::MlaParams.
 #pragma once
 
 namespace eps::cuda {

@@ -11,8 +11,8 @@ namespace eps::cuda {
 inline constexpr int kMaxGateExperts = 512;
 inline constexpr int kMaxGateTopK = 16;
 
-// eps::GateParams with a common form for all methods: num_groups = 1 is the plain greedy gate; with more groups, only
-// experts of the best `topk_group` groups keep their scores, and the scores of all others become 0.
+// eps::ops::GateParams with a common form for all methods: num_groups = 1 is the plain greedy gate; with more groups,
+// only experts of the best `topk_group` groups keep their scores, and the scores of all others become 0.
 struct GateConfig {
   int num_experts = 0;
   int top_k = 0;

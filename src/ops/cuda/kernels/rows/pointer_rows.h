@@ -28,7 +28,7 @@ struct ScaleRowsParams {
 // rows[i] *= weight[i]
 void launch_scale_rows(const ScaleRowsParams& params, cudaStream_t stream);
 
-// As eps::RowPair.
+// As eps::ops::RowPair.
 struct DeviceRowPair {
   float* dst;
   const float* src;

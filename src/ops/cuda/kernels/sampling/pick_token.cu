@@ -206,12 +206,12 @@ __device__ void write_member(Shared& s, const float* row, int vocab, const Scale
   }
 }
 
-__global__ void __launch_bounds__(kThreads)
-    pick_tokens_kernel(const float* logits, const SampleParams* params, int vocab, int weight_bits, int32_t* tokens) {
+__global__ void __launch_bounds__(kThreads) pick_tokens_kernel(const float* logits, const ops::SampleParams* params,
+                                                               int vocab, int weight_bits, int32_t* tokens) {
   __shared__ Shared s;
   wait_for_previous_kernel();
   const float* row = logits + int64_t{blockIdx.x} * vocab;
-  const SampleParams settings = params[blockIdx.x];
+  const ops::SampleParams settings = params[blockIdx.x];
   int32_t* token = tokens + blockIdx.x;
 
   const Extremes extremes = find_extremes(s, row, vocab);
@@ -219,7 +219,7 @@ __global__ void __launch_bounds__(kThreads)
   const bool is_valid =
       extremes.largest < kInfinityKey && extremes.largest > kMinusInfinityKey && extremes.lowest >= kMinusInfinityKey;
   if (!is_valid || settings.temperature == 0.0) {
-    if (threadIdx.x == 0) *token = is_valid ? extremes.largest_id : kNoToken;
+    if (threadIdx.x == 0) *token = is_valid ? extremes.largest_id : ops::kNoToken;
     return;
   }
 

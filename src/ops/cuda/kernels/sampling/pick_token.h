@@ -1,4 +1,4 @@
-// Samples a token from each row of logits with the settings of an eps::SampleParams.
+// Samples a token from each row of logits with the settings of an eps::ops::SampleParams.
 //
 // Contract: rows/norm.h. A row's token does not depend on other rows, and it is reproducible because weights are summed
 // as integers.
@@ -14,8 +14,8 @@ namespace eps::cuda {
 inline constexpr int64_t kMaxPickVocab = int64_t{1} << 30;
 
 struct PickTokensParams {
-  const float* logits = nullptr;         // [rows, vocab]
-  const SampleParams* params = nullptr;  // [rows], in device memory
+  const float* logits = nullptr;              // [rows, vocab]
+  const ops::SampleParams* params = nullptr;  // [rows], in device memory
   int64_t rows = 0;
   int64_t vocab = 0;          // 1 to kMaxPickVocab
   int32_t* tokens = nullptr;  // out [rows]
