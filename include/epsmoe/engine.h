@@ -27,6 +27,8 @@ struct LoadNote {
   bool is_warning = false;  // true: results may differ from those of other programs; false: for information only
 };
 
+struct GenerateRequest;
+
 struct EngineOptions {
   std::string model = {};             // a folder with config.json, safetensors and tokenizer.json; or a preset's name
   bool dummy_weights = false;         // random weights; `model` may then be a folder without weights or a preset
@@ -48,6 +50,12 @@ struct EngineOptions {
   // Called while weights load, with the bytes loaded so far and the total.
   std::function<void(uint64_t, uint64_t)> on_load_progress = {};
   std::function<void(const LoadNote&)> on_note = {};  // called before weights load
+  // Called before weights load if no measured profile fits the engine. It may measure this machine and store the
+  // profile where the engine finds it; true: it did, and the engine chooses a profile again.
+  std::function<bool()> on_unmeasured = {};
+  // The first request, if it is known: open() refuses what generate() would refuse, but before weights load. It must
+  // exist until open() returns.
+  const GenerateRequest* first_request = nullptr;
 };
 
 struct GenerateRequest {

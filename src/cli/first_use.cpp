@@ -6,7 +6,6 @@
 #include "cli/command.h"
 #include "cli/console.h"
 #include "cli/progress.h"
-#include "comm/emulated_link.h"
 #include "engine/factory.h"
 #include "engine/model_folder.h"
 #include "engine/profile_choice.h"
@@ -14,13 +13,10 @@
 
 namespace eps::cli {
 
-void measure_on_first_use(const EngineOptions& options) {
-  // Invalid options are reported by the engine.
-  if (!options.profile.empty() || options.device != "cpu" || options.ep < 1 || options.threads < 0) return;
-  if (!options.emulate_link.empty())
-    comm::parse_link_spec(options.emulate_link);  // refused before anything is measured
+bool measure_on_first_use(const EngineOptions& options) {
+  if (!options.profile.empty() || options.device != "cpu") return false;
   const engine::ModelFolder folder = engine::open_model_folder(options.model, options.dummy_weights);
-  if (folder.spec.first_moe_layer() < 0 || folder.spec.moe.gate.num_experts % options.ep != 0) return;
+  if (folder.spec.first_moe_layer() < 0) return false;
   const int threads = options.threads > 0 ? options.threads : engine::default_threads_per_rank(options.ep);
   const auto ops = engine::make_op_sets(options.device, options.dtype, 1, threads);
   const DType weights = ops.front()->weight_dtype(engine::stored_dtype(folder));
@@ -31,7 +27,7 @@ void measure_on_first_use(const EngineOptions& options) {
                               .weight_dtype = weights,
                               .shape = model::moe_shape(folder.spec, weights, ops.front()->compute_dtype())});
   const std::string dir = engine::user_profile_dir();
-  if (chosen.fits() || !engine::can_write_into(dir)) return;
+  if (chosen.fits() || !engine::can_write_into(dir)) return false;
   print_error("measuring this machine for the first time, a few seconds (--no-tune skips this)\n");
   Progress progress("measuring", "steps");
   const measure::MachineProfile machine = measure::measure_machine(
@@ -51,9 +47,11 @@ void measure_on_first_use(const EngineOptions& options) {
   try {
     measure::keep_profile(machine, dir);
   } catch (const Error& e) {
-    print_error("the profile could not be stored: {}\n",
-                printable(e.what(), 400));  // a full disk must not prevent text generation
+    // A full disk must not prevent text generation.
+    print_error("the profile could not be stored: {}\n", printable(e.what(), 400));
+    return false;
   }
+  return true;
 }
 
 }  // namespace eps::cli

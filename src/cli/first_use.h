@@ -9,8 +9,9 @@ namespace eps::cli {
 // it. Progress is shown on stderr. Does nothing if a profile was requested or one already fits, if the device is a GPU,
 // or if the profile could not be stored for the next time.
 //
-// Errors  those of opening the model; kAborted if interrupted
-// Cost    1 to 3 s for a small model
-void measure_on_first_use(const EngineOptions& options);
+// Returns  whether a profile has been stored
+// Errors   those of opening the model; kInterrupted
+// Cost     1 to 3 s for a small model
+bool measure_on_first_use(const EngineOptions& options);
 
 }  // namespace eps::cli

@@ -111,15 +111,8 @@ int run(GenerateFlags& flags) {
   flags.engine.record_trace = !flags.trace.empty();
   if (flags.engine.record_trace) require_writable("--trace", flags.trace);
   flags.request.prompt = read_prompt(flags);
-  if (!flags.no_tune) {
-    try {
-      measure_on_first_use(flags.engine);
-    } catch (const Error&) {
-      if (!interrupted()) throw;
-      print_error("(interrupted)\n");
-      return kInterruptedExit;
-    }
-  }
+  flags.engine.first_request = &flags.request;
+  if (!flags.no_tune) flags.engine.on_unmeasured = [&flags] { return measure_on_first_use(flags.engine); };
   const auto engine = open_engine(flags.engine);
   bool begun = false;  // set when the engine has accepted the prompt, which is echoed only then
   // The text is written unchanged, even to a terminal, as other programs of this kind do, because escaping would break

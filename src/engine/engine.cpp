@@ -89,15 +89,18 @@ class EngineImpl final : public Engine {
     }
     engine::check_local_pipeline(*ops.front(), group);
     group.weight_dtype = ops.front()->weight_dtype(engine::stored_dtype(folder_));
-    engine::ChosenProfile profile = engine::choose_profile(
-        {.requested = options.profile,
-         .op_set = ops.front()->description(),
-         .threads = threads,
-         .num_ranks = options.ep,
-         .weight_dtype = group.weight_dtype,
-         .emulated_link =
-             options.emulate_link.empty() ? std::nullopt : std::optional(comm::parse_link_spec(options.emulate_link)),
-         .shape = planned_shape(group.weight_dtype, ops.front()->compute_dtype())});
+    if (options.first_request != nullptr) prepare(*options.first_request);
+    const engine::ProfileQuery query{.requested = options.profile,
+                                     .op_set = ops.front()->description(),
+                                     .threads = threads,
+                                     .num_ranks = options.ep,
+                                     .weight_dtype = group.weight_dtype,
+                                     .emulated_link = options.emulate_link.empty()
+                                                          ? std::nullopt
+                                                          : std::optional(comm::parse_link_spec(options.emulate_link)),
+                                     .shape = planned_shape(group.weight_dtype, ops.front()->compute_dtype())};
+    engine::ChosenProfile profile = engine::choose_profile(query);
+    if (!profile.fits() && options.on_unmeasured && options.on_unmeasured()) profile = engine::choose_profile(query);
     group.profile = std::move(profile.profile);
     profile_note_ = std::move(profile.note);
     const auto make_source = [this] {
@@ -117,21 +120,10 @@ class EngineImpl final : public Engine {
   }
 
   GenerateResult generate(const GenerateRequest& request, const TextCallback& on_text) override {
-    require_tokenizer();
-    if (request.prompt.empty()) {
-      fail(ErrorKind::kInput, "prompt",
-           {.what = "is empty", .got = "", .wanted = "some text", .hint = "-p \"It is a truth\""});
-    }
+    auto [prompt_ids, settings, sampler] = prepare(request);
     GenerateResult result;
-    result.prompt_ids = engine::encode_prompt(folder_, request.prompt, max_model_len_);
-    const auto prompt_len = std::ssize(result.prompt_ids);
-    if (prompt_len == 0) {
-      fail(ErrorKind::kInput, "prompt",
-           {.what = "the tokenizer turns it into no tokens", .got = request.prompt, .wanted = "some text", .hint = ""});
-    }
-    engine::GenerationSettings settings = engine::resolve_generation(request, folder_, prompt_len, max_model_len_);
+    result.prompt_ids = std::move(prompt_ids);
     result.notes = std::move(settings.notes);
-    engine::Sampler sampler(settings.sampling, {result.prompt_ids, settings.eos_ids, settings.max_tokens});
 
     model::KvCache cache(folder_.spec, max_model_len_, ranks_->op_set(0));
     io::StreamDecoder decoder(*folder_.tokenizer, true);
@@ -305,6 +297,29 @@ class EngineImpl final : public Engine {
   int64_t max_model_len() const override { return max_model_len_; }
 
  private:
+  struct PreparedRequest {
+    std::vector<int32_t> prompt_ids;
+    engine::GenerationSettings settings;
+    engine::Sampler sampler;
+  };
+
+  // Everything about a request that can be wrong is found here, without the weights.
+  PreparedRequest prepare(const GenerateRequest& request) const {
+    require_tokenizer();
+    if (request.prompt.empty()) {
+      fail(ErrorKind::kInput, "prompt",
+           {.what = "is empty", .got = "", .wanted = "some text", .hint = "-p \"It is a truth\""});
+    }
+    std::vector<int32_t> ids = engine::encode_prompt(folder_, request.prompt, max_model_len_);
+    if (ids.empty()) {
+      fail(ErrorKind::kInput, "prompt",
+           {.what = "the tokenizer turns it into no tokens", .got = request.prompt, .wanted = "some text", .hint = ""});
+    }
+    engine::GenerationSettings settings = engine::resolve_generation(request, folder_, std::ssize(ids), max_model_len_);
+    engine::Sampler sampler(settings.sampling, {ids, settings.eos_ids, settings.max_tokens});
+    return {std::move(ids), std::move(settings), std::move(sampler)};
+  }
+
   // The sizes of the MoE layers, or none for a dense model.
   std::optional<plan::MoeShape> planned_shape(DType weights, DType activations) const {
     if (folder_.spec.first_moe_layer() < 0) return std::nullopt;

@@ -365,6 +365,18 @@ TEST_F(CommandLine, GenerateMeasuresOnFirstUseAndFindsTheProfileAgain) {
   EXPECT_NE(run("doctor", cache).out.find(files[0]), std::string::npos);
 }
 
+TEST_F(CommandLine, WrongFlagsAreRefusedBeforeThisMachineIsMeasured) {
+  const std::string cache = "EPSMOE_NO_TUNE= XDG_CACHE_HOME=" + path("cache");
+  for (const char* wrong :
+       {"-p x --eps-pipeline fast", "-p x --gpus 0,1 --ep 2", "-p x --ep 3", "-p x --max-model-len 99999",
+        "-p x --emulate-link fast", "-p x --min-tokens 9 --max-tokens 8", "-p ''"}) {
+    const Result r = run("generate -m " + kModel + " " + wrong, cache);
+    EXPECT_EQ(r.exit_code, 2) << wrong;
+    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << wrong << "\n" << r.err;
+  }
+  EXPECT_FALSE(fs::exists(path("cache/epsmoe/profiles")));
+}
+
 TEST_F(CommandLine, GenerateWorksWhereNoProfileCanBeKept) {
   const std::string generate = "generate -m " + kModel + " -p Jane --max-tokens 2 --temperature 0";
   std::ofstream(path("file")) << "not a folder";
