@@ -61,9 +61,8 @@ lane_tsan() {
   local fixed=()
   if setarch -R true 2>/dev/null; then fixed=(setarch -R); fi
   local options="halt_on_error=1 second_deadlock_stack=1 suppressions=$root/tools/tsan.supp"
-  # The tokenizer has no threads, and its tests would take a third of this lane.
   TSAN_OPTIONS="$options" "${fixed[@]}" ctest --test-dir build/tsan --output-on-failure --no-tests=error --parallel 2 \
-    -LE slow -E tokenizer
+    -LE slow
 }
 
 lane_fuzz() {
