@@ -6,6 +6,7 @@
 
 #include "base/cpu_features.h"
 #include "base/error.h"
+#include "base/machine_memory.h"
 #include "cli/command.h"
 #include "cli/console.h"
 #include "engine/factory.h"
@@ -15,11 +16,7 @@
 
 namespace eps::cli {
 
-double machine_memory_gb() {
-  const auto pages = sysconf(_SC_PHYS_PAGES);
-  const auto page = sysconf(_SC_PAGE_SIZE);
-  return pages > 0 && page > 0 ? static_cast<double>(pages) * static_cast<double>(page) * 1e-9 : 0.0;
-}
+double machine_memory_gb() { return static_cast<double>(machine_memory_bytes()) * 1e-9; }
 
 namespace {
 

@@ -1,5 +1,5 @@
 // epsmoe plan: shows how one MoE layer would run on given hardware, which need not be present, and explains the plan.
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -18,6 +18,7 @@
 #include "plan/planner.h"
 #include "report/chrome_trace.h"
 #include "report/timeline_svg.h"
+#include "sim/model_shape.h"
 #include "sim/strategy.h"
 
 namespace eps::cli {
@@ -204,7 +205,9 @@ int run(PlanFlags& flags) {
 
 void add_flags(CLI::App& command, PlanFlags& flags) {
   CLI::Option_group& what = *command.add_option_group("What to plan");
-  what.add_option("-m,--model", flags.model, "A preset such as deepseek-v2, or a folder with a config.json")
+  what.add_option(
+          "-m,--model", flags.model,
+          fmt::format("A folder with a config.json, or a preset: {}", fmt::join(sim::shape_preset_names(), ", ")))
       ->required();
   what.add_option("--ep", flags.work.num_ranks, "Ranks; must divide the experts")->required();
   what.add_option("--tokens", flags.work.tokens_per_rank, "Tokens per rank")->required();

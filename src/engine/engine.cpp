@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/machine_memory.h"
 #include "base/stop.h"
 #include "engine/batch_timing.h"
 #include "engine/factory.h"
@@ -89,6 +90,7 @@ class EngineImpl final : public Engine {
     }
     engine::check_local_pipeline(*ops.front(), group);
     group.weight_dtype = ops.front()->weight_dtype(engine::stored_dtype(folder_));
+    if (ops.front()->device() == nullptr) require_memory();
     if (options.first_request != nullptr) prepare(*options.first_request);
     const engine::ProfileQuery query{.requested = options.profile,
                                      .op_set = ops.front()->description(),
@@ -302,6 +304,18 @@ class EngineImpl final : public Engine {
     engine::GenerationSettings settings;
     engine::Sampler sampler;
   };
+
+  // Refuses weights that the machine cannot hold. Without this check, a large model would be loaded until the system
+  // ends the process. Weights are counted as stored: packing hardly changes their size.
+  void require_memory() const {
+    const uint64_t memory = machine_memory_bytes();
+    if (memory == 0 || weight_bytes() <= memory) return;
+    fail(ErrorKind::kResource, options_.model,
+         {.what = "the weights do not fit into memory",
+          .got = fmt::format("{:.1f} GB of weights", static_cast<double>(weight_bytes()) * 1e-9),
+          .wanted = fmt::format("at most {:.1f} GB, the memory of this machine", static_cast<double>(memory) * 1e-9),
+          .hint = "epsmoe simulate, which needs no weights"});
+  }
 
   // Everything about a request that can be wrong is found here, without the weights.
   PreparedRequest prepare(const GenerateRequest& request) const {

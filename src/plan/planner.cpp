@@ -96,9 +96,9 @@ PaperView view_as_paper(const Candidate& one, const Candidate& many, int num_sta
 std::string describe_choice(const Candidate& c, int num_ranks) {
   if (num_ranks == 1) return "one rank: nothing to hide";
   const double serial = c.compute_us + c.comm_us;
-  const double hidden = std::max(0.0, serial - c.makespan_us);
-  return fmt::format("hides {:.0f} of {:.0f} µs of communication, {:.0f} % of the bound", hidden, c.comm_us,
-                     c.makespan_us > 0 ? 100 * c.bound_us / c.makespan_us : 100.0);
+  const double bound = c.makespan_us > 0 ? 100 * c.bound_us / c.makespan_us : 100.0;
+  if (c.makespan_us >= serial) return fmt::format("overlap saves nothing, {:.0f} % of the bound", bound);
+  return fmt::format("overlap saves {:.0f} of {:.0f} µs, {:.0f} % of the bound", serial - c.makespan_us, serial, bound);
 }
 
 }  // namespace

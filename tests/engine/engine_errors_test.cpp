@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/machine_memory.h"
 #include "engine/model_folder.h"
 #include "epsmoe/engine.h"
 #include "support/model_ranks.h"
@@ -32,6 +33,16 @@ EngineOptions demo() {
   EngineOptions out;
   out.model = kModel;
   return out;
+}
+
+TEST(EngineErrors, WeightsThatDoNotFitAreRefusedBeforeTheyAreLoaded) {
+  EngineOptions options;
+  options.model = "deepseek-v2";
+  options.dummy_weights = true;
+  if (machine_memory_bytes() == 0 || machine_memory_bytes() > 400e9) {
+    GTEST_SKIP() << "this machine can hold DeepSeek-V2";
+  }
+  expect_error([&] { Engine::open(options); }, ErrorKind::kResource, "got 471.5 GB of weights, wanted at most");
 }
 
 TEST(EngineErrors, Options) {
