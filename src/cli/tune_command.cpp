@@ -89,6 +89,7 @@ measure::MachineTuning make_tuning(const TuneFlags& flags, int num_ranks) {
     }
   }
   for (const std::string& shape : flags.shapes) tuning.shapes.push_back(parse_shape(shape));
+  tuning.only_shapes = !flags.shapes.empty() && flags.models.empty();
   tuning.weight_dtypes = parse_weight_dtypes(flags.weight_dtypes);
   tuning.quick = flags.quick;
   tuning.memory_gb = machine_memory_gb();
@@ -125,7 +126,19 @@ void keep(const TuneFlags& flags, const std::string& dir, measure::MachineProfil
                flags.output.find('/') == std::string::npos ? "./" + flags.output : flags.output);
 }
 
+// Engines plan with the profile in the default folder, so it must be that of whole models.
+void require_output_for_shapes(const TuneFlags& flags) {
+  for (const std::string& shape : flags.shapes) (void)parse_shape(shape);
+  if (flags.shapes.empty() || !flags.output.empty()) return;
+  fail(ErrorKind::kUsage, "--shape",
+       {.what = "requires --output, because a profile of chosen shapes must not replace this machine's own",
+        .got = "",
+        .wanted = "",
+        .hint = "--output FILE, then --profile FILE"});
+}
+
 int run(const TuneFlags& flags) {
+  require_output_for_shapes(flags);
   std::vector<int> ranks = list_num_ranks(flags);
   std::string dir;
   if (flags.output.empty()) {
@@ -192,7 +205,8 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
       "deepseek-v2)");
   command
       .add_option("--shape", flags->shapes,
-                  "Measure weights of shape [n, k] instead of the models' weights: n,k; may be repeated")
+                  "Measure weights of shape [n, k] instead of the default models' weights, or in addition to those of "
+                  "--model: n,k; may be repeated; requires --output")
       ->type_name("N,K")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
