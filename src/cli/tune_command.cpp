@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <system_error>
 
 #include "base/error.h"
 #include "cli/command.h"
@@ -97,7 +98,10 @@ measure::MachineTuning make_tuning(const TuneFlags& flags, int num_ranks) {
 }
 
 // A folder may contain several profiles, each under its own name; a file contains one.
-bool names_a_folder(const std::string& path) { return path.ends_with('/') || std::filesystem::is_directory(path); }
+bool names_a_folder(const std::string& path) {
+  std::error_code ignored;  // require_writable reports it
+  return path.ends_with('/') || std::filesystem::is_directory(path, ignored);
+}
 
 // The folder for profiles if there is no --output. Engines search it first.
 std::string default_folder() {
@@ -113,6 +117,16 @@ std::string default_folder() {
   return dir;
 }
 
+measure::MachineProfile measure_with_progress(const measure::MachineTuning& tuning) {
+  Progress progress(fmt::format("measuring {} rank{} x {} thread{}", tuning.num_ranks, tuning.num_ranks == 1 ? "" : "s",
+                                tuning.threads, tuning.threads == 1 ? "" : "s"),
+                    "steps");
+  const measure::ProgressCallback show = [&progress](int64_t done, int64_t total) {
+    progress.update(static_cast<uint64_t>(done), static_cast<uint64_t>(total));
+  };
+  return measure::measure_machine(tuning, show, [] { return !interrupted(); });
+}
+
 // Writes the profile and prints where it is.
 void keep(const TuneFlags& flags, const std::string& dir, measure::MachineProfile machine) {
   if (!dir.empty()) {
@@ -121,7 +135,7 @@ void keep(const TuneFlags& flags, const std::string& dir, measure::MachineProfil
     return;
   }
   machine.profile.name = std::filesystem::path(flags.output).stem().string();
-  engine::replace_file(flags.output, report::to_json(machine.profile));
+  write_file(flags.output, report::to_json(machine.profile));
   print_output("{}written to {}; use it with --profile {}\n", describe_profile(machine.profile), flags.output,
                flags.output.find('/') == std::string::npos ? "./" + flags.output : flags.output);
 }
@@ -156,14 +170,8 @@ int run(const TuneFlags& flags) {
     measure::require_host_ranks("tune", flags.device, num_ranks);
     const measure::MachineTuning tuning = make_tuning(flags, num_ranks);
     warn_of_too_many_threads(flags.device, num_ranks, tuning.threads);
-    Progress progress(fmt::format("measuring {} rank{} x {} thread{}", num_ranks, num_ranks == 1 ? "" : "s",
-                                  tuning.threads, tuning.threads == 1 ? "" : "s"),
-                      "steps");
-    const measure::ProgressCallback show = [&progress](int64_t done, int64_t total) {
-      progress.update(static_cast<uint64_t>(done), static_cast<uint64_t>(total));
-    };
     try {
-      keep(flags, dir, measure::measure_machine(tuning, show, [] { return !interrupted(); }));
+      keep(flags, dir, measure_with_progress(tuning));
     } catch (const Error&) {
       if (!interrupted()) throw;
       print_error("(interrupted: nothing written)\n");

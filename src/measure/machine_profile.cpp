@@ -155,7 +155,7 @@ std::string keep_profile(const MachineProfile& machine, const std::string& dir) 
       // An invalid file, or a profile of another version, is replaced.
     }
   }
-  engine::replace_file(path, report::to_json(profile));
+  io::replace_file(path, report::to_json(profile));
   return path;
 }
 
