@@ -162,6 +162,48 @@ TEST_F(OutputErrors, UnwritableFilesAreRefusedBeforeMeasuring) {
   EXPECT_NE(err().find("box.json: got Permission denied"), std::string::npos) << err();
 }
 
+TEST_F(OutputErrors, InputsAreNotOverwritten) {
+  const std::string generate = "epsmoe generate --max-tokens 2 -m " + kModel;
+  const auto expect_refused = [this](const std::string& line, const std::string& message) {
+    SCOPED_TRACE(line);
+    EXPECT_EQ(run(line + " >" + path("out") + " 2>" + path("err")), 2);
+    EXPECT_TRUE(err().starts_with("epsmoe: " + message)) << err();
+    EXPECT_EQ(std::ranges::count(err(), '\n'), 1) << err();
+  };
+  std::ofstream(path("text")) << "hello";
+  fs::create_hard_link(path("text"), path("hard"));
+  fs::create_symlink("text", path("soft"));
+  for (const std::string name : {"text", "hard", "soft"}) {
+    expect_refused(generate + " -f " + path("text") + " --trace " + path(name),
+                   "--trace: would overwrite the file of --file: got " + path(name) + ", wanted another file");
+    expect_refused(generate + " --trace " + path(name) + " <" + path("text"),
+                   "--trace: would overwrite the file on standard input");
+  }
+  EXPECT_EQ(io::read_file(path("text"), 100), "hello");
+  std::ofstream(path("settings")) << "[generate]\n";
+  expect_refused("epsmoe --config " + path("settings") + " generate -p x --trace " + path("settings"),
+                 "--trace: would overwrite the file of --config");
+  fs::copy_file(kModel + "/../../src/report/profiles/h800.json", path("box.json"));
+  const std::string plan = "epsmoe plan -m deepseek-v2 --ep 8 --tokens 64 --profile ";
+  expect_refused(plan + path("box.json") + " --svg " + path("box.json"),
+                 "--svg: would overwrite the file of --profile");
+  expect_refused("EPSMOE_PROFILE_DIR=" + path("") + " " + plan + "box --svg " + path("box.json"),
+                 "--svg: would overwrite the file of --profile");
+  fs::create_directories(path("model"));
+  fs::copy_file(kModel + "/config.json", path("model/config.json"));
+  const std::string config = path("model/config.json");
+  expect_refused("epsmoe tune -m " + path("model") + " -o " + config, "--output: would overwrite a file of the model");
+  for (const std::string bench : {"latency", "throughput"}) {
+    expect_refused("epsmoe bench " + bench + " --load-format dummy -m " + path("model") + " --output-json " + config,
+                   "--output-json: would overwrite a file of the model");
+  }
+  EXPECT_EQ(io::read_file(config, 1 << 20), io::read_file(kModel + "/config.json", 1 << 20));
+  // A file in the model's folder that is no part of the model, a second time.
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(run(plan + "h800 --trace " + path("model/trace.json") + " >/dev/null 2>&1"), 0);
+  }
+}
+
 TEST_F(OutputErrors, AFileSizeLimitIsAnError) {
   const auto expect_fails = [this](const std::string& line, const std::string& file) {
     SCOPED_TRACE(line);
