@@ -85,26 +85,29 @@ class CheckedToml : public CLI::ConfigTOML {
 
 }  // namespace
 
-void add_config_flag(CLI::App& app) {
+std::shared_ptr<const std::string> add_config_flag(CLI::App& app) {
   const auto texts = std::make_shared<Texts>();
+  const auto read_path = std::make_shared<std::string>();
   app.config_formatter(std::make_shared<CheckedToml>(texts));
   CLI::Option* option = app.set_config(
       "--config", "", "Read flags from a TOML file, one [section] per command; must come before the command");
   // CLI11 would open the file itself, which would block forever on a FIFO and read without a size limit.
   constexpr const char* kStandIn = "/dev/null";
   option->transform(CLI::Validator(
-      [texts](std::string& path) {
+      [texts, read_path](std::string& path) {
         if (path == kStandIn && !texts->empty()) return std::string();  // the path has already been replaced
         if (texts->empty()) {
           std::string text = read_text(path, kMaxConfigBytes);
           check_lines(path, text);
           texts->emplace(path, std::move(text));
+          *read_path = path;
         }
         path = kStandIn;
         return std::string();
       },
       "", "config"));
   app.allow_config_extras(CLI::config_extras_mode::error);
+  return read_path;
 }
 
 }  // namespace eps::cli

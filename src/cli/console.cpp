@@ -1,7 +1,6 @@
 #include "cli/console.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -9,6 +8,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "io/file.h"
 
 namespace eps::cli {
 namespace {
@@ -16,23 +16,6 @@ namespace {
 std::atomic<bool> g_open_line{false};  // global because signal handlers use it
 
 constexpr std::string_view kEraseLine = "\r\033[K";
-
-// Returns 0, or the error number of the write that failed. Only makes system calls, because signal handlers call it,
-// and so that no text is left in a buffer if the program ends immediately.
-int write_all(int fd, std::string_view text) noexcept {
-  while (!text.empty()) {
-    const ssize_t count = ::write(fd, text.data(), text.size());
-    if (count >= 0) {
-      text.remove_prefix(static_cast<size_t>(count));
-    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {  // another process may have made it non-blocking
-      pollfd ready{fd, POLLOUT, 0};
-      (void)::poll(&ready, 1, -1);
-    } else if (errno != EINTR) {
-      return errno;
-    }
-  }
-  return 0;
-}
 
 }  // namespace
 
@@ -45,7 +28,7 @@ void occupy_standard_streams() {
 }
 
 void write_output(std::string_view text) {
-  if (const int code = write_all(STDOUT_FILENO, text); code != 0) {
+  if (const int code = io::write_all(STDOUT_FILENO, text); code != 0) {
     fail(ErrorKind::kResource, "",
          {.what = fmt::format("standard output could not be written in full ({})", std::strerror(code)),
           .got = "",
@@ -54,13 +37,13 @@ void write_output(std::string_view text) {
   }
 }
 
-void write_error(std::string_view text) noexcept { (void)write_all(STDERR_FILENO, text); }
+void write_error(std::string_view text) noexcept { (void)io::write_all(STDERR_FILENO, text); }
 
 void set_open_line(bool is_open) noexcept { g_open_line.store(is_open); }
 
 void end_program(const char* message, int code) noexcept {
-  if (g_open_line.load()) (void)write_all(STDERR_FILENO, kEraseLine);
-  (void)write_all(STDERR_FILENO, {message, std::strlen(message)});
+  if (g_open_line.load()) (void)io::write_all(STDERR_FILENO, kEraseLine);
+  (void)io::write_all(STDERR_FILENO, {message, std::strlen(message)});
   ::_exit(code);
 }
 

@@ -51,6 +51,7 @@ void handle(int signal, void (*handler)(int)) {
 }  // namespace
 
 void watch_interrupts() {
+  std::signal(SIGXFSZ, SIG_IGN);
   handle(SIGALRM, on_deadline);
   sigset_t deadline;
   sigemptyset(&deadline);

@@ -11,8 +11,9 @@ namespace eps::cli {
 inline constexpr int kInterruptedExit = 130;  // 128 + SIGINT, as shells expect
 
 // After this call, SIGINT and SIGTERM end the program with kInterruptedExit and a line that names `command`. A signal
-// that was ignored when the program started remains ignored. A second signal ends the program immediately. Must be
-// called only once.
+// that was ignored when the program started remains ignored. A second signal ends the program immediately. SIGXFSZ is
+// ignored, so that writing a file that exceeds the user's limit (ulimit -f) fails like any other write. Must be called
+// only once.
 void watch_interrupts();
 void name_interrupted_command(const std::string& command);
 

@@ -1,5 +1,6 @@
 // The command line: parses flags, runs the chosen subcommand, and converts errors to one line and an exit code.
 #include <cctype>
+#include <memory>
 #include <new>
 #include <sstream>
 
@@ -8,6 +9,7 @@
 #include "cli/config_file.h"
 #include "cli/console.h"
 #include "cli/flag_names.h"
+#include "cli/kept_inputs.h"
 #include "epsmoe/version.h"
 
 namespace {
@@ -48,7 +50,7 @@ int run(int argc, char** argv) {
   CLI::App app("epsmoe runs Mixture-of-Experts language models and hides their communication under their computation.");
   app.name("epsmoe");
   app.set_version_flag("--version", EPSMOE_VERSION);
-  eps::cli::add_config_flag(app);
+  const std::shared_ptr<const std::string> config = eps::cli::add_config_flag(app);
   app.require_subcommand(1);
   app.fallthrough(false);
   app.footer(
@@ -88,6 +90,7 @@ int run(int argc, char** argv) {
   eps::cli::name_interrupted_command(command);
   std::string what = "interrupted";
   try {
+    eps::cli::require_inputs_kept(app, *config);
     const int code = chosen.action();
     if (code != eps::cli::kInterruptedExit) return code;
   } catch (const eps::Error& e) {

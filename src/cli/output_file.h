@@ -23,7 +23,10 @@ void require_writable(const std::string& flag, const std::string& path);
 void require_another_file(const std::string& flag, const std::string& path, const std::string& other_flag,
                           const std::string& other_path);
 
-// Replaces the file's contents.  Errors  kResource
+// Writes a file completely or not at all (io::replace_file). A device or pipe is written to; a FIFO that no program
+// reads yet is waited for, and a line on stderr says so.
+//
+// Errors  kResource; kInterrupted: Ctrl-C while waiting
 void write_file(const std::string& path, std::string_view contents);
 
 }  // namespace eps::cli

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <system_error>
 
 #include "base/error.h"
 #include "comm/emulated_link.h"
@@ -24,8 +25,10 @@ sim::ModelShape shape_of_model(const std::string& model) {
           .wanted = fmt::format("one of {}", fmt::join(presets, ", ")),
           .hint = "a folder with a config.json"});
   }
+  std::error_code error;  // a folder above it may be unreadable
+  const std::filesystem::path whole = std::filesystem::weakly_canonical(model, error);
   return sim::shape_of(engine::open_model_folder(model, true).spec,
-                       std::filesystem::weakly_canonical(std::filesystem::path(model)).filename().string());
+                       (error ? std::filesystem::path(model) : whole).filename().string());
 }
 
 }  // namespace

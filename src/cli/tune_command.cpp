@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <system_error>
 
 #include "base/error.h"
 #include "cli/command.h"
@@ -89,6 +90,7 @@ measure::MachineTuning make_tuning(const TuneFlags& flags, int num_ranks) {
     }
   }
   for (const std::string& shape : flags.shapes) tuning.shapes.push_back(parse_shape(shape));
+  tuning.only_shapes = !flags.shapes.empty() && flags.models.empty();
   tuning.weight_dtypes = parse_weight_dtypes(flags.weight_dtypes);
   tuning.quick = flags.quick;
   tuning.memory_gb = machine_memory_gb();
@@ -96,7 +98,10 @@ measure::MachineTuning make_tuning(const TuneFlags& flags, int num_ranks) {
 }
 
 // A folder may contain several profiles, each under its own name; a file contains one.
-bool names_a_folder(const std::string& path) { return path.ends_with('/') || std::filesystem::is_directory(path); }
+bool names_a_folder(const std::string& path) {
+  std::error_code ignored;  // require_writable reports it
+  return path.ends_with('/') || std::filesystem::is_directory(path, ignored);
+}
 
 // The folder for profiles if there is no --output. Engines search it first.
 std::string default_folder() {
@@ -112,6 +117,16 @@ std::string default_folder() {
   return dir;
 }
 
+measure::MachineProfile measure_with_progress(const measure::MachineTuning& tuning) {
+  Progress progress(fmt::format("measuring {} rank{} x {} thread{}", tuning.num_ranks, tuning.num_ranks == 1 ? "" : "s",
+                                tuning.threads, tuning.threads == 1 ? "" : "s"),
+                    "steps");
+  const measure::ProgressCallback show = [&progress](int64_t done, int64_t total) {
+    progress.update(static_cast<uint64_t>(done), static_cast<uint64_t>(total));
+  };
+  return measure::measure_machine(tuning, show, [] { return !interrupted(); });
+}
+
 // Writes the profile and prints where it is.
 void keep(const TuneFlags& flags, const std::string& dir, measure::MachineProfile machine) {
   if (!dir.empty()) {
@@ -120,12 +135,24 @@ void keep(const TuneFlags& flags, const std::string& dir, measure::MachineProfil
     return;
   }
   machine.profile.name = std::filesystem::path(flags.output).stem().string();
-  engine::replace_file(flags.output, report::to_json(machine.profile));
+  write_file(flags.output, report::to_json(machine.profile));
   print_output("{}written to {}; use it with --profile {}\n", describe_profile(machine.profile), flags.output,
                flags.output.find('/') == std::string::npos ? "./" + flags.output : flags.output);
 }
 
+// Engines plan with the profile in the default folder, so it must be that of whole models.
+void require_output_for_shapes(const TuneFlags& flags) {
+  for (const std::string& shape : flags.shapes) (void)parse_shape(shape);
+  if (flags.shapes.empty() || !flags.output.empty()) return;
+  fail(ErrorKind::kUsage, "--shape",
+       {.what = "requires --output, because a profile of chosen shapes must not replace this machine's own",
+        .got = "",
+        .wanted = "",
+        .hint = "--output FILE, then --profile FILE"});
+}
+
 int run(const TuneFlags& flags) {
+  require_output_for_shapes(flags);
   std::vector<int> ranks = list_num_ranks(flags);
   std::string dir;
   if (flags.output.empty()) {
@@ -143,14 +170,8 @@ int run(const TuneFlags& flags) {
     measure::require_host_ranks("tune", flags.device, num_ranks);
     const measure::MachineTuning tuning = make_tuning(flags, num_ranks);
     warn_of_too_many_threads(flags.device, num_ranks, tuning.threads);
-    Progress progress(fmt::format("measuring {} rank{} x {} thread{}", num_ranks, num_ranks == 1 ? "" : "s",
-                                  tuning.threads, tuning.threads == 1 ? "" : "s"),
-                      "steps");
-    const measure::ProgressCallback show = [&progress](int64_t done, int64_t total) {
-      progress.update(static_cast<uint64_t>(done), static_cast<uint64_t>(total));
-    };
     try {
-      keep(flags, dir, measure::measure_machine(tuning, show, [] { return !interrupted(); }));
+      keep(flags, dir, measure_with_progress(tuning));
     } catch (const Error&) {
       if (!interrupted()) throw;
       print_error("(interrupted: nothing written)\n");
@@ -192,7 +213,8 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
       "deepseek-v2)");
   command
       .add_option("--shape", flags->shapes,
-                  "Measure weights of shape [n, k] instead of the models' weights: n,k; may be repeated")
+                  "Measure weights of shape [n, k] instead of the default models' weights, or in addition to those of "
+                  "--model: n,k; may be repeated; requires --output")
       ->type_name("N,K")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

@@ -4,11 +4,8 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <system_error>
 
 #include "base/error.h"
@@ -66,30 +63,6 @@ std::vector<std::string> list_profile_files(const std::string& dir) {
   }
   std::ranges::sort(paths);
   return paths;
-}
-
-void replace_file(const std::string& path, std::string_view contents) {
-  const fs::path target(path);
-  std::error_code ignored;
-  if (target.has_parent_path())
-    fs::create_directories(target.parent_path(), ignored);  // opening the file reports the error
-  const std::string temporary = fmt::format("{}.{}.part", path, getpid());
-  const auto give_up = [&](int error) {
-    fs::remove(temporary, ignored);
-    fail(ErrorKind::kResource, path,
-         {.what = "could not be written",
-          .got = std::strerror(error == 0 ? EIO : error),
-          .wanted = "",
-          .hint = "a folder that you can write to, on a disk that is not full"});
-  };
-  errno = 0;
-  std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
-  out.write(contents.data(), static_cast<std::streamsize>(contents.size()));
-  out.close();
-  if (!out) give_up(errno);
-  std::error_code error;
-  fs::rename(temporary, target, error);
-  if (error) give_up(error.value());
 }
 
 bool can_write_into(const std::string& dir) {

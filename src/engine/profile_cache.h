@@ -28,11 +28,7 @@ std::string user_profile_dir();
 // The .json files of a folder, sorted by name.  Edge  empty if the folder is missing or unreadable
 std::vector<std::string> list_profile_files(const std::string& dir);
 
-// Writes a file completely or not at all, and creates missing folders. The file is written under a temporary name
-// first, so that programs that read it meanwhile get the old or the new contents. Errors  kResource naming the path
-void replace_file(const std::string& path, std::string_view contents);
-
-// Whether replace_file could write into `dir`. Creates the folder.
+// Whether files can be created in `dir`. Creates the folder.
 bool can_write_into(const std::string& dir);
 
 }  // namespace eps::engine

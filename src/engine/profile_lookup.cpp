@@ -41,20 +41,24 @@ std::string profile_dir() {
 
 bool has_profile(const std::string& name) { return known_names(profile_dir()).contains(name); }
 
-plan::HardwareProfile load_profile(const std::string& name_or_path) {
-  if (name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".json")) return read_profile(name_or_path);
+std::string profile_path(const std::string& name_or_path) {
+  if (name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".json")) return name_or_path;
   const std::string dir = profile_dir();
-  if (!dir.empty() && !name_or_path.empty()) {
-    const std::string path = io::join_path(dir, name_or_path + ".json");
-    if (io::file_exists(path)) return read_profile(path);
-  }
+  if (dir.empty() || name_or_path.empty()) return "";
+  const std::string path = io::join_path(dir, name_or_path + ".json");
+  return io::file_exists(path) ? path : "";
+}
+
+plan::HardwareProfile load_profile(const std::string& name_or_path) {
+  const std::string path = profile_path(name_or_path);
+  if (!path.empty()) return read_profile(path);
   const auto bundled = report::bundled_profiles();
   const auto it = std::ranges::find(bundled, name_or_path, &report::BundledProfile::name);
   if (it != bundled.end()) return report::bundled_profile(it->name);
   fail(ErrorKind::kUsage, "profile",
        {.what = "no such profile",
         .got = name_or_path,
-        .wanted = fmt::format("one of {}, or a file", fmt::join(known_names(dir), ", ")),
+        .wanted = fmt::format("one of {}, or a file", fmt::join(known_names(profile_dir()), ", ")),
         .hint = "epsmoe tune, which measures one on this machine"});
 }
 

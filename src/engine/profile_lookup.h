@@ -14,6 +14,9 @@ std::string profile_dir();  // its value; empty if it is not set
 // Whether load_profile would find a profile of this name.
 bool has_profile(const std::string& name);
 
+// The file that load_profile would read; empty for a bundled profile and an unknown name.
+std::string profile_path(const std::string& name_or_path);
+
 // An argument with a slash or the extension .json is a path, any other one a name, which is searched for in
 // profile_dir() and then among the bundled profiles.
 //

@@ -2,11 +2,15 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "base/error.h"
@@ -124,6 +128,63 @@ std::string read_file(const std::string& path, uint64_t max_bytes) {
   std::string bytes(file.size(), '\0');
   file.read_at(0, std::as_writable_bytes(std::span(bytes)));
   return bytes;
+}
+
+std::string follow_links(const std::string& path) {
+  namespace fs = std::filesystem;
+  constexpr int kMostLinks = 40;  // Linux follows no more, either
+  std::error_code error;
+  fs::path target(path);
+  for (int i = 0; i < kMostLinks; ++i) {
+    if (!fs::is_symlink(target, error)) return target.string();
+    const fs::path next = fs::read_symlink(target, error);
+    if (error) break;
+    target = target.parent_path() / next;  // just `next` if that is absolute
+  }
+  return path;
+}
+
+int write_all(int fd, std::string_view bytes) noexcept {
+  while (!bytes.empty()) {
+    const ssize_t count = ::write(fd, bytes.data(), bytes.size());
+    if (count >= 0) {
+      bytes.remove_prefix(static_cast<size_t>(count));
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {  // another process may have made it non-blocking
+      pollfd ready{fd, POLLOUT, 0};
+      (void)::poll(&ready, 1, -1);
+    } else if (errno != EINTR) {
+      return errno;
+    }
+  }
+  return 0;
+}
+
+void replace_file(const std::string& path, std::string_view contents) {
+  const std::string target = follow_links(path);
+  struct stat info = {};
+  const bool exists = ::stat(target.c_str(), &info) == 0;
+  if (exists && !S_ISREG(info.st_mode)) {
+    fail(ErrorKind::kResource, path,
+         {"could not be written", S_ISDIR(info.st_mode) ? "a folder" : "a device, pipe or socket", "a file", ""});
+  }
+  const std::filesystem::path folder = std::filesystem::path(target).parent_path();
+  std::error_code ignored;  // opening the file reports the error
+  if (!folder.empty()) std::filesystem::create_directories(folder, ignored);
+  const std::string temporary = fmt::format("{}.{}.part", target, getpid());
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_CLOEXEC;
+  constexpr mode_t kAnyone = 0666;  // less the umask
+  // A file with several names would get its new contents under one of them only.
+  int fd = exists && info.st_nlink > 1 ? -1 : ::open(temporary.c_str(), kFlags | O_EXCL, kAnyone);
+  const bool is_temporary = fd >= 0;
+  if (!is_temporary) fd = ::open(target.c_str(), kFlags | O_TRUNC, kAnyone);
+  int code = fd < 0 ? errno : write_all(fd, contents);
+  if (code == 0 && is_temporary && exists && ::fchmod(fd, info.st_mode & 07777) != 0) code = errno;
+  if (fd >= 0 && ::close(fd) != 0 && code == 0) code = errno;
+  if (code == 0 && is_temporary && ::rename(temporary.c_str(), target.c_str()) != 0) code = errno;
+  if (code == 0) return;
+  if (is_temporary) ::unlink(temporary.c_str());
+  fail(ErrorKind::kResource, path,
+       {"could not be written", std::strerror(code), "", "a folder that you can write to, on a disk that is not full"});
 }
 
 std::string join_path(const std::string& dir, const std::string& name) {

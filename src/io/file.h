@@ -1,10 +1,11 @@
-// Opens and reads files, with errors that a user can act on.
+// Opens, reads and replaces files, with errors that a user can act on.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace eps::io {
 
@@ -49,6 +50,22 @@ bool file_exists(const std::string& path);
 // The bytes of a whole file.
 // Errors  as InputFile; kInput when it is larger than `max_bytes`
 std::string read_file(const std::string& path, uint64_t max_bytes);
+
+// The path that `path` stands for if it is a symbolic link, or a link to a link; the file need not exist. A path that
+// is no link and one whose links form a circle are returned as they are.
+std::string follow_links(const std::string& path);
+
+// Writes all bytes, also to a descriptor that does not block. Only makes system calls, because signal handlers call it.
+// Returns  0, or the error number of the write that failed
+int write_all(int fd, std::string_view bytes) noexcept;
+
+// Writes a file completely or not at all, and creates missing folders. The file is written under a temporary name
+// first, so that programs that read it meanwhile get the old or the new contents. Links are followed.
+//
+// Edge    a file that has several names (hard links), and one in a folder where no file can be created, is written in
+//         place
+// Errors  kResource naming the path; also if it is a folder, a device or a pipe, which must not be replaced
+void replace_file(const std::string& path, std::string_view contents);
 
 // "dir/name", without doubling the slash.
 std::string join_path(const std::string& dir, const std::string& name);

@@ -56,11 +56,11 @@ TuneOptions make_options(const MachineTuning& tuning, const ops::OpSet& ops) {
   const ops::DeviceSizes* device = ops.device();
   TuneOptions options;
   for (const TuneModel& model : tuning.models) add_model(options, model, ops.compute_dtype());
-  if (!tuning.shapes.empty()) {
+  if (tuning.only_shapes) {
     options.expert_shapes.clear();
     options.shared_shapes.clear();
-    for (const GemmShape& shape : tuning.shapes) add_shape(options.expert_shapes, shape);
   }
+  for (const GemmShape& shape : tuning.shapes) add_shape(options.expert_shapes, shape);
   options.weight_dtypes = weight_dtypes_of(tuning, device != nullptr);
   options.quick = tuning.quick;
   options.threads = tuning.threads;
@@ -155,7 +155,7 @@ std::string keep_profile(const MachineProfile& machine, const std::string& dir) 
       // An invalid file, or a profile of another version, is replaced.
     }
   }
-  engine::replace_file(path, report::to_json(profile));
+  io::replace_file(path, report::to_json(profile));
   return path;
 }
 

@@ -32,7 +32,8 @@ struct MachineTuning {
   int num_ranks = 1;                 // that run at the same time
   int threads = 1;                   // of each rank
   std::vector<TuneModel> models;     // whose sizes to measure; at least one
-  std::vector<GemmShape> shapes;     // of experts, instead of the models'; empty: the models'
+  std::vector<GemmShape> shapes;     // of experts, besides the models'
+  bool only_shapes = false;          // measure no weights of the models; `shapes` must not be empty
   std::vector<DType> weight_dtypes;  // as stored; empty: bf16 and f32 on the CPU, bf16 on a GPU
   bool quick = false;                // fewer points and samples
   double memory_gb = 0;              // of the machine

@@ -274,9 +274,12 @@ TEST_F(CommandLine, TuneWritesAProfileThatReadsBack) {
   const plan::HardwareProfile profile = engine::load_profile(path("box.json"));
   EXPECT_EQ(profile.name, "box");
   EXPECT_EQ(profile.origin, "measured");
-  EXPECT_EQ(plan::find_gemm(profile, moe::GemmKind::kGrouped, DType::kBF16).shapes[0].n, 32);
+  const auto& shapes = plan::find_gemm(profile, moe::GemmKind::kGrouped, DType::kBF16).shapes;
+  for (const int64_t n : {32, 128, 256}) {  // the flag's and those of the model
+    EXPECT_EQ(std::ranges::count(shapes, n, &plan::GemmShapeCurve::n), 1) << n;
+  }
   const std::string dir = "EPSMOE_PROFILE_DIR=" + path("profiles");
-  const Result kept = run("tune --quick --ep 1 --threads 1 --shape 32,64 -m " + kModel, dir);
+  const Result kept = run("tune --quick --ep 1 --threads 1 -m " + kModel, dir);
   ASSERT_EQ(kept.exit_code, 0) << kept.err;
   const std::vector<std::string> files = engine::list_profile_files(path("profiles"));
   ASSERT_EQ(files.size(), 1U) << kept.out;
@@ -401,6 +404,8 @@ TEST_F(CommandLine, TuneRefusesInvalidOptions) {
   expect_refused("tune --shape 32", "wanted n,k");
   expect_refused("tune --shape 32,0", "wanted n,k");
   expect_refused("tune --shape 32,64x", "wanted n,k");
+  expect_refused("tune --shape 32,64", "--shape: requires --output");
+  expect_refused("tune --shape 32,64 -m " + kModel, "try --output FILE");
   expect_refused("tune --weight-dtype fp8", "--weight-dtype");
   expect_refused("tune -m /nowhere", "no such model folder");
   expect_refused("tune --out /nowhere/profile.json", "--output");

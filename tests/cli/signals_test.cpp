@@ -126,6 +126,24 @@ TEST_F(Signals, Tune) {
   EXPECT_FALSE(fs::exists(path("box.json")));
 }
 
+TEST_F(Signals, WaitingForTheReaderOfAFifo) {
+  ASSERT_EQ(mkfifo(path("unread").c_str(), 0600), 0);
+  const std::vector<std::vector<std::string>> commands = {
+      {"tune", "--quick", "--ep", "1", "--weight-dtype", "f32", "-m", kModel, "-o"},
+      {"generate", "-m", kModel, "-p", "x", "--max-tokens", "2", "--no-tune", "--trace"}};
+  for (std::vector<std::string> arguments : commands) {
+    arguments.push_back(path("unread"));
+    ChildProgram child = start(arguments);
+    wait_for_error_text("waiting for a program that reads " + path("unread"));
+    child.send(SIGINT);
+    const ChildProgram::Exit exit = child.wait_at_most(30);
+    EXPECT_EQ(exit.code, 130) << err();
+    EXPECT_LT(exit.seconds, kMostSeconds);
+    EXPECT_NE(err().find("interrupted"), std::string::npos) << err();
+    EXPECT_TRUE(fs::is_fifo(path("unread")));
+  }
+}
+
 TEST_F(Signals, Benches) {
   const std::vector<std::string> model = {"-m", path("long"), "--load-format", "dummy"};
   const auto with_model = [&model](std::vector<std::string> arguments) {

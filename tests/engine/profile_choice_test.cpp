@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "engine/profile_cache.h"
+#include "io/file.h"
 #include "plan/builtin_profile.h"
 #include "report/profile_store.h"
 #include "support/profile_folders.h"
@@ -33,7 +34,7 @@ ProfileQuery query_of(const MachineSetup& setup) {
 class ProfileChoice : public ::testing::Test {
  protected:
   void keep(const std::string& dir, const MachineSetup& setup, const std::string& name) {
-    replace_file(dir + "/" + profile_file_stem(setup) + ".json", report::to_json(measured(setup, name)));
+    io::replace_file(dir + "/" + profile_file_stem(setup) + ".json", report::to_json(measured(setup, name)));
   }
   static ChosenProfile choose(const MachineSetup& setup) { return choose_profile(query_of(setup)); }
 
@@ -86,7 +87,7 @@ TEST_F(ProfileChoice, SizesFarFromTheMeasuredOnesDoNotFit) {
     const plan::Curve curve = gemm.shapes[0].us_of_rows;
     gemm.shapes = {{128, 256, curve}, {256, 64, curve}};
   }
-  replace_file(user_profile_dir() + "/small.json", report::to_json(profile));
+  io::replace_file(user_profile_dir() + "/small.json", report::to_json(profile));
   ProfileQuery query = query_of(kSetup);
   EXPECT_TRUE(choose_profile(query).fits()) << "any sizes";
   query.shape = plan::MoeShape{.hidden = 256, .inner = 128, .shared_inner = 0, .top_k = 2};
@@ -98,7 +99,7 @@ TEST_F(ProfileChoice, SizesFarFromTheMeasuredOnesDoNotFit) {
 }
 
 TEST_F(ProfileChoice, InvalidFilesAreSkippedAndNamed) {
-  replace_file(user_profile_dir() + "/broken.json", "{");
+  io::replace_file(user_profile_dir() + "/broken.json", "{");
   EXPECT_NE(choose(kSetup).note.find("broken.json"), std::string::npos) << choose(kSetup).note;
   keep(user_profile_dir(), kSetup, "whole");
   EXPECT_EQ(choose(kSetup).profile.name, "whole");
@@ -139,15 +140,15 @@ TEST(ProfileFiles, NamesDifferBySetupAndAreValidOnAnyFileSystem) {
 TEST(ProfileFiles, AReplacedFileIsCompleteAndAnErrorNamesIt) {
   const test::ProfileFolders folders;
   const std::string path = folders.path("a/b/c.json");
-  replace_file(path, "one");
-  replace_file(path, "two");
+  io::replace_file(path, "one");
+  io::replace_file(path, "two");
   std::ifstream file(path);
   std::string text;
   std::getline(file, text);
   EXPECT_EQ(text, "two");
   EXPECT_EQ(list_profile_files(folders.path("a/b")), std::vector<std::string>{path}) << "no temporary file is left";
   try {
-    replace_file(path + "/below-a-file.json", "three");
+    io::replace_file(path + "/below-a-file.json", "three");
     FAIL();
   } catch (const Error& e) {
     EXPECT_EQ(e.kind(), ErrorKind::kResource);

@@ -58,6 +58,7 @@ TEST(MachineProfile, KeepsSizesOfAnEarlierProfile) {
   const test::ProfileFolders folders;
   MachineTuning tuning = tiny_tuning(1);
   tuning.shapes = {{48, 16, 0}};
+  tuning.only_shapes = true;
   tuning.weight_dtypes = {DType::kF32, DType::kBF16};
   keep_profile(measure_machine(tuning, kNoProgress, kGoOn), engine::user_profile_dir());
   const std::string path =
@@ -69,6 +70,20 @@ TEST(MachineProfile, KeepsSizesOfAnEarlierProfile) {
     return std::ranges::any_of(shapes, [=](const plan::GemmShapeCurve& s) { return s.n == n && s.k == k; });
   };
   EXPECT_TRUE(has(48, 16) && has(128, 32) && has(32, 64)) << shapes.size();
+}
+
+TEST(MachineProfile, MeasuresShapesBesidesThoseOfModels) {
+  MachineTuning tuning = tiny_tuning(1);
+  const auto count = [&tuning] {
+    const MachineProfile machine = measure_machine(tuning, kNoProgress, kGoOn);
+    return plan::find_gemm(machine.profile, moe::GemmKind::kGrouped, tuning.weight_dtypes.front()).shapes.size();
+  };
+  tuning.weight_dtypes = {DType::kF32};
+  const size_t of_models = count();
+  tuning.shapes = {{48, 16, 0}};
+  EXPECT_EQ(count(), of_models + 1);
+  tuning.only_shapes = true;
+  EXPECT_EQ(count(), 1U);
 }
 
 TEST(MachineProfile, RefusesWhatItCannotMeasureAndCanBeStopped) {
