@@ -101,7 +101,7 @@ void add_simulate_command(CLI::App& app, Chosen& chosen) {
       ->check(whole_number_from(0))
       ->capture_default_str();
   work.add_option("--loads", flags->loads, "Number of different routings, which the layers use in turn")
-      ->check(CLI::Range(1, 1000))
+      ->check(whole_number_from(1, 1000))
       ->capture_default_str();
   CLI::Option_group& how = *command.add_option_group("Strategy");
   how.add_option("--strategy", flags->strategy,
