@@ -143,7 +143,7 @@ std::shared_ptr<const ConfigLines> add_config_flag(CLI::App& app) {
                      "without, a number, true, false or a list [1, 2]; comments begin with #");
   // CLI11 would open the file itself, which would block forever on a FIFO and read without a size limit.
   constexpr const char* kStandIn = "/dev/null";
-  option->transform(CLI::Validator(
+  option->type_name("FILE")->transform(CLI::Validator(
       [file](std::string& path) {
         if (path == kStandIn && file->is_read()) return std::string();  // the path has already been replaced
         if (!file->is_read()) file->read(path);

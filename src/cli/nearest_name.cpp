@@ -11,21 +11,20 @@ constexpr size_t kMaxLength = 64;
 
 char folded(char c) { return c == '_' ? '-' : static_cast<char>(std::tolower(static_cast<unsigned char>(c))); }
 
-// In half edits.
+// In half edits: a letter replaced, left out, added, or exchanged with the next.
 size_t distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j < row.size(); ++j) row[j] = 2 * j;
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = 2 * (i + 1);
-    for (size_t j = 0; j < b.size(); ++j) {
-      const size_t change = a[i] == b[j] ? 0 : folded(a[i]) == folded(b[j]) ? 1 : 2;
-      const size_t cost = std::min({diagonal + change, row[j] + 2, row[j + 1] + 2});
-      diagonal = row[j + 1];
-      row[j + 1] = cost;
+  std::vector<std::vector<size_t>> cost(a.size() + 1, std::vector<size_t>(b.size() + 1));
+  for (size_t i = 0; i <= a.size(); ++i) cost[i][0] = 2 * i;
+  for (size_t j = 0; j <= b.size(); ++j) cost[0][j] = 2 * j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t change = a[i - 1] == b[j - 1] ? 0 : folded(a[i - 1]) == folded(b[j - 1]) ? 1 : 2;
+      cost[i][j] = std::min({cost[i - 1][j - 1] + change, cost[i - 1][j] + 2, cost[i][j - 1] + 2});
+      const bool is_exchanged = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+      if (is_exchanged) cost[i][j] = std::min(cost[i][j], cost[i - 2][j - 2] + 2);
     }
   }
-  return row.back();
+  return cost[a.size()][b.size()];
 }
 
 }  // namespace

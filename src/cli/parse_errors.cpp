@@ -28,13 +28,14 @@ bool is_a(const CLI::ParseError& error) {
 std::vector<std::string> names_of(const std::vector<CLI::Option*>& flags) {
   std::vector<std::string> out;
   for (const CLI::Option* flag : flags) {
-    for (const std::string& name : flag->get_lnames()) out.push_back("--" + name);
+    for (const std::string& name : flag->get_lnames()) out.push_back(name);
   }
   return out;
 }
 
 std::string unknown_flag(CLI::App& command, CLI::App& last, std::string_view word) {
-  const std::string flag(word.substr(0, word.find('=')));
+  const bool is_long = word.starts_with("--");
+  const std::string flag(is_long ? word.substr(0, word.find('=')) : word);
   const bool is_of_last = &last != &command && last.get_option_no_throw(flag) != nullptr;
   if (is_of_last) return fmt::format("{} must come after the command {}", printable(flag), name_of(last));
   const CLI::App* parent = &command;
@@ -42,9 +43,10 @@ std::string unknown_flag(CLI::App& command, CLI::App& last, std::string_view wor
   if (parent != &command && parent->get_option_no_throw(flag) != nullptr) {
     return fmt::format("{} must come before the command", printable(flag));
   }
-  const std::string nearest = nearest_name(flag, names_of(list_flags(command)));
-  return fmt::format("{} has no flag {}{}", name_of(command), printable(flag),
-                     nearest.empty() ? "" : "; did you mean " + nearest + "?");
+  const std::string nearest = is_long ? nearest_name(flag.substr(2), names_of(list_flags(command))) : std::string();
+  const std::string owner = command.get_parent() == nullptr ? "there is" : name_of(command) + " has";
+  return fmt::format("{} no flag {}{}", owner, printable(flag),
+                     nearest.empty() ? "" : "; did you mean --" + nearest + "?");
 }
 
 // Describes the first argument that no command accepts; empty if there is none.
@@ -72,7 +74,8 @@ bool is_about(std::string_view message, const std::string& flag) {
 std::string missing_command(CLI::App& command) {
   std::string names;
   for (const CLI::App* child : list_commands(command)) names += (names.empty() ? "" : ", ") + child->get_name();
-  return fmt::format("{} needs a subcommand, one of {}", name_of(command), names);
+  const std::string prefix = command.get_parent() == nullptr ? "" : name_of(command) + ": ";
+  return fmt::format("{}got no subcommand, wanted one of {}", prefix, names);
 }
 
 }  // namespace

@@ -179,6 +179,14 @@ TEST_F(CommandLineInputs, WrongNumbersStateTheSameRange) {
     expect_refused("epsmoe " + generate() + "-p x --ep " + wrong, got);
     expect_refused("epsmoe tune --ep " + std::string(wrong), got);
   }
+  for (const char* wrong : {"x", "0", "99999999999"}) {
+    const std::string range = std::string("got ") + wrong + ", wanted a whole number from 1 to 10";
+    expect_refused("epsmoe plan -m deepseek-v2 --profile h800 --tokens 1 --ep " + std::string(wrong), "--ep: " + range);
+    expect_refused("epsmoe plan -m deepseek-v2 --profile h800 --ep 1 --tokens " + std::string(wrong),
+                   "--tokens: " + range);
+    expect_refused("epsmoe simulate -m dbrx --ep " + std::string(wrong), "--ep: " + range);
+  }
+  expect_refused("epsmoe simulate -m dbrx --seq-len -5", "--seq-len: got -5, wanted a whole number from 1 to 1048576");
   expect_refused("epsmoe simulate -m dbrx --loads 0", "--loads: got 0, wanted a whole number from 1 to 1000");
   expect_refused("epsmoe " + generate() + "-p x --top-k 1.5", "--top-k: got 1.5, wanted a whole number from -1");
   expect_refused("epsmoe bench gemm --loads 99999999999", "--loads: got 99999999999, wanted a whole number up to 2147");
@@ -239,8 +247,10 @@ TEST_F(CommandLineInputs, WrongWordsAreNamed) {
       {"bench swep", "there is no command bench swep; did you mean bench sweep? Try epsmoe bench --help"},
       {"fly", "there is no command fly; try epsmoe --help"},
       {"generat", "there is no command generat; did you mean generate? Try epsmoe --help"},
-      {"--bogus", "epsmoe has no flag --bogus; try epsmoe --help"},
-      {"bench", "bench needs a subcommand, one of sweep, latency"},
+      {"--bogus", "there is no flag --bogus; try epsmoe --help"},
+      {"bench", "bench: got no subcommand, wanted one of sweep, latency"},
+      {"", "got no subcommand, wanted one of generate, perplexity"},
+      {"bench gemm --ep 2", "bench gemm has no flag --ep; try epsmoe bench gemm --help"},
       {"bench sweep --bogus 3", "bench sweep has no flag --bogus; try epsmoe bench sweep --help"},
       {"bench sweep -r x", "--repetitions: got x, wanted a whole number; try epsmoe bench sweep --help"},
       {"generate --prompts x", "generate has no flag --prompts; did you mean --prompt? Try epsmoe generate --help"},
