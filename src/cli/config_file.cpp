@@ -3,12 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
-#include <memory>
-#include <sstream>
+#include <set>
 
 #include "base/error.h"
 #include "cli/input_text.h"
+#include "cli/nearest_name.h"
+#include "cli/parse_errors.h"
+#include "cli/toml.h"
 
 namespace eps::cli {
 namespace {
@@ -16,98 +17,140 @@ namespace {
 // A file with every flag of every command takes a few kilobytes, so this is ample.
 constexpr uint64_t kMaxConfigBytes = uint64_t{1} << 20;
 
-// "bench.sweep.repetitions" has two. CLI11 takes time quadratic in the number of dots.
-constexpr ptrdiff_t kMaxDots = 4;
-
-[[noreturn]] void reject(const std::string& path, int line, const std::string& what, const std::string& got,
-                         const std::string& wanted) {
-  fail(ErrorKind::kInput, fmt::format("{}:{}", path, line), {.what = what, .got = got, .wanted = wanted, .hint = ""});
-}
-
-// Returns the value as CLI11 reads it, which is everything before a comment.
-std::string value_of(const std::string& line, size_t equals) {
-  const std::string value = line.substr(equals + 1);
-  return CLI::detail::trim_copy(value.substr(0, value.find('#')));
-}
-
-// CLI11 accepts unclosed brackets and quotes, for example [2,4 as 2 and 4, so they are checked here.
-void check_lines(const std::string& path, const std::string& text) {
-  std::istringstream in(text);
-  int number = 0;
-  for (std::string line; std::getline(in, line);) {
-    ++number;
-    CLI::detail::trim(line);
-    if (line.empty() || line.front() == '#' || line.front() == ';') continue;
-    const size_t equals = line.find('=');
-    const bool is_section = line.front() == '[';
-    const std::string name = is_section ? line : line.substr(0, equals);
-    if (std::ranges::count(name, '.') > kMaxDots) {
-      reject(path, number, "a name with too many dots", name, "[command], [bench.command] or a flag's name");
-    }
-    if (is_section) {
-      if (line.back() != ']') reject(path, number, "a section's bracket is not closed", line, "[command]");
-      continue;
-    }
-    if (equals == std::string::npos) continue;  // a flag that is on
-    const std::string value = value_of(line, equals);
-    if (value.empty()) reject(path, number, "a flag without a value", name, "NAME = VALUE; \"\" is the empty text");
-    if (value.front() == '[') {
-      const int first = number;
-      std::string list = value;  // may span several lines
-      for (std::string more; list.back() != ']' && std::getline(in, more); ++number) list += CLI::detail::trim(more);
-      if (list.back() != ']' || list.find_first_of("[]", 1) != list.size() - 1) {
-        reject(path, first, "a list's bracket is not closed", value, "[1, 2]");
-      }
-      continue;
-    }
-    const bool opens = value.front() == '"' || value.front() == '\'';
-    if (opens && (value.size() < 2 || value.back() != value.front())) {
-      reject(path, number, "a quote is not closed", value, "");
-    }
-  }
-}
-
-// Texts by path. They are kept because CLI11 opens a file several times, but a pipe can be read only once.
-using Texts = std::map<std::string, std::string>;
-
-// Parses the text that was read beforehand instead of the file that CLI11 opens.
-class CheckedToml : public CLI::ConfigTOML {
+// Applies the file instead of CLI11, whose messages do not name it, and which takes a section for the command.
+class ConfigFile : public CLI::ConfigTOML {
  public:
-  explicit CheckedToml(std::shared_ptr<const Texts> texts) : texts_(std::move(texts)) {}
+  explicit ConfigFile(CLI::App& app) : app_(app) {}
+
+  // The file is read once, because a pipe can be read only once and CLI11 opens files several times.
+  bool is_read() const { return !source_->path.empty(); }
+  void read(const std::string& path) {
+    text_ = read_text(path, kMaxConfigBytes);
+    source_->path = path == "-" ? "standard input" : path;
+  }
+
+  std::shared_ptr<const ConfigSource> source() const { return source_; }
+
   std::vector<CLI::ConfigItem> from_config(std::istream&) const override {
-    std::istringstream text(texts_->empty() ? "" : texts_->begin()->second);
-    return CLI::ConfigTOML::from_config(text);
+    std::set<const CLI::Option*> seen;
+    for (const TomlEntry& entry : parse_toml(source_->path, text_)) {
+      CLI::App& command = find_command(entry);
+      if (entry.is_section) continue;
+      CLI::Option& flag = find_flag(command, entry);
+      if (!seen.insert(&flag).second) reject(entry, "is set twice", "", "one value", "");
+      set_flag(flag, entry);
+    }
+    return {};
   }
 
  private:
-  std::shared_ptr<const Texts> texts_;
+  [[noreturn]] void reject(const TomlEntry& entry, const std::string& what, const std::string& got,
+                           const std::string& wanted, const std::string& hint) const {
+    const std::string name = fmt::format("{}", fmt::join(entry.path, "."));
+    fail(ErrorKind::kInput, fmt::format("{}:{}", source_->path, entry.line),
+         {.what = (entry.is_section ? "[" + name + "]" : name) + ": " + what,
+          .got = got,
+          .wanted = wanted,
+          .hint = hint});
+  }
+
+  CLI::App& find_command(const TomlEntry& entry) const {
+    const size_t depth = entry.path.size() - (entry.is_section ? 0 : 1);
+    CLI::App* at = &app_;
+    std::string parents;
+    for (size_t i = 0; i < depth; ++i) {
+      std::vector<std::string> known;
+      CLI::App* next = nullptr;
+      for (CLI::App* child : list_commands(*at)) {
+        if (child->get_name() == entry.path[i]) next = child;
+        known.push_back("[" + parents + child->get_name() + "]");
+      }
+      if (next == nullptr) {
+        if (known.empty())
+          reject(entry, "there is no such command", "", "[" + parents.substr(0, parents.size() - 1) + "]", "");
+        const std::string nearest = nearest_name("[" + parents + entry.path[i] + "]", known);
+        reject(entry, "there is no such command", "", fmt::format("one of {}", fmt::join(known, ", ")), nearest);
+      }
+      parents += entry.path[i] + ".";
+      at = next;
+    }
+    return *at;
+  }
+
+  static CLI::Option* find_flag(CLI::App& command, const std::string& name) {
+    CLI::Option* flag = name.empty() ? nullptr : command.get_option_no_throw("--" + name);
+    if (flag == nullptr && name.size() == 1) flag = command.get_option_no_throw("-" + name);
+    return flag != nullptr && flag->get_configurable() ? flag : nullptr;
+  }
+
+  CLI::Option& find_flag(CLI::App& command, const TomlEntry& entry) const {
+    const std::string& name = entry.path.back();
+    if (CLI::Option* flag = find_flag(command, name)) return *flag;
+    const std::vector<std::string> sections = sections_with(command, name);
+    if (!sections.empty()) {
+      reject(entry, "belongs to a command", "",
+             "a line under " + std::string(sections.size() > 1 ? "one of " : "") +
+                 fmt::format("{}", fmt::join(sections, ", ")),
+             "");
+    }
+    std::vector<std::string> known;
+    for (const CLI::Option* flag : list_flags(command)) {
+      if (flag->get_configurable()) known.insert(known.end(), flag->get_lnames().begin(), flag->get_lnames().end());
+    }
+    reject(entry, "there is no such flag", "", "", nearest_name(name, known));
+  }
+
+  // The sections of subcommands that have the flag.
+  static std::vector<std::string> sections_with(CLI::App& command, const std::string& name) {
+    std::vector<std::string> out;
+    for (CLI::App* child : list_commands(command)) {
+      const std::string parent = command.get_parent() == nullptr ? "" : command.get_name() + ".";
+      if (find_flag(*child, name) != nullptr) out.push_back("[" + parent + child->get_name() + "]");
+      for (const std::string& section : sections_with(*child, name)) out.push_back(section);
+    }
+    return out;
+  }
+
+  void set_flag(CLI::Option& flag, const TomlEntry& entry) const {
+    if (!flag.empty()) return;  // the command line takes precedence
+    for (const std::string& value : entry.values) {
+      if (has_empty_item(flag, value)) reject(entry, "an empty item in a list", value, "values between commas", "");
+    }
+    for (const std::string& value : entry.values) flag.add_result(value);
+    source_->lines.emplace(&flag, fmt::format("{}:{}", source_->path, entry.line));
+    try {
+      flag.run_callback();
+    } catch (const CLI::ParseError& e) {
+      reject(entry, wrong_value(flag, e), "", "", "");
+    }
+  }
+
+  CLI::App& app_;
+  std::string text_;
+  std::shared_ptr<ConfigSource> source_ = std::make_shared<ConfigSource>();
 };
 
 }  // namespace
 
-std::shared_ptr<const std::string> add_config_flag(CLI::App& app) {
-  const auto texts = std::make_shared<Texts>();
-  const auto read_path = std::make_shared<std::string>();
-  app.config_formatter(std::make_shared<CheckedToml>(texts));
-  CLI::Option* option = app.set_config(
-      "--config", "", "Read flags from a TOML file, one [section] per command; must come before the command");
+std::shared_ptr<const ConfigSource> add_config_flag(CLI::App& app) {
+  const auto file = std::make_shared<ConfigFile>(app);
+  app.config_formatter(file);
+  CLI::Option* option =
+      app.set_config("--config", "",
+                     "Read flags from a file in a subset of TOML; must come before the command. One [section] per "
+                     "command ([generate], [bench.sweep]) with lines NAME = VALUE: a \"text\" with escapes, a 'text' "
+                     "without, a number, true, false or a list [1, 2]; comments begin with #");
   // CLI11 would open the file itself, which would block forever on a FIFO and read without a size limit.
   constexpr const char* kStandIn = "/dev/null";
-  option->transform(CLI::Validator(
-      [texts, read_path](std::string& path) {
-        if (path == kStandIn && !texts->empty()) return std::string();  // the path has already been replaced
-        if (texts->empty()) {
-          std::string text = read_text(path, kMaxConfigBytes);
-          check_lines(path, text);
-          texts->emplace(path, std::move(text));
-          *read_path = path;
-        }
+  option->type_name("FILE")->transform(CLI::Validator(
+      [file](std::string& path) {
+        if (path == kStandIn && file->is_read()) return std::string();  // the path has already been replaced
+        if (!file->is_read()) file->read(path);
         path = kStandIn;
         return std::string();
       },
       "", "config"));
-  app.allow_config_extras(CLI::config_extras_mode::error);
-  return read_path;
+  return file->source();
 }
 
 }  // namespace eps::cli

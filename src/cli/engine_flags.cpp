@@ -23,7 +23,8 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
           "--load-format",
           [&options](const std::string& format) {
             if (format != "auto" && format != "safetensors" && format != "dummy") {
-              throw CLI::ValidationError("--load-format", "got " + format + ", wanted auto, safetensors or dummy");
+              throw CLI::ValidationError("--load-format",
+                                         "got " + printable(format) + ", wanted auto, safetensors or dummy");
             }
             options.dummy_weights = format == "dummy";
           },
@@ -39,7 +40,7 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       ->capture_default_str();
   group
       .add_option("--ep", options.ep, "Expert-parallel ranks; must divide the number of experts. Each rank is a thread")
-      ->check(whole_number_from(1))
+      ->check(whole_number_from(1, engine::kMaxRanks))
       ->capture_default_str();
   group
       .add_option(

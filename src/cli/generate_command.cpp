@@ -154,7 +154,7 @@ void add_sampling_flags(CLI::App& command, GenerateFlags& flags) {
   group.add_option("--temperature", request.temperature, "0 always takes the most likely token")
       ->check(number_between(0, kAny));
   group.add_option("--top-k", request.top_k, "Sample among the k most likely tokens only (0 or -1: all)")
-      ->check(number_between(-1, kAny));
+      ->check(whole_number_from(-1));
   group
       .add_option("--top-p", request.top_p, "Sample among the most likely tokens that reach this probability (1: all)")
       ->check(number_above(0, 1));

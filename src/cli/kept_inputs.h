@@ -7,9 +7,8 @@
 namespace eps::cli {
 
 // Checks that no output flag of the command that was parsed names a file that the command reads: --file, standard
-// input,
-// --profile, the model's files, or the --config file `config` (empty: none). Names and links do not matter, only which
-// file it is.
+// input, --profile, the model's files, or the --config file `config` (empty: none). Names and links do not matter, only
+// which file it is.
 //
 // Errors  kUsage naming the output flag
 void require_inputs_kept(const CLI::App& app, const std::string& config);

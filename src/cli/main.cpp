@@ -1,36 +1,24 @@
 // The command line: parses flags, runs the chosen subcommand, and converts errors to one line and an exit code.
-#include <cctype>
-#include <memory>
+#include <algorithm>
 #include <new>
 #include <sstream>
 
+#include "base/cpu_features.h"
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/config_file.h"
 #include "cli/console.h"
+#include "cli/environment.h"
 #include "cli/flag_names.h"
+#include "cli/flag_origin.h"
 #include "cli/kept_inputs.h"
+#include "cli/numbers.h"
+#include "cli/parse_errors.h"
 #include "epsmoe/version.h"
 
 namespace {
 
 using eps::cli::print_error;
-
-// Every flag --some-flag except those for input texts can also be set by the variable EPSMOE_SOME_FLAG. The command
-// line takes precedence.
-void add_environment(CLI::App& app) {
-  for (CLI::Option* option : app.get_options()) {
-    if (option->get_lnames().empty()) continue;
-    const std::string& name = option->get_lnames().front();
-    // Input texts are excluded, because EPSMOE_FILE would be the prompt of one command and the text to score of
-    // another.
-    if (name == "help" || name == "version" || name == "config" || name == "prompt" || name == "file") continue;
-    std::string variable = "EPSMOE_";
-    for (const char c : name) variable += c == '-' ? '_' : static_cast<char>(std::toupper(c));
-    option->envname(variable);
-  }
-  for (CLI::App* child : app.get_subcommands({})) add_environment(*child);
-}
 
 // The commands that were parsed, in order: "bench sweep".
 std::string parsed_command(const CLI::App& app) {
@@ -42,19 +30,39 @@ std::string parsed_command(const CLI::App& app) {
   return out;
 }
 
-std::vector<const CLI::App*> named_commands(const CLI::App& app, const std::string& name) {
-  return app.get_subcommands([&name](const CLI::App* command) { return command->get_name() == name; });
+bool is_command(CLI::App& app, const std::string& name) {
+  const std::vector<CLI::App*> commands = eps::cli::list_commands(app);
+  return std::ranges::any_of(commands, [&name](const CLI::App* command) { return command->get_name() == name; });
+}
+
+// Ends with what to try next.
+int report_usage(CLI::App& app, const std::string& message) {
+  const std::string command = parsed_command(app);
+  print_error("epsmoe: {}{} epsmoe {}{}--help\n", eps::printable(message, 600),
+              message.ends_with('?') ? " Try" : "; try", command, command.empty() ? "" : " ");
+  return 2;
+}
+
+// Adds to an error of the library which flag it is about, and where its value comes from.
+eps::Error with_origin(CLI::App& app, const eps::Error& error, const eps::cli::ConfigLines& lines) {
+  const eps::Error named = eps::cli::with_flags(app, error);
+  const CLI::Option* flag =
+      named.where().starts_with("--") ? eps::cli::list_parsed(app).back()->get_option_no_throw(named.where()) : nullptr;
+  const std::string origin = flag == nullptr ? std::string() : eps::cli::origin_of(app, *flag, lines);
+  if (origin.empty()) return named;
+  return {named.kind(), named.where() + " (from " + origin + ")", named.message()};
 }
 
 int run(int argc, char** argv) {
   CLI::App app("epsmoe runs Mixture-of-Experts language models and hides their communication under their computation.");
   app.name("epsmoe");
   app.set_version_flag("--version", EPSMOE_VERSION);
-  const std::shared_ptr<const std::string> config = eps::cli::add_config_flag(app);
+  const auto config = eps::cli::add_config_flag(app);
   app.require_subcommand(1);
   app.fallthrough(false);
   app.footer(
-      "Flags can also be set as EPSMOE_<FLAG> (EPSMOE_EP=2) or in the --config file; the command line wins.\n"
+      "Flags can also be set as EPSMOE_<FLAG> (EPSMOE_EP=2) or in the --config file, a subset of TOML; the command "
+      "line wins.\n"
       "EPSMOE_CPU_ISA=portable|avx2|avx512|avx512_bf16|amx caps the instruction sets that CPU kernels use.\n"
       "Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted.\n"
       "`epsmoe COMMAND --help` explains a command.");
@@ -67,11 +75,10 @@ int run(int argc, char** argv) {
   eps::cli::add_bench_command(app, chosen);
   eps::cli::add_tune_command(app, chosen);
   eps::cli::add_doctor_command(app, chosen);
-  add_environment(app);
-  eps::cli::require_decimal_numbers(app);
-  if (argc > 1 && argv[1][0] != '-' && named_commands(app, argv[1]).empty()) {
-    print_error("epsmoe: there is no command {}; try epsmoe --help\n", eps::printable(argv[1]));
-    return 2;
+  eps::cli::add_environment(app);
+  eps::cli::check_notation(app);
+  if (argc > 1 && argv[1][0] != '-' && !is_command(app, argv[1])) {
+    return report_usage(app, eps::cli::unknown_command(app, argv[1]));
   }
   try {
     app.parse(argc, argv);
@@ -81,20 +88,21 @@ int run(int argc, char** argv) {
     eps::cli::write_output(text.str());
     return code;
   } catch (const CLI::ParseError& e) {
-    const auto named = argc > 1 ? named_commands(app, argv[1]) : std::vector<const CLI::App*>{};
-    print_error("epsmoe: {}; try epsmoe {}--help\n", eps::printable(e.what(), 400),
-                named.empty() ? "" : named.front()->get_name() + " ");
-    return 2;
+    eps::cli::check_lists(app, argc, argv);
+    return report_usage(app, eps::cli::describe_parse_error(app, e, config->lines));
   }
+  eps::cli::check_lists(app, argc, argv);
+  eps::cpu_features();  // rejects unknown values of its variable, which not every command would use
+  eps::cli::warn_of_unknown_variables(app);
   const std::string command = parsed_command(app);
   eps::cli::name_interrupted_command(command);
   std::string what = "interrupted";
   try {
-    eps::cli::require_inputs_kept(app, *config);
+    eps::cli::require_inputs_kept(app, config->path);
     const int code = chosen.action();
     if (code != eps::cli::kInterruptedExit) return code;
   } catch (const eps::Error& e) {
-    if (e.kind() != eps::ErrorKind::kInterrupted) throw eps::cli::with_flags(app, e);
+    if (e.kind() != eps::ErrorKind::kInterrupted) throw with_origin(app, e, config->lines);
     what = e.what();
   }
   print_error("epsmoe: {}: {}\n", command, what);

@@ -13,6 +13,7 @@
 #include "cli/output_file.h"
 #include "cli/plan_report.h"
 #include "cli/planning_inputs.h"
+#include "engine/factory.h"
 #include "exec/predicted_events.h"
 #include "exec/trace.h"
 #include "plan/planner.h"
@@ -20,6 +21,7 @@
 #include "report/timeline_svg.h"
 #include "sim/model_shape.h"
 #include "sim/strategy.h"
+#include "sim/workload.h"
 
 namespace eps::cli {
 namespace {
@@ -172,11 +174,6 @@ int run(PlanFlags& flags) {
   const plan::PipelineOption pipeline = pipeline_of(flags);
   flags.work.skew = sim::parse_skew(flags.skew);
   set_wire(flags.work, flags.wire);
-  // Checked before a strategy is chosen, because that simulates prefills, whose errors would refer to other flags.
-  if (flags.work.tokens_per_rank < 1 || flags.work.tokens_per_rank > sim::kMaxTokensPerRank) {
-    refuse("--tokens", "tokens of each rank", std::to_string(flags.work.tokens_per_rank),
-           fmt::format("1 to {}", sim::kMaxTokensPerRank));
-  }
   PlanReport report;
   report.shape = open_shape(flags.model, flags.weight_dtype);
   report.profile = open_profile(flags.profile, flags.link);
@@ -209,8 +206,12 @@ void add_flags(CLI::App& command, PlanFlags& flags) {
           "-m,--model", flags.model,
           fmt::format("A folder with a config.json, or a preset: {}", fmt::join(sim::shape_preset_names(), ", ")))
       ->required();
-  what.add_option("--ep", flags.work.num_ranks, "Ranks; must divide the experts")->required();
-  what.add_option("--tokens", flags.work.tokens_per_rank, "Tokens per rank")->required();
+  what.add_option("--ep", flags.work.num_ranks, "Ranks; must divide the experts")
+      ->check(whole_number_from(1, engine::kMaxRanks))
+      ->required();
+  what.add_option("--tokens", flags.work.tokens_per_rank, "Tokens per rank")
+      ->check(whole_number_from(1, sim::kMaxTokensPerRank))
+      ->required();
   what.add_option("--skew", flags.skew,
                   "How popular the experts are: uniform, or dirichlet:ALPHA (0.3: a few are busy and many idle)")
       ->capture_default_str();

@@ -9,7 +9,9 @@
 #include "cli/output_file.h"
 #include "cli/planning_inputs.h"
 #include "cli/simulate_output.h"
+#include "engine/factory.h"
 #include "sim/strategy.h"
+#include "sim/workload.h"
 
 namespace eps::cli {
 namespace {
@@ -91,9 +93,15 @@ void add_simulate_command(CLI::App& app, Chosen& chosen) {
           "Replace the profile's links by one without SMs, given its bandwidth per rank and direction, and its latency")
       ->type_name("50GB/s,10us");
   CLI::Option_group& work = *command.add_option_group("Ranks and load");
-  work.add_option("--ep", flags->ep, "Ranks that attention and experts are distributed over")->capture_default_str();
-  work.add_option("--batch", flags->batch, "Sequences over all ranks, prefilled together")->capture_default_str();
-  work.add_option("--seq-len", flags->sequence_length, "Tokens of each sequence")->capture_default_str();
+  work.add_option("--ep", flags->ep, "Ranks that attention and experts are distributed over")
+      ->check(whole_number_from(1, engine::kMaxRanks))
+      ->capture_default_str();
+  work.add_option("--batch", flags->batch, "Sequences over all ranks, prefilled together")
+      ->check(whole_number_from(1))
+      ->capture_default_str();
+  work.add_option("--seq-len", flags->sequence_length, "Tokens of each sequence")
+      ->check(whole_number_from(1, sim::kMaxTokensPerRank))
+      ->capture_default_str();
   work.add_option("--skew", flags->skew,
                   "How popular the experts are: uniform, or dirichlet:ALPHA (0.3: a few are busy and many idle)")
       ->capture_default_str();
@@ -101,7 +109,7 @@ void add_simulate_command(CLI::App& app, Chosen& chosen) {
       ->check(whole_number_from(0))
       ->capture_default_str();
   work.add_option("--loads", flags->loads, "Number of different routings, which the layers use in turn")
-      ->check(CLI::Range(1, 1000))
+      ->check(whole_number_from(1, 1000))
       ->capture_default_str();
   CLI::Option_group& how = *command.add_option_group("Strategy");
   how.add_option("--strategy", flags->strategy,

@@ -200,7 +200,7 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
   command
       .add_option("--ep", flags->ep,
                   "Ranks that are measured at the same time, since they share the machine's memory bandwidth and cores")
-      ->check(whole_number_from(1))
+      ->check(whole_number_from(1, engine::kMaxRanks))
       ->default_str("1, and on the CPU 2: a profile of each");
   command
       .add_option("--threads", flags->threads,

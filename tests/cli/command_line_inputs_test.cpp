@@ -167,10 +167,161 @@ TEST_F(CommandLineInputs, NumbersOfTheEnvironmentAndOfConfigFilesAreTheSame) {
 }
 
 TEST_F(CommandLineInputs, CountsHaveSensibleBounds) {
-  expect_refused("epsmoe tune --ep 1000000000", "--ep: out of range");
-  expect_refused("epsmoe tune --ep 1 --threads 1000000", "--threads: out of range");
-  expect_refused("epsmoe " + generate() + "-p x --threads 5000", "--threads: out of range");
-  expect_refused("epsmoe bench layer --preset deepseek-v2-lite --threads 5000", "--threads: out of range");
+  expect_refused("epsmoe tune --ep 1000000000", "--ep: got 1000000000, wanted a whole number from 1 to 1024");
+  expect_refused("epsmoe tune --ep 1 --threads 1000000", "--threads: ");
+  expect_refused("epsmoe " + generate() + "-p x --threads 5000", "--threads: ");
+  expect_refused("epsmoe bench layer --preset deepseek-v2-lite --threads 5000", "--threads: ");
+}
+
+TEST_F(CommandLineInputs, WrongNumbersStateTheSameRange) {
+  for (const char* wrong : {"x", "0", "-1", "1.5", "1025", "99999999999", "99999999999999999999"}) {
+    const std::string got = std::string("--ep: got ") + wrong + ", wanted a whole number from 1 to 1024; try";
+    expect_refused("epsmoe " + generate() + "-p x --ep " + wrong, got);
+    expect_refused("epsmoe tune --ep " + std::string(wrong), got);
+  }
+  for (const char* wrong : {"x", "0", "99999999999"}) {
+    const std::string range = std::string("got ") + wrong + ", wanted a whole number from 1 to 10";
+    expect_refused("epsmoe plan -m deepseek-v2 --profile h800 --tokens 1 --ep " + std::string(wrong), "--ep: " + range);
+    expect_refused("epsmoe plan -m deepseek-v2 --profile h800 --ep 1 --tokens " + std::string(wrong),
+                   "--tokens: " + range);
+    expect_refused("epsmoe simulate -m dbrx --ep " + std::string(wrong), "--ep: " + range);
+  }
+  expect_refused("epsmoe simulate -m dbrx --seq-len -5", "--seq-len: got -5, wanted a whole number from 1 to 1048576");
+  expect_refused("epsmoe simulate -m dbrx --loads 0", "--loads: got 0, wanted a whole number from 1 to 1000");
+  expect_refused("epsmoe " + generate() + "-p x --top-k 1.5", "--top-k: got 1.5, wanted a whole number from -1");
+  expect_refused("epsmoe bench gemm --loads 99999999999", "--loads: got 99999999999, wanted a whole number up to 2147");
+  expect_refused("epsmoe " + generate() + "-p x --ep", "--ep: got no value, wanted a whole number from 1 to 1024");
+  expect_refused("epsmoe " + generate() + "-p x --trace", "--trace: got no value, wanted the path of a file");
+  expect_refused("epsmoe " + generate() + "-p x --ep 2 --ep 4", "--ep: got 2 values (2, 4), wanted one");
+}
+
+TEST_F(CommandLineInputs, EmptyValuesAndListItemsAreRefused) {
+  for (const char* flag : {"--profile", "--trace", "--emulate-link", "--file", "--model", "--device"}) {
+    expect_refused("epsmoe generate " + std::string(flag) + " ''", std::string(flag) + ": got an empty text, wanted ");
+  }
+  expect_refused("epsmoe tune --output ''", "--output");
+  for (const char* list : {"8,,9", ",8", "8,", ",", "8 9,,10"}) {
+    expect_refused("epsmoe bench sweep -m x -p " + std::string(list), "--n-prompt: an empty item in a list: got ");
+  }
+  expect_refused("epsmoe bench sweep -m x --n-prompt=8,,9", "--n-prompt: an empty item in a list: got 8,,9");
+  expect_refused("epsmoe bench sweep -m x -p8,,9", "--n-prompt: an empty item in a list: got 8,,9");
+  expect_refused("EPSMOE_N_PROMPT=8,,9 epsmoe bench sweep -m x",
+                 "--n-prompt (from EPSMOE_N_PROMPT): an empty item in a list: got 8,,9");
+  expect_refused("epsmoe tune --weight-dtype f32,,bf16", "--weight-dtype: an empty item in a list: got f32,,bf16");
+  expect_refused("epsmoe doctor --json=2", "--json: got 2, wanted true or false");
+  expect_refused("EPSMOE_JSON=maybe epsmoe doctor", "--json (from EPSMOE_JSON): got maybe, wanted true or false");
+  EXPECT_EQ(run("EPSMOE_JSON=1 epsmoe doctor").out.front(), '{');
+  EXPECT_NE(run("epsmoe doctor --json=false").out.front(), '{');
+}
+
+TEST_F(CommandLineInputs, WrongValuesNameTheirVariable) {
+  expect_refused("EPSMOE_EP=x epsmoe " + generate() + "-p x", "--ep (from EPSMOE_EP): got x, wanted a whole number");
+  expect_refused("EPSMOE_EP=3 epsmoe " + generate() + "-p x", "--ep (from EPSMOE_EP): the ranks must divide");
+  EXPECT_EQ(run("EPSMOE_EP=x epsmoe " + generate() + "-p hello --ep 1").exit_code, 0);
+  EXPECT_EQ(run("EPSMOE_EP=x epsmoe doctor").exit_code, 0);
+  EXPECT_NE(run("epsmoe generate --help").out.find("Env:EPSMOE_EP"), std::string::npos);
+}
+
+TEST_F(CommandLineInputs, UnknownVariablesAreWarnedOfInOneLine) {
+  const Result r = run("EPSMOE_BOGUS=1 EPSMOE_eps=2 EPSMOE_CPU_ISA= EPSMOE_TEST_BRIEF= EPSMOE_EP=2 epsmoe doctor");
+  EXPECT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
+  EXPECT_TRUE(r.err.starts_with("epsmoe: warning: no flag or setting reads ")) << r.err;
+  EXPECT_NE(r.err.find("EPSMOE_BOGUS"), std::string::npos) << r.err;
+  EXPECT_NE(r.err.find("EPSMOE_eps (did you mean EPSMOE_EP?)"), std::string::npos) << r.err;
+  EXPECT_EQ(r.err.find("BRIEF"), std::string::npos) << r.err;
+  EXPECT_EQ(run("EPSMOE_NO_TUNE=1 EPSMOE_PROFILE_DIR=" + path("x") + " epsmoe doctor").err, "");
+}
+
+TEST_F(CommandLineInputs, EveryCommandRefusesAnUnknownInstructionSet) {
+  for (const std::string command : {"plan -m deepseek-v2-lite --ep 4 --profile h800 --tokens 64", "simulate -m dbrx",
+                                    "inspect -m deepseek-v2", "doctor", "tune", "bench sweep -m x"}) {
+    expect_refused("EPSMOE_CPU_ISA=sse9 epsmoe " + command, "EPSMOE_CPU_ISA: unknown instruction set: got sse9");
+  }
+  EXPECT_EQ(run("EPSMOE_CPU_ISA=sse9 epsmoe generate --help").exit_code, 0);
+}
+
+TEST_F(CommandLineInputs, WrongWordsAreNamed) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"bench foo", "there is no command bench foo; try epsmoe bench --help"},
+      {"bench swep", "there is no command bench swep; did you mean bench sweep? Try epsmoe bench --help"},
+      {"fly", "there is no command fly; try epsmoe --help"},
+      {"generat", "there is no command generat; did you mean generate? Try epsmoe --help"},
+      {"--bogus", "there is no flag --bogus; try epsmoe --help"},
+      {"bench", "bench: got no subcommand, wanted one of sweep, latency"},
+      {"", "got no subcommand, wanted one of generate, perplexity"},
+      {"bench gemm --ep 2", "bench gemm has no flag --ep; try epsmoe bench gemm --help"},
+      {"bench sweep --bogus 3", "bench sweep has no flag --bogus; try epsmoe bench sweep --help"},
+      {"bench sweep -r x", "--repetitions: got x, wanted a whole number; try epsmoe bench sweep --help"},
+      {"generate --prompts x", "generate has no flag --prompts; did you mean --prompt? Try epsmoe generate --help"},
+      {"generate --max_tokens=2", "generate has no flag --max_tokens; did you mean --max-tokens?"},
+      {"plan --modle x", "plan has no flag --modle; did you mean --model?"},
+      {"generate -p x word", "unexpected argument word; try epsmoe generate --help"},
+      {"--ep 2 generate -p x", "--ep must come after the command generate"},
+      {"generate --config x", "--config must come before the command"},
+      {"perplexity -m x", "--file is required; try epsmoe perplexity --help"},
+      {"generate -p x -f y", "--prompt: cannot be combined with --file"}};
+  for (const auto& [arguments, message] : cases) expect_refused("epsmoe " + arguments, "epsmoe: " + message);
+}
+
+TEST_F(CommandLineInputs, ConfigFilesAreASubsetOfToml) {
+  const auto with = [this](const std::string& text) {
+    std::ofstream(path("run.toml")) << text;
+    return "epsmoe --config " + path("run.toml") + " ";
+  };
+  const std::string base = "generate -m " + model().path() + " --max-tokens 1 --temperature 0 ";
+  const auto prompt_of = [&](const std::string& value) {
+    const Result r = run(with("[generate] # a comment\r\nprompt = " + value + "  # another\n") + base);
+    EXPECT_EQ(r.exit_code, 0) << value << "\n" << r.err;
+    return r.out;
+  };
+  const auto expect_prompt = [&](const std::string& value, const std::string& text) {
+    EXPECT_TRUE(prompt_of(value).starts_with(text)) << value << "\n" << prompt_of(value);
+  };
+  expect_prompt(R"("a\nb")", "a\nb");
+  expect_prompt(R"('a\nb')", "a\\nb");
+  expect_prompt(R"("\t\"\\ # \u00e9\U0001F600")", "\t\"\\ # \u00e9\U0001F600");
+  expect_prompt(R"("two, words")", "two, words");
+  const auto refuse = [&](const std::string& text, const std::string& message) {
+    expect_refused(with(text) + base + "-p x", "run.toml:" + message);
+  };
+  refuse("[generate]\nprompt = \"\\x\"\n", "2: prompt: an unknown escape in double quotes: got \\x");
+  refuse("[generate]\nprompt = \"\\ud800\"\n", "2: prompt: an unknown escape");
+  refuse("[[generate]]\n", "1: arrays of tables are not supported");
+  refuse("[generate]\nprompt = \"\"\"\na\"\"\"\n", "2: prompt: multi-line texts are not supported");
+  refuse("[generate]\nprompt = '''a'''\n", "2: prompt: multi-line texts are not supported");
+  refuse("\n[generate]\nmax-tokens = 1_000\n", "3: max-tokens: underscores in numbers are not supported: got 1_000");
+  refuse("[generate]\nmax-tokens = 0x10\n", "2: max-tokens: only decimal numbers are supported: got 0x10");
+  refuse("[generate]\nep = {a = 1}\n", "2: ep: inline tables are not supported");
+  refuse("[generate]\ngpus = [\n1,\n[2]]\n", "2: gpus: a list");
+  refuse("[generate]\ngpus = [1,,2]\n", "2: gpus: a list without an item");
+  refuse("[generate]\ndevice = cpu\n", "2: device: texts must be in quotes: got cpu, wanted \"cpu\"");
+  refuse("[generate]\njson\n", "2: not a section or a flag: got json");
+  refuse("[generate]\ndevice = \"cpu\" x\n", "2: device: text after the end of the value: got x");
+  refuse("[generate]\nep = 1\nep = 2\n", "3: generate.ep: is set twice");
+  EXPECT_EQ(
+      run(with("[bench.sweep]\nn-prompt = [ # lengths\n  1,\n  2,\n]\n[generate]\nprompt = 'x'") + base).exit_code, 0);
+  EXPECT_EQ(run(with("[perplexity]\nep = 2\n[generate]\nep = 1\n") + "doctor --json").out.front(), '{');
+}
+
+TEST_F(CommandLineInputs, ConfigErrorsNameFileLineKeyAndWhatToTry) {
+  const auto refuse = [this](const std::string& text, const std::string& message) {
+    std::ofstream(path("run.toml")) << text;
+    expect_refused("epsmoe --config " + path("run.toml") + " " + generate() + "-p x", "run.toml:" + message);
+  };
+  refuse("[generate]\nbogus = 1\n", "2: generate.bogus: there is no such flag\n");
+  refuse("[generate]\nmax_tokens = 1\n", "2: generate.max_tokens: there is no such flag; try max-tokens\n");
+  refuse("window = 1\n", "1: window: belongs to a command: wanted a line under [perplexity]\n");
+  refuse("ep = 1\n", "1: ep: belongs to a command: wanted a line under one of [generate], [perplexity], ");
+  refuse("[bench]\nn-prompt = 1\n", "2: bench.n-prompt: belongs to a command: wanted a line under [bench.sweep]\n");
+  refuse("[generat]\n", "1: [generat]: there is no such command: wanted one of [generate], [perplexity], ");
+  refuse("[bench.swep]\n", "1: [bench.swep]: there is no such command: wanted one of [bench.sweep], ");
+  refuse("[generate]\n\nep = \"x\"\n", "3: generate.ep: got x, wanted a whole number from 1 to 1024\n");
+  refuse("[generate]\njson = 2\n", "2: generate.json: got 2, wanted true or false\n");
+  refuse("[generate]\nep = [2, 4]\n", "2: generate.ep: got 2 values (2, 4), wanted one\n");
+  refuse("[generate]\nprofile = \"\"\n", "2: generate.profile: got an empty text, wanted a value\n");
+  refuse("[bench.sweep]\nn-prompt = \"8,,9\"\n", "2: bench.sweep.n-prompt: an empty item in a list: got 8,,9");
+  refuse("[generate]\nep = 3\n", "2): the ranks must divide");
 }
 
 TEST_F(CommandLineInputs, LibraryErrorsNameFlags) {

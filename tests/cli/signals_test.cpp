@@ -37,6 +37,12 @@ class Signals : public ::testing::Test {
     config["max_position_embeddings"] = 200000;
     std::ofstream(path("long/config.json")) << config.dump();
     fs::copy_file(kModel + "/tokenizer.json", path("long/tokenizer.json"));
+    // The same with 9 GB of weights, whose generation takes longer than a test waits before it interrupts.
+    fs::create_directories(path("wide"));
+    config["hidden_size"] = 2048;
+    config["moe_intermediate_size"] = 4096;
+    std::ofstream(path("wide/config.json")) << config.dump();
+    fs::copy_file(kModel + "/tokenizer.json", path("wide/tokenizer.json"));
     std::ofstream text(path("text"));
     for (int i = 0; i < 4000; ++i) text << "hello world it is a long text ";
   }
@@ -102,7 +108,7 @@ class Signals : public ::testing::Test {
 };
 
 TEST_F(Signals, Loading) {
-  expect_stops_on_ranks({"generate", "-m", "deepseek-v2-lite", "--load-format", "dummy", "-p", "x"}, "generate");
+  expect_stops_on_ranks({"generate", "-m", path("wide"), "--load-format", "dummy", "-p", "x"}, "generate");
   expect_stops_on_ranks({"bench", "layer", "--preset", "deepseek-v2", "--tokens", "8"}, "bench layer");
 }
 

@@ -13,7 +13,7 @@ std::string run_command(const std::string& line) {
   cli::add_bench_command(app, chosen);
   cli::add_plan_command(app, chosen);
   cli::add_simulate_command(app, chosen);
-  cli::require_decimal_numbers(app);
+  cli::check_notation(app);
   try {
     app.parse(line);
   } catch (const CLI::ParseError& e) {
