@@ -301,6 +301,7 @@ TEST_F(CommandLineInputs, ConfigFilesAreASubsetOfToml) {
   refuse("[generate]\nep = 1\nep = 2\n", "3: generate.ep: is set twice");
   EXPECT_EQ(
       run(with("[bench.sweep]\nn-prompt = [ # lengths\n  1,\n  2,\n]\n[generate]\nprompt = 'x'") + base).exit_code, 0);
+  EXPECT_EQ(run(with("\xef\xbb\xbf[generate]\nep = 1\n") + "doctor --json").out.front(), '{');
   EXPECT_EQ(run(with("[perplexity]\nep = 2\n[generate]\nep = 1\n") + "doctor --json").out.front(), '{');
 }
 
