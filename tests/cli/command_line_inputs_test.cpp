@@ -200,6 +200,9 @@ TEST_F(CommandLineInputs, EmptyValuesAndListItemsAreRefused) {
     expect_refused("epsmoe generate " + std::string(flag) + " ''", std::string(flag) + ": got an empty text, wanted ");
   }
   expect_refused("epsmoe tune --output ''", "--output");
+  expect_refused("epsmoe " + generate() + "--trace= -p x", "--trace: got an empty text, wanted the path of a file");
+  expect_refused("epsmoe generate --ep=", "--ep: got an empty text, wanted a whole number from 1 to 1024");
+  EXPECT_TRUE(run("epsmoe " + generate() + "-p --trace=").out.starts_with("--trace="));
   for (const char* list : {"8,,9", ",8", "8,", ",", "8 9,,10"}) {
     expect_refused("epsmoe bench sweep -m x -p " + std::string(list), "--n-prompt: an empty item in a list: got ");
   }
