@@ -88,9 +88,11 @@ int run(int argc, char** argv) {
     eps::cli::write_output(text.str());
     return code;
   } catch (const CLI::ParseError& e) {
+    eps::cli::check_empty_values(app, argc, argv);
     eps::cli::check_lists(app, argc, argv);
     return report_usage(app, eps::cli::describe_parse_error(app, e, config->lines));
   }
+  eps::cli::check_empty_values(app, argc, argv);
   eps::cli::check_lists(app, argc, argv);
   eps::cpu_features();  // rejects unknown values of its variable, which not every command would use
   eps::cli::warn_of_unknown_variables(app);

@@ -140,6 +140,29 @@ bool has_empty_item(const CLI::Option& flag, std::string_view value) {
   return value.front() == comma || value.back() == comma || value.find(std::string(2, comma)) != std::string_view::npos;
 }
 
+void check_empty_values(CLI::App& app, int argc, const char* const* argv) {
+  const std::vector<CLI::Option*> flags = list_flags(*list_parsed(app).back());
+  const auto find = [&flags](std::string_view word) -> CLI::Option* {
+    const bool is_long = word.starts_with("--");
+    if (!is_long && (word.size() != 2 || word.front() != '-')) return nullptr;
+    const std::string name(word.substr(is_long ? 2 : 1));
+    const auto flag = std::ranges::find_if(
+        flags, [&](CLI::Option* f) { return is_long ? f->check_lname(name) : f->check_sname(name); });
+    return flag != flags.end() && (*flag)->get_items_expected_max() > 0 ? *flag : nullptr;
+  };
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    if (find(word) != nullptr) {
+      ++i;  // its value may look like a flag
+      continue;
+    }
+    CLI::Option* flag = word.ends_with('=') ? find(word.substr(0, word.size() - 1)) : nullptr;
+    if (flag == nullptr) continue;
+    fail(ErrorKind::kUsage, "",
+         {.what = flag->get_name(), .got = "an empty text", .wanted = wanted_value(*flag), .hint = ""});
+  }
+}
+
 void check_lists(CLI::App& app, int argc, const char* const* argv) {
   const auto check = [](const CLI::Option& flag, const std::string& where, std::string_view value) {
     if (!has_empty_item(flag, value)) return;

@@ -23,7 +23,10 @@ bool is_name_character(char c) {
 
 class Reader {
  public:
-  Reader(const std::string& file, std::string_view text) : file_(file), text_(text) {}
+  Reader(const std::string& file, std::string_view text) : file_(file), text_(text) {
+    constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+    if (text_.starts_with(kByteOrderMark)) text_.remove_prefix(kByteOrderMark.size());
+  }
 
   std::vector<TomlEntry> read() {
     std::vector<TomlEntry> out;

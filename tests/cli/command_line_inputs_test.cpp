@@ -200,6 +200,9 @@ TEST_F(CommandLineInputs, EmptyValuesAndListItemsAreRefused) {
     expect_refused("epsmoe generate " + std::string(flag) + " ''", std::string(flag) + ": got an empty text, wanted ");
   }
   expect_refused("epsmoe tune --output ''", "--output");
+  expect_refused("epsmoe " + generate() + "--trace= -p x", "--trace: got an empty text, wanted the path of a file");
+  expect_refused("epsmoe generate --ep=", "--ep: got an empty text, wanted a whole number from 1 to 1024");
+  EXPECT_TRUE(run("epsmoe " + generate() + "-p --trace=").out.starts_with("--trace="));
   for (const char* list : {"8,,9", ",8", "8,", ",", "8 9,,10"}) {
     expect_refused("epsmoe bench sweep -m x -p " + std::string(list), "--n-prompt: an empty item in a list: got ");
   }
@@ -301,6 +304,7 @@ TEST_F(CommandLineInputs, ConfigFilesAreASubsetOfToml) {
   refuse("[generate]\nep = 1\nep = 2\n", "3: generate.ep: is set twice");
   EXPECT_EQ(
       run(with("[bench.sweep]\nn-prompt = [ # lengths\n  1,\n  2,\n]\n[generate]\nprompt = 'x'") + base).exit_code, 0);
+  EXPECT_EQ(run(with("\xef\xbb\xbf[generate]\nep = 1\n") + "doctor --json").out.front(), '{');
   EXPECT_EQ(run(with("[perplexity]\nep = 2\n[generate]\nep = 1\n") + "doctor --json").out.front(), '{');
 }
 
