@@ -85,8 +85,9 @@ void require_another_file(const std::string& flag, const std::string& path, cons
   std::error_code ignored;
   // Several outputs may be written to the same device, such as /dev/null or /dev/stdout.
   if (fs::exists(path, ignored) && !fs::is_regular_file(path, ignored)) return;
-  const bool is_same = fs::equivalent(path, other_path, ignored) ||
-                       fs::weakly_canonical(path, ignored) == fs::weakly_canonical(other_path, ignored);
+  const bool is_same =
+      fs::equivalent(path, other_path, ignored) || fs::weakly_canonical(io::follow_links(path), ignored) ==
+                                                       fs::weakly_canonical(io::follow_links(other_path), ignored);
   if (!is_same) return;
   fail(ErrorKind::kUsage, flag,
        {.what = "the same file as " + other_flag, .got = path, .wanted = "another file", .hint = ""});

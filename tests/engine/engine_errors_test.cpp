@@ -39,7 +39,7 @@ TEST(EngineErrors, WeightsThatDoNotFitAreRefusedBeforeTheyAreLoaded) {
   EngineOptions options;
   options.model = "deepseek-v2";
   options.dummy_weights = true;
-  if (machine_memory_bytes() == 0 || machine_memory_bytes() > 400e9) {
+  if (machine_memory_bytes() == 0 || machine_memory_bytes() > 400'000'000'000) {
     GTEST_SKIP() << "this machine can hold DeepSeek-V2";
   }
   expect_error([&] { Engine::open(options); }, ErrorKind::kResource, "got 471.5 GB of weights, wanted at most");
