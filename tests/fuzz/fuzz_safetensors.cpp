@@ -21,7 +21,7 @@ void check_guarantees(const eps::io::SafetensorsHeader& header, size_t file_size
     EPS_CHECK_EQ(tensor.begin, reached);
     EPS_CHECK_LE(tensor.begin, tensor.end);
     if (eps::io::known_dtype(tensor) && tensor.dims.size() <= eps::Shape::kMaxRank) {
-      const eps::TensorType type = eps::io::tensor_type(tensor, "fuzz");
+      const eps::io::TensorType type = eps::io::tensor_type(tensor, "fuzz");
       EPS_CHECK_GE(type.shape.numel(), 0);
       EPS_CHECK_EQ(static_cast<uint64_t>(type.shape.numel()) * eps::size_of(type.dtype), tensor.num_bytes());
     }
