@@ -122,9 +122,11 @@ class EngineImpl final : public Engine {
   }
 
   GenerateResult generate(const GenerateRequest& request, const TextCallback& on_text) override {
-    auto [prompt_ids, settings, sampler] = prepare(request);
+    PreparedRequest prepared = prepare(request);
+    engine::GenerationSettings& settings = prepared.settings;
+    engine::Sampler& sampler = prepared.sampler;
     GenerateResult result;
-    result.prompt_ids = std::move(prompt_ids);
+    result.prompt_ids = std::move(prepared.prompt_ids);
     result.notes = std::move(settings.notes);
 
     model::KvCache cache(folder_.spec, max_model_len_, ranks_->op_set(0));
