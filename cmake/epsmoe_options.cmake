@@ -19,8 +19,10 @@ add_library(epsmoe_flags INTERFACE)
 # fp-contract=off: the compiler must not fuse a*b+c on its own, or the same sum would round differently from one
 # translation unit to the next. Kernels that want FMA say so with intrinsics.
 target_compile_options(epsmoe_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:
-  -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wsuggest-override -Wzero-as-null-pointer-constant
-  -Werror -ffp-contract=off>)
+  -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Werror -ffp-contract=off>)
+# clang sees the 0 of defaulted comparisons as a null pointer.
+target_compile_options(epsmoe_flags INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:
+  -Wsuggest-override -Wzero-as-null-pointer-constant>)
 target_include_directories(epsmoe_flags INTERFACE
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>)
