@@ -23,8 +23,10 @@ const std::string kModel = std::string(EPSMOE_SOURCE_DIR) + "/models/austen-moe"
 // second before a program with several threads ends.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr double kMostSeconds = 15;
+constexpr bool kIsSanitized = true;
 #else
 constexpr double kMostSeconds = 3;
+constexpr bool kIsSanitized = false;
 #endif
 
 class Signals : public ::testing::Test {
@@ -172,6 +174,7 @@ TEST_F(Signals, Benches) {
 
 // A repetition of these takes five seconds or more on two cores. They need less than 4 GB.
 TEST_F(Signals, WithinARepetition) {
+  if (kIsSanitized) GTEST_SKIP() << "with a sanitizer, the work before the phase in question takes minutes";
   const auto with_layer = [](std::vector<std::string> arguments, const char* tokens) {
     arguments.insert(arguments.end(), {"--preset", "deepseek-v2-lite", "--num-experts", "8", "--tokens", tokens,
                                        "--repetitions", "1", "--threads", "1"});
@@ -189,6 +192,7 @@ TEST_F(Signals, WithinARepetition) {
 
 // Rows are filled with random numbers before the first repetition: gigabytes of them here.
 TEST_F(Signals, FillingRows) {
+  if (kIsSanitized) GTEST_SKIP() << "with a sanitizer, the work before the phase in question takes minutes";
   expect_stops_in("packing", {"bench", "gemm", "--preset", "deepseek-v2", "--num-experts", "6", "--tokens", "30000"},
                   SIGINT, "bench gemm");
 }
