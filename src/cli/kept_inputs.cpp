@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "cli/flag_origin.h"
 #include "engine/profile_lookup.h"
 #include "io/file.h"
 
@@ -54,9 +55,8 @@ std::vector<Input> list_inputs(const CLI::App& command, const std::string& confi
 
 }  // namespace
 
-void require_inputs_kept(const CLI::App& app, const std::string& config) {
-  const CLI::App* command = &app;
-  while (!command->get_subcommands().empty()) command = command->get_subcommands().back();
+void require_inputs_kept(CLI::App& app, const std::string& config) {
+  const CLI::App* command = list_parsed(app).back();
   for (const char* flag : kOutputFlags) {
     for (const std::string& output : values_of(*command, flag)) {
       std::error_code ignored;  // require_writable reports it

@@ -11,6 +11,6 @@ namespace eps::cli {
 // which file it is.
 //
 // Errors  kUsage naming the output flag
-void require_inputs_kept(const CLI::App& app, const std::string& config);
+void require_inputs_kept(CLI::App& app, const std::string& config);
 
 }  // namespace eps::cli

@@ -21,11 +21,10 @@ namespace {
 using eps::cli::print_error;
 
 // The commands that were parsed, in order: "bench sweep".
-std::string parsed_command(const CLI::App& app) {
+std::string parsed_command(CLI::App& app) {
   std::string out;
-  for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
-    at = at->get_subcommands().front();
-    out += (out.empty() ? "" : " ") + at->get_name();
+  for (const CLI::App* command : eps::cli::list_parsed(app)) {
+    if (command != &app) out += (out.empty() ? "" : " ") + command->get_name();
   }
   return out;
 }
@@ -88,12 +87,10 @@ int run(int argc, char** argv) {
     eps::cli::write_output(text.str());
     return code;
   } catch (const CLI::ParseError& e) {
-    eps::cli::check_empty_values(app, argc, argv);
-    eps::cli::check_lists(app, argc, argv);
+    eps::cli::check_arguments(app, argc, argv);
     return report_usage(app, eps::cli::describe_parse_error(app, e, config->lines));
   }
-  eps::cli::check_empty_values(app, argc, argv);
-  eps::cli::check_lists(app, argc, argv);
+  eps::cli::check_arguments(app, argc, argv);
   eps::cpu_features();  // rejects unknown values of its variable, which not every command would use
   eps::cli::warn_of_unknown_variables(app);
   const std::string command = parsed_command(app);

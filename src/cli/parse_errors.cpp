@@ -140,6 +140,8 @@ bool has_empty_item(const CLI::Option& flag, std::string_view value) {
   return value.front() == comma || value.back() == comma || value.find(std::string(2, comma)) != std::string_view::npos;
 }
 
+namespace {
+
 void check_empty_values(CLI::App& app, int argc, const char* const* argv) {
   const std::vector<CLI::Option*> flags = list_flags(*list_parsed(app).back());
   const auto find = [&flags](std::string_view word) -> CLI::Option* {
@@ -192,6 +194,13 @@ void check_lists(CLI::App& app, int argc, const char* const* argv) {
     const char* value = variable.empty() ? nullptr : std::getenv(variable.c_str());
     if (!is_given && value != nullptr) check(*flag, flag->get_name() + " (from " + variable + ")", value);
   }
+}
+
+}  // namespace
+
+void check_arguments(CLI::App& app, int argc, const char* const* argv) {
+  check_empty_values(app, argc, argv);
+  check_lists(app, argc, argv);
 }
 
 }  // namespace eps::cli

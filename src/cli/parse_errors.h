@@ -22,12 +22,9 @@ std::string unknown_command(CLI::App& parent, std::string_view word);
 // Whether a comma-separated list has an empty item, which the parser would ignore.
 bool has_empty_item(const CLI::Option& flag, std::string_view value);
 
-// Checks that no argument is --flag= without a value, for which the parser would take the next argument.
+// Checks what the parser accepts without a word, for the commands that were parsed: --flag= without a value, for which
+// it would take the next argument, and empty items of lists among the arguments and in variables.
 // Errors  kUsage naming the flag
-void check_empty_values(CLI::App& app, int argc, const char* const* argv);
-
-// Checks the lists among the arguments and in variables, for the commands that were parsed.
-// Errors  kUsage naming the flag
-void check_lists(CLI::App& app, int argc, const char* const* argv);
+void check_arguments(CLI::App& app, int argc, const char* const* argv);
 
 }  // namespace eps::cli
