@@ -18,6 +18,7 @@
 #include "ops/cpu/onednn_gemm.h"
 #include "ops/cpu/packed_linear.h"
 #include "ops/cpu/panel_gemm.h"
+#include "support/cpu_arm.h"
 
 namespace eps::ops {
 namespace {
@@ -84,23 +85,7 @@ struct Result {
   }
 };
 
-// The ways a product can be computed; what this machine cannot run is skipped by name.
-struct Arm {
-  const char* name;
-  CpuIsa isa;
-  CpuEngine engine;
-};
-void PrintTo(const Arm& arm, std::ostream* out) { *out << arm.name; }
-
-std::string why_not(const Arm& arm) {
-  const CpuIsa has = cpu_features().isa();
-  // oneDNN is only chosen where there are no tiles. With them it takes other kernels for other numbers of rows, and
-  // their bits differ. (ctest runs this program a second time with the cap.)
-  if (arm.engine == CpuEngine::kOneDnn && has == CpuIsa::kAmx) {
-    return "this CPU has AMX; EPSMOE_CPU_ISA=avx512_bf16 runs oneDNN as on one without";
-  }
-  return has >= arm.isa ? "" : fmt::format("it has {}", to_string(has));
-}
+using Arm = test::CpuArm;
 
 class CpuGemm : public testing::TestWithParam<Arm> {
  protected:

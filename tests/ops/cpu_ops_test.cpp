@@ -7,26 +7,12 @@
 
 #include "ops/cases/op_cases.h"
 #include "ops/reference/reference_ops.h"
+#include "support/cpu_arm.h"
 
 namespace eps::ops {
 namespace {
 
-struct Arm {
-  const char* name;
-  CpuIsa isa;
-  CpuEngine engine;
-};
-void PrintTo(const Arm& arm, std::ostream* out) { *out << arm.name; }
-
-std::string why_not(const Arm& arm) {
-  const CpuIsa has = cpu_features().isa();
-  // On a CPU with AMX, oneDNN takes other kernels for other numbers of rows, and their bits differ; it is not chosen
-  // there. (ctest runs this program a second time with the cap.)
-  if (arm.engine == CpuEngine::kOneDnn && has == CpuIsa::kAmx) {
-    return "this CPU has AMX; EPSMOE_CPU_ISA=avx512_bf16 runs oneDNN as on one without";
-  }
-  return has >= arm.isa ? "" : fmt::format("this CPU has {}", to_string(has));
-}
+using Arm = test::CpuArm;
 
 // With one thread and with two.
 class CpuOpsTest : public ::testing::TestWithParam<std::tuple<Arm, int, test::Operation>> {
