@@ -1,6 +1,6 @@
 // epsmoe bench: the subcommands sweep (a model's speed), latency and throughput (in bench_model_commands.cpp), layer
-// (one MoE layer against its baseline), overlap (the layer with every number of stages) and gemm (its experts' GEMMs
-// with both kernels).
+// (one MoE layer against its baseline), overlap (the layer with every number of stages), gemm (its experts' GEMMs
+// with both kernels) and a2a (its messages between GPUs, in bench_a2a_command.cpp).
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -22,14 +22,13 @@ namespace eps::cli {
 
 bool keep_going() { return !interrupted(); }
 
-namespace {
-
-// Removes a flag that has no effect on the command, because otherwise it would be accepted and silently ignored.
 void remove_flag(CLI::App& command, const std::string& name) {
   for (CLI::App* group : command.get_subcommands({})) {
     if (CLI::Option* option = group->get_option_no_throw(name)) group->remove_option(option);
   }
 }
+
+namespace {
 
 int run_sweep_command(const measure::SweepOptions& options, SweepFormat format) {
   measure::check_sweep(options);
@@ -183,7 +182,18 @@ void add_overlap(CLI::App& bench, Chosen& chosen) {
   work.add_option("--seed", options->seed, "The same seed gives the same tokens and routing")->capture_default_str();
   work.add_option("--num-experts", options->num_experts, "Use fewer experts than the model has; dummy weights only")
       ->capture_default_str();
-  work.add_option("--most-stages", options->most_stages, "Largest number of stages to try (0: one expert per stage)")
+  work.add_option("--most-stages", options->most_stages,
+                  "Largest number of stages to try (0: one expert per stage, on GPUs at most 8)")
+      ->capture_default_str();
+  work.add_option("--comm-sms", options->comm_sms,
+                  "SMs that messages may use, separated by commas (default: every number in the profile)")
+      ->delimiter(',');
+  work.add_option("--gemm-sms", options->gemm_sms,
+                  "SMs that GEMMs may use beside messages (default: those that messages leave, and all)")
+      ->delimiter(',');
+  work.add_option("--as-ep", options->as_ep,
+                  "With --device cuda: give each of the --ep GPUs the experts, rows and messages of one rank of a "
+                  "system of this many GPUs (0: as --ep)")
       ->capture_default_str();
   command
       .add_option("-r,--repetitions", options->repetitions, "Repetitions of each arm, after one that is not counted")
@@ -191,10 +201,12 @@ void add_overlap(CLI::App& bench, Chosen& chosen) {
   command.add_flag("--json", *json, "Print one JSON object per arm, each on its own line");
   command.footer(
       "The arms run alternately, so that other load on the machine affects all of them. `of hidable` is the part of\n"
-      "the shorter of compute and communication that ran at the same time as the other.\n"
+      "the shorter of compute and communication that ran at the same time as the other. `limit` is the larger of the two\n"
+      "where nothing overlaps. On GPUs, a layer's time is the mean of several in a row.\n"
       "Examples:\n"
       "  epsmoe bench overlap --preset deepseek-v2-lite --num-experts 16 --tokens 256 --emulate-link 50MB/s,50us\n"
-      "  epsmoe bench overlap -m models/austen-moe --tokens 1024 --emulate-link 200MB/s,20us");
+      "  epsmoe bench overlap -m models/austen-moe --tokens 1024 --emulate-link 200MB/s,20us\n"
+      "  epsmoe bench overlap --preset deepseek-v2 --device cuda --ep 2 --as-ep 8 --tokens 8192 --most-stages 4");
   command.callback(
       [options, json, &chosen] { chosen.action = [options, json] { return run_overlap(*options, *json); }; });
 }
@@ -261,8 +273,8 @@ void add_gemm(CLI::App& bench, Chosen& chosen) {
 void add_bench_command(CLI::App& app, Chosen& chosen) {
   CLI::App& command = *app.add_subcommand(
       "bench",
-      "Measure a model (sweep, latency, throughput), one MoE layer (layer), the gain from its stages (overlap), or "
-      "its kernels (gemm)");
+      "Measure a model (sweep, latency, throughput), one MoE layer (layer), the gain from its stages (overlap), its "
+      "kernels (gemm), or its messages between GPUs (a2a)");
   command.require_subcommand(1);
   command.footer("`epsmoe bench sweep --help` explains the first subcommand; the others work the same way.");
   add_sweep(command, chosen);
@@ -271,6 +283,7 @@ void add_bench_command(CLI::App& app, Chosen& chosen) {
   add_layer(command, chosen);
   add_overlap(command, chosen);
   add_gemm(command, chosen);
+  add_bench_a2a(command, chosen);
 }
 
 }  // namespace eps::cli

@@ -66,11 +66,12 @@ std::vector<DType> parse_weight_dtypes(const std::vector<std::string>& names) {
   return out;
 }
 
-// The numbers of ranks to measure: the one that a flag gives. Otherwise one, which is the engine's default, and on
-// devices where ranks share the machine's cores also two, as with --ep 2.
+// The numbers of ranks to measure: the one that a flag gives. Otherwise, on the CPU, one, which is the engine's default,
+// and two, as with --ep 2, because ranks share the machine's cores; on GPUs one for each, in a single profile.
 std::vector<int> list_num_ranks(const TuneFlags& flags) {
   if (flags.ep > 0) return {flags.ep};
-  return flags.device == "cuda" ? std::vector{1} : std::vector{1, 2};
+  if (flags.device != "cuda") return {1, 2};
+  return {std::max(1, static_cast<int>(std::ssize(engine::report_gpus().gpus)))};
 }
 
 measure::MachineTuning make_tuning(const TuneFlags& flags, int num_ranks) {
@@ -167,7 +168,6 @@ int run(const TuneFlags& flags) {
     require_writable("--output", flags.output);
   }
   for (const int num_ranks : ranks) {
-    measure::require_host_ranks("tune", flags.device, num_ranks);
     const measure::MachineTuning tuning = make_tuning(flags, num_ranks);
     warn_of_too_many_threads(flags.device, num_ranks, tuning.threads);
     try {
@@ -201,7 +201,7 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
       .add_option("--ep", flags->ep,
                   "Ranks that are measured at the same time, since they share the machine's memory bandwidth and cores")
       ->check(whole_number_from(1, engine::kMaxRanks))
-      ->default_str("1, and on the CPU 2: a profile of each");
+      ->default_str("on the CPU 1 and 2, a profile of each; otherwise all GPUs");
   command
       .add_option("--threads", flags->threads,
                   "Threads of each rank, its own included (0: usable cores / ranks, at least 1)")

@@ -91,6 +91,13 @@ void check_rank_options(const model::ModelSpec& spec, const RankGroupOptions& op
   }
 }
 
+plan::PlanLimits plan_limits(const ops::OpSet& ops, int num_ranks) {
+  plan::PlanLimits limits;
+  // On several GPUs, stages support only grouped kernels (PeerLayer::why_not).
+  if (num_ranks > 1 && ops.device() != nullptr) limits.kernel = moe::GemmKind::kGrouped;
+  return limits;
+}
+
 void check_local_pipeline(ops::OpSet& ops, const RankGroupOptions& options) {
   const plan::PipelineOption::Mode mode = options.pipeline.mode;
   if (ops.local_moe() == nullptr || options.num_ranks > 1) return;
@@ -110,11 +117,9 @@ RankGroup::RankGroup(const RankModels& models, std::vector<std::unique_ptr<ops::
   check_rank_options(models.spec(), options);
   check_local_pipeline(*ops_.front(), options);
   if (options.record_trace) trace_ = std::make_unique<exec::TraceRecorder>();
-  plan::PlanLimits limits;
-  // On several GPUs, stages support only grouped kernels (PeerLayer::why_not).
-  if (options.num_ranks > 1 && ops_.front()->device() != nullptr) limits.kernel = moe::GemmKind::kGrouped;
   planner_ = std::make_unique<const plan::Planner>(
-      options.profile, model::moe_shape(models.spec(), options.weight_dtype, ops_.front()->compute_dtype()), limits);
+      options.profile, model::moe_shape(models.spec(), options.weight_dtype, ops_.front()->compute_dtype()),
+      plan_limits(*ops_.front(), options.num_ranks));
   for (size_t r = 0; r < ops_.size(); ++r) {
     ops_[r]->bind_thread();  // a decoder creates streams on the current device
     decoders_.push_back(std::make_unique<model::Decoder>(models.of_rank(static_cast<int>(r)), *ops_[r], *comms_[r],

@@ -13,6 +13,7 @@
 #include "exec/trace.h"
 #include "model/decoder.h"
 #include "plan/builtin_profile.h"
+#include "plan/planner.h"
 
 namespace eps::engine {
 
@@ -56,6 +57,9 @@ struct RankGroupOptions {
 // RankGroup.
 // Errors  kUsage if the ranks do not divide the experts, or hold too few of them for the requested stages
 void check_rank_options(const model::ModelSpec& spec, const RankGroupOptions& options);
+
+// What restricts the plans of `num_ranks` ranks with such op sets.
+plan::PlanLimits plan_limits(const ops::OpSet& ops, int num_ranks);
 
 // Checks whether a single rank whose op set runs whole layers supports the requested pipeline.
 // Errors  kUsage: stages were requested, but there is no communication that they could hide

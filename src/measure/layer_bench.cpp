@@ -259,7 +259,7 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   exec::OverlapStats overlap;
   for (int i = 0; i <= options.repetitions; ++i) {
     if (!keep_going()) break;
-    LayerRanks::Times ours;
+    LayerTimes ours;
     int64_t begin = 0;
     int64_t end = 0;
     const bool complete = completes([&] {

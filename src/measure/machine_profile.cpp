@@ -9,6 +9,7 @@
 #include "engine/rank_group.h"
 #include "epsmoe/version.h"
 #include "io/file.h"
+#include "measure/peer_timing.h"
 #include "measure/stats.h"
 #include "report/profile_store.h"
 
@@ -72,6 +73,23 @@ TuneOptions make_options(const MachineTuning& tuning, const ops::OpSet& ops) {
   return options;
 }
 
+// NVLink joins at most this many GPUs of a host.
+constexpr int kGpusPerNode = 8;
+
+void describe_peers(plan::HardwareProfile& profile, int num_ranks) {
+  profile.ranks_per_node = std::max(num_ranks, kGpusPerNode);
+  const std::string method = fmt::format("epsmoe tune, {} GPUs at the same time, medians: ", num_ranks);
+  profile.sources["links"] =
+      method + "rows pulled and pushed in both directions, of 16 rows and of 48 MB, by SMs; spread_gbps: pulled into "
+               "four places each";
+  profile.sources["contention"] =
+      method + "grouped GEMMs beside messages on 16 SMs, on all SMs and on those left, each against alone";
+  profile.sources["handoff_us"] = method + "two lanes taking turns with small ops";
+  profile.sources["ops"] += method + "reduce and finish: sums of random routings of 128 to 4096 tokens; pack: none";
+  profile.sources["ranks_per_node"] =
+      fmt::format("GPUs that NVLink can join in one host; links were measured on {}", num_ranks);
+}
+
 // Copies GEMM times from the earlier profile that `profile` does not contain.
 void add_missing_gemms(plan::HardwareProfile& profile, const plan::HardwareProfile& earlier) {
   for (const plan::GemmProfile& old : earlier.gemms) {
@@ -119,7 +137,7 @@ MachineProfile measure_machine(const MachineTuning& tuning, const ProgressCallba
           .wanted = "cpu or cuda",
           .hint = ""});
   }
-  const auto ops = engine::make_op_sets(tuning.device, tuning.dtype, tuning.num_ranks, tuning.threads, {},
+  auto ops = engine::make_op_sets(tuning.device, tuning.dtype, tuning.num_ranks, tuning.threads, {},
                                         engine::RankThreadUse::kSeparate);
   TuneOptions options = make_options(tuning, *ops.front());
   options.on_step = [&progress](std::string_view, int done, int total) { progress(done, total); };
@@ -136,11 +154,20 @@ MachineProfile measure_machine(const MachineTuning& tuning, const ProgressCallba
       [&](int rank, const char* what) {
         comms[static_cast<size_t>(rank)]->abort(fmt::format("rank {}: {}", rank, what));
       });
-  const ops::DeviceSizes* device = ops.front()->device();
-  machine.setup = {ops.front()->description(), cpu_features().brand, tuning.num_ranks};
+  const std::string op_set = ops.front()->description();
+  const bool on_device = ops.front()->device() != nullptr;
+  const std::string software = on_device ? ", " + ops.front()->device()->software : "";
+  if (on_device && tuning.num_ranks > 1) {
+    measure_peers(std::move(ops), engine::make_communicators(tuning.num_ranks, kTimeout), options.widths.back(),
+                  options.quick, keep_going, machine.profile);
+    round_numbers(machine.profile);
+    describe_peers(machine.profile, tuning.num_ranks);
+    const std::vector<std::string> faults = plan::find_profile_faults(machine.profile);
+    EPS_CHECK(faults.empty(), "the measured profile is invalid: {}", faults.front());
+  }
+  machine.setup = {op_set, cpu_features().brand, tuning.num_ranks};
   machine.profile.name = fmt::format("{}-{}x{}", tuning.device, tuning.num_ranks, tuning.threads);
-  machine.profile.made =
-      fmt::format("{}, epsmoe {}{}", utc_time_now(), EPSMOE_VERSION, device != nullptr ? ", " + device->software : "");
+  machine.profile.made = fmt::format("{}, epsmoe {}{}", utc_time_now(), EPSMOE_VERSION, software);
   return machine;
 }
 

@@ -19,23 +19,6 @@ double rounded(double value) {
   return unit >= 1 ? std::round(value / unit) * unit : std::round(value / unit) / std::round(1 / unit);
 }
 
-void round_numbers(plan::HardwareProfile& profile) {
-  for (plan::GemmProfile& gemm : profile.gemms) {
-    gemm.call_us = rounded(gemm.call_us);
-    for (plan::GemmShapeCurve& shape : gemm.shapes) {
-      for (plan::CurvePoint& point : shape.us_of_rows) point.y = rounded(point.y);
-    }
-    for (plan::CurvePoint& point : gemm.group_factor) point.y = rounded(point.y);
-  }
-  for (plan::LinkPoint& link : profile.links) link = {link.sms, rounded(link.gbps), rounded(link.alpha_us)};
-  plan::Contention& c = profile.contention;
-  c = {rounded(c.compute), rounded(c.comm), rounded(c.uncapped_compute), rounded(c.uncapped_comm)};
-  for (auto& [name, cost] : profile.ops) cost = {rounded(cost.fixed_us), rounded(cost.gbps)};
-  for (double* value : {&profile.handoff_us, &profile.memory_gb, &profile.memory_gbps, &profile.attention_tflops}) {
-    *value = rounded(*value);
-  }
-}
-
 void describe_sources(plan::HardwareProfile& profile, const ops::OpSet& ops, const TuneOptions& options,
                       int num_ranks) {
   const std::string method = fmt::format(
@@ -76,6 +59,25 @@ void describe_sources(plan::HardwareProfile& profile, const ops::OpSet& ops, con
 
 }  // namespace
 
+void round_numbers(plan::HardwareProfile& profile) {
+  for (plan::GemmProfile& gemm : profile.gemms) {
+    gemm.call_us = rounded(gemm.call_us);
+    for (plan::GemmShapeCurve& shape : gemm.shapes) {
+      for (plan::CurvePoint& point : shape.us_of_rows) point.y = rounded(point.y);
+    }
+    for (plan::CurvePoint& point : gemm.group_factor) point.y = rounded(point.y);
+  }
+  for (plan::LinkPoint& link : profile.links) {
+    link = {link.sms, rounded(link.gbps), rounded(link.alpha_us), rounded(link.spread_gbps)};
+  }
+  plan::Contention& c = profile.contention;
+  c = {rounded(c.compute), rounded(c.comm), rounded(c.uncapped_compute), rounded(c.uncapped_comm)};
+  for (auto& [name, cost] : profile.ops) cost = {rounded(cost.fixed_us), rounded(cost.gbps)};
+  for (double* value : {&profile.handoff_us, &profile.memory_gb, &profile.memory_gbps, &profile.attention_tflops}) {
+    *value = rounded(*value);
+  }
+}
+
 int count_tune_steps(const TuneOptions& options) {
   const size_t gemm_steps = 2 * options.expert_shapes.size() + options.shared_shapes.size();
   return static_cast<int>(options.weight_dtypes.size() * gemm_steps) + 6;
@@ -108,12 +110,14 @@ plan::HardwareProfile measure_profile(ops::OpSet& ops, comm::Communicator& comm,
   profile.attention_tflops = measure_attention_tflops(ops, timing, options);
   step("memory");
   profile.memory_gbps = measure_memory_gbps(ops, timing, options);
+  // Devices exchange rows in another way (measure/peer_timing.h).
+  const bool has_host_messages = ops.device() == nullptr || comm.size() == 1;
   step("messages between ranks");
-  profile.links = measure_links(timing, options);
+  if (has_host_messages) profile.links = measure_links(timing, options);
   step("hand-overs between lanes");
-  profile.handoff_us = measure_handoff_us(timing, options);
+  if (has_host_messages) profile.handoff_us = measure_handoff_us(timing, options);
   step("compute beside messages");
-  profile.contention = measure_contention(ops, timing, options);
+  if (has_host_messages) profile.contention = measure_contention(ops, timing, options);
   round_numbers(profile);
   describe_sources(profile, ops, options, comm.size());
 

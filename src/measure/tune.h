@@ -56,6 +56,9 @@ struct TuneOptions {
 // Cost     25 s for two models, two ranks and two weight types on a 2-core machine, quick 8 s
 plan::HardwareProfile measure_profile(ops::OpSet& ops, comm::Communicator& comm, const TuneOptions& options);
 
+// Rounds every measured number to four significant digits.
+void round_numbers(plan::HardwareProfile& profile);
+
 // The total number of steps of which on_step is notified.
 int count_tune_steps(const TuneOptions& options);
 

@@ -232,10 +232,10 @@ ops::MoeWeights rank_weights(const LayerWeights& layer, const moe::ExpertPlaceme
 }
 
 LayerWeights load_moe_layer(const ModelSpec& spec, const Family& family, WeightSource& source, const ops::OpSet& ops,
-                            int layer) {
+                            int layer, RankShare share) {
   LayerWeights out;
   const LoadProgress no_progress;
-  Loader loader(spec, family, source, ops, no_progress);
+  Loader loader(spec, family, source, ops, no_progress, share);
   loader.moe(layer, out);
   loader.load();
   return out;

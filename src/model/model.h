@@ -101,8 +101,8 @@ class Model {
 // The MoE weights of `layer` on one rank; experts of other ranks are null.
 ops::MoeWeights rank_weights(const LayerWeights& layer, const moe::ExpertPlacement& placement, int rank);
 
-// Loads only the MoE weights of one layer (for `bench layer`).
+// Loads only the MoE weights of one layer, or a rank's share of them (for benchmarks of a layer).
 LayerWeights load_moe_layer(const ModelSpec& spec, const Family& family, WeightSource& source, const ops::OpSet& ops,
-                            int layer);
+                            int layer, RankShare share = {});
 
 }  // namespace eps::model

@@ -47,7 +47,8 @@ RowTable::RowTable(const GemmProfile& gemm, int64_t n, int64_t k, double us_per_
   for (int step = 0; step <= kOctaves * 16; ++step) add(static_cast<double>(knot(step)));
 }
 
-LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp, std::optional<moe::GemmKind> only)
+LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp, std::optional<moe::GemmKind> only,
+                     bool messages_spread)
     : profile_(&profile),
       only_(only),
       shape_(shape),
@@ -84,6 +85,7 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
     op = {find_op(profile, row.memory.cost), row.memory.passes, row.memory.inner ? shape_.inner : shape_.hidden};
     // If the grouped kernel fuses silu_mul, it is not a separate op; the tables of the dense kernel include its time.
     if (row.kind == OpKind::kSiluMul && grouped_->fuses_silu_mul) op.cost = {};
+    if (row.kind == OpKind::kGateUp && messages_spread) op.cost = {};
     if (!row.of_stage) continue;
     stage_fixed_us_ += op.cost.fixed_us;
     stage_us_of_one_row += memory_us(row.kind, 1);

@@ -72,7 +72,9 @@ ClockRates mix_rates(const SmFactors& factors, double dense, double grouped);
 // is given, experts use that kernel.
 class LayerCost {
  public:
-  LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp, std::optional<moe::GemmKind> only = {});
+  // `messages_spread`: messages write rows where the GEMMs read them, so that nothing is gathered.
+  LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp, std::optional<moe::GemmKind> only = {},
+            bool messages_spread = false);
 
   const ProjectionTables& gate_up() const { return gate_up_; }
   const ProjectionTables& down() const { return down_; }

@@ -8,12 +8,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 namespace eps::plan {
 namespace {
 
 // Makespans with at most this relative difference are considered equal; the plan with fewer stages then wins.
 constexpr double kSame = 1e-9;
+
+bool is_faster(const LinkPoint& a, const LinkPoint& b) {
+  return std::tie(a.gbps, a.spread_gbps) > std::tie(b.gbps, b.spread_gbps);
+}
 
 // An expert's contribution to its rank's lower bound: its rows in the faster kernel, without the cost of calls.
 double least_gemms(const ExpertTimes& t, double group_factor) {
@@ -41,6 +46,7 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
       experts_each_(static_cast<size_t>(problem.placement.experts_per_rank())),
       single_rank_(num_ranks_ == 1),
       local_first_(limits.local_first && !single_rank_),
+      local_around_(limits.local_around && local_first_ && cost.profile().num_sms > 0),
       stage_of_(problem.load.size()) {
   for (const int64_t tokens : problem.tokens_per_rank) {
     most_tokens_ = std::max(most_tokens_, tokens);
@@ -97,6 +103,7 @@ LayerSearch::Budget LayerSearch::make_budget(const LinkPoint& link, int gemm_sms
   budget.terms.link = link;
   budget.terms.num_ranks = static_cast<int>(num_ranks_);
   budget.terms.all_tokens = all_tokens_;
+  budget.terms.copies = traffic_.copies();
   budget.terms.ring_passes = problem_.strategy == Strategy::kTpEp ? 1 : 0;
   return budget;
 }
@@ -113,11 +120,12 @@ void LayerSearch::list_budgets() {
     const auto& sms = limits_.comm_sms;
     if (!sms.empty() && std::find(sms.begin(), sms.end(), link.sms) == sms.end()) continue;
     // A link that uses more SMs without being faster would only take SMs away from the GEMMs.
-    const bool slower = fastest != nullptr && link.gbps <= fastest->gbps && link.alpha_us >= fastest->alpha_us;
+    const bool slower = fastest != nullptr && link.gbps <= fastest->gbps && link.alpha_us >= fastest->alpha_us &&
+                        link.spread_gbps <= fastest->spread_gbps;
     if (slower && limits_.gemm_sms.empty()) continue;
     for (const int gemm : limits_.gemm_sms) add(link, gemm < num_sms ? gemm : 0);
     if (limits_.gemm_sms.empty()) add(link, link.sms > 0 && link.sms < num_sms ? num_sms - link.sms : 0);
-    if (fastest == nullptr || link.gbps > fastest->gbps) fastest = &link;
+    if (fastest == nullptr || is_faster(link, *fastest)) fastest = &link;
   }
   if (fastest == nullptr) {
     add({}, 0);  // a single rank
@@ -134,14 +142,14 @@ double LayerSearch::finish_us() const {
   return op_us(OpKind::kFinish, terms, load);
 }
 
-void LayerSearch::keep(const Candidate& candidate, const Budget& budget, int first_share) {
+void LayerSearch::keep(const Candidate& candidate, const Budget& budget, int first_share, double local_share) {
   candidates_.push_back(candidate);
   const bool same = has_best_ && std::abs(candidate.makespan_us - best_us_) <= kSame * best_us_;
   if (same && candidate.num_stages >= best_.candidate.num_stages) return;
   if (has_best_ && !same && candidate.makespan_us > best_us_) return;
   has_best_ = true;
   best_us_ = candidate.makespan_us;
-  best_ = {candidate, budget.terms.link, budget.gemm_sms, first_share};
+  best_ = {candidate, budget.terms.link, budget.gemm_sms, first_share, local_share};
   best_is_here_ = true;
 }
 
@@ -150,7 +158,7 @@ void LayerSearch::try_serial() {
   // No GEMM runs during a message, so the fastest link is best, whatever number of SMs it uses.
   const Budget* fastest = &budgets_.front();
   for (const Budget& b : budgets_) {
-    if (b.terms.link.gbps > fastest->terms.link.gbps) fastest = &b;
+    if (is_faster(b.terms.link, fastest->terms.link)) fastest = &b;
   }
   Budget budget = make_budget(fastest->terms.link, 0);
   budget.terms.factors = cost_.sm_factors(0);  // no message runs at the same time as a GEMM
@@ -176,6 +184,32 @@ bool LayerSearch::try_eps(int num_stages) {
   c.num_stages = num_stages;
   try_budgets(c);
   return true;
+}
+
+void LayerSearch::try_local_around(int num_stages) {
+  if (!local_around_ || !any_can_win(num_stages)) return;
+  split(Policy::kEps, num_stages, false);
+  const double share = first_local_share();
+  sum_local_around(num_stages, share);
+  Candidate candidate;
+  candidate.policy = Policy::kEps;
+  candidate.strategy = problem_.strategy;
+  candidate.num_stages = num_stages;
+  candidate.local_around = true;
+  for (const Budget& budget : budgets_) {
+    candidate.sms = {budget.terms.link.sms, budget.gemm_sms > 0 ? budget.gemm_sms : cost_.profile().num_sms};
+    for (size_t w = 0; w < wires_.size(); ++w) {
+      if (!limits_.explain && !can_win(lower_bound(num_stages, budget, w))) continue;
+      Candidate c = candidate;
+      c.wire = wires_[w];
+      fill_pipeline(c, budget);
+      add_stages_around(c, budget);
+      set_shared(c, budget, 1000);
+      if (!may_win(c, budget)) continue;
+      c.makespan_us = pipeline_makespan(pipeline_);
+      keep(c, budget, 1000, share);
+    }
+  }
 }
 
 void LayerSearch::try_microbatch() {
@@ -244,6 +278,24 @@ ChosenStages LayerSearch::best_stages() {
     std::copy(remote_.begin(), remote_.end(), out.sums.begin());
     out.sums.insert(out.sums.begin(), local_.begin(), local_.end());
     out.messages.insert(out.messages.begin(), StageMessages{});
+  }
+  if (c.local_around) {
+    const auto num_stages = static_cast<int>(messages_.size());
+    sum_local_around(num_stages, best_.local_share);
+    std::fill(out.parts.begin(), out.parts.end(), moe::TokenPart::kRemote);
+    out.sums = inner_;
+    const auto add = [&](bool is_last) {
+      const auto at = [is_last](auto& list) { return is_last ? list.end() : list.begin(); };
+      const auto sums = ends_.begin() + static_cast<std::ptrdiff_t>(is_last ? num_ranks_ : 0);
+      out.parts.insert(at(out.parts), moe::TokenPart::kLocal);
+      out.experts_of.insert(at(out.experts_of), num_stages + (is_last ? 1 : 0));
+      out.sums.insert(at(out.sums), sums, sums + static_cast<std::ptrdiff_t>(num_ranks_));
+      out.messages.insert(at(out.messages), StageMessages{});
+    };
+    if (std::ranges::count(local_of_, 0) > 0) add(false);
+    if (std::ranges::count(local_of_, 1) > 0) add(true);
+    out.local_of = local_of_;
+    for (int& set : out.local_of) set += num_stages;
   }
   out.stage_of = stage_of_;
   return out;

@@ -17,6 +17,7 @@ struct Choice {
   LinkPoint link;
   int gemm_sms = 0;        // 0: all
   int first_share = 1000;  // the shared experts' tokens before the first stage, in thousandths
+  double local_share = 0;  // local_around: the fraction of the local rows before the first stage
 };
 
 // The messages of one stage, each the maximum over the ranks.
@@ -27,8 +28,9 @@ struct StageMessages {
 // The stages of a choice, in the order in which they run.
 struct ChosenStages {
   std::vector<int> stage_of;            // [num_experts] before stages are cut into token parts
+  std::vector<int> local_of;            // [num_experts] the same for stages of local rows only; empty: as stage_of
   std::vector<moe::TokenPart> parts;    // [num_stages]
-  std::vector<int> experts_of;          // [num_stages] the value of stage_of for each stage's experts
+  std::vector<int> experts_of;          // [num_stages] the value of stage_of (local_of) for each stage's experts
   std::vector<RankStage> sums;          // [num_stages, num_ranks]
   std::vector<StageMessages> messages;  // [num_stages]
 };
@@ -41,6 +43,8 @@ class LayerSearch {
   // Tries all ways to run `num_stages` stages by expert. Returns false if no larger number of stages can be faster than
   // the best candidate so far.
   bool try_eps(int num_stages);
+  // The same with all local rows in stages of their own, if the limits allow it.
+  void try_local_around(int num_stages);
   void try_microbatch();
   // The paper's N*, estimated from bounds: the number of stages with which to start the search.
   int likely_stages() const;
@@ -86,6 +90,7 @@ class LayerSearch {
   void sum_halves();
   void order_stages(int num_stages);
   void sum_local();
+  void sum_local_around(int num_stages, double first_share);
   void find_messages(Policy policy, int num_stages);
 
   // Estimates (search_estimate.cpp).
@@ -93,10 +98,12 @@ class LayerSearch {
   static PipelineStage pipeline_stage(const StageCost::Best& slowest, const OpTerms& terms, bool awaits_rows);
   void fill_pipeline(Candidate& candidate, const Budget& budget);
   void add_local_stage(Candidate& candidate, const Budget& budget);
+  void add_stages_around(Candidate& candidate, const Budget& budget);
+  double first_local_share() const;
   void set_shared(Candidate& candidate, const Budget& budget, int first_share);
 
   void try_budgets(Candidate candidate);
-  void keep(const Candidate& candidate, const Budget& budget, int first_share);
+  void keep(const Candidate& candidate, const Budget& budget, int first_share, double local_share = 0);
 
   const LayerCost& cost_;
   const MoeProblem& problem_;
@@ -109,6 +116,7 @@ class LayerSearch {
   int64_t all_tokens_ = 0;
   bool single_rank_;  // no messages
   bool local_first_;
+  bool local_around_;
   double handoff_us_ = 0;  // of the current split
   std::vector<Budget> budgets_;
   std::vector<Wire> wires_;
@@ -138,6 +146,11 @@ class LayerSearch {
   std::vector<RankStage> local_;   // [num_ranks] rows of stage 0 from the rank's own tokens
   std::vector<RankStage> remote_;  // [num_ranks] its other rows
   std::vector<StageCost> local_costs_, remote_costs_;
+  // Stages with all local rows around them: the rows before the first stage and after the last one (local_of_ 0 and 1),
+  // [2, num_ranks], and the others, [num_stages, num_ranks].
+  std::vector<int> local_of_;
+  std::vector<RankStage> ends_, inner_;
+  std::vector<StageCost> end_costs_, inner_costs_;
   std::vector<MessageRows> dispatch_, combine_;
   std::vector<StageMessages> messages_;  // [num_stages]
   Pipeline pipeline_;

@@ -1,5 +1,7 @@
 #include "plan/op_cost.h"
 
+#include <algorithm>
+
 namespace eps::plan {
 namespace {
 
@@ -17,7 +19,11 @@ double collective_us(const OpTerms& terms, const OpLoad& /*load*/) {
 }
 
 double dispatch_us(const OpTerms& terms, const OpLoad& load) {
-  return message_us(terms, load.dispatch, terms.wire.dispatch);
+  const double us = message_us(terms, load.dispatch, terms.wire.dispatch);
+  if (terms.link.spread_gbps <= 0 || load.dispatch.near_rows <= 0) return us;
+  const auto row_bytes = static_cast<double>(wire_row_bytes(terms.wire.dispatch, terms.cost->shape().hidden));
+  const double written = load.dispatch.near_rows * terms.copies * row_bytes;
+  return std::max(us, terms.link.alpha_us + written * 1e-3 / terms.link.spread_gbps);
 }
 
 double combine_us(const OpTerms& terms, const OpLoad& load) {

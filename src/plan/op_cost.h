@@ -15,6 +15,7 @@ struct OpTerms {
   SmFactors factors;
   LinkPoint link;
   Wire wire;
+  double copies = 1;  // experts that a token has on average on a rank that it is sent to
   int num_ranks = 1;
   int64_t all_tokens = 0;  // over all ranks
   int ring_passes = 0;    // for each of kEnter and kLeave: 1 for a reduce-scatter or an all-gather, 2 for an all-reduce

@@ -89,6 +89,7 @@ struct Candidate {
   Strategy strategy = Strategy::kDpEp;
   int num_stages = 1;         // by expert; token parts do not count
   bool local_first = false;   // the first stage processes its local rows during its dispatch
+  bool local_around = false;  // all local rows are in stages of their own, before the first and after the last
   bool split_shared = false;  // a part of the shared experts' tokens is processed after the last stage
   Wire wire;
   SmBudget sms;

@@ -17,6 +17,9 @@ namespace {
 constexpr int kEveryStageCount = 128;
 constexpr int kStageCountSteps = 16;
 
+// The largest number of stages that `auto` considers together with PlanLimits::local_around.
+constexpr int kMostStagesWithinLocal = 6;
+
 std::vector<int> stage_counts(int most) {
   std::vector<int> counts;
   counts.reserve(kEveryStageCount);
@@ -30,8 +33,13 @@ void search(LayerSearch& search, const MoeProblem& problem, const PlanLimits& li
   switch (option.mode) {
     case PipelineOption::Mode::kOff: search.try_serial(); return;
     case PipelineOption::Mode::kMicrobatch: search.try_microbatch(); return;
-    case PipelineOption::Mode::kAll: search.try_eps(experts); return;
-    case PipelineOption::Mode::kFixed: search.try_eps(option.num_stages); return;
+    case PipelineOption::Mode::kAll:
+    case PipelineOption::Mode::kFixed: {
+      const int num_stages = option.mode == PipelineOption::Mode::kAll ? experts : option.num_stages;
+      search.try_eps(num_stages);
+      search.try_local_around(num_stages);
+      return;
+    }
     case PipelineOption::Mode::kAuto: break;
   }
   search.try_serial();
@@ -47,6 +55,8 @@ void search(LayerSearch& search, const MoeProblem& problem, const PlanLimits& li
   for (auto n = above; n != counts.begin();) search.try_eps(*--n);
   for (auto n = above; n != counts.end() && search.try_eps(*n); ++n) {
   }
+  // Where the local rows hide both ends, few stages suffice.
+  for (int n = 1; n <= std::min(kMostStagesWithinLocal, experts); ++n) search.try_local_around(n);
   if (limits.microbatch) search.try_microbatch();
 }
 
@@ -55,11 +65,14 @@ std::vector<Stage> make_stages(const ChosenStages& chosen, const LayerCost& cost
   const size_t num_ranks = chosen.sums.size() / num_stages;
   std::vector<Stage> stages(num_stages);
   // Indexed by the values of stage_of. Stages that are parts of the same experts' rows refer to the same set.
-  const auto num_sets = static_cast<size_t>(*std::ranges::max_element(chosen.experts_of)) + 1;
+  int last_set = *std::ranges::max_element(chosen.experts_of);
+  if (!chosen.local_of.empty()) last_set = std::max(last_set, *std::ranges::max_element(chosen.local_of));
+  const auto num_sets = static_cast<size_t>(last_set) + 1;
   std::vector<std::vector<int32_t>> experts(num_sets);
   for (auto& set : experts) set.reserve(chosen.stage_of.size() / num_sets + num_ranks);
   for (size_t e = 0; e < chosen.stage_of.size(); ++e) {
     experts[static_cast<size_t>(chosen.stage_of[e])].push_back(static_cast<int32_t>(e));
+    if (!chosen.local_of.empty()) experts[static_cast<size_t>(chosen.local_of[e])].push_back(static_cast<int32_t>(e));
   }
   for (size_t s = 0; s < num_stages; ++s) {
     Stage& stage = stages[s];
@@ -105,7 +118,15 @@ std::string describe_choice(const Candidate& c, int num_ranks) {
 
 struct Planner::Impl {
   Impl(HardwareProfile p, const MoeShape& s, PlanLimits l)
-      : profile(std::move(p)), shape(s), limits(std::move(l)), cost(profile, shape, 1, limits.kernel) {}
+      : profile(std::move(p)), shape(s), limits(std::move(l)), own_cost(profile, shape, 1, limits.kernel) {
+    // With several ranks, as in ADR 0014.
+    const bool spread = !profile.links.empty() && profile.links.front().spread_gbps > 0;
+    if (spread) peer_cost.emplace(profile, shape, 1, limits.kernel, true);
+  }
+
+  const LayerCost& cost_of(const MoeProblem& problem) const {
+    return peer_cost && problem.placement.num_ranks > 1 ? *peer_cost : own_cost;
+  }
 
   Plan plan_ep(const MoeProblem& problem, const PipelineOption& option) const;
   Plan plan_tp(const MoeProblem& problem) const;
@@ -113,10 +134,12 @@ struct Planner::Impl {
   HardwareProfile profile;
   MoeShape shape;
   PlanLimits limits;
-  LayerCost cost;
+  LayerCost own_cost;
+  std::optional<LayerCost> peer_cost;  // of several ranks, if their messages spread rows
 };
 
 Plan Planner::Impl::plan_ep(const MoeProblem& problem, const PipelineOption& option) const {
+  const LayerCost& cost = cost_of(problem);
   LayerSearch layer(cost, problem, limits);
   search(layer, problem, limits, option);
   const Choice& best = layer.best();
@@ -229,7 +252,7 @@ Plan Planner::plan(const MoeProblem& problem, const PipelineOption& option) cons
 }
 
 std::vector<OpTime> Planner::simulate(const Plan& plan, const MoeProblem& problem) const {
-  if (plan.policy != Policy::kTp) return run_virtual_clock(plan, every_rank_work(plan, problem, impl_->cost));
+  if (plan.policy != Policy::kTp) return run_virtual_clock(plan, every_rank_work(plan, problem, impl_->cost_of(problem)));
   const LayerCost split(impl_->profile, impl_->shape, problem.placement.num_ranks);
   return run_virtual_clock(plan, every_rank_work(plan, problem, split));
 }
@@ -241,7 +264,7 @@ PaperView Planner::paper_view(const MoeProblem& problem, const Plan& plan) const
   limits.comm_sms = {plan.sms.comm};
   limits.local_first = false;
   const auto estimate = [&](int num_stages) {
-    LayerSearch one(impl_->cost, problem, limits);
+    LayerSearch one(impl_->cost_of(problem), problem, limits);
     one.try_eps(num_stages);
     return one.best().candidate;
   };

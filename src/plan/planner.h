@@ -16,6 +16,8 @@ struct PlanLimits {
   bool microbatch = true;
   bool tp = false;
   bool local_first = true;
+  // On devices with SMs. On hosts it has not been measured.
+  bool local_around = true;
   // Estimate every candidate, including those that a bound excludes, so that reports can explain the choice. This takes
   // longer and does not change the choice.
   bool explain = false;
@@ -33,6 +35,9 @@ struct PlanLimits {
 //   N           policy `eps` with N stages by expert; all = one expert per rank and stage
 //   microbatch  policy `microbatch`
 //   auto        the smallest predicted makespan; of equal ones, fewer stages. With one rank, one stage
+//
+// On GPUs, eps may also run all local rows apart from the others: a part of the experts before the first stage, where
+// they hide its dispatch, and the others after the last one, where they hide its combine. Weights are then read twice.
 //
 // Stages balance the rows of every rank: each rank assigns its experts, heaviest first, to the stage with the fewest
 // rows. Small stages run first and last, because nothing can hide the first dispatch and the last combine.

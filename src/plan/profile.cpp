@@ -138,6 +138,7 @@ void check_links(Faults& faults, const std::string& key, const std::vector<LinkP
     }
     faults.number(at + ".gbps", link.gbps, kRates);
     faults.number(at + ".alpha_us", link.alpha_us, kTimes);
+    if (link.spread_gbps != 0) faults.number(at + ".spread_gbps", link.spread_gbps, kRates);
   }
 }
 

@@ -61,6 +61,9 @@ struct LinkPoint {
   int sms = 0;
   double gbps = 0;      // per rank and direction
   double alpha_us = 0;  // latency of an all-to-all of any size
+  // GPUs: the rate at which the receiving rank writes a dispatch's rows, one for each expert of a token; 0: no limit
+  // besides gbps, because rows are copied later.
+  double spread_gbps = 0;
   bool operator==(const LinkPoint&) const = default;
 };
 

@@ -89,4 +89,33 @@ void LayerSearch::add_local_stage(Candidate& c, const Budget& budget) {
   c.local_first = true;
 }
 
+// The fraction of the local rows that hides the first dispatch, such that the rest hides the last combine: as these two
+// messages compare.
+double LayerSearch::first_local_share() const {
+  const OpTerms terms = terms_of(budgets_.front(), wires_.front());
+  OpLoad load;
+  load.dispatch = messages_.front().dispatch;
+  load.combine = messages_.back().combine;
+  const double dispatch = op_us(OpKind::kDispatch, terms, load);
+  const double combine = op_us(OpKind::kCombine, terms, load);
+  return dispatch + combine > 0 ? dispatch / (dispatch + combine) : 1;
+}
+
+// Moves the local rows of all stages to stages of their own, before the first and after the last.
+void LayerSearch::add_stages_around(Candidate& c, const Budget& budget) {
+  const OpTerms terms = terms_of(budget, c.wire);
+  for (size_t s = 0; s < pipeline_.stages.size(); ++s) {
+    const PipelineStage inner = pipeline_stage(slowest(&inner_costs_[s * num_ranks_], terms.factors), terms, true);
+    PipelineStage& stage = pipeline_.stages[s];
+    stages_us_ += inner.compute_us - stage.compute_us;
+    stage.compute_us = inner.compute_us;
+    stage.rates = inner.rates;
+  }
+  const PipelineStage first = pipeline_stage(slowest(end_costs_.data(), terms.factors), terms, false);
+  const PipelineStage last = pipeline_stage(slowest(&end_costs_[num_ranks_], terms.factors), terms, false);
+  stages_us_ += first.compute_us + last.compute_us;
+  pipeline_.stages.insert(pipeline_.stages.begin(), first);
+  pipeline_.stages.push_back(last);
+}
+
 }  // namespace eps::plan

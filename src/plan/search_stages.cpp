@@ -122,6 +122,33 @@ void LayerSearch::sum_local() {
   for (const RankStage& stage : remote_) remote_costs_.push_back(stage_cost(cost_, stage));
 }
 
+// Divides every rank's experts into those whose local rows run before the first stage, about `first_share` of the rows,
+// and those whose local rows run after the last one, and sums up the rows of all stages.
+void LayerSearch::sum_local_around(int num_stages, double first_share) {
+  local_of_.resize(stage_of_.size());
+  ends_.assign(2 * num_ranks_, {});
+  inner_.assign(static_cast<size_t>(num_stages) * num_ranks_, {});
+  for (size_t r = 0; r < num_ranks_; ++r) {
+    int64_t all = 0;
+    for (size_t e = r * experts_each_; e < (r + 1) * experts_each_; ++e) all += problem_.routing.local_load[e];
+    const auto wanted = static_cast<int64_t>(first_share * static_cast<double>(all));
+    int64_t before = 0;
+    for (size_t e = r * experts_each_; e < (r + 1) * experts_each_; ++e) {
+      const int64_t own = problem_.routing.local_load[e];
+      // In the first part as long as at least half of the expert's rows are still wanted there.
+      const bool is_first = first_share >= 1 || (first_share > 0 && before + own / 2 < wanted);
+      if (is_first) before += own;
+      local_of_[e] = is_first ? 0 : 1;
+      ends_[(is_first ? 0 : num_ranks_) + r].add(own, local_times_[e]);
+      inner_[static_cast<size_t>(stage_of_[e]) * num_ranks_ + r].add(problem_.load[e] - own, remote_times_[e]);
+    }
+  }
+  end_costs_.clear();
+  inner_costs_.clear();
+  for (const RankStage& stage : ends_) end_costs_.push_back(stage_cost(cost_, stage));
+  for (const RankStage& stage : inner_) inner_costs_.push_back(stage_cost(cost_, stage));
+}
+
 void LayerSearch::find_messages(Policy policy, int num_stages) {
   messages_.assign(static_cast<size_t>(num_stages), {});
   if (single_rank_) return;

@@ -23,9 +23,16 @@ TrafficModel::TrafficModel(const MoeProblem& problem, int ranks_per_node)
     const double sampled = static_cast<double>(j) / experts_;
     left_.push_back(sampled < 1 ? 1 / (1 - sampled) : 0.0);
   }
+  double visits = 0;
+  double rows = 0;
   for (size_t r = 0; r < num_ranks_; ++r) {
     double all = 0;
-    for (size_t j = 0; j < width_; ++j) all += static_cast<double>(problem.routing.visits[r * width_ + j]);
+    for (size_t j = 0; j < width_; ++j) {
+      const auto tokens = static_cast<double>(problem.routing.visits[r * width_ + j]);
+      all += tokens;
+      rows += static_cast<double>(j) * tokens;
+    }
+    visits += all;
     for (size_t j = 0; j < width_ && all > 0; ++j) {
       share_of_count_[j * num_ranks_ + r] = static_cast<double>(problem.routing.visits[r * width_ + j]) / all;
     }
@@ -40,6 +47,7 @@ TrafficModel::TrafficModel(const MoeProblem& problem, int ranks_per_node)
       combine_rows_ += partials;
     }
   }
+  if (visits > 0) copies_ = rows / visits;
 }
 
 void TrafficModel::add_flow(Flows& flows, size_t home, size_t rank, int64_t rows) const {

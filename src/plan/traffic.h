@@ -44,6 +44,8 @@ class TrafficModel {
   // The fraction of the tokens visiting `rank` that have an expert in a first stage with the fraction `f` of its rows.
   double first_need(size_t rank, double f) const;
   double near_visits(size_t rank) const { return std::min(near_.tokens.to_rank[rank], near_.partials.to_rank[rank]); }
+  // The number of experts that a visiting token has on average; 1 without visits.
+  double copies() const { return copies_; }
   bool any_far() const { return any_far_; }  // whether there are ranks on other nodes
 
   // The rows that are dispatched and returned, over all ranks.
@@ -76,6 +78,7 @@ class TrafficModel {
   std::vector<double> left_;            // [width] 1 / (share of the experts not sampled yet)
   Place near_, far_;
   bool any_far_ = false;
+  double copies_ = 1;
   std::vector<double> scratch_;
   std::vector<double> sent_, returned_;  // [num_ranks] scratch
   int64_t dispatch_rows_ = 0;

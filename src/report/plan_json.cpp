@@ -104,6 +104,7 @@ OrderedJson candidate_json(const plan::Candidate& c, const plan::Candidate* chos
           {"uses_dense", c.uses_dense},
           {"uses_grouped", c.uses_grouped},
           {"local_first", c.local_first},
+          {"local_around", c.local_around},
           {"split_shared", c.split_shared},
           {"verdict", word_of(c.verdict)},
           {"reason", chosen == nullptr ? std::string() : reason_of(c, *chosen)}};
@@ -112,6 +113,7 @@ OrderedJson candidate_json(const plan::Candidate& c, const plan::Candidate* chos
 plan::Candidate read_candidate(const io::JsonObject& object) {
   refuse_unknown_keys(object, {"policy", "strategy", "num_stages", "makespan_us", "bound_us", "compute_us", "comm_us",
                                "grouped_us", "memory_gb", "wire", "sms", "uses_dense", "uses_grouped", "local_first",
+                               "local_around",
                                "split_shared", "verdict", "reason"});
   plan::Candidate c;
   c.policy = read_policy(object, "policy");
@@ -128,6 +130,7 @@ plan::Candidate read_candidate(const io::JsonObject& object) {
   c.uses_dense = object.get<bool>("uses_dense");
   c.uses_grouped = object.get<bool>("uses_grouped");
   c.local_first = object.get<bool>("local_first");
+  c.local_around = object.get<bool>("local_around");
   c.split_shared = object.get<bool>("split_shared");
   c.verdict = read_verdict(object, "verdict");
   object.get<std::string>("reason");

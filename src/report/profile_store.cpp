@@ -74,8 +74,9 @@ plan::GemmProfile read_gemm(const io::JsonObject& object) {
 std::vector<plan::LinkPoint> read_links(const io::JsonObject& object, std::string_view key) {
   std::vector<plan::LinkPoint> links;
   for (const io::JsonObject& link : object.children(key)) {
-    refuse_unknown_keys(link, {"sms", "gbps", "alpha_us"});
-    links.push_back({link.get<int>("sms"), link.get<double>("gbps"), link.get<double>("alpha_us")});
+    refuse_unknown_keys(link, {"sms", "gbps", "alpha_us", "spread_gbps"});
+    links.push_back({link.get<int>("sms"), link.get<double>("gbps"), link.get<double>("alpha_us"),
+                     link.get_or("spread_gbps", 0.0)});
   }
   return links;
 }

@@ -41,6 +41,7 @@ OrderedJson links_json(const std::vector<plan::LinkPoint>& links) {
   OrderedJson list = OrderedJson::array();
   for (const plan::LinkPoint& link : links) {
     list.push_back({{"sms", link.sms}, {"gbps", number(link.gbps)}, {"alpha_us", number(link.alpha_us)}});
+    if (link.spread_gbps > 0) list.back()["spread_gbps"] = number(link.spread_gbps);
   }
   return list;
 }

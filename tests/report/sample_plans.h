@@ -112,6 +112,7 @@ inline plan::Plan random_plan(std::mt19937& rng) {
                                .strategy = static_cast<plan::Strategy>(draw(0, 2)),
                                .num_stages = draw(1, 160),
                                .local_first = draw(0, 1) == 1,
+                               .local_around = draw(0, 1) == 1,
                                .split_shared = draw(0, 1) == 1,
                                .wire = wire(),
                                .sms = {draw(0, 132), draw(0, 132)},

@@ -59,6 +59,15 @@ StreamPtr make_stream() {
   return StreamPtr(stream);
 }
 
+StreamPtr make_urgent_stream() {
+  int least = 0;
+  int greatest = 0;
+  EPS_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+  cudaStream_t stream = nullptr;
+  EPS_CUDA(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest));
+  return StreamPtr(stream);
+}
+
 EventPtr make_event() {
   cudaEvent_t event = nullptr;
   EPS_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));

@@ -19,6 +19,8 @@ struct CloseStream {
 };
 using StreamPtr = std::unique_ptr<std::remove_pointer_t<cudaStream_t>, CloseStream>;
 StreamPtr make_stream();
+// A stream whose kernels are scheduled first when an SM becomes free.
+StreamPtr make_urgent_stream();
 
 struct CloseEvent {
   void operator()(cudaEvent_t event) const { cudaEventDestroy(event); }

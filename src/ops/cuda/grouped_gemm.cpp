@@ -22,7 +22,7 @@ void GroupedGemm::run(const CudaWeightPool& pool, GroupedEpilogue epilogue, cons
 }
 
 void GroupedGemm::run_groups(const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y,
-                             const Groups& groups, int64_t max_rows, int num_sms) {
+                             const Groups& groups, int64_t max_rows, int num_sms, bool shares_sms) {
   GroupedGemmParams params;
   params.weight = &pool.grouped;
   params.x = x;
@@ -34,6 +34,7 @@ void GroupedGemm::run_groups(const CudaWeightPool& pool, GroupedEpilogue epilogu
   params.max_rows = max_rows;
   params.epilogue = epilogue;
   params.num_sms = num_sms;
+  params.blocks_may_be_late = shares_sms;
   launch(params, groups.rows);
 }
 

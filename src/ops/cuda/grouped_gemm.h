@@ -26,9 +26,10 @@ class GroupedGemm {
     const int32_t* weight_of_group = nullptr;
     std::span<const int64_t> rows;  // [count] approximate numbers of rows, from which the tile is chosen
   };
-  // The same for these groups, on `num_sms` SMs (0: all). `max_rows` is the capacity of x and y.
+  // The same for these groups, on `num_sms` SMs (0: all), some of which other kernels may occupy (`shares_sms`).
+  // `max_rows` is the capacity of x and y.
   void run_groups(const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y,
-                  const Groups& groups, int64_t max_rows, int num_sms);
+                  const Groups& groups, int64_t max_rows, int num_sms, bool shares_sms);
 
  private:
   void launch(GroupedGemmParams& params, std::span<const int64_t> rows);

@@ -364,7 +364,9 @@ void CudaPeerLayer::run_experts(int stage, const CudaWeightPool& pool, GroupedEp
   const GroupedGemm::Groups groups{data_of<int32_t>(memory_.slot_offsets) + begin,
                                    data_of<int32_t>(memory_.weight_of_slot) + begin,
                                    std::span(rows_of_slot_).subspan(begin, count)};
-  grouped_.run_groups(pool, epilogue, x, y, groups, max_rows_, plan_->sms.gemm);
+  // In a serial plan no message runs beside a GEMM.
+  const bool shares_sms = num_ranks() > 1 && plan_->policy != plan::Policy::kSerial;
+  grouped_.run_groups(pool, epilogue, x, y, groups, max_rows_, plan_->sms.gemm, shares_sms);
 }
 
 void CudaPeerLayer::gate_up(int stage) {

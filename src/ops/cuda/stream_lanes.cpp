@@ -20,8 +20,9 @@ int64_t ns_between(const EventPtr& from, const EventPtr& to) {
 }  // namespace
 
 StreamLanes::StreamLanes(cudaStream_t compute)
-    : dispatch_(make_stream()),
-      combine_(make_stream()),
+    // Messages need few SMs, and GEMMs would otherwise occupy all of them as they become free.
+    : dispatch_(make_urgent_stream()),
+      combine_(make_urgent_stream()),
       streams_{compute, dispatch_.get(), combine_.get()},
       joined_(make_event()) {}
 

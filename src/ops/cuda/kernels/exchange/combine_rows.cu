@@ -7,142 +7,147 @@
 namespace eps::cuda {
 namespace {
 
-// A block processes one token at a time, and a thread processes groups of kUnit elements of it. The addends of the next
-// token are looked up meanwhile. A thread loads up to kLoadsInFlight addends before it uses the first one.
-constexpr int kMaxThreads = 256;
-constexpr int kBlocksPerSm = 2;  // leaves 128 registers per thread
-constexpr int kMaxTopK = 32;
-constexpr int kLoadsInFlight = 6;
+// Each warp processes whole tokens, one after the other, and each lane kChunks vectors of a token at a time. Sums are
+// limited by memory, so what counts is the number of bytes in flight: kChunks vectors of up to kLoads rows are requested
+// before the first one is used, and the addends of the next token are looked up meanwhile.
+constexpr int kWarps = 4;  // of a block
+constexpr int kBlocksPerSm = 4;
+constexpr int kMaxTopK = kWarp;
+constexpr int kLoads = 4;
+constexpr int kChunks = 2;
+constexpr int kChunkCols = kWarp * kVector;
 
-template <int kUnit>
-using Raw = std::conditional_t<kUnit == kVector, uint4, nv_bf16>;
-
-__device__ __forceinline__ void unpack(const uint4& raw, float (&v)[kVector]) { unpack_bf16(raw, v); }
-__device__ __forceinline__ void unpack(nv_bf16 raw, float (&v)[1]) { v[0] = to_f32(raw); }
-
-// One addend of a token's sum: either a row of this rank, or the partial sum that another rank sent.
-struct Addend {
-  const nv_bf16* row;  // [width]
-  float weight;        // of a row; 1 for a partial sum
-  int segment;         // of a row; for a partial sum -1 - its rank
+// One addend of a token's sum: a row of this rank, or the partial sum that another rank sent.
+struct alignas(16) Addend {
+  int32_t row;  // of the expert outputs, or of the partial sums if `level` is not negative
+  float weight;
+  int32_t segment;  // the first one, if it is a partial sum
+  int32_t level;    // of a partial sum; -1: a row of this rank
 };
 
-// The addends of one token's sum, in the order in which they are added.
-struct Addends {
-  int count;
-  Addend list[kMaxTopK];
+// What a lane knows about one of the token's experts.
+struct Choice {
+  int32_t place = -1;  // -1: on another rank
+  int32_t expert = INT_MAX;
+  float weight = 0;
 };
 
-// Sets `out` to the addends of `token`. Called by the first warp of a block; the caller synchronises. If `partials` is
-// null, only rows of this rank are added.
-__device__ void find_addends(const ExpertOutputs& from, const TokenCounts& counts, const nv_bf16* partials,
-                             int64_t token, Addends& out) {
-  constexpr int kNone = INT32_MAX;
-  const int lane = static_cast<int>(threadIdx.x);
-  const bool is_used = lane < from.top_k;
+__device__ __forceinline__ Choice load_choice(const ExpertOutputs& from, int64_t token) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  if (lane >= from.top_k) return {};
   const int64_t i = token * from.top_k + lane;
-  const int place = is_used ? from.place[i] : -1;
-  const int expert = is_used ? from.expert[i] : kNone;
-  const float weight = is_used ? from.weight[i] : 0.0F;
-  const int rank = is_used ? expert / (from.num_experts / counts.num_ranks) : -1;
-  // The partial sum of another rank is added at the position of that rank's first expert.
-  bool is_first = is_used && place < 0 && partials != nullptr;
-  for (int other = 0; other < from.top_k; ++other) {
-    const int e = __shfl_sync(~0U, expert, other);
-    const int r = __shfl_sync(~0U, rank, other);
-    if (r == rank && e < expert) is_first = false;
-  }
-  // Each lane computes its position in the list by counting the addends with a smaller expert index, so no sorting is
-  // needed.
-  const bool is_added = place >= 0 || is_first;
-  int before = 0;
-  for (int other = 0; other < from.top_k; ++other) {
-    before += __shfl_sync(~0U, is_added ? expert : kNone, other) < expert ? 1 : 0;
-  }
-  if (place >= 0) {
-    out.list[before] = {from.rows + int64_t{place} * from.width, weight, segment_of(expert, from.num_experts)};
-  } else if (is_first) {
-    const int64_t row = int64_t{rank} * counts.max_tokens + token % counts.max_tokens;
-    out.list[before] = {partials + row * from.width, 1.0F, -1 - rank};
-  }
-  const unsigned added = __ballot_sync(~0U, is_added);
-  if (lane == 0) out.count = __popc(added);
+  return {from.place[i], from.expert[i], from.weight[i]};
 }
 
-// Computes elements [i, i + kUnit) of a token's sum. kLevel is the level of the tree at which the ranks' partial sums
-// are nodes; -1 if they are not nodes, in which case each partial sum is one leaf and leaves are added in order.
-template <int kUnit, int kLevel>
-class TokenAdder {
- public:
-  __device__ __forceinline__ void run(const Addends& addends, int i, float (&out)[kUnit]) {
-    for (int begin = 0; begin < addends.count; begin += kLoadsInFlight) {
-      Raw<kUnit> raw[kLoadsInFlight];
+// Writes the addends of `token` to `list` in the order in which they are added, and returns their number. If
+// kWithPartials is false, only rows of this rank are added. Called by a whole warp.
+template <bool kWithPartials>
+__device__ __forceinline__ int list_addends(const ExpertOutputs& from, const TokenCounts& counts, int64_t token,
+                                            const Choice& mine, int level, Addend* list) {
+  const bool is_used = mine.expert != INT_MAX;
+  const int rank = is_used ? mine.expert / (from.num_experts / counts.num_ranks) : -1;
+  bool is_added = mine.place >= 0;
+  if constexpr (kWithPartials) {
+    // The partial sum of another rank is added at the position of that rank's first expert.
+    bool is_first = is_used && mine.place < 0;
+    for (int other = 0; other < from.top_k; ++other) {
+      const int e = __shfl_sync(~0U, mine.expert, other);
+      const int r = __shfl_sync(~0U, rank, other);
+      if (r == rank && e < mine.expert) is_first = false;
+    }
+    is_added = is_added || is_first;
+  }
+  // Each lane computes its position by counting the addends with a smaller expert, so no sorting is needed.
+  int before = 0;
+  for (int other = 0; other < from.top_k; ++other) {
+    before += __shfl_sync(~0U, is_added ? mine.expert : INT_MAX, other) < mine.expert ? 1 : 0;
+  }
+  if (is_added && mine.place >= 0) {
+    // Ranks that are not nodes of the tree have a single leaf each, which the level of partial sums (0) means, too.
+    const int segment = level < 0 ? rank : segment_of(mine.expert, from.num_experts);
+    list[before] = {mine.place, mine.weight, segment, -1};
+  } else if (is_added) {
+    const auto row = static_cast<int32_t>(int64_t{rank} * counts.max_tokens + token % counts.max_tokens);
+    list[before] = {row, 1.0F, level < 0 ? rank : rank << level, level < 0 ? 0 : level};
+  }
+  const int count = __popc(__ballot_sync(~0U, is_added));
+  __syncwarp();
+  return count;
+}
+
+__device__ __forceinline__ uint4 load_row(const nv_bf16* p) {
+  uint4 out;
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out.x), "=r"(out.y), "=r"(out.z), "=r"(out.w)
+               : "l"(__cvta_generic_to_global(p)));
+  return out;
+}
+
+// Computes kVector elements of a token's sum in each chunk, beginning at column `i` of the first one. Chunks outside the
+// row are not read. kIsTree: ranks are nodes of the tree.
+template <bool kIsTree>
+__device__ __forceinline__ void sum_columns(const ExpertOutputs& from, const nv_bf16* partials, const Addend* list,
+                                            int count, int i, float (&out)[kChunks * kVector]) {
+  TokenSum<kChunks> sum;
+  float in_order[kChunks * kVector] = {};
+  float leaf[kChunks * kVector] = {};
+  for (int begin = 0; begin < count; begin += kLoads) {
+    uint4 raw[kLoads][kChunks];
 #pragma unroll
-      for (int k = 0; k < kLoadsInFlight; ++k) {
-        if (begin + k < addends.count) {
-          raw[k] = *reinterpret_cast<const Raw<kUnit>*>(addends.list[begin + k].row + i);
+    for (int k = 0; k < kLoads; ++k) {
+      if (begin + k < count) {
+        const Addend& addend = list[begin + k];
+        const nv_bf16* row = (addend.level < 0 ? from.rows : partials) + int64_t{addend.row} * from.width + i;
+#pragma unroll
+        for (int c = 0; c < kChunks; ++c) {
+          if (i + c * kChunkCols < from.width) raw[k][c] = load_row(row + c * kChunkCols);
         }
       }
+    }
 #pragma unroll
-      for (int k = 0; k < kLoadsInFlight; ++k) {
-        if (begin + k >= addends.count) break;
-        float v[kUnit];
-        unpack(raw[k], v);
-        add(addends.list[begin + k], v);
+    for (int k = 0; k < kLoads; ++k) {
+      if (begin + k < count) {
+        const Addend addend = list[begin + k];
+        const int next = begin + k + 1 < count ? list[begin + k + 1].segment : INT_MAX;
+        const bool is_partial = addend.level >= 0;
+        SumNode<kChunks> node;
+        if (is_partial) {
+#pragma unroll
+          for (int c = 0; c < kChunks; ++c) node.set(c, raw[k][c]);
+        } else {
+#pragma unroll
+          for (int c = 0; c < kChunks; ++c) {
+            float v[kVector];
+            unpack_bf16(raw[k][c], v);
+#pragma unroll
+            for (int e = 0; e < kVector; ++e) {
+              leaf[c * kVector + e] = fmaf(addend.weight, v[e], leaf[c * kVector + e]);
+            }
+          }
+        }
+        if (is_partial || next != addend.segment) {
+          if (!is_partial) {
+            node.round(leaf);
+#pragma unroll
+            for (float& value : leaf) value = 0.0F;
+          }
+          if constexpr (kIsTree) {
+            sum.add(max(addend.level, 0), addend.segment, next, node);
+          } else {
+            node.add_to(in_order);
+          }
+        }
       }
     }
-    end_leaf();
-    if constexpr (kLevel >= 0) {
-      sum_.finish(out);
-    } else {
-#pragma unroll
-      for (int c = 0; c < kUnit; ++c) out[c] = in_order_[c];
-    }
   }
-
- private:
-  __device__ __forceinline__ void add(const Addend& addend, const float (&v)[kUnit]) {
-    if (addend.segment < 0) {
-      end_leaf();
-      if constexpr (kLevel >= 0) {
-        sum_.template add<kLevel>(-1 - addend.segment, v);
-      } else {
 #pragma unroll
-        for (int c = 0; c < kUnit; ++c) in_order_[c] += v[c];
-      }
-      return;
-    }
-    const int segment = kLevel < 0 ? 0 : addend.segment;
-    if (segment != segment_) end_leaf();
-    segment_ = segment;
-#pragma unroll
-    for (int c = 0; c < kUnit; ++c) leaf_[c] = fmaf(addend.weight, v[c], leaf_[c]);
-  }
-
-  __device__ __forceinline__ void end_leaf() {
-    if (segment_ < 0) return;
-#pragma unroll
-    for (int c = 0; c < kUnit; ++c) leaf_[c] = round_to_bf16(leaf_[c]);
-    if constexpr (kLevel >= 0) {
-      sum_.template add<0>(segment_, leaf_);
-    } else {
-#pragma unroll
-      for (int c = 0; c < kUnit; ++c) in_order_[c] += leaf_[c];
-    }
-#pragma unroll
-    for (int c = 0; c < kUnit; ++c) leaf_[c] = 0.0F;
-    segment_ = -1;
-  }
-
-  TokenSum<kUnit> sum_;
-  float in_order_[kUnit] = {};
-  float leaf_[kUnit] = {};
-  int segment_ = -1;
-};
+  for (int e = 0; e < kChunks * kVector; ++e) out[e] = kIsTree ? sum.root()[e] : in_order[e];
+}
 
 // The tokens of other ranks whose partial sums on this rank are complete.
 struct PartialSums {
   using Params = SumPartialsParams;
+  static constexpr bool kWithPartials = false;
   static __device__ int begin(const Params& p) { return p.list.begin[0]; }
   static __device__ int end(const Params& p) { return p.list.begin[1]; }
   static __device__ int64_t token(const Params& p, int n) { return p.list.tokens[n]; }
@@ -154,6 +159,7 @@ struct PartialSums {
 // The tokens of this rank.
 struct FinalSums {
   using Params = FinishTokensParams;
+  static constexpr bool kWithPartials = true;
   static __device__ int begin(const Params& /*p*/) { return 0; }
   static __device__ int end(const Params& p) { return p.counts.tokens[p.counts.rank]; }
   static __device__ int64_t token(const Params& p, int n) { return int64_t{p.counts.rank} * p.counts.max_tokens + n; }
@@ -162,57 +168,53 @@ struct FinalSums {
   static __device__ nv_bf16* to(const Params& p) { return p.out; }
 };
 
-template <typename Sums, int kUnit, int kLevel>
-__global__ void __launch_bounds__(kMaxThreads, kBlocksPerSm)
-    sum_tokens_kernel(const __grid_constant__ typename Sums::Params p) {
-  __shared__ Addends addends[2];  // of the current token and of the next one, alternately
+// `level`: of the ranks' nodes; -1 if they are none.
+template <typename Sums, bool kIsTree>
+__global__ void __launch_bounds__(kWarps* kWarp, kBlocksPerSm)
+    sum_tokens_kernel(const __grid_constant__ typename Sums::Params p, int level) {
+  __shared__ Addend lists[kWarps][kMaxTopK];
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  Addend* list = lists[warp];
   wait_for_previous_kernel();
   const int end = Sums::end(p);
-  const auto step = static_cast<int>(gridDim.x);
+  const auto step = static_cast<int>(gridDim.x) * kWarps;
   const int width = p.from.width;
-  const auto find = [&](int n, int turn) {
-    if (n < end && threadIdx.x < kWarp) {
-      find_addends(p.from, p.counts, Sums::partials(p), Sums::token(p, n), addends[turn]);
-    }
-  };
-  int n = Sums::begin(p) + static_cast<int>(blockIdx.x);
-  find(n, 0);
-  for (int turn = 0; n < end; n += step, turn ^= 1) {
-    __syncthreads();
-    find(n + step, turn ^ 1);
-    for (int i = static_cast<int>(threadIdx.x) * kUnit; i < width; i += static_cast<int>(blockDim.x) * kUnit) {
-      float base[kUnit] = {};
-      if (Sums::shared(p) != nullptr) load(Sums::shared(p) + int64_t{n} * width + i, base);
-      float out[kUnit];
-      TokenAdder<kUnit, kLevel>().run(addends[turn], i, out);
+  int n = Sums::begin(p) + static_cast<int>(blockIdx.x) * kWarps + warp;
+  int64_t token = n < end ? Sums::token(p, n) : 0;
+  Choice choice = n < end ? load_choice(p.from, token) : Choice{};
+  int64_t next_token = n + step < end ? Sums::token(p, n + step) : 0;
+  for (; n < end; n += step) {
+    const int count = list_addends<Sums::kWithPartials>(p.from, p.counts, token, choice, level, list);
+    // Looked up one token ahead, so that the lookup is hidden.
+    const Choice next_choice = n + step < end ? load_choice(p.from, next_token) : Choice{};
+    const int64_t token_after = n + 2 * step < end ? Sums::token(p, n + 2 * step) : 0;
+    const nv_bf16* shared = Sums::shared(p);
+    for (int i = lane * kVector; i < width; i += kChunks * kChunkCols) {
+      uint4 base[kChunks] = {};
 #pragma unroll
-      for (int c = 0; c < kUnit; ++c) out[c] = base[c] + out[c];
-      store(Sums::to(p) + int64_t{n} * width + i, out);
+      for (int c = 0; c < kChunks; ++c) {
+        const int at = i + c * kChunkCols;
+        if (shared != nullptr && at < width) base[c] = load_row(shared + int64_t{n} * width + at);
+      }
+      float out[kChunks * kVector];
+      sum_columns<kIsTree>(p.from, Sums::partials(p), list, count, i, out);
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) {
+        const int at = i + c * kChunkCols;
+        if (at >= width) break;
+        float v[kVector];
+        unpack_bf16(base[c], v);
+#pragma unroll
+        for (int e = 0; e < kVector; ++e) v[e] += out[c * kVector + e];
+        store(Sums::to(p) + int64_t{n} * width + at, v);
+      }
     }
+    __syncwarp();  // before the next token's addends replace these
+    choice = next_choice;
+    token = next_token;
+    next_token = token_after;
   }
-}
-
-// Returns the kernel that `choose` selects for the level of the ranks' nodes.
-template <typename Choose>
-auto with_level(int num_ranks, const Choose& choose) {
-  switch (level_of_ranks(num_ranks)) {
-    case 0: return choose(std::integral_constant<int, 0>{});
-    case 1: return choose(std::integral_constant<int, 1>{});
-    case 2: return choose(std::integral_constant<int, 2>{});
-    case 3: return choose(std::integral_constant<int, 3>{});
-    default: return choose(std::integral_constant<int, -1>{});
-  }
-}
-
-void check(const ExpertOutputs& from, const TokenCounts& counts) {
-  EPS_CUDA_REQUIRE(from.top_k <= kMaxTopK && counts.num_ranks <= kMaxRanks);
-  EPS_CUDA_REQUIRE(from.num_experts % counts.num_ranks == 0);
-}
-
-int num_threads(int64_t units) {
-  // Uses as few blocks along the width as possible, with about the same number of threads each.
-  const int64_t blocks = ceil_div(units, kMaxThreads);
-  return static_cast<int>(ceil_div(ceil_div(units, blocks), kWarp) * kWarp);
 }
 
 int count_sms() {
@@ -224,19 +226,20 @@ int count_sms() {
 }
 
 template <typename Sums>
-void launch_sums(const typename Sums::Params& params, bool is_aligned_too, int64_t most_tokens, cudaStream_t stream) {
-  check(params.from, params.counts);
-  const int width = params.from.width;
-  if (width == 0 || most_tokens == 0) return;
-  const bool vectors = width % kVector == 0 && is_aligned(params.from.rows) && is_aligned_too;
-  const auto kernel = with_level(params.counts.num_ranks, [&](auto level) {
-    return vectors ? sum_tokens_kernel<Sums, kVector, level()> : sum_tokens_kernel<Sums, 1, level()>;
-  });
-  const int threads = num_threads(vectors ? width / kVector : width);
-  // A few blocks per SM process the tokens in a loop, because only the device knows how many partial sums there are.
-  const int64_t filling = int64_t{count_sms()} * kBlocksPerSm * std::max(1, kMaxThreads / threads);
-  const dim3 grid(static_cast<unsigned>(std::min(filling, most_tokens)));
-  launch_overlapped(kernel, {grid, threads}, stream, params);
+void launch_sums(const typename Sums::Params& params, bool are_others_aligned, int64_t most_tokens,
+                 cudaStream_t stream) {
+  const TokenCounts& counts = params.counts;
+  const ExpertOutputs& from = params.from;
+  EPS_CUDA_REQUIRE(from.top_k <= kMaxTopK && counts.num_ranks <= kMaxRanks);
+  EPS_CUDA_REQUIRE(from.num_experts % counts.num_ranks == 0);
+  EPS_CUDA_REQUIRE(from.width % kVector == 0 && is_aligned(from.rows) && are_others_aligned);
+  if (from.width == 0 || most_tokens == 0) return;
+  const int level = level_of_ranks(counts.num_ranks);
+  const auto kernel = level >= 0 ? sum_tokens_kernel<Sums, true> : sum_tokens_kernel<Sums, false>;
+  // Blocks process tokens in a loop, because only the device knows how many partial sums there are.
+  const int64_t filling = int64_t{count_sms()} * kBlocksPerSm;
+  const dim3 grid(static_cast<unsigned>(std::min(filling, ceil_div(most_tokens, kWarps))));
+  launch_overlapped(kernel, {grid, kWarps * kWarp}, stream, params, level);
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ struct ExpertOutputs {
   const float* weight = nullptr;    // [num_ranks * max_tokens, top_k]
   int top_k = 0;                    // at most 32
   int num_experts = 0;              // over all ranks
-  int width = 0;
+  int width = 0;                    // a multiple of 8; all rows are aligned to 16 bytes
 };
 
 struct SumPartialsParams {

@@ -7,6 +7,8 @@
 // With other numbers of ranks, each rank's partial sum is one leaf, and the leaves are added in order.
 #pragma once
 
+#include <climits>
+
 #include "ops/cuda/kernels/device/device_vector.h"
 
 namespace eps::cuda {
@@ -14,77 +16,73 @@ namespace eps::cuda {
 inline constexpr int kSumLevels = 3;
 inline constexpr int kSumSegments = 1 << kSumLevels;
 
-__device__ __forceinline__ float round_to_bf16(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
+// kChunks vectors of values of a node below the root.
+template <int kChunks>
+struct SumNode {
+  static constexpr int kPairs = kChunks * kVector / 2;
+  __nv_bfloat162 pair[kPairs];
 
-// Adds up one token's nodes in ascending order, kUnit elements per thread. Control flow is the same in all threads of a
-// warp, so it never diverges. Levels are template parameters so that all values stay in registers.
-template <int kUnit>
+  __device__ __forceinline__ void set(int chunk, const uint4& raw) {
+    const uint32_t words[kVector / 2] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (int i = 0; i < kVector / 2; ++i) {
+      pair[chunk * (kVector / 2) + i] = *reinterpret_cast<const __nv_bfloat162*>(&words[i]);
+    }
+  }
+  __device__ __forceinline__ void round(const float (&x)[kChunks * kVector]) {
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) pair[i] = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
+  }
+  __device__ __forceinline__ void add_to(float (&sum)[kChunks * kVector]) const {
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      const float2 values = __bfloat1622float2(pair[i]);
+      sum[2 * i] += values.x;
+      sum[2 * i + 1] += values.y;
+    }
+  }
+};
+
+// Adds up one token's nodes in ascending order. Control flow depends only on the nodes' positions, which are the same
+// in all threads of a warp, so it never diverges. Left children without their right sibling are kept in registers,
+// which is why levels are unrolled.
+template <int kChunks>
 class TokenSum {
  public:
-  // Adds a complete node of level kLevel; `index` is its number within that level. Nodes must be added in ascending
-  // order and must not overlap.
-  template <int kLevel>
-  __device__ __forceinline__ void add(int index, const float (&x)[kUnit]) {
-    close_before<0, kLevel>(index);
-    float node[kUnit];
-#pragma unroll
-    for (int c = 0; c < kUnit; ++c) node[c] = x[c];
-    insert<kLevel>(index, node);
-  }
-  // Returns the root in f32, or 0 if nothing was added.
-  __device__ __forceinline__ void finish(float (&out)[kUnit]) {
-    close_before<0, kSumLevels>(1);
-#pragma unroll
-    for (int c = 0; c < kUnit; ++c) out[c] = has_root_ ? root_[c] : 0.0F;
-  }
+  using Node = SumNode<kChunks>;
 
- private:
-  // The next node is `index` of kLevel. Left children whose right sibling therefore cannot follow any more become the
-  // value of their parent.
-  template <int kAt, int kLevel>
-  __device__ __forceinline__ void close_before(int index) {
-    if constexpr (kAt < kSumLevels) {
-      bool sibling_comes = false;
-      if constexpr (kAt >= kLevel) sibling_comes = (index >> (kAt - kLevel)) == left_[kAt] + 1;
-      if (left_[kAt] >= 0 && !sibling_comes) {
-        const int parent = left_[kAt] / 2;
-        left_[kAt] = -1;
-        float node[kUnit];
+  // Adds a complete node of `level` that begins at `segment`; the next node that will be added begins at
+  // `next_segment` (INT_MAX: this is the last one). Each merge of two bf16 values is rounded once.
+  __device__ __forceinline__ void add(int level, int segment, int next_segment, Node node) {
+    bool is_kept = false;  // the node waits for its sibling
 #pragma unroll
-        for (int c = 0; c < kUnit; ++c) node[c] = value_[kAt][c];
-        insert<kAt + 1>(parent, node);
-      }
-      close_before<kAt + 1, kLevel>(index);
-    }
-  }
-
-  template <int kLevel>
-  __device__ __forceinline__ void insert(int index, float (&node)[kUnit]) {
-    if constexpr (kLevel == kSumLevels) {
-      has_root_ = true;
+    for (int l = 0; l < kSumLevels; ++l) {
+      const int index = segment >> l;
+      if (is_kept || l < level) continue;
+      if (index % 2 == 0) {
+        // Without a sibling, the parent has the value of this node.
+        is_kept = next_segment >> l == index + 1;
+        if (is_kept) held_[l] = node;
+      } else if ((is_held_ >> l & 1U) != 0) {
+        is_held_ &= ~(1U << l);
+        if (l + 1 < kSumLevels) {
 #pragma unroll
-      for (int c = 0; c < kUnit; ++c) root_[c] = node[c];
-    } else if (index % 2 == 0) {
-      left_[kLevel] = index;
-#pragma unroll
-      for (int c = 0; c < kUnit; ++c) value_[kLevel][c] = node[c];
-    } else {
-      if (left_[kLevel] == index - 1) {
-        left_[kLevel] = -1;
-#pragma unroll
-        for (int c = 0; c < kUnit; ++c) {
-          node[c] = value_[kLevel][c] + node[c];
-          if constexpr (kLevel + 1 < kSumLevels) node[c] = round_to_bf16(node[c]);
+          for (int i = 0; i < Node::kPairs; ++i) node.pair[i] = __hadd2(held_[l].pair[i], node.pair[i]);
+        } else {
+          held_[l].add_to(root_);  // the root is not rounded
         }
       }
-      insert<kLevel + 1>(index / 2, node);
+      if (is_kept) is_held_ |= 1U << l;
     }
+    if (!is_kept) node.add_to(root_);
   }
+  // The sum of all nodes in f32, 0 without nodes.
+  __device__ __forceinline__ const float (&root() const)[kChunks * kVector] { return root_; }
 
-  int left_[kSumLevels] = {-1, -1, -1};  // index of the left child without a sibling so far at each level; -1: none
-  float value_[kSumLevels][kUnit];
-  float root_[kUnit];
-  bool has_root_ = false;
+ private:
+  unsigned is_held_ = 0;  // by level: a left child waits for its sibling, which is the next node of that level
+  Node held_[kSumLevels];
+  float root_[kChunks * kVector] = {};
 };
 
 // The index of the segment that contains an expert.

@@ -197,6 +197,7 @@ void launch_grouped_gemm(const GroupedGemmParams& call, cudaStream_t stream) {
         .k_steps = static_cast<int>(ceil_div(w.k, kStepK)),
         .num_stages = kStagesBytes / stage_bytes,
         .stage_bytes = static_cast<uint32_t>(stage_bytes),
+        .blocks_may_be_late = call.blocks_may_be_late,
     };
     switch (call.tile.cols) {
       case 256: launch<WideTile<256>>(call, args, sms, stream); break;

@@ -40,6 +40,8 @@ struct GroupedGemmParams {
   GroupedEpilogue epilogue = GroupedEpilogue::kStore;
   GroupedTile tile = {128, 128};  // one of kGroupedTiles
   int num_sms = 0;                // SMs to use, 0: all
+  // Other kernels may occupy some of these SMs. Then all tiles are fetched as blocks start, which takes 1 µs more.
+  bool blocks_may_be_late = false;
 };
 
 // Whether launch_grouped_gemm() supports weights [n, k]: rows of x, w and y must start on 16 bytes.

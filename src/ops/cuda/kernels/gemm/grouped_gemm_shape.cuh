@@ -88,6 +88,7 @@ struct GroupedGemmArgs {
   int k_steps;
   int num_stages;
   uint32_t stage_bytes;
+  bool blocks_may_be_late;
 };
 
 // The next stage, and the parity of the passes around the ring.

@@ -63,15 +63,26 @@ class WorkWriter {
 };
 
 // Fetches this block's tiles, each when the previous one is nearly finished, so that no block holds a tile while
-// another is idle. A block's first unit has the block's own index. Called by one thread. The thread that fetches the
-// last number resets the counter to 0 for the next call.
+// another is idle. Called by one thread. The thread that fetches the last number resets the counter to 0 for the next
+// call.
+//
+// A block's first unit has the block's own index. If other kernels occupy SMs, the last blocks start only when these
+// kernels or the first blocks have ended, so then the first unit is fetched as well, and late blocks find none.
 template <bool kIsTall>
 __device__ void fetch_tiles(GroupedGemmSmem& smem, const GroupedGemmArgs& p) {
   const int num_units = smem.table.num_units;
   GroupedWalk<kIsTall> walk(smem.table, p.col_tiles, p.tile_rows);
   WorkWriter writer(smem);
   uint32_t parity = 0;
-  int unit = static_cast<int>(blockIdx.x);
+  const int num_reserved = p.blocks_may_be_late ? 0 : static_cast<int>(gridDim.x);
+  // Blocks fetch until they get a number past the last unit, and those with a reserved unit only from then on.
+  const int last_fetch = num_units - num_reserved + static_cast<int>(gridDim.x) - 1;
+  const auto fetch = [&] {
+    const int fetched = atomicAdd(p.next_unit, 1);
+    if (fetched == last_fetch) *p.next_unit = 0;
+    return num_reserved + fetched;
+  };
+  int unit = p.blocks_may_be_late ? fetch() : static_cast<int>(blockIdx.x);
   while (unit < num_units) {
     GroupedTileWork work = walk.at(unit);
     if (p.weight_of_group != nullptr) work.group = p.weight_of_group[work.group];
@@ -80,9 +91,7 @@ __device__ void fetch_tiles(GroupedGemmSmem& smem, const GroupedGemmArgs& p) {
       barrier_wait(shared_address(&smem.work_requested), parity);
       parity ^= 1;
     }
-    const int fetched = atomicAdd(p.next_unit, 1);
-    if (fetched == num_units - 1) *p.next_unit = 0;
-    unit = static_cast<int>(gridDim.x) + fetched;
+    unit = fetch();
   }
   writer.write({});
 }

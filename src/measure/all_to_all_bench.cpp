@@ -1,0 +1,116 @@
+#include "measure/all_to_all_bench.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/stop.h"
+#include "engine/factory.h"
+#include "measure/device_ranks.h"
+#include "measure/layer_source.h"
+#include "measure/peer_messages.h"
+#include "measure/stats.h"
+
+namespace eps::measure {
+namespace {
+
+constexpr int64_t kMostBytes = int64_t{4} << 30;
+constexpr int64_t kMostRowBytes = 1 << 20;
+constexpr int kMostCopies = 8;
+
+void check_options(const AllToAllOptions& options) {
+  const EngineOptions& engine = options.engine;
+  if (engine.device != "cuda") {
+    fail(ErrorKind::kUsage, "device",
+         {.what = "only GPUs exchange rows directly",
+          .got = engine.device,
+          .wanted = "cuda",
+          .hint = "`epsmoe tune --ep 2`, which measures messages between ranks on the host"});
+  }
+  require_in_range("--ep", engine.ep, 2, 16);
+  require_in_range("--row-bytes", options.row_bytes, 16, kMostRowBytes);
+  if (options.row_bytes % 16 != 0) {
+    fail(ErrorKind::kUsage, "--row-bytes",
+         {.what = "rows are copied 16 bytes at a time",
+          .got = std::to_string(options.row_bytes),
+          .wanted = "a multiple of 16",
+          .hint = ""});
+  }
+  require_in_range("--max-bytes", options.max_bytes, options.row_bytes, kMostBytes);
+  require_in_range("--min-bytes", options.min_bytes, 1, options.max_bytes);
+  require_in_range("--copies", options.copies, 1, kMostCopies);
+  require_in_range("-r", options.repetitions, 1, 10000);
+  if (!(options.factor >= 1.1 && options.factor <= 1024)) {
+    fail(ErrorKind::kUsage, "--factor",
+         {.what = "out of range", .got = fmt::format("{:g}", options.factor), .wanted = "1.1 to 1024", .hint = ""});
+  }
+  for (const int sms : options.sms) require_in_range("--sms", sms, 1, 1024);
+}
+
+}  // namespace
+
+double AllToAllPoint::gbps() const {
+  const double median = spread(us).median;
+  return median > 0 ? static_cast<double>(bytes) * 1e-3 / median : 0.0;
+}
+
+AllToAllResult run_all_to_all_bench(const AllToAllOptions& options, const std::function<void(std::string_view)>& note,
+                                    const std::function<bool()>& keep_going) {
+  check_options(options);
+  const EngineOptions& engine = options.engine;
+  auto ops = engine::make_op_sets(engine.device, engine.dtype, engine.ep, 1, engine.stop,
+                                  engine::RankThreadUse::kSeparate, engine.gpus);
+  AllToAllResult result;
+  result.op_set = ops.front()->description();
+  const int num_experts = engine.ep * kMostCopies;
+  const moe::ExpertPlacement placement = moe::place_experts(num_experts, engine.ep);
+  // Only the width of its rows matters here.
+  constexpr int64_t kInner = 64;
+  const model::ModelSpec spec =
+      make_layer_spec(options.row_bytes / static_cast<int64_t>(size_of(ops.front()->compute_dtype())), kInner,
+                      num_experts, options.copies);
+  const model::Family& family = model::find_preset_family("deepseek-v2-lite");
+  const auto source = model::make_dummy_source(1, engine.stop);
+  const auto load = [&](const ops::OpSet& on, model::RankShare share) {
+    return model::load_moe_layer(spec, family, *source, on, spec.first_moe_layer(), share);
+  };
+  const auto rows_of = [&](double bytes) {
+    return std::max<int64_t>(1, static_cast<int64_t>(std::llround(bytes / static_cast<double>(options.row_bytes))));
+  };
+  const plan::MoeShape shape = model::moe_shape(spec, DType::kBF16, ops.front()->compute_dtype());
+  DeviceRanks ranks({shape, placement, 1}, std::move(ops),
+                    engine::make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms), "",
+                                               engine.stop),
+                    route_away(placement, rows_of(static_cast<double>(options.max_bytes)), options.copies), load);
+
+  const auto max_bytes = static_cast<double>(options.max_bytes);
+  for (auto bytes = static_cast<double>(options.min_bytes); bytes <= max_bytes * 1.001; bytes *= options.factor) {
+    const int64_t rows = rows_of(bytes);
+    note(fmt::format("{} rows of {} bytes", rows, options.row_bytes));
+    ranks.route(route_away(placement, rows, options.copies));
+    std::vector<AllToAllPoint> points;
+    for (const int sms : options.sms) {
+      for (const auto& [op, way] : {std::pair("dispatch", "pull"), std::pair("combine", "push")}) {
+        points.push_back({op, way, sms, rows * options.row_bytes, rows, {}});
+      }
+    }
+    for (int i = 0; i <= options.repetitions; ++i) {
+      if (!keep_going()) return result;
+      for (size_t p = 0; p < points.size(); p += 2) {
+        LayerTimes times;
+        const plan::Plan plan = make_messages(ranks.problem(), points[p].sms);
+        if (!completes([&] { times = ranks.run_timed(plan); })) return result;
+        if (i == 0) continue;  // warm-up
+        const auto us_of = [&](plan::OpKind kind) {
+          return static_cast<double>(times.op_ns[static_cast<size_t>(kind)]) * 1e-3;
+        };
+        points[p].us.push_back(us_of(plan::OpKind::kDispatch));
+        points[p + 1].us.push_back(us_of(plan::OpKind::kCombine));
+      }
+    }
+    result.points.insert(result.points.end(), points.begin(), points.end());
+  }
+  return result;
+}
+
+}  // namespace eps::measure
