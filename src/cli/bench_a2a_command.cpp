@@ -50,7 +50,7 @@ void add_bench_a2a(CLI::App& bench, Chosen& chosen) {
   command.footer(
       "Every GPU sends to all others at the same time. A dispatch pulls rows to where their experts are, a combine\n"
       "pushes sums back. Times are those of the kernels, on the GPU on which they took longest; GB/s is the rate of\n"
-      "each direction.\n"
+      "each direction. Where NCCL is found, its sends and receives of as many contiguous bytes follow.\n"
       "Examples:\n"
       "  epsmoe bench a2a\n"
       "  epsmoe bench a2a --row-bytes 4096 --copies 3 --sms 8,16 -b 1000000 -e 64000000 -f 4 --json");

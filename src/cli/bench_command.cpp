@@ -200,8 +200,11 @@ void add_overlap(CLI::App& bench, Chosen& chosen) {
       ->capture_default_str();
   command.add_flag("--json", *json, "Print one JSON object per arm, each on its own line");
   command.footer(
-      "The arms run alternately, so that other load on the machine affects all of them. `of hidable` is the part of\n"
-      "the shorter of compute and communication that ran at the same time as the other. `limit` is the larger of the two\n"
+      "The arms run alternately, so that other load on the machine affects all of them. `measured` is the whole "
+      "layer,\n"
+      "`ops` the part that a plan predicts: without exchanging and sorting the routing. `of hidable` is the part of\n"
+      "the shorter of compute and communication that ran at the same time as the other. `limit` is the larger of the "
+      "two\n"
       "where nothing overlaps. On GPUs, a layer's time is the mean of several in a row.\n"
       "Examples:\n"
       "  epsmoe bench overlap --preset deepseek-v2-lite --num-experts 16 --tokens 256 --emulate-link 50MB/s,50us\n"

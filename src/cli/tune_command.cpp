@@ -66,8 +66,8 @@ std::vector<DType> parse_weight_dtypes(const std::vector<std::string>& names) {
   return out;
 }
 
-// The numbers of ranks to measure: the one that a flag gives. Otherwise, on the CPU, one, which is the engine's default,
-// and two, as with --ep 2, because ranks share the machine's cores; on GPUs one for each, in a single profile.
+// The numbers of ranks to measure: the one that a flag gives. Otherwise, on the CPU, one, which is the engine's
+// default, and two, as with --ep 2, because ranks share the machine's cores; on GPUs one for each, in a single profile.
 std::vector<int> list_num_ranks(const TuneFlags& flags) {
   if (flags.ep > 0) return {flags.ep};
   if (flags.device != "cuda") return {1, 2};

@@ -78,6 +78,15 @@ std::unique_ptr<ops::OpSet> make_cuda_op_set(int device) {
   return opened().module->make_ops(device);
 }
 
+std::unique_ptr<ops::AllToAllBaseline> make_nccl_baseline(const std::vector<int>& gpus, int64_t max_bytes,
+                                                          std::string& why_not) {
+  if (opened().module == nullptr) {
+    why_not = opened().why_not;
+    return nullptr;
+  }
+  return opened().module->make_nccl(gpus, max_bytes, why_not);
+}
+
 ops::GpuList cuda_gpus() {
   if (opened().module == nullptr) return {};
   return opened().module->list_gpus();

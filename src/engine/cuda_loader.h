@@ -18,6 +18,11 @@ std::unique_ptr<ops::OpSet> make_cuda_op_set(int device);
 
 ops::CudaReport cuda_report();
 
+// The library's baseline of messages between these GPUs; null with the reason in `why_not`.
+// Errors  kInternal: NCCL cannot connect the GPUs
+std::unique_ptr<ops::AllToAllBaseline> make_nccl_baseline(const std::vector<int>& gpus, int64_t max_bytes,
+                                                          std::string& why_not);
+
 // Empty if the library is missing or cannot be loaded.
 ops::GpuList cuda_gpus();
 

@@ -117,6 +117,11 @@ std::unique_ptr<ops::GemmBaseline> make_gemm_baseline(const TensorView& weights,
   return std::make_unique<OneDnnGemm>(weights, num_threads);
 }
 
+std::unique_ptr<ops::AllToAllBaseline> make_all_to_all_baseline(int num_ranks, const std::vector<int>& gpus,
+                                                                int64_t max_bytes, std::string& why_not) {
+  return make_nccl_baseline(choose_gpus(cuda_gpus(), num_ranks, gpus), max_bytes, why_not);
+}
+
 ops::GpuList report_gpus() { return cuda_gpus(); }
 
 std::vector<BackendReport> report_backends() {

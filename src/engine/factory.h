@@ -48,6 +48,12 @@ int default_threads_per_rank(int num_ranks);
 // has the same type.
 std::unique_ptr<ops::GemmBaseline> make_gemm_baseline(const TensorView& weights, int num_threads);
 
+// NCCL's messages between the GPUs of `num_ranks` ranks, at most `max_bytes` between each two; null with the reason in
+// `why_not`. `gpus`: see EngineOptions.
+// Errors  kInternal: NCCL cannot connect the GPUs
+std::unique_ptr<ops::AllToAllBaseline> make_all_to_all_baseline(int num_ranks, const std::vector<int>& gpus,
+                                                                int64_t max_bytes, std::string& why_not);
+
 // A line of `doctor` about one backend: its name, whether it is available on this machine, and details or the reason.
 struct BackendReport {
   std::string name;

@@ -39,7 +39,7 @@ void check_options(const AllToAllOptions& options) {
   require_in_range("--max-bytes", options.max_bytes, options.row_bytes, kMostBytes);
   require_in_range("--min-bytes", options.min_bytes, 1, options.max_bytes);
   require_in_range("--copies", options.copies, 1, kMostCopies);
-  require_in_range("-r", options.repetitions, 1, 10000);
+  require_in_range("--repetitions", options.repetitions, 1, 10000);
   if (!(options.factor >= 1.1 && options.factor <= 1024)) {
     fail(ErrorKind::kUsage, "--factor",
          {.what = "out of range", .got = fmt::format("{:g}", options.factor), .wanted = "1.1 to 1024", .hint = ""});
@@ -78,11 +78,16 @@ AllToAllResult run_all_to_all_bench(const AllToAllOptions& options, const std::f
     return std::max<int64_t>(1, static_cast<int64_t>(std::llround(bytes / static_cast<double>(options.row_bytes))));
   };
   const plan::MoeShape shape = model::moe_shape(spec, DType::kBF16, ops.front()->compute_dtype());
-  DeviceRanks ranks({shape, placement, 1}, std::move(ops),
-                    engine::make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms), "",
-                                               engine.stop),
-                    route_away(placement, rows_of(static_cast<double>(options.max_bytes)), options.copies), load);
+  DeviceRanks ranks(
+      {shape, placement, 1}, std::move(ops),
+      engine::make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms), "", engine.stop),
+      route_away(placement, rows_of(static_cast<double>(options.max_bytes)), options.copies), load);
 
+  std::string why_not;
+  const int peers = engine.ep - 1;
+  const auto baseline = engine::make_all_to_all_baseline(
+      engine.ep, engine.gpus, rows_of(static_cast<double>(options.max_bytes)) * options.row_bytes, why_not);
+  result.baseline = baseline ? baseline->implementation() : why_not;
   const auto max_bytes = static_cast<double>(options.max_bytes);
   for (auto bytes = static_cast<double>(options.min_bytes); bytes <= max_bytes * 1.001; bytes *= options.factor) {
     const int64_t rows = rows_of(bytes);
@@ -94,9 +99,15 @@ AllToAllResult run_all_to_all_bench(const AllToAllOptions& options, const std::f
         points.push_back({op, way, sms, rows * options.row_bytes, rows, {}});
       }
     }
+    const size_t num_own = points.size();
+    if (baseline) points.push_back({"send", "nccl", 0, rows * options.row_bytes, rows, {}});
     for (int i = 0; i <= options.repetitions; ++i) {
       if (!keep_going()) return result;
-      for (size_t p = 0; p < points.size(); p += 2) {
+      if (baseline) {
+        const double us = baseline->time_us(rows * options.row_bytes / peers);
+        if (i > 0) points.back().us.push_back(us);
+      }
+      for (size_t p = 0; p < num_own; p += 2) {
         LayerTimes times;
         const plan::Plan plan = make_messages(ranks.problem(), points[p].sms);
         if (!completes([&] { times = ranks.run_timed(plan); })) return result;

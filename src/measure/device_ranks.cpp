@@ -1,6 +1,7 @@
 #include "measure/device_ranks.h"
 
 #include <algorithm>
+#include <mutex>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -39,7 +40,9 @@ void DeviceRanks::route(std::span<const moe::Routing> routing) {
     set_tokens(rank, routing[static_cast<size_t>(r)]);
     loads[static_cast<size_t>(r)] = exchange(rank);
   });
-  problem_ = plan::make_problem(options_.shape, options_.placement, std::move(loads.front().rows),
+  plan::MoeShape shape = options_.shape;
+  shape.top_k = routing.front().top_k;
+  problem_ = plan::make_problem(shape, options_.placement, std::move(loads.front().rows),
                                 std::move(loads.front().summary), tokens_per_rank_,
                                 {ranks_.front().ops->compute_dtype(), ranks_.front().ops->activation_dtype()});
 }
@@ -59,9 +62,13 @@ void DeviceRanks::on_ranks(const std::function<void(Rank&, int)>& body) {
 void DeviceRanks::prepare(Rank& rank, const LoadWeights& load) {
   ops::OpSet& ops = *rank.ops;
   ops.bind_thread();
-  rank.layer = load(ops, {rank.comm->rank(), options_.placement.num_ranks});
+  {
+    // One after the other: ranks share the source, and each releases weights that the others load as well.
+    const std::lock_guard lock(loading_);
+    rank.layer = load(ops, {rank.comm->rank(), options_.placement.num_ranks});
+    ops.wait();  // the weights' memory in the source may be reused now
+  }
   rank.weights = model::rank_weights(rank.layer, options_.placement, rank.comm->rank());
-  ops.wait();  // the source of the weights may be freed now
   for (Buffer* buffer : {&rank.x_memory, &rank.idx_memory, &rank.weight_memory, &rank.out_memory}) {
     *buffer = Buffer(ops.memory());
   }
@@ -83,7 +90,7 @@ void DeviceRanks::set_tokens(Rank& rank, const moe::Routing& routing) {
   rank.x = x;
   rank.idx = idx;
   rank.weight = weight;
-  rank.peer->begin_step(tokens_per_rank_, options_.shape.top_k, options_.shape.hidden);
+  rank.peer->begin_step(tokens_per_rank_, routing.top_k, options_.shape.hidden);
 }
 
 ops::PeerLoad DeviceRanks::exchange(Rank& rank) {

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -25,7 +26,7 @@ class DeviceRanks {
   using LoadWeights = std::function<model::LayerWeights(const ops::OpSet&, model::RankShare)>;
 
   // Takes one op set and one communicator per existing rank; a communicator has as many ranks as the placement.
-  // `load` is called on every rank at the same time.
+  // `load` is called on one rank after the other.
   //
   // Shapes  routing [num_ranks]: only that of existing ranks is used; every rank has the same number of tokens
   DeviceRanks(const DeviceRanksOptions& options, std::vector<std::unique_ptr<ops::OpSet>> ops,
@@ -68,6 +69,7 @@ class DeviceRanks {
   int64_t time_layers(const plan::Plan& plan, int count);
 
   DeviceRanksOptions options_;
+  std::mutex loading_;
   std::vector<int64_t> tokens_per_rank_;
   plan::MoeProblem problem_;
   std::vector<Rank> ranks_;

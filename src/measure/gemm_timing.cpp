@@ -128,7 +128,8 @@ GemmBench::GemmBench(ops::OpSet& ops, const GemmShape& shape, DType weight_dtype
   const uint64_t most = quick ? kQuickMostWeightBytes : kMostWeightBytes;
   const uint64_t bytes = shape.rotation_bytes == 0 ? most : std::min(most, shape.rotation_bytes);
   const uint64_t wanted = bytes / std::max<uint64_t>(1, elements * size_of(ops.compute_dtype()));
-  const auto count = std::clamp<uint64_t>(wanted, least_weights, std::max<uint64_t>(kMostWeights, least_weights));
+  const uint64_t limit = ops.device() != nullptr ? static_cast<uint64_t>(ops.device()->most_experts) : kMostWeights;
+  const auto count = std::clamp<uint64_t>(wanted, least_weights, std::max<uint64_t>(limit, least_weights));
   const TensorView part = source;
   pool_ = ops.make_weight_pool(static_cast<int64_t>(count), shape.n, shape.k);
   for (size_t i = 0; i < count; ++i) {

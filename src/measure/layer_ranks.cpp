@@ -42,8 +42,10 @@ void add_timeline(const std::vector<device::TimelineEvent>& events, LayerTimes& 
   for (size_t kind = 0; kind < mine.size(); ++kind) {
     if (is_gemm(static_cast<plan::OpKind>(kind))) gemm_ns += mine[kind];
     times.op_ns[kind] = std::max(times.op_ns[kind], mine[kind]);
+    times.least_op_ns[kind] = times.num_timelines == 0 ? mine[kind] : std::min(times.least_op_ns[kind], mine[kind]);
     if (mine[kind] > 0) times.op_span_ns[kind] = std::max(times.op_span_ns[kind], spans[kind].length());
   }
+  ++times.num_timelines;
   times.gemm_ns = std::max(times.gemm_ns, gemm_ns);
   times.overlap += exec::measure_overlap(events);
 }
@@ -70,7 +72,7 @@ LayerRanks::LayerRanks(const model::LayerWeights& layer, moe::ExpertPlacement pl
 }
 
 LayerTimes LayerRanks::run(const plan::Plan& plan, std::span<const moe::Routing> routing, TensorView x,
-                                  MutableTensorView out) {
+                           MutableTensorView out) {
   const int64_t tokens = x.dim(0) / placement_.num_ranks;
   std::vector<std::pair<int64_t, int64_t>> spans(layers_.size());
   threads_.run(

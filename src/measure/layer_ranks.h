@@ -23,6 +23,9 @@ struct LayerTimes {
   exec::OverlapStats overlap;  // of all ranks
   // The time of each kind of op, over all stages, on the rank on which it took longest.
   std::array<int64_t, plan::kNumOpKinds> op_ns = {};
+  // The same on the rank on which it took the shortest, without waiting for a rank that is late.
+  std::array<int64_t, plan::kNumOpKinds> least_op_ns = {};
+  int num_timelines = 0;
   // The time from the start of the first such op to the end of the last one, likewise, and that of all ops.
   std::array<int64_t, plan::kNumOpKinds> op_span_ns = {};
   int64_t span_ns = 0;
@@ -32,7 +35,6 @@ void add_timeline(const std::vector<device::TimelineEvent>& events, LayerTimes& 
 
 class LayerRanks {
  public:
-
   // Takes one op set and one communicator per rank; the op sets use host memory. `layer` outlives the object.
   LayerRanks(const model::LayerWeights& layer, moe::ExpertPlacement placement,
              std::vector<std::unique_ptr<ops::OpSet>> ops, std::vector<std::unique_ptr<comm::Communicator>> comms);

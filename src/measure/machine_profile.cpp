@@ -80,12 +80,13 @@ void describe_peers(plan::HardwareProfile& profile, int num_ranks) {
   profile.ranks_per_node = std::max(num_ranks, kGpusPerNode);
   const std::string method = fmt::format("epsmoe tune, {} GPUs at the same time, medians: ", num_ranks);
   profile.sources["links"] =
-      method + "rows pulled and pushed in both directions, of 16 rows and of 48 MB, by SMs; spread_gbps: pulled into "
-               "four places each";
+      method +
+      "rows pulled and pushed in both directions, of 16 rows and of 48 MB, by SMs; spread_gbps: pulled into "
+      "four places each";
   profile.sources["contention"] =
       method + "grouped GEMMs beside messages on 16 SMs, on all SMs and on those left, each against alone";
   profile.sources["handoff_us"] = method + "two lanes taking turns with small ops";
-  profile.sources["ops"] += method + "reduce and finish: sums of random routings of 128 to 4096 tokens; pack: none";
+  profile.sources["ops"] += "; " + method + "reduce and finish: sums of random routings of 128 to 4096 tokens";
   profile.sources["ranks_per_node"] =
       fmt::format("GPUs that NVLink can join in one host; links were measured on {}", num_ranks);
 }
@@ -138,7 +139,7 @@ MachineProfile measure_machine(const MachineTuning& tuning, const ProgressCallba
           .hint = ""});
   }
   auto ops = engine::make_op_sets(tuning.device, tuning.dtype, tuning.num_ranks, tuning.threads, {},
-                                        engine::RankThreadUse::kSeparate);
+                                  engine::RankThreadUse::kSeparate);
   TuneOptions options = make_options(tuning, *ops.front());
   options.on_step = [&progress](std::string_view, int done, int total) { progress(done, total); };
   options.keep_going = keep_going;
@@ -148,6 +149,7 @@ MachineProfile measure_machine(const MachineTuning& tuning, const ProgressCallba
   threads.run(
       [&](int rank) {
         const auto r = static_cast<size_t>(rank);
+        ops[r]->bind_thread();
         plan::HardwareProfile mine = measure_profile(*ops[r], *comms[r], options);
         if (rank == 0) machine.profile = std::move(mine);  // all ranks get the same profile
       },

@@ -1,5 +1,7 @@
 #include "measure/overlap_bench.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "base/error.h"
@@ -60,6 +62,21 @@ void check_options(const OverlapBenchOptions& options) {
   }
 }
 
+// Errors  kUsage: SMs that the profile has no link for, or more than it has
+void check_sms(const OverlapBenchOptions& options, const plan::HardwareProfile& profile) {
+  std::vector<int> known;
+  for (const plan::LinkPoint& link : profile.links) known.push_back(link.sms);
+  for (const int sms : options.comm_sms) {
+    if (std::ranges::find(known, sms) != known.end()) continue;
+    fail(ErrorKind::kUsage, "--comm-sms",
+         {.what = fmt::format("profile {} has no link with so many SMs", profile.name),
+          .got = std::to_string(sms),
+          .wanted = fmt::format("one of {}", fmt::join(known, ", ")),
+          .hint = ""});
+  }
+  for (const int sms : options.gemm_sms) require_in_range("--gemm-sms", sms, 1, std::max(1, profile.num_sms));
+}
+
 // Runs a plan's layer once, or on GPUs often enough to measure it.
 using RunLayer = std::function<LayerTimes(const plan::Plan&)>;
 
@@ -110,9 +127,7 @@ Bench make_host_bench(const OverlapBenchOptions& options, const LayerSource& sou
   bench->x = bench->x_memory.view(DType::kF32, x_shape);
   bench->out = bench->out_memory.view(DType::kF32, x_shape);
   fill_normal(bench->x, options.seed, engine.stop);
-  return {[bench, &routing](const plan::Plan& plan) {
-            return bench->ranks->run(plan, routing, bench->x, bench->out);
-          },
+  return {[bench, &routing](const plan::Plan& plan) { return bench->ranks->run(plan, routing, bench->x, bench->out); },
           plan::make_problem(shape, placement, routing)};
 }
 
@@ -143,6 +158,7 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
   const auto routing = sample_routing(source, placement.num_ranks, options.tokens, skew, options.seed);
   plan::HardwareProfile profile = profile_of(engine, result.op_set, result.threads, packed);
   result.profile = profile.name;
+  check_sms(options, profile);
   plan::PlanLimits limits = engine::plan_limits(*ops.front(), placement.num_ranks);
   limits.comm_sms = options.comm_sms;
   limits.gemm_sms = options.gemm_sms;
@@ -150,8 +166,8 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
   const int each = placement.experts_per_rank();
 
   note(fmt::format("packing {} experts", each * engine.ep));
-  const Bench bench = (on_device ? make_device_bench : make_host_bench)(options, source, shape, placement, routing,
-                                                                         std::move(ops));
+  const Bench bench =
+      (on_device ? make_device_bench : make_host_bench)(options, source, shape, placement, routing, std::move(ops));
   const int most = options.most_stages > 0 ? options.most_stages : on_device ? kMostDeviceStages : each;
   for (const std::string& pipeline : list_pipelines(each, most)) {
     OverlapArm arm;
@@ -167,6 +183,7 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
       if (!completes([&] { times = bench.run(arm.plan); })) return result;
       if (i == 0) continue;  // warm-up
       arm.us.push_back(static_cast<double>(times.layer_ns) * 1e-3);
+      arm.span_us.push_back(static_cast<double>(times.span_ns) * 1e-3);
       arm.op_ns.push_back(times.op_ns);
       arm.overlap += times.overlap;
     }

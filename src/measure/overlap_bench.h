@@ -35,7 +35,8 @@ struct OverlapArm {
   plan::Plan plan;
   // From the first rank's start to the last one's end; on GPUs the mean of several layers in a row.
   std::vector<double> us;
-  exec::OverlapStats overlap;  // of all ranks and repetitions
+  std::vector<double> span_us;  // from the start of the first op to the end of the last one, which the plan predicts
+  exec::OverlapStats overlap;   // of all ranks and repetitions
   // By repetition and kind of op: the time on the rank on which it took longest.
   std::vector<std::array<int64_t, plan::kNumOpKinds>> op_ns;
   double hidden() const;  // fraction of the communication that could be hidden at most

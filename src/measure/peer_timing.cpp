@@ -13,8 +13,8 @@ namespace eps::measure {
 namespace {
 
 constexpr int kExpertsEach = 16;
-constexpr int kTopK = 6;          // as DeepSeek-V2
-constexpr int kManyCopies = 4;    // enough that writing limits a dispatch, not the link
+constexpr int kTopK = 6;            // as DeepSeek-V2
+constexpr int kManyCopies = 4;      // enough that writing limits a dispatch, not the link
 constexpr int kContentionSms = 16;  // of the messages beside GEMMs
 constexpr int kLinkSms[] = {4, 8, 12, 16, 24};
 
@@ -63,7 +63,7 @@ class PeerTiming {
     keep_ascending();
   }
 
-  // The sums of a layer's tokens. Rows are gathered by the messages themselves, and nothing is packed.
+  // The sums of a layer's tokens.
   void measure_sums() {
     plan::Curve reduce, finish;
     for (const int64_t tokens : {int64_t{128}, int64_t{1024}, int64_t{4096}}) {
@@ -74,7 +74,8 @@ class PeerTiming {
                   {plan::OpKind::kCombine, plan::Lane::kCombine, 0, {1}},
                   {plan::OpKind::kFinish, plan::Lane::kCompute, -1, {2}}};
       const std::vector<double> us = medians({&plan, 1}, [](const LayerTimes& times) {
-        return std::vector{us_of(times.op_ns, plan::OpKind::kReduce), us_of(times.op_ns, plan::OpKind::kFinish)};
+        return std::vector{us_of(times.least_op_ns, plan::OpKind::kReduce),
+                           us_of(times.least_op_ns, plan::OpKind::kFinish)};
       });
       const auto rows = static_cast<double>(std::ranges::max(plan.stages.front().rows_per_rank));
       reduce.push_back({3 * rows * row_bytes(), us[0]});
@@ -82,7 +83,6 @@ class PeerTiming {
     }
     profile_.ops["reduce"] = fit_cost(reduce);
     profile_.ops["finish"] = fit_cost(finish);
-    profile_.ops["pack"] = {};
   }
 
   void measure_handoff() {
@@ -98,10 +98,9 @@ class PeerTiming {
     }
     add_end(plan);
     const std::vector<double> us = medians({&plan, 1}, [](const LayerTimes& times) {
-      const double busy =
-          us_of(times.op_ns, plan::OpKind::kDispatch) + us_of(times.op_ns, plan::OpKind::kReduce);
-      const double span = std::max(us_of(times.op_span_ns, plan::OpKind::kDispatch),
-                                   us_of(times.op_span_ns, plan::OpKind::kReduce));
+      const double busy = us_of(times.op_ns, plan::OpKind::kDispatch) + us_of(times.op_ns, plan::OpKind::kReduce);
+      const double span =
+          std::max(us_of(times.op_span_ns, plan::OpKind::kDispatch), us_of(times.op_span_ns, plan::OpKind::kReduce));
       return std::vector{std::max(0.0, span - busy) / (kTurns - 2)};
     });
     profile_.handoff_us = us.front();
@@ -159,7 +158,8 @@ class PeerTiming {
     constexpr double kLonger = 1.5;  // the other lane works this much longer
     const auto time = [&](int gemms, int messages) {
       plan::Plan plan = make_bare_plan(ranks_.problem(), {kContentionSms, gemm_sms});
-      plan.policy = plan::Policy::kEps;
+      // In a serial plan, GEMMs leave no SMs to messages.
+      plan.policy = messages > 0 ? plan::Policy::kEps : plan::Policy::kSerial;
       // In turn, so that both lanes begin at about the same time although ops are issued one by one.
       int last_gemm = -1;
       int last_message = -1;
@@ -168,7 +168,9 @@ class PeerTiming {
         const bool is_message = sent * total <= i * messages && sent < messages;
         sent += is_message ? 1 : 0;
         plan.ops.push_back({is_message ? plan::OpKind::kDispatch : plan::OpKind::kGateUp,
-                            is_message ? plan::Lane::kDispatch : plan::Lane::kCompute, 0, {}});
+                            is_message ? plan::Lane::kDispatch : plan::Lane::kCompute,
+                            0,
+                            {}});
         (is_message ? last_message : last_gemm) = i;
       }
       std::vector<int> ends;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/all_to_all_baseline.h"
 #include "ops/op_set.h"
 
 namespace eps::ops {
@@ -41,6 +42,8 @@ struct CudaModule {
   std::unique_ptr<OpSet> (*make_ops)(int device);
   CudaReport (*report)();
   GpuList (*list_gpus)();  // does not initialise any GPU
+  // Creates the baseline of messages between these GPUs (ops/cuda/nccl_baseline.h).
+  std::unique_ptr<AllToAllBaseline> (*make_nccl)(const std::vector<int>& gpus, int64_t max_bytes, std::string& why_not);
 };
 
 inline constexpr const char* kCudaModuleFile = "libepsmoe_cuda.so";

@@ -62,6 +62,7 @@ struct DeviceSizes {
   int num_sms = 0;
   double memory_gb = 0;
   bool fuses_silu_mul = false;  // grouped gate and up projections also apply silu_mul
+  int most_experts = 0;         // of a layer, and thus weights in a pool
   std::string software;         // the software on it, with versions; for display
 };
 

@@ -58,7 +58,7 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
       dense_call_us_(dense_->call_us),
       grouped_call_us_(grouped_->call_us),
       silu_mul_(find_op(profile, "silu_mul")),
-      pack_(find_op(profile, "pack")),
+      pack_(messages_spread ? OpCost{} : find_op(profile, "pack")),
       quantize_(find_op(profile, "quantize")) {
   shape_.inner = std::max<int64_t>(1, shape.inner / tp);
   shape_.shared_inner = shape.shared_inner / tp;
@@ -140,7 +140,9 @@ moe::GemmKind LayerCost::better_kernel(const StageGemm& gemm, const SmFactors& f
 
 double LayerCost::stage_overhead_us() const { return stage_fixed_us_ + 2 * std::min(dense_call_us_, grouped_call_us_); }
 
-double LayerCost::least_group_factor() const { return *std::min_element(group_factor_.begin(), group_factor_.end()); }
+double LayerCost::least_group_factor() const {
+  return std::min(1.0, *std::min_element(group_factor_.begin(), group_factor_.end()));
+}
 
 double LayerCost::shared_us(int64_t tokens, const SmFactors& factors) const {
   if (shape_.shared_inner == 0 || tokens == 0) return 0;

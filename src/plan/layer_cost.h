@@ -49,7 +49,8 @@ struct ProjectionTables {
 struct StageGemm {
   double dense_us = 0;
   double grouped_us = 0;
-  int groups = 0;  // experts with rows
+  double least_grouped_us = 0;  // the same if no expert had more than kGroupFactorRows rows
+  int groups = 0;               // experts with rows
 };
 
 // Time factors of the kernels under an SM budget, and the rates at which a kernel and a concurrent message run.
@@ -72,7 +73,8 @@ ClockRates mix_rates(const SmFactors& factors, double dense, double grouped);
 // is given, experts use that kernel.
 class LayerCost {
  public:
-  // `messages_spread`: messages write rows where the GEMMs read them, so that nothing is gathered.
+  // `messages_spread`: messages write rows where the GEMMs read them, so that nothing is packed or
+  // gathered.
   LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp, std::optional<moe::GemmKind> only = {},
             bool messages_spread = false);
 
@@ -87,11 +89,11 @@ class LayerCost {
     if (gemm.groups == 0) return 0;
     if (kind == moe::GemmKind::kDense) return factors.dense * (gemm.groups * dense_call_us_ + gemm.dense_us);
     const auto groups = std::min(static_cast<size_t>(gemm.groups), group_factor_.size() - 1);
-    return factors.grouped * (grouped_call_us_ + group_factor_[groups] * gemm.grouped_us);
+    return factors.grouped * (grouped_call_us_ + grouped_rows_us(group_factor_[groups], gemm));
   }
   moe::GemmKind better_kernel(const StageGemm& gemm, const SmFactors& factors) const;
 
-  double least_group_factor() const;
+  double least_group_factor() const;  // at most 1
 
   // The time in which an op reads and writes rows (OpRow::memory), without its GEMM and messages.
   double memory_us(OpKind kind, int64_t rows) const {
@@ -121,6 +123,12 @@ class LayerCost {
   const HardwareProfile& profile() const { return *profile_; }
 
  private:
+  // Few groups with few rows cannot use the whole device, which makes them slower than their share of many groups; with
+  // more rows they can.
+  static double grouped_rows_us(double factor, const StageGemm& gemm) {
+    return factor <= 1 ? factor * gemm.grouped_us : std::max(gemm.grouped_us, factor * gemm.least_grouped_us);
+  }
+
   // OpRow::memory, with this profile's rate and this shape's width applied.
   struct RowCost {
     OpCost cost;

@@ -116,6 +116,7 @@ class LayerSearch {
   int64_t all_tokens_ = 0;
   bool single_rank_;  // no messages
   bool local_first_;
+  double overlap_margin_;  // by how much overlap must be faster than the serial plan, as a fraction of the latter
   bool local_around_;
   double handoff_us_ = 0;  // of the current split
   std::vector<Budget> budgets_;
@@ -132,7 +133,7 @@ class LayerSearch {
   size_t most_visited_ = 0;     // the rank that receives the most tokens from its own node
   int comm_stages_ = 0;         // up to this number of stages, every stage has messages
   StageMessages all_messages_;  // of the whole layer as one stage
-  double best_us_ = 0;
+  double best_us_ = 0;          // what other candidates must beat; of a serial plan less than its makespan
   bool has_best_ = false;
   Choice best_;
   std::vector<Candidate> candidates_;

@@ -252,7 +252,8 @@ Plan Planner::plan(const MoeProblem& problem, const PipelineOption& option) cons
 }
 
 std::vector<OpTime> Planner::simulate(const Plan& plan, const MoeProblem& problem) const {
-  if (plan.policy != Policy::kTp) return run_virtual_clock(plan, every_rank_work(plan, problem, impl_->cost_of(problem)));
+  if (plan.policy != Policy::kTp)
+    return run_virtual_clock(plan, every_rank_work(plan, problem, impl_->cost_of(problem)));
   const LayerCost split(impl_->profile, impl_->shape, problem.placement.num_ranks);
   return run_virtual_clock(plan, every_rank_work(plan, problem, split));
 }

@@ -34,7 +34,8 @@ struct PlanLimits {
 //   off         policy `serial`: one stage, one op after the other
 //   N           policy `eps` with N stages by expert; all = one expert per rank and stage
 //   microbatch  policy `microbatch`
-//   auto        the smallest predicted makespan; of equal ones, fewer stages. With one rank, one stage
+//   auto        the smallest predicted makespan; of equal ones, fewer stages. With one rank, one stage. On GPUs, the
+//               serial plan unless another one is faster by more than the predictions' error
 //
 // On GPUs, eps may also run all local rows apart from the others: a part of the experts before the first stage, where
 // they hide its dispatch, and the others after the last one, where they hide its combine. Weights are then read twice.

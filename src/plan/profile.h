@@ -33,9 +33,12 @@ struct GemmShapeCurve {
 
 // One kind of GEMM kernel for one weight type. A stage whose experts have m_1 … m_g rows takes
 //   dense    Σ (call_us + us(m_i)), over the experts that have rows
-//   grouped  call_us + group_factor(g) · Σ us(m_i)
+//   grouped  call_us + group_factor(g) · Σ us(m_i); if the factor is above 1, which holds for kGroupFactorRows rows an
+//            expert, call_us + max(Σ us(m_i), group_factor(g) · Σ us(min(m_i, kGroupFactorRows)))
 // in each case times sm_factor(SMs that it may use). For a shape that was not measured, the nearest measured one is
 // scaled by n·k.
+inline constexpr int64_t kGroupFactorRows = 16;
+
 struct GemmProfile {
   moe::GemmKind kind = moe::GemmKind::kDense;
   DType weight_dtype = DType::kBF16;

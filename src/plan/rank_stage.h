@@ -1,6 +1,7 @@
 // Sums over the experts of one stage on one rank. Internal to planning and simulation.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "plan/layer_cost.h"
@@ -10,10 +11,13 @@ namespace eps::plan {
 // Times of one expert's rows in both projections and kernels, in µs, without the cost of a call.
 struct ExpertTimes {
   double gate_up_dense = 0, gate_up_grouped = 0, down_dense = 0, down_grouped = 0;
+  double least_gate_up_grouped = 0, least_down_grouped = 0;  // with at most kGroupFactorRows rows
 };
 
 inline ExpertTimes expert_times(const LayerCost& cost, int64_t rows) {
-  return {cost.gate_up().dense(rows), cost.gate_up().grouped(rows), cost.down().dense(rows), cost.down().grouped(rows)};
+  const int64_t few = std::min(rows, kGroupFactorRows);
+  return {cost.gate_up().dense(rows), cost.gate_up().grouped(rows), cost.down().dense(rows),
+          cost.down().grouped(rows),  cost.gate_up().grouped(few),  cost.down().grouped(few)};
 }
 
 struct RankStage {
@@ -28,9 +32,13 @@ struct RankStage {
     times.gate_up_grouped += expert.gate_up_grouped;
     times.down_dense += expert.down_dense;
     times.down_grouped += expert.down_grouped;
+    times.least_gate_up_grouped += expert.least_gate_up_grouped;
+    times.least_down_grouped += expert.least_down_grouped;
   }
-  StageGemm gate_up() const { return {times.gate_up_dense, times.gate_up_grouped, groups}; }
-  StageGemm down() const { return {times.down_dense, times.down_grouped, groups}; }
+  StageGemm gate_up() const {
+    return {times.gate_up_dense, times.gate_up_grouped, times.least_gate_up_grouped, groups};
+  }
+  StageGemm down() const { return {times.down_dense, times.down_grouped, times.least_down_grouped, groups}; }
 };
 
 // The compute time of a rank's stage by kernel, on all SMs. It does not depend on the budget, so it is computed only

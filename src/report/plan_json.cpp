@@ -113,8 +113,7 @@ OrderedJson candidate_json(const plan::Candidate& c, const plan::Candidate* chos
 plan::Candidate read_candidate(const io::JsonObject& object) {
   refuse_unknown_keys(object, {"policy", "strategy", "num_stages", "makespan_us", "bound_us", "compute_us", "comm_us",
                                "grouped_us", "memory_gb", "wire", "sms", "uses_dense", "uses_grouped", "local_first",
-                               "local_around",
-                               "split_shared", "verdict", "reason"});
+                               "local_around", "split_shared", "verdict", "reason"});
   plan::Candidate c;
   c.policy = read_policy(object, "policy");
   c.strategy = read_strategy(object, "strategy");

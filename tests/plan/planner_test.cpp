@@ -127,6 +127,90 @@ TEST(Planner, TensorParallelPlansHoldEveryRowOnEveryRank) {
   }
 }
 
+// Long messages and few stages: local rows on both sides hide more than they cost.
+TEST(Planner, LocalRowsHideBothEnds) {
+  std::mt19937 rng(11);
+  RandomLayer layer;
+  do {
+    layer = random_layer(rng, 16, 2, 3, 4000, LoadKind::kEven);
+  } while (std::ranges::min(layer.problem.tokens_per_rank) < 1000);
+  MoeShape shape = test::kMadeUpShape;
+  shape.top_k = 3;
+  shape.shared_inner = 0;
+  layer.problem.shape = shape;
+  HardwareProfile profile = test::made_up_profile();
+  ASSERT_GT(profile.num_sms, 0);
+  // GEMMs whose time is proportional to their rows, and nothing else that costs: splitting is free.
+  for (GemmProfile& gemm : profile.gemms) {
+    gemm.call_us = 0;
+    gemm.group_factor.clear();
+    for (GemmShapeCurve& curve : gemm.shapes) curve.us_of_rows = {{1, 0.01}, {1000, 10}};
+  }
+  for (auto& [name, cost] : profile.ops) cost = {0, 1e6};
+  profile.handoff_us = 0;
+  profile.contention = {};
+  PlanLimits without;
+  without.local_around = false;
+  const PipelineOption one{PipelineOption::Mode::kFixed, 1};
+  // From links so fast that nothing is worth hiding to links so slow that nothing can hide it.
+  Plan plan;
+  for (double gbps = 1e4; gbps > 1e-2 && plan.num_stages() < 3; gbps /= 2) {
+    profile.links = {{4, gbps, 0}};
+    const Planner planner(profile, shape);
+    plan = planner.plan(layer.problem, one);
+    check_plan(planner, layer, plan);
+    const Plan plain = Planner(profile, shape, without).plan(layer.problem, one);
+    if (plan.num_stages() == 3) {
+      EXPECT_LT(plan.makespan_us, plain.makespan_us);
+    } else {
+      EXPECT_EQ(plan.makespan_us, plain.makespan_us);
+    }
+  }
+  ASSERT_EQ(plan.num_stages(), 3);
+  EXPECT_EQ(plan.num_expert_stages(), 1);
+  EXPECT_EQ(plan.stages[0].part, moe::TokenPart::kLocal);
+  EXPECT_EQ(plan.stages[1].part, moe::TokenPart::kRemote);
+  EXPECT_EQ(plan.stages[2].part, moe::TokenPart::kLocal);
+  EXPECT_EQ(plan.stages[1].experts.size(), 16U);
+  // The message that is longer has more local rows beside it.
+  EXPECT_GT(plan.stages[0].experts.size(), 0U);
+  EXPECT_GT(plan.stages[2].experts.size(), 0U);
+  EXPECT_EQ(plan.stages[0].experts.size() + plan.stages[2].experts.size(), 16U);
+  // A host has no SMs, and there the policy is not used.
+  profile.num_sms = 0;
+  profile.links = {{0, profile.links.back().gbps, profile.links.back().alpha_us}};
+  for (GemmProfile& gemm : profile.gemms) gemm.sm_factor.clear();
+  for (const Stage& stage : Planner(profile, shape).plan(layer.problem, one).stages) {
+    EXPECT_NE(stage.part, moe::TokenPart::kLocal);
+  }
+}
+
+// A dispatch is limited by writing each row for all of its experts, or by the link, whichever is slower.
+TEST(Planner, SpreadingRowsLimitsADispatch) {
+  std::mt19937 rng(12);
+  const RandomLayer layer = random_layer(rng, 4, 2, 2, 3000, LoadKind::kEven);
+  MoeShape shape = test::kMadeUpShape;
+  shape.top_k = 2;
+  RandomLayer of_shape = layer;
+  of_shape.problem.shape = shape;
+  HardwareProfile profile = test::made_up_profile();
+  profile.links = {profile.links.back()};
+  const PipelineOption off{PipelineOption::Mode::kOff, 1};
+  const auto dispatch_us = [&](double spread_gbps) {
+    profile.links.front().spread_gbps = spread_gbps;
+    profile.ops["pack"] = {0, 1e9};  // packing is not what is compared
+    const Plan plan = Planner(profile, shape).plan(of_shape.problem, off);
+    return plan.predicted[0].end_us - plan.predicted[0].begin_us;
+  };
+  const double link_us = dispatch_us(1e9);
+  const double alpha = profile.links.front().alpha_us;
+  // With as many bytes a second as the link, only the copies count; with half of them, twice as many.
+  const double same = dispatch_us(profile.links.front().gbps);
+  const double half = dispatch_us(profile.links.front().gbps / 2);
+  EXPECT_GT(same, link_us * 1.05);
+  EXPECT_NEAR(half - alpha, 2 * (same - alpha), 1e-6 * half);
+}
+
 TEST(Planner, StagesAreBalancedByLoad) {
   MoeProblem problem;
   problem.shape = test::kMadeUpShape;

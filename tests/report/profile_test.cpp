@@ -31,7 +31,7 @@ plan::HardwareProfile sound_profile() {
   p.gemms = {
       {moe::GemmKind::kDense, DType::kBF16, 1.0 / 3, {{3072, 5120, {{1, 0.1}, {8, 1.2}, {64, 1e-7 + 3}}}}, {}, sm},
       {moe::GemmKind::kGrouped, DType::kBF16, 2, {{64, 32, {{1, 2}}}, {32, 64, {{1, 2}}}}, {{1, 1}, {8, 0.9}}, {}}};
-  p.links = {{0, 100.5, 0}, {16, 370, 12.25}};
+  p.links = {{0, 100.5, 0}, {16, 370, 12.25, 800.5}};
   p.inter_links = {{16, 50, 30}};
   p.contention = {0.01, 0.02, 0.3, 9};
   p.handoff_us = 4;

@@ -1,9 +1,13 @@
 #include "ops/cuda/cuda_context.h"
 
+#include <cuda.h>
+#include <cudaTypedefs.h>
+
 #include <algorithm>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <string>
 
 #include "base/error.h"
 #include "tensor/widen.h"
@@ -66,6 +70,24 @@ StreamPtr make_urgent_stream() {
   cudaStream_t stream = nullptr;
   EPS_CUDA(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest));
   return StreamPtr(stream);
+}
+
+void wait_for_counter(cudaStream_t stream, const int32_t* counter, uint32_t value) {
+  static const auto wait = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult found{};
+    EPS_CUDA(cudaGetDriverEntryPointByVersion("cuStreamWaitValue32", &function, 12000, cudaEnableDefault, &found));
+    if (found != cudaDriverEntryPointSuccess) {
+      raise_library_error("the NVIDIA driver", "it has no such function: it is older than CUDA 12.0",
+                          {"cuStreamWaitValue32", __FILE__, __LINE__});
+    }
+    return reinterpret_cast<PFN_cuStreamWaitValue32_v11070>(function);
+  }();
+  const CUresult result = wait(stream, reinterpret_cast<CUdeviceptr>(counter), value, CU_STREAM_WAIT_VALUE_GEQ);
+  if (result != CUDA_SUCCESS) {
+    const std::string why = "CUresult " + std::to_string(static_cast<int>(result));
+    raise_library_error("the NVIDIA driver", why.c_str(), {"cuStreamWaitValue32", __FILE__, __LINE__});
+  }
 }
 
 EventPtr make_event() {

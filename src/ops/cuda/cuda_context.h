@@ -22,6 +22,9 @@ StreamPtr make_stream();
 // A stream whose kernels are scheduled first when an SM becomes free.
 StreamPtr make_urgent_stream();
 
+// Makes `stream` wait until the counter, in device memory, has reached `value` (modulo 2^32).
+void wait_for_counter(cudaStream_t stream, const int32_t* counter, uint32_t value);
+
 struct CloseEvent {
   void operator()(cudaEvent_t event) const { cudaEventDestroy(event); }
 };

@@ -77,6 +77,7 @@ DeviceInfo open_device(int device) {
       .num_sms = properties.multiProcessorCount,
       .memory_gb = static_cast<double>(properties.totalGlobalMem) * 1e-9,
       .fuses_silu_mul = true,
+      .most_experts = kMostExperts,
       .software = fmt::format("CUDA {}, driver {}", version_text(CUDART_VERSION), driver_version())};
   return {device, properties.name, version_text(driver), sizes};
 }

@@ -1,11 +1,17 @@
 // Describes a GPU and checks that the kernels support it.
 #pragma once
 
+#include <algorithm>
 #include <string>
 
+#include "ops/cuda/kernels/router/gate.h"
+#include "ops/cuda/kernels/rows/sort_rows.h"
 #include "ops/op_set.h"
 
 namespace eps::cuda {
+
+// The largest number of experts of a layer that all kernels support.
+inline constexpr int kMostExperts = std::min(kMaxGateExperts, kMaxSortExperts);
 
 struct DeviceInfo {
   int number = 0;      // in CUDA's numbering

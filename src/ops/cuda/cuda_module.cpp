@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "ops/cuda/cuda_ops.h"
+#include "ops/cuda/nccl_baseline.h"
 
 namespace {
 
@@ -17,7 +18,7 @@ extern "C" [[gnu::visibility("default")]] const eps::ops::CudaModule* epsmoe_cud
   static const eps::ops::CudaModule module = [] {
     ask_for_hardware_queues();
     return eps::ops::CudaModule{eps::ops::kCudaModuleBuild, &eps::cuda::make_cuda_ops, &eps::cuda::report_cuda,
-                                &eps::cuda::list_gpus};
+                                &eps::cuda::list_gpus, &eps::cuda::make_nccl_baseline};
   }();
   return &module;
 }

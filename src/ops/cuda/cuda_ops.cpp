@@ -98,12 +98,11 @@ class CudaOps final : public ops::OpSet {
   // --- weights ---
 
   std::unique_ptr<ops::WeightPool> make_weight_pool(int64_t count, int64_t n, int64_t k) const override {
-    constexpr int64_t kMost = std::min(kMaxGateExperts, kMaxSortExperts);
-    if (count > kMost) {
+    if (count > kMostExperts) {
       fail(ErrorKind::kUsage, "device",
            {.what = "more experts than its kernels support",
             .got = std::to_string(count),
-            .wanted = fmt::format("at most {}", kMost),
+            .wanted = fmt::format("at most {}", kMostExperts),
             .hint = "`device` cpu"});
     }
     return std::make_unique<CudaWeightPool>(memory_, count, n, k);

@@ -57,11 +57,22 @@ CudaPeerLayer::CudaPeerLayer(comm::Communicator& comm, MemoryResource& device, C
       ready_(make_event()),
       sent_(make_event()),
       counted_(make_event()),
+      sorted_(make_event()),
       memory_(device),
+      pull_stream_(make_urgent_stream()),
+      written_(device),
+      written_after_(kMaxSlots, 0),
       host_counts_(pinned_) {
   EPS_CHECK_LE(comm.size(), kMaxRanks);
   counts_.rank = comm.rank();
   counts_.num_ranks = comm.size();
+  written_.reserve(kMaxSlots * sizeof(int32_t));
+  EPS_CUDA(cudaMemset(written_.data(), 0, kMaxSlots * sizeof(int32_t)));
+}
+
+void CudaPeerLayer::wait() noexcept {
+  lanes_.wait();
+  cudaStreamSynchronize(pull_stream_.get());
 }
 
 void CudaPeerLayer::begin_step(std::span<const int64_t> tokens_per_rank, int top_k, int64_t hidden) {
@@ -298,6 +309,12 @@ void CudaPeerLayer::begin(const plan::Plan& plan, const ops::MoeWeights& weights
   has_shared_ = false;
   combines_left_ = static_cast<int>(
       std::ranges::count_if(plan.ops, [](const plan::PlanOp& op) { return op.kind == plan::OpKind::kCombine; }));
+  first_dispatch_ = last_dispatch_ = -1;
+  for (const plan::PlanOp& op : plan.ops) {
+    if (op.kind != plan::OpKind::kDispatch) continue;
+    if (first_dispatch_ < 0) first_dispatch_ = op.stage;
+    last_dispatch_ = op.stage;
+  }
   if (is_empty()) return;
   make_slots(plan);
   const int64_t inner = down_pool_->k;
@@ -344,39 +361,72 @@ void CudaPeerLayer::run(const plan::PlanOp& op) {
 
 void CudaPeerLayer::dispatch(int stage) {
   if (is_empty()) return;
+  const cudaStream_t lane = lanes_.stream(plan::Lane::kDispatch);
+  if (stage == first_dispatch_) pull_rows(last_dispatch_ > first_dispatch_);
+  if (last_dispatch_ == first_dispatch_) return;
+  const auto s = static_cast<size_t>(stage);
+  wait_for_counter(lane, data_of<int32_t>(written_) + s, written_after_[s]);
+}
+
+// Pulls the rows of all stages. If `in_parts`, the kernel runs beside the lane, and its parts are counted.
+void CudaPeerLayer::pull_rows(bool in_parts) {
   PullRowsParams pull;
   for (size_t r = 0; r < peers_.size(); ++r) pull.from[r] = peers_[r].x;
   pull.row_bytes = hidden_ * int64_t{sizeof(nv_bf16)};
   pull.max_tokens = counts_.max_tokens;
-  pull.list = {data_of<int32_t>(memory_.dispatch_tokens), data_of<int32_t>(memory_.dispatch_begin) + stage};
+  pull.list = {data_of<int32_t>(memory_.dispatch_tokens), data_of<int32_t>(memory_.dispatch_begin) + first_dispatch_};
   pull.places = data_of<int32_t>(memory_.place);
   pull.places_per_token = top_k_;
   pull.to = memory_.x_rows.data();
   pull.num_blocks = comm_sms();
-  launch_pull_rows(pull, lanes_.stream(plan::Lane::kDispatch));
+  const cudaStream_t lane = lanes_.stream(plan::Lane::kDispatch);
+  if (!in_parts) return launch_pull_rows(pull, lane);
+  pull.num_parts = last_dispatch_ - first_dispatch_ + 1;
+  pull.written = data_of<int32_t>(written_) + first_dispatch_;
+  EPS_CUDA(cudaEventRecord(sorted_.get(), lane));
+  EPS_CUDA(cudaStreamWaitEvent(pull_stream_.get(), sorted_.get()));
+  launch_pull_rows(pull, pull_stream_.get());
+  // Only now that the kernel is certain to count do the lane's waits for it make sense.
+  for (int s = first_dispatch_; s <= last_dispatch_; ++s) {
+    written_after_[static_cast<size_t>(s)] += static_cast<uint32_t>(pull.num_blocks * kRowMovers);
+  }
+}
+
+// Whether messages run beside GEMMs.
+bool CudaPeerLayer::overlaps() const { return num_ranks() > 1 && plan_->policy != plan::Policy::kSerial; }
+
+// Whether the stage has messages.
+bool CudaPeerLayer::sends(int stage) const {
+  return plan_->stages[static_cast<size_t>(stage)].part != moe::TokenPart::kLocal;
+}
+
+// The SMs of a stage's first GEMM. It leaves some free if messages become ready at about the same time, because it
+// would otherwise keep them waiting until its end.
+int CudaPeerLayer::gemm_sms(int stage) const {
+  const int budget = resolve_sms(plan_->sms.gemm);
+  const bool messages_begin = overlaps() && (stage == 0 || sends(stage - 1));
+  return messages_begin ? std::max(1, std::min(budget, resolve_sms(0) - comm_sms())) : budget;
 }
 
 void CudaPeerLayer::run_experts(int stage, const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x,
-                                nv_bf16* y) {
+                                nv_bf16* y, int num_sms) {
   if (is_empty()) return;
   const auto begin = static_cast<size_t>(slot_begin_[static_cast<size_t>(stage)]);
   const auto count = static_cast<size_t>(slot_begin_[static_cast<size_t>(stage) + 1]) - begin;
   const GroupedGemm::Groups groups{data_of<int32_t>(memory_.slot_offsets) + begin,
                                    data_of<int32_t>(memory_.weight_of_slot) + begin,
                                    std::span(rows_of_slot_).subspan(begin, count)};
-  // In a serial plan no message runs beside a GEMM.
-  const bool shares_sms = num_ranks() > 1 && plan_->policy != plan::Policy::kSerial;
-  grouped_.run_groups(pool, epilogue, x, y, groups, max_rows_, plan_->sms.gemm, shares_sms);
+  grouped_.run_groups(pool, epilogue, x, y, groups, max_rows_, num_sms, overlaps());
 }
 
 void CudaPeerLayer::gate_up(int stage) {
   run_experts(stage, *up_pool_, GroupedEpilogue::kSiluMul, data_of<nv_bf16>(memory_.x_rows),
-              data_of<nv_bf16>(memory_.act));
+              data_of<nv_bf16>(memory_.act), gemm_sms(stage));
 }
 
 void CudaPeerLayer::down(int stage) {
   run_experts(stage, *down_pool_, GroupedEpilogue::kStore, data_of<nv_bf16>(memory_.act),
-              data_of<nv_bf16>(memory_.rows));
+              data_of<nv_bf16>(memory_.rows), plan_->sms.gemm);
 }
 
 int CudaPeerLayer::comm_sms() const { return plan_->sms.comm > 0 ? plan_->sms.comm : kUnlimitedCommSms; }

@@ -37,7 +37,7 @@ class CudaPeerLayer final : public ops::PeerLayer {
   device::LaneSet& lanes() override { return lanes_; }
   void record_times(bool record) override { lanes_.record_times(record); }
   int64_t num_rows(size_t stage) const override;
-  void wait() noexcept override { lanes_.wait(); }
+  void wait() noexcept override;
 
  private:
   // The data that a rank publishes to the others, as bytes of Communicator::all_gather.
@@ -58,6 +58,9 @@ class CudaPeerLayer final : public ops::PeerLayer {
   ExpertOutputs outputs() const;
   TokenList complete_tokens(int stage) const;
   int comm_sms() const;
+  bool overlaps() const;
+  bool sends(int stage) const;
+  int gemm_sms(int stage) const;
   void set_num_experts(int num_experts);
   void publish(TensorView x);
   ops::PeerLoad count_rows();
@@ -67,19 +70,21 @@ class CudaPeerLayer final : public ops::PeerLayer {
   void sort_tokens(const int32_t* stage, int32_t* begin, int32_t* tokens, Buffer& places);
 
   void dispatch(int stage);
+  void pull_rows(bool in_parts);
   void gate_up(int stage);
   void down(int stage);
   void reduce(int stage);
   void combine(int stage);
   void shared(plan::TokenShare share);
   void finish();
-  void run_experts(int stage, const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y);
+  void run_experts(int stage, const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y,
+                   int num_sms);
 
   comm::Communicator& comm_;
   CublasGemm& blas_;
   GroupedGemm& grouped_;
   StreamLanes lanes_;
-  EventPtr ready_, sent_, counted_;
+  EventPtr ready_, sent_, counted_, sorted_;
 
   // State of the current step.
   TokenCounts counts_;
@@ -104,6 +109,8 @@ class CudaPeerLayer final : public ops::PeerLayer {
   int64_t max_rows_ = 0;               // total over all slots
   bool has_shared_ = false;
   int combines_left_ = 0;
+  int first_dispatch_ = 0;  // the stages of the plan's first and last dispatch
+  int last_dispatch_ = 0;
 
   struct Memory {
     explicit Memory(MemoryResource& m)
@@ -142,6 +149,11 @@ class CudaPeerLayer final : public ops::PeerLayer {
     Buffer partials;  // [num_ranks, max_tokens, H] stored by other ranks
     Buffer shared_gate_up, shared_act, shared_out;
   } memory_;
+  // Dispatches of several stages are one kernel on a stream of its own, which counts the parts it has written. As long
+  // as it runs, it keeps its SMs; separate kernels would lose them to a GEMM in between.
+  StreamPtr pull_stream_;
+  Buffer written_;                       // [kMaxSlots] by stage, never reset
+  std::vector<uint32_t> written_after_;  // [kMaxSlots] the counters at the end of the latest layer
   PinnedMemory pinned_;
   Buffer host_counts_;
 };

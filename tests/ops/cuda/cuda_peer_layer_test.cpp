@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "engine/cuda_loader.h"
+#include "plan/plan_ops.h"
 #include "plan/planner.h"
 #include "sim/gpu_profile.h"
 #include "support/gpu_test.h"
@@ -111,6 +112,32 @@ class CudaPeerLayerTest : public test::GpuTest {
     return plan::Planner(sim::gpu_profile(), shape, limits).plan(problem, plan::parse_pipeline_option(pipeline));
   }
 
+  // The same in two stages, with all local rows in stages of their own before and after them, whatever their loads.
+  static plan::Plan plan_around(const MoeDims& d, const Batch& batch, const PeerLoad& load) {
+    plan::Plan plan = plan_layer(d, batch, load, "2");
+    plan::MoeProblem problem;
+    problem.placement = moe::place_experts(d.num_experts, static_cast<int>(std::ssize(batch.tokens_per_rank)));
+    problem.load = load.rows;
+    problem.routing = load.summary;
+    std::vector<plan::Stage> stages(4);
+    stages[0].part = stages[3].part = moe::TokenPart::kLocal;
+    stages[1].part = stages[2].part = moe::TokenPart::kRemote;
+    const int each = problem.placement.experts_per_rank();
+    for (int32_t e = 0; e < d.num_experts; ++e) {
+      stages[e % each < each / 3 ? 0 : 3].experts.push_back(e);
+      stages[e % each < each / 2 ? 1 : 2].experts.push_back(e);
+    }
+    for (plan::Stage& stage : stages) {
+      stage.rows_per_rank = plan::count_stage_rows(plan, stage, problem);
+      stage.gate_up_kernel = stage.down_kernel =
+          std::vector<moe::GemmKind>(batch.tokens_per_rank.size(), moe::GemmKind::kGrouped);
+    }
+    plan.policy = plan::Policy::kEps;
+    plan.stages = std::move(stages);
+    plan.ops = plan::pipelined_ops(plan.stages, {batch.tokens_per_rank.size() > 1, false, d.shared_inner > 0, 1000});
+    return plan;
+  }
+
   // What every rank must have counted.
   static void check_load(const MoeDims& d, const Batch& batch, const PeerLoad& got) {
     std::vector<moe::Routing> routing;
@@ -163,7 +190,8 @@ class CudaPeerLayerTest : public test::GpuTest {
         layer->set_routing(d.num_experts, idx.view(), weight.view());
         const PeerLoad load = layer->exchange(x.view());
         check_load(d, batch, load);
-        const plan::Plan plan = plan_layer(d, batch, load, pipeline);
+        const plan::Plan plan =
+            pipeline == "around" ? plan_around(d, batch, load) : plan_layer(d, batch, load, pipeline);
         ASSERT_EQ(layer->why_not(plan), "");
         layer->begin(plan, packed.weights, y.view());
         layer->lanes().run(
@@ -228,7 +256,7 @@ class CudaPeerLayerTest : public test::GpuTest {
 };
 
 constexpr MoeDims kDemo{256, 64, 128, 32, 4};
-const auto kPipelines = {"off", "2", "3", "all", "microbatch", "auto"};
+const auto kPipelines = {"off", "2", "3", "all", "microbatch", "around", "auto"};
 
 TEST_F(CudaPeerLayerTest, OneRank) { check_plans(kDemo, {100}, Spread::kSkewed, {"off", "2", "all"}); }
 TEST_F(CudaPeerLayerTest, TwoRanks) { check_plans(kDemo, {70, 33}, Spread::kSkewed, kPipelines); }
@@ -253,7 +281,7 @@ TEST_F(CudaPeerLayerTest, ManyTokens) {
 }
 TEST_F(CudaPeerLayerTest, SizesOfV2Lite) {
   if (test::is_brief()) GTEST_SKIP() << "takes long under a sanitizer";
-  check_plans({2048, 1408, 2816, 16, 6}, {700, 500}, Spread::kSkewed, {"off", "4"});
+  check_plans({2048, 1408, 2816, 16, 6}, {700, 500}, Spread::kSkewed, {"off", "4", "around"});
 }
 
 // The same tokens on one, two, four and eight ranks: the same bits.

@@ -8,8 +8,8 @@ namespace eps::cuda {
 namespace {
 
 // Each warp processes whole tokens, one after the other, and each lane kChunks vectors of a token at a time. Sums are
-// limited by memory, so what counts is the number of bytes in flight: kChunks vectors of up to kLoads rows are requested
-// before the first one is used, and the addends of the next token are looked up meanwhile.
+// limited by memory, so what counts is the number of bytes in flight: kChunks vectors of up to kLoads rows are
+// requested before the first one is used, and the addends of the next token are looked up meanwhile.
 constexpr int kWarps = 4;  // of a block
 constexpr int kBlocksPerSm = 4;
 constexpr int kMaxTopK = kWarp;
@@ -83,8 +83,8 @@ __device__ __forceinline__ uint4 load_row(const nv_bf16* p) {
   return out;
 }
 
-// Computes kVector elements of a token's sum in each chunk, beginning at column `i` of the first one. Chunks outside the
-// row are not read. kIsTree: ranks are nodes of the tree.
+// Computes kVector elements of a token's sum in each chunk, beginning at column `i` of the first one. Chunks outside
+// the row are not read. kIsTree: ranks are nodes of the tree.
 template <bool kIsTree>
 __device__ __forceinline__ void sum_columns(const ExpertOutputs& from, const nv_bf16* partials, const Addend* list,
                                             int count, int i, float (&out)[kChunks * kVector]) {

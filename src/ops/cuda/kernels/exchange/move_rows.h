@@ -18,6 +18,8 @@ struct TokenList {
   const int32_t* begin = nullptr;
 };
 
+inline constexpr int kRowMovers = 4;  // groups of threads of a block that copy independently
+
 struct PullRowsParams {
   TokenList list;
   const void* from[kMaxRanks] = {};  // rows of each rank [tokens of the rank, row_bytes]
@@ -28,6 +30,10 @@ struct PullRowsParams {
   int places_per_token = 0;         // at most 32
   void* to = nullptr;               // [rows, row_bytes]
   int num_blocks = 0;               // one SM each
+  // The range consists of this many parts, part p being begin[p] … begin[p + 1] - 1. Parts are copied one after the
+  // other. When a part is written, its counter has been increased by num_blocks * kRowMovers.
+  int num_parts = 1;
+  int32_t* written = nullptr;  // [num_parts]; null: nothing is counted
 };
 
 // All pointers must be aligned to 16 bytes.
