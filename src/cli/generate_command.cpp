@@ -68,7 +68,7 @@ void print_summary(const GenerateFlags& flags, const GenerateResult& r, const En
   if (report.measured_seconds > 0) {
     print_error(
         "plans      {:.1f} ms predicted, {:.1f} ms measured in {} MoE layers ({:+.0f} %; a layer is off by {:.0f} %), "
-        "profile {}; {} made, {:.1f} ms with sorting rows\n",
+        "profile {}; {} made, {:.1f} ms to plan, sort rows and get memory\n",
         1e3 * report.predicted_seconds, 1e3 * report.measured_seconds, report.moe_layers_timed,
         100 * (report.predicted_seconds / report.measured_seconds - 1),
         100 * report.error_seconds / report.measured_seconds, printable(report.profile), report.plans_made,

@@ -28,7 +28,7 @@ struct MoeStats {
   double predicted_us = 0;                 // predicted time of their plans
   double measured_us = 0;                  // measured time of these layers, from the first op to the last
   double error_us = 0;                     // Σ |predicted - measured| over the layers
-  double setup_us = 0;                     // time between the gate and the first op, for planning and the row layout
+  double setup_us = 0;                     // time between the gate and the first op, for planning, the row layout and memory
   int64_t plans_made = 0;                  // the plans of all other layers came from the cache
   std::vector<std::vector<int64_t>> load;  // [layer][expert] rows on all ranks; empty for dense layers
 };

@@ -81,7 +81,7 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
     rank_rows_.push_back(static_cast<double>(rows));
     if (gemms <= least_gemms_us_) continue;
     least_gemms_us_ = gemms;
-    least_others_us_ = cost.stage_memory_us(rows);
+    least_others_us_ = cost.least_stage_memory_us(rows);
     least_busy_ = busy;
   }
   least_others_us_ += finish_us();

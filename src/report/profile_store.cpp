@@ -91,6 +91,12 @@ std::map<std::string, plan::OpCost> read_ops(const io::JsonObject& object) {
   std::map<std::string, plan::OpCost> ops;
   for (const auto& item : object.value().items()) {
     const io::JsonObject cost = object.child(item.key());
+    if (cost.find("us_of_bytes") != nullptr) {
+      refuse_unknown_keys(cost, {"us_of_bytes"});
+      ops[item.key()] = {0, 0, read_curve(cost, "us_of_bytes")};
+      if (ops[item.key()].us_of_bytes.empty()) cost.reject("us_of_bytes", "at least one point");
+      continue;
+    }
     refuse_unknown_keys(cost, {"fixed_us", "gbps"});
     ops[item.key()] = {cost.get<double>("fixed_us"), cost.get<double>("gbps")};
   }
