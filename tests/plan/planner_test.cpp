@@ -271,7 +271,7 @@ TEST(Planner, ExplainingChangesNoChoice) {
 TEST(Planner, CurvesOfBytesExcludeNoWinner) {
   std::mt19937 rng(29);
   HardwareProfile profile = test::made_up_profile();
-  const Curve curve = {{64, 0.3}, {4096, 0.5}, {8192, 9}, {65536, 80}};
+  const Curve curve = {{64, 0.3}, {4096, 0.5}, {8192, 200}, {65536, 3000}};
   for (const char* op : {"gather", "reduce", "finish"}) profile.ops[op] = {0, 0, curve};
   int num_eps = 0;
   for (int trial = 0; trial < 60; ++trial) {
