@@ -74,8 +74,11 @@ void print_summary(const GenerateFlags& flags, const GenerateResult& r, const En
         100 * report.error_seconds / report.measured_seconds, printable(report.profile), report.plans_made,
         1e3 * report.setup_seconds);
   }
-  if (!report.profile_note.empty())
-    print_error("profile    {}: `epsmoe tune` measures this machine\n", printable(report.profile_note, 400));
+  if (!report.profile_note.empty()) {
+    const bool is_measured = flags.engine.device != "reference";  // by `epsmoe tune`
+    print_error("profile    {}{}\n", printable(report.profile_note, 400),
+                is_measured ? ": `epsmoe tune` measures this machine" : "");
+  }
   if (!flags.trace.empty())
     print_error("trace      {} (open in ui.perfetto.dev)\n", printable(flags.trace, kMaxPathShown));
 }

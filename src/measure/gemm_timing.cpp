@@ -156,8 +156,8 @@ GemmBench::GemmBench(ops::OpSet& ops, const GemmShape& shape, DType weight_dtype
 void GemmBench::run(int64_t rows, int groups) {
   // The weights of a call must be consecutive as in a layer, because a device cannot group others into one call.
   if (next_ + static_cast<size_t>(groups) > weights_.size()) next_ = 0;
-  // Nor are the rows of an expert in a core's own caches, except for the few of a decoded token, so each call uses other
-  // rows.
+  // Nor are the rows of an expert in a core's own caches, except for the few of a decoded token, so each call uses
+  // other rows.
   if (next_row_ + rows * groups > x_.dim(0)) next_row_ = 0;
   std::vector<ops::LinearTask> tasks;
   for (int g = 0; g < groups; ++g) {
@@ -184,7 +184,8 @@ std::vector<plan::GemmProfile> measure_gemms(ops::OpSet& ops, RepeatedTiming& ti
     const bool on_device = ops.device() != nullptr;
     const int64_t most = on_device ? options.groups : 2;
     const auto factor_rows = kFactorRows * kMostGroups;
-    GemmBench bench(ops, shape, weight_dtype, std::max(most * options.max_rows, factor_rows), least_weights(ops, options));
+    GemmBench bench(ops, shape, weight_dtype, std::max(most * options.max_rows, factor_rows),
+                    least_weights(ops, options));
     const auto groups_of = [&](int64_t rows) {
       return rows * options.groups <= bench.max_rows() && bench.num_weights() >= options.groups ? options.groups : 2;
     };

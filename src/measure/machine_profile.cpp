@@ -117,8 +117,7 @@ TuneModel demo_model() {
   attention.v_dim = 32;
   attention.kv_lora_rank = 96;
   attention.softmax_scale = 0.14F;  // 48^-1/2
-  return {
-      .hidden = 256, .inner = 64, .shared_inner = 128, .top_k = 4, .attention = attention, .num_experts = 6 * 32};
+  return {.hidden = 256, .inner = 64, .shared_inner = 128, .top_k = 4, .attention = attention, .num_experts = 6 * 32};
 }
 
 TuneModel tune_model(const model::ModelSpec& spec, const std::string& name) {

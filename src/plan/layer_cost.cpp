@@ -45,9 +45,8 @@ RowTable::RowTable(const GemmProfile& gemm, int64_t n, int64_t k, const std::fun
   const GemmShapeCurve& shape = nearest_shape(gemm, n, k);
   const double scale =
       static_cast<double>(n) * static_cast<double>(k) / (static_cast<double>(shape.n) * static_cast<double>(shape.k));
-  *this = RowTable([&](double rows) {
-    return scale * curve_at(shape.us_of_rows, rows, true) + (others ? others(rows) : 0.0);
-  });
+  *this = RowTable(
+      [&](double rows) { return scale * curve_at(shape.us_of_rows, rows, true) + (others ? others(rows) : 0.0); });
 }
 
 // The table is linear between its points, so the time per row is monotonic there and has its minimum at a point.

@@ -1,26 +1,15 @@
 #include "report/profile_store.h"
 
 #include <algorithm>
-#include <initializer_list>
 
 #include "base/error.h"
 #include "io/json.h"
+#include "report/json_words.h"
 
 namespace eps::report {
 namespace {
 
 constexpr std::string_view kVersionKey = "epsmoe_profile";
-
-void refuse_unknown_keys(const io::JsonObject& object, std::initializer_list<std::string_view> known) {
-  for (const auto& item : object.value().items()) {
-    if (std::ranges::find(known, item.key()) != known.end()) continue;
-    fail(ErrorKind::kInput, object.where(),
-         {.what = fmt::format("unknown key \"{}\"", object.path_of(item.key())),
-          .got = "",
-          .wanted = fmt::format("one of {}", fmt::join(known, ", ")),
-          .hint = ""});
-  }
-}
 
 plan::Curve read_curve(const io::JsonObject& object, std::string_view key) {
   constexpr const char* kWanted = "a list of [x, y], each two numbers";

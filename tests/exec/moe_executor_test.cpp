@@ -233,8 +233,8 @@ TEST(MoeExecutor, RefusesWhatItWouldHaveToIgnore) {
                  "plans of strategy tp+ep can be predicted, but not executed");
 }
 
-// The system provides memory when it is first written to, which takes longer than many an op. It must not happen in one,
-// because an op's time is predicted from measurements in which its memory is resident.
+// The system provides memory when it is first written to, which takes longer than many an op. It must not happen in
+// one, because an op's time is predicted from measurements in which its memory is resident.
 TEST(MoeExecutor, NoOpWaitsForMemory) {
   constexpr int64_t kTokens = 20000;
   const Layer layer = make_layer(4, 2, kTokens, Load::kRandom, true);
