@@ -59,11 +59,6 @@ class KeepingSource final : public model::WeightSource {
   bool is_last_user_ = false;
 };
 
-[[noreturn]] void refuse(const std::string& flag, const std::string& what, const std::string& got,
-                         const std::string& wanted) {
-  fail(ErrorKind::kUsage, flag, {.what = what, .got = got, .wanted = wanted, .hint = ""});
-}
-
 void check_ranges(const LayerBenchOptions& options) {
   const auto at_least = [](const char* flag, int64_t value, int64_t least) {
     if (value < least) refuse(flag, "out of range", std::to_string(value), fmt::format("{} or more", least));
@@ -74,8 +69,9 @@ void check_ranges(const LayerBenchOptions& options) {
   at_least("--threads", options.engine.threads, 0);
   at_least("--num-experts", options.num_experts, 0);
   at_least("--limit-size", options.limit_size, 0);
-  constexpr int64_t kMost = 1 << 20;  // larger values need more memory than machines have
-  if (options.tokens > kMost) refuse("--tokens", "out of range", std::to_string(options.tokens), "at most 1048576");
+  if (options.tokens > kMostBenchTokens) {
+    refuse("--tokens", "out of range", std::to_string(options.tokens), fmt::format("at most {}", kMostBenchTokens));
+  }
   constexpr int64_t kMostSize = 1 << 15;
   if (options.limit_size > kMostSize) {
     refuse("--limit-size", "out of range", std::to_string(options.limit_size), "at most 32768");

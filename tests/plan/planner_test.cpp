@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "moe/row_layout.h"
 #include "plan/layer_cost.h"
+#include "plan/stage_balancer.h"
 #include "plan/virtual_clock.h"
 #include "support/problems.h"
 
@@ -383,6 +384,33 @@ TEST(PipelineOption, ReadsTheDocumentedValues) {
   EXPECT_EQ(parse_pipeline_option("microbatch").mode, PipelineOption::Mode::kMicrobatch);
   EXPECT_EQ(parse_pipeline_option("12").num_stages, 12);
   for (const char* bad : {"", "0", "-1", "2x", "on", "99999999999"}) EXPECT_THROW(parse_pipeline_option(bad), Error);
+}
+
+TEST(StageBalancer, NoStageIsSmallerThanTheBound) {
+  std::mt19937 rng(3);
+  double least_part = 1;
+  for (int trial = 0; trial < 300; ++trial) {
+    const moe::ExpertPlacement placement = moe::place_experts(24, 2);
+    std::vector<int64_t> load(24);
+    for (int64_t& rows : load) rows = std::uniform_int_distribution<int64_t>(0, 40)(rng);
+    if (trial % 3 == 0) load[static_cast<size_t>(trial % 24)] = 500;
+    StageBalancer balancer(placement, load);
+    for (int n = 1; n <= placement.experts_per_rank(); ++n) {
+      std::vector<int> stage_of(24);
+      balancer.assign(n, stage_of);
+      for (int rank = 0; rank < 2; ++rank) {
+        std::vector<double> rows(static_cast<size_t>(n), 0.0);
+        for (size_t e = static_cast<size_t>(rank) * 12; e < (static_cast<size_t>(rank) + 1) * 12; ++e) {
+          rows[static_cast<size_t>(stage_of[e])] += static_cast<double>(load[e]);
+        }
+        const double least = *std::ranges::min_element(rows);
+        const double bound = balancer.least_stage_rows(n, rank);
+        EXPECT_LE(bound, least + 1e-9) << n << " stages";
+        if (n == 2 && trial % 3 != 0) least_part = std::min(least_part, bound / std::max(1.0, least));
+      }
+    }
+  }
+  EXPECT_GT(least_part, 0.6) << "a bound that is much lower excludes nothing";
 }
 
 TEST(LayerCost, ReadsMemoryTimesFromCurves) {
