@@ -104,9 +104,10 @@ void StageBalancer::assign(int num_stages, std::span<int> stage_of) {
 //   m + Σ max(m + p_(n+1), p_i), i < n
 // rows, and at least as many as there are. The smallest such m is the bound.
 double StageBalancer::least_stage_rows(int num_stages, int rank) const {
+  const auto first = static_cast<size_t>(placement_.first_expert(rank));
   const auto rows = [&](int i) {
-    return static_cast<double>(
-        load_[static_cast<size_t>(by_load_[static_cast<size_t>(placement_.first_expert(rank) + i)])]);
+    const int32_t expert = by_load_[first + static_cast<size_t>(i)];
+    return static_cast<double>(load_[static_cast<size_t>(expert)]);
   };
   double left = 0;
   for (int i = 0; i < placement_.experts_per_rank(); ++i) left += rows(i);
