@@ -8,12 +8,24 @@ set(EPS_PRECOMPILED <algorithm> <array> <atomic> <chrono> <cmath> <filesystem> <
   <mutex> <numeric> <optional> <random> <set> <span> <sstream> <string> <thread> <unordered_map> <vector>
   <fmt/format.h>)
 
+# For the sanitizers, which are built anew in every run of continuous integration, the files of a module are compiled a
+# few at a time: their headers take longer than they do. Everywhere else each file is a unit of its own, so that changing
+# one recompiles no other. Left out are files with kernels for an instruction set, which define macros, and those whose
+# members have types of an anonymous namespace, which gcc refuses in an included file.
+set(EPS_NOT_IN_UNITY "/ops/cpu/.*(avx|amx|panel|onednn|vector|convert)|/io/tokenizer/regex\\.cpp$")
+
 function(eps_module name)
   cmake_parse_arguments(ARG "COLD" "" "DEPS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
   list(FILTER sources EXCLUDE REGEX "/main\\.cpp$|/ops/cuda/")  # CUDA: cmake/epsmoe_cuda.cmake
   add_library(eps_${name} STATIC ${sources})
   target_link_libraries(eps_${name} PUBLIC epsmoe_flags ${ARG_DEPS})
+  if(EPSMOE_SANITIZE)
+    set_target_properties(eps_${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
+    set(alone ${sources})
+    list(FILTER alone INCLUDE REGEX "${EPS_NOT_IN_UNITY}")
+    set_source_files_properties(${alone} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  endif()
   if(ARG_COLD)
     target_compile_options(eps_${name} PRIVATE $<$<CONFIG:Release>:-O1>)
   endif()

@@ -116,10 +116,10 @@ struct EngineReport {
   int64_t moe_layers_timed = 0;                     // on rank 0: all on the CPU, a sample on several GPUs
   double predicted_seconds = 0;                     // predicted time of the timed layers
   double measured_seconds = 0;                      // their measured time, from the first op to the last
-  double setup_seconds = 0;                         // in addition: planning and sorting rows before the first op
-  double error_seconds = 0;                         // Σ |predicted - measured| over these layers
-  int64_t plans_made = 0;                           // all other layers reused a cached plan
-  std::vector<std::vector<int64_t>> load;           // [layer][expert] rows; empty for layers without experts
+  double setup_seconds = 0;                // in addition: planning, sorting rows and memory, before the first op
+  double error_seconds = 0;                // Σ |predicted - measured| over these layers
+  int64_t plans_made = 0;                  // all other layers reused a cached plan
+  std::vector<std::vector<int64_t>> load;  // [layer][expert] rows; empty for layers without experts
 };
 
 class Engine {

@@ -141,6 +141,7 @@ CpuFeatures detect() {
   if (const auto quota = cgroup_cores()) out.usable_cores = std::min(out.usable_cores, *quota);
 #ifdef _SC_LEVEL2_CACHE_SIZE
   out.l2_bytes = static_cast<size_t>(std::max(sysconf(_SC_LEVEL2_CACHE_SIZE), 0L));
+  out.l3_bytes = static_cast<size_t>(std::max(sysconf(_SC_LEVEL3_CACHE_SIZE), 0L));
 #endif
   const char* cap = std::getenv(kCpuIsaVariable);
   return cap == nullptr ? out : cap_isa(out, cap);

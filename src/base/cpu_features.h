@@ -34,6 +34,7 @@ struct CpuFeatures {
 
   int usable_cores = 1;  // the affinity mask or the cgroup v2 quota (rounded up), whichever is smaller; at least 1
   size_t l2_bytes = 0;   // per core; 0: unknown
+  size_t l3_bytes = 0;   // 0: unknown, or there is none
   std::string brand;     // "AMD EPYC ..."; "unknown CPU" if the CPU reports none
 
   bool has_avx2_kernels() const { return avx2 && fma && f16c; }

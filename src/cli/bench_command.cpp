@@ -30,6 +30,17 @@ void remove_flag(CLI::App& command, const std::string& name) {
 
 namespace {
 
+// A preset has no files to read, so a request for them would be ignored.
+void require_no_files(CLI::App& command, const std::string& preset) {
+  const CLI::Option* format = command.get_option_no_throw("--load-format");
+  if (preset.empty() || format == nullptr || format->count() == 0 || format->results().back() != "safetensors") return;
+  fail(ErrorKind::kUsage, "--load-format",
+       {.what = "--preset has no weights to read",
+        .got = "safetensors",
+        .wanted = "auto or dummy, which measure dummy weights",
+        .hint = "-m FOLDER instead of --preset"});
+}
+
 int run_sweep_command(const measure::SweepOptions& options, SweepFormat format) {
   measure::check_sweep(options);
   const auto engine = open_engine(options.engine);
@@ -149,8 +160,12 @@ void add_layer(CLI::App& bench, Chosen& chosen) {
       "  epsmoe bench layer --preset deepseek-v2-lite --tokens 2048\n"
       "  epsmoe bench layer --preset deepseek-v2-lite --ep 2 --eps-pipeline 4 --skew dirichlet:0.3 --json\n"
       "  epsmoe bench layer -m models/austen-moe --tokens 512");
-  command.callback(
-      [options, json, &chosen] { chosen.action = [options, json] { return run_layer(*options, *json); }; });
+  command.callback([options, json, &command, &chosen] {
+    chosen.action = [options, json, &command] {
+      require_no_files(command, options->preset);
+      return run_layer(*options, *json);
+    };
+  });
 }
 
 int run_overlap(measure::OverlapBenchOptions options, bool json) {
@@ -210,8 +225,12 @@ void add_overlap(CLI::App& bench, Chosen& chosen) {
       "  epsmoe bench overlap --preset deepseek-v2-lite --num-experts 16 --tokens 256 --emulate-link 50MB/s,50us\n"
       "  epsmoe bench overlap -m models/austen-moe --tokens 1024 --emulate-link 200MB/s,20us\n"
       "  epsmoe bench overlap --preset deepseek-v2 --device cuda --ep 2 --as-ep 8 --tokens 8192 --most-stages 4");
-  command.callback(
-      [options, json, &chosen] { chosen.action = [options, json] { return run_overlap(*options, *json); }; });
+  command.callback([options, json, &command, &chosen] {
+    chosen.action = [options, json, &command] {
+      require_no_files(command, options->preset);
+      return run_overlap(*options, *json);
+    };
+  });
 }
 
 int run_gemm(measure::GemmBenchOptions options, bool json) {
@@ -268,7 +287,12 @@ void add_gemm(CLI::App& bench, Chosen& chosen) {
       "Examples:\n"
       "  epsmoe bench gemm -m models/austen-moe --tokens 1024\n"
       "  epsmoe bench gemm --preset deepseek-v2-lite --num-experts 16 --tokens 256 --loads 6 --json");
-  command.callback([options, json, &chosen] { chosen.action = [options, json] { return run_gemm(*options, *json); }; });
+  command.callback([options, json, &command, &chosen] {
+    chosen.action = [options, json, &command] {
+      require_no_files(command, options->preset);
+      return run_gemm(*options, *json);
+    };
+  });
 }
 
 }  // namespace

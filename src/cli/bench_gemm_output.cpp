@@ -15,8 +15,6 @@
 namespace eps::cli {
 namespace {
 
-double percent_of(double value, double limit) { return limit > 0 ? 100 * value / limit : 0.0; }
-
 struct RowSpread {
   int64_t least = 0, most = 0;
   double median = 0;
@@ -76,7 +74,7 @@ std::vector<std::string> load_cells(size_t index, const measure::GemmLoad& load,
   cells.push_back(fmt::format("{:.3f}", load.us(measure::KernelRule::kProfile) * 1e-3));
   cells.push_back(fmt::format("{:.2f}", 100 * load.regret(measure::KernelRule::kProfile)));
   cells.push_back(fmt::format("{:.4f}", load.tflops()));
-  cells.push_back(fmt::format("{:.1f}", percent_of(load.tflops(), limit_tflops)));
+  cells.push_back(fmt::format("{:.1f}", measure::percent_of(load.tflops(), limit_tflops)));
   return cells;
 }
 
@@ -111,7 +109,7 @@ io::Json load_json(const measure::GemmBenchResult& r, size_t index) {
           {"best_us", load.best_us()},
           {"regret_pct", regrets},
           {"tflops", load.tflops()},
-          {"pct_of_limit", percent_of(load.tflops(), r.limit_tflops)}};
+          {"pct_of_limit", measure::percent_of(load.tflops(), r.limit_tflops)}};
 }
 
 io::Json summary_json(const measure::GemmBenchOptions& options, const measure::GemmBenchResult& r) {
@@ -149,7 +147,7 @@ io::Json summary_json(const measure::GemmBenchOptions& options, const measure::G
           {"measured_by_promised",  // check_words: allow
            {{"p10", ratio.p10}, {"median", ratio.median}, {"p90", ratio.p90}}},
           {"tflops", total_tflops(r.loads)},
-          {"pct_of_limit", percent_of(total_tflops(r.loads), r.limit_tflops)},
+          {"pct_of_limit", measure::percent_of(total_tflops(r.loads), r.limit_tflops)},
           {"limit_tflops", r.limit_tflops},
           {"limit_source", r.limit_source}};
 }
@@ -198,7 +196,8 @@ std::string format_gemm_text(const measure::GemmBenchOptions& options, const mea
                      count_best(r.loads, moe::GemmKind::kGrouped), 2 * r.loads.size());
   out += fmt::format("ratio    {:.3f} (p10 {:.3f}, p90 {:.3f}): measured / predicted time of the profile's choice\n",
                      ratio.median, ratio.p10, ratio.p90);
-  out += fmt::format("speed    {:.4f} TFLOP/s, {:.1f} % of the limit\n", tflops, percent_of(tflops, r.limit_tflops));
+  out += fmt::format("speed    {:.4f} TFLOP/s, {:.1f} % of the limit\n", tflops,
+                     measure::percent_of(tflops, r.limit_tflops));
   return out + fmt::format("limit    {:.4f} TFLOP/s: {}\n", r.limit_tflops, r.limit_source);
 }
 

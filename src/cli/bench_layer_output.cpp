@@ -5,11 +5,10 @@
 #include "cli/table.h"
 #include "epsmoe/version.h"
 #include "io/json.h"
+#include "measure/stats.h"
 
 namespace eps::cli {
 namespace {
-
-double percent_of(double value, double limit) { return limit > 0 ? 100 * value / limit : 0.0; }
 
 io::Json spread_json(const std::vector<double>& samples) {
   const measure::Spread s = measure::spread(samples);
@@ -29,20 +28,17 @@ std::string format_layer_text(const measure::LayerBenchOptions& options, const m
       r.num_stages, r.num_stages == 1 ? "" : "s", r.kernel, r.reason);
   const std::vector<TableColumn> columns = {{"arm", 28, false}, {"median ms", 10, true}, {"p10", 8, true},
                                             {"p90", 8, true},   {"TFLOP/s", 9, true},    {"% of limit", 10, true}};
-  out += markdown_header(columns);
+  std::vector<std::vector<std::string>> rows;
   const auto add = [&](const std::string& arm, const std::vector<double>& us, double tflops) {
     const measure::Spread s = measure::spread(us);
-    const std::vector<std::string> cells = {arm,
-                                            fmt::format("{:.3f}", s.median * 1e-3),
-                                            fmt::format("{:.3f}", s.p10 * 1e-3),
-                                            fmt::format("{:.3f}", s.p90 * 1e-3),
-                                            fmt::format("{:.4f}", tflops),
-                                            fmt::format("{:.1f}", percent_of(tflops, r.limit_tflops()))};
-    out += markdown_row(columns, cells);
+    rows.push_back({arm, fmt::format("{:.3f}", s.median * 1e-3), fmt::format("{:.3f}", s.p10 * 1e-3),
+                    fmt::format("{:.3f}", s.p90 * 1e-3), fmt::format("{:.4f}", tflops),
+                    fmt::format("{:.1f}", measure::percent_of(tflops, r.limit_tflops()))});
   };
   add("epsmoe, the layer", r.us, r.tflops());
   add("epsmoe, its GEMM ops", r.gemm_us, r.gemm_tflops());
   add(r.baseline + " one by one, GEMMs only", r.baseline_us, r.baseline_tflops());
+  out += markdown_table(columns, rows);
   const measure::Spread ratio = measure::spread(r.ratios());
   out += fmt::format("\nratio    {:.3f} (p10 {:.3f}, p90 {:.3f}): baseline time / our time, pair by pair\n",
                      ratio.median, ratio.p10, ratio.p90);
@@ -93,7 +89,7 @@ std::string format_layer_json(const measure::LayerBenchOptions& options, const m
       {"p90_us", ours.p90},
       {"samples_us", r.us},
       {"tflops", r.tflops()},
-      {"pct_of_limit", percent_of(r.tflops(), r.limit_tflops())},
+      {"pct_of_limit", measure::percent_of(r.tflops(), r.limit_tflops())},
       {"limit_tflops", r.limit_tflops()},
       {"limit_source", r.limit_source},
       {"gemm_us", spread_json(r.gemm_us)},
@@ -103,7 +99,7 @@ std::string format_layer_json(const measure::LayerBenchOptions& options, const m
       {"baseline_us", spread_json(r.baseline_us)},
       {"baseline_samples_us", r.baseline_us},
       {"baseline_tflops", r.baseline_tflops()},
-      {"baseline_pct_of_limit", percent_of(r.baseline_tflops(), r.limit_tflops())},
+      {"baseline_pct_of_limit", measure::percent_of(r.baseline_tflops(), r.limit_tflops())},
       {"ratio", ratio.median},
       {"ratio_p10", ratio.p10},
       {"ratio_p90", ratio.p90},

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/cpu_features.h"
@@ -12,6 +13,18 @@
 #include "engine/factory.h"
 
 namespace eps::cli {
+namespace {
+
+// An instruction set that the environment requests and the CPU lacks is reported by the commands that need one.
+uint64_t most_threads() {
+  try {
+    return static_cast<uint64_t>(engine::max_threads_per_rank());
+  } catch (const Error&) {
+    return std::numeric_limits<int>::max();
+  }
+}
+
+}  // namespace
 
 void add_engine_flags(CLI::App& command, EngineOptions& options) {
   CLI::Option_group& group = *command.add_option_group("Model and ranks");
@@ -70,7 +83,7 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       .add_option("--threads", options.threads,
                   "Threads of each rank, including its own (0: usable cores / ranks, at least 1). A rank that waits "
                   "lends its threads to the others, unless --emulate-link is used")
-      ->check(whole_number_from(0))
+      ->check(whole_number_from(0, most_threads()))
       ->capture_default_str();
   group
       .add_option(

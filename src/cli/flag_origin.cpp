@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <utility>
 
 namespace eps::cli {
 namespace {
@@ -13,6 +14,12 @@ bool is_on_command_line(CLI::App& app, const CLI::Option& flag) {
 }
 
 }  // namespace
+
+FlagVariable find_variable(const CLI::Option& flag) {
+  std::string name = flag.get_envname();
+  const char* value = name.empty() ? nullptr : std::getenv(name.c_str());
+  return {std::move(name), value};
+}
 
 std::vector<CLI::App*> list_commands(CLI::App& app) {
   return app.get_subcommands([](CLI::App* child) { return !child->get_name().empty(); });
@@ -37,9 +44,8 @@ std::vector<CLI::App*> list_parsed(CLI::App& app) {
 std::string origin_of(CLI::App& app, const CLI::Option& flag, const ConfigLines& lines) {
   if (is_on_command_line(app, flag)) return {};
   if (const auto line = lines.find(&flag); line != lines.end()) return line->second;
-  const std::string variable = flag.get_envname();
-  const char* value = variable.empty() ? nullptr : std::getenv(variable.c_str());
-  return value != nullptr && *value != '\0' ? variable : std::string();
+  const FlagVariable variable = find_variable(flag);
+  return variable.value != nullptr && *variable.value != '\0' ? variable.name : std::string();
 }
 
 }  // namespace eps::cli

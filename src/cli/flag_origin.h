@@ -8,6 +8,13 @@
 
 namespace eps::cli {
 
+// The flag's variable and its value in the environment; a null value if the flag has no variable or it is not set.
+struct FlagVariable {
+  std::string name;
+  const char* value = nullptr;
+};
+FlagVariable find_variable(const CLI::Option& flag);
+
 // The lines of the --config file that set flags: "run.toml:2".
 using ConfigLines = std::map<const CLI::Option*, std::string>;
 

@@ -68,14 +68,17 @@ void print_summary(const GenerateFlags& flags, const GenerateResult& r, const En
   if (report.measured_seconds > 0) {
     print_error(
         "plans      {:.1f} ms predicted, {:.1f} ms measured in {} MoE layers ({:+.0f} %; a layer is off by {:.0f} %), "
-        "profile {}; {} made, {:.1f} ms with sorting rows\n",
+        "profile {}; {} made, {:.1f} ms to plan, sort rows and get memory\n",
         1e3 * report.predicted_seconds, 1e3 * report.measured_seconds, report.moe_layers_timed,
         100 * (report.predicted_seconds / report.measured_seconds - 1),
         100 * report.error_seconds / report.measured_seconds, printable(report.profile), report.plans_made,
         1e3 * report.setup_seconds);
   }
-  if (!report.profile_note.empty())
-    print_error("profile    {}: `epsmoe tune` measures this machine\n", printable(report.profile_note, 400));
+  if (!report.profile_note.empty()) {
+    const bool is_measured = flags.engine.device != "reference";  // by `epsmoe tune`
+    print_error("profile    {}{}\n", printable(report.profile_note, 400),
+                is_measured ? ": `epsmoe tune` measures this machine" : "");
+  }
   if (!flags.trace.empty())
     print_error("trace      {} (open in ui.perfetto.dev)\n", printable(flags.trace, kMaxPathShown));
 }

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <limits>
 
 #include "base/error.h"
@@ -190,8 +189,7 @@ void check_lists(CLI::App& app, int argc, const char* const* argv) {
       if (is_value && is_long && equals != word.npos) check(*flag, flag->get_name(), word.substr(equals + 1));
       if (is_value && !is_long) check(*flag, flag->get_name(), word.substr(2));
     }
-    const std::string variable = flag->get_envname();
-    const char* value = variable.empty() ? nullptr : std::getenv(variable.c_str());
+    const auto [variable, value] = find_variable(*flag);
     if (!is_given && value != nullptr) check(*flag, flag->get_name() + " (from " + variable + ")", value);
   }
 }

@@ -180,6 +180,10 @@ int run(PlanFlags& flags) {
   report.skew = flags.skew;
   report.seed = flags.work.seed;
   report.link = flags.link;
+  // Checked here, because the comparison of strategies would report it once for each of them.
+  if (pipeline.mode == plan::PipelineOption::Mode::kFixed) {
+    plan::check_stages(pipeline, moe::place_experts(report.shape.num_experts, flags.work.num_ranks));
+  }
   const plan::Strategy strategy = strategy_of(flags, pipeline, report);
   report.problem = sim::make_problem(report.shape, strategy, flags.work);
   plan::PlanLimits limits;

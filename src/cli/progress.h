@@ -3,8 +3,13 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace eps::cli {
+
+// The line of Progress in at most `columns` characters. A narrow line has no bar, then no counts, and then no
+// label. If `total` is 0, it is unknown.
+std::string progress_line(std::string_view label, std::string_view unit, uint64_t done, uint64_t total, int columns);
 
 // On a terminal, a bar that is redrawn and finally erased. Otherwise, a plain line after each quarter of the work.
 class Progress {

@@ -102,7 +102,7 @@ std::string format_simulate_text(const SimulateReport& report) {
   const std::vector<TableColumn> columns = {{"strategy", 8, false},      {"policy", 10, false},  {"stages", 6, true},
                                             {"prefill tok/s", 13, true}, {"TTFT ms", 9, true},   {"MoE %", 5, true},
                                             {"speedup", 7, true},        {"GB a rank", 9, true}, {"fits", 4, false}};
-  out += markdown_header(columns);
+  std::vector<std::vector<std::string>> rows;
   std::string notes;
   for (const sim::PrefillRow& row : report.rows) {
     const sim::PrefillResult& r = row.result;
@@ -119,9 +119,9 @@ std::string format_simulate_text(const SimulateReport& report) {
            fmt::format("{:.0f}", 100 * r.parts.moe_us / r.ttft_us), fmt::format("{:.3f}", speedup(report, row)),
            fmt::format("{:.1f}", r.memory_gb), r.fits ? "yes" : "no"});
     }
-    out += markdown_row(columns, cells);
+    rows.push_back(std::move(cells));
   }
-  return out + "\n" + notes + choice_text(report);
+  return out + markdown_table(columns, rows) + "\n" + notes + choice_text(report);
 }
 
 std::string format_simulate_json(const SimulateReport& report) {

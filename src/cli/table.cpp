@@ -49,6 +49,16 @@ std::string markdown_header(std::span<const TableColumn> columns) {
   return markdown_row(columns, titles) + rule + "\n";
 }
 
+std::string markdown_table(std::vector<TableColumn> columns, const std::vector<std::vector<std::string>>& rows) {
+  for (const std::vector<std::string>& cells : rows) {
+    EPS_CHECK_EQ(columns.size(), cells.size());
+    for (size_t i = 0; i < cells.size(); ++i) columns[i].width = std::max(columns[i].width, cell_width(cells[i]));
+  }
+  std::string out = markdown_header(columns);
+  for (const std::vector<std::string>& cells : rows) out += markdown_row(columns, cells);
+  return out;
+}
+
 std::string csv_row(std::span<const std::string> cells) {
   std::string out;
   for (const std::string& cell : cells) {

@@ -4,6 +4,7 @@
 
 #include <span>
 #include <string>
+#include <vector>
 
 namespace eps::cli {
 
@@ -19,6 +20,9 @@ int cell_width(const std::string& cell);
 std::string markdown_header(std::span<const TableColumn> columns);
 // Edge  | in a cell is escaped
 std::string markdown_row(std::span<const TableColumn> columns, std::span<const std::string> cells);
+
+// A whole table, whose columns are as wide as their longest cell.
+std::string markdown_table(std::vector<TableColumn> columns, const std::vector<std::vector<std::string>>& rows);
 
 // Every cell quoted, as llama-bench does; quotes doubled (RFC 4180).
 std::string csv_row(std::span<const std::string> cells);

@@ -53,7 +53,10 @@ std::string describe_profile(const plan::HardwareProfile& profile) {
   out += fmt::format("attention  {:.1f} GFLOP/s\n", 1e3 * profile.attention_tflops);
   std::string ops;
   for (const auto& [name, cost] : profile.ops) {
-    ops += fmt::format("{}{} {:.1f}", ops.empty() ? "" : ", ", name, cost.gbps);
+    // Of a curve, the rate at its end: that of rows which exceed the caches, if the measurement went that far.
+    const plan::Curve& curve = cost.us_of_bytes;
+    const double gbps = curve.empty() ? cost.gbps : curve.back().x * 1e-3 / curve.back().y;
+    ops += fmt::format("{}{} {:.1f}", ops.empty() ? "" : ", ", name, gbps);
   }
   return out + fmt::format("ops        GB/s: {}\n", ops);
 }

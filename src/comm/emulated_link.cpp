@@ -93,7 +93,15 @@ LinkSpec parse_link_spec(std::string_view text, const std::string& field) {
   const auto latency =
       comma == std::string_view::npos ? std::optional<double>(0.0) : parse_quantity(text.substr(comma + 1), kTimes);
   // With a rate below 1 kB/s or a latency above a minute, every message would exceed the timeout.
-  if (!rate || !latency || !(*rate >= 1e3 && *rate <= 1e15) || !(*latency >= 0.0 && *latency <= 60.0)) {
+  const bool is_in_range = rate && latency && *rate >= 1e3 && *rate <= 1e15 && *latency >= 0.0 && *latency <= 60.0;
+  if (rate && latency && !is_in_range) {
+    fail(ErrorKind::kUsage, field,
+         {.what = "a link out of range",
+          .got = std::string(text),
+          .wanted = "a bandwidth from 1kB/s to 1000000GB/s and a latency from 0us to 60s",
+          .hint = ""});
+  }
+  if (!is_in_range) {
     fail(ErrorKind::kUsage, field,
          {.what = "not a link",
           .got = std::string(text),

@@ -103,6 +103,9 @@ class EngineImpl final : public Engine {
                                      .shape = planned_shape(group.weight_dtype, ops.front()->compute_dtype())};
     engine::ChosenProfile profile = engine::choose_profile(query);
     if (!profile.fits() && options.on_unmeasured && options.on_unmeasured()) profile = engine::choose_profile(query);
+    if (options.on_note) {
+      for (const std::string& error : profile.broken) options.on_note({error + " (profile skipped)", true});
+    }
     group.profile = std::move(profile.profile);
     profile_note_ = std::move(profile.note);
     const auto make_source = [this] {

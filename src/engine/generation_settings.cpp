@@ -143,6 +143,31 @@ int64_t resolve_max_tokens(const GenerateRequest& request, const io::GenerationC
   return std::min(most, max_model_len - prompt_len);
 }
 
+// transformers warns of such lengths, too, and ends the text at the maximum.
+void note_lengths(const GenerateRequest& request, const io::GenerationConfig& file, int64_t prompt_len,
+                  GenerationSettings& out) {
+  const auto note = [&](std::string_view key, int64_t least, int64_t most) {
+    if (least <= most) return;
+    out.notes.push_back(
+        fmt::format("{}: key \"{}\" is {}, but the text ends after {} tokens", file.path, key, least, most));
+  };
+  if (!request.min_tokens) note("min_new_tokens", out.sampling.min_tokens, out.max_tokens);
+  note("min_length", out.sampling.min_length, prompt_len + out.max_tokens);
+}
+
+// An id that is not in the vocabulary never occurs, so it ends no text.
+void note_missing_ends(const ModelFolder& folder, const io::GenerationConfig& file, GenerationSettings& out) {
+  const int64_t vocab = folder.spec.vocab_size;
+  for (const int32_t id : out.eos_ids) {
+    if (id >= 0 && id < vocab) continue;
+    const std::string path = !file.eos_token_ids.empty() ? file.path
+                             : folder.checkpoint         ? folder.checkpoint->config_path()
+                                                         : "config.json";
+    out.notes.push_back(
+        fmt::format("{}: eos_token_id {} is not in the vocabulary of {} tokens, so it ends no text", path, id, vocab));
+  }
+}
+
 }  // namespace
 
 GenerationSettings resolve_generation(const GenerateRequest& request, const ModelFolder& folder, int64_t prompt_len,
@@ -173,6 +198,8 @@ GenerationSettings resolve_generation(const GenerateRequest& request, const Mode
   out.max_tokens = resolve_max_tokens(request, file, prompt_len, max_model_len);
   const std::vector<int>& eos = file.eos_token_ids.empty() ? folder.spec.eos_token_ids : file.eos_token_ids;
   out.eos_ids.assign(eos.begin(), eos.end());
+  note_lengths(request, file, prompt_len, out);
+  note_missing_ends(folder, file, out);
   out.stop = request.stop.value_or(file.stop_strings);
   if (std::ranges::any_of(out.stop, &std::string::empty)) {
     fail(ErrorKind::kUsage, "stop",

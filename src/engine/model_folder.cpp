@@ -14,6 +14,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kTokenizerName = "tokenizer.json";
+constexpr const char* kTokenizerConfigName = "tokenizer_config.json";
+constexpr const char* kGenerationConfigName = "generation_config.json";
+
 std::string preset_names() {
   std::string out;
   for (const model::Preset& preset : model::presets()) out += (out.empty() ? "" : ", ") + std::string(preset.name);
@@ -67,7 +71,7 @@ void read_spec(ModelFolder& folder, const io::Json& config, const std::string& w
 }
 
 void open_tokenizer(ModelFolder& folder, const std::string& dir) {
-  const std::string path = io::join_path(dir, "tokenizer.json");
+  const std::string path = io::join_path(dir, kTokenizerName);
   const io::Json json = io::read_json_file(path);
   const io::JsonObject object(json, path);
   folder.tokenizer = io::Tokenizer::from_object(object);
@@ -76,7 +80,7 @@ void open_tokenizer(ModelFolder& folder, const std::string& dir) {
     note(folder, fmt::format("{}: has {} tokens, but the model only {}; texts that contain others are refused", path,
                              folder.tokenizer->vocab_size(), folder.spec.vocab_size));
   }
-  const std::string config_path = io::join_path(dir, "tokenizer_config.json");
+  const std::string config_path = io::join_path(dir, kTokenizerConfigName);
   if (!io::file_exists(config_path)) return;
   const io::Json config = io::read_json_file(config_path, io::kPythonJson);
   const io::JsonObject settings(config, config_path);
@@ -87,7 +91,7 @@ void open_tokenizer(ModelFolder& folder, const std::string& dir) {
 // Without a generation_config.json, the settings are read from config.json, where old versions of transformers wrote
 // them.
 void open_generation_config(ModelFolder& folder, const std::string& dir, const io::Json& config) {
-  const std::string path = io::join_path(dir, "generation_config.json");
+  const std::string path = io::join_path(dir, kGenerationConfigName);
   if (!io::file_exists(path)) {
     folder.generation = io::parse_generation_config(io::JsonObject(config, io::join_path(dir, "config.json")));
     folder.generation.path = io::join_path(dir, "config.json");
@@ -170,6 +174,11 @@ void check_weights(ModelFolder& folder) {
 
 }  // namespace
 
+bool is_model_file(std::string_view name) {
+  return io::is_checkpoint_file(name) || name == kTokenizerName || name == kTokenizerConfigName ||
+         name == kGenerationConfigName;
+}
+
 bool is_preset(const std::string& model) {
   const bool known = std::any_of(model::presets().begin(), model::presets().end(),
                                  [&](const model::Preset& p) { return p.name == model; });
@@ -212,7 +221,7 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
     open_generation_config(folder, model, folder.checkpoint->config());
     check_weights(folder);
   }
-  if (io::file_exists(io::join_path(model, "tokenizer.json"))) open_tokenizer(folder, model);
+  if (io::file_exists(io::join_path(model, kTokenizerName))) open_tokenizer(folder, model);
   return folder;
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "epsmoe/engine.h"
@@ -58,6 +59,9 @@ int32_t bos_token(const ModelFolder& folder);
 // Encodes a text without adding special tokens.  Errors  kInput if it contains a token beyond the model's vocabulary
 std::vector<int32_t> encode_text(const ModelFolder& folder, std::string_view text,
                                  const std::function<bool()>& keep_going);
+
+// Whether open_model_folder may read a file of this name.
+bool is_model_file(std::string_view name);
 
 // Whether `model` is the name of a preset, and no file or folder of that name exists.
 bool is_preset(const std::string& model);

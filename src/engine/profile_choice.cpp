@@ -147,24 +147,27 @@ class BestProfile {
       try {
         if (consider(load_profile(path), path)) return true;
       } catch (const Error& e) {
-        if (broken_.empty()) broken_ = e.what();  // reported only if no profile is found
+        broken_.emplace_back(e.what());
       }
     }
     return false;
   }
   ChosenProfile take() {
-    if (best_) return std::move(*best_);
-    const std::string note = broken_.empty() ? fmt::format("there is no profile for {} with {} weights", query_.op_set,
-                                                           to_string(query_.weight_dtype))
-                                             : broken_;
-    return {is_cuda(query_) ? published_gpu_profile() : plan::builtin_cpu_profile(query_.threads), "built in", note};
+    if (!best_) {
+      const std::string note = broken_.empty() ? fmt::format("there is no profile for {} with {} weights",
+                                                             query_.op_set, to_string(query_.weight_dtype))
+                                               : broken_.front();
+      best_ = {is_cuda(query_) ? published_gpu_profile() : plan::builtin_cpu_profile(query_.threads), "built in", note};
+    }
+    best_->broken = std::move(broken_);
+    return std::move(*best_);
   }
 
  private:
   const ProfileQuery& query_;
   std::optional<ChosenProfile> best_;
   int score_ = 0;
-  std::string broken_;
+  std::vector<std::string> broken_;
 };
 
 ChosenProfile find_profile(const ProfileQuery& query) {

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/cpu_features.h"
 #include "comm/emulated_link.h"
@@ -26,6 +27,8 @@ struct ChosenProfile {
   plan::HardwareProfile profile;
   std::string source;  // a path, "bundled" or "built in"
   std::string note;    // why it does not match the query in full; empty if it does
+  // Errors of the files that were skipped because they are not valid profiles, each with its path.
+  std::vector<std::string> broken = {};
   bool fits() const { return note.empty(); }
 };
 

@@ -12,6 +12,28 @@ std::byte* bytes_of(MutableTensorView view) { return static_cast<std::byte*>(vie
 
 size_t row_bytes(const MutableTensorView& view) { return static_cast<size_t>(view.dim(1)) * size_of(view.dtype()); }
 
+size_t count_rows(const std::vector<std::vector<int32_t>>& send) {
+  size_t total = 0;
+  for (const auto& rows : send) total += rows.size();
+  return total;
+}
+
+// Writes to every page, so that the system provides the memory now, and not in the middle of the first op that uses it.
+void touch_pages(const Buffer& buffer, ThreadPool* pool) {
+  constexpr size_t kPage = 4096;  // pages may be larger, but not smaller
+  constexpr size_t kPagesPerTask = 256;
+  const size_t pages = (buffer.capacity() + kPage - 1) / kPage;
+  const auto body = [&](int64_t task) {
+    const size_t begin = static_cast<size_t>(task) * kPagesPerTask;
+    for (size_t page = begin; page < std::min(pages, begin + kPagesPerTask); ++page) {
+      buffer.data()[page * kPage] = std::byte{0};
+    }
+  };
+  const auto tasks = static_cast<int64_t>((pages + kPagesPerTask - 1) / kPagesPerTask);
+  if (pool != nullptr && tasks > 1) return pool->parallel_for(tasks, body);
+  for (int64_t task = 0; task < tasks; ++task) body(task);
+}
+
 // Packs the rows for every rank into `staging` and exchanges them with all ranks. This runs on a communication lane and
 // therefore copies on its own thread: the thread pool of the op set is in use by the compute lane. `pool`, which may be
 // null, is only polled for a request to stop, because many rows take seconds to copy.
@@ -19,9 +41,7 @@ void exchange_rows(comm::Communicator& comm, const ThreadPool* pool, comm::Chann
                    const std::vector<std::vector<int32_t>>& send, MutableTensorView source,
                    std::span<const moe::Span64> recv, MutableTensorView into, Buffer& staging) {
   const size_t width = row_bytes(into);
-  size_t total = 0;
-  for (const auto& rows : send) total += rows.size();
-  staging.reserve(std::max<size_t>(1, total * width));
+  EPS_CHECK_LE(count_rows(send) * width, staging.capacity());
   std::byte* next = staging.data();
   std::vector<comm::ConstBytes> out;
   for (const auto& rows : send) {
@@ -98,23 +118,52 @@ void HostLayer::run(const plan::PlanOp& op) {
   }
 }
 
-// Sizes all memory of the layer before its lanes start. After that, a lane only grows buffers
-// that no other lane uses: staging buffers on the communication lanes and those of the shared experts on the compute
-// lane.
+MutableTensorView HostLayer::reserve(Buffer& buffer, DType dtype, const Shape& shape) {
+  const size_t before = buffer.capacity();
+  const MutableTensorView view = buffer.view(dtype, shape);
+  if (buffer.capacity() > before) touch_pages(buffer, ops_.thread_pool());
+  return view;
+}
+
+// Sizes all memory of the layer before its lanes start, so that no op waits for memory.
 void HostLayer::prepare() {
   const DType compute = ops_.compute_dtype();
   int64_t stage_rows = 0;
-  for (const moe::StageLayout& stage : layout_.stages)
+  size_t sent = 1;
+  size_t returned = 1;
+  for (const moe::StageLayout& stage : layout_.stages) {
     stage_rows = std::max(stage_rows, stage.row_end - stage.row_begin);
-  x_compute_ = memory_.x.view(compute, {layout_.num_tokens, hidden_});
-  recv_tokens_ = memory_.recv_x.view(compute, {layout_.num_recv_tokens, hidden_});
-  memory_.stage_x.view(compute, {stage_rows, hidden_});
-  gate_up_ = memory_.gate_up.view(DType::kF32, {stage_rows, 2 * inner_});
-  act_ = memory_.act.view(compute, {stage_rows, inner_});
-  rows_ = memory_.rows.view(DType::kF32, {layout_.num_rows, hidden_});
-  partials_ = memory_.partials.view(DType::kF32, {layout_.num_recv_partials, hidden_});
-  shared_out_ = memory_.shared_out.view(DType::kF32, {layout_.num_tokens, hidden_});
+    sent = std::max(sent, count_rows(stage.send_tokens));
+    returned = std::max(returned, count_rows(stage.return_rows));
+  }
+  x_compute_ = reserve(memory_.x, compute, {layout_.num_tokens, hidden_});
+  recv_tokens_ = reserve(memory_.recv_x, compute, {layout_.num_recv_tokens, hidden_});
+  reserve(memory_.stage_x, compute, {stage_rows, hidden_});
+  gate_up_ = reserve(memory_.gate_up, DType::kF32, {stage_rows, 2 * inner_});
+  act_ = reserve(memory_.act, compute, {stage_rows, inner_});
+  rows_ = reserve(memory_.rows, DType::kF32, {layout_.num_rows, hidden_});
+  partials_ = reserve(memory_.partials, DType::kF32, {layout_.num_recv_partials, hidden_});
+  shared_out_ = reserve(memory_.shared_out, DType::kF32, {layout_.num_tokens, hidden_});
+  if (weights_->shared_down != nullptr) {
+    const int64_t inner = weights_->shared_down->in_features();
+    int64_t tokens = 0;  // of the largest share
+    for (const plan::PlanOp& op : plan_->ops) {
+      if (op.kind != plan::OpKind::kShared) continue;
+      const auto [begin, end] = tokens_of(op.share);
+      tokens = std::max(tokens, end - begin);
+    }
+    reserve(memory_.shared_gate_up, DType::kF32, {tokens, 2 * inner});
+    reserve(memory_.shared_act, compute, {tokens, inner});
+  }
+  if (comm_.size() > 1) {
+    reserve(memory_.send_tokens, compute, {static_cast<int64_t>(sent), hidden_});
+    reserve(memory_.send_partials, DType::kF32, {static_cast<int64_t>(returned), hidden_});
+  }
   ops_.to_compute(x_, x_compute_);
+}
+
+std::pair<int64_t, int64_t> HostLayer::tokens_of(plan::TokenShare share) const {
+  return {layout_.num_tokens * share.begin / 1000, layout_.num_tokens * share.end / 1000};
 }
 
 void HostLayer::dispatch(const moe::StageLayout& stage) {
@@ -187,8 +236,7 @@ void HostLayer::combine(const moe::StageLayout& stage) {
 }
 
 void HostLayer::shared(plan::TokenShare share) {
-  const int64_t begin = layout_.num_tokens * share.begin / 1000;
-  const int64_t end = layout_.num_tokens * share.end / 1000;
+  const auto [begin, end] = tokens_of(share);
   if (weights_->shared_down == nullptr || begin == end) return;
   const int64_t inner = weights_->shared_down->in_features();
   const MutableTensorView gate_up = memory_.shared_gate_up.view(DType::kF32, {end - begin, 2 * inner});

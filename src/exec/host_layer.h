@@ -4,6 +4,7 @@
 
 #include <span>
 #include <string>
+#include <utility>
 
 #include "comm/communicator.h"
 #include "exec/lane_runner.h"
@@ -34,6 +35,9 @@ class HostLayer final : public ops::LayerOps {
 
  private:
   void prepare();
+  // A view of the buffer's beginning. If the buffer grows for it, its memory is made resident.
+  MutableTensorView reserve(Buffer& buffer, DType dtype, const Shape& shape);
+  std::pair<int64_t, int64_t> tokens_of(plan::TokenShare share) const;
   void dispatch(const moe::StageLayout& stage);
   void gate_up(const moe::StageLayout& stage, moe::GemmKind kernel);
   void silu_mul(const moe::StageLayout& stage);

@@ -25,11 +25,11 @@ struct MoeStats {
   std::map<std::string, int64_t> stages_by_kernel;  // number of projections of stages that ran "dense" or "grouped"
   // For the layers that were timed: all layers on the CPU; on a GPU all layers while a trace is recorded, else some.
   int64_t num_layers_timed = 0;
-  double predicted_us = 0;                 // predicted time of their plans
-  double measured_us = 0;                  // measured time of these layers, from the first op to the last
-  double error_us = 0;                     // Σ |predicted - measured| over the layers
-  double setup_us = 0;                     // time between the gate and the first op, for planning and the row layout
-  int64_t plans_made = 0;                  // the plans of all other layers came from the cache
+  double predicted_us = 0;  // predicted time of their plans
+  double measured_us = 0;   // measured time of these layers, from the first op to the last
+  double error_us = 0;      // Σ |predicted - measured| over the layers
+  double setup_us = 0;      // time between the gate and the first op, for planning, the row layout and memory
+  int64_t plans_made = 0;   // the plans of all other layers came from the cache
   std::vector<std::vector<int64_t>> load;  // [layer][expert] rows on all ranks; empty for dense layers
 };
 

@@ -14,6 +14,10 @@
 namespace eps::io {
 namespace {
 
+constexpr const char* kConfigName = "config.json";
+constexpr const char* kSingleName = "model.safetensors";
+constexpr const char* kIndexName = "model.safetensors.index.json";
+
 constexpr const char* kFolderHint = "a folder that holds config.json and model.safetensors";
 
 void check_folder(const std::string& dir) {
@@ -41,6 +45,10 @@ void check_shard_name(const std::string& index_path, const std::string& tensor, 
 
 }  // namespace
 
+bool is_checkpoint_file(std::string_view name) {
+  return name == kConfigName || name == kIndexName || name.ends_with(".safetensors");
+}
+
 Checkpoint Checkpoint::open(const std::string& dir) {
   check_folder(dir);
   Checkpoint checkpoint;
@@ -52,10 +60,10 @@ Checkpoint Checkpoint::open(const std::string& dir) {
   checkpoint.config_ = read_json_file(config_path, kPythonJson);
   const JsonObject must_be_object(checkpoint.config_, config_path);
 
-  const std::string single = join_path(dir, "model.safetensors");
-  const std::string index = join_path(dir, "model.safetensors.index.json");
+  const std::string single = join_path(dir, kSingleName);
+  const std::string index = join_path(dir, kIndexName);
   if (file_exists(single)) {
-    checkpoint.add_shard("model.safetensors", {});
+    checkpoint.add_shard(kSingleName, {});
     if (file_exists(index)) {
       checkpoint.notes_.emplace_back(
           "model.safetensors.index.json: not read, because there is also a model.safetensors");
@@ -73,19 +81,21 @@ Checkpoint Checkpoint::open(const std::string& dir) {
   return checkpoint;
 }
 
-std::string Checkpoint::config_path() const { return join_path(dir_, "config.json"); }
+std::string Checkpoint::config_path() const { return join_path(dir_, kConfigName); }
 
 // `shard_of` is the index's weight_map; empty if a single file contains all tensors.
 void Checkpoint::add_shard(const std::string& shard, const std::map<std::string, std::string>& shard_of) {
   files_.push_back(SafetensorsFile::open(join_path(dir_, shard)));
   const auto& tensors = files_.back().tensors();
   size_t num_stale = 0;
+  size_t num_unlisted = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const auto listed = shard_of.find(tensors[i].name);
     if (listed != shard_of.end() && listed->second != shard) {
       ++num_stale;
       continue;
     }
+    if (!shard_of.empty() && listed == shard_of.end()) ++num_unlisted;
     const auto [it, inserted] = tensors_.emplace(tensors[i].name, Entry{files_.size() - 1, i});
     if (!inserted) it->second.other_file = files_.size() - 1;
   }
@@ -93,6 +103,10 @@ void Checkpoint::add_shard(const std::string& shard, const std::map<std::string,
     notes_.push_back(fmt::format("{}: {} tensor{} skipped, because the index takes {} from another shard",
                                  printable(shard, 120), num_stale, num_stale == 1 ? "" : "s",
                                  num_stale == 1 ? "it" : "them"));
+  }
+  if (num_unlisted > 0) {
+    notes_.push_back(fmt::format("{}: {} tensor{} read that the index does not list, as transformers does",
+                                 printable(shard, 120), num_unlisted, num_unlisted == 1 ? "" : "s"));
   }
 }
 
@@ -123,10 +137,11 @@ void Checkpoint::open_shards(const std::string& index_path) {
   for (const std::string& shard : shards) add_shard(shard, shard_of);
   for (const auto& [tensor, shard] : shard_of) {
     if (tensors_.contains(tensor)) continue;
-    fail(ErrorKind::kInput, join_path(dir_, shard),
-         {fmt::format("tensor \"{}\" is not in this shard, although {} lists it there", printable(tensor, 120),
-                      index_path),
-          "", "", "downloading the index and the shards again: they do not belong together"});
+    fail(
+        ErrorKind::kInput, join_path(dir_, shard),
+        {fmt::format("tensor \"{}\" is not in this shard, although {} lists it there", printable(tensor, 120),
+                     index_path),
+         "", "", "downloading the index and the shards again: transformers would fill the tensor with random numbers"});
   }
 }
 

@@ -26,6 +26,9 @@ struct DTypeTotals {
 // Order   model.safetensors is used if there is also a model.safetensors.index.json. If there are several copies of a
 //         tensor, the index determines which one is used.
 // Edge    tensors of a shard that the index does not list are included
+// Whether a file of this name in a model folder may be read: weights, their index and the JSON files.
+bool is_checkpoint_file(std::string_view name);
+
 class Checkpoint {
  public:
   // Errors  kInput, naming the file and, for weights, the tensor: folder or file missing, config.json is not an object,

@@ -33,6 +33,17 @@ plan::OpCost fit_cost(std::span<const plan::CurvePoint> points) {
   return {fixed, 1e-3 / slope};
 }
 
+plan::Curve curve_through(std::vector<plan::CurvePoint> points) {
+  std::ranges::stable_sort(points, {}, &plan::CurvePoint::x);
+  plan::Curve curve;
+  for (size_t begin = 0, end = 0; begin < points.size(); begin = end) {
+    double sum = 0;
+    for (end = begin; end < points.size() && points[end].x == points[begin].x; ++end) sum += points[end].y;
+    curve.push_back({points[begin].x, sum / static_cast<double>(end - begin)});
+  }
+  return without_falls(curve);
+}
+
 // Isotonic regression by the pool adjacent violators algorithm.
 plan::Curve without_falls(const plan::Curve& curve) {
   struct Block {

@@ -22,9 +22,9 @@ constexpr double kShortSeconds = 5e-3;
 void fill_random(MutableTensorView out, const StopToken& stop) {
   std::minstd_rand rng(7);
   std::uniform_real_distribution<float> value(-1.0F, 1.0F);
-  constexpr int64_t kNumbersPerPoll = int64_t{1} << 20;  // some milliseconds
+  constexpr int64_t kValuesPerPoll = int64_t{1} << 20;  // some milliseconds
   for (int64_t i = 0; i < out.numel(); ++i) {
-    if (i % kNumbersPerPoll == 0) throw_if_stopped(stop);
+    if (i % kValuesPerPoll == 0) throw_if_stopped(stop);
     if (out.dtype() == DType::kBF16) {
       out.as<bf16>()[i] = to_bf16(value(rng));
     } else {

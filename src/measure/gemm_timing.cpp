@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/cpu_features.h"
 #include "base/random.h"
 #include "measure/fill.h"
 #include "measure/fit.h"
@@ -13,10 +14,12 @@ namespace {
 constexpr uint64_t kSeed = 1;  // times do not depend on the values
 
 // In a model, the weights of an expert are read from memory, or from the last-level cache if the whole model fits in
-// it, but never from a core's own caches, where a few weights would stay if they were used in turn. This many bytes
-// exceed those caches; more would take longer to pack without changing the times.
-constexpr uint64_t kMostWeightBytes = uint64_t{96} << 20;
-constexpr uint64_t kQuickMostWeightBytes = uint64_t{48} << 20;
+// it, but never from a core's own caches, where a few weights would stay if they were used in turn. Of weights that
+// exceed the last-level cache only a little, half are found there, so it takes several times its size. More would take
+// longer to pack without changing the times, and the upper limit is for machines with huge caches.
+constexpr uint64_t kLeastWeightBytes = uint64_t{96} << 20;
+constexpr uint64_t kMostWeightBytes = uint64_t{512} << 20;
+constexpr uint64_t kCacheMultiple = 4;
 constexpr uint64_t kMostWeights = 1024;
 constexpr int kMostGroups = 16;  // of the largest call for which group_factor is measured
 // A call that takes this long is bound by arithmetic, so beyond it the time is linear in the rows.
@@ -30,9 +33,14 @@ std::vector<int64_t> row_counts(const TuneOptions& options) {
   return rows;
 }
 
+uint64_t most_weight_bytes(const ops::OpSet& ops) {
+  if (ops.device() != nullptr) return kLeastWeightBytes;  // exceeds the cache of every GPU
+  return std::clamp<uint64_t>(kCacheMultiple * cpu_features().l3_bytes, kLeastWeightBytes, kMostWeightBytes);
+}
+
 // Times a product that is so small that only the call itself takes time.
 double measure_call(ops::OpSet& ops, RepeatedTiming& timing, DType weight_dtype) {
-  GemmBench bench(ops, {16, 16, 1}, weight_dtype, 1, timing.quick());
+  GemmBench bench(ops, {16, 16, 1}, weight_dtype, 1);
   return timing.time_us([&] { bench.run(1, 1); });
 }
 
@@ -88,8 +96,7 @@ void measure_sm_factors(ops::OpSet& ops, RepeatedTiming& timing, const TuneOptio
                         plan::GemmProfile& dense, plan::GemmProfile& grouped) {
   const int num_sms = ops.device()->num_sms;
   const int64_t rows = std::min<int64_t>(2048, options.max_rows);
-  GemmBench bench(ops, options.expert_shapes.back(), weight_dtype, rows * options.groups, options.quick,
-                  least_weights(ops, options));
+  GemmBench bench(ops, options.expert_shapes.back(), weight_dtype, rows * options.groups, least_weights(ops, options));
   for (plan::GemmProfile* gemm : {&dense, &grouped}) {
     const int groups = gemm->kind == moe::GemmKind::kDense ? 1 : std::min(options.groups, bench.num_weights());
     std::vector<plan::CurvePoint> points;
@@ -118,16 +125,17 @@ plan::Curve median_factors(std::map<int, std::vector<double>>& factors) {
 
 }  // namespace
 
-GemmBench::GemmBench(ops::OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, bool quick,
+GemmBench::GemmBench(ops::OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows,
                      size_t least_weights)
     : ops_(ops), x_memory_(ops.memory()), y_memory_(ops.memory()) {
   Buffer source_memory;
   const MutableTensorView source = source_memory.view(weight_dtype, {shape.n, shape.k});
   fill_normal(source, kSeed);
   const auto elements = static_cast<uint64_t>(shape.n) * static_cast<uint64_t>(shape.k);
-  const uint64_t most = quick ? kQuickMostWeightBytes : kMostWeightBytes;
-  const uint64_t bytes = shape.rotation_bytes == 0 ? most : std::min(most, shape.rotation_bytes);
-  const uint64_t wanted = bytes / std::max<uint64_t>(1, elements * size_of(ops.compute_dtype()));
+  uint64_t wanted = most_weight_bytes(ops) / (elements * size_of(ops.weight_dtype(weight_dtype)));
+  if (shape.rotation_bytes > 0) {
+    wanted = std::min(wanted, shape.rotation_bytes / (elements * size_of(ops.compute_dtype())));
+  }
   const uint64_t limit = ops.device() != nullptr ? static_cast<uint64_t>(ops.device()->most_experts) : kMostWeights;
   const auto count = std::clamp<uint64_t>(wanted, least_weights, std::max<uint64_t>(limit, least_weights));
   const TensorView part = source;
@@ -149,9 +157,9 @@ GemmBench::GemmBench(ops::OpSet& ops, const GemmShape& shape, DType weight_dtype
 void GemmBench::run(int64_t rows, int groups) {
   // The weights of a call must be consecutive as in a layer, because a device cannot group others into one call.
   if (next_ + static_cast<size_t>(groups) > weights_.size()) next_ = 0;
-  // On a device the rows of an expert are not in a cache either, so each call uses other rows. On a host they are: they
-  // have just been gathered.
-  if (ops_.device() == nullptr || next_row_ + rows * groups > x_.dim(0)) next_row_ = 0;
+  // Nor are the rows of an expert in a core's own caches, except for the few of a decoded token, so each call uses
+  // other rows.
+  if (next_row_ + rows * groups > x_.dim(0)) next_row_ = 0;
   std::vector<ops::LinearTask> tasks;
   for (int g = 0; g < groups; ++g) {
     const int64_t end = next_row_ + rows;
@@ -177,7 +185,7 @@ std::vector<plan::GemmProfile> measure_gemms(ops::OpSet& ops, RepeatedTiming& ti
     const bool on_device = ops.device() != nullptr;
     const int64_t most = on_device ? options.groups : 2;
     const auto factor_rows = kFactorRows * kMostGroups;
-    GemmBench bench(ops, shape, weight_dtype, std::max(most * options.max_rows, factor_rows), options.quick,
+    GemmBench bench(ops, shape, weight_dtype, std::max(most * options.max_rows, factor_rows),
                     least_weights(ops, options));
     const auto groups_of = [&](int64_t rows) {
       return rows * options.groups <= bench.max_rows() && bench.num_weights() >= options.groups ? options.groups : 2;
@@ -211,7 +219,7 @@ std::vector<plan::GemmProfile> measure_gemms(ops::OpSet& ops, RepeatedTiming& ti
   }
   for (const GemmShape& shape : options.shared_shapes) {
     step(moe::GemmKind::kDense, shape);
-    GemmBench bench(ops, shape, weight_dtype, options.max_rows, options.quick);
+    GemmBench bench(ops, shape, weight_dtype, options.max_rows);
     dense.shapes.push_back({shape.n, shape.k, measure_alone(bench, timing, options, call_us)});
   }
   return {dense, grouped};

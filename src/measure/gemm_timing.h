@@ -15,9 +15,8 @@ namespace eps::measure {
 // of the memory hierarchy as in the model.
 class GemmBench {
  public:
-  // Creates at least `least_weights` weights. `quick` limits their number further.
-  GemmBench(ops::OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, bool quick,
-            size_t least_weights = 2);
+  // Creates at least `least_weights` weights.
+  GemmBench(ops::OpSet& ops, const GemmShape& shape, DType weight_dtype, int64_t max_rows, size_t least_weights = 2);
 
   // Runs one call with `groups` different weights, at most num_weights(), with `rows` rows for each.
   void run(int64_t rows, int groups);

@@ -142,7 +142,7 @@ plan::Contention measure_contention(ops::OpSet& ops, RepeatedTiming& timing, con
   // cores.
   constexpr double kLonger = 4;
   const int64_t rows = std::min<int64_t>(64, options.max_rows);
-  GemmBench bench(ops, options.expert_shapes.back(), options.weight_dtypes.front(), rows, options.quick);
+  GemmBench bench(ops, options.expert_shapes.back(), options.weight_dtypes.front(), rows);
   Messages messages(timing.comm(), kMessageBytes);
   const auto compute = [&] { bench.run(rows, 1); };
   const auto message = [&] { messages.run(); };

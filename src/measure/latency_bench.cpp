@@ -13,9 +13,6 @@
 namespace eps::measure {
 namespace {
 
-// Larger values, for which no machine has enough memory, are assumed to be typing errors.
-constexpr int64_t kMost = int64_t{1} << 20;
-
 // Using the best of a few products reduces noise. They run after the iterations in order not to disturb them.
 constexpr int kLimitSamples = 5;
 
@@ -37,11 +34,11 @@ void set_limit(const LatencyOptions& options, const BenchedModel& model, const s
 double LatencyResult::prefill_tflops() const { return prefill_flops / spread(prefill_seconds).median * 1e-12; }
 
 void check_latency(const LatencyOptions& options) {
-  require_in_range("--input-len", options.input_len, 1, kMost);
-  require_in_range("--output-len", options.output_len, 0, kMost);
-  require_in_range("--batch-size", options.batch_size, 1, kMost);
-  require_in_range("--num-iters-warmup", options.num_iters_warmup, 0, kMost);
-  require_in_range("--num-iters", options.num_iters, 1, kMost);
+  require_in_range("--input-len", options.input_len, 1, kMostBenchCount);
+  require_in_range("--output-len", options.output_len, 0, kMostBenchCount);
+  require_in_range("--batch-size", options.batch_size, 1, kMostBenchCount);
+  require_in_range("--num-iters-warmup", options.num_iters_warmup, 0, kMostBenchCount);
+  require_in_range("--num-iters", options.num_iters, 1, kMostBenchCount);
   if (!std::isfinite(options.limit_tflops) || options.limit_tflops < 0) {
     fail(ErrorKind::kUsage, "--limit-tflops",
          {.what = "out of range",

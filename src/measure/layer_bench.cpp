@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
+#include <system_error>
 #include <thread>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -59,10 +62,36 @@ class KeepingSource final : public model::WeightSource {
   bool is_last_user_ = false;
 };
 
-[[noreturn]] void refuse(const std::string& flag, const std::string& what, const std::string& got,
-                         const std::string& wanted) {
-  fail(ErrorKind::kUsage, flag, {.what = what, .got = got, .wanted = wanted, .hint = ""});
-}
+// Frees the baseline on a thread of its own while the calling thread frees the other arm, if it is declared before that
+// arm: returning gigabytes in ordinary pages takes the system a while, and a busy machine gives two threads twice the
+// time. Otherwise, the end of the program would be late when it is told to stop.
+class BackgroundFree {
+ public:
+  BackgroundFree() = default;
+  ~BackgroundFree() {
+    if (thread_.joinable()) thread_.join();
+  }
+  BackgroundFree(const BackgroundFree&) = delete;
+  BackgroundFree& operator=(const BackgroundFree&) = delete;
+
+  void free(std::unique_ptr<LayerBaseline> baseline) noexcept {
+    try {
+      thread_ = std::thread([held = std::move(baseline)]() mutable { held.reset(); });
+    } catch (const std::system_error&) {
+      // There was no thread to be had, and the baseline was freed with the function.
+    }
+  }
+
+ private:
+  std::thread thread_;
+};
+
+// Frees the baseline in the background at the end of a scope, however it is left.
+struct FreedAtEnd {
+  BackgroundFree& background;
+  std::unique_ptr<LayerBaseline>& baseline;
+  ~FreedAtEnd() { background.free(std::move(baseline)); }
+};
 
 void check_ranges(const LayerBenchOptions& options) {
   const auto at_least = [](const char* flag, int64_t value, int64_t least) {
@@ -74,8 +103,9 @@ void check_ranges(const LayerBenchOptions& options) {
   at_least("--threads", options.engine.threads, 0);
   at_least("--num-experts", options.num_experts, 0);
   at_least("--limit-size", options.limit_size, 0);
-  constexpr int64_t kMost = 1 << 20;  // larger values need more memory than machines have
-  if (options.tokens > kMost) refuse("--tokens", "out of range", std::to_string(options.tokens), "at most 1048576");
+  if (options.tokens > kMostBenchTokens) {
+    refuse("--tokens", "out of range", std::to_string(options.tokens), fmt::format("at most {}", kMostBenchTokens));
+  }
   constexpr int64_t kMostSize = 1 << 15;
   if (options.limit_size > kMostSize) {
     refuse("--limit-size", "out of range", std::to_string(options.limit_size), "at most 32768");
@@ -229,12 +259,15 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
 
   const double megabytes = static_cast<double>(spec.expert_parameters()) * gate.num_experts * 2e-6;
   note(fmt::format("packing {} experts, {:.1f} MB in bf16", gate.num_experts, megabytes));
+  BackgroundFree background;
   KeepingSource kept(*source.weights);
   const model::LayerWeights layer = model::load_moe_layer(spec, *source.family, kept, *ops.front(), result.layer);
   note("packing them for oneDNN");
   kept.set_last_user();
   const int all_threads = engine.ep * result.threads;
-  LayerBaseline baseline(spec, *source.family, result.layer, kept, compute, all_threads, engine.stop);
+  auto baseline =
+      std::make_unique<LayerBaseline>(spec, *source.family, result.layer, kept, compute, all_threads, engine.stop);
+  const FreedAtEnd freed_at_end{background, baseline};
   GemmLimit limit(compute, all_threads, options.limit_size, engine.stop);
   LayerRanks ranks(layer, placement, std::move(ops),
                    engine::make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms),
@@ -247,13 +280,13 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   const MutableTensorView x = memory.view(DType::kF32, x_shape);
   const MutableTensorView out = out_memory.view(DType::kF32, x_shape);
   fill_normal(x, options.seed, engine.stop);
-  baseline.prepare(x, routing);
+  baseline->prepare(x, routing);
   ranks.run(plan, routing, x, out);
-  const OutputCheck check = baseline.check(out);
+  const OutputCheck check = baseline->check(out);
   require_right(check);
   result.worst_error = check.worst;
   result.baseline = "oneDNN";
-  result.baseline_implementation = baseline.implementation();
+  result.baseline_implementation = baseline->implementation();
 
   note(fmt::format("timing {} repetitions of each arm in turn", options.repetitions));
   exec::OverlapStats overlap;
@@ -267,7 +300,7 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
       ours = ranks.run(plan, routing, x, out);
       std::this_thread::sleep_for(kSpinTime);
       begin = now_ns();
-      baseline.run_gemms();
+      baseline->run_gemms();
       end = now_ns();
       limit.sample();
     });

@@ -7,11 +7,6 @@
 namespace eps::measure {
 namespace {
 
-[[noreturn]] void refuse(const std::string& flag, const std::string& what, const std::string& got,
-                         const std::string& wanted, const std::string& hint = "") {
-  fail(ErrorKind::kUsage, flag, {.what = what, .got = got, .wanted = wanted, .hint = hint});
-}
-
 void set_num_experts(model::ModelSpec& spec, int num_experts, bool dummy) {
   if (num_experts == 0) return;
   ops::GateParams& gate = spec.moe.gate;
@@ -27,6 +22,11 @@ void set_num_experts(model::ModelSpec& spec, int num_experts, bool dummy) {
 }
 
 }  // namespace
+
+void refuse(const std::string& flag, const std::string& what, const std::string& got, const std::string& wanted,
+            const std::string& hint) {
+  fail(ErrorKind::kUsage, flag, {.what = what, .got = got, .wanted = wanted, .hint = hint});
+}
 
 void require_in_range(const char* flag, int64_t value, int64_t least, int64_t most) {
   if (value >= least && value <= most) return;

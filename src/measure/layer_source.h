@@ -16,6 +16,12 @@ namespace eps::measure {
 
 // The largest number of tokens per rank; more need more memory than machines have.
 inline constexpr int64_t kMostBenchTokens = 1 << 20;
+// The largest of the other counts of a benchmark: requests, iterations. More would take days.
+inline constexpr int64_t kMostBenchCount = 1 << 20;
+
+// Errors  kUsage naming the flag
+[[noreturn]] void refuse(const std::string& flag, const std::string& what, const std::string& got,
+                         const std::string& wanted, const std::string& hint = "");
 
 // Errors  kUsage naming the flag if `value` is outside [least, most]
 void require_in_range(const char* flag, int64_t value, int64_t least, int64_t most);

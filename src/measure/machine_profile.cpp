@@ -34,7 +34,7 @@ void add_model(TuneOptions& options, const TuneModel& model, DType compute) {
     add_shape(options.shared_shapes, {2 * model.shared_inner, model.hidden, bytes});
     add_shape(options.shared_shapes, {model.hidden, model.shared_inner, bytes});
   }
-  options.widths.push_back({model.hidden, model.inner});
+  options.widths.push_back({model.hidden, model.inner, model.top_k});
   options.attention = model.attention;
 }
 
@@ -118,15 +118,19 @@ TuneModel demo_model() {
   attention.v_dim = 32;
   attention.kv_lora_rank = 96;
   attention.softmax_scale = 0.14F;  // 48^-1/2
-  return {.hidden = 256, .inner = 64, .shared_inner = 128, .attention = attention, .num_experts = 6 * 32};
+  return {.hidden = 256, .inner = 64, .shared_inner = 128, .top_k = 4, .attention = attention, .num_experts = 6 * 32};
 }
 
 TuneModel tune_model(const model::ModelSpec& spec, const std::string& name) {
   if (spec.first_moe_layer() < 0) {
     fail(ErrorKind::kInput, name, {.what = "has no MoE layer", .got = "", .wanted = "", .hint = "another model"});
   }
-  return {spec.hidden, spec.moe.inner, spec.moe.shared_inner, spec.attention.mla,
-          int64_t{spec.num_layers() - spec.first_moe_layer()} * spec.moe.gate.num_experts};
+  return {.hidden = spec.hidden,
+          .inner = spec.moe.inner,
+          .shared_inner = spec.moe.shared_inner,
+          .top_k = spec.moe.gate.top_k,
+          .attention = spec.attention.mla,
+          .num_experts = int64_t{spec.num_layers() - spec.first_moe_layer()} * spec.moe.gate.num_experts};
 }
 
 MachineProfile measure_machine(const MachineTuning& tuning, const ProgressCallback& progress,

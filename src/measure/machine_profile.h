@@ -17,6 +17,7 @@ struct TuneModel {
   int64_t hidden = 0;
   int64_t inner = 0;         // of one expert
   int64_t shared_inner = 0;  // of all shared experts together; 0: none
+  int top_k = 2;
   ops::MlaParams attention;
   int64_t num_experts = 0;  // of all MoE layers together
 };

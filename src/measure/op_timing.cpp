@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 #include "base/thread_pool.h"
 #include "measure/fill.h"
@@ -20,44 +21,63 @@ using Points = std::map<std::string, plan::Curve>;
 std::vector<int64_t> row_counts(const ops::OpSet& ops, const TuneOptions& options) {
   // Up to the rows of a large prefill, because rows that fit in a GPU's cache are faster than those of a layer.
   if (ops.device() != nullptr) return {64, 1024, options.quick ? 4096 : 16384};
+  // From a decoded token to a prefill, whose rows exceed the caches in large models and fit into them in small ones.
   std::vector<int64_t> out;
-  for (const int64_t rows : {int64_t{8}, int64_t{64}, int64_t{512}, int64_t{2048}}) {
-    if (rows <= options.max_rows && !(options.quick && rows > 512)) out.push_back(rows);
-  }
+  for (int64_t rows = 1; rows <= options.max_rows; rows *= options.quick ? 8 : 4) out.push_back(rows);
   return out;
 }
 
-// Pointers to all rows in a scattered order, similar to that in which experts access tokens.
-std::vector<const std::byte*> scattered(MutableTensorView rows) {
-  const int64_t count = rows.dim(0);
-  const size_t row_bytes = rows.num_bytes() / static_cast<size_t>(count);
+// The numbers below `count` in a scattered order, similar to that in which experts access tokens.
+std::vector<int64_t> scattered(int64_t count) {
   int64_t stride = count / 2 + 1;
   while (std::gcd(stride, count) != 1) ++stride;
-  std::vector<const std::byte*> out;
-  for (int64_t i = 0; i < count; ++i) {
-    out.push_back(static_cast<const std::byte*>(rows.data()) + static_cast<size_t>(i * stride % count) * row_bytes);
-  }
+  std::vector<int64_t> out;
+  for (int64_t i = 0; i < count; ++i) out.push_back(i * stride % count);
   return out;
+}
+
+// The same values again and again on a host, because random numbers for all rows would take longer than the
+// measurements.
+void fill_rows(const ops::OpSet& ops, MutableTensorView rows) {
+  constexpr int64_t kDifferent = 64;
+  if (!ops.memory().on_host() || rows.dim(0) <= kDifferent) return fill_normal(ops, rows, kSeed);
+  fill_normal(ops, rows.rows(0, kDifferent), kSeed);
+  const size_t bytes = rows.rows(0, kDifferent).num_bytes();
+  auto* data = static_cast<std::byte*>(rows.data());
+  for (size_t at = bytes; at < rows.num_bytes(); at += bytes) {
+    std::memcpy(data + at, data, std::min(bytes, rows.num_bytes() - at));
+  }
 }
 
 // Times elementwise ops on rows of one width.
 class OpBench {
  public:
-  OpBench(ops::OpSet& ops, int64_t rows, const RowWidths& widths) : ops_(ops), rows_(rows), widths_(widths) {
+  OpBench(ops::OpSet& ops, int64_t rows, const RowWidths& widths, int num_ranks)
+      : ops_(ops), rows_(rows), widths_(widths) {
     for (Buffer& memory : memory_) memory = Buffer(ops.memory());
     const DType compute = ops.compute_dtype();
     const Shape hidden{rows, widths.hidden};
-    for (size_t i = 0; i < f32_.size(); ++i) fill_normal(ops, f32_[i] = memory_[i].view(DType::kF32, hidden), kSeed);
-    fill_normal(ops, compute_ = memory_[4].view(compute, hidden), kSeed);
+    for (size_t i = 0; i < f32_.size(); ++i) fill_rows(ops, f32_[i] = memory_[i].view(DType::kF32, hidden));
+    fill_rows(ops, compute_ = memory_[4].view(compute, hidden));
     gathered_ = memory_[5].view(compute, hidden);
-    fill_normal(ops, gate_up_ = memory_[6].view(ops.activation_dtype(), {rows, 2 * widths.inner}), kSeed);
+    fill_rows(ops, gate_up_ = memory_[6].view(ops.activation_dtype(), {rows, 2 * widths.inner}));
     act_ = memory_[7].view(compute, {rows, widths.inner});
     fill_normal(ops, norm_weight_ = memory_[8].view(DType::kF32, {widths.hidden}), kSeed);
     ones_.assign(static_cast<size_t>(rows), 1.0F);
-    sources_ = scattered(compute_);
-    sums_ = scattered(f32_[0]);
-    for (int64_t i = 0; i + 1 < rows; i += 2) halves_.push_back({row(0, i), row(0, i + 1)});
-    for (int64_t i = 0; i < rows; ++i) partials_.push_back({row(0, i), row(1, i)});
+    const std::vector<int64_t> order = scattered(rows);
+    const size_t row_bytes = compute_.num_bytes() / static_cast<size_t>(rows);
+    for (const int64_t i : order) {
+      sources_.push_back(static_cast<const std::byte*>(compute_.data()) + static_cast<size_t>(i) * row_bytes);
+      sums_.push_back(reinterpret_cast<const std::byte*>(row(0, i)));
+    }
+    // The experts of a token are on average as many on every rank. Their rows are not next to each other.
+    const int64_t of_token = std::max<int64_t>(1, widths.top_k / num_ranks);
+    for (int64_t i = 0; i < rows; ++i) {
+      if (i % of_token == 0) continue;
+      adds_.push_back({row(0, order[static_cast<size_t>(i - i % of_token)]), row(0, order[static_cast<size_t>(i)])});
+    }
+    // Other ranks return a partial sum for most tokens.
+    for (int64_t i = 0; num_ranks > 1 && i < rows; ++i) partials_.push_back({row(0, i), row(1, i)});
   }
 
   void measure(RepeatedTiming& timing, Points& points) {
@@ -75,10 +95,10 @@ class OpBench {
     if (ops_.device() != nullptr) return;
     time("reduce", 3 * hidden, [&] {
       ops_.scale_rows(f32_[0], ones_);
-      ops_.add_rows(halves_, widths_.hidden);
+      ops_.add_rows(adds_, widths_.hidden);
     });
     time("finish", 3 * hidden, [&] {
-      ops_.add_rows(partials_, widths_.hidden);
+      if (!partials_.empty()) ops_.add_rows(partials_, widths_.hidden);
       ops_.gather_rows(sums_, f32_[2]);
       ops_.add(f32_[2], f32_[3]);
     });
@@ -106,7 +126,7 @@ class OpBench {
   MutableTensorView compute_, gathered_, gate_up_, act_, norm_weight_;
   std::vector<float> ones_;
   std::vector<const std::byte*> sources_, sums_;
-  std::vector<ops::RowPair> halves_, partials_;
+  std::vector<ops::RowPair> adds_, partials_;
 };
 
 // Times latent attention of one sequence over all its positions.
@@ -146,10 +166,14 @@ class AttentionBench {
 std::map<std::string, plan::OpCost> measure_ops(ops::OpSet& ops, RepeatedTiming& timing, const TuneOptions& options) {
   Points points;
   for (const RowWidths& widths : options.widths) {
-    for (const int64_t rows : row_counts(ops, options)) OpBench(ops, rows, widths).measure(timing, points);
+    for (const int64_t rows : row_counts(ops, options)) {
+      OpBench(ops, rows, widths, timing.comm().size()).measure(timing, points);
+    }
   }
   std::map<std::string, plan::OpCost> out;
-  for (const auto& [name, curve] : points) out[name] = fit_cost(curve);
+  for (auto& [name, curve] : points) {
+    out[name] = ops.device() != nullptr ? fit_cost(curve) : plan::OpCost{0, 0, curve_through(std::move(curve))};
+  }
   if (ops.device() != nullptr) {
     // These run only within whole layers there. Like a sum of rows they are bound by memory.
     out["reduce"] = out["finish"] = out["other"];

@@ -23,6 +23,9 @@ struct Spread {
 // Errors  kInternal without samples
 Spread spread(std::vector<double> samples);
 
+// 0 without a limit.
+inline double percent_of(double value, double limit) { return limit > 0 ? 100 * value / limit : 0.0; }
+
 // "2026-01-31T12:00:00Z"
 std::string utc_time_now();
 

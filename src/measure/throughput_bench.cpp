@@ -7,9 +7,6 @@
 namespace eps::measure {
 namespace {
 
-// Larger values, for which no machine has enough memory, are assumed to be typing errors.
-constexpr int64_t kMost = int64_t{1} << 20;
-
 // Output tokens of a warm-up request: one from its prefill and two from decoding, because devices record a step when it
 // runs for the second time.
 constexpr int64_t kWarmupTokens = 3;
@@ -17,11 +14,11 @@ constexpr int64_t kWarmupTokens = 3;
 }  // namespace
 
 void check_throughput(const ThroughputOptions& options) {
-  require_in_range("--input-len", options.input_len, 1, kMost);
-  require_in_range("--output-len", options.output_len, 1, kMost);
-  require_in_range("--num-prompts", options.num_prompts, 1, kMost);
-  require_in_range("--max-num-seqs", options.max_num_seqs, 1, kMost);
-  require_in_range("--num-warmups", options.num_warmups, 0, kMost);
+  require_in_range("--input-len", options.input_len, 1, kMostBenchCount);
+  require_in_range("--output-len", options.output_len, 1, kMostBenchCount);
+  require_in_range("--num-prompts", options.num_prompts, 1, kMostBenchCount);
+  require_in_range("--max-num-seqs", options.max_num_seqs, 1, kMostBenchCount);
+  require_in_range("--num-warmups", options.num_warmups, 0, kMostBenchCount);
 }
 
 Engine::RequestTimes run_throughput(const ThroughputOptions& options, Engine& engine, const ProgressCallback& progress,

@@ -33,7 +33,7 @@ void describe_sources(plan::HardwareProfile& profile, const ops::OpSet& ops, con
       {"contention",
        method + "GEMMs on the compute lane while messages of 1 MB travelled on another, against each alone"},
       {"handoff_us", method + "two lanes taking turns, ops of 100 us"},
-      {"ops", method + "8 to 2048 rows of the models' widths, a line fitted to their times; other: a residual sum"},
+      {"ops", method + "1 to 2048 rows of the models' widths, used again and again; other: a residual sum"},
       {"attention_tflops",
        method + "latent attention of one sequence at two lengths, the part that grows with the square"},
       {"memory_gb", "the machine's memory, shared evenly by the ranks"},
@@ -72,7 +72,10 @@ void round_numbers(plan::HardwareProfile& profile) {
   }
   plan::Contention& c = profile.contention;
   c = {rounded(c.compute), rounded(c.comm), rounded(c.uncapped_compute), rounded(c.uncapped_comm)};
-  for (auto& [name, cost] : profile.ops) cost = {rounded(cost.fixed_us), rounded(cost.gbps)};
+  for (auto& [name, cost] : profile.ops) {
+    cost = {rounded(cost.fixed_us), rounded(cost.gbps), cost.us_of_bytes};
+    for (plan::CurvePoint& point : cost.us_of_bytes) point.y = rounded(point.y);
+  }
   for (double* value : {&profile.handoff_us, &profile.memory_gb, &profile.memory_gbps, &profile.attention_tflops}) {
     *value = rounded(*value);
   }

@@ -23,10 +23,11 @@ struct GemmShape {
   bool operator==(const GemmShape&) const = default;
 };
 
-// The row widths of a model's elementwise ops.
+// The rows of a model's elementwise ops.
 struct RowWidths {
   int64_t hidden = 0;
   int64_t inner = 0;  // of an expert
+  int top_k = 2;      // rows of a token, which are added up
 };
 
 struct TuneOptions {

@@ -34,17 +34,29 @@ OpCost find_op(const HardwareProfile& profile, std::string_view name) {
 
 }  // namespace
 
-RowTable::RowTable(const GemmProfile& gemm, int64_t n, int64_t k, double us_per_row) {
+RowTable::RowTable(const std::function<double(double rows)>& us) {
+  us_.reserve(kExact + kOctaves * 16 + 1);
+  us_.push_back(0);
+  for (int rows = 1; rows < kExact; ++rows) us_.push_back(us(rows));
+  for (int step = 0; step <= kOctaves * 16; ++step) us_.push_back(us(static_cast<double>(knot(step))));
+}
+
+RowTable::RowTable(const GemmProfile& gemm, int64_t n, int64_t k, const std::function<double(double rows)>& others) {
   const GemmShapeCurve& shape = nearest_shape(gemm, n, k);
   const double scale =
       static_cast<double>(n) * static_cast<double>(k) / (static_cast<double>(shape.n) * static_cast<double>(shape.k));
-  us_.reserve(kExact + kOctaves * 16 + 1);
-  us_.push_back(0);
-  const auto add = [&](double rows) {
-    us_.push_back(scale * curve_at(shape.us_of_rows, rows, true) + us_per_row * rows);
-  };
-  for (int rows = 1; rows < kExact; ++rows) add(rows);
-  for (int step = 0; step <= kOctaves * 16; ++step) add(static_cast<double>(knot(step)));
+  *this = RowTable(
+      [&](double rows) { return scale * curve_at(shape.us_of_rows, rows, true) + (others ? others(rows) : 0.0); });
+}
+
+// The table is linear between its points, so the time per row is monotonic there and has its minimum at a point.
+double RowTable::least_per_row() const {
+  double least = std::numeric_limits<double>::infinity();
+  for (size_t i = 1; i < us_.size(); ++i) {
+    const int64_t rows = i < kExact ? static_cast<int64_t>(i) : knot(static_cast<int>(i) - kExact);
+    least = std::min(least, us_[i] / static_cast<double>(rows));
+  }
+  return least;
 }
 
 LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int tp, std::optional<moe::GemmKind> only,
@@ -62,11 +74,17 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
       quantize_(find_op(profile, "quantize")) {
   shape_.inner = std::max<int64_t>(1, shape.inner / tp);
   shape_.shared_inner = shape.shared_inner / tp;
-  const double silu_us_per_row =
-      grouped_->fuses_silu_mul && silu_mul_.gbps > 0
-          ? time_us({0, silu_mul_.gbps}, 3.0 * static_cast<double>(shape_.inner) * act_bytes_)
-          : 0;
-  gate_up_ = {RowTable(*dense_, 2 * shape_.inner, shape_.hidden, silu_us_per_row),
+  std::function<double(double)> silu_us;
+  if (grouped_->fuses_silu_mul) {
+    // Without the fixed part: the dense calls of a stage share one op.
+    const OpCost of_rows{0, silu_mul_.gbps, silu_mul_.us_of_bytes};
+    const double row_bytes = 3.0 * static_cast<double>(shape_.inner) * act_bytes_;
+    const double line_us = of_rows.us_of_bytes.empty() ? time_us(of_rows, row_bytes) : 0;
+    silu_us = [=](double rows) {
+      return of_rows.us_of_bytes.empty() ? line_us * rows : time_us(of_rows, row_bytes * rows);
+    };
+  }
+  gate_up_ = {RowTable(*dense_, 2 * shape_.inner, shape_.hidden, silu_us),
               RowTable(*grouped_, 2 * shape_.inner, shape_.hidden)};
   down_ = {RowTable(*dense_, shape_.hidden, shape_.inner), RowTable(*grouped_, shape_.hidden, shape_.inner)};
   if (shape_.shared_inner > 0) {
@@ -78,23 +96,43 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
   for (const LinkPoint& link : profile.inter_links) {
     if (link.gbps > far_link_.gbps) far_link_ = link;
   }
-  double stage_us_of_one_row = 0;
-  for (const OpRow& row : kOpTable) {
-    if (row.memory.cost.empty()) continue;
-    RowCost& op = memory_[static_cast<size_t>(row.kind)];
-    op = {find_op(profile, row.memory.cost), row.memory.passes, row.memory.inner ? shape_.inner : shape_.hidden};
-    // If the grouped kernel fuses silu_mul, it is not a separate op; the tables of the dense kernel include its time.
-    if (row.kind == OpKind::kSiluMul && grouped_->fuses_silu_mul) op.cost = {};
-    if (row.kind == OpKind::kGateUp && messages_spread) op.cost = {};
-    if (!row.of_stage) continue;
-    stage_fixed_us_ += op.cost.fixed_us;
-    stage_us_of_one_row += memory_us(row.kind, 1);
-  }
-  stage_us_per_row_ = stage_us_of_one_row - stage_fixed_us_;
+  set_memory_costs(messages_spread);
   constexpr int kMostGroups = 512;
   for (int g = 0; g <= kMostGroups; ++g) {
     group_factor_.push_back(grouped_->group_factor.empty() ? 1.0 : curve_at(grouped_->group_factor, g, false));
   }
+}
+
+void LayerCost::set_memory_costs(bool messages_spread) {
+  double stage_us_of_one_row = 0;
+  std::vector<const RowTable*> tables;
+  for (const OpRow& row : kOpTable) {
+    if (row.memory.cost.empty()) continue;
+    RowCost& op = memory_[static_cast<size_t>(row.kind)];
+    op.cost = find_op(*profile_, row.memory.cost);
+    op.bytes_per_row =
+        row.memory.passes * static_cast<double>(row.memory.inner ? shape_.inner : shape_.hidden) * act_bytes_;
+    // If the grouped kernel fuses silu_mul, it is not a separate op; the tables of the dense kernel include its time.
+    if (row.kind == OpKind::kSiluMul && grouped_->fuses_silu_mul) op.cost = {};
+    if (row.kind == OpKind::kGateUp && messages_spread) op.cost = {};
+    const bool is_curve = !op.cost.us_of_bytes.empty();
+    if (is_curve) op.table = RowTable([&op](double rows) { return time_us(op.cost, op.bytes_per_row * rows); });
+    if (!row.of_stage) continue;
+    if (is_curve) {
+      tables.push_back(&op.table);
+    } else {
+      stage_fixed_us_ += op.cost.fixed_us;
+      stage_us_of_one_row += memory_us(row.kind, 1);
+    }
+  }
+  stage_us_per_row_ = stage_us_of_one_row - stage_fixed_us_;
+  if (tables.empty()) return;
+  stage_table_ = RowTable([&tables](double rows) {
+    double us = 0;
+    for (const RowTable* table : tables) us += (*table)(static_cast<int64_t>(rows));
+    return us;
+  });
+  stage_table_us_per_row_ = stage_table_.least_per_row();
 }
 
 // `missing` is the fraction of the messages' SMs that compute occupies as well. 0: messages have all their SMs; 1:

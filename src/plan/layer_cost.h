@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
@@ -18,8 +19,13 @@ namespace eps::plan {
 class RowTable {
  public:
   RowTable() = default;
-  // `us_per_row` is added per row.
-  RowTable(const GemmProfile& gemm, int64_t n, int64_t k, double us_per_row = 0);
+  explicit RowTable(const std::function<double(double rows)>& us);
+  // `others`, if given, is added.
+  RowTable(const GemmProfile& gemm, int64_t n, int64_t k, const std::function<double(double rows)>& others = {});
+
+  bool empty() const { return us_.empty(); }
+  // The minimum over the numbers of rows of the time per row.
+  double least_per_row() const;
 
   // The number of rows at each point of the table from 32 on; the table is linear between these points.
   static int64_t knot(int step) { return (int64_t{16} + step % 16) << (step / 16 + 1); }
@@ -98,11 +104,20 @@ class LayerCost {
   // The time in which an op reads and writes rows (OpRow::memory), without its GEMM and messages.
   double memory_us(OpKind kind, int64_t rows) const {
     const RowCost& op = memory_[static_cast<size_t>(kind)];
-    return rows == 0 ? 0 : time_us(op.cost, op.passes * static_cast<double>(rows * op.width) * act_bytes_);
+    if (rows == 0) return 0;
+    return op.table.empty() ? time_us(op.cost, op.bytes_per_row * static_cast<double>(rows)) : op.table(rows);
   }
   // The same, added up over all ops of a stage.
   double stage_memory_us(int64_t rows) const {
-    return rows == 0 ? 0 : stage_fixed_us_ + static_cast<double>(rows) * stage_us_per_row_;
+    if (rows == 0) return 0;
+    const double lines_us = stage_fixed_us_ + static_cast<double>(rows) * stage_us_per_row_;
+    return stage_table_.empty() ? lines_us : lines_us + stage_table_(rows);
+  }
+  // The minimum over all ways to divide the rows into one or more stages. In measured curves, stages whose rows fit in
+  // a cache may be faster than one with all rows.
+  double least_stage_memory_us(int64_t rows) const {
+    if (rows == 0) return 0;
+    return stage_fixed_us_ + static_cast<double>(rows) * (stage_us_per_row_ + stage_table_us_per_row_);
   }
   // The minimum cost of an additional stage on a rank: its ops without rows, and two GEMM calls.
   double stage_overhead_us() const;
@@ -129,12 +144,14 @@ class LayerCost {
     return factor <= 1 ? factor * gemm.grouped_us : std::max(gemm.grouped_us, factor * gemm.least_grouped_us);
   }
 
-  // OpRow::memory, with this profile's rate and this shape's width applied.
+  // OpRow::memory, with this profile's cost and this shape's width applied.
   struct RowCost {
     OpCost cost;
-    double passes = 0;
-    int64_t width = 0;
+    double bytes_per_row = 0;
+    RowTable table;  // empty unless the cost is a curve
   };
+
+  void set_memory_costs(bool messages_spread);
 
   ClockRates rates(double missing) const;
 
@@ -146,7 +163,10 @@ class LayerCost {
   const GemmProfile* grouped_;
   double dense_call_us_, grouped_call_us_;
   std::array<RowCost, kNumOpKinds> memory_;
-  double stage_fixed_us_ = 0, stage_us_per_row_ = 0;  // total over the ops of a stage
+  // Totals over the ops of a stage: those whose cost is a line, and those whose cost is a curve.
+  double stage_fixed_us_ = 0, stage_us_per_row_ = 0;
+  RowTable stage_table_;
+  double stage_table_us_per_row_ = 0;  // the least
   ProjectionTables gate_up_, down_;
   RowTable shared_gate_up_, shared_down_;
   OpCost silu_mul_, pack_, quantize_;

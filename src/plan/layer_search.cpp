@@ -68,7 +68,9 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
   const double group_factor = cost.least_group_factor();
   for (size_t r = 0; r < num_ranks_; ++r) {
     double gemms = 0;
+    double local_gemms = 0;
     int64_t rows = 0;
+    int64_t local_rows = 0;
     int busy = 0;
     for (size_t e = r * experts_each_; e < (r + 1) * experts_each_; ++e) {
       expert_times_.push_back(expert_times(cost, problem.load[e]));
@@ -80,6 +82,9 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
         local_times_.push_back(expert_times(cost, own));
         remote_times_.push_back(expert_times(cost, problem.load[e] - own));
         least = least_of(least, local_times_.back(), remote_times_.back());
+        local_gemms +=
+            std::max(0.0, least_gemms(least, group_factor) - least_gemms(remote_times_.back(), group_factor));
+        local_rows += own;
       }
       gemms += least_gemms(least, group_factor);
       rows += problem.load[e];
@@ -90,7 +95,9 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
     rank_rows_.push_back(static_cast<double>(rows));
     if (gemms <= least_gemms_us_) continue;
     least_gemms_us_ = gemms;
-    least_others_us_ = cost.stage_memory_us(rows);
+    least_others_us_ = cost.least_stage_memory_us(rows);
+    most_local_gemms_us_ = local_gemms;
+    most_local_others_us_ = least_others_us_ - cost.least_stage_memory_us(rows - local_rows);
     least_busy_ = busy;
   }
   least_others_us_ += finish_us();
@@ -191,6 +198,8 @@ bool LayerSearch::try_eps(int num_stages) {
   // Lower bounds do not decrease as the number of stages grows (up to the number of busy experts), so larger numbers
   // cannot win either.
   if (!any_can_win(num_stages)) return false;
+  // This bound falls as the number of stages grows, so it says nothing about larger numbers.
+  if (!any_ends_can_win(num_stages)) return true;
   if (!split(Policy::kEps, num_stages, has_best_)) return true;
   Candidate c;
   c.policy = Policy::kEps;

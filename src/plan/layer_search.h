@@ -1,6 +1,7 @@
 // Searches for the way to run one layer that has the smallest makespan. Internal to the planner.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "plan/op_cost.h"
@@ -72,10 +73,21 @@ class LayerSearch {
   // Bounds (search_bounds.cpp).
   double lower_bound(int num_stages, const Budget& budget, size_t wire) const;
   bool any_can_win(int num_stages) const;
+  bool any_wire_can_win(int num_stages, const Budget& budget) const;
+  bool any_ends_can_win(int num_stages) const;
   bool any_stages_can_win(Policy policy, int num_stages) const;
   double visited_us(const Budget& budget, const Wire& wire) const;
   double largest_share(size_t begin) const;
-  double longest_wait_us(const Budget& budget, const Wire& wire, double share) const;
+  double first_wait_us(const Budget& budget, const Wire& wire, double first) const;
+  // The largest fraction of its tokens that a rank needs in a first stage with the fraction share(rank) of its rows.
+  template <typename Share>
+  double most_first_need(const Share& share) const {
+    double most = 0;
+    for (size_t r = 0; r < num_ranks_; ++r) {
+      if (rank_rows_[r] > 0) most = std::max(most, traffic_.first_need(r, std::min(1.0, share(r))));
+    }
+    return most;
+  }
   bool may_win(const Candidate& candidate, const Budget& budget) const;
   double least_comm_us(int num_stages, const Budget& budget, size_t wire) const;
   bool can_win(double bound) const { return !has_best_ || bound < best_us_; }
@@ -129,6 +141,8 @@ class LayerSearch {
   // Lower bounds for any number of stages, from the rank with the longest GEMM time.
   double least_gemms_us_ = 0;   // GEMMs without the cost of calls
   double least_others_us_ = 0;  // row ops as if there were one stage, and finish
+  // Upper bounds of what the local rows of one stage contribute to the two above; 0 if stages are not cut.
+  double most_local_gemms_us_ = 0, most_local_others_us_ = 0;
   int least_busy_ = 0;          // experts with rows on that rank
   size_t most_visited_ = 0;     // the rank that receives the most tokens from its own node
   int comm_stages_ = 0;         // up to this number of stages, every stage has messages

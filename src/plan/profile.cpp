@@ -29,6 +29,7 @@ constexpr Range kFactors = {1e-3, 1e3};        // time factors of grouped GEMMs 
 constexpr Range kSmFactors = {1, 1e4};         // time factors of GEMMs on fewer SMs
 constexpr Range kSlowdowns = {0, 1e3};         // 1000: takes a thousand times as long
 constexpr Range kXs = {1, 2147483648.0};       // rows, groups, SMs
+constexpr Range kBytes = {1, 1e15};
 constexpr int64_t kMaxMatrixSide = int64_t{1} << 31;
 constexpr int kMaxSms = 1 << 16;
 constexpr int kMaxRanksPerNode = 1 << 20;
@@ -56,13 +57,13 @@ class Faults {
     return false;
   }
 
-  // `values`: the range of every point's y.
-  void curve(const std::string& key, const Curve& curve, const Range& values, bool rising) {
+  // `values`: the range of every point's y; `xs`: that of its x.
+  void curve(const std::string& key, const Curve& curve, const Range& values, bool rising, const Range& xs = kXs) {
     if (!count(key, curve.size(), kMaxPoints)) return;
     for (size_t i = 0; i < curve.size(); ++i) {
       const auto [x, y] = curve[i];
       const std::string at = fmt::format("{}[{}]", key, i);
-      number(at, x, kXs, "x = ");
+      number(at, x, xs, "x = ");
       number(at, y, values, "y = ");
       if (i == 0) continue;
       if (!(x > curve[i - 1].x)) add(at, fmt::format("got x = {}, wanted more than {} before it", x, curve[i - 1].x));
@@ -147,6 +148,10 @@ void check_ops(Faults& faults, const std::map<std::string, OpCost>& ops) {
     const std::string key = "ops." + name;
     if (std::ranges::find(kOpNames, name) == kOpNames.end()) {
       faults.add(key, fmt::format("no such op, wanted one of {}", fmt::join(kOpNames, ", ")));
+    }
+    if (!cost.us_of_bytes.empty()) {
+      faults.curve(key + ".us_of_bytes", cost.us_of_bytes, kPositiveTimes, true, kBytes);
+      continue;
     }
     faults.number(key + ".fixed_us", cost.fixed_us, kTimes);
     faults.number(key + ".gbps", cost.gbps, kRates);

@@ -52,10 +52,12 @@ struct GemmProfile {
   bool operator==(const GemmProfile&) const = default;
 };
 
-// An op whose time depends on the bytes it reads and writes: fixed_us + bytes / rate.
+// An op whose time depends on the bytes it reads and writes: fixed_us + bytes / rate. Data that fits in a cache is
+// faster than data that does not, so measured profiles contain a curve instead.
 struct OpCost {
   double fixed_us = 0;
   double gbps = 0;
+  Curve us_of_bytes = {};  // µs; if it is not empty, fixed_us and gbps are 0 and not used
   bool operator==(const OpCost&) const = default;
 };
 
@@ -117,6 +119,7 @@ const GemmProfile& find_gemm(const HardwareProfile& profile, moe::GemmKind kind,
 
 // Returns the time that an op with this cost takes for `bytes` bytes.
 inline double time_us(const OpCost& cost, double bytes) {
+  if (!cost.us_of_bytes.empty()) return curve_at(cost.us_of_bytes, bytes, true);
   return cost.fixed_us + (cost.gbps > 0 ? bytes * 1e-3 / cost.gbps : 0.0);
 }
 

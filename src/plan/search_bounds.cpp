@@ -61,9 +61,34 @@ int LayerSearch::likely_stages() const {
 
 bool LayerSearch::any_can_win(int num_stages) const {
   if (limits_.explain) return true;
+  return std::ranges::any_of(budgets_, [&](const Budget& budget) { return any_wire_can_win(num_stages, budget); });
+}
+
+bool LayerSearch::any_wire_can_win(int num_stages, const Budget& budget) const {
+  for (size_t wire = 0; wire < wires_.size(); ++wire) {
+    if (can_win(lower_bound(num_stages, budget, wire))) return true;
+  }
+  return false;
+}
+
+// A bound for few stages: the first stage waits for its rows and the last one returns its sums, which no stage hides.
+// Both have at least the share of the smallest stage. If the first stage may be cut, its local rows do not wait, so
+// they are left out.
+bool LayerSearch::any_ends_can_win(int num_stages) const {
+  if (limits_.explain || !has_best_ || single_rank_ || !traffic_.has_visits(most_visited_)) return true;
+  const double share =
+      balancer_.least_stage_rows(num_stages, static_cast<int>(most_visited_)) / rank_rows_[most_visited_];
+  const double ends = 2 * traffic_.first_need(most_visited_, share);
+  // The first stage is the one whose largest part on a rank is smallest, which is at most an even share of that rank.
+  const double most_rows = *std::ranges::max_element(rank_rows_) / num_stages;
+  const double most_first = local_first_ ? most_first_need([&](size_t r) { return most_rows / rank_rows_[r]; }) : 0;
   for (const Budget& budget : budgets_) {
-    for (size_t wire = 0; wire < wires_.size(); ++wire) {
-      if (can_win(lower_bound(num_stages, budget, wire))) return true;
+    const double factor = std::min(budget.terms.factors.dense, budget.terms.factors.grouped);
+    const double stages = least_others_us_ + factor * least_gemms_us_;
+    const double local = most_local_others_us_ + factor * most_local_gemms_us_;
+    for (const Wire& wire : wires_) {
+      const bool may_cut = local_first_ && first_wait_us(budget, wire, most_first) > budget.least_shared_us;
+      if (can_win(stages - (may_cut ? local : 0) + ends * visited_us(budget, wire))) return true;
     }
   }
   return false;
@@ -87,7 +112,10 @@ bool LayerSearch::any_stages_can_win(Policy policy, int num_stages) const {
   // The fraction of tokens that a stage needs if it runs first is also the fraction that it completes if it runs last.
   // Neither the first nor the last stage can have a smaller share than the smallest stage.
   const double first = traffic_.first_need(most_visited_, least_share);
+  const bool may_cut = local_first_ && policy == Policy::kEps;
+  const double most_first = may_cut ? most_first_need([most_share](size_t) { return most_share; }) : 0;
   for (const Budget& budget : budgets_) {
+    if (policy == Policy::kEps && !any_wire_can_win(num_stages, budget)) continue;
     double stages = finish_us() + handoff_us_;
     for (size_t i = 0; i < costs_.size(); i += num_ranks_) {
       stages += slowest(&costs_[i], budget.terms.factors).us + handoff_us_;
@@ -99,10 +127,7 @@ bool LayerSearch::any_stages_can_win(Policy policy, int num_stages) const {
       const double ends = 2 * first * visited_us(budget, wire);
       // If the first dispatch may take longer than the shared experts, the first stage will be split, so that its local
       // rows are processed during the dispatch. This bound does not cover that case.
-      if (local_first_ && policy == Policy::kEps &&
-          longest_wait_us(budget, wire, most_share) > budget.least_shared_us) {
-        return true;
-      }
+      if (may_cut && first_wait_us(budget, wire, most_first) > budget.least_shared_us) return true;
       if (can_win(std::max(spanned, stages + ends))) return true;
     }
   }
@@ -118,12 +143,10 @@ double LayerSearch::largest_share(size_t begin) const {
   return most;
 }
 
-// An upper bound of the first dispatch if no rank has more than the fraction `share` of its rows in the first stage.
+// An upper bound of the first dispatch if no rank needs more than the fraction `first` of its rows in the first stage.
 // The rows that a rank sends are needed by other ranks and those that it receives by itself, so the rank with the
 // largest need bounds both.
-double LayerSearch::longest_wait_us(const Budget& budget, const Wire& wire, double share) const {
-  double first = 0;
-  for (size_t r = 0; r < num_ranks_; ++r) first = std::max(first, traffic_.first_need(r, share));
+double LayerSearch::first_wait_us(const Budget& budget, const Wire& wire, double first) const {
   MessageRows rows = all_messages_.dispatch;
   rows.near_rows *= first;
   rows.far_rows *= first;

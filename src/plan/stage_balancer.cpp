@@ -98,4 +98,30 @@ void StageBalancer::assign(int num_stages, std::span<int> stage_of) {
   }
 }
 
+// Let m be the rows of the smallest stage and p_1 ≥ p_2 ≥ … those of the experts. The first n experts go to different
+// stages, so a stage with several has at most m + p_(n+1) rows: when it got its last expert, it was the smallest. A
+// stage with one expert has the rows of that one. All stages together then have at most
+//   m + Σ max(m + p_(n+1), p_i), i < n
+// rows, and at least as many as there are. The smallest such m is the bound.
+double StageBalancer::least_stage_rows(int num_stages, int rank) const {
+  const auto first = static_cast<size_t>(placement_.first_expert(rank));
+  const auto rows = [&](int i) {
+    const int32_t expert = by_load_[first + static_cast<size_t>(i)];
+    return static_cast<double>(load_[static_cast<size_t>(expert)]);
+  };
+  double left = 0;
+  for (int i = 0; i < placement_.experts_per_rank(); ++i) left += rows(i);
+  const double next = num_stages < placement_.experts_per_rank() ? rows(num_stages) : 0;
+  // Leaves out the experts that are larger than m + p_(n+1), from the largest on.
+  int stages = num_stages;
+  double least = 0;
+  for (int i = 0;; ++i) {
+    least = (left - (stages - 1) * next) / stages;
+    if (stages == 1 || rows(i) <= least + next) break;
+    left -= rows(i);
+    --stages;
+  }
+  return std::max(0.0, least);
+}
+
 }  // namespace eps::plan

@@ -25,6 +25,8 @@ class StageBalancer {
   // Edge    as long as there are not more stages than experts on a rank, no stage is empty
   // Cost    O(num_experts · log num_stages); with few stages, a linear scan, which is faster
   void assign(int num_stages, std::span<int> stage_of);
+  // A lower bound for the rows of every stage on `rank`, without assigning its experts.
+  double least_stage_rows(int num_stages, int rank) const;
 
  private:
   const moe::ExpertPlacement& placement_;

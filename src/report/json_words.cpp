@@ -125,7 +125,7 @@ void refuse_unknown_keys(const io::JsonObject& object, std::initializer_list<std
     fail(ErrorKind::kInput, object.where(),
          {.what = fmt::format("unknown key \"{}\"", object.path_of(key)),
           .got = io::describe_json(value),
-          .wanted = "",
+          .wanted = fmt::format("one of {}", fmt::join(known, ", ")),
           .hint = "a file of this version of epsmoe"});
   }
 }

@@ -1,26 +1,15 @@
 #include "report/profile_store.h"
 
 #include <algorithm>
-#include <initializer_list>
 
 #include "base/error.h"
 #include "io/json.h"
+#include "report/json_words.h"
 
 namespace eps::report {
 namespace {
 
 constexpr std::string_view kVersionKey = "epsmoe_profile";
-
-void refuse_unknown_keys(const io::JsonObject& object, std::initializer_list<std::string_view> known) {
-  for (const auto& item : object.value().items()) {
-    if (std::ranges::find(known, item.key()) != known.end()) continue;
-    fail(ErrorKind::kInput, object.where(),
-         {.what = fmt::format("unknown key \"{}\"", object.path_of(item.key())),
-          .got = "",
-          .wanted = fmt::format("one of {}", fmt::join(known, ", ")),
-          .hint = ""});
-  }
-}
 
 plan::Curve read_curve(const io::JsonObject& object, std::string_view key) {
   constexpr const char* kWanted = "a list of [x, y], each two numbers";
@@ -91,6 +80,12 @@ std::map<std::string, plan::OpCost> read_ops(const io::JsonObject& object) {
   std::map<std::string, plan::OpCost> ops;
   for (const auto& item : object.value().items()) {
     const io::JsonObject cost = object.child(item.key());
+    if (cost.find("us_of_bytes") != nullptr) {
+      refuse_unknown_keys(cost, {"us_of_bytes"});
+      ops[item.key()] = {0, 0, read_curve(cost, "us_of_bytes")};
+      if (ops[item.key()].us_of_bytes.empty()) cost.reject("us_of_bytes", "at least one point");
+      continue;
+    }
     refuse_unknown_keys(cost, {"fixed_us", "gbps"});
     ops[item.key()] = {cost.get<double>("fixed_us"), cost.get<double>("gbps")};
   }

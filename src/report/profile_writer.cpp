@@ -93,7 +93,11 @@ std::string to_json(const plan::HardwareProfile& profile) {
   for (const auto& [key, source] : profile.sources) sources[key] = source;
   OrderedJson ops = OrderedJson::object();
   for (const auto& [name, cost] : profile.ops) {
-    ops[name] = {{"fixed_us", number(cost.fixed_us)}, {"gbps", number(cost.gbps)}};
+    if (!cost.us_of_bytes.empty()) {
+      ops[name] = {{"us_of_bytes", curve_json(cost.us_of_bytes)}};
+    } else {
+      ops[name] = {{"fixed_us", number(cost.fixed_us)}, {"gbps", number(cost.gbps)}};
+    }
   }
   const plan::Contention& contention = profile.contention;
   const OrderedJson out = {{"epsmoe_profile", plan::HardwareProfile::kVersion},

@@ -152,6 +152,9 @@ TEST(BenchGemm, RefusesInvalidOptions) {
     EXPECT_NE(error_of(m + wrong, ErrorKind::kUsage).find(flag), std::string::npos) << wrong;
   }
   EXPECT_THROW(gemm(m + "--threads -1"), test::ParseError);
+  EXPECT_NE(error_of("--preset deepseek-v2-lite --load-format safetensors", ErrorKind::kUsage)
+                .find("--load-format: --preset has no weights to read"),
+            std::string::npos);
   EXPECT_THROW(gemm(m + "--ep 2"), test::ParseError) << "a flag that would mean nothing";
 }
 

@@ -7,8 +7,11 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <set>
+#include <sstream>
 
 #include "base/error.h"
+#include "cli/table.h"
 #include "engine/factory.h"
 #include "engine/model_folder.h"
 #include "measure/layer_baseline.h"
@@ -137,6 +140,12 @@ TEST(BenchLayer, TextNamesArmsLimitAndRatio) {
   for (const char* part : {"| epsmoe, the layer", "| oneDNN one by one", "% of limit", "ratio ", "limit ", "check "}) {
     EXPECT_NE(out.find(part), std::string::npos) << part << " in\n" << out;
   }
+  std::istringstream lines(out);
+  std::set<int> widths;  // of the table's lines
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with('|')) widths.insert(cell_width(line));
+  }
+  EXPECT_EQ(widths.size(), 1U) << "columns line up:\n" << out;
 }
 
 TEST(BenchLayer, RefusesInvalidOptions) {
@@ -145,6 +154,8 @@ TEST(BenchLayer, RefusesInvalidOptions) {
   EXPECT_NE(error_of("-m deepseek-v2-lite", ErrorKind::kUsage).find("--load-format dummy"), std::string::npos);
   EXPECT_NE(error_of("-m x --preset deepseek-v2-lite", ErrorKind::kUsage).find("--preset"), std::string::npos);
   EXPECT_NE(error_of("-m /nowhere", ErrorKind::kInput).find("no such model folder"), std::string::npos);
+  EXPECT_NE(error_of("--preset deepseek-v2-lite --load-format safetensors", ErrorKind::kUsage).find("--load-format: "),
+            std::string::npos);
   const std::string m = "-m " + kModel + " ";
   EXPECT_NE(error_of(m + "--tokens 0", ErrorKind::kUsage).find("--tokens"), std::string::npos);
   EXPECT_NE(error_of(m + "-r 0", ErrorKind::kUsage).find("-r"), std::string::npos);

@@ -1,4 +1,5 @@
 // Inputs of the program: numbers in every notation, prompts from pipes and devices, configuration files.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -14,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/factory.h"
 #include "io/file.h"
 #include "io/json.h"
 #include "support/tiny_model.h"
@@ -175,7 +177,11 @@ TEST_F(CommandLineInputs, NumbersOfTheEnvironmentAndOfConfigFilesAreTheSame) {
 TEST_F(CommandLineInputs, CountsHaveSensibleBounds) {
   expect_refused("epsmoe tune --ep 1000000000", "--ep: got 1000000000, wanted a whole number from 1 to 1024");
   expect_refused("epsmoe tune --ep 1 --threads 1000000", "--threads: ");
-  expect_refused("epsmoe " + generate() + "-p x --threads 5000", "--threads: ");
+  const std::string threads = fmt::format("wanted a whole number from 0 to {};", engine::max_threads_per_rank());
+  for (const char* many : {"5000", "99999999999"}) {
+    expect_refused("epsmoe " + generate() + "-p x --threads " + many,
+                   fmt::format("--threads: got {}, {}", many, threads));
+  }
   expect_refused("epsmoe bench layer --preset deepseek-v2-lite --threads 5000", "--threads: ");
 }
 

@@ -408,6 +408,32 @@ TEST_F(CommandLine, GenerateWorksWhereNoProfileCanBeKept) {
   EXPECT_NE(tune.err.find("--output"), std::string::npos) << tune.err;
 }
 
+TEST_F(CommandLine, BrokenProfilesAreNamedOnce) {
+  fs::create_directories(path("profiles"));
+  fs::create_directories(path("cache/epsmoe/profiles"));
+  std::ofstream(path("profiles/bad.json")) << "{";
+  std::ofstream(path("cache/epsmoe/profiles/old.json")) << R"({"epsmoe_profile": 99})";
+  const std::string environment = "EPSMOE_PROFILE_DIR=" + path("profiles") + " XDG_CACHE_HOME=" + path("cache");
+  const Result r = run("generate -m " + kModel + " -p Jane --max-tokens 1", environment);
+  EXPECT_EQ(r.exit_code, 0) << r.err;
+  for (const std::string& part :
+       {"epsmoe: warning: " + path("profiles/bad.json") + ": ",
+        "epsmoe: warning: " + path("cache/epsmoe/profiles/old.json") + ": key \"epsmoe_profile\": got 99, wanted 1"}) {
+    const size_t first = r.err.find(part);
+    ASSERT_NE(first, std::string::npos) << part << "\n" << r.err;
+    EXPECT_EQ(r.err.find(part, first + 1), std::string::npos) << r.err;
+  }
+}
+
+TEST_F(CommandLine, OnlyDevicesThatTuneMeasuresAreAdvisedToUseIt) {
+  const std::string generate = "generate -m " + kModel + " -p Jane --max-tokens 1 --dtype f32";
+  const std::string cache = "XDG_CACHE_HOME=" + path("cache");
+  EXPECT_NE(run(generate, cache).err.find("`epsmoe tune` measures"), std::string::npos);
+  const Result reference = run(generate + " --device reference", cache);
+  EXPECT_NE(reference.err.find("\nprofile    there is no profile for reference"), std::string::npos) << reference.err;
+  EXPECT_EQ(reference.err.find("epsmoe tune"), std::string::npos) << reference.err;
+}
+
 TEST_F(CommandLine, TuneRefusesInvalidOptions) {
   expect_refused_without_gpu("tune --device cuda");
   expect_refused("tune --device reference", "not optimised, so it is not measured");

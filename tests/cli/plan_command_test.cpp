@@ -152,6 +152,8 @@ TEST(PlanCommand, RefusalsNameTheFlagAndValidValues) {
   expect_refused("-m deepseek-v2 --ep 7 --profile h800 --tokens 64", "--ep", "7");
   expect_refused("-m deepseek-v2 --ep 0 --profile h800 --tokens 64", "--ep", "0");
   expect_refused("-m dbrx --ep 16 --profile h800 --tokens 64 --eps-pipeline 2 --strategy dp+ep", "--eps-pipeline", "2");
+  expect_refused("-m dbrx --ep 8 --profile h800 --tokens 64 --eps-pipeline 99", "--eps-pipeline",
+                 "more stages than experts on a rank: got 99, wanted at most 2 (16 experts over 8 ranks)");
   expect_refused("-m deepseek-v2 --strategy pp " + rest, "--strategy", "dp+ep");
   expect_refused("-m deepseek-v2 --policy fast " + rest, "--policy", "microbatch");
   expect_refused("-m deepseek-v2 --policy tp --strategy dp+ep " + rest, "--strategy", "tp+tp");

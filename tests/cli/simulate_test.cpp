@@ -2,9 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 #include <sstream>
 
 #include "base/error.h"
+#include "cli/table.h"
 #include "io/json.h"
 #include "support/run_command.h"
 
@@ -57,6 +59,16 @@ TEST(Simulate, PrintsATableAndTheChoice) {
     EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
   }
   EXPECT_EQ(simulate("-m dbrx --batch 8 --seq-len 512"), simulate("-m dbrx --batch 8 --seq-len 512"));
+}
+
+// Times of days and rates of millions have more digits than usual.
+TEST(Simulate, ColumnsAreAsWideAsTheirCells) {
+  std::istringstream lines(simulate("-m deepseek-v2-lite --ep 2 --batch 512 --seq-len 4096 --profile cpu"));
+  std::set<int> widths;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with('|')) widths.insert(cell_width(line));
+  }
+  EXPECT_EQ(widths.size(), 1U) << lines.str();
 }
 
 TEST(Simulate, AutoShowsTheChosenStrategyBesideTheBaseline) {

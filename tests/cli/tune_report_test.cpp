@@ -17,6 +17,7 @@ TEST(TuneReport, TheDemoModelHasTheSizesOfItsFolder) {
   EXPECT_EQ(demo.hidden, spec.hidden);
   EXPECT_EQ(demo.inner, spec.moe.inner);
   EXPECT_EQ(demo.shared_inner, spec.moe.shared_inner);
+  EXPECT_EQ(demo.top_k, spec.moe.gate.top_k);
   const ops::MlaParams& mla = spec.attention.mla;
   EXPECT_EQ(demo.attention.num_heads, mla.num_heads);
   EXPECT_EQ(demo.attention.nope_dim, mla.nope_dim);

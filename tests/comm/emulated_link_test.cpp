@@ -22,6 +22,17 @@ TEST(EmulatedLink, ReadsBandwidthAndLatency) {
   for (const char* bad : {"", "1", "1GB", "GB/s", "-1GB/s", "0GB/s", "1GB/s,", "1GB/s,20", "1GB/s,-2us", "nanGB/s"}) {
     EXPECT_THROW(parse_link_spec(bad), Error) << bad;
   }
+  for (const char* far : {"1B/s,20us", "1GB/s,61s", "1e9GB/s", "1e30GB/s,1us"}) {
+    try {
+      parse_link_spec(far);
+      ADD_FAILURE() << far;
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find("out of range: got " + std::string(far) +
+                                           ", wanted a bandwidth from 1kB/s to 1000000GB/s and a latency"),
+                std::string::npos)
+          << e.what();
+    }
+  }
 }
 
 // Over a link that is emulated, a transport keeps its contract. It is fast enough that the cases do not wait for it.

@@ -162,6 +162,41 @@ TEST(GenerationSettings, IgnoredSettingsThatDoNotChangeTheTextAreNoted) {
   EXPECT_NE(result.notes[1].find("max_time"), std::string::npos);
 }
 
+// transformers warns of the same.
+TEST(GenerationSettings, ContradictingLengthsOfTheFileAreNoted) {
+  const test::TinyModel model;
+  GenerateRequest request = sixteen_tokens();
+  request.max_tokens = 0;
+  model.write_generation_config(R"({"eos_token_id": 1, "min_new_tokens": 9, "max_new_tokens": 4})");
+  const GenerateResult result = generate(model, request);
+  EXPECT_EQ(result.ids.size(), 4U);
+  ASSERT_EQ(result.notes.size(), 1U);
+  EXPECT_NE(result.notes[0].find("generation_config.json: key \"min_new_tokens\" is 9, but the text ends after 4"),
+            std::string::npos)
+      << result.notes[0];
+  // The maximum of a request counts, too, and the minimum of a request replaces that of the file.
+  request.max_tokens = 12;
+  EXPECT_TRUE(generate(model, request).notes.empty());
+  request.max_tokens = 3;
+  EXPECT_EQ(generate(model, request).notes.size(), 1U);
+  request.min_tokens = 1;
+  EXPECT_TRUE(generate(model, request).notes.empty());
+  model.write_generation_config(R"({"eos_token_id": 1, "min_length": 1000})");
+  ASSERT_EQ(generate(model, sixteen_tokens()).notes.size(), 1U);
+  EXPECT_NE(generate(model, sixteen_tokens()).notes[0].find("\"min_length\" is 1000"), std::string::npos);
+}
+
+TEST(GenerationSettings, EndsOutsideTheVocabularyAreNoted) {
+  const test::TinyModel model;
+  model.write_generation_config(R"({"eos_token_id": [1, 123456]})");
+  const GenerateResult result = generate(model, sixteen_tokens());
+  EXPECT_EQ(result.ids, kGreedy);
+  ASSERT_EQ(result.notes.size(), 1U);
+  EXPECT_NE(result.notes[0].find("generation_config.json: eos_token_id 123456 is not in the vocabulary of"),
+            std::string::npos)
+      << result.notes[0];
+}
+
 TEST(GenerationSettings, InvalidValuesOfTheFileAreErrorsUnlessARequestReplacesThem) {
   const test::TinyModel model;
   GenerateRequest request = sixteen_tokens();

@@ -2,6 +2,7 @@
 #include "exec/moe_executor.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <random>
 #include <thread>
@@ -230,6 +231,51 @@ TEST(MoeExecutor, RefusesWhatItWouldHaveToIgnore) {
       "no SMs, but the plan reserves 8 for communication and 124 for GEMMs");
   expect_refusal([](plan::Plan& p) { p.strategy = plan::Strategy::kTpEp; },
                  "plans of strategy tp+ep can be predicted, but not executed");
+}
+
+// The system provides memory when it is first written to, which takes longer than many an op. It must not happen in
+// one, because an op's time is predicted from measurements in which its memory is resident.
+TEST(MoeExecutor, NoOpWaitsForMemory) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer gets memory of its own whenever memory is first used";
+#endif
+  constexpr int64_t kTokens = 20000;
+  const Layer layer = make_layer(4, 2, kTokens, Load::kRandom, true);
+  const std::vector<moe::Routing> routing = {layer.routing};
+  const moe::ExpertPlacement placement = moe::place_experts(4, 1);
+  const plan::MoeShape moe{kHidden, kInner, 16, 2, DType::kF32, DType::kF32};
+  const plan::Plan plan = plan::Planner(plan::builtin_cpu_profile(1), moe)
+                              .plan(plan::make_problem(moe, placement, routing), {plan::PipelineOption::Mode::kOff, 1});
+  const auto ops = ops::make_cpu_ops(ops::choose_cpu_engine(DType::kF32), 1);
+  std::vector<std::unique_ptr<ops::LinearWeight>> own;
+  const auto pack = [&](const std::vector<float>& w, int64_t n, int64_t k) {
+    const TensorView view(w.data(), DType::kF32, {n, k});
+    own.push_back(ops->pack_linear(std::span(&view, 1), ops::Precision::kCompute));
+    return own.back().get();
+  };
+  ops::MoeWeights weights;
+  for (size_t e = 0; e < 4; ++e) {
+    weights.gate_up.push_back(pack(layer.gate_up[e], 2 * kInner, kHidden));
+    weights.down.push_back(pack(layer.down[e], kHidden, kInner));
+  }
+  weights.shared_gate_up = pack(layer.shared_gate_up, 32, kHidden);
+  weights.shared_down = pack(layer.shared_down, kHidden, 16);
+  const auto comms = comm::make_inproc_communicators(1, std::chrono::milliseconds(1000));
+  HostLayer host(*ops, *comms[0]);
+  host.set_routing(placement, routing, {layer.x.data(), DType::kF32, {kTokens, kHidden}});
+  std::vector<float> y(kTokens * kHidden);
+  const auto faults = [] {
+    rusage usage{};
+    ::getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_minflt;
+  };
+  const int64_t before = faults();
+  host.begin(plan, weights, {y.data(), DType::kF32, {kTokens, kHidden}});
+  const int64_t begun = faults();
+  for (const plan::PlanOp& op : plan.ops) host.run(op);
+  const int64_t run = faults() - begun;
+  // An op also allocates lists of rows, which are a tenth of the workspace.
+  EXPECT_LT(run, (begun - before) / 3) << "of the faults, " << begun - before << " were before the ops";
 }
 
 TEST(MoeExecutor, AFailingRankStopsTheOthersWithItsReason) {

@@ -29,6 +29,13 @@ TEST(FitCost, IsNeverNegative) {
   EXPECT_THROW(fit_cost(std::span(&nothing, 1)), Error);
 }
 
+TEST(CurveThrough, SortsAveragesAndDoesNotFall) {
+  EXPECT_EQ(curve_through({}), plan::Curve{});
+  EXPECT_EQ(curve_through({{8, 5}, {2, 1}, {4, 2}}), (plan::Curve{{2, 1}, {4, 2}, {8, 5}}));
+  EXPECT_EQ(curve_through({{4, 2}, {2, 1}, {4, 4}}), (plan::Curve{{2, 1}, {4, 3}}));
+  EXPECT_EQ(curve_through({{2, 1}, {8, 2}, {4, 4}}), (plan::Curve{{2, 1}, {4, 3}, {8, 3}}));
+}
+
 TEST(WithoutFalls, AveragesOnlyWhatFalls) {
   EXPECT_EQ(without_falls({}), plan::Curve{});
   const plan::Curve rising = {{1, 1}, {2, 1}, {4, 3}};

@@ -72,6 +72,12 @@ TEST(Tune, RanksAgreeOnAValidProfile) {
     }
   }
   EXPECT_FALSE(plan::find_gemm(profile, moe::GemmKind::kGrouped, DType::kF32).group_factor.empty());
+  for (const char* op : {"gather", "silu_mul", "reduce", "finish", "pack", "norm", "other"}) {
+    ASSERT_TRUE(profile.ops.contains(op)) << op;
+    const plan::Curve& curve = profile.ops.at(op).us_of_bytes;
+    ASSERT_EQ(curve.size(), 3U) << op << ": 1, 8 and 64 rows";
+    EXPECT_EQ(curve[2].x, 64 * curve[0].x) << op;
+  }
 }
 
 TEST(Tune, OneRankHasNoLink) {

@@ -15,7 +15,7 @@ namespace {
 using Arm = test::CpuArm;
 
 // With one thread and with two.
-class CpuOpsTest : public ::testing::TestWithParam<std::tuple<Arm, int, test::Operation>> {
+class CpuOpsTest : public ::testing::TestWithParam<std::tuple<Arm, int, Operation>> {
  protected:
   void SetUp() override {
     const auto& [arm, threads, operation] = GetParam();
@@ -33,14 +33,14 @@ INSTANTIATE_TEST_SUITE_P(Table, CpuOpsTest,
                                                               Arm{"avx512", CpuIsa::kAvx512, CpuEngine::kPanel},
                                                               Arm{"onednn", CpuIsa::kAvx512Bf16, CpuEngine::kOneDnn},
                                                               Arm{"amx", CpuIsa::kAmx, CpuEngine::kAmx}),
-                                            ::testing::Values(1, 2), ::testing::ValuesIn(test::all_operations())),
+                                            ::testing::Values(1, 2), ::testing::ValuesIn(all_operations())),
                          [](const auto& test) {
                            return fmt::format("{}_{}threads_{}", std::get<0>(test.param).name, std::get<1>(test.param),
                                               std::get<2>(test.param).name);
                          });
 
 TEST_P(CpuOpsTest, AgreesWithTheReference) {
-  test::run_operation(std::get<2>(GetParam()), {cpu_.get(), [] { return make_reference_ops(); }});
+  run_operation(std::get<2>(GetParam()), {cpu_.get(), [] { return make_reference_ops(); }});
 }
 
 }  // namespace

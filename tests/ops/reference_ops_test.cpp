@@ -9,13 +9,13 @@
 namespace eps::ops {
 namespace {
 
-class ReferenceOpsTest : public ::testing::TestWithParam<test::Operation> {};
-INSTANTIATE_TEST_SUITE_P(Table, ReferenceOpsTest, ::testing::ValuesIn(test::all_operations()),
+class ReferenceOpsTest : public ::testing::TestWithParam<Operation> {};
+INSTANTIATE_TEST_SUITE_P(Table, ReferenceOpsTest, ::testing::ValuesIn(all_operations()),
                          [](const auto& test) { return test.param.name; });
 
 TEST_P(ReferenceOpsTest, AgreesWithPlainLoops) {
   const auto ops = make_reference_ops();
-  test::run_operation(GetParam(), {ops.get(), test::make_plain_ops});
+  run_operation(GetParam(), {ops.get(), make_plain_ops});
 }
 
 }  // namespace

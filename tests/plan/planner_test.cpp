@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "moe/row_layout.h"
 #include "plan/layer_cost.h"
+#include "plan/stage_balancer.h"
 #include "plan/virtual_clock.h"
 #include "support/problems.h"
 
@@ -350,6 +351,28 @@ TEST(Planner, ExplainingChangesNoChoice) {
   }
 }
 
+// Row ops that are fast as long as the rows fit in a cache: stages may then take less time than the layer as a whole,
+// and no bound may exclude them.
+TEST(Planner, CurvesOfBytesExcludeNoWinner) {
+  std::mt19937 rng(29);
+  HardwareProfile profile = test::made_up_profile();
+  const Curve curve = {{64, 0.3}, {4096, 0.5}, {8192, 200}, {65536, 3000}};
+  for (const char* op : {"gather", "reduce", "finish"}) profile.ops[op] = {0, 0, curve};
+  int num_eps = 0;
+  for (int trial = 0; trial < 60; ++trial) {
+    const RandomLayer layer = random_layer(rng, 24, 1 << (1 + trial % 3), 3, 200, static_cast<LoadKind>(trial % 4));
+    PlanLimits limits;
+    limits.explain = true;
+    MoeShape shape = test::kMadeUpShape;
+    shape.top_k = 3;
+    const Plan quick = Planner(profile, shape).plan(layer.problem, {});
+    const Plan all = Planner(profile, shape, limits).plan(layer.problem, {});
+    EXPECT_NEAR(quick.makespan_us, all.makespan_us, 1e-9 * all.makespan_us);
+    num_eps += quick.policy == Policy::kEps ? 1 : 0;
+  }
+  EXPECT_GT(num_eps, 0);
+}
+
 // Curves with which splitting seems to save time: a GEMM of many rows takes longer than two of half as many.
 TEST(Planner, OneRankPlansOneStageWhateverTheCurves) {
   std::mt19937 rng(13);
@@ -445,6 +468,56 @@ TEST(PipelineOption, ReadsTheDocumentedValues) {
   EXPECT_EQ(parse_pipeline_option("microbatch").mode, PipelineOption::Mode::kMicrobatch);
   EXPECT_EQ(parse_pipeline_option("12").num_stages, 12);
   for (const char* bad : {"", "0", "-1", "2x", "on", "99999999999"}) EXPECT_THROW(parse_pipeline_option(bad), Error);
+}
+
+TEST(StageBalancer, NoStageIsSmallerThanTheBound) {
+  std::mt19937 rng(3);
+  double least_part = 1;
+  for (int trial = 0; trial < 300; ++trial) {
+    const moe::ExpertPlacement placement = moe::place_experts(24, 2);
+    std::vector<int64_t> load(24);
+    for (int64_t& rows : load) rows = std::uniform_int_distribution<int64_t>(0, 40)(rng);
+    if (trial % 3 == 0) load[static_cast<size_t>(trial % 24)] = 500;
+    StageBalancer balancer(placement, load);
+    for (int n = 1; n <= placement.experts_per_rank(); ++n) {
+      std::vector<int> stage_of(24);
+      balancer.assign(n, stage_of);
+      for (int rank = 0; rank < 2; ++rank) {
+        std::vector<double> rows(static_cast<size_t>(n), 0.0);
+        for (size_t e = static_cast<size_t>(rank) * 12; e < (static_cast<size_t>(rank) + 1) * 12; ++e) {
+          rows[static_cast<size_t>(stage_of[e])] += static_cast<double>(load[e]);
+        }
+        const double least = *std::ranges::min_element(rows);
+        const double bound = balancer.least_stage_rows(n, rank);
+        EXPECT_LE(bound, least + 1e-9) << n << " stages";
+        if (n == 2 && trial % 3 != 0) least_part = std::min(least_part, bound / std::max(1.0, least));
+      }
+    }
+  }
+  EXPECT_GT(least_part, 0.6) << "a bound that is much lower excludes nothing";
+}
+
+TEST(LayerCost, ReadsMemoryTimesFromCurves) {
+  HardwareProfile profile = test::made_up_profile();
+  const LayerCost lines(profile, test::kMadeUpShape, 1);
+  // Points of the line that the profile had, and one beyond which memory becomes slower.
+  Curve curve;
+  for (const double bytes : {1.0, 1e3, 1e5}) curve.push_back({bytes, time_us(profile.ops.at("reduce"), bytes)});
+  curve.push_back({1e7, 4 * time_us(profile.ops.at("reduce"), 1e7)});
+  profile.ops["reduce"] = {0, 0, curve};
+  const LayerCost curves(profile, test::kMadeUpShape, 1);
+  for (const int64_t rows : {0, 1, 31, 33, 200}) {
+    const double us = lines.memory_us(OpKind::kReduce, rows);
+    EXPECT_NEAR(curves.memory_us(OpKind::kReduce, rows), us, 1e-9 * us) << rows;
+    EXPECT_NEAR(curves.stage_memory_us(rows), lines.stage_memory_us(rows), 1e-9 * us) << rows;
+  }
+  EXPECT_GT(curves.memory_us(OpKind::kReduce, 10000), 1.5 * lines.memory_us(OpKind::kReduce, 10000));
+  EXPECT_EQ(curves.memory_us(OpKind::kFinish, 10000), lines.memory_us(OpKind::kFinish, 10000));
+  // However the rows are divided, the minimum is not more.
+  for (const int64_t rows : {1, 40, 10000}) {
+    EXPECT_LE(curves.least_stage_memory_us(rows), curves.stage_memory_us(rows) * (1 + 1e-12));
+    EXPECT_LE(curves.least_stage_memory_us(2 * rows), 2 * curves.stage_memory_us(rows) * (1 + 1e-12));
+  }
 }
 
 // If the grouped kernel fuses silu_mul, only dense kernels need the op, so its time must be added to theirs.

@@ -36,6 +36,7 @@ plan::HardwareProfile sound_profile() {
   p.contention = {0.01, 0.02, 0.3, 9};
   p.handoff_us = 4;
   for (const char* op : {"gather", "silu_mul", "reduce", "finish", "pack"}) p.ops[op] = {3, 3600.7};
+  p.ops["norm"] = {0, 0, {{4096, 0.75}, {1e6, 1.0 / 3 + 9}}};
   p.attention_tflops = 550;
   return p;
 }
@@ -129,6 +130,13 @@ TEST(Profile, InvalidFilesAreRefusedByKey) {
        [](Json& j) {
          j["ops"]["dance"] = {{"fixed_us", 1}, {"gbps", 1}};
        }},
+      {"unknown key \"ops.norm.gbps\"", [](Json& j) { j["ops"]["norm"]["gbps"] = 1; }},
+      {"key \"ops.norm.us_of_bytes\": got a list of 0, wanted at least one point",
+       [](Json& j) { j["ops"]["norm"]["us_of_bytes"] = Json::array(); }},
+      {"key \"ops.norm.us_of_bytes[1]\": got y = 0.5, wanted no less than 0.75",
+       [](Json& j) { j["ops"]["norm"]["us_of_bytes"][1][1] = 0.5; }},
+      {"key \"ops.norm.us_of_bytes[1]\": got x = 1e+16, wanted 1 to",
+       [](Json& j) { j["ops"]["norm"]["us_of_bytes"][1][0] = 1e16; }},
       {"key \"ops.reduce\": got nothing", [](Json& j) { j["ops"].erase("reduce"); }},
       {"key \"gemms[1]\": got dense bf16 a second time", [](Json& j) { j["gemms"][1]["kind"] = "dense"; }},
       {"key \"gemms\": got dense fp8 without grouped fp8", [](Json& j) { j["gemms"][0]["weight_dtype"] = "fp8"; }},

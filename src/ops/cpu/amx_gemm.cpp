@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "ops/cpu/gemm_schedule.h"
 #include "ops/cpu/stacked_rows.h"
 #include "ops/cpu/transpose.h"
 
@@ -58,8 +59,6 @@ constexpr int64_t kStepsPerBlock = 16;
 constexpr int64_t kRowsPerBlock = 256;
 // A product is split between threads at multiples of this many columns.
 constexpr int64_t kSliceColumns = 4 * kPanel;
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1;

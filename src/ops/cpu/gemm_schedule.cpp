@@ -19,8 +19,6 @@ constexpr double kLeastCost = 500'000;
 // Upper limit for the multiply-adds of a piece, which take about 100 ms. Stop requests are polled only between pieces.
 constexpr double kMostCost = 4e9;
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 double cost_of(int64_t rows, int64_t columns, int64_t k) {
   return static_cast<double>(std::max(rows, kRowsWorthAPass)) * static_cast<double>(columns) * static_cast<double>(k);
 }

@@ -9,6 +9,8 @@
 
 namespace eps::ops {
 
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 struct GemmPiece {
   int64_t task;
   int64_t row_begin;

@@ -7,7 +7,9 @@
 #include "support/host_views.h"
 #include "support/tolerance.h"
 
-namespace eps::test {
+namespace eps::ops {
+
+using namespace test;  // values, tensors and tolerances
 namespace {
 
 // cos and sin of positions as models have them.
@@ -257,4 +259,4 @@ Operation mla_attention() {
 
 std::vector<Operation> attention_operations() { return {rope(), store_latents(), mla_attention()}; }
 
-}  // namespace eps::test
+}  // namespace eps::ops

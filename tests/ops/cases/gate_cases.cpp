@@ -5,7 +5,9 @@
 #include "support/host_views.h"
 #include "support/tolerance.h"
 
-namespace eps::test {
+namespace eps::ops {
+
+using namespace test;  // values, tensors and tolerances
 namespace {
 
 // Logits of which no two are nearer than 2^-10 unless they are equal, so that rounding cannot change an order.
@@ -127,4 +129,4 @@ Operation gate_large_logits() {
 
 std::vector<Operation> gate_operations() { return {gate_greedy(), gate_groups(), gate_ties(), gate_large_logits()}; }
 
-}  // namespace eps::test
+}  // namespace eps::ops

@@ -7,7 +7,9 @@
 #include "support/host_views.h"
 #include "support/tolerance.h"
 
-namespace eps::test {
+namespace eps::ops {
+
+using namespace test;  // values, tensors and tolerances
 namespace {
 
 constexpr int64_t kTokens[] = {0, 1, 7, 8, 9, 31, 32, 33, 300};
@@ -321,4 +323,4 @@ std::vector<Operation> linear_operations() {
           over_pools("linear_silu_mul", {{256, 128}, {64, 72}, {34, 33}}, pool_linear_silu_mul)};
 }
 
-}  // namespace eps::test
+}  // namespace eps::ops

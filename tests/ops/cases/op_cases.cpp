@@ -2,7 +2,9 @@
 
 #include "support/brief.h"
 
-namespace eps::test {
+namespace eps::ops {
+
+using namespace test;  // values, tensors and tolerances
 
 const std::vector<Operation>& all_operations() {
   static const std::vector<Operation> all = [] {
@@ -31,4 +33,4 @@ void run_operation(const Operation& operation, const OpSetUnderTest& under_test)
   run.print_worst();
 }
 
-}  // namespace eps::test
+}  // namespace eps::ops

@@ -21,7 +21,7 @@
 #include "support/random_values.h"
 #include "support/result_check.h"
 
-namespace eps::test {
+namespace eps::ops {
 
 // How an op set computes, as far as tolerances need to know and its dtypes do not say.
 struct OpAccuracy {
@@ -53,19 +53,19 @@ struct OpSetUnderTest {
 };
 
 // What a case works with.
-class OpCaseRun : public ResultCheck {
+class OpCaseRun : public test::ResultCheck {
  public:
   explicit OpCaseRun(const OpSetUnderTest& under_test)
       : under_test_(under_test), oracle_(under_test.make_oracle()), random_(0) {}
 
   // Each case has random numbers of its own, so that it does not depend on the cases before it.
-  void seed(uint64_t seed) { random_ = RandomValues(seed); }
+  void seed(uint64_t seed) { random_ = test::RandomValues(seed); }
 
   ops::OpSet& ops() const { return *under_test_.ops; }
   ops::OpSet& oracle() const { return *oracle_; }
   const std::function<std::unique_ptr<ops::OpSet>()>& make_oracle() const { return under_test_.make_oracle; }
   const OpAccuracy& accuracy() const { return under_test_.accuracy; }
-  RandomValues& random() { return random_; }
+  test::RandomValues& random() { return random_; }
 
   DType activation() const { return ops().activation_dtype(); }
   DType compute() const { return ops().compute_dtype(); }
@@ -75,15 +75,15 @@ class OpCaseRun : public ResultCheck {
     return {DType::kF32, activation()};
   }
 
-  DeviceTensor poisoned(DType dtype, const Shape& shape) const { return {ops(), dtype, shape}; }
-  DeviceTensor on_ops(DType dtype, const Shape& shape, std::span<const float> values) const {
+  test::DeviceTensor poisoned(DType dtype, const Shape& shape) const { return {ops(), dtype, shape}; }
+  test::DeviceTensor on_ops(DType dtype, const Shape& shape, std::span<const float> values) const {
     return {ops(), dtype, shape, values};
   }
 
  private:
   const OpSetUnderTest& under_test_;
   std::unique_ptr<ops::OpSet> oracle_;
-  RandomValues random_;
+  test::RandomValues random_;
 };
 
 struct OpCase {
@@ -113,4 +113,4 @@ std::vector<Operation> sampling_operations();
 std::vector<Operation> attention_operations();
 std::vector<Operation> gate_operations();
 
-}  // namespace eps::test
+}  // namespace eps::ops

@@ -8,7 +8,7 @@
 #include "ops/pick_token.h"
 #include "tensor/widen.h"
 
-namespace eps::test {
+namespace eps::ops {
 namespace {
 
 using Numbers = std::vector<double>;
@@ -281,4 +281,4 @@ class PlainOps final : public ops::OpSet {
 
 std::unique_ptr<ops::OpSet> make_plain_ops() { return std::make_unique<PlainOps>(); }
 
-}  // namespace eps::test
+}  // namespace eps::ops

@@ -6,8 +6,8 @@
 
 #include "ops/op_set.h"
 
-namespace eps::test {
+namespace eps::ops {
 
 std::unique_ptr<ops::OpSet> make_plain_ops();
 
-}  // namespace eps::test
+}  // namespace eps::ops

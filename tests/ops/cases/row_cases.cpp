@@ -6,7 +6,9 @@
 #include "support/host_views.h"
 #include "support/tolerance.h"
 
-namespace eps::test {
+namespace eps::ops {
+
+using namespace test;  // values, tensors and tolerances
 namespace {
 
 constexpr double kU32 = 0x1p-24;
@@ -253,4 +255,4 @@ std::vector<Operation> row_operations() {
           add_rows()};
 }
 
-}  // namespace eps::test
+}  // namespace eps::ops

@@ -5,7 +5,9 @@
 #include "ops/cases/op_cases.h"
 #include "support/sampling_oracle.h"
 
-namespace eps::test {
+namespace eps::ops {
+
+using namespace test;  // values, tensors and tolerances
 namespace {
 
 std::vector<int32_t> pick(const OpCaseRun& run, const std::vector<float>& logits, int64_t vocab,
@@ -109,4 +111,4 @@ Operation pick_tokens_frequencies() {
 
 std::vector<Operation> sampling_operations() { return {pick_tokens(), pick_tokens_alone(), pick_tokens_frequencies()}; }
 
-}  // namespace eps::test
+}  // namespace eps::ops

@@ -9,13 +9,12 @@ namespace {
 using test::host;
 using test::stored_tolerance;
 
-class CudaOpsTest : public test::GpuTest, public ::testing::WithParamInterface<test::Operation> {};
-INSTANTIATE_TEST_SUITE_P(Table, CudaOpsTest, ::testing::ValuesIn(test::all_operations()),
+class CudaOpsTest : public test::GpuTest, public ::testing::WithParamInterface<Operation> {};
+INSTANTIATE_TEST_SUITE_P(Table, CudaOpsTest, ::testing::ValuesIn(all_operations()),
                          [](const auto& test) { return test.param.name; });
 
 TEST_P(CudaOpsTest, AgreesWithTheReference) {
-  test::run_operation(GetParam(),
-                      {&cuda(), [] { return make_reference_ops(); }, test::gpu_accuracy(), test::kLargeCase.work});
+  run_operation(GetParam(), {&cuda(), [] { return make_reference_ops(); }, gpu_accuracy(), kLargeCase.work});
 }
 
 class CudaStepTest : public test::GpuTest {};
