@@ -120,11 +120,13 @@ TuneModel demo_model() {
   return {.hidden = 256, .inner = 64, .shared_inner = 128, .attention = attention, .num_experts = 6 * 32};
 }
 
-TuneModel tune_model(const model::ModelSpec& spec, const std::string& name) {
+TuneModel tune_model(const arch::ModelSpec& spec, const std::string& name) {
   if (spec.first_moe_layer() < 0) {
     fail(ErrorKind::kInput, name, {.what = "has no MoE layer", .got = "", .wanted = "", .hint = "another model"});
   }
-  return {spec.hidden, spec.moe.inner, spec.moe.shared_inner, spec.attention.mla,
+  // A profile has times of latent attention only; with another one, those of the demo model are measured.
+  const arch::LatentAttention* latent = spec.attention.latent();
+  return {spec.hidden, spec.moe.inner, spec.moe.shared_inner, latent ? latent->mla : demo_model().attention,
           int64_t{spec.num_layers() - spec.first_moe_layer()} * spec.moe.gate.num_experts};
 }
 

@@ -15,7 +15,7 @@ INSTANTIATE_TEST_SUITE_P(Table, ReferenceOpsTest, ::testing::ValuesIn(test::all_
 
 TEST_P(ReferenceOpsTest, AgreesWithPlainLoops) {
   const auto ops = make_reference_ops();
-  test::run_operation(GetParam(), {ops.get(), test::make_plain_ops});
+  test::run_operation(GetParam(), {ops.get(), [] { return test::make_plain_ops(); }});
 }
 
 }  // namespace

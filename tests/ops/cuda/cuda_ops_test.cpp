@@ -14,6 +14,7 @@ INSTANTIATE_TEST_SUITE_P(Table, CudaOpsTest, ::testing::ValuesIn(test::all_opera
                          [](const auto& test) { return test.param.name; });
 
 TEST_P(CudaOpsTest, AgreesWithTheReference) {
+  if (const std::string reason = test::why_not(GetParam(), cuda()); !reason.empty()) GTEST_SKIP() << reason;
   test::run_operation(GetParam(),
                       {&cuda(), [] { return make_reference_ops(); }, test::gpu_accuracy(), test::kLargeCase.work});
 }
