@@ -78,12 +78,13 @@ double DecoderCost::projections_us(const PrefillBatch& batch) const {
   return us;
 }
 
-double DecoderCost::scores_us(const PrefillBatch& batch) const {
+double DecoderCost::scores_us(const PrefillBatch& batch, int64_t window) const {
   const auto s = static_cast<double>(batch.sequence_length);
   const arch::AttentionSpec& a = spec_.attention;
   const double sequences = static_cast<double>(attention_tokens(batch)) / s;
   const double heads = static_cast<double>(a.num_heads()) / (heads_split_ ? num_ranks_ : 1);
-  const double pairs = s * (s + 1) / 2;
+  const double seen = window == 0 ? s : std::min(s, static_cast<double>(window));
+  const double pairs = seen * (seen + 1) / 2 + (s - seen) * seen;
   // One multiplication and one addition for each element of the key and of the value.
   const double flops = 2.0 * (a.qk_dim() + a.v_dim()) * pairs * heads * sequences;
   return flops * 1e-6 / profile_.attention_tflops;

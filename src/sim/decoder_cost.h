@@ -31,8 +31,9 @@ class DecoderCost {
   double embedding_us(const PrefillBatch& batch) const;  // its all-reduce is not included
   // The projections of queries, keys, values and output.
   double projections_us(const PrefillBatch& batch) const;
-  // Every query with the keys up to its own position: sequence · (sequence + 1) / 2 pairs per head.
-  double scores_us(const PrefillBatch& batch) const;
+  // Every query of a layer with the keys up to its own position, of the last `window` (0: all): without a window,
+  // sequence · (sequence + 1) / 2 pairs per head.
+  double scores_us(const PrefillBatch& batch, int64_t window) const;
   // Reads the residual stream and a block's output, and writes their sum and its normalised copy.
   double norm_us(int64_t tokens) const;
   double gate_us(int64_t tokens) const;

@@ -1,6 +1,7 @@
 #include "sim/prefill.h"
 
 #include <algorithm>
+#include <map>
 
 #include "base/error.h"
 #include "plan/virtual_clock.h"
@@ -83,7 +84,9 @@ PrefillResult simulate_prefill(const SimulatedModel& model, const plan::Hardware
   const double norm = cost.norm_us(cost.attention_tokens(batch));
   parts.embedding_us = cost.embedding_us(batch);
   parts.projections_us = model.spec.num_layers() * cost.projections_us(batch);
-  parts.scores_us = model.spec.num_layers() * cost.scores_us(batch);
+  std::map<int64_t, int> layers_by_window;
+  for (const arch::LayerSpec& layer : model.spec.layers) ++layers_by_window[layer.window];
+  for (const auto& [window, layers] : layers_by_window) parts.scores_us += layers * cost.scores_us(batch, window);
   // Norms before attention in every layer, before the FFN of dense layers, and at the end.
   parts.norms_us = (model.spec.num_layers() + model.spec.num_dense_layers() + 1) * norm +
                    moe_layers * cost.norm_us(cost.moe_tokens(batch));

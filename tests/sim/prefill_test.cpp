@@ -36,8 +36,8 @@ TEST(DecoderCost, FollowsFromTheSizes) {
   EXPECT_EQ(DecoderCost(mixtral, profile, plan::Strategy::kTpEp, 4).moe_tokens(batch), 2048);
   // 32 heads, 2·(128 + 128) FLOPs a pair of positions, half of them and the diagonal.
   const double flops = 32 * 512.0 * (2048.0 * 2049 / 2);
-  EXPECT_NEAR(dp.scores_us(batch), flops * 1e-6 / 400, 1e-6);
-  EXPECT_NEAR(tp.scores_us(batch), flops * 1e-6 / 400, 1e-6) << "four sequences, a quarter of the heads";
+  EXPECT_NEAR(dp.scores_us(batch, 0), flops * 1e-6 / 400, 1e-6);
+  EXPECT_NEAR(tp.scores_us(batch, 0), flops * 1e-6 / 400, 1e-6) << "four sequences, a quarter of the heads";
   // Query and output of 4096 x 4096, keys and values of 4096 x 1024 together twice: at 700 TFLOP/s, and three calls.
   const double projections = 2.0 * 2048 * (2.0 * 4096 * 4096 + 2.0 * 4096 * 1024);
   EXPECT_NEAR(dp.projections_us(batch), projections * 1e-6 / 700 + 15, 1);
@@ -193,6 +193,18 @@ TEST(Comparison, StrategiesThatCannotRunHaveAReason) {
   for (size_t i = 1; i < rows.size(); ++i) EXPECT_NE(rows[i].why_not.find("8 experts"), std::string::npos);
   options.num_ranks = 5;
   EXPECT_THROW(compare_prefill(preset_model("mixtral-8x7b"), gpu_profile(), options, kAll), Error);
+}
+
+// gpt-oss has windows of 128 positions in every second layer: with 2048 tokens, those layers have little to do.
+TEST(SimulatePrefill, WindowsSaveScores) {
+  SimulatedModel model = preset_model("gpt-oss-20b");
+  const PrefillOptions options = options_of(1, plan::Strategy::kDpEp, {8, 2048});
+  const double with = simulate_prefill(model, gpu_profile(), options).parts.scores_us;
+  for (arch::LayerSpec& layer : model.spec.layers) layer.window = 0;
+  const double without = simulate_prefill(model, gpu_profile(), options).parts.scores_us;
+  const double all_pairs = 2048.0 * 2049 / 2;
+  const double window_pairs = 128.0 * 129 / 2 + (2048 - 128) * 128.0;
+  EXPECT_NEAR(with / without, (1 + window_pairs / all_pairs) / 2, 1e-9);
 }
 
 }  // namespace
