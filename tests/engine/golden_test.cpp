@@ -44,6 +44,7 @@ TEST_P(GoldenTest, LogitsMatchTransformers) {
   }
   test::ModelRanks base(folder, {"cpu", "f32", 1, "off", 1});
   const auto want = base.run(golden.ids, {0});
+  EXPECT_EQ(test::ModelRanks(folder, {"cpu", "f32", 1, "off", 3}).run(golden.ids, {0}), want) << "3 threads";
   for (int ep = 2; ep <= experts; ++ep) {
     if (experts % ep != 0) continue;
     for (const char* pipeline : {"off", "all"}) {

@@ -1,6 +1,7 @@
 // The key-value cache of grouped-query attention, and attention over it.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "ops/cases/op_cases.h"
 #include "support/host_views.h"
@@ -143,6 +144,21 @@ void check_attention(OpCaseRun& run, const Inputs& in) {
   const auto again = run.poisoned(run.activation(), shape);
   run.ops().gqa_attention(p, in.window, sinks_view, q.view(), kLayer, again.view());
   run.expect_equal(again.values(), got.values(), "attention, again");
+  if (run.accuracy().invariant_rows < std::numeric_limits<int64_t>::max()) return;
+  // Alone, each sequence has the bits that it has beside the others.
+  for (const ops::StepSequence& s : step) {
+    if (s.q_count == 0) continue;
+    ops::StepSequence alone = s;
+    alone.q_begin = 0;
+    const std::vector<int32_t> its_ids(static_cast<size_t>(s.q_count), 0);
+    run.ops().begin_step({its_ids, its_ids, {&alone, 1}});
+    const auto out = run.poisoned(run.activation(), {s.q_count, p.q_width()});
+    run.ops().gqa_attention(p, in.window, sinks_view, q.view().rows(s.q_begin, s.q_begin + s.q_count), kLayer,
+                            out.view());
+    const auto together = got.values();
+    const auto first = together.begin() + s.q_begin * p.q_width();
+    run.expect_equal(out.values(), {first, first + s.q_count * p.q_width()}, "a sequence alone");
+  }
 }
 
 Operation gqa_attention() {
