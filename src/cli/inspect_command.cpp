@@ -24,7 +24,8 @@ struct RankMemory {
 };
 
 double bytes_per_parameter(const engine::ModelFolder& folder) {
-  if (!folder.checkpoint) return 2.0;  // presets: bf16
+  // Presets have bf16 weights, and quantised ones are unpacked to bf16.
+  if (!folder.checkpoint || folder.spec.fp8_blocks || folder.spec.mxfp4) return 2.0;
   return static_cast<double>(folder.checkpoint->total_bytes()) /
          static_cast<double>(folder.checkpoint->num_parameters());
 }

@@ -211,6 +211,15 @@ TEST_F(CommandLine, EveryCommandKnowsTheSamePresets) {
   }
 }
 
+// In memory, weights that are stored in e4m3 or MXFP4 take the two bytes of bf16.
+TEST_F(CommandLine, InspectShowsTheMemoryOfUnpackedWeights) {
+  for (const char* name : {"qwen3_moe_fp8", "gpt_oss_mxfp4"}) {
+    const std::string folder = std::string(EPSMOE_SOURCE_DIR) + "/tests/data/golden/" + name;
+    const io::Json shown = io::parse_json(run("inspect --json -m " + folder).out, "output");
+    EXPECT_EQ(shown["memory_per_rank"][0]["weight_bytes"], 2.0 * shown["parameters"].get<double>()) << name;
+  }
+}
+
 TEST_F(CommandLine, NotesAboutAModelsFilesAreWarningsOrNeedVerbose) {
   fs::copy(kModel, path("model"));
   io::Json config = io::read_json_file(kModel + "/config.json");
