@@ -16,7 +16,7 @@ using Clock = std::chrono::steady_clock;
 
 // Layers whose loads differ, so that no branch predictor learns one by heart.
 std::vector<eps::plan::MoeProblem> make_problems(int64_t tokens) {
-  const eps::sim::ModelShape shape = eps::sim::shape_preset("deepseek-v2");
+  const eps::sim::SimulatedModel model = eps::sim::preset_model("deepseek-v2");
   std::vector<eps::plan::MoeProblem> problems;
   for (uint64_t seed = 1; seed <= 16; ++seed) {
     eps::sim::WorkloadOptions options;
@@ -24,7 +24,7 @@ std::vector<eps::plan::MoeProblem> make_problems(int64_t tokens) {
     options.tokens_per_rank = tokens;
     options.skew = {.alpha = seed % 2 == 0 ? 8.0 : 0.0};
     options.seed = seed;
-    problems.push_back(eps::sim::make_problem(shape, eps::plan::Strategy::kDpEp, options));
+    problems.push_back(eps::sim::make_problem(model, eps::plan::Strategy::kDpEp, options));
   }
   return problems;
 }

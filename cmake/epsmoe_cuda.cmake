@@ -72,7 +72,8 @@ message(STATUS "CUDA backend: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, cuDNN in ${EP
 
 file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/cuda/*.cpp
   ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernels/*/*.cpp ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernels/*/*.cu)
-add_library(epsmoe_cuda MODULE ${sources} ${PROJECT_SOURCE_DIR}/src/ops/op_set.cpp)
+add_library(epsmoe_cuda MODULE ${sources} ${PROJECT_SOURCE_DIR}/src/ops/op_set.cpp
+  ${PROJECT_SOURCE_DIR}/src/ops/feature.cpp)
 # Host files only, so that a changed header does not compile every kernel again.
 target_compile_definitions(epsmoe_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${build_definition}>)
 # It includes the cuDNN frontend headers: most of the time goes into optimising code that runs once per shape.

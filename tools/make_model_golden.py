@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Golden files for the model tests, computed by transformers' DeepSeek-V2 in float32.
+"""Golden files for the model tests, computed by transformers in float32.
 
-    make_model_golden.py [--out tests/data/golden]            tiny random checkpoints, one folder per case
+    make_model_golden.py [--out tests/data/golden] [NAME…]    tiny random checkpoints, one folder per case
     make_model_golden.py --demo models/austen-moe [--out …]   austen.json: perplexity, routing and greedy tokens
 
 Needs tools/requirements.txt. Rerun it when a case is added; the seeds are fixed, so old cases change only by rounding.
@@ -9,6 +9,7 @@ Needs tools/requirements.txt. Rerun it when a case is added; the seeds are fixed
 A case folder is a checkpoint as published (config.json, safetensors) and golden.safetensors with ids0, logits0, ids1,
 logits1: two sequences and the logits [tokens, vocab] float32 at every position, from the weights as stored.
 Draws whose routing is a close call are rejected, so that float32 noise cannot flip an expert.
+The cases of DeepSeek-V2 are below, those of the other families in golden_families.py.
 """
 
 import argparse
@@ -19,12 +20,14 @@ import shutil
 
 import torch
 import transformers
+from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import DeepseekV2Config, DeepseekV2ForCausalLM
 from transformers.models.deepseek_v2 import modeling_deepseek_v2
 
 import demo_model
+import golden_families
 
 SEQUENCE_LENGTHS = (17, 5)
 # Float32 logits of networks this small agree to about 1e-6 between implementations: scores a thousand times that far
@@ -215,6 +218,144 @@ def check_case(folder, settings, tensors):
             raise SystemExit(f"make_model_golden: {folder.name}: logits of the file read back differ by {difference}")
 
 
+class GapWatch:
+    """Notes the smallest gap between the last value that any torch.topk keeps and the first that it leaves out."""
+
+    def __enter__(self):
+        self.smallest = math.inf
+        self.functions = torch.topk, torch.Tensor.topk
+
+        def topk(values, k, dim=-1, **options):
+            self.note(values, k, dim)
+            return self.functions[0](values, k, dim, **options)
+
+        torch.topk = torch.Tensor.topk = topk
+        return self
+
+    def __exit__(self, *_):
+        torch.topk, torch.Tensor.topk = self.functions
+
+    def note(self, values, k, dim):
+        if k < values.shape[dim]:
+            ordered = values.detach().sort(dim, descending=True).values.transpose(dim, -1)
+            self.smallest = min(self.smallest, (ordered[..., k - 1] - ordered[..., k]).min().item())
+
+
+def draw_family_weights(model, generator):
+    """As draw_weights, for every family's names."""
+    tied = model.config.tie_word_embeddings
+    for name, parameter in list(model.named_parameters()) + list(model.named_buffers()):
+        if name.endswith("inv_freq"):
+            continue
+        noise = torch.randn(parameter.shape, generator=generator)
+        if "norm" in name.split(".")[-2] and name.endswith("weight"):
+            parameter.copy_(1.0 + 0.3 * noise)
+        elif parameter.ndim == 1:
+            parameter.copy_(0.3 * noise)
+        elif "embed_tokens" in name or "wte" in name:
+            parameter.copy_(noise * (parameter.shape[-1] ** -0.5 if tied else 1.0))
+        else:
+            is_router = name.endswith(("gate.weight", "router.layer.weight", "router.weight"))
+            parameter.copy_(noise * parameter.shape[-1] ** -0.5 * (2.0 if is_router else 1.0))
+
+
+def read_tensors(folder):
+    out = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        with safe_open(path, "pt") as file:
+            out |= {name: file.get_tensor(name) for name in file.keys()}
+    return out
+
+
+def add_mtp_layer(folder, num_layers):
+    """A layer for multi-token prediction after the last one, which the model does not run."""
+    tensors = read_tensors(folder)
+    last = f"model.layers.{num_layers - 1}."
+    extra = {name.replace(last, f"model.layers.{num_layers}."): tensor.clone() for name, tensor in tensors.items()
+             if name.startswith(last)}
+    extra[f"model.layers.{num_layers}.eh_proj.weight"] = torch.ones(4, 8)
+    save_file(tensors | extra, folder / "model.safetensors", {"format": "pt"})
+
+
+@torch.no_grad()
+def make_family_case(name, folder, seed):
+    family, changes, storage = golden_families.CASES[name]
+    settings = golden_families.FAMILIES[family].base | changes
+    dtype = storage.get("dtype", torch.float32)
+    fp8 = golden_families.Fp8(storage["fp8"]) if "fp8" in storage else None
+    mxfp4 = golden_families.Mxfp4() if "mxfp4" in storage else None
+    while True:
+        generator = torch.Generator().manual_seed(seed)
+        model = golden_families.build(family, settings)
+        draw_family_weights(model, generator)
+        for parameter in model.parameters():  # rounded to what will be stored; buffers such as frequencies are not
+            parameter.copy_(parameter.to(dtype).float())
+        packed = {}
+        if fp8:
+            shutil.rmtree(folder, ignore_errors=True)
+            model.save_pretrained(folder)
+            for key, tensor in read_tensors(folder).items():
+                packed[key] = fp8.pack(tensor) if fp8.applies(key, tensor) else tensor
+            unpacked = {key: fp8.unpack(*value) if isinstance(value, tuple) else value for key, value in packed.items()}
+            save_file(unpacked, folder / "model.safetensors", {"format": "pt"})
+            model = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        if mxfp4:
+            packed, plain = mxfp4.draw(dict(model.named_parameters()), generator)
+            for key, values in plain.items():
+                model.get_parameter(key).copy_(values)
+        tensors = {}
+        with GapWatch() as gaps:
+            for index, length in enumerate(SEQUENCE_LENGTHS):
+                ids = torch.randint(settings["vocab_size"], (length,), generator=generator)
+                tensors[f"ids{index}"] = ids.to(torch.int32)
+                tensors[f"logits{index}"] = model(ids[None]).logits[0].contiguous()
+        if gaps.smallest >= MIN_ROUTING_GAP:
+            break
+        seed += 1000
+    shutil.rmtree(folder, ignore_errors=True)
+    model.to(dtype).save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    written = golden_families.config_json(family, settings, model, storage)
+    (folder / "config.json").write_text(json.dumps(written, indent=2) + "\n")
+    check_family_case(folder, family, settings, tensors)
+    if fp8:
+        stored = {}
+        for key, value in packed.items():
+            if isinstance(value, tuple):
+                stored[key], stored[key + "_scale_inv"] = value
+            else:
+                stored[key] = value
+        save_file(stored, folder / "model.safetensors", {"format": "pt"})
+        (folder / "config.json").write_text(json.dumps(written | fp8.config(), indent=2) + "\n")
+    if mxfp4:
+        save_file({key: value.contiguous() for key, value in packed.items()}, folder / "model.safetensors",
+                  {"format": "pt"})
+        (folder / "config.json").write_text(json.dumps(written | mxfp4.config(), indent=2) + "\n")
+    if storage.get("mtp"):
+        add_mtp_layer(folder, settings["num_hidden_layers"])
+        (folder / "config.json").write_text(json.dumps(written | {"num_nextn_predict_layers": 1}, indent=2) + "\n")
+    save_file(tensors, folder / "golden.safetensors", {"transformers": transformers.__version__, "seed": str(seed)})
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{name:26} seed {seed:6} gap {gaps.smallest:.4f} logits ±{tensors['logits0'].abs().max():.2f} "
+          f"{size // 1024} KiB")
+
+
+def check_family_case(folder, family, settings, tensors):
+    """Reads the folder back with transformers alone: config.json says what the model was built with."""
+    if family == "arctic":  # which transformers does not have
+        return
+    options = {"dtype": torch.float32, "attn_implementation": "eager"}
+    if family == "dbrx":  # transformers 5.17 ignores the rope_theta that published files have in attn_config
+        options["rope_parameters"] = settings["rope_parameters"]
+    model = golden_families.FAMILIES[family].model.from_pretrained(folder, **options).eval()
+    for index in range(len(SEQUENCE_LENGTHS)):
+        difference = (model(tensors[f"ids{index}"].long()[None]).logits[0] - tensors[f"logits{index}"]).abs().max()
+        if not difference < 1e-4:
+            raise SystemExit(f"make_model_golden: {folder.name}: logits of the file read back differ by {difference}")
+
+
 class RowCounter:
     """Rows every routed expert receives, per mixture layer."""
 
@@ -274,13 +415,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("tests/data/golden"))
     parser.add_argument("--demo", type=pathlib.Path)
+    parser.add_argument("names", nargs="*", help="only these cases")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.demo:
         make_demo(arguments.demo, arguments.out / "austen.json")
         return
-    for index, name in enumerate(CASES):
-        make_case(name, arguments.out / name, seed=index + 1)
+    for cases, make in ((CASES, make_case), (golden_families.CASES, make_family_case)):
+        for index, name in enumerate(cases):
+            if not arguments.names or name in arguments.names:
+                make(name, arguments.out / name, seed=index + 1)
 
 
 if __name__ == "__main__":

@@ -18,15 +18,15 @@ struct Variant {
   bool fused_rows = false;
 };
 
-sim::ModelShape model_shape(std::string_view name, const TableOptions& options) {
-  sim::ModelShape shape = sim::shape_preset(name);
-  shape.moe.weight_dtype = options.weights;
+sim::SimulatedModel simulated_model(std::string_view name, const TableOptions& options) {
+  sim::SimulatedModel model = sim::preset_model(name);
+  model.weight_dtype = options.weights;
   if (!options.shared_overlap) {
     // As a dense FFN beside the experts they cost the same, one after the other.
-    shape.residual_inner += shape.moe.shared_inner;
-    shape.moe.shared_inner = 0;
+    model.spec.moe.residual_inner += model.spec.moe.shared_inner;
+    model.spec.moe.shared_inner = 0;
   }
-  return shape;
+  return model;
 }
 
 plan::HardwareProfile with_ring(plan::HardwareProfile profile, const plan::LinkPoint& ring) {
@@ -34,7 +34,7 @@ plan::HardwareProfile with_ring(plan::HardwareProfile profile, const plan::LinkP
   return profile;
 }
 
-double ttft_us(const sim::ModelShape& shape, int num_ranks, const sim::PrefillBatch& batch, const Variant& variant,
+double ttft_us(const sim::SimulatedModel& model, int num_ranks, const sim::PrefillBatch& batch, const Variant& variant,
                const TableOptions& table) {
   sim::PrefillOptions options;
   options.num_ranks = num_ranks;
@@ -43,20 +43,21 @@ double ttft_us(const sim::ModelShape& shape, int num_ranks, const sim::PrefillBa
   options.pipeline = paper_pipeline(variant.num_stages);
   // Grouped GEMMs leave the messages their SMs; dense ones cannot.
   options.limits = paper_limits({variant.num_stages, variant.kernel, 116});
-  std::vector<plan::MoeProblem> problems = sim::prefill_problems(shape, options);
-  plan::HardwareProfile profile = variant.fused_rows ? with_fused_rows(table.profile, shape.moe.top_k) : table.profile;
+  std::vector<plan::MoeProblem> problems = sim::prefill_problems(model, options);
+  plan::HardwareProfile profile =
+      variant.fused_rows ? with_fused_rows(table.profile, model.spec.moe.gate.top_k) : table.profile;
   const bool has_ring = table.ring.gbps > 0 && variant.strategy != plan::Strategy::kDpEp;
   const plan::HardwareProfile ring = with_ring(profile, has_ring ? table.ring : profile.links.front());
-  if (variant.strategy == plan::Strategy::kTpTp) return sim::simulate_prefill(shape, ring, options, problems).ttft_us;
+  if (variant.strategy == plan::Strategy::kTpTp) return sim::simulate_prefill(model, ring, options, problems).ttft_us;
   for (plan::MoeProblem& problem : problems) {
     if (!table.reading.once_per_rank) send_once_an_expert(problem);
     if (has_ring) problem.strategy = plan::Strategy::kDpEp;  // without the rings around it, which are added below
   }
-  const sim::PrefillResult result = sim::simulate_prefill(shape, profile, options, problems);
+  const sim::PrefillResult result = sim::simulate_prefill(model, profile, options, problems);
   if (!has_ring) return result.ttft_us;
   // A reduce-scatter and an all-gather around each MoE layer are an all-reduce; nothing runs beside them.
-  const double all_reduce = sim::DecoderCost(shape, ring, variant.strategy, num_ranks).all_reduce_us(batch);
-  const int rings = 1 + 2 * shape.num_dense_layers + shape.num_moe_layers();
+  const double all_reduce = sim::DecoderCost(model, ring, variant.strategy, num_ranks).all_reduce_us(batch);
+  const int rings = 1 + 2 * model.spec.num_dense_layers() + model.spec.num_moe_layers();
   return result.ttft_us - result.parts.collectives_us + rings * all_reduce;
 }
 
@@ -68,15 +69,16 @@ std::string length_name(int64_t length) {
 // Cells of a table of times to first token against a baseline.
 void add_ttft_cells(Section& section, const TtftTable& table, const Variant& base, const std::vector<Variant>& variants,
                     const TableOptions& options) {
-  sim::ModelShape shape = model_shape(table.model, options);
-  if (table.num_layers > 0) shape.num_layers = table.num_layers;
+  sim::SimulatedModel model = simulated_model(table.model, options);
+  // Of other numbers of layers, the dense ones stay.
+  if (table.num_layers > 0) model.spec.layers.resize(static_cast<size_t>(table.num_layers));
   for (const BatchCell& cell : table.cells) {
     const sim::PrefillBatch batch{cell.batch, cell.length};
-    const double base_us = ttft_us(shape, table.num_ranks, batch, base, options);
+    const double base_us = ttft_us(model, table.num_ranks, batch, base, options);
     const bool seconds = table.num_layers == 0;
     const std::string row = fmt::format("batch {} × {}", cell.batch, length_name(cell.length));
     for (size_t i = 0; i < variants.size(); ++i) {
-      const double us = ttft_us(shape, table.num_ranks, batch, variants[i], options);
+      const double us = ttft_us(model, table.num_ranks, batch, variants[i], options);
       section.cells.push_back(
           {section.table, row, std::string(table.variants[i]), cell.change[i], 100 * (us / base_us - 1), 6, false, ""});
     }
@@ -116,10 +118,10 @@ Section deepseek_gains(const TableOptions& options) {
       fmt::format("Batch {} (not in the paper), PN=1 and PN=20 dense as the paper says, PN=5 in the "
                   "better kernel of each stage.",
                   options.t2_batch)};
-  const sim::ModelShape shape = model_shape("deepseek-v2", options);
+  const sim::SimulatedModel model = simulated_model("deepseek-v2", options);
   for (const int64_t length : kT2Lengths) {
     const sim::PrefillBatch batch{options.t2_batch, length};
-    const double base = ttft_us(shape, 8, batch, {plan::Strategy::kDpEp, moe::GemmKind::kGrouped, 1, false}, options);
+    const double base = ttft_us(model, 8, batch, {plan::Strategy::kDpEp, moe::GemmKind::kGrouped, 1, false}, options);
     const double rate = static_cast<double>(batch.tokens()) / base;  // tokens a µs
     section.cells.push_back(
         {"2", "base, 1000 tokens/s (not fitted)", length_name(length), 100, rate * 1e3, 0, true, ""});
@@ -128,7 +130,7 @@ Section deepseek_gains(const TableOptions& options) {
       const T2Row& row = table2()[i];
       Variant variant{plan::Strategy::kDpEp, moe::GemmKind::kDense, row.num_stages, false};
       if (row.num_stages == 5) variant.kernel.reset();
-      gain[i] = 100 * (base / ttft_us(shape, 8, batch, variant, options) - 1);
+      gain[i] = 100 * (base / ttft_us(model, 8, batch, variant, options) - 1);
       const auto column = static_cast<size_t>(std::ranges::find(kT2Lengths, length) - kT2Lengths.begin());
       section.cells.push_back(
           {"2", fmt::format("PN={}", row.num_stages), length_name(length), row.gain[column], gain[i], 5, false, ""});

@@ -58,17 +58,17 @@ Section volumes(const TableOptions& options) {
   };
   constexpr std::array<Model, 3> kModels = {{{"deepseek-v2", 8}, {"mixtral-8x7b", 4}, {"dbrx", 8}}};
   for (const Model& model : kModels) {
-    sim::ModelShape shape = sim::shape_preset(model.name);
-    shape.moe.weight_dtype = options.weights;
+    sim::SimulatedModel simulated = sim::preset_model(model.name);
+    simulated.weight_dtype = options.weights;
     const double bytes = static_cast<double>(kTokensPerRank * model.ranks) *
-                         static_cast<double>(plan::wire_row_bytes(DType::kBF16, shape.hidden));
+                         static_cast<double>(plan::wire_row_bytes(DType::kBF16, simulated.spec.hidden));
     double dp_ep = 0;
     double tp_ep = 0;
     double tp_tp = 0;
     double g = 0;
     for (const plan::Strategy strategy : {plan::Strategy::kDpEp, plan::Strategy::kTpEp, plan::Strategy::kTpTp}) {
       const plan::MoeProblem problem =
-          sim::make_problem(shape, strategy, {.num_ranks = model.ranks, .tokens_per_rank = kTokensPerRank});
+          sim::make_problem(simulated, strategy, {.num_ranks = model.ranks, .tokens_per_rank = kTokensPerRank});
       const double ours = charged_bytes(counter, problem);
       if (strategy == plan::Strategy::kDpEp) g = ranks_per_token(problem);
       double paper = sim::volume_tp_tp(bytes, model.ranks);
@@ -79,7 +79,7 @@ Section volumes(const TableOptions& options) {
                                fmt::format("{}, {} GPUs", model.name, model.ranks), paper * 1e-6, ours * 1e-6, 2, true,
                                ""});
     }
-    const int most = std::min(shape.moe.top_k, model.ranks);
+    const int most = std::min(simulated.spec.moe.gate.top_k, model.ranks);
     section.claims.push_back({"1", fmt::format("{}: 1 ≤ g ≤ min(k, D) = {}", model.name, most), g >= 1 && g <= most,
                               fmt::format("g = {:.2f}", g)});
     section.claims.push_back({"1", fmt::format("{}: V_DP+EP < V_TP+EP < V_TP+TP", model.name),

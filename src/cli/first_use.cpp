@@ -25,7 +25,7 @@ bool measure_on_first_use(const EngineOptions& options) {
                               .threads = threads,
                               .num_ranks = options.ep,
                               .weight_dtype = weights,
-                              .shape = model::moe_shape(folder.spec, weights, ops.front()->compute_dtype())});
+                              .shape = arch::moe_shape(folder.spec, weights, ops.front()->compute_dtype())});
   const std::string dir = engine::user_profile_dir();
   if (chosen.fits() || !engine::can_write_into(dir)) return false;
   print_error("measuring this machine for the first time, a few seconds (--no-tune skips this)\n");

@@ -1,6 +1,7 @@
 // epsmoe inspect: shows the contents of a model, and the memory that each rank needs for each number of ranks.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "base/error.h"
@@ -23,13 +24,14 @@ struct RankMemory {
 };
 
 double bytes_per_parameter(const engine::ModelFolder& folder) {
-  if (!folder.checkpoint) return 2.0;  // presets: bf16
+  // Presets have bf16 weights, and quantised ones are unpacked to bf16.
+  if (!folder.checkpoint || folder.spec.fp8_blocks || folder.spec.mxfp4) return 2.0;
   return static_cast<double>(folder.checkpoint->total_bytes()) /
          static_cast<double>(folder.checkpoint->num_parameters());
 }
 
 std::vector<RankMemory> memory_by_ep(const engine::ModelFolder& folder) {
-  const model::ModelSpec& spec = folder.spec;
+  const arch::ModelSpec& spec = folder.spec;
   const double each = bytes_per_parameter(folder);
   const double routed = static_cast<double>(spec.num_moe_layers()) * spec.moe.gate.num_experts *
                         static_cast<double>(spec.num_moe_layers() > 0 ? spec.expert_parameters() : 0);
@@ -41,9 +43,61 @@ std::vector<RankMemory> memory_by_ep(const engine::ModelFolder& folder) {
   return out;
 }
 
-// The cache contains the latent vector and the rotated key of every layer, stored as f32.
-int64_t cache_bytes_per_token(const model::ModelSpec& spec) {
-  return int64_t{4} * spec.num_layers() * (spec.attention.mla.kv_lora_rank + spec.attention.mla.rope_dim);
+// On the CPU, the cache of latent attention is f32; that of grouped-query attention has the compute dtype, bf16 or f32,
+// of which the smaller one is shown.
+int64_t cache_bytes_per_token(const arch::ModelSpec& spec) {
+  const int64_t element_bytes = spec.attention.latent() ? 4 : 2;
+  return element_bytes * spec.num_layers() * spec.attention.cache_elements_per_token();
+}
+
+std::string describe(const arch::RopeSpec& rope, int head_dim) {
+  std::string out = fmt::format("rope θ {:g}", rope.theta);
+  if (rope.dim < head_dim) out += fmt::format(" on {} elements", rope.dim);
+  if (const auto* linear = std::get_if<arch::LinearScaling>(&rope.scaling))
+    out += fmt::format(", ÷{:g}", linear->factor);
+  if (const auto* llama3 = std::get_if<arch::Llama3Scaling>(&rope.scaling)) {
+    out += fmt::format(", Llama 3 ×{:g}", llama3->factor);
+  }
+  if (rope.yarn()) out += fmt::format(", YaRN ×{:g}", rope.yarn()->factor);
+  return out;
+}
+
+std::string describe_attention(const arch::ModelSpec& spec) {
+  const arch::AttentionSpec& a = spec.attention;
+  if (const arch::LatentAttention* latent = a.latent()) {
+    const ops::MlaParams& p = latent->mla;
+    return fmt::format("latent: {} heads × ({} + {} rope), value {}, kv rank {}, q rank {}, {}", p.num_heads,
+                       p.nope_dim, p.rope_dim, p.v_dim, p.kv_lora_rank,
+                       latent->q_lora_rank == 0 ? "full" : std::to_string(latent->q_lora_rank),
+                       describe(a.rope, p.rope_dim));
+  }
+  const arch::GroupedAttention& grouped = *a.grouped();
+  std::string out = fmt::format("grouped-query: {} heads × {}, {} key-value heads, {}", grouped.gqa.num_heads,
+                                grouped.gqa.head_dim, grouped.gqa.num_kv_heads, describe(a.rope, grouped.gqa.head_dim));
+  if (grouped.qk_norm == arch::QkNorm::kHead) out += ", q and k normalised by head";
+  if (grouped.qk_norm == arch::QkNorm::kWhole) out += ", q and k normalised";
+  if (grouped.qkv_bias) out += ", biases";
+  if (grouped.clip_qkv > 0) out += fmt::format(", clipped to ±{:g}", grouped.clip_qkv);
+  if (grouped.sinks) out += ", sinks";
+  const auto windows = std::ranges::count_if(spec.layers, [](const arch::LayerSpec& l) { return l.window > 0; });
+  if (windows > 0) {
+    const auto with = std::ranges::find_if(spec.layers, [](const arch::LayerSpec& l) { return l.window > 0; });
+    out += fmt::format(", window {} in {} layers", with->window, windows);
+  }
+  return out;
+}
+
+std::string describe_experts(const arch::MoeSpec& moe) {
+  const ops::GateParams& g = moe.gate;
+  std::string out = fmt::format("{} of inner size {}, top-{}", g.num_experts, moe.inner, g.top_k);
+  if (g.limits_groups()) out += fmt::format(" from the best {} of {} groups", g.topk_group, g.num_groups);
+  if (g.score == ops::RouterScore::kSigmoid) out += ", sigmoid";
+  if (g.correction) out += " with correction";
+  if (g.norm_topk_prob) out += ", normalised";
+  out += fmt::format(", scaling {:g}, shared inner size {}", g.routed_scaling_factor, moe.shared_inner);
+  if (moe.shared_gate) out += " (gated)";
+  if (moe.residual_inner > 0) out += fmt::format(", dense FFN of {} beside them", moe.residual_inner);
+  return out;
 }
 
 std::string size_text(double bytes) {
@@ -55,9 +109,7 @@ std::string size_text(double bytes) {
 }
 
 void print_text(const engine::ModelFolder& folder, const std::string& name) {
-  const model::ModelSpec& s = folder.spec;
-  const ops::MlaParams& a = s.attention.mla;
-  const ops::GateParams& g = s.moe.gate;
+  const arch::ModelSpec& s = folder.spec;
   print_output("{}\n", printable(name));
   print_output("  family      {}\n", printable(s.family));
   print_output("  parameters  {:.2f} M, {:.2f} M active per token\n", static_cast<double>(s.total_parameters()) * 1e-6,
@@ -65,18 +117,8 @@ void print_text(const engine::ModelFolder& folder, const std::string& name) {
   print_output("  layers      {} ({} dense, {} MoE), hidden {}, vocabulary {}{}, context {}\n", s.num_layers(),
                s.num_layers() - s.num_moe_layers(), s.num_moe_layers(), s.hidden, s.vocab_size,
                s.tie_embeddings ? " (tied)" : "", s.max_positions);
-  print_output("  attention   latent: {} heads × ({} + {} rope), value {}, kv rank {}, q rank {}, rope θ {:g}{}\n",
-               a.num_heads, a.nope_dim, a.rope_dim, a.v_dim, a.kv_lora_rank,
-               s.attention.q_lora_rank == 0 ? "full" : std::to_string(s.attention.q_lora_rank), s.attention.rope.theta,
-               s.attention.rope.yarn ? fmt::format(", YaRN ×{:g}", s.attention.rope.yarn->factor) : "");
-  if (s.num_moe_layers() > 0) {
-    print_output("  experts     {} of inner size {}, top-{}{}{}, scaling {:g}, shared inner size {}\n", g.num_experts,
-                 s.moe.inner, g.top_k,
-                 g.method == ops::TopkMethod::kGroupLimitedGreedy
-                     ? fmt::format(" from the best {} of {} groups", g.topk_group, g.num_groups)
-                     : "",
-                 g.norm_topk_prob ? ", normalised" : "", g.routed_scaling_factor, s.moe.shared_inner);
-  }
+  print_output("  attention   {}\n", describe_attention(s));
+  if (s.num_moe_layers() > 0) print_output("  experts     {}\n", describe_experts(s.moe));
   if (folder.checkpoint) {
     for (const auto& [dtype, totals] : folder.checkpoint->dtype_totals()) {
       print_output("  stored      {} tensors of {}, {}\n", totals.num_tensors, printable(dtype),
@@ -98,7 +140,7 @@ void print_text(const engine::ModelFolder& folder, const std::string& name) {
 }
 
 io::Json to_json(const engine::ModelFolder& folder, const std::string& name) {
-  const model::ModelSpec& s = folder.spec;
+  const arch::ModelSpec& s = folder.spec;
   io::Json by_ep = io::Json::array();
   for (const RankMemory& m : memory_by_ep(folder)) by_ep.push_back({{"ep", m.ep}, {"weight_bytes", m.weight_bytes}});
   io::Json dtypes = io::Json::object();

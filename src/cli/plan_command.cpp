@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "arch/presets.h"
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/console.h"
@@ -19,7 +20,7 @@
 #include "plan/planner.h"
 #include "report/chrome_trace.h"
 #include "report/timeline_svg.h"
-#include "sim/model_shape.h"
+#include "sim/simulated_model.h"
 #include "sim/strategy.h"
 #include "sim/workload.h"
 
@@ -86,7 +87,7 @@ plan::Strategy choose_strategy_for(const PlanFlags& flags, const plan::PipelineO
   options.may_use = flags.work.may_use;
   options.skew = flags.work.skew;
   options.seed = flags.work.seed;
-  const sim::StrategyChoice choice = sim::choose_strategy(report.shape, report.profile, options);
+  const sim::StrategyChoice choice = sim::choose_strategy(report.model, report.profile, options);
   const sim::StrategyCandidate* best = nullptr;
   for (const sim::StrategyCandidate& c : choice.candidates) {
     report.strategies.push_back({c.strategy, c.verdict, c.result.ttft_us, c.result.memory_gb,
@@ -138,7 +139,7 @@ void add_other_strategies(const plan::PipelineOption& pipeline, const plan::Plan
                           PlanReport& report) {
   for (const StrategyRow& other : report.strategies) {
     if (other.strategy == report.plan.strategy || other.verdict == plan::Verdict::kCannotRun) continue;
-    const plan::Plan plan = planner.plan(sim::make_problem(report.shape, other.strategy, flags.work), pipeline);
+    const plan::Plan plan = planner.plan(sim::make_problem(report.model, other.strategy, flags.work), pipeline);
     for (plan::Candidate c : plan.candidates) {
       if (c.verdict != plan::Verdict::kChosen) continue;
       c.verdict = other.verdict == plan::Verdict::kTooBig ? plan::Verdict::kTooBig : plan::Verdict::kSlowerModel;
@@ -175,20 +176,20 @@ int run(PlanFlags& flags) {
   flags.work.skew = sim::parse_skew(flags.skew);
   set_wire(flags.work, flags.wire);
   PlanReport report;
-  report.shape = open_shape(flags.model, flags.weight_dtype);
+  report.model = open_simulated_model(flags.model, flags.weight_dtype);
   report.profile = open_profile(flags.profile, flags.link);
   report.skew = flags.skew;
   report.seed = flags.work.seed;
   report.link = flags.link;
   // Checked here, because the comparison of strategies would report it once for each of them.
   if (pipeline.mode == plan::PipelineOption::Mode::kFixed) {
-    plan::check_stages(pipeline, moe::place_experts(report.shape.num_experts, flags.work.num_ranks));
+    plan::check_stages(pipeline, moe::place_experts(report.model.spec.moe.gate.num_experts, flags.work.num_ranks));
   }
   const plan::Strategy strategy = strategy_of(flags, pipeline, report);
-  report.problem = sim::make_problem(report.shape, strategy, flags.work);
+  report.problem = sim::make_problem(report.model, strategy, flags.work);
   plan::PlanLimits limits;
   limits.explain = true;
-  const plan::Planner planner(report.profile, report.shape.moe, limits);
+  const plan::Planner planner(report.profile, report.model.moe(), limits);
   const bool suits_eps = flags.policy == "eps" && pipeline.mode == plan::PipelineOption::Mode::kAuto;
   report.plan = suits_eps ? plan_eps(planner, report.problem) : planner.plan(report.problem, pipeline);
   add_other_strategies(pipeline, planner, flags, report);
@@ -206,9 +207,8 @@ int run(PlanFlags& flags) {
 
 void add_flags(CLI::App& command, PlanFlags& flags) {
   CLI::Option_group& what = *command.add_option_group("What to plan");
-  what.add_option(
-          "-m,--model", flags.model,
-          fmt::format("A folder with a config.json, or a preset: {}", fmt::join(sim::shape_preset_names(), ", ")))
+  what.add_option("-m,--model", flags.model,
+                  fmt::format("A folder with a config.json, or a preset: {}", arch::preset_names()))
       ->required();
   what.add_option("--ep", flags.work.num_ranks, "Ranks; must divide the experts")
       ->check(whole_number_from(1, engine::kMaxRanks))

@@ -30,14 +30,14 @@ std::string bytes_text(int64_t bytes) {
 }
 
 std::string format_head(const PlanReport& r) {
-  const plan::MoeShape& moe = r.shape.moe;
+  const plan::MoeShape moe = r.model.moe();
   std::vector<int64_t> load = r.problem.load;
   std::ranges::sort(load);
   std::string out = fmt::format(
       "{}, one MoE layer: {} experts of {} x {}, top-{}, shared {}; {} weights\n"
       "{} rank{} x {} tokens, {}: {} / {} / {} rows an expert (least / median / most)\n"
       "profile {}: {} ({}){}\n\n",
-      printable(r.shape.name), r.shape.num_experts, moe.hidden, moe.inner, moe.top_k, moe.shared_inner,
+      printable(r.model.name), r.model.spec.moe.gate.num_experts, moe.hidden, moe.inner, moe.top_k, moe.shared_inner,
       to_string(moe.weight_dtype), r.num_ranks(), r.num_ranks() == 1 ? "" : "s", r.tokens_per_rank(), r.skew,
       load.front(), load[load.size() / 2], load.back(), printable(r.profile.name), printable(r.profile.device),
       printable(r.profile.origin), r.link.empty() ? "" : ", links replaced by " + printable(r.link));
@@ -149,7 +149,7 @@ report::OrderedJson strategies_json(const PlanReport& r) {
 }  // namespace
 
 std::string subject_of(const PlanReport& report) {
-  return fmt::format("{}, ep {}, {} tokens a rank, {}", report.shape.name, report.num_ranks(), report.tokens_per_rank(),
+  return fmt::format("{}, ep {}, {} tokens a rank, {}", report.model.name, report.num_ranks(), report.tokens_per_rank(),
                      report.profile.name);
 }
 
@@ -159,12 +159,12 @@ std::string format_plan_text(const PlanReport& report, bool all, int width) {
 }
 
 std::string format_plan_json(const PlanReport& report) {
-  report::OrderedJson about = {{"model", report.shape.name},
+  report::OrderedJson about = {{"model", report.model.name},
                                {"ep", report.num_ranks()},
                                {"tokens_per_rank", report.tokens_per_rank()},
                                {"skew", report.skew},
                                {"seed", report.seed},
-                               {"weight_dtype", to_string(report.shape.moe.weight_dtype)},
+                               {"weight_dtype", to_string(report.model.weight_dtype)},
                                {"profile", report.profile.name},
                                {"device", report.profile.device},
                                {"profile_origin", report.profile.origin}};

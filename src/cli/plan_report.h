@@ -6,7 +6,7 @@
 
 #include "plan/plan.h"
 #include "plan/profile.h"
-#include "sim/model_shape.h"
+#include "sim/simulated_model.h"
 
 namespace eps::cli {
 
@@ -20,7 +20,7 @@ struct StrategyRow {
 };
 
 struct PlanReport {
-  sim::ModelShape shape;
+  sim::SimulatedModel model;
   plan::HardwareProfile profile;
   plan::MoeProblem problem;
   plan::Plan plan;

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "arch/presets.h"
 #include "base/error.h"
 #include "comm/emulated_link.h"
 #include "engine/model_folder.h"
@@ -13,36 +14,34 @@
 namespace eps::cli {
 namespace {
 
-sim::ModelShape shape_of_model(const std::string& model) {
-  const std::vector<std::string_view> presets = sim::shape_preset_names();
-  const bool is_known = std::ranges::find(presets, std::string_view(model)) != presets.end();
+sim::SimulatedModel find_model(const std::string& model) {
   // A folder takes precedence over a preset of the same name, as in commands that run a model.
-  if (is_known && !io::file_exists(model)) return sim::shape_preset(model);
+  if (engine::is_preset(model)) return sim::preset_model(model);
   if (!io::file_exists(model)) {
     fail(ErrorKind::kUsage, "--model",
          {.what = "neither a folder nor a preset",
           .got = model,
-          .wanted = fmt::format("one of {}", fmt::join(presets, ", ")),
+          .wanted = "one of " + arch::preset_names(),
           .hint = "a folder with a config.json"});
   }
   std::error_code error;  // a folder above it may be unreadable
   const std::filesystem::path whole = std::filesystem::weakly_canonical(model, error);
-  return sim::shape_of(engine::open_model_folder(model, true).spec,
-                       (error ? std::filesystem::path(model) : whole).filename().string());
+  return {.name = (error ? std::filesystem::path(model) : whole).filename().string(),
+          .spec = engine::open_model_folder(model, true).spec};
 }
 
 }  // namespace
 
-sim::ModelShape open_shape(const std::string& model, const std::string& weight_dtype) {
-  sim::ModelShape shape = shape_of_model(model);
-  if (weight_dtype == "auto") return shape;
+sim::SimulatedModel open_simulated_model(const std::string& model, const std::string& weight_dtype) {
+  sim::SimulatedModel out = find_model(model);
+  if (weight_dtype == "auto") return out;
   const std::optional<DType> dtype = parse_dtype(weight_dtype);
   if (!dtype || (dtype != DType::kBF16 && dtype != DType::kF8E4M3 && dtype != DType::kF32)) {
     fail(ErrorKind::kUsage, "--weight-dtype",
          {.what = "unknown weight type", .got = weight_dtype, .wanted = "auto, f32, bf16 or fp8", .hint = ""});
   }
-  shape.moe.weight_dtype = *dtype;
-  return shape;
+  out.weight_dtype = *dtype;
+  return out;
 }
 
 plan::HardwareProfile open_profile(const std::string& name, const std::string& link) {

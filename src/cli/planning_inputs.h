@@ -5,7 +5,7 @@
 #include <string>
 
 #include "plan/profile.h"
-#include "sim/model_shape.h"
+#include "sim/simulated_model.h"
 #include "sim/workload.h"
 
 namespace eps::cli {
@@ -13,7 +13,7 @@ namespace eps::cli {
 // Returns a preset's shape, or that of a folder with a config.json. `weight_dtype` is "auto" (the model's type), "f32",
 // "bf16" or "fp8".
 // Errors  kUsage / kInput, listing the presets
-sim::ModelShape open_shape(const std::string& model, const std::string& weight_dtype);
+sim::SimulatedModel open_simulated_model(const std::string& model, const std::string& weight_dtype);
 
 // Loads a profile (load_profile in engine/profile_lookup.h) and replaces its links by `link` ("50GB/s,10us") unless
 // that is empty.

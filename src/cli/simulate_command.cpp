@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "arch/presets.h"
 #include "cli/command.h"
 #include "cli/console.h"
 #include "cli/flag_names.h"
@@ -38,7 +39,7 @@ std::vector<plan::Strategy> strategies_to_show(const std::string& text, Simulate
   const std::vector<plan::Strategy> all = {plan::Strategy::kTpTp, plan::Strategy::kTpEp, plan::Strategy::kDpEp};
   if (text == "all") return all;
   if (text != "auto") return {plan::parse_strategy(text)};
-  const sim::StrategyChoice choice = sim::choose_strategy(report.shape, report.profile, report.options);
+  const sim::StrategyChoice choice = sim::choose_strategy(report.model, report.profile, report.options);
   report.choice = choice.reason;
   if (choice.chosen < 0) return all;
   const plan::Strategy chosen = choice.candidates[static_cast<size_t>(choice.chosen)].strategy;
@@ -48,7 +49,7 @@ std::vector<plan::Strategy> strategies_to_show(const std::string& text, Simulate
 
 int run_simulate(const SimulateFlags& flags) {
   SimulateReport report;
-  report.shape = open_shape(flags.model, flags.weight_dtype);
+  report.model = open_simulated_model(flags.model, flags.weight_dtype);
   report.profile = open_profile(flags.profile, flags.link);
   report.wire = flags.wire;
   report.skew = flags.skew;
@@ -63,7 +64,7 @@ int run_simulate(const SimulateFlags& flags) {
   options.wire = wire.wire;
   options.may_use = wire.may_use;
   const std::vector<plan::Strategy> strategies = strategies_to_show(flags.strategy, report);
-  report.rows = sim::compare_prefill(report.shape, report.profile, options, strategies);
+  report.rows = sim::compare_prefill(report.model, report.profile, options, strategies);
   for (sim::PrefillRow& row : report.rows) row.why_not = with_flags(*flags.command, std::string_view(row.why_not));
   mark_fastest(report);
   print_out(flags.json ? format_simulate_json(report) : format_simulate_text(report));
@@ -78,9 +79,8 @@ void add_simulate_command(CLI::App& app, Chosen& chosen) {
   const auto flags = std::make_shared<SimulateFlags>();
   flags->command = &command;
   CLI::Option_group& what = *command.add_option_group("Model and hardware");
-  what.add_option(
-          "-m,--model", flags->model,
-          fmt::format("A folder with a config.json, or a preset: {}", fmt::join(sim::shape_preset_names(), ", ")))
+  what.add_option("-m,--model", flags->model,
+                  fmt::format("A folder with a config.json, or a preset: {}", arch::preset_names()))
       ->required();
   what.add_option("--weight-dtype", flags->weight_dtype,
                   "Type of all linear layers' weights: auto (the model's), f32, bf16, fp8")

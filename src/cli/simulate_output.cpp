@@ -71,8 +71,8 @@ std::string choice_text(const SimulateReport& report) {
   }
   if (!report.choice.empty()) return out + "strategy           " + report.choice + "\n";
   return out + fmt::format("the paper's rule   {} for {} attention\n",
-                           plan::to_string(sim::paper_strategy(report.shape.attention)),
-                           report.shape.attention.latent ? "latent" : "grouped-query");
+                           plan::to_string(sim::paper_strategy(report.model.spec.attention)),
+                           report.model.spec.attention.latent() ? "latent" : "grouped-query");
 }
 
 }  // namespace
@@ -95,10 +95,10 @@ std::string format_simulate_text(const SimulateReport& report) {
   std::string out = fmt::format(
       "{}: {:.1f} B parameters, {} weights; {} rank{} of {} ({}, {})\n"
       "{} sequence{} of {} tokens, skew {}, wire {}\n\n",
-      printable(report.shape.name), static_cast<double>(report.shape.total_parameters()) * 1e-9,
-      to_string(report.shape.moe.weight_dtype), o.num_ranks, o.num_ranks == 1 ? "" : "s",
-      printable(report.profile.name), printable(report.profile.device), printable(report.profile.origin), o.batch.batch,
-      o.batch.batch == 1 ? "" : "s", o.batch.sequence_length, report.skew, report.wire);
+      printable(report.model.name), static_cast<double>(report.model.spec.total_parameters()) * 1e-9,
+      to_string(report.model.weight_dtype), o.num_ranks, o.num_ranks == 1 ? "" : "s", printable(report.profile.name),
+      printable(report.profile.device), printable(report.profile.origin), o.batch.batch, o.batch.batch == 1 ? "" : "s",
+      o.batch.sequence_length, report.skew, report.wire);
   const std::vector<TableColumn> columns = {{"strategy", 8, false},      {"policy", 10, false},  {"stages", 6, true},
                                             {"prefill tok/s", 13, true}, {"TTFT ms", 9, true},   {"MoE %", 5, true},
                                             {"speedup", 7, true},        {"GB a rank", 9, true}, {"fits", 4, false}};
@@ -131,18 +131,18 @@ std::string format_simulate_json(const SimulateReport& report) {
     const sim::PrefillRow& row = report.rows[i];
     io::Json line = {{"command", "simulate"},
                      {"version", EPSMOE_VERSION},
-                     {"model", report.shape.name},
+                     {"model", report.model.name},
                      {"profile", report.profile.name},
                      {"ep", o.num_ranks},
                      {"batch", o.batch.batch},
                      {"seq_len", o.batch.sequence_length},
                      {"skew", report.skew},
                      {"seed", o.seed},
-                     {"weight_dtype", to_string(report.shape.moe.weight_dtype)},
+                     {"weight_dtype", to_string(report.model.weight_dtype)},
                      {"wire", report.wire},
                      {"strategy", plan::to_string(row.strategy)},
                      {"policy", plan::to_string(row.policy)},
-                     {"paper_strategy", plan::to_string(sim::paper_strategy(report.shape.attention))}};
+                     {"paper_strategy", plan::to_string(sim::paper_strategy(report.model.spec.attention))}};
     if (row.why_not.empty()) {
       const sim::PrefillResult& r = row.result;
       line.update({{"tokens_per_s", r.tokens_per_s},

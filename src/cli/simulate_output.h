@@ -10,7 +10,7 @@
 namespace eps::cli {
 
 struct SimulateReport {
-  sim::ModelShape shape;
+  sim::SimulatedModel model;
   plan::HardwareProfile profile;
   sim::PrefillOptions options;
   std::string wire;  // as given on the command line

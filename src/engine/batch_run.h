@@ -28,7 +28,7 @@ struct BatchSequence {
 class BatchRun {
  public:
   // Both references outlive the run. `max_num_batched_tokens` limits one prefill step, over all sequences and ranks.
-  BatchRun(RankGroup& ranks, const model::ModelSpec& spec, int64_t max_num_batched_tokens)
+  BatchRun(RankGroup& ranks, const arch::ModelSpec& spec, int64_t max_num_batched_tokens)
       : ranks_(ranks),
         spec_(spec),
         max_num_batched_tokens_(max_num_batched_tokens),
@@ -69,7 +69,7 @@ class BatchRun {
   void step(const std::vector<Part>& parts);
 
   RankGroup& ranks_;
-  const model::ModelSpec& spec_;
+  const arch::ModelSpec& spec_;
   int64_t max_num_batched_tokens_;
   std::vector<BatchSequence> sequences_;
   std::vector<std::vector<std::unique_ptr<model::KvCache>>> spare_caches_;  // by rank

@@ -19,7 +19,7 @@ void require_at_least(int64_t least, const char* field, int64_t value) {
 }
 
 // Names input_len if the prompt alone is too long, else output_len.
-void require_fits(const model::ModelSpec& spec, int64_t input_len, int64_t output_len) {
+void require_fits(const arch::ModelSpec& spec, int64_t input_len, int64_t output_len) {
   const int64_t room = spec.max_positions;
   if (input_len > room) {
     fail(ErrorKind::kUsage, "input_len",
@@ -39,7 +39,7 @@ void require_fits(const model::ModelSpec& spec, int64_t input_len, int64_t outpu
 
 }  // namespace
 
-Engine::BatchTimes time_batch(BatchRun& run, const model::ModelSpec& spec, const Engine::BatchWork& work,
+Engine::BatchTimes time_batch(BatchRun& run, const arch::ModelSpec& spec, const Engine::BatchWork& work,
                               const std::function<bool()>& keep_going) {
   require_at_least(1, "batch_size", work.batch_size);
   require_at_least(1, "input_len", work.input_len);
@@ -71,7 +71,7 @@ Engine::BatchTimes time_batch(BatchRun& run, const model::ModelSpec& spec, const
   return times;
 }
 
-Engine::RequestTimes time_requests(BatchRun& run, const model::ModelSpec& spec, const Engine::RequestWork& work,
+Engine::RequestTimes time_requests(BatchRun& run, const arch::ModelSpec& spec, const Engine::RequestWork& work,
                                    const std::function<bool(int64_t, int64_t)>& keep_going) {
   require_at_least(1, "num_requests", work.num_requests);
   require_at_least(1, "input_len", work.input_len);

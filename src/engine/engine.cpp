@@ -109,8 +109,9 @@ class EngineImpl final : public Engine {
     group.profile = std::move(profile.profile);
     profile_note_ = std::move(profile.note);
     const auto make_source = [this] {
-      return folder_.checkpoint ? model::make_checkpoint_source(*folder_.checkpoint, *folder_.names)
-                                : model::make_dummy_source(0, options_.stop);
+      return folder_.checkpoint
+                 ? model::make_checkpoint_source(*folder_.checkpoint, *folder_.names, folder_.spec.fp8_blocks)
+                 : model::make_dummy_source(0, options_.stop);
     };
     const uint64_t total = folder_.weights.used_bytes;
     interruptible("loading weights", [&] {
@@ -342,7 +343,7 @@ class EngineImpl final : public Engine {
   // The sizes of the MoE layers, or none for a dense model.
   std::optional<plan::MoeShape> planned_shape(DType weights, DType activations) const {
     if (folder_.spec.first_moe_layer() < 0) return std::nullopt;
-    return model::moe_shape(folder_.spec, weights, activations);
+    return arch::moe_shape(folder_.spec, weights, activations);
   }
 
   void require_tokenizer() const {

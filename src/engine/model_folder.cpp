@@ -4,6 +4,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "arch/presets.h"
 #include "base/error.h"
 #include "io/file.h"
 #include "model/checkpoint_keys.h"
@@ -18,12 +19,6 @@ constexpr const char* kTokenizerName = "tokenizer.json";
 constexpr const char* kTokenizerConfigName = "tokenizer_config.json";
 constexpr const char* kGenerationConfigName = "generation_config.json";
 
-std::string preset_names() {
-  std::string out;
-  for (const model::Preset& preset : model::presets()) out += (out.empty() ? "" : ", ") + std::string(preset.name);
-  return out;
-}
-
 void warn(ModelFolder& folder, std::string text) {
   folder.notes.push_back({.text = std::move(text), .is_warning = true});
 }
@@ -32,8 +27,9 @@ void note(ModelFolder& folder, std::string text) {
   folder.notes.push_back({.text = std::move(text), .is_warning = false});
 }
 
-void check_file_keys(ModelFolder& folder, model::CheckpointFile file, const io::JsonObject& object) {
-  model::KeyReport report = model::check_keys(file, object);
+void check_file_keys(ModelFolder& folder, model::CheckpointFile file, const io::JsonObject& object,
+                     std::span<const arch::KnownKey> own = {}) {
+  model::KeyReport report = model::check_keys(file, object, own);
   for (std::string& warning : report.warnings) warn(folder, std::move(warning));
   if (report.unknown.empty()) return;
   const std::string name = fs::path(object.where()).filename().string();
@@ -61,9 +57,9 @@ void warn_about_rope(ModelFolder& folder, const io::JsonObject& config) {
 
 void read_spec(ModelFolder& folder, const io::Json& config, const std::string& where) {
   const io::JsonObject object(config, where);
-  folder.family = &model::find_family(object);
+  folder.family = &arch::find_family(object);
   folder.spec = folder.family->read_config(object);
-  check_file_keys(folder, model::CheckpointFile::kConfig, object);
+  check_file_keys(folder, model::CheckpointFile::kConfig, object, folder.family->keys);
   for (const char* key : {"rope_parameters", "rope_scaling"}) {
     if (const auto rope = object.optional_child(key)) check_file_keys(folder, model::CheckpointFile::kRope, *rope);
   }
@@ -141,7 +137,7 @@ bool are_equal(const io::Checkpoint& checkpoint, const std::string& a, const std
 // transformers 5.
 void untie_if_different(ModelFolder& folder) {
   if (!folder.spec.tie_embeddings) return;
-  const model::GlobalNames globals = folder.family->global_names();
+  const arch::GlobalNames globals = folder.family->global_names();
   const std::string embedding = folder.names->stored(globals.embedding);
   const std::string lm_head = folder.names->stored(globals.lm_head);
   if (!folder.checkpoint->has(lm_head) || !folder.checkpoint->has(embedding) || lm_head == embedding) return;
@@ -180,8 +176,8 @@ bool is_model_file(std::string_view name) {
 }
 
 bool is_preset(const std::string& model) {
-  const bool known = std::any_of(model::presets().begin(), model::presets().end(),
-                                 [&](const model::Preset& p) { return p.name == model; });
+  const bool known = std::any_of(arch::presets().begin(), arch::presets().end(),
+                                 [&](const arch::Preset& p) { return p.name == model; });
   return known && !io::file_exists(model);
 }
 
@@ -191,7 +187,7 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
     fail(ErrorKind::kUsage, "model",
          {.what = "no model named",
           .got = "",
-          .wanted = "a folder, or with `dummy_weights` a preset: " + preset_names(),
+          .wanted = "a folder, or with `dummy_weights` a preset: " + arch::preset_names(),
           .hint = "`model` models/austen-moe"});
   }
   if (is_preset(model)) {
@@ -199,8 +195,8 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
       fail(ErrorKind::kUsage, "model",
            {.what = "a preset has no weights", .got = model, .wanted = "a folder", .hint = "`dummy_weights`"});
     }
-    folder.spec = model::preset_spec(model);
-    folder.family = &model::find_preset_family(model);
+    folder.spec = arch::preset_spec(model);
+    folder.family = &arch::find_preset_family(model);
     return folder;
   }
   if (!io::file_exists(model)) {
@@ -208,7 +204,8 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
          {.what = "no such model folder",
           .got = "",
           .wanted = "",
-          .hint = "a folder with config.json and safetensors files, or `dummy_weights` with one of " + preset_names()});
+          .hint = "a folder with config.json and safetensors files, or `dummy_weights` with one of " +
+                  arch::preset_names()});
   }
   if (dummy) {
     const std::string path = io::join_path(model, "config.json");

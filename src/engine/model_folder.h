@@ -8,11 +8,11 @@
 #include <string_view>
 #include <vector>
 
+#include "arch/family.h"
 #include "epsmoe/engine.h"
 #include "io/checkpoint.h"
 #include "io/generation_config.h"
 #include "io/tokenizer.h"
-#include "model/family.h"
 #include "model/stored_names.h"
 #include "model/weight_census.h"
 
@@ -20,8 +20,8 @@ namespace eps::engine {
 
 struct ModelFolder {
   std::unique_ptr<io::Checkpoint> checkpoint;  // null for presets and dummy weights
-  model::ModelSpec spec;
-  const model::Family* family = nullptr;
+  arch::ModelSpec spec;
+  const arch::Family* family = nullptr;
   std::optional<io::Tokenizer> tokenizer;  // none without a tokenizer.json
   io::GenerationConfig generation;
   bool add_bos = false;                     // tokenizer_config.json's add_bos_token

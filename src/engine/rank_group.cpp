@@ -79,7 +79,7 @@ void RankThreads::run(const std::function<void(int)>& body, const std::function<
   if (first) std::rethrow_exception(first);
 }
 
-void check_rank_options(const model::ModelSpec& spec, const RankGroupOptions& options) {
+void check_rank_options(const arch::ModelSpec& spec, const RankGroupOptions& options) {
   if (spec.first_moe_layer() >= 0) {
     plan::check_stages(options.pipeline, moe::place_experts(spec.moe.gate.num_experts, options.num_ranks));
   } else if (options.num_ranks > 1) {
@@ -118,7 +118,7 @@ RankGroup::RankGroup(const RankModels& models, std::vector<std::unique_ptr<ops::
   check_local_pipeline(*ops_.front(), options);
   if (options.record_trace) trace_ = std::make_unique<exec::TraceRecorder>();
   planner_ = std::make_unique<const plan::Planner>(
-      options.profile, model::moe_shape(models.spec(), options.weight_dtype, ops_.front()->compute_dtype()),
+      options.profile, arch::moe_shape(models.spec(), options.weight_dtype, ops_.front()->compute_dtype()),
       plan_limits(*ops_.front(), options.num_ranks));
   for (size_t r = 0; r < ops_.size(); ++r) {
     ops_[r]->bind_thread();  // a decoder creates streams on the current device

@@ -56,7 +56,7 @@ struct RankGroupOptions {
 // Checks whether a model of this shape can run with these options. Called before weights are read, and again by
 // RankGroup.
 // Errors  kUsage if the ranks do not divide the experts, or hold too few of them for the requested stages
-void check_rank_options(const model::ModelSpec& spec, const RankGroupOptions& options);
+void check_rank_options(const arch::ModelSpec& spec, const RankGroupOptions& options);
 
 // What restricts the plans of `num_ranks` ranks with such op sets.
 plan::PlanLimits plan_limits(const ops::OpSet& ops, int num_ranks);

@@ -32,7 +32,7 @@ class JointProgress {
 
 }  // namespace
 
-RankModels RankModels::load(const model::ModelSpec& spec, const model::Family& family,
+RankModels RankModels::load(const arch::ModelSpec& spec, const arch::Family& family,
                             const std::function<std::unique_ptr<model::WeightSource>()>& make_source,
                             std::span<const std::unique_ptr<ops::OpSet>> ops, const model::LoadProgress& progress) {
   RankModels out;

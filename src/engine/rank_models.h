@@ -18,12 +18,12 @@ class RankModels {
   // `make_source` is called once for each set. `progress` is called with the bytes of the checkpoint that have been
   // loaded, one call at a time, from any thread.
   // Errors  as Model::load
-  static RankModels load(const model::ModelSpec& spec, const model::Family& family,
+  static RankModels load(const arch::ModelSpec& spec, const arch::Family& family,
                          const std::function<std::unique_ptr<model::WeightSource>()>& make_source,
                          std::span<const std::unique_ptr<ops::OpSet>> ops, const model::LoadProgress& progress);
 
   const model::Model& of_rank(int rank) const { return *models_[models_.size() == 1 ? 0 : static_cast<size_t>(rank)]; }
-  const model::ModelSpec& spec() const { return models_.front()->spec(); }
+  const arch::ModelSpec& spec() const { return models_.front()->spec(); }
 
  private:
   std::vector<std::unique_ptr<model::Model>> models_;  // one, or one for each rank

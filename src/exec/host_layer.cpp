@@ -199,11 +199,26 @@ void HostLayer::gate_up(const moe::StageLayout& stage, moe::GemmKind kernel) {
         {weights_->gate_up[static_cast<size_t>(block.expert)], x.rows(begin, end), gate_up_.rows(begin, end)});
   }
   run_gemms(tasks, kernel);
+  add_biases(stage, weights_->gate_up_bias, gate_up_, stage.row_begin);
+}
+
+// Adds each expert's bias to its rows; `first` is the number of the row that `rows` begins with.
+void HostLayer::add_biases(const moe::StageLayout& stage, std::span<const TensorView> bias, MutableTensorView rows,
+                           int64_t first) {
+  if (bias.empty()) return;
+  for (const moe::ExpertRows& block : stage.experts) {
+    ops_.add_bias(rows.rows(block.begin - first, block.end - first), bias[static_cast<size_t>(block.expert)]);
+  }
 }
 
 void HostLayer::silu_mul(const moe::StageLayout& stage) {
   const int64_t num_rows = stage.row_end - stage.row_begin;
-  ops_.silu_mul(gate_up_.rows(0, num_rows), act_.rows(0, num_rows));
+  const MutableTensorView act = act_.rows(0, num_rows);
+  if (weights_->swiglu == ops::SwigluParams{}) {
+    ops_.silu_mul(gate_up_.rows(0, num_rows), act);
+  } else {
+    ops_.clamped_swiglu(weights_->swiglu, gate_up_.rows(0, num_rows), act);
+  }
 }
 
 void HostLayer::down(const moe::StageLayout& stage, moe::GemmKind kernel) {
@@ -214,6 +229,7 @@ void HostLayer::down(const moe::StageLayout& stage, moe::GemmKind kernel) {
                      rows_.rows(block.begin, block.end)});
   }
   run_gemms(tasks, kernel);
+  add_biases(stage, weights_->down_bias, rows_, 0);
 }
 
 void HostLayer::reduce(const moe::StageLayout& stage) {
@@ -244,8 +260,14 @@ void HostLayer::shared(plan::TokenShare share) {
   const ops::LinearTask up_task{weights_->shared_gate_up, x_compute_.rows(begin, end), gate_up};
   ops_.linear(std::span(&up_task, 1));
   ops_.silu_mul(gate_up, act);
-  const ops::LinearTask down_task{weights_->shared_down, act, shared_out_.rows(begin, end)};
+  const MutableTensorView out = shared_out_.rows(begin, end);
+  const ops::LinearTask down_task{weights_->shared_down, act, out};
   ops_.linear(std::span(&down_task, 1));
+  if (weights_->shared_gate == nullptr) return;
+  const MutableTensorView logits = memory_.shared_logits.view(DType::kF32, {end - begin, 1});
+  const ops::LinearTask gate_task{weights_->shared_gate, x_compute_.rows(begin, end), logits};
+  ops_.linear(std::span(&gate_task, 1));
+  ops_.scale_by_sigmoid(out, logits);
 }
 
 void HostLayer::finish() {

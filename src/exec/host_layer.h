@@ -47,6 +47,8 @@ class HostLayer final : public ops::LayerOps {
   void shared(plan::TokenShare share);
   void finish();
   void run_gemms(std::span<const ops::LinearTask> tasks, moe::GemmKind kernel);
+  void add_biases(const moe::StageLayout& stage, std::span<const TensorView> bias, MutableTensorView rows,
+                  int64_t first);
   std::byte* row_source(int64_t row) const;
 
   ops::OpSet& ops_;
@@ -75,8 +77,9 @@ class HostLayer final : public ops::LayerOps {
           partials(m),
           shared_gate_up(m),
           shared_act(m),
-          shared_out(m) {}
-    Buffer x, recv_x, stage_x, gate_up, act, rows, partials, shared_gate_up, shared_act, shared_out;
+          shared_out(m),
+          shared_logits(m) {}
+    Buffer x, recv_x, stage_x, gate_up, act, rows, partials, shared_gate_up, shared_act, shared_out, shared_logits;
     Buffer send_tokens, send_partials;  // staging, in host memory
   } memory_;
   MutableTensorView x_compute_;    // [T, H] compute dtype: this rank's tokens

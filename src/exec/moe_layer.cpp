@@ -69,10 +69,11 @@ RouterError::RouterError(int layer)
           ErrorKind::kInput, fmt::format("layer {}'s router", layer),
           "the model produced NaN or Inf logits; try `epsmoe inspect`, and downloading the checkpoint's files again") {}
 
-TensorView MoeLayerRunner::router_logits(const ops::GateParams& gate, const ops::LinearWeight& router, TensorView x) {
+TensorView MoeLayerRunner::router_logits(const ops::GateParams& gate, const ops::RouterWeights& router, TensorView x) {
   const MutableTensorView logits = logits_.view(DType::kF32, {x.dim(0), gate.num_experts});
-  const ops::LinearTask task{&router, x, logits};
+  const ops::LinearTask task{router.weight, x, logits};
   ops_.linear(std::span(&task, 1));
+  if (router.bias) ops_.add_bias(logits, router.bias);
   return logits;
 }
 
@@ -84,18 +85,18 @@ bool MoeLayerRunner::are_finite(TensorView logits) {
   return ops::all_finite(host_logits_);
 }
 
-void MoeLayerRunner::check_router(int layer, const ops::GateParams& gate, const ops::LinearWeight& router,
+void MoeLayerRunner::check_router(int layer, const ops::GateParams& gate, const ops::RouterWeights& router,
                                   TensorView x) {
   if (!are_finite(router_logits(gate, router, x))) throw RouterError(layer);
 }
 
-moe::Routing MoeLayerRunner::route(const ops::GateParams& gate, const ops::LinearWeight& router, TensorView x) {
+moe::Routing MoeLayerRunner::route(const ops::GateParams& gate, const ops::RouterWeights& router, TensorView x) {
   const int64_t num_tokens = x.dim(0);
   const TensorView logits = router_logits(gate, router, x);
   if (!are_finite(logits)) return invalid_routing(num_tokens, gate.top_k);
   const MutableTensorView idx = topk_idx_.view(DType::kI32, {num_tokens, gate.top_k});
   const MutableTensorView weight = topk_weight_.view(DType::kF32, {num_tokens, gate.top_k});
-  ops_.gate(gate, logits, idx, weight);
+  ops_.gate(gate, logits, router.correction, idx, weight);
   moe::Routing routing{num_tokens, gate.top_k, {}, {}};
   routing.expert_idx.resize(static_cast<size_t>(idx.numel()));
   routing.weight.resize(static_cast<size_t>(idx.numel()));
@@ -128,7 +129,7 @@ std::vector<moe::Routing> MoeLayerRunner::exchange(const moe::Routing& mine, int
   return all;
 }
 
-plan::MoeProblem MoeLayerRunner::route_on_host(int layer, const ops::GateParams& gate, const ops::LinearWeight& router,
+plan::MoeProblem MoeLayerRunner::route_on_host(int layer, const ops::GateParams& gate, const ops::RouterWeights& router,
                                                TensorView x) {
   const moe::ExpertPlacement placement = moe::place_experts(gate.num_experts, comm_.size());
   routing_ = exchange(route(gate, router, x), gate.top_k);
@@ -138,7 +139,7 @@ plan::MoeProblem MoeLayerRunner::route_on_host(int layer, const ops::GateParams&
   return plan::make_problem(shape_, placement, routing_);
 }
 
-plan::MoeProblem MoeLayerRunner::route_on_peers(const ops::GateParams& gate, const ops::LinearWeight& router,
+plan::MoeProblem MoeLayerRunner::route_on_peers(const ops::GateParams& gate, const ops::RouterWeights& router,
                                                 TensorView x) {
   const moe::ExpertPlacement placement = moe::place_experts(gate.num_experts, comm_.size());
   peer_->route(gate, router_logits(gate, router, x));
@@ -152,7 +153,7 @@ bool MoeLayerRunner::times_next_layer() const {
   return peer_ == nullptr || trace_ != nullptr || stats_.num_layers_run % kLayersPerTiming == 1;
 }
 
-void MoeLayerRunner::run(int layer, const ops::GateParams& gate, const ops::LinearWeight& router,
+void MoeLayerRunner::run(int layer, const ops::GateParams& gate, const ops::RouterWeights& router,
                          const ops::MoeWeights& weights, TensorView x, MutableTensorView out) {
   if (is_local(ops_, comm_)) return run_local(*ops_.local_moe(), layer, gate, router, weights, x, out);
   const int64_t begin = now_ns();
@@ -168,7 +169,7 @@ void MoeLayerRunner::run(int layer, const ops::GateParams& gate, const ops::Line
 }
 
 void MoeLayerRunner::run_local(ops::LocalMoe& local, int layer, const ops::GateParams& gate,
-                               const ops::LinearWeight& router, const ops::MoeWeights& weights, TensorView x,
+                               const ops::RouterWeights& router, const ops::MoeWeights& weights, TensorView x,
                                MutableTensorView out) {
   const int64_t begin = now_ns();
   local.route(gate, router_logits(gate, router, x));

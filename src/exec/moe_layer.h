@@ -53,12 +53,12 @@ class MoeLayerRunner {
 
   // out [T, H] = MoE(x [T, H]), both in the activation dtype. All ranks call it for the same layer.
   // Errors  RouterError, unless the layer is routed on the device; check_router finds such errors
-  void run(int layer, const ops::GateParams& gate, const ops::LinearWeight& router, const ops::MoeWeights& weights,
+  void run(int layer, const ops::GateParams& gate, const ops::RouterWeights& router, const ops::MoeWeights& weights,
            TensorView x, MutableTensorView out);
 
   // Errors  RouterError if the router logits of x are NaN or infinite
   // Cost    waits for the device
-  void check_router(int layer, const ops::GateParams& gate, const ops::LinearWeight& router, TensorView x);
+  void check_router(int layer, const ops::GateParams& gate, const ops::RouterWeights& router, TensorView x);
 
   // Calls PeerLayer::wait if ranks exchange rows directly between GPUs.
   void wait() noexcept;
@@ -76,17 +76,18 @@ class MoeLayerRunner {
   static bool is_local(ops::OpSet& ops, const comm::Communicator& comm) {
     return ops.local_moe() != nullptr && comm.size() == 1;
   }
-  TensorView router_logits(const ops::GateParams& gate, const ops::LinearWeight& router, TensorView x);
+  TensorView router_logits(const ops::GateParams& gate, const ops::RouterWeights& router, TensorView x);
   bool are_finite(TensorView logits);
-  moe::Routing route(const ops::GateParams& gate, const ops::LinearWeight& router, TensorView x);
+  moe::Routing route(const ops::GateParams& gate, const ops::RouterWeights& router, TensorView x);
   // Runs a layer of a single rank on an op set that implements whole layers. This is the only path that does not use
   // the executor.
-  void run_local(ops::LocalMoe& local, int layer, const ops::GateParams& gate, const ops::LinearWeight& router,
+  void run_local(ops::LocalMoe& local, int layer, const ops::GateParams& gate, const ops::RouterWeights& router,
                  const ops::MoeWeights& weights, TensorView x, MutableTensorView out);
   std::vector<moe::Routing> exchange(const moe::Routing& mine, int top_k);
   // Each sets the routing of all ranks in the layer behind the executor and returns the planning problem.
-  plan::MoeProblem route_on_host(int layer, const ops::GateParams& gate, const ops::LinearWeight& router, TensorView x);
-  plan::MoeProblem route_on_peers(const ops::GateParams& gate, const ops::LinearWeight& router, TensorView x);
+  plan::MoeProblem route_on_host(int layer, const ops::GateParams& gate, const ops::RouterWeights& router,
+                                 TensorView x);
+  plan::MoeProblem route_on_peers(const ops::GateParams& gate, const ops::RouterWeights& router, TensorView x);
   ops::LayerOps& layer_ops() { return peer_ ? static_cast<ops::LayerOps&>(*peer_) : host_; }
   bool times_next_layer() const;
   struct LayerTimes {

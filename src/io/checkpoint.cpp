@@ -169,12 +169,17 @@ const SafetensorsFile& Checkpoint::file(std::string_view name) const { return fi
 
 TensorType Checkpoint::type(std::string_view name, const Shape& want) const {
   const TensorType type = tensor_type(info(name), file(name).path());
-  if (type.shape != want) {
-    fail(ErrorKind::kInput, file(name).path(),
-         {fmt::format("tensor \"{}\" has the wrong shape", printable(name, 120)), type.shape.to_string(),
-          want.to_string(), "checking that config.json belongs to these weights"});
-  }
+  require_shape(name, want);
   return type;
+}
+
+void Checkpoint::require_shape(std::string_view name, const Shape& want) const {
+  const TensorInfo& tensor = info(name);
+  const std::string got = fmt::format("[{}]", fmt::join(tensor.dims, ", "));
+  if (got == want.to_string()) return;
+  fail(ErrorKind::kInput, file(name).path(),
+       {fmt::format("tensor \"{}\" has the wrong shape", printable(name, 120)), got, want.to_string(),
+        "checking that config.json belongs to these weights"});
 }
 
 OwnedTensor Checkpoint::read(std::string_view name) const { return file(name).read(info(name)); }

@@ -49,6 +49,8 @@ class Checkpoint {
   // A tensor's shape and dtype. They are checked only here, because unused tensors may have any shape and dtype.
   // Errors  as for info; kInput for an unsupported dtype and for a shape other than `want`
   TensorType type(std::string_view name, const Shape& want) const;
+  // The same for a tensor whose dtype only the caller knows to unpack.
+  void require_shape(std::string_view name, const Shape& want) const;
   // Errors  as for type, with any shape; kResource when the file was changed since it was opened (InputFile::read_at)
   OwnedTensor read(std::string_view name) const;
 

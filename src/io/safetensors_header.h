@@ -35,6 +35,9 @@ std::optional<DType> known_dtype(const TensorInfo& info);
 // "bf16"; for unsupported dtypes, the lower-case name in the file: "f64", "f8_e4m3".
 std::string dtype_label(const TensorInfo& info);
 
+// Whether a tensor has bytes in e4m3 (no dtype of the program's kernels, but weights can be unpacked from it).
+inline bool is_e4m3(const TensorInfo& info) { return info.dtype == "F8_E4M3"; }
+
 struct TensorType {
   DType dtype;
   Shape shape;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "arch/presets.h"
 #include "base/error.h"
 #include "base/stop.h"
 #include "engine/factory.h"
@@ -66,10 +67,10 @@ AllToAllResult run_all_to_all_bench(const AllToAllOptions& options, const std::f
   const moe::ExpertPlacement placement = moe::place_experts(num_experts, engine.ep);
   // Only the width of its rows matters here.
   constexpr int64_t kInner = 64;
-  const model::ModelSpec spec =
+  const arch::ModelSpec spec =
       make_layer_spec(options.row_bytes / static_cast<int64_t>(size_of(ops.front()->compute_dtype())), kInner,
                       num_experts, options.copies);
-  const model::Family& family = model::find_preset_family("deepseek-v2-lite");
+  const arch::Family& family = arch::find_preset_family("deepseek-v2-lite");
   const auto source = model::make_dummy_source(1, engine.stop);
   const auto load = [&](const ops::OpSet& on, model::RankShare share) {
     return model::load_moe_layer(spec, family, *source, on, spec.first_moe_layer(), share);
@@ -77,7 +78,7 @@ AllToAllResult run_all_to_all_bench(const AllToAllOptions& options, const std::f
   const auto rows_of = [&](double bytes) {
     return std::max<int64_t>(1, static_cast<int64_t>(std::llround(bytes / static_cast<double>(options.row_bytes))));
   };
-  const plan::MoeShape shape = model::moe_shape(spec, DType::kBF16, ops.front()->compute_dtype());
+  const plan::MoeShape shape = arch::moe_shape(spec, DType::kBF16, ops.front()->compute_dtype());
   DeviceRanks ranks(
       {shape, placement, 1}, std::move(ops),
       engine::make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms), "", engine.stop),

@@ -130,7 +130,7 @@ GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::funct
   const EngineOptions& engine = options.engine;
   const sim::Skew skew = sim::parse_skew(options.skew);
   const LayerSource source = open_layer_source({engine, options.preset, options.num_experts});
-  const model::ModelSpec& spec = source.spec;
+  const arch::ModelSpec& spec = source.spec;
 
   GemmBenchResult result;
   result.model = source.name;
@@ -146,7 +146,7 @@ GemmBenchResult run_gemm_bench(const GemmBenchOptions& options, const std::funct
   const DType packed = ops.weight_dtype(source.stored);
   const plan::HardwareProfile profile = profile_of(engine, result.op_set, result.threads, packed);
   result.profile = profile.name;
-  const plan::LayerCost cost(profile, model::moe_shape(spec, packed, ops.compute_dtype()), 1);
+  const plan::LayerCost cost(profile, arch::moe_shape(spec, packed, ops.compute_dtype()), 1);
 
   note(fmt::format("packing {} experts", result.num_experts));
   const model::LayerWeights layer =

@@ -69,7 +69,7 @@ void convert_rows(const TensorView& from, MutableTensorView out, RowSizes& sizes
 
 }  // namespace
 
-LayerBaseline::LayerBaseline(const model::ModelSpec& spec, const model::Family& family, int layer,
+LayerBaseline::LayerBaseline(const arch::ModelSpec& spec, const arch::Family& family, int layer,
                              model::WeightSource& source, DType compute, int num_threads, StopToken stop)
     : hidden_(spec.hidden),
       shared_inner_(spec.moe.shared_inner),
@@ -77,12 +77,12 @@ LayerBaseline::LayerBaseline(const model::ModelSpec& spec, const model::Family& 
       num_threads_(num_threads),
       stop_(stop) {
   for (int e = 0; e < spec.moe.gate.num_experts; ++e) {
-    mlps_.push_back(make_mlp(family.expert_names(layer, e), spec.moe.inner, source));
+    mlps_.push_back(make_mlp(family.expert_names(spec, layer, e), spec.moe.inner, source));
   }
-  if (shared_inner_ > 0) mlps_.push_back(make_mlp(family.layer_names(layer).shared, shared_inner_, source));
+  if (shared_inner_ > 0) mlps_.push_back(make_mlp(family.layer_names(spec, layer).shared, shared_inner_, source));
 }
 
-LayerBaseline::Mlp LayerBaseline::make_mlp(const model::MlpNames& names, int64_t inner, model::WeightSource& source) {
+LayerBaseline::Mlp LayerBaseline::make_mlp(const arch::MlpNames& names, int64_t inner, model::WeightSource& source) {
   Mlp mlp;
   mlp.inner = inner;
   Buffer memory;
@@ -93,7 +93,7 @@ LayerBaseline::Mlp LayerBaseline::make_mlp(const model::MlpNames& names, int64_t
   const MutableTensorView down = memory.view(compute_, {hidden_, inner});
   convert_rows(source.get(names.down, {hidden_, inner}), down, mlp.down_rows, stop_);
   mlp.down = engine::make_gemm_baseline(down, num_threads_);
-  for (const std::string& name : {names.gate, names.up, names.down}) source.release(name);
+  for (const arch::StoredTensor* weight : {&names.gate, &names.up, &names.down}) source.release(*weight);
   return mlp;
 }
 

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "arch/family.h"
 #include "epsmoe/stop.h"
-#include "model/family.h"
 #include "model/weight_source.h"
 #include "moe/routing.h"
 #include "ops/gemm_baseline.h"
@@ -36,7 +36,7 @@ class LayerBaseline {
   // Packs the weights of all experts from `source` and releases each of them there. `compute`: f32 or bf16.
   //
   // Errors  kInterrupted, as for all methods that compute, if `stop` is requested
-  LayerBaseline(const model::ModelSpec& spec, const model::Family& family, int layer, model::WeightSource& source,
+  LayerBaseline(const arch::ModelSpec& spec, const arch::Family& family, int layer, model::WeightSource& source,
                 DType compute, int num_threads, StopToken stop = {});
 
   // Computes the whole layer once, with products by oneDNN and sums over experts in double. Keeps the inputs of
@@ -69,7 +69,7 @@ class LayerBaseline {
     Buffer x, gate_up_out, act, out;
   };
 
-  Mlp make_mlp(const model::MlpNames& names, int64_t inner, model::WeightSource& source);
+  Mlp make_mlp(const arch::MlpNames& names, int64_t inner, model::WeightSource& source);
   void assign_rows(std::span<const moe::Routing> routing);
   void run_mlp(Mlp& mlp, TensorView x);
   int64_t rows_of_call(int64_t rows, int64_t columns) const;

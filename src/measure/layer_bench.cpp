@@ -33,24 +33,24 @@ constexpr std::chrono::milliseconds kSpinTime{40};
 class KeepingSource final : public model::WeightSource {
  public:
   explicit KeepingSource(model::WeightSource& inner) : inner_(inner) {}
-  bool has(const std::string& name) const override { return inner_.has(name); }
-  TensorView get(const std::string& name, const Shape& shape) override {
+  bool has(const arch::StoredTensor& weight) const override { return inner_.has(weight); }
+  TensorView get(const arch::StoredTensor& weight, const Shape& shape) override {
     {
       const std::lock_guard lock(mutex_);
-      if (const auto it = kept_.find(name); it != kept_.end()) return it->second;
+      if (const auto it = kept_.find(weight.key()); it != kept_.end()) return it->second;
     }
     // Without the lock, so that several threads can load weights at the same time.
-    const TensorView made = inner_.get(name, shape);
+    const TensorView made = inner_.get(weight, shape);
     const std::lock_guard lock(mutex_);
-    return kept_[name] = made;
+    return kept_[weight.key()] = made;
   }
-  void release(const std::string& name) override {
+  void release(const arch::StoredTensor& weight) override {
     if (!is_last_user_) return;
     {
       const std::lock_guard lock(mutex_);
-      kept_.erase(name);
+      kept_.erase(weight.key());
     }
-    inner_.release(name);
+    inner_.release(weight);
   }
   void end_loading() override { inner_.end_loading(); }
   void set_last_user() { is_last_user_ = true; }
@@ -133,7 +133,7 @@ std::string kernels_of(const plan::Plan& plan) {
 
 void describe(const LayerSource& source, const plan::Plan& plan, const plan::MoeProblem& problem,
               LayerBenchResult& result) {
-  const model::MoeSpec& moe = source.spec.moe;
+  const arch::MoeSpec& moe = source.spec.moe;
   result.model = source.name;
   result.layer = source.spec.first_moe_layer();
   result.hidden = source.spec.hidden;
@@ -174,7 +174,7 @@ void run_on_device(const LayerBenchOptions& options, const LayerSource& source, 
                    const moe::Routing& routing, const plan::Plan& plan,
                    const std::function<void(std::string_view)>& note, const std::function<bool()>& keep_going,
                    LayerBenchResult& result) {
-  const model::ModelSpec& spec = source.spec;
+  const arch::ModelSpec& spec = source.spec;
   const int64_t few = ops.local_moe()->few_tokens();
   if (options.tokens <= few) {
     refuse("--tokens", "steps of so few tokens always run the same kernels", std::to_string(options.tokens),
@@ -227,7 +227,7 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
   plan::PipelineOption pipeline = plan::parse_pipeline_option(engine.eps_pipeline);
   const sim::Skew skew = sim::parse_skew(options.skew);
   const LayerSource source = open_layer_source({engine, options.preset, options.num_experts});
-  const model::ModelSpec& spec = source.spec;
+  const arch::ModelSpec& spec = source.spec;
   const ops::GateParams& gate = spec.moe.gate;
   const moe::ExpertPlacement placement = moe::place_experts(gate.num_experts, engine.ep);
 
@@ -242,7 +242,7 @@ LayerBenchResult run_layer_bench(const LayerBenchOptions& options, const std::fu
 
   const auto routing = sample_routing(source, engine.ep, options.tokens, skew, options.seed);
   const DType packed = ops.front()->weight_dtype(source.stored);
-  const plan::MoeShape shape = model::moe_shape(spec, packed, compute);
+  const plan::MoeShape shape = arch::moe_shape(spec, packed, compute);
   const plan::MoeProblem problem = plan::make_problem(shape, placement, routing);
   engine::RankGroupOptions group;
   group.num_ranks = engine.ep;

@@ -1,5 +1,6 @@
 #include "measure/layer_source.h"
 
+#include "arch/presets.h"
 #include "base/error.h"
 #include "engine/model_folder.h"
 #include "engine/profile_choice.h"
@@ -7,7 +8,7 @@
 namespace eps::measure {
 namespace {
 
-void set_num_experts(model::ModelSpec& spec, int num_experts, bool dummy) {
+void set_num_experts(arch::ModelSpec& spec, int num_experts, bool dummy) {
   if (num_experts == 0) return;
   ops::GateParams& gate = spec.moe.gate;
   if (!dummy)
@@ -19,6 +20,20 @@ void set_num_experts(model::ModelSpec& spec, int num_experts, bool dummy) {
   if (num_experts != gate.num_experts)
     gate.method = ops::TopkMethod::kGreedy;  // the groups are defined for all experts only
   gate.num_experts = num_experts;
+}
+
+// The baselines that a layer is compared with have only plain SwiGLU experts and shared experts.
+void refuse_features(const LayerSource& source) {
+  using ops::Feature;
+  for (const Feature feature : arch::needed_features(source.spec)) {
+    if (feature != Feature::kExpertBias && feature != Feature::kClampedSwiglu && feature != Feature::kSharedGate)
+      continue;
+    fail(ErrorKind::kInput, source.name,
+         {.what = fmt::format("has {}, which the baselines of this benchmark do not", ops::to_string(feature)),
+          .got = "",
+          .wanted = "",
+          .hint = "another model"});
+  }
 }
 
 }  // namespace
@@ -44,8 +59,8 @@ LayerSource open_layer_source(const LayerChoice& choice) {
   if (!choice.preset.empty()) {
     if (!engine.model.empty()) refuse("--preset", "given together with --model", engine.model, "one of the two");
     out.name = choice.preset;
-    out.spec = model::preset_spec(choice.preset);
-    out.family = &model::find_preset_family(choice.preset);
+    out.spec = arch::preset_spec(choice.preset);
+    out.family = &arch::find_preset_family(choice.preset);
   } else {
     // The weights outside the layer are not needed and need not be valid, so the folder is opened as for dummy weights,
     // and its checkpoint separately.
@@ -60,9 +75,11 @@ LayerSource open_layer_source(const LayerChoice& choice) {
   if (out.spec.first_moe_layer() < 0) {
     fail(ErrorKind::kInput, out.name, {.what = "has no MoE layer", .got = "", .wanted = "", .hint = "another model"});
   }
+  refuse_features(out);
   set_num_experts(out.spec, choice.num_experts, dummy);
   out.weights = out.checkpoint ? model::make_checkpoint_source(
-                                     *out.checkpoint, model::StoredNames(out.spec, *out.family, *out.checkpoint))
+                                     *out.checkpoint, model::StoredNames(out.spec, *out.family, *out.checkpoint),
+                                     out.spec.fp8_blocks)
                                : model::make_dummy_source(0, engine.stop);
   return out;
 }
@@ -70,7 +87,7 @@ LayerSource open_layer_source(const LayerChoice& choice) {
 std::vector<moe::Routing> sample_routing(const LayerSource& source, int num_ranks, int64_t tokens_per_rank,
                                          sim::Skew skew, uint64_t seed) {
   const ops::GateParams& gate = source.spec.moe.gate;
-  const bool grouped = gate.method == ops::TopkMethod::kGroupLimitedGreedy;
+  const bool grouped = gate.limits_groups();
   return sim::random_routing({.num_ranks = num_ranks,
                               .tokens_per_rank = tokens_per_rank,
                               .num_experts = gate.num_experts,

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "arch/family.h"
 #include "epsmoe/engine.h"
 #include "io/checkpoint.h"
-#include "model/family.h"
 #include "model/weight_source.h"
 #include "plan/profile.h"
 #include "sim/workload.h"
@@ -35,8 +35,8 @@ struct LayerChoice {
 // The first MoE layer of a model.
 struct LayerSource {
   std::string name;
-  model::ModelSpec spec;
-  const model::Family* family = nullptr;
+  arch::ModelSpec spec;
+  const arch::Family* family = nullptr;
   std::unique_ptr<io::Checkpoint> checkpoint;
   std::unique_ptr<model::WeightSource> weights;
   DType stored = DType::kBF16;  // type of the weights

@@ -121,15 +121,17 @@ TuneModel demo_model() {
   return {.hidden = 256, .inner = 64, .shared_inner = 128, .top_k = 4, .attention = attention, .num_experts = 6 * 32};
 }
 
-TuneModel tune_model(const model::ModelSpec& spec, const std::string& name) {
+TuneModel tune_model(const arch::ModelSpec& spec, const std::string& name) {
   if (spec.first_moe_layer() < 0) {
     fail(ErrorKind::kInput, name, {.what = "has no MoE layer", .got = "", .wanted = "", .hint = "another model"});
   }
+  // A profile has times of latent attention only; with another one, those of the demo model are measured.
+  const arch::LatentAttention* latent = spec.attention.latent();
   return {.hidden = spec.hidden,
           .inner = spec.moe.inner,
           .shared_inner = spec.moe.shared_inner,
           .top_k = spec.moe.gate.top_k,
-          .attention = spec.attention.mla,
+          .attention = latent ? latent->mla : demo_model().attention,
           .num_experts = int64_t{spec.num_layers() - spec.first_moe_layer()} * spec.moe.gate.num_experts};
 }
 

@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "arch/model_spec.h"
 #include "engine/profile_cache.h"
 #include "measure/progress_callback.h"
 #include "measure/tune.h"
-#include "model/model_spec.h"
 
 namespace eps::measure {
 
@@ -25,7 +25,7 @@ struct TuneModel {
 // The sizes of models/austen-moe, as constants because an installed program may not have that folder.
 TuneModel demo_model();
 // Errors  kInput naming `name`: the model has no MoE layer
-TuneModel tune_model(const model::ModelSpec& spec, const std::string& name);
+TuneModel tune_model(const arch::ModelSpec& spec, const std::string& name);
 
 struct MachineTuning {
   std::string device = "cpu";        // "cpu" or "cuda"

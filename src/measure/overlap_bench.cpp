@@ -154,7 +154,7 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
   const bool on_device = ops.front()->device() != nullptr;
   result.op_set = ops.front()->description();
   const DType packed = ops.front()->weight_dtype(source.stored);
-  const plan::MoeShape shape = model::moe_shape(source.spec, packed, ops.front()->compute_dtype());
+  const plan::MoeShape shape = arch::moe_shape(source.spec, packed, ops.front()->compute_dtype());
   const auto routing = sample_routing(source, placement.num_ranks, options.tokens, skew, options.seed);
   plan::HardwareProfile profile = profile_of(engine, result.op_set, result.threads, packed);
   result.profile = profile.name;

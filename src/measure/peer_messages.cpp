@@ -1,11 +1,11 @@
 #include "measure/peer_messages.h"
 
-#include "model/family.h"
+#include "arch/presets.h"
 
 namespace eps::measure {
 
-model::ModelSpec make_layer_spec(int64_t hidden, int64_t inner, int num_experts, int top_k) {
-  model::ModelSpec spec = model::preset_spec("deepseek-v2-lite");
+arch::ModelSpec make_layer_spec(int64_t hidden, int64_t inner, int num_experts, int top_k) {
+  arch::ModelSpec spec = arch::preset_spec("deepseek-v2-lite");
   spec.hidden = hidden;
   spec.moe.inner = inner;
   spec.moe.shared_inner = 0;

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "model/model_spec.h"
+#include "arch/model_spec.h"
 #include "moe/placement.h"
 #include "moe/routing.h"
 #include "plan/plan.h"
@@ -11,7 +11,7 @@
 namespace eps::measure {
 
 // A model with one MoE layer of these sizes, without shared experts.
-model::ModelSpec make_layer_spec(int64_t hidden, int64_t inner, int num_experts, int top_k);
+arch::ModelSpec make_layer_spec(int64_t hidden, int64_t inner, int num_experts, int top_k);
 
 // Every token of a rank goes to one other rank, these in turn, and has `copies` experts there.
 std::vector<moe::Routing> route_away(const moe::ExpertPlacement& placement, int64_t tokens, int copies);

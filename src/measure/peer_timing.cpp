@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "arch/presets.h"
 #include "base/error.h"
 #include "measure/device_ranks.h"
 #include "measure/fit.h"
@@ -213,10 +214,10 @@ void measure_peers(std::vector<std::unique_ptr<ops::OpSet>> ops, std::vector<std
                    plan::HardwareProfile& profile) {
   const auto num_ranks = static_cast<int>(ops.size());
   const moe::ExpertPlacement placement = moe::place_experts(num_ranks * kExpertsEach, num_ranks);
-  const model::ModelSpec spec = make_layer_spec(sizes.hidden, sizes.inner, placement.num_experts, kTopK);
-  const model::Family& family = model::find_preset_family("deepseek-v2-lite");
+  const arch::ModelSpec spec = make_layer_spec(sizes.hidden, sizes.inner, placement.num_experts, kTopK);
+  const arch::Family& family = arch::find_preset_family("deepseek-v2-lite");
   const auto source = model::make_dummy_source();
-  const plan::MoeShape shape = model::moe_shape(spec, DType::kBF16, ops.front()->compute_dtype());
+  const plan::MoeShape shape = arch::moe_shape(spec, DType::kBF16, ops.front()->compute_dtype());
   DeviceRanks ranks({shape, placement, 1}, std::move(ops), std::move(comms), route_away(placement, 16, kTopK),
                     [&](const ops::OpSet& on, model::RankShare share) {
                       return model::load_moe_layer(spec, family, *source, on, spec.first_moe_layer(), share);

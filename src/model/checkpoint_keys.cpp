@@ -9,6 +9,9 @@
 namespace eps::model {
 namespace {
 
+using arch::KeyUse;
+using arch::KnownKey;
+
 constexpr KeyUse kUsed = KeyUse::kUsed;
 constexpr KeyUse kHarmless = KeyUse::kHarmless;
 constexpr KeyUse kWarned = KeyUse::kWarned;
@@ -24,12 +27,16 @@ bool is_off(const KnownKey& known, const io::Json& value) {
 
 }  // namespace
 
-KeyReport check_keys(CheckpointFile file, const io::JsonObject& object) {
+KeyReport check_keys(CheckpointFile file, const io::JsonObject& object, std::span<const KnownKey> own) {
   KeyReport report;
-  const auto known = known_keys(file);
+  const auto find = [](std::span<const KnownKey> keys, std::string_view key) -> const KnownKey* {
+    const auto it = std::ranges::find(keys, key, &KnownKey::key);
+    return it == keys.end() ? nullptr : &*it;
+  };
   for (const auto& [key, value] : object.value().items()) {
-    const auto found = std::ranges::find(known, std::string_view(key), &KnownKey::key);
-    if (found == known.end()) {
+    const KnownKey* found = find(own, key);
+    if (found == nullptr) found = find(known_keys(file), key);
+    if (found == nullptr) {
       report.unknown.push_back(object.path_of(key));
     } else if (found->use == kWarned && !is_off(*found, value)) {
       report.warnings.push_back(fmt::format("{}: key \"{}\" = {} is not supported and has no effect ({})",
@@ -45,46 +52,17 @@ KeyReport check_keys(CheckpointFile file, const io::JsonObject& object) {
 namespace {
 
 constexpr KnownKey kConfigKeys[] = {
-    // Read by the families of this build.
-    {"attention_bias", kUsed, ""},
+    // Read for every family (arch/config.h).
     {"bos_token_id", kUsed, ""},
     {"eos_token_id", kUsed, ""},
-    {"first_k_dense_replace", kUsed, ""},
-    {"hidden_act", kUsed, ""},
-    {"hidden_size", kUsed, ""},
-    {"intermediate_size", kUsed, ""},
-    {"kv_lora_rank", kUsed, ""},
-    {"max_position_embeddings", kUsed, ""},
-    {"mlp_bias", kUsed, ""},
     {"model_type", kUsed, ""},
-    {"moe_intermediate_size", kUsed, ""},
-    {"moe_layer_freq", kUsed, ""},
-    {"n_group", kUsed, ""},
-    {"n_routed_experts", kUsed, ""},
-    {"n_shared_experts", kUsed, ""},
-    {"norm_topk_prob", kUsed, ""},
-    {"num_attention_heads", kUsed, ""},
-    {"num_experts", kUsed, ""},
-    {"num_experts_per_tok", kUsed, ""},
-    {"num_hidden_layers", kUsed, ""},
-    {"num_key_value_heads", kUsed, ""},
-    {"num_mtp_layers", kUsed, ""},
-    {"num_nextn_predict_layers", kUsed, ""},
     {"original_max_position_embeddings", kUsed, ""},
-    {"q_lora_rank", kUsed, ""},
-    {"qk_nope_head_dim", kUsed, ""},
-    {"qk_rope_head_dim", kUsed, ""},
+    {"partial_rotary_factor", kUsed, ""},
     {"quantization_config", kUsed, ""},
-    {"rms_norm_eps", kUsed, ""},
     {"rope_parameters", kUsed, ""},
     {"rope_scaling", kUsed, ""},
     {"rope_theta", kUsed, ""},
-    {"routed_scaling_factor", kUsed, ""},
-    {"scoring_func", kUsed, ""},
     {"tie_word_embeddings", kUsed, ""},
-    {"topk_group", kUsed, ""},
-    {"topk_method", kUsed, ""},
-    {"v_head_dim", kUsed, ""},
     {"vocab_size", kUsed, ""},
     // Provenance, and classes to run in Python.
     {"_attn_implementation", kHarmless, ""},
@@ -146,9 +124,7 @@ constexpr KnownKey kConfigKeys[] = {
     {"router_z_loss_coef", kHarmless, ""},
     {"seq_aux", kHarmless, ""},
     // Determined by keys that are read.
-    {"head_dim", kHarmless, "DeepSeek: written by transformers from qk_rope_head_dim"},
     {"qk_head_dim", kHarmless, "written by transformers from its two parts"},
-    {"rope_interleave", kHarmless, "DeepSeek rotates adjacent pairs"},
     // Padding, and tokens of other kinds of models.
     {"cross_attention_hidden_size", kHarmless, "for encoder-decoder models"},
     {"decoder_start_token_id", kHarmless, "for encoder-decoder models"},
@@ -188,40 +164,70 @@ constexpr KnownKey kConfigKeys[] = {
     {"is_causal", kRefused, "attention to later tokens", "[true]"},
     {"is_encoder_decoder", kRefused, "encoder-decoder models"},
     {"pruned_heads", kRefused, "pruned attention heads"},
-    {"partial_rotary_factor", kRefused, "rotation of a part of each head", "[1, 1.0]"},
     {"sparse_attention_config", kRefused, "sparse attention"},
-    // Settings of families that are not supported yet. transformers ignores them in models of other families, but in
-    // such
-    // a file they are probably meant to have an effect.
+    // Settings of some families, which list those that they read. In models of other families transformers ignores
+    // them, but in such a file they are probably meant to have an effect.
+    {"attention_bias", kWarned, "biases of attention"},
     {"attn_config", kWarned, "DBRX's attention settings"},
     {"clip_qkv", kWarned, "clipped queries, keys and values (OLMoE, DBRX)"},
     {"d_model", kWarned, "DBRX's hidden size"},
     {"decoder_sparse_step", kWarned, "dense layers between MoE layers (Qwen)", "[1]"},
     {"experts_per_token", kWarned, "gpt-oss's top-k"},
     {"ffn_config", kWarned, "DBRX's expert settings"},
+    {"first_k_dense_replace", kWarned, "dense first layers (DeepSeek, GLM)", "[0]"},
+    {"head_dim", kWarned, "the size of a head"},
+    {"hidden_act", kWarned, "an activation"},
+    {"hidden_size", kWarned, "the hidden size"},
     {"index_head_dim", kWarned, "sparse attention (DeepSeek-V3.2)"},
     {"index_n_heads", kWarned, "sparse attention (DeepSeek-V3.2)"},
     {"index_topk", kWarned, "sparse attention (DeepSeek-V3.2)"},
     {"initial_context_length", kWarned, "gpt-oss's context before YaRN"},
+    {"intermediate_size", kWarned, "the inner size of dense layers"},
+    {"kv_lora_rank", kWarned, "latent attention (DeepSeek)"},
     {"layer_types", kWarned, "attention by layer"},
+    {"max_position_embeddings", kWarned, "the context"},
     {"max_seq_len", kWarned, "DBRX's context"},
     {"max_window_layers", kHarmless, "Qwen's sliding windows, which use_sliding_window turns on"},
+    {"mlp_bias", kWarned, "biases of dense layers"},
     {"mlp_only_layers", kWarned, "dense layers by number (Qwen)"},
+    {"moe_intermediate_size", kWarned, "the inner size of experts (DeepSeek, Qwen, GLM)"},
+    {"moe_layer_freq", kWarned, "dense layers between MoE layers (DeepSeek)", "[1]"},
     {"moe_layer_frequency", kWarned, "Arctic's dense layers between MoE layers", "[1]"},
+    {"n_group", kWarned, "groups of experts (DeepSeek, GLM)", "[1]"},
     {"n_heads", kWarned, "DBRX's attention heads"},
     {"n_layers", kWarned, "DBRX's layers"},
+    {"n_routed_experts", kWarned, "the number of experts (DeepSeek, GLM)"},
+    {"n_shared_experts", kWarned, "shared experts (DeepSeek, GLM)", "[0]"},
+    {"norm_topk_prob", kWarned, "normalised weights of experts"},
+    {"num_attention_heads", kWarned, "the number of heads"},
+    {"num_experts", kWarned, "the number of experts"},
+    {"num_experts_per_tok", kWarned, "the experts of a token"},
+    {"num_hidden_layers", kWarned, "the number of layers"},
+    {"num_key_value_heads", kWarned, "the number of key-value heads"},
     {"num_local_experts", kWarned, "Mixtral's experts"},
+    {"num_mtp_layers", kHarmless, "layers that predict further tokens are not run"},
+    {"num_nextn_predict_layers", kHarmless, "layers that predict further tokens are not run"},
     {"parallel_attn_mlp_res", kWarned, "Arctic's residual beside the experts"},
+    {"q_lora_rank", kWarned, "low-rank queries (DeepSeek)"},
+    {"qk_nope_head_dim", kWarned, "latent attention (DeepSeek)"},
+    {"qk_rope_head_dim", kWarned, "latent attention (DeepSeek)"},
     {"qkv_bias", kWarned, "biases of queries, keys and values (Qwen2)"},
     {"quantization", kRefused, "weights quantised by MLX"},
+    {"rms_norm_eps", kWarned, "the epsilon of norms"},
+    {"rope_interleave", kWarned, "rotation of adjacent pairs (DeepSeek)"},
+    {"routed_scaling_factor", kWarned, "scaled weights of experts (DeepSeek, GLM)", "[1, 1.0]"},
     {"router_logits_fp32", kHarmless, "the router computes in f32"},
+    {"scoring_func", kWarned, "the scores of experts (DeepSeek)", "[\"softmax\"]"},
     {"shared_expert_intermediate_size", kWarned, "Qwen2's shared expert", "[0]"},
     {"sliding_window", kWarned, "sliding-window attention"},
     {"swiglu_alpha", kWarned, "gpt-oss's activation"},
     {"swiglu_limit", kWarned, "gpt-oss's activation"},
+    {"topk_group", kWarned, "groups of experts (DeepSeek, GLM)", "[1]"},
+    {"topk_method", kWarned, "the choice of experts (DeepSeek)", "[\"greedy\"]"},
     {"use_qk_norm", kWarned, "normalised queries and keys (GLM-4.5)"},
     {"use_residual", kWarned, "Arctic's residual beside the experts"},
     {"use_sliding_window", kWarned, "sliding-window attention"},
+    {"v_head_dim", kWarned, "latent attention (DeepSeek)"},
 };
 
 constexpr KnownKey kRopeKeys[] = {
@@ -237,11 +243,11 @@ constexpr KnownKey kRopeKeys[] = {
     {"truncate", kUsed, ""},
     {"type", kUsed, ""},
     {"finetuned", kHarmless, "provenance"},
-    {"partial_rotary_factor", kRefused, "rotation of a part of each head", "[1, 1.0]"},
+    {"high_freq_factor", kUsed, ""},
+    {"low_freq_factor", kUsed, ""},
+    {"partial_rotary_factor", kUsed, ""},
     // Keys of scaling methods that are refused by name.
-    {"high_freq_factor", kHarmless, "llama3 scaling"},
     {"long_factor", kHarmless, "longrope scaling"},
-    {"low_freq_factor", kHarmless, "llama3 scaling"},
     {"mrope_section", kRefused, "multimodal rotation"},
     {"short_factor", kHarmless, "longrope scaling"},
 };

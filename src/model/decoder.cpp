@@ -103,6 +103,7 @@ void Decoder::begin_step(std::span<const SequenceChunk> chunks, std::span<const 
   hidden_ = memory_.hidden.view(DType::kF32, shape);
   normed_ = memory_.normed.view(act_, shape);
   delta_ = memory_.delta.view(act_, shape);
+  if (spec_.moe.residual_inner > 0) moe_input_ = memory_.moe_input.view(act_, shape);
 }
 
 bool Decoder::is_repeatable(std::span<const SequenceChunk> chunks) const {
@@ -124,58 +125,53 @@ void Decoder::run_layers(const StopToken& stop) {
   if (pending_) ops_.add(hidden_, pending_);
 }
 
-TensorView Decoder::compute_copy(TensorView x, Buffer& memory) {
-  if (x.dtype() == ops_.compute_dtype()) return x;
-  const MutableTensorView out = memory.view(ops_.compute_dtype(), x.shape());
-  ops_.to_compute(x, out);
-  return out;
-}
-
-void Decoder::project(std::initializer_list<Projection> projections, TensorView x_compute) {
-  std::vector<ops::LinearTask> tasks;
-  for (const Projection& p : projections) tasks.push_back({p.linear->weight.get(), x_compute, p.out});
-  ops_.linear(tasks);
-  for (const Projection& p : projections) {
-    if (p.linear->bias.width > 0) ops_.add_bias(p.out, p.linear->bias.view());
-  }
-}
-
-void Decoder::attention(int layer) {
-  const LayerWeights& weights = model_.layers()[static_cast<size_t>(layer)];
-  const AttentionWeights& w = weights.attention;
-  const ops::MlaParams& p = spec_.attention.mla;
-  ops_.add_rms_norm(hidden_, pending_, weights.input_norm.view(), spec_.norm_eps, normed_);
-  const TensorView x = compute_copy(normed_, memory_.compute);
-
-  const MutableTensorView kv = memory_.kv.view(act_, {num_tokens_, int64_t{p.kv_lora_rank} + p.rope_dim});
-  const MutableTensorView q = memory_.q.view(act_, {num_tokens_, int64_t{p.num_heads} * p.q_dim()});
-  if (spec_.attention.q_lora_rank == 0) {
-    project({{&w.kv_a, kv}, {&w.q, q}}, x);
-  } else {
-    const MutableTensorView low = memory_.q_low.view(act_, {num_tokens_, spec_.attention.q_lora_rank});
-    project({{&w.kv_a, kv}, {&w.q_a, low}}, x);
-    ops_.rms_norm(low, w.q_a_norm.view(), spec_.attention.lora_norm_eps, low);
-    project({{&w.q, q}}, compute_copy(low, memory_.compute));
-  }
-  ops_.rope(q, p.q_dim(), model_.rope());
-  ops_.store_latents(p, kv, w.kv_a_norm.view(), spec_.attention.lora_norm_eps, model_.rope(), layer);
-
-  const MutableTensorView out = memory_.attention_out.view(act_, {num_tokens_, int64_t{p.num_heads} * p.v_dim});
-  ops_.mla_attention(p, *w.kv_b, q, layer, out);
-  project({{&w.o, delta_}}, compute_copy(out, memory_.compute));
-  pending_ = delta_;
-}
-
 void Decoder::feed_forward(int layer) {
   const LayerWeights& weights = model_.layers()[static_cast<size_t>(layer)];
-  ops_.add_rms_norm(hidden_, pending_, weights.post_attention_norm.view(), spec_.norm_eps, normed_);
+  TensorView moe_input = normed_;
+  if (weights.residual.down != nullptr) {
+    residual_mlp(layer, weights);
+    moe_input = moe_input_;
+  } else {
+    add_norm(weights.post_attention_norm, normed_);
+  }
   if (weights.experts.empty()) {
     if (num_tokens_ > 0) traced(layer, "dense_ffn", [&] { dense_mlp(weights.dense, normed_, delta_); });
   } else {
-    if (checks_routers_) moe_.check_router(layer, spec_.moe.gate, *weights.router, normed_);
-    moe_.run(layer, spec_.moe.gate, *weights.router, moe_weights_[static_cast<size_t>(layer)], normed_, delta_);
+    const ops::RouterWeights router = router_weights(weights);
+    if (checks_routers_) moe_.check_router(layer, spec_.moe.gate, router, moe_input);
+    moe_.run(layer, spec_.moe.gate, router, moe_weights_[static_cast<size_t>(layer)], moe_input, delta_);
   }
   pending_ = delta_;
+}
+
+// The dense FFN beside the experts, which reads the residual stream after attention; the experts of such a layer read
+// it before (see attention()).
+void Decoder::residual_mlp(int layer, const LayerWeights& weights) {
+  add_norm(weights.residual_norm, normed_);
+  if (num_tokens_ == 0) return;
+  const MutableTensorView out = memory_.residual.view(act_, {num_tokens_, spec_.hidden});
+  traced(layer, "dense_ffn", [&] { dense_mlp(weights.residual, normed_, out); });
+  ops_.add(hidden_, out);
+}
+
+// out = norm(x), of the model's kind
+void Decoder::norm(TensorView x, const Norm& weight, MutableTensorView out) {
+  if (spec_.norm == arch::NormKind::kRms) {
+    ops_.rms_norm(x, weight.view(), spec_.norm_eps, out);
+  } else {
+    ops_.layer_norm(x, weight.view(), spec_.norm_eps, out);
+  }
+}
+
+// Adds the output of the previous block to the residual stream, then out = norm(hidden_).
+void Decoder::add_norm(const Norm& weight, MutableTensorView out) {
+  if (spec_.norm == arch::NormKind::kRms) {
+    ops_.add_rms_norm(hidden_, pending_, weight.view(), spec_.norm_eps, out);
+  } else {
+    if (pending_) ops_.add(hidden_, pending_);
+    ops_.layer_norm(hidden_, weight.view(), spec_.norm_eps, out);
+  }
+  pending_ = {};
 }
 
 void Decoder::dense_mlp(const MlpWeights& mlp, TensorView x, MutableTensorView out) {
@@ -193,7 +189,7 @@ void Decoder::dense_mlp(const MlpWeights& mlp, TensorView x, MutableTensorView o
 void Decoder::compute_logits(TensorView hidden) {
   const int64_t n = hidden.dim(0);
   const MutableTensorView normed = memory_.last_normed.view(act_, {n, spec_.hidden});
-  ops_.rms_norm(hidden, model_.final_norm().view(), spec_.norm_eps, normed);
+  norm(hidden, model_.final_norm(), normed);
   logits_ = memory_.logits.view(DType::kF32, {n, spec_.vocab_size});
   const ops::LinearTask task{&model_.lm_head(), compute_copy(normed, memory_.compute), logits_};
   ops_.linear(std::span(&task, 1));

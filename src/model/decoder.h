@@ -76,7 +76,20 @@ class Decoder {
   // `stop` is polled between layers.
   void run_layers(const StopToken& stop);
   void attention(int layer);
+  // Each writes the output of all heads, before the output projection. x [T, H] in the compute dtype.
+  void latent_attention(int layer, const arch::LatentAttention& attention, const AttentionWeights& weights,
+                        TensorView x, MutableTensorView out);
+  void grouped_attention(int layer, const arch::GroupedAttention& attention, const AttentionWeights& weights,
+                         TensorView x, MutableTensorView out);
+  struct QkRows {
+    MutableTensorView rows;  // [T, width]
+    const Norm* weight;
+    int64_t width;
+  };
+  void norm(TensorView x, const Norm& weight, MutableTensorView out);
+  void add_norm(const Norm& weight, MutableTensorView out);
   void feed_forward(int layer);
+  void residual_mlp(int layer, const LayerWeights& weights);
   void dense_mlp(const MlpWeights& mlp, TensorView x, MutableTensorView out);
   struct Projection {
     const Linear* linear;
@@ -99,7 +112,7 @@ class Decoder {
   void traced(int layer, const char* name, const std::function<void()>& body);
 
   const Model& model_;
-  const ModelSpec& spec_;
+  const arch::ModelSpec& spec_;
   ops::OpSet& ops_;
   comm::Communicator& comm_;
   exec::TraceRecorder* trace_;
@@ -122,20 +135,25 @@ class Decoder {
           q(m),
           q_low(m),
           kv(m),
+          v(m),
           attention_out(m),
           delta(m),
           gate_up(m),
           act(m),
           logits(m),
           last(m),
-          last_normed(m) {}
-    Buffer hidden, normed, compute, q, q_low, kv, attention_out, delta, gate_up, act, logits, last, last_normed;
+          last_normed(m),
+          moe_input(m),
+          residual(m) {}
+    Buffer hidden, normed, compute, q, q_low, kv, v, attention_out, delta, gate_up, act, logits, last, last_normed,
+        moe_input, residual;
   } memory_;
-  MutableTensorView hidden_;  // [T, H] f32, the residual stream
-  MutableTensorView normed_;  // [T, H] act
-  MutableTensorView delta_;   // [T, H] act, the output of a block
-  TensorView pending_;        // delta_ until it has been added to hidden_; else empty
-  MutableTensorView logits_;  // [rows, vocab] f32
+  MutableTensorView hidden_;     // [T, H] f32, the residual stream
+  MutableTensorView normed_;     // [T, H] act
+  MutableTensorView delta_;      // [T, H] act, the output of a block
+  MutableTensorView moe_input_;  // [T, H] act, of layers with a dense FFN beside the experts
+  TensorView pending_;           // delta_ until it has been added to hidden_; else empty
+  MutableTensorView logits_;     // [rows, vocab] f32
   Buffer host_logits_, host_row_;
 };
 

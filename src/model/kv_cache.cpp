@@ -13,8 +13,7 @@ constexpr int64_t kMinGrowth = 256;
 
 // Copies the first `count` tokens of each layer into new memory for `to_capacity` tokens.
 Buffer regrown(ops::OpSet& ops, const Buffer& from, int64_t layers, int64_t count, int64_t from_capacity,
-               int64_t to_capacity, int64_t width) {
-  const DType dtype = ops.activation_dtype();
+               int64_t to_capacity, int64_t width, DType dtype) {
   Buffer out(ops.memory());
   const MutableTensorView to = out.view(dtype, {layers * to_capacity, width});
   for (int64_t layer = 0; layer < layers && count > 0; ++layer) {
@@ -27,20 +26,21 @@ Buffer regrown(ops::OpSet& ops, const Buffer& from, int64_t layers, int64_t coun
 
 }  // namespace
 
-KvCache::KvCache(const ModelSpec& spec, int64_t max_tokens, ops::OpSet& ops)
+KvCache::KvCache(const arch::ModelSpec& spec, int64_t max_tokens, ops::OpSet& ops)
     : ops_(&ops),
       num_layers_(spec.num_layers()),
-      latent_dim_(spec.attention.mla.kv_lora_rank),
-      rope_dim_(spec.attention.mla.rope_dim),
+      is_latent_(spec.attention.latent() != nullptr),
+      widths_(spec.attention.cache_widths()),
+      dtype_(is_latent_ ? ops.activation_dtype() : ops.cache_dtype()),
       max_tokens_(max_tokens) {}
 
 void KvCache::grow(int64_t capacity) {
   ops_->bind_thread();  // one thread creates the caches of all ranks
-  Buffer latent = regrown(*ops_, latent_, num_layers_, num_tokens_, capacity_, capacity, latent_dim_);
-  Buffer k_pe = regrown(*ops_, k_pe_, num_layers_, num_tokens_, capacity_, capacity, rope_dim_);
+  Buffer first = regrown(*ops_, first_, num_layers_, num_tokens_, capacity_, capacity, widths_.first, dtype_);
+  Buffer second = regrown(*ops_, second_, num_layers_, num_tokens_, capacity_, capacity, widths_.second, dtype_);
   ops_->wait();  // the copies must end before the memory that they read is freed
-  latent_ = std::move(latent);
-  k_pe_ = std::move(k_pe);
+  first_ = std::move(first);
+  second_ = std::move(second);
   capacity_ = capacity;
 }
 
@@ -67,7 +67,10 @@ void KvCache::extend(int64_t count) {
 }
 
 ops::StepSequence KvCache::step_sequence(int64_t q_begin, int64_t count) const {
-  return {q_begin, count, num_tokens_, capacity_, latent_.data(), k_pe_.data()};
+  ops::StepSequence out{q_begin, count, num_tokens_, capacity_};
+  (is_latent_ ? out.latent : out.keys) = first_.data();
+  (is_latent_ ? out.k_pe : out.values) = second_.data();
+  return out;
 }
 
 }  // namespace eps::model

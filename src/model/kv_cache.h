@@ -1,9 +1,10 @@
-// The latent key/value cache of one sequence: for each layer and token, one normalised latent and one rotated key.
+// The key/value cache of one sequence. For each layer and token: with latent attention one normalised latent and one
+// rotated key, with grouped-query attention the keys and values of all key-value heads.
 #pragma once
 
 #include <cstdint>
 
-#include "model/model_spec.h"
+#include "arch/model_spec.h"
 #include "ops/op_set.h"
 #include "tensor/tensor.h"
 
@@ -11,13 +12,13 @@ namespace eps::model {
 
 class KvCache {
  public:
-  // Uses the memory and the activation dtype of `ops`, which outlives the cache. The memory grows in steps, up to that
-  // for `max_tokens`.
-  KvCache(const ModelSpec& spec, int64_t max_tokens, ops::OpSet& ops);
+  // Uses the memory of `ops`, which outlives the cache, and the dtype that it wants (StepSequence). The memory grows in
+  // steps, up to that for `max_tokens`.
+  KvCache(const arch::ModelSpec& spec, int64_t max_tokens, ops::OpSet& ops);
 
   int64_t num_tokens() const { return num_tokens_; }
   int64_t max_tokens() const { return max_tokens_; }
-  size_t num_bytes() const { return latent_.capacity() + k_pe_.capacity(); }
+  size_t num_bytes() const { return first_.capacity() + second_.capacity(); }
 
   // Adds `count` tokens, which the ops of the step then write in every layer.
   // Errors  kUsage if there would be more than max_tokens
@@ -43,13 +44,14 @@ class KvCache {
 
   ops::OpSet* ops_;
   int64_t num_layers_;
-  int64_t latent_dim_;
-  int64_t rope_dim_;
+  bool is_latent_;
+  arch::AttentionSpec::CacheWidths widths_;
+  DType dtype_;
   int64_t max_tokens_;
   int64_t num_tokens_ = 0;
   int64_t capacity_ = 0;
-  Buffer latent_;  // [layers, capacity, kv_lora_rank]
-  Buffer k_pe_;    // [layers, capacity, rope_dim]
+  Buffer first_;   // [layers, capacity, widths_.first]
+  Buffer second_;  // [layers, capacity, widths_.second]
 };
 
 }  // namespace eps::model

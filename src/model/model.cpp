@@ -13,13 +13,13 @@ namespace {
 // only one thread busy, so several weights are loaded at the same time.
 class Loader {
  public:
-  Loader(const ModelSpec& spec, const Family& family, WeightSource& source, const ops::OpSet& ops,
+  Loader(const arch::ModelSpec& spec, const arch::Family& family, WeightSource& source, const ops::OpSet& ops,
          const LoadProgress& progress, RankShare share = {})
       : spec_(spec), family_(family), source_(source), ops_(ops), progress_(progress), share_(share) {}
 
   // Each of these methods adds a job, which load() runs later. The output must stay at its address until then.
 
-  void norm(const std::string& name, int64_t width, Norm& out) {
+  void norm(const arch::StoredTensor& name, int64_t width, Norm& out) {
     jobs_.push_back([this, name, width, &out] {
       out = {Buffer(ops_.memory()), width};
       const TensorView stored = weight(name, {width});
@@ -30,13 +30,27 @@ class Loader {
     });
   }
 
+  // Stacks the named vectors [width] each.
+  void stacked_norm(const arch::StoredTensor& first, const arch::StoredTensor& second, int64_t width, Norm& out) {
+    jobs_.push_back([this, first, second, width, &out] {
+      out = {Buffer(ops_.memory()), 2 * width};
+      std::vector<float> values(static_cast<size_t>(2 * width));
+      const TensorView a = weight(first, {width});
+      const TensorView b = weight(second, {width});
+      widen_to_f32(a, values.data());
+      widen_to_f32(b, values.data() + width);
+      ops_.upload(values.data(), out.memory.view(DType::kF32, {2 * width}));
+      finish_weights({first, second}, a.num_bytes() + b.num_bytes());
+    });
+  }
+
   // Stacks the named matrices [N_i, k] along N.
-  void matrix(std::vector<std::pair<std::string, int64_t>> parts, int64_t k, LinearPtr& out,
+  void matrix(std::vector<std::pair<arch::StoredTensor, int64_t>> parts, int64_t k, LinearPtr& out,
               ops::Precision precision = ops::Precision::kCompute, ops::WeightPool* pool = nullptr,
               int times_counted = 1) {
     jobs_.push_back([this, parts = std::move(parts), k, precision, pool, times_counted, &out] {
       std::vector<TensorView> views;
-      std::vector<std::string> names;
+      std::vector<arch::StoredTensor> names;
       uint64_t bytes = 0;
       for (const auto& [name, n] : parts) {
         views.push_back(weight(name, {n, k}));
@@ -48,20 +62,20 @@ class Loader {
     });
   }
 
-  void linear(const std::string& name, int64_t n, int64_t k, const std::string& bias_name, bool has_bias, Linear& out) {
+  void linear(const arch::StoredTensor& name, int64_t n, int64_t k, const arch::StoredTensor& bias_name, bool has_bias,
+              Linear& out) {
     matrix({{name, n}}, k, out.weight);
     if (has_bias) norm(bias_name, n, out.bias);
   }
 
-  void mlp(const MlpNames& names, int64_t inner, MlpWeights& out, ops::WeightPool* gate_up_pool = nullptr,
+  void mlp(const arch::MlpNames& names, int64_t inner, MlpWeights& out, ops::WeightPool* gate_up_pool = nullptr,
            ops::WeightPool* down_pool = nullptr, int times_counted = 1) {
     matrix({{names.gate, inner}, {names.up, inner}}, spec_.hidden, out.gate_up, ops::Precision::kCompute, gate_up_pool,
            times_counted);
     matrix({{names.down, spec_.hidden}}, inner, out.down, ops::Precision::kCompute, down_pool, times_counted);
   }
 
-  void attention(const LayerNames& n, AttentionWeights& out) {
-    const AttentionSpec& a = spec_.attention;
+  void latent_attention(const arch::LayerNames& n, const arch::LatentAttention& a, AttentionWeights& out) {
     const int64_t q_out = int64_t{a.mla.num_heads} * a.mla.q_dim();
     if (a.q_lora_rank == 0) {
       linear(n.q, q_out, spec_.hidden, {}, false, out.q);
@@ -81,26 +95,61 @@ class Loader {
     linear(n.o, spec_.hidden, int64_t{a.mla.num_heads} * a.mla.v_dim, n.o_bias, a.bias, out.o);
   }
 
+  void grouped_attention(const arch::LayerNames& n, const arch::GroupedAttention& a, AttentionWeights& out) {
+    const ops::GqaParams& p = a.gqa;
+    linear(n.q, p.q_width(), spec_.hidden, n.q_bias, a.qkv_bias, out.q);
+    linear(n.k, p.kv_width(), spec_.hidden, n.k_bias, a.qkv_bias, out.k);
+    linear(n.v, p.kv_width(), spec_.hidden, n.v_bias, a.qkv_bias, out.v);
+    linear(n.o, spec_.hidden, p.q_width(), n.o_bias, a.o_bias, out.o);
+    if (a.qk_norm != arch::QkNorm::kNone) {
+      const bool whole = a.qk_norm == arch::QkNorm::kWhole;
+      norm(n.q_norm, whole ? p.q_width() : p.head_dim, out.q_norm);
+      norm(n.k_norm, whole ? p.kv_width() : p.head_dim, out.k_norm);
+    }
+    if (a.sinks) norm(n.sinks, p.num_heads, out.sinks);
+  }
+
+  void attention(const arch::LayerNames& n, AttentionWeights& out) {
+    if (const arch::LatentAttention* latent = spec_.attention.latent()) {
+      latent_attention(n, *latent, out);
+    } else {
+      grouped_attention(n, *spec_.attention.grouped(), out);
+    }
+  }
+
   void moe(int layer, LayerWeights& out) {
-    const LayerNames n = family_.layer_names(layer);
-    const int num_experts = spec_.moe.gate.num_experts;
+    const arch::LayerNames n = family_.layer_names(spec_, layer);
+    const arch::MoeSpec& moe = spec_.moe;
+    const int num_experts = moe.gate.num_experts;
     matrix({{n.router, num_experts}}, spec_.hidden, out.router, ops::Precision::kF32);
+    if (moe.router_bias) norm(n.router_bias, num_experts, out.router_bias);
+    if (moe.gate.correction) norm(n.router_correction, num_experts, out.router_correction);
     const moe::ExpertPlacement placement = moe::place_experts(num_experts, share_.num_ranks);
-    out.gate_up_pool = ops_.make_weight_pool(placement.experts_per_rank(), 2 * spec_.moe.inner, spec_.hidden);
-    out.down_pool = ops_.make_weight_pool(placement.experts_per_rank(), spec_.hidden, spec_.moe.inner);
+    out.gate_up_pool = ops_.make_weight_pool(placement.experts_per_rank(), 2 * moe.inner, spec_.hidden);
+    out.down_pool = ops_.make_weight_pool(placement.experts_per_rank(), spec_.hidden, moe.inner);
+    out.swiglu = moe.swiglu;
     out.experts.resize(static_cast<size_t>(num_experts));
     for (int e = 0; e < num_experts; ++e) {
       if (placement.rank_of(e) != share_.rank) continue;
+      const arch::MlpNames names = family_.expert_names(spec_, layer, e);
+      MlpWeights& expert = out.experts[static_cast<size_t>(e)];
       // Counted num_ranks times, for the experts that only the other ranks read (see Model::load).
-      mlp(family_.expert_names(layer, e), spec_.moe.inner, out.experts[static_cast<size_t>(e)], out.gate_up_pool.get(),
-          out.down_pool.get(), share_.num_ranks);
+      mlp(names, moe.inner, expert, out.gate_up_pool.get(), out.down_pool.get(), share_.num_ranks);
+      if (!moe.expert_bias) continue;
+      stacked_norm(names.gate_bias, names.up_bias, moe.inner, expert.gate_up_bias);
+      norm(names.down_bias, spec_.hidden, expert.down_bias);
     }
-    if (spec_.moe.shared_inner > 0) mlp(n.shared, spec_.moe.shared_inner, out.shared);
+    if (moe.shared_inner > 0) mlp(n.shared, moe.shared_inner, out.shared);
+    if (moe.shared_gate) matrix({{n.shared_gate, 1}}, spec_.hidden, out.shared_gate);
+    if (moe.residual_inner > 0) {
+      mlp(n.residual, moe.residual_inner, out.residual);
+      norm(n.residual_norm, spec_.hidden, out.residual_norm);
+    }
   }
 
   void layer(int index, LayerWeights& out) {
-    const LayerNames n = family_.layer_names(index);
-    const LayerSpec& shape = spec_.layers[static_cast<size_t>(index)];
+    const arch::LayerNames n = family_.layer_names(spec_, index);
+    const arch::LayerSpec& shape = spec_.layers[static_cast<size_t>(index)];
     norm(n.input_norm, spec_.hidden, out.input_norm);
     attention(n, out.attention);
     norm(n.post_attention_norm, spec_.hidden, out.post_attention_norm);
@@ -157,15 +206,15 @@ class Loader {
   }
 
  private:
-  TensorView weight(const std::string& name, const Shape& shape) {
+  TensorView weight(const arch::StoredTensor& name, const Shape& shape) {
     const TensorView view = source_.get(name, shape);
     const DType d = view.dtype();
-    if (d != DType::kF32 && d != DType::kBF16 && d != DType::kF16) refuse_dtype(name, d);
+    if (d != DType::kF32 && d != DType::kBF16 && d != DType::kF16) refuse_dtype(name.name, d);
     return view;
   }
 
-  void finish_weights(const std::vector<std::string>& names, uint64_t bytes) {
-    for (const std::string& name : names) source_.release(name);
+  void finish_weights(const std::vector<arch::StoredTensor>& names, uint64_t bytes) {
+    for (const arch::StoredTensor& name : names) source_.release(name);
     count_bytes(bytes);
   }
 
@@ -181,8 +230,8 @@ class Loader {
         {.what = "cannot be a weight", .got = std::string(to_string(dtype)), .wanted = "f32, bf16 or f16", .hint = ""});
   }
 
-  const ModelSpec& spec_;
-  const Family& family_;
+  const arch::ModelSpec& spec_;
+  const arch::Family& family_;
   WeightSource& source_;
   const ops::OpSet& ops_;
   const LoadProgress& progress_;
@@ -192,15 +241,30 @@ class Loader {
   uint64_t done_bytes_ = 0;
 };
 
+// Before anything is read: an op set that cannot run the model says so at once.
+void require_features(const arch::ModelSpec& spec, const ops::OpSet& ops) {
+  for (const ops::Feature feature : arch::needed_features(spec)) {
+    if (ops.supports(feature)) continue;
+    fail(ErrorKind::kUsage, "device",
+         {.what = fmt::format("{} cannot run {} yet, which {} needs", ops.description(), ops::to_string(feature),
+                              spec.family),
+          .got = "",
+          .wanted = "",
+          .hint = "`device` cpu"});
+  }
+}
+
 }  // namespace
 
-std::unique_ptr<Model> Model::load(const ModelSpec& spec, const Family& family, std::unique_ptr<WeightSource> source,
-                                   const ops::OpSet& ops, const LoadProgress& progress, RankShare share) {
+std::unique_ptr<Model> Model::load(const arch::ModelSpec& spec, const arch::Family& family,
+                                   std::unique_ptr<WeightSource> source, const ops::OpSet& ops,
+                                   const LoadProgress& progress, RankShare share) {
+  require_features(spec, ops);
   auto model = std::make_unique<Model>();
   model->spec_ = spec;
   model->source_ = std::move(source);
   Loader loader(spec, family, *model->source_, ops, progress, share);
-  const GlobalNames names = family.global_names();
+  const arch::GlobalNames names = family.global_names();
   // The largest weights come first, so that no thread still has one to load when all others have finished.
   if (!spec.tie_embeddings) loader.matrix({{names.lm_head, spec.vocab_size}}, spec.hidden, model->lm_head_);
   loader.embedding(names.embedding, model->embedding_memory_, model->embedding_,
@@ -210,11 +274,12 @@ std::unique_ptr<Model> Model::load(const ModelSpec& spec, const Family& family, 
   loader.norm(names.final_norm, spec.hidden, model->final_norm_);
   loader.load();
   model->source_->end_loading();
-  model->rope_table_ = make_rope_table(spec.attention.rope, spec.max_positions);
+  model->rope_table_ = arch::make_rope_table(spec.attention.rope, spec.max_positions);
   model->rope_cos_ = Buffer(ops.memory());
   model->rope_sin_ = Buffer(ops.memory());
   const ops::RopeView rope = model->rope_table_.view();
-  model->rope_ = {rope.rope_dim, ops.place(rope.cos, model->rope_cos_), ops.place(rope.sin, model->rope_sin_)};
+  model->rope_ = {rope.rope_dim, ops.place(rope.cos, model->rope_cos_), ops.place(rope.sin, model->rope_sin_),
+                  rope.layout};
   return model;
 }
 
@@ -225,14 +290,23 @@ ops::MoeWeights rank_weights(const LayerWeights& layer, const moe::ExpertPlaceme
     const bool local = placement.rank_of(e) == rank;
     out.gate_up.push_back(local ? expert.gate_up.get() : nullptr);
     out.down.push_back(local ? expert.down.get() : nullptr);
+    if (layer.experts[static_cast<size_t>(placement.first_expert(rank))].down_bias.width == 0) continue;
+    out.gate_up_bias.push_back(local ? expert.gate_up_bias.view() : TensorView());
+    out.down_bias.push_back(local ? expert.down_bias.view() : TensorView());
   }
+  out.swiglu = layer.swiglu;
   out.shared_gate_up = layer.shared.gate_up.get();
   out.shared_down = layer.shared.down.get();
+  out.shared_gate = layer.shared_gate.get();
   return out;
 }
 
-LayerWeights load_moe_layer(const ModelSpec& spec, const Family& family, WeightSource& source, const ops::OpSet& ops,
-                            int layer, RankShare share) {
+ops::RouterWeights router_weights(const LayerWeights& layer) {
+  return {layer.router.get(), layer.router_bias.view(), layer.router_correction.view()};
+}
+
+LayerWeights load_moe_layer(const arch::ModelSpec& spec, const arch::Family& family, WeightSource& source,
+                            const ops::OpSet& ops, int layer, RankShare share) {
   LayerWeights out;
   const LoadProgress no_progress;
   Loader loader(spec, family, source, ops, no_progress, share);

@@ -5,8 +5,8 @@
 #include <memory>
 #include <vector>
 
-#include "model/family.h"
-#include "model/model_spec.h"
+#include "arch/family.h"
+#include "arch/model_spec.h"
 #include "model/weight_source.h"
 #include "moe/placement.h"
 #include "ops/moe_weights.h"
@@ -15,10 +15,11 @@ namespace eps::model {
 
 using LinearPtr = std::unique_ptr<ops::LinearWeight>;
 
+// A vector in f32: the weight of a norm, or a bias.
 struct Norm {
   Buffer memory;
-  int64_t width = 0;
-  TensorView view() const { return {memory.data(), DType::kF32, {width}}; }
+  int64_t width = 0;  // 0: the model does not have it
+  TensorView view() const { return width == 0 ? TensorView() : TensorView{memory.data(), DType::kF32, {width}}; }
 };
 
 // [out, in] with an optional bias [out]
@@ -27,19 +28,27 @@ struct Linear {
   Norm bias;  // width 0: none
 };
 
+// Members that the model's attention does not have are empty.
 struct AttentionWeights {
   Linear q;  // hidden -> heads * q_dim, or q_lora_rank -> heads * q_dim
+  Linear o;
+  // Latent attention.
   Linear q_a;
   Norm q_a_norm;
   Linear kv_a;
   Norm kv_a_norm;
   std::unique_ptr<ops::MlaWeight> kv_b;
-  Linear o;
+  // Grouped-query attention.
+  Linear k, v;
+  Norm q_norm, k_norm;
+  Norm sinks;  // [heads]
 };
 
 struct MlpWeights {
   LinearPtr gate_up;  // [2I, H]
   LinearPtr down;     // [H, I]
+  Norm gate_up_bias;  // [2I]; width 0: none
+  Norm down_bias;     // [H]
 };
 
 struct LayerWeights {
@@ -48,9 +57,14 @@ struct LayerWeights {
   AttentionWeights attention;
   MlpWeights dense;                                          // dense layers
   LinearPtr router;                                          // MoE layers, f32
+  Norm router_bias, router_correction;                       // [num_experts]; width 0: none
   std::unique_ptr<ops::WeightPool> gate_up_pool, down_pool;  // memory that `experts` may be allocated in
   std::vector<MlpWeights> experts;  // [num_experts]; members are null for experts of other ranks
+  ops::SwigluParams swiglu;         // of the experts
   MlpWeights shared;                // members are null without shared experts
+  LinearPtr shared_gate;            // [1, H]; null: none
+  MlpWeights residual;              // beside the experts; members are null if there is none
+  Norm residual_norm;
 };
 
 // Selects the weights that a rank with its own memory loads: its local experts, and everything that is not an expert.
@@ -73,12 +87,12 @@ class Model {
   // through the checkpoint.
   //
   // Errors  kInput: a weight is missing or has another shape; kResource: its file has changed meanwhile; kUsage: the
-  // ranks
-  //         do not divide the experts
-  static std::unique_ptr<Model> load(const ModelSpec& spec, const Family& family, std::unique_ptr<WeightSource> source,
-                                     const ops::OpSet& ops, const LoadProgress& progress, RankShare share = {});
+  //         ranks do not divide the experts, or the op set lacks an operation that the model needs
+  static std::unique_ptr<Model> load(const arch::ModelSpec& spec, const arch::Family& family,
+                                     std::unique_ptr<WeightSource> source, const ops::OpSet& ops,
+                                     const LoadProgress& progress, RankShare share = {});
 
-  const ModelSpec& spec() const { return spec_; }
+  const arch::ModelSpec& spec() const { return spec_; }
   const TensorView& embedding() const { return embedding_; }
   const std::vector<LayerWeights>& layers() const { return layers_; }
   const Norm& final_norm() const { return final_norm_; }
@@ -86,23 +100,24 @@ class Model {
   const ops::RopeView& rope() const { return rope_; }
 
  private:
-  ModelSpec spec_;
+  arch::ModelSpec spec_;
   std::unique_ptr<WeightSource> source_;
   TensorView embedding_;  // [V, H] as stored, in the op set's memory
   Buffer embedding_memory_;
   std::vector<LayerWeights> layers_;
   Norm final_norm_;
   LinearPtr lm_head_;
-  RopeTable rope_table_;
+  arch::RopeTable rope_table_;
   Buffer rope_cos_, rope_sin_;
   ops::RopeView rope_;
 };
 
 // The MoE weights of `layer` on one rank; experts of other ranks are null.
 ops::MoeWeights rank_weights(const LayerWeights& layer, const moe::ExpertPlacement& placement, int rank);
+ops::RouterWeights router_weights(const LayerWeights& layer);
 
 // Loads only the MoE weights of one layer, or a rank's share of them (for benchmarks of a layer).
-LayerWeights load_moe_layer(const ModelSpec& spec, const Family& family, WeightSource& source, const ops::OpSet& ops,
-                            int layer, RankShare share = {});
+LayerWeights load_moe_layer(const arch::ModelSpec& spec, const arch::Family& family, WeightSource& source,
+                            const ops::OpSet& ops, int layer, RankShare share = {});
 
 }  // namespace eps::model

@@ -31,12 +31,12 @@ std::optional<std::string> only_prefix(const std::vector<std::string>& names, st
 
 }  // namespace
 
-StoredNames::StoredNames(const ModelSpec& spec, const Family& family, const io::Checkpoint& checkpoint) {
-  const GlobalNames globals = family.global_names();
+StoredNames::StoredNames(const arch::ModelSpec& spec, const arch::Family& family, const io::Checkpoint& checkpoint) {
+  const arch::GlobalNames globals = family.global_names();
   embedding_ = globals.embedding;
   lm_head_ = stored_lm_head_ = globals.lm_head;
   prefix_ = family_prefix_ = prefix_of_module(embedding_);
-  const std::string first_norm = family.layer_names(0).input_norm;
+  const std::string first_norm = family.layer_names(spec, 0).input_norm.name;
   const std::vector<std::string> names = checkpoint.names();
   if (!checkpoint.has(first_norm)) {
     prefix_ = only_prefix(names, std::string_view(first_norm).substr(family_prefix_.size())).value_or(family_prefix_);

@@ -4,8 +4,8 @@
 #include <string>
 #include <string_view>
 
+#include "arch/family.h"
 #include "io/checkpoint.h"
-#include "model/family.h"
 
 namespace eps::model {
 
@@ -13,7 +13,7 @@ namespace eps::model {
 // The prefix is taken from the first layer and applies to the whole checkpoint.
 class StoredNames {
  public:
-  StoredNames(const ModelSpec& spec, const Family& family, const io::Checkpoint& checkpoint);
+  StoredNames(const arch::ModelSpec& spec, const arch::Family& family, const io::Checkpoint& checkpoint);
 
   // The name in the checkpoint of the weight that the family calls `name`, even if the checkpoint does not contain it.
   std::string stored(std::string_view name) const;

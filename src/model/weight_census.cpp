@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "model/unpack_weights.h"
 
 namespace eps::model {
 namespace {
@@ -68,35 +69,36 @@ class Classifier {
  public:
   enum class Class { kSkipped, kSuspicious, kMisplaced };
 
-  Classifier(const ModelSpec& spec, const Family& family, const io::Checkpoint& checkpoint, const StoredNames& names)
+  Classifier(const arch::ModelSpec& spec, const arch::Family& family, const io::Checkpoint& checkpoint,
+             const StoredNames& names)
       : spec_(spec), checkpoint_(checkpoint), names_(names) {
     for (std::string& name : weight_names(spec, family)) used_.insert(std::move(name));
-    const LayerNames n = family.layer_names(0);
-    const MlpNames expert = family.expert_names(0, 0);
-    const GlobalNames g = family.global_names();
-    for (const auto* name : {&n.input_norm, &n.post_attention_norm,
-                             &n.q,          &n.q_a,
-                             &n.q_a_norm,   &n.q_b,
-                             &n.kv_a,       &n.kv_a_norm,
-                             &n.kv_b,       &n.o,
-                             &n.q_a_bias,   &n.kv_a_bias,
-                             &n.o_bias,     &n.router,
-                             &n.dense.gate, &n.dense.up,
-                             &n.dense.down, &n.shared.gate,
-                             &n.shared.up,  &n.shared.down,
-                             &expert.gate,  &expert.up,
-                             &expert.down,  &g.embedding,
-                             &g.final_norm, &g.lm_head}) {
-      modules_.insert(without_numbers(split(*name).module));
+    const arch::GlobalNames g = family.global_names();
+    const arch::LayerNames n = family.layer_names(spec, 0);
+    const arch::MlpNames expert = family.expert_names(spec, 0, 0);
+    for (const std::string* name : {&g.embedding, &g.final_norm, &g.lm_head}) add_module(*name);
+    for (const arch::StoredTensor* tensor : n.all()) add_module(tensor->name);
+    for (const arch::StoredTensor* tensor :
+         {&expert.gate, &expert.up, &expert.down, &expert.gate_bias, &expert.up_bias, &expert.down_bias}) {
+      if (!tensor->empty()) add_module(tensor->name);
     }
     lm_head_ = g.lm_head;
-    layers_prefix_ = n.input_norm.substr(0, n.input_norm.find('0'));  // "model.layers."
+    layers_prefix_ = n.input_norm.name.substr(0, n.input_norm.name.find('0'));  // "model.layers."
   }
 
   bool is_used(const std::string& stored) const {
     const std::string name = names_.canonical(stored);
     if (spec_.tie_embeddings && name == lm_head_) return true;  // equal to the embedding (see untie_if_different)
-    return used_.contains(name) && names_.stored(name) == stored;
+    if (used_.contains(name) && names_.stored(name) == stored) return true;
+    return is_scale(stored) || is_packed(stored, kMxfp4BlocksSuffix) || is_packed(stored, kMxfp4ScalesSuffix);
+  }
+
+  // How many bytes loading a stored byte yields: matrices in e4m3 become bf16, of twice their size; two values of MXFP4
+  // in a byte become four bytes; scales are not counted.
+  uint64_t unpacked(const std::string& stored, uint64_t bytes) const {
+    if (is_scale(stored) || is_packed(stored, kMxfp4ScalesSuffix)) return 0;
+    if (is_packed(stored, kMxfp4BlocksSuffix)) return 4 * bytes;
+    return bytes * (io::is_e4m3(checkpoint_.info(stored)) ? 2 : 1);
   }
 
   const std::string& layers_prefix() const { return layers_prefix_; }
@@ -119,6 +121,21 @@ class Classifier {
   }
 
  private:
+  // The scales of a matrix in e4m3, which are read with it.
+  bool is_scale(const std::string& stored) const {
+    if (!spec_.fp8_blocks || !stored.ends_with(kFp8ScaleSuffix)) return false;
+    const std::string weight = stored.substr(0, stored.size() - kFp8ScaleSuffix.size());
+    return checkpoint_.has(weight) && io::is_e4m3(checkpoint_.info(weight)) && is_used(weight);
+  }
+
+  // A part of a stack of matrices in MXFP4.
+  bool is_packed(const std::string& stored, std::string_view suffix) const {
+    if (!spec_.mxfp4 || !stored.ends_with(suffix)) return false;
+    return used_.contains(names_.canonical(stored.substr(0, stored.size() - suffix.size())));
+  }
+
+  void add_module(const std::string& name) { modules_.insert(without_numbers(split(name).module)); }
+
   static bool is_buffer(std::string_view name) {
     constexpr std::array<std::string_view, 7> kBuffers = {
         "inv_freq", "original_inv_freq", "cos_cached", "sin_cached", "position_ids", "masked_bias", "freqs_cis"};
@@ -141,7 +158,7 @@ class Classifier {
     }
   }
 
-  const ModelSpec& spec_;
+  const arch::ModelSpec& spec_;
   const io::Checkpoint& checkpoint_;
   const StoredNames& names_;
   std::set<std::string, std::less<>> used_;
@@ -150,41 +167,75 @@ class Classifier {
   std::string lm_head_;
 };
 
-void append(std::vector<std::string>& out, const MlpNames& names) {
-  out.insert(out.end(), {names.gate, names.up, names.down});
+void append(std::vector<std::string>& out, std::initializer_list<const arch::StoredTensor*> tensors) {
+  for (const arch::StoredTensor* tensor : tensors) out.push_back(tensor->name);
+}
+
+void append(std::vector<std::string>& out, const arch::MlpNames& names) {
+  append(out, {&names.gate, &names.up, &names.down});
+}
+
+void append_attention(std::vector<std::string>& out, const arch::AttentionSpec& spec, const arch::LayerNames& n) {
+  append(out, {&n.o});
+  if (const arch::LatentAttention* latent = spec.latent()) {
+    const bool low_rank = latent->q_lora_rank > 0;
+    append(out, {&n.kv_a, &n.kv_a_norm, &n.kv_b});
+    if (low_rank) {
+      append(out, {&n.q_a, &n.q_a_norm, &n.q_b});
+    } else {
+      append(out, {&n.q});
+    }
+    if (latent->bias) append(out, {&n.kv_a_bias, &n.o_bias});
+    if (latent->bias && low_rank) append(out, {&n.q_a_bias});
+    return;
+  }
+  const arch::GroupedAttention& grouped = *spec.grouped();
+  append(out, {&n.q, &n.k, &n.v});
+  if (grouped.qkv_bias) append(out, {&n.q_bias, &n.k_bias, &n.v_bias});
+  if (grouped.o_bias) append(out, {&n.o_bias});
+  if (grouped.qk_norm != arch::QkNorm::kNone) append(out, {&n.q_norm, &n.k_norm});
+  if (grouped.sinks) append(out, {&n.sinks});
+}
+
+void append_moe(std::vector<std::string>& out, const arch::ModelSpec& spec, const arch::Family& family, int layer,
+                const arch::LayerNames& n) {
+  const arch::MoeSpec& moe = spec.moe;
+  append(out, {&n.router});
+  if (moe.router_bias) append(out, {&n.router_bias});
+  if (moe.gate.correction) append(out, {&n.router_correction});
+  for (int e = 0; e < moe.gate.num_experts; ++e) {
+    const arch::MlpNames names = family.expert_names(spec, layer, e);
+    append(out, names);
+    if (moe.expert_bias) append(out, {&names.gate_bias, &names.up_bias, &names.down_bias});
+  }
+  if (moe.shared_inner > 0) append(out, n.shared);
+  if (moe.shared_gate) append(out, {&n.shared_gate});
+  if (moe.residual_inner > 0) {
+    append(out, n.residual);
+    append(out, {&n.residual_norm});
+  }
 }
 
 }  // namespace
 
-std::vector<std::string> weight_names(const ModelSpec& spec, const Family& family) {
-  const GlobalNames globals = family.global_names();
+std::vector<std::string> weight_names(const arch::ModelSpec& spec, const arch::Family& family) {
+  const arch::GlobalNames globals = family.global_names();
   std::vector<std::string> out = {globals.embedding, globals.final_norm};
   if (!spec.tie_embeddings) out.push_back(globals.lm_head);
   for (int layer = 0; layer < spec.num_layers(); ++layer) {
-    const LayerNames n = family.layer_names(layer);
-    const bool low_rank = spec.attention.q_lora_rank > 0;
-    out.insert(out.end(), {n.input_norm, n.post_attention_norm, n.kv_a, n.kv_a_norm, n.kv_b, n.o});
-    if (low_rank) {
-      out.insert(out.end(), {n.q_a, n.q_a_norm, n.q_b});
+    const arch::LayerNames n = family.layer_names(spec, layer);
+    append(out, {&n.input_norm, &n.post_attention_norm});
+    append_attention(out, spec.attention, n);
+    if (spec.layers[static_cast<size_t>(layer)].is_moe()) {
+      append_moe(out, spec, family, layer, n);
     } else {
-      out.push_back(n.q);
-    }
-    if (spec.attention.bias) {
-      if (low_rank) out.push_back(n.q_a_bias);
-      out.insert(out.end(), {n.kv_a_bias, n.o_bias});
-    }
-    if (!spec.layers[static_cast<size_t>(layer)].is_moe()) {
       append(out, n.dense);
-      continue;
     }
-    out.push_back(n.router);
-    for (int e = 0; e < spec.moe.gate.num_experts; ++e) append(out, family.expert_names(layer, e));
-    if (spec.moe.shared_inner > 0) append(out, n.shared);
   }
   return out;
 }
 
-WeightCensus take_census(const ModelSpec& spec, const Family& family, const io::Checkpoint& checkpoint,
+WeightCensus take_census(const arch::ModelSpec& spec, const arch::Family& family, const io::Checkpoint& checkpoint,
                          const StoredNames& names) {
   const Classifier classifier(spec, family, checkpoint, names);
   WeightCensus census;
@@ -192,7 +243,7 @@ WeightCensus take_census(const ModelSpec& spec, const Family& family, const io::
   census.num_layers = spec.num_layers();
   for (std::string& name : checkpoint.names()) {
     if (classifier.is_used(name)) {
-      census.used_bytes += checkpoint.info(name).num_bytes();
+      census.used_bytes += classifier.unpacked(name, checkpoint.info(name).num_bytes());
       continue;
     }
     switch (classifier.classify(name)) {

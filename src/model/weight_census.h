@@ -5,14 +5,14 @@
 #include <string>
 #include <vector>
 
+#include "arch/family.h"
 #include "io/checkpoint.h"
-#include "model/family.h"
 #include "model/stored_names.h"
 
 namespace eps::model {
 
 // The names, as defined by the family, of all weights that are read for `spec`.
-std::vector<std::string> weight_names(const ModelSpec& spec, const Family& family);
+std::vector<std::string> weight_names(const arch::ModelSpec& spec, const arch::Family& family);
 
 // All names are those in the checkpoint.
 struct WeightCensus {
@@ -32,7 +32,7 @@ struct WeightCensus {
   int num_layers = 0;
 };
 
-WeightCensus take_census(const ModelSpec& spec, const Family& family, const io::Checkpoint& checkpoint,
+WeightCensus take_census(const arch::ModelSpec& spec, const arch::Family& family, const io::Checkpoint& checkpoint,
                          const StoredNames& names);
 
 // Throws kInput for the first misplaced weight.

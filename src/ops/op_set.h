@@ -15,6 +15,7 @@
 #include <string>
 
 #include "base/thread_pool.h"
+#include "ops/feature.h"
 #include "ops/op_params.h"
 #include "ops/step.h"
 #include "tensor/tensor.h"
@@ -78,7 +79,12 @@ class OpSet {
 
   virtual std::string description() const = 0;                    // "cpu f32 avx2, 2 threads"
   virtual DType compute_dtype() const = 0;                        // of GEMM inputs and of dispatched rows
-  virtual DType activation_dtype() const { return DType::kF32; }  // of norms, projections and the cache
+  virtual DType activation_dtype() const { return DType::kF32; }  // of norms, projections and latent caches
+  // Of the caches of grouped-query attention. They are as large as its weights in long contexts, so they have no more
+  // precision than the products that read them.
+  virtual DType cache_dtype() const { return compute_dtype(); }
+  // Whether the operations of `feature` can be called.
+  virtual bool supports(Feature /*feature*/) const { return true; }
 
   // The device, if it has memory of its own; null if the op set works in host memory.
   virtual const DeviceSizes* device() const { return nullptr; }
@@ -124,7 +130,7 @@ class OpSet {
 
   // --- steps ---
 
-  // Sets the step for the following calls of embed, rope, store_latents and mla_attention.
+  // Sets the step for the following calls of embed, rope, store_latents, mla_attention, store_keys and gqa_attention.
   virtual void begin_step(const StepInputs& step) = 0;
   // Runs `body`, which may only call ops of this op set. Apart from the data of begin_step, its calls must depend only
   // on `key`: an op set may record them once and replay the recording. `body` is then not run, so its effects on the
@@ -143,6 +149,9 @@ class OpSet {
   // hidden += delta (empty: nothing), then out = rms_norm(hidden); hidden [T, H] f32, delta and out act
   virtual void add_rms_norm(MutableTensorView hidden, TensorView delta, TensorView weight, float eps,
                             MutableTensorView out);
+  // out = (x - mean(x)) / sqrt(variance(x) + eps) * weight per row; x, out [T, H] f32 or act, weight [H] f32. out may
+  // be x.
+  virtual void layer_norm(TensorView x, TensorView weight, float eps, MutableTensorView out) = 0;
   // Computes all tasks, in any order or concurrently. m = 0 is allowed.
   virtual void linear(std::span<const LinearTask> tasks) = 0;
   // out (compute dtype) = x (f32), same shape
@@ -151,8 +160,14 @@ class OpSet {
   virtual void add(MutableTensorView x, TensorView y) = 0;
   // x [T, N] += bias [N] f32, in place
   virtual void add_bias(MutableTensorView x, TensorView bias) = 0;
+  // x = min(max(x, -limit), limit), in place; x act
+  virtual void clamp(MutableTensorView x, float limit) = 0;
   // out [T, I] (compute dtype) = silu(gate_up[:, :I]) * gate_up[:, I:]; gate_up [T, 2I] f32 or act
   virtual void silu_mul(TensorView gate_up, MutableTensorView out) = 0;
+  // The same with the activation of `params`; gate_up f32
+  virtual void clamped_swiglu(const SwigluParams& params, TensorView gate_up, MutableTensorView out) = 0;
+  // rows[i] *= sigmoid(logits[i]), in place; rows [T, H] f32, logits [T, 1] f32
+  virtual void scale_by_sigmoid(MutableTensorView rows, TensorView logits) = 0;
 
   // Like linear, but also applies silu_mul to the results (rows of gate_up [T, 2I]) and writes act [T, I]. The contents
   // of gate_up are undefined afterwards, because kernels that apply silu_mul in registers do not write it.
@@ -168,8 +183,8 @@ class OpSet {
 
   // --- attention ---
 
-  // Rotates the pairs (2i, 2i+1) of the last `rope_dim` elements of each head to the step's positions, in place.
-  // x [T, num_heads * head_dim] act
+  // Rotates pairs of `rope_dim` elements of each head to the step's positions, in place; the table's layout says which
+  // elements and pairs. x [T, num_heads * head_dim] act
   virtual void rope(MutableTensorView x, int head_dim, const RopeView& table) = 0;
   // Appends the step's tokens to the caches of their sequences. kv [T, kv_lora_rank + rope_dim] act: the latent part is
   // normalised with `norm` [kv_lora_rank], the key part is rotated. kv may be overwritten.
@@ -180,11 +195,21 @@ class OpSet {
   virtual void mla_attention(const MlaParams& params, const MlaWeight& weight, TensorView q, int layer,
                              MutableTensorView out) = 0;
 
+  // Appends the step's tokens to the caches of their sequences, in cache_dtype().
+  // k, v [T, num_kv_heads * head_dim] act, k normalised and rotated
+  virtual void store_keys(const GqaParams& params, TensorView k, TensorView v, int layer) = 0;
+  // Computes causal grouped-query attention of each sequence of the step over its cache. A token attends to the last
+  // `window` positions, itself included (0: all). `sinks` [num_heads] f32: a further logit of each head, which takes
+  // part in the softmax with a value of zero; empty: none.
+  // q [T, num_heads * head_dim] after rope; out as q; both act
+  virtual void gqa_attention(const GqaParams& params, int64_t window, TensorView sinks, TensorView q, int layer,
+                             MutableTensorView out) = 0;
+
   // --- MoE ---
 
-  // Applies softmax over the experts, then selects the top k. logits [T, E]; topk_idx [T, K] i32, topk_weight [T, K]
-  // f32, best first. Ties go to the lower index.
-  virtual void gate(const GateParams& params, TensorView logits, MutableTensorView topk_idx,
+  // Turns logits [T, E] into the top k experts and their weights. `correction` [E] f32 if params say so, else empty.
+  // topk_idx [T, K] i32, topk_weight [T, K] f32, best first. Ties go to the lower index.
+  virtual void gate(const GateParams& params, TensorView logits, TensorView correction, MutableTensorView topk_idx,
                     MutableTensorView topk_weight) = 0;
   // out[i] = the row at sources[i], which has out's width and dtype
   virtual void gather_rows(std::span<const std::byte* const> sources, MutableTensorView out) = 0;

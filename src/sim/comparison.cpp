@@ -25,7 +25,7 @@ plan::PipelineOption option_of(plan::Policy policy) {
 
 }  // namespace
 
-std::vector<PrefillRow> compare_prefill(const ModelShape& shape, const plan::HardwareProfile& profile,
+std::vector<PrefillRow> compare_prefill(const SimulatedModel& model, const plan::HardwareProfile& profile,
                                         PrefillOptions options, std::span<const plan::Strategy> strategies) {
   std::vector<PrefillRow> rows;
   std::optional<Error> first_error;
@@ -43,8 +43,8 @@ std::vector<PrefillRow> compare_prefill(const ModelShape& shape, const plan::Har
       PrefillRow row{strategy, policy, "", {}};
       options.pipeline = option_of(policy);
       try {
-        if (problems.empty()) problems = prefill_problems(shape, options);
-        row.result = simulate_prefill(shape, profile, options, problems);
+        if (problems.empty()) problems = prefill_problems(model, options);
+        row.result = simulate_prefill(model, profile, options, problems);
         any_runs = true;
       } catch (const Error& error) {
         if (error.kind() != ErrorKind::kUsage) throw;

@@ -21,7 +21,7 @@ struct PrefillRow {
 // limits are ignored.
 //
 // Errors  kUsage: the error of the first row, if no row can run
-std::vector<PrefillRow> compare_prefill(const ModelShape& shape, const plan::HardwareProfile& profile,
+std::vector<PrefillRow> compare_prefill(const SimulatedModel& model, const plan::HardwareProfile& profile,
                                         PrefillOptions options, std::span<const plan::Strategy> strategies);
 
 }  // namespace eps::sim

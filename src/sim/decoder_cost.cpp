@@ -24,16 +24,17 @@ const plan::GemmProfile& dense_gemm(const plan::HardwareProfile& profile, DType 
 
 }  // namespace
 
-DecoderCost::DecoderCost(const ModelShape& shape, const plan::HardwareProfile& profile, plan::Strategy strategy,
+DecoderCost::DecoderCost(const SimulatedModel& model, const plan::HardwareProfile& profile, plan::Strategy strategy,
                          int num_ranks)
-    : shape_(shape),
+    : spec_(model.spec),
       profile_(profile),
+      moe_(model.moe()),
       heads_split_(strategy != plan::Strategy::kDpEp),
       experts_split_(strategy == plan::Strategy::kTpTp),
       num_ranks_(num_ranks),
-      linear_(plan::find_gemm(profile, moe::GemmKind::kDense, shape.moe.weight_dtype)),
-      plain_(dense_gemm(profile, shape.moe.act_dtype, shape.moe.weight_dtype)),
-      layer_(profile, shape.moe, 1) {
+      linear_(plan::find_gemm(profile, moe::GemmKind::kDense, model.weight_dtype)),
+      plain_(dense_gemm(profile, model.act_dtype, model.weight_dtype)),
+      layer_(profile, moe_, 1) {
   if (profile.attention_tflops <= 0) {
     fail(ErrorKind::kUsage, "profile",
          {.what = fmt::format("profile {} has no rate of attention", profile.name),
@@ -63,58 +64,59 @@ double DecoderCost::gemm_us(const plan::GemmProfile& gemm, int64_t n, int64_t k,
 }
 
 double DecoderCost::embedding_us(const PrefillBatch& batch) const {
-  const auto bytes = 2.0 * static_cast<double>(attention_tokens(batch) * shape_.hidden) *
-                     static_cast<double>(size_of(shape_.moe.act_dtype));
+  const auto bytes =
+      2.0 * static_cast<double>(attention_tokens(batch) * spec_.hidden) * static_cast<double>(size_of(moe_.act_dtype));
   return plan::time_us(find_op(profile_, "gather"), bytes);
 }
 
 double DecoderCost::projections_us(const PrefillBatch& batch) const {
   double us = 0;
-  for (const Projection& whole : attention_projections(shape_.attention, shape_.hidden)) {
-    const Projection p = heads_split_ ? part_of(whole, shape_.attention, num_ranks_) : whole;
+  for (const Projection& whole : attention_projections(spec_.attention, spec_.hidden)) {
+    const Projection p = heads_split_ ? part_of(whole, spec_.attention, num_ranks_) : whole;
     us += gemm_us(linear_, p.n, p.k, attention_tokens(batch));
   }
   return us;
 }
 
-double DecoderCost::scores_us(const PrefillBatch& batch) const {
+double DecoderCost::scores_us(const PrefillBatch& batch, int64_t window) const {
   const auto s = static_cast<double>(batch.sequence_length);
-  const AttentionShape& a = shape_.attention;
+  const arch::AttentionSpec& a = spec_.attention;
   const double sequences = static_cast<double>(attention_tokens(batch)) / s;
-  const double heads = static_cast<double>(a.num_heads) / (heads_split_ ? num_ranks_ : 1);
-  const double pairs = s * (s + 1) / 2;
+  const double heads = static_cast<double>(a.num_heads()) / (heads_split_ ? num_ranks_ : 1);
+  const double seen = window == 0 ? s : std::min(s, static_cast<double>(window));
+  const double pairs = seen * (seen + 1) / 2 + (s - seen) * seen;
   // One multiplication and one addition for each element of the key and of the value.
-  const double flops = 2.0 * (a.qk_dim + a.v_dim) * pairs * heads * sequences;
+  const double flops = 2.0 * (a.qk_dim() + a.v_dim()) * pairs * heads * sequences;
   return flops * 1e-6 / profile_.attention_tflops;
 }
 
 double DecoderCost::norm_us(int64_t tokens) const {
-  const auto bytes =
-      4.0 * static_cast<double>(tokens * shape_.hidden) * static_cast<double>(size_of(shape_.moe.act_dtype));
+  const auto bytes = 4.0 * static_cast<double>(tokens * spec_.hidden) * static_cast<double>(size_of(moe_.act_dtype));
   return plan::time_us(find_op(profile_, "norm"), bytes);
 }
 
-double DecoderCost::gate_us(int64_t tokens) const { return gemm_us(plain_, shape_.num_experts, shape_.hidden, tokens); }
+double DecoderCost::gate_us(int64_t tokens) const {
+  return gemm_us(plain_, spec_.moe.gate.num_experts, spec_.hidden, tokens);
+}
 
 double DecoderCost::ffn_us(int64_t inner, int64_t tokens) const {
   if (inner == 0 || tokens == 0) return 0;
-  const auto silu_bytes =
-      3.0 * static_cast<double>(tokens * inner) * static_cast<double>(size_of(shape_.moe.act_dtype));
-  return gemm_us(linear_, 2 * inner, shape_.hidden, tokens) + plan::time_us(find_op(profile_, "silu_mul"), silu_bytes) +
-         gemm_us(linear_, shape_.hidden, inner, tokens);
+  const auto silu_bytes = 3.0 * static_cast<double>(tokens * inner) * static_cast<double>(size_of(moe_.act_dtype));
+  return gemm_us(linear_, 2 * inner, spec_.hidden, tokens) + plan::time_us(find_op(profile_, "silu_mul"), silu_bytes) +
+         gemm_us(linear_, spec_.hidden, inner, tokens);
 }
 
 double DecoderCost::dense_ffn_us(const PrefillBatch& batch) const {
-  return ffn_us(shape_.dense_inner / (heads_split_ ? num_ranks_ : 1), attention_tokens(batch));
+  return ffn_us(spec_.dense_inner() / (heads_split_ ? num_ranks_ : 1), attention_tokens(batch));
 }
 
 double DecoderCost::residual_ffn_us(const PrefillBatch& batch) const {
-  return ffn_us(shape_.residual_inner / (experts_split_ ? num_ranks_ : 1), moe_tokens(batch));
+  return ffn_us(spec_.moe.residual_inner / (experts_split_ ? num_ranks_ : 1), moe_tokens(batch));
 }
 
 double DecoderCost::lm_head_us(const PrefillBatch& batch) const {
   const int64_t rows = heads_split_ ? batch.batch : divided_up(batch.batch, num_ranks_);
-  return gemm_us(plain_, heads_split_ ? divided_up(shape_.vocab_size, num_ranks_) : shape_.vocab_size, shape_.hidden,
+  return gemm_us(plain_, heads_split_ ? divided_up(spec_.vocab_size, num_ranks_) : spec_.vocab_size, spec_.hidden,
                  rows);
 }
 
@@ -122,7 +124,7 @@ double DecoderCost::all_reduce_us(const PrefillBatch& batch) const {
   if (!heads_split_ || num_ranks_ == 1 || profile_.links.empty()) return 0;
   // Nothing runs beside it, so it uses the fastest link.
   const plan::LinkPoint& link = *std::ranges::max_element(profile_.links, {}, &plan::LinkPoint::gbps);
-  return 2 * layer_.scatter_us(link, batch.tokens(), num_ranks_, shape_.moe.act_dtype);
+  return 2 * layer_.scatter_us(link, batch.tokens(), num_ranks_, moe_.act_dtype);
 }
 
 }  // namespace eps::sim

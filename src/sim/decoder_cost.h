@@ -7,8 +7,8 @@
 
 #include "plan/layer_cost.h"
 #include "plan/profile.h"
-#include "sim/model_shape.h"
 #include "sim/projections.h"
+#include "sim/simulated_model.h"
 
 namespace eps::sim {
 
@@ -22,16 +22,18 @@ struct PrefillBatch {
 // Times of one rank, in µs; they are the same on all ranks. With data-parallel attention each rank has its own whole
 // sequences, with tensor-parallel attention each has its heads of all sequences.
 //
-// Errors  kUsage when the profile lacks what the shape needs
+// Errors  kUsage when the profile lacks what the model needs
 class DecoderCost {
  public:
-  DecoderCost(const ModelShape& shape, const plan::HardwareProfile& profile, plan::Strategy strategy, int num_ranks);
+  DecoderCost(const SimulatedModel& model, const plan::HardwareProfile& profile, plan::Strategy strategy,
+              int num_ranks);
 
   double embedding_us(const PrefillBatch& batch) const;  // its all-reduce is not included
   // The projections of queries, keys, values and output.
   double projections_us(const PrefillBatch& batch) const;
-  // Every query with the keys up to its own position: sequence · (sequence + 1) / 2 pairs per head.
-  double scores_us(const PrefillBatch& batch) const;
+  // Every query of a layer with the keys up to its own position, of the last `window` (0: all): without a window,
+  // sequence · (sequence + 1) / 2 pairs per head.
+  double scores_us(const PrefillBatch& batch, int64_t window) const;
   // Reads the residual stream and a block's output, and writes their sum and its normalised copy.
   double norm_us(int64_t tokens) const;
   double gate_us(int64_t tokens) const;
@@ -53,8 +55,9 @@ class DecoderCost {
   double gemm_us(const plan::GemmProfile& gemm, int64_t n, int64_t k, int64_t rows) const;
   double ffn_us(int64_t inner, int64_t tokens) const;
 
-  const ModelShape& shape_;
+  const arch::ModelSpec& spec_;
   const plan::HardwareProfile& profile_;
+  plan::MoeShape moe_;
   bool heads_split_;
   bool experts_split_;
   int num_ranks_;

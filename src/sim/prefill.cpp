@@ -1,6 +1,7 @@
 #include "sim/prefill.h"
 
 #include <algorithm>
+#include <map>
 
 #include "base/error.h"
 #include "plan/virtual_clock.h"
@@ -52,12 +53,12 @@ const plan::Candidate& chosen_of(const plan::Plan& plan) {
 
 }  // namespace
 
-std::vector<plan::MoeProblem> prefill_problems(const ModelShape& shape, const PrefillOptions& options) {
+std::vector<plan::MoeProblem> prefill_problems(const SimulatedModel& model, const PrefillOptions& options) {
   check_batch(options);
-  const int loads = std::clamp(options.num_loads, 1, std::max(1, shape.num_moe_layers()));
+  const int loads = std::clamp(options.num_loads, 1, std::max(1, model.spec.num_moe_layers()));
   std::vector<plan::MoeProblem> out;
   for (int i = 0; i < loads; ++i) {
-    out.push_back(make_problem(shape, options.strategy,
+    out.push_back(make_problem(model, options.strategy,
                                {.num_ranks = options.num_ranks,
                                 .tokens_per_rank = (options.batch.tokens() + options.num_ranks - 1) / options.num_ranks,
                                 .skew = options.skew,
@@ -68,13 +69,13 @@ std::vector<plan::MoeProblem> prefill_problems(const ModelShape& shape, const Pr
   return out;
 }
 
-PrefillResult simulate_prefill(const ModelShape& shape, const plan::HardwareProfile& profile,
+PrefillResult simulate_prefill(const SimulatedModel& model, const plan::HardwareProfile& profile,
                                const PrefillOptions& options, std::span<const plan::MoeProblem> problems) {
   check_batch(options);
   EPS_CHECK(!problems.empty());
   const PrefillBatch& batch = options.batch;
-  const DecoderCost cost(shape, profile, options.strategy, options.num_ranks);
-  const int moe_layers = shape.num_moe_layers();
+  const DecoderCost cost(model, profile, options.strategy, options.num_ranks);
+  const int moe_layers = model.spec.num_moe_layers();
   PrefillResult result;
   result.strategy = options.strategy;
   PrefillParts& parts = result.parts;
@@ -82,19 +83,22 @@ PrefillResult simulate_prefill(const ModelShape& shape, const plan::HardwareProf
   const double all_reduce = cost.all_reduce_us(batch);
   const double norm = cost.norm_us(cost.attention_tokens(batch));
   parts.embedding_us = cost.embedding_us(batch);
-  parts.projections_us = shape.num_layers * cost.projections_us(batch);
-  parts.scores_us = shape.num_layers * cost.scores_us(batch);
+  parts.projections_us = model.spec.num_layers() * cost.projections_us(batch);
+  std::map<int64_t, int> layers_by_window;
+  for (const arch::LayerSpec& layer : model.spec.layers) ++layers_by_window[layer.window];
+  for (const auto& [window, layers] : layers_by_window) parts.scores_us += layers * cost.scores_us(batch, window);
   // Norms before attention in every layer, before the FFN of dense layers, and at the end.
-  parts.norms_us =
-      (shape.num_layers + shape.num_dense_layers + 1) * norm + moe_layers * cost.norm_us(cost.moe_tokens(batch));
+  parts.norms_us = (model.spec.num_layers() + model.spec.num_dense_layers() + 1) * norm +
+                   moe_layers * cost.norm_us(cost.moe_tokens(batch));
   parts.gate_us = moe_layers * cost.gate_us(cost.moe_tokens(batch));
-  parts.dense_ffn_us = shape.num_dense_layers * cost.dense_ffn_us(batch) + moe_layers * cost.residual_ffn_us(batch);
+  parts.dense_ffn_us =
+      model.spec.num_dense_layers() * cost.dense_ffn_us(batch) + moe_layers * cost.residual_ffn_us(batch);
   // Collectives of the embedding, whose table is split, and two per dense layer. Those of MoE layers are ops of their
   // plans.
-  parts.collectives_us = (1 + 2 * shape.num_dense_layers) * all_reduce;
+  parts.collectives_us = (1 + 2 * model.spec.num_dense_layers()) * all_reduce;
   parts.lm_head_us = cost.lm_head_us(batch);
 
-  const plan::Planner planner(profile, shape.moe, options.limits);
+  const plan::Planner planner(profile, model.moe(), options.limits);
   const int num_loads = static_cast<int>(problems.size());
   for (int i = 0; i < num_loads; ++i) {
     const plan::MoeProblem& problem = problems[static_cast<size_t>(i)];
@@ -109,14 +113,14 @@ PrefillResult simulate_prefill(const ModelShape& shape, const plan::HardwareProf
   result.moe_layer_us = moe_layers > 0 ? parts.moe_us / moe_layers : 0;
   result.ttft_us = parts.total_us();
   result.tokens_per_s = static_cast<double>(batch.tokens()) * 1e6 / result.ttft_us;
-  result.memory_gb = memory_gb_per_rank(shape, options.strategy, options.num_ranks, cost.own_tokens(batch));
+  result.memory_gb = memory_gb_per_rank(model, options.strategy, options.num_ranks, cost.own_tokens(batch));
   result.fits = profile.memory_gb <= 0 || result.memory_gb <= profile.memory_gb;
   return result;
 }
 
-PrefillResult simulate_prefill(const ModelShape& shape, const plan::HardwareProfile& profile,
+PrefillResult simulate_prefill(const SimulatedModel& model, const plan::HardwareProfile& profile,
                                const PrefillOptions& options) {
-  return simulate_prefill(shape, profile, options, prefill_problems(shape, options));
+  return simulate_prefill(model, profile, options, prefill_problems(model, options));
 }
 
 }  // namespace eps::sim

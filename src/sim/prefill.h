@@ -9,7 +9,7 @@
 #include "plan/planner.h"
 #include "plan/profile.h"
 #include "sim/decoder_cost.h"
-#include "sim/model_shape.h"
+#include "sim/simulated_model.h"
 #include "sim/workload.h"
 
 namespace eps::sim {
@@ -72,12 +72,12 @@ struct PrefillResult {
 //
 // Errors  kUsage, naming the flag: --batch that does not give each rank the same number of sequences (dp+ep), sizes out
 //         of range, and those of make_problem
-std::vector<plan::MoeProblem> prefill_problems(const ModelShape& shape, const PrefillOptions& options);
+std::vector<plan::MoeProblem> prefill_problems(const SimulatedModel& model, const PrefillOptions& options);
 
-PrefillResult simulate_prefill(const ModelShape& shape, const plan::HardwareProfile& profile,
+PrefillResult simulate_prefill(const SimulatedModel& model, const plan::HardwareProfile& profile,
                                const PrefillOptions& options, std::span<const plan::MoeProblem> problems);
 // The same with problems that are made from `options`.
-PrefillResult simulate_prefill(const ModelShape& shape, const plan::HardwareProfile& profile,
+PrefillResult simulate_prefill(const SimulatedModel& model, const plan::HardwareProfile& profile,
                                const PrefillOptions& options);
 
 }  // namespace eps::sim

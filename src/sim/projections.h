@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "sim/model_shape.h"
+#include "arch/attention_spec.h"
 
 namespace eps::sim {
 
@@ -23,9 +23,9 @@ struct Projection {
   bool operator==(const Projection&) const = default;
 };
 
-std::vector<Projection> attention_projections(const AttentionShape& attention, int64_t hidden);
+std::vector<Projection> attention_projections(const arch::AttentionSpec& attention, int64_t hidden);
 
 // One rank's part of a matrix.
-Projection part_of(const Projection& whole, const AttentionShape& attention, int num_ranks);
+Projection part_of(const Projection& whole, const arch::AttentionSpec& attention, int num_ranks);
 
 }  // namespace eps::sim

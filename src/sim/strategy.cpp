@@ -27,13 +27,14 @@ std::string describe(const StrategyChoice& choice, const plan::HardwareProfile& 
 
 }  // namespace
 
-plan::Strategy paper_strategy(const AttentionShape& attention) {
-  return attention.latent ? plan::Strategy::kDpEp : plan::Strategy::kTpEp;
+plan::Strategy paper_strategy(const arch::AttentionSpec& attention) {
+  return attention.latent() ? plan::Strategy::kDpEp : plan::Strategy::kTpEp;
 }
 
-StrategyChoice choose_strategy(const ModelShape& shape, const plan::HardwareProfile& profile, PrefillOptions options) {
+StrategyChoice choose_strategy(const SimulatedModel& model, const plan::HardwareProfile& profile,
+                               PrefillOptions options) {
   StrategyChoice choice;
-  choice.paper = paper_strategy(shape.attention);
+  choice.paper = paper_strategy(model.spec.attention);
   std::optional<Error> first_error;
   const plan::PipelineOption requested = options.pipeline;
   for (const plan::Strategy strategy : {plan::Strategy::kDpEp, plan::Strategy::kTpEp, plan::Strategy::kTpTp}) {
@@ -43,7 +44,7 @@ StrategyChoice choose_strategy(const ModelShape& shape, const plan::HardwareProf
     options.pipeline =
         strategy == plan::Strategy::kTpTp ? plan::PipelineOption{plan::PipelineOption::Mode::kOff, 1} : requested;
     try {
-      candidate.result = simulate_prefill(shape, profile, options);
+      candidate.result = simulate_prefill(model, profile, options);
       candidate.verdict = candidate.result.fits ? plan::Verdict::kSlower : plan::Verdict::kTooBig;
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kUsage) throw;

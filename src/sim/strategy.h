@@ -29,13 +29,14 @@ struct StrategyChoice {
 // tokens; other kinds are split by heads.
 //
 // Source  EPS-MoE §parallel strategy
-plan::Strategy paper_strategy(const AttentionShape& attention);
+plan::Strategy paper_strategy(const arch::AttentionSpec& attention);
 
 // Simulates the prefill in every strategy, whatever options.strategy is, and chooses the fastest of those that fit in
 // memory; between equals the first.
 //
 // Errors  kUsage: the error of dp+ep, if no strategy can run
-StrategyChoice choose_strategy(const ModelShape& shape, const plan::HardwareProfile& profile, PrefillOptions options);
+StrategyChoice choose_strategy(const SimulatedModel& model, const plan::HardwareProfile& profile,
+                               PrefillOptions options);
 
 // The bytes that one rank sends before the experts run, when each token goes to `ranks_per_token` ranks, including its
 // own where that is one of them; the same number is returned afterwards. `bytes`: activations of the whole batch.

@@ -14,10 +14,10 @@ constexpr int64_t kTokensAtOnce = int64_t{1} << 19;
 // Bounds the size of summaries, which have an entry for every pair of ranks.
 constexpr int kMaxRanks = 1024;
 
-void check_ranges(const ModelShape& shape, const WorkloadOptions& options) {
-  if (shape.num_experts < 1 || shape.num_moe_layers() < 1) {
+void check_ranges(const SimulatedModel& model, const WorkloadOptions& options) {
+  if (model.spec.num_moe_layers() < 1) {
     fail(ErrorKind::kUsage, "model",
-         {.what = "has no experts", .got = shape.name, .wanted = "a Mixture-of-Experts model", .hint = ""});
+         {.what = "has no experts", .got = model.name, .wanted = "a Mixture-of-Experts model", .hint = ""});
   }
   if (options.num_ranks < 1 || options.num_ranks > kMaxRanks) {
     fail(ErrorKind::kUsage, "ep",
@@ -35,29 +35,30 @@ void check_ranges(const ModelShape& shape, const WorkloadOptions& options) {
   }
 }
 
-void require_divides(int num_ranks, int64_t size, std::string_view what, const ModelShape& shape,
+void require_divides(int num_ranks, int64_t size, std::string_view what, const SimulatedModel& model,
                      plan::Strategy strategy) {
   if (size % num_ranks == 0) return;
   fail(ErrorKind::kUsage, "ep",
-       {.what = fmt::format("{} splits the {} {} of {} evenly", plan::to_string(strategy), size, what, shape.name),
+       {.what = fmt::format("{} splits the {} {} of {} evenly", plan::to_string(strategy), size, what, model.name),
         .got = std::to_string(num_ranks),
         .wanted = fmt::format("a divisor of {}", size),
         .hint = strategy == plan::Strategy::kTpEp ? "`strategy` dp+ep" : ""});
 }
 
 // Checks the sizes that tensor parallelism splits. Key-value heads may be fewer than ranks, which then share copies.
-void check_split(const ModelShape& shape, plan::Strategy strategy, int num_ranks) {
+void check_split(const SimulatedModel& model, plan::Strategy strategy, int num_ranks) {
   if (strategy == plan::Strategy::kDpEp) return;
-  require_divides(num_ranks, shape.attention.num_heads, "attention heads", shape, strategy);
-  if (!shape.attention.latent && shape.attention.num_kv_heads % num_ranks != 0 &&
-      num_ranks % shape.attention.num_kv_heads != 0) {
-    require_divides(num_ranks, shape.attention.num_kv_heads, "key-value heads", shape, strategy);
+  require_divides(num_ranks, model.spec.attention.num_heads(), "attention heads", model, strategy);
+  if (model.spec.attention.grouped() != nullptr && model.spec.attention.num_kv_heads() % num_ranks != 0 &&
+      num_ranks % model.spec.attention.num_kv_heads() != 0) {
+    require_divides(num_ranks, model.spec.attention.num_kv_heads(), "key-value heads", model, strategy);
   }
-  if (shape.num_dense_layers > 0) require_divides(num_ranks, shape.dense_inner, "dense FFN columns", shape, strategy);
+  if (model.spec.num_dense_layers() > 0)
+    require_divides(num_ranks, model.spec.dense_inner(), "dense FFN columns", model, strategy);
   if (strategy != plan::Strategy::kTpTp) return;
-  require_divides(num_ranks, shape.moe.inner, "columns of an expert", shape, strategy);
-  require_divides(num_ranks, shape.moe.shared_inner, "shared experts' columns", shape, strategy);
-  require_divides(num_ranks, shape.residual_inner, "residual FFN columns", shape, strategy);
+  require_divides(num_ranks, model.spec.moe.inner, "columns of an expert", model, strategy);
+  require_divides(num_ranks, model.spec.moe.shared_inner, "shared experts' columns", model, strategy);
+  require_divides(num_ranks, model.spec.moe.residual_inner, "residual FFN columns", model, strategy);
 }
 
 void add(std::vector<int64_t>& total, const std::vector<int64_t>& part) {
@@ -112,24 +113,25 @@ std::vector<moe::Routing> random_routing(const RoutingParams& params) {
   return out;
 }
 
-plan::MoeProblem make_problem(const ModelShape& shape, plan::Strategy strategy, const WorkloadOptions& options) {
-  check_ranges(shape, options);
-  check_split(shape, strategy, options.num_ranks);
+plan::MoeProblem make_problem(const SimulatedModel& model, plan::Strategy strategy, const WorkloadOptions& options) {
+  check_ranges(model, options);
+  const ops::GateParams& gate = model.spec.moe.gate;
+  check_split(model, strategy, options.num_ranks);
   plan::MoeProblem problem;
-  problem.shape = shape.moe;
+  problem.shape = model.moe();
   problem.strategy = strategy;
-  problem.placement = strategy == plan::Strategy::kTpTp ? moe::ExpertPlacement{shape.num_experts, options.num_ranks}
-                                                        : moe::place_experts(shape.num_experts, options.num_ranks);
+  problem.placement = strategy == plan::Strategy::kTpTp ? moe::ExpertPlacement{gate.num_experts, options.num_ranks}
+                                                        : moe::place_experts(gate.num_experts, options.num_ranks);
   problem.tokens_per_rank.assign(static_cast<size_t>(options.num_ranks), options.tokens_per_rank);
   problem.wire = options.wire;
   problem.may_use = options.may_use;
 
   RoutingSampler sampler({.num_ranks = options.num_ranks,
                           .tokens_per_rank = options.tokens_per_rank,
-                          .num_experts = shape.num_experts,
-                          .top_k = shape.moe.top_k,
-                          .num_groups = shape.num_groups,
-                          .topk_group = shape.topk_group,
+                          .num_experts = gate.num_experts,
+                          .top_k = gate.top_k,
+                          .num_groups = gate.limits_groups() ? gate.num_groups : 1,
+                          .topk_group = gate.limits_groups() ? gate.topk_group : 1,
                           .skew = options.skew,
                           .seed = options.seed});
   const int64_t stretch = std::max<int64_t>(1, kTokensAtOnce / options.num_ranks);
@@ -138,7 +140,7 @@ plan::MoeProblem make_problem(const ModelShape& shape, plan::Strategy strategy, 
     for (int rank = 0; rank < options.num_ranks; ++rank) {
       routing.push_back(sampler.next_experts(rank, std::min(stretch, options.tokens_per_rank - begin)));
     }
-    add(problem.load, moe::count_rows(routing, shape.num_experts));
+    add(problem.load, moe::count_rows(routing, gate.num_experts));
     if (strategy != plan::Strategy::kTpTp) add(problem.routing, moe::summarize_routing(routing, problem.placement));
   }
   if (strategy == plan::Strategy::kTpTp) problem.routing = summary_without_dispatch(problem);

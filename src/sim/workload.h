@@ -7,7 +7,7 @@
 
 #include "moe/routing.h"
 #include "plan/problem.h"
-#include "sim/model_shape.h"
+#include "sim/simulated_model.h"
 
 namespace eps::sim {
 
@@ -50,6 +50,6 @@ struct WorkloadOptions {
 //
 // Errors  kUsage: ranks that do not divide the experts (dp+ep, tp+ep) or an expert's inner size and the heads (tp+tp,
 //         tp+ep), tokens out of range; each naming the flag
-plan::MoeProblem make_problem(const ModelShape& shape, plan::Strategy strategy, const WorkloadOptions& options);
+plan::MoeProblem make_problem(const SimulatedModel& model, plan::Strategy strategy, const WorkloadOptions& options);
 
 }  // namespace eps::sim

@@ -32,12 +32,15 @@ const std::vector<Unit>& units() {
       {"io", {"base", "tensor"}},
       {"exec", {"base", "tensor", "moe", "ops", "comm", "plan", "device"}},
       {"report", {"base", "tensor", "moe", "plan", "exec", "io"}},
-      {"model", {"base", "tensor", "moe", "ops", "comm", "plan", "exec", "io"}},
-      {"sim", {"base", "tensor", "moe", "plan", "io", "model"}},
-      {"engine", {"base", "tensor", "moe", "ops", "comm", "plan", "exec", "io", "model", "report"}},
-      {"measure", {"base", "tensor", "moe", "ops", "comm", "plan", "exec", "io", "model", "sim", "engine", "report"}},
+      {"arch", {"base", "tensor", "moe", "ops", "plan", "io"}},
+      {"model", {"base", "tensor", "moe", "ops", "comm", "plan", "exec", "io", "arch"}},
+      {"sim", {"base", "tensor", "moe", "ops", "plan", "arch"}},
+      {"engine", {"base", "tensor", "moe", "ops", "comm", "plan", "exec", "io", "arch", "model", "report"}},
+      {"measure",
+       {"base", "tensor", "moe", "ops", "comm", "plan", "exec", "io", "arch", "model", "sim", "engine", "report"}},
       {"cli",
-       {"base", "tensor", "moe", "ops", "comm", "plan", "exec", "io", "model", "sim", "engine", "measure", "report"}},
+       {"base", "tensor", "moe", "ops", "comm", "plan", "exec", "io", "arch", "model", "sim", "engine", "measure",
+        "report"}},
       {"ops/cpu", {"base", "tensor", "moe", "ops"}},
       {"ops/cuda", {"base", "tensor", "moe", "ops", "plan", "device", "comm"}},
       {"ops/reference", {"base", "tensor", "moe", "ops"}},
@@ -75,7 +78,7 @@ const Unit* find_unit(std::string_view name) {
 }
 
 // The unit that a path below src/ belongs to: "ops/cpu" for "ops/cpu/avx2/gemm.h", "ops" for "ops/backend.h". A folder
-// below one without units of its own belongs to that one: "model" for "model/deepseek_v2/config.h". A new backend, say
+// below one without units of its own belongs to that one: "model" for "arch/deepseek_v2/config.h". A new backend, say
 // "ops/cuda/gemm.h", is a unit of its own that has no row in the table yet.
 std::string unit_of(std::string_view path) {
   const auto first = path.find('/');

@@ -220,7 +220,7 @@ measure::OutputCheck compare_arms(int64_t hidden, int64_t inner, const std::vect
   std::vector<float> out(x.size());
   const TensorView x_view(x.data(), DType::kF32, {tokens, hidden});
   baseline.prepare(x_view, theirs);
-  const plan::MoeShape shape = model::moe_shape(folder.spec, DType::kBF16, DType::kF32);
+  const plan::MoeShape shape = arch::moe_shape(folder.spec, DType::kBF16, DType::kF32);
   const plan::MoeProblem problem = plan::make_problem(shape, moe::place_experts(4, 1), ours);
   const plan::Plan plan =
       plan::Planner(plan::builtin_cpu_profile(1), shape).plan(problem, {plan::PipelineOption::Mode::kOff, 1});

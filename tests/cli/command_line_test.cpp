@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "arch/presets.h"
 #include "base/cpu_features.h"
 #include "base/error.h"
 #include "base/utf8.h"
@@ -209,6 +210,25 @@ TEST_F(CommandLine, InspectAndDoctorPrintJson) {
   const io::Json doctor = io::parse_json(run("doctor --json").out, "output");
   EXPECT_TRUE(doctor["backends"][0]["available"].get<bool>());
   EXPECT_NE(run("doctor").out.find("cpu"), std::string::npos);
+}
+
+TEST_F(CommandLine, EveryCommandKnowsTheSamePresets) {
+  for (const arch::Preset& preset : arch::presets()) {
+    const std::string model = "-m " + std::string(preset.name);
+    const io::Json shown = io::parse_json(run("inspect --json " + model).out, "output");
+    EXPECT_EQ(shown["parameters"], arch::preset_spec(preset.name).total_parameters()) << preset.name;
+    EXPECT_EQ(run("plan --profile h800 --ep 2 --tokens 16 " + model).exit_code, 0) << preset.name;
+    EXPECT_EQ(run("simulate --profile h800 --ep 2 --batch 2 --seq-len 32 " + model).exit_code, 0) << preset.name;
+  }
+}
+
+// In memory, weights that are stored in e4m3 or MXFP4 take the two bytes of bf16.
+TEST_F(CommandLine, InspectShowsTheMemoryOfUnpackedWeights) {
+  for (const char* name : {"qwen3_moe_fp8", "gpt_oss_mxfp4"}) {
+    const std::string folder = std::string(EPSMOE_SOURCE_DIR) + "/tests/data/golden/" + name;
+    const io::Json shown = io::parse_json(run("inspect --json -m " + folder).out, "output");
+    EXPECT_EQ(shown["memory_per_rank"][0]["weight_bytes"], 2.0 * shown["parameters"].get<double>()) << name;
+  }
 }
 
 TEST_F(CommandLine, NotesAboutAModelsFilesAreWarningsOrNeedVerbose) {

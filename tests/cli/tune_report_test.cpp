@@ -11,14 +11,14 @@ namespace eps::cli {
 namespace {
 
 TEST(TuneReport, TheDemoModelHasTheSizesOfItsFolder) {
-  const model::ModelSpec spec =
+  const arch::ModelSpec spec =
       engine::open_model_folder(std::string(EPSMOE_SOURCE_DIR) + "/models/austen-moe", true).spec;
   const measure::TuneModel demo = measure::demo_model();
   EXPECT_EQ(demo.hidden, spec.hidden);
   EXPECT_EQ(demo.inner, spec.moe.inner);
   EXPECT_EQ(demo.shared_inner, spec.moe.shared_inner);
   EXPECT_EQ(demo.top_k, spec.moe.gate.top_k);
-  const ops::MlaParams& mla = spec.attention.mla;
+  const ops::MlaParams& mla = spec.attention.latent()->mla;
   EXPECT_EQ(demo.attention.num_heads, mla.num_heads);
   EXPECT_EQ(demo.attention.nope_dim, mla.nope_dim);
   EXPECT_EQ(demo.attention.rope_dim, mla.rope_dim);

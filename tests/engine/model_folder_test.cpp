@@ -10,6 +10,7 @@
 
 #include "epsmoe/engine.h"
 #include "io/safetensors_files.h"
+#include "support/checkpoint_variant.h"
 #include "support/golden.h"
 
 namespace eps::engine {
@@ -17,85 +18,13 @@ namespace {
 
 namespace fs = std::filesystem;
 using test::expect_input_error;
+using test::file_of;
+using test::floats;
 using test::source_dir;
+using test::StoredTensor;
+using test::StoredTensors;
 using test::TempDir;
-
-struct StoredTensor {
-  std::string dtype;
-  std::vector<int64_t> shape;
-  std::string bytes;
-};
-using StoredTensors = std::map<std::string, StoredTensor>;
-
-StoredTensor floats(const std::vector<int64_t>& shape, float value) {
-  StoredTensor out{"F32", shape, {}};
-  int64_t count = 1;
-  for (const int64_t dim : shape) count *= dim;
-  for (int64_t i = 0; i < count; ++i) out.bytes.append(reinterpret_cast<const char*>(&value), sizeof(value));
-  return out;
-}
-
-// `padding` spaces follow the header, whatever its length.
-std::string file_of(const StoredTensors& tensors, size_t padding = 0) {
-  io::Json header = io::Json::object();
-  std::string data;
-  for (const auto& [name, tensor] : tensors) {
-    header[name] = {{"dtype", tensor.dtype},
-                    {"shape", tensor.shape},
-                    {"data_offsets", {data.size(), data.size() + tensor.bytes.size()}}};
-    data += tensor.bytes;
-  }
-  return test::safetensors_bytes(header.dump() + std::string(padding, ' '), data);
-}
-
-// A golden checkpoint of one file, which a test modifies and writes to its own folder.
-class Variant {
- public:
-  explicit Variant(const std::string& golden = "plain") : golden_(golden) {
-    const std::string dir = (test::golden_root() / golden).string();
-    config = io::read_json_file(dir + "/config.json");
-    const io::SafetensorsFile file = io::SafetensorsFile::open(dir + "/model.safetensors");
-    for (const io::TensorInfo& info : file.tensors()) {
-      StoredTensor tensor{info.dtype, info.dims, std::string(info.num_bytes(), '\0')};
-      file.read_bytes(info, 0, std::as_writable_bytes(std::span(tensor.bytes)));
-      tensors.emplace(info.name, std::move(tensor));
-    }
-  }
-
-  ModelFolder open() const {
-    dir_.write("config.json", config_text.empty() ? config.dump() : config_text);
-    dir_.write("model.safetensors", file_of(tensors, padding));
-    return open_model_folder(dir_.path(), false);
-  }
-
-  // Whether the logits are those of the golden checkpoint.
-  bool has_golden_logits() const {
-    const ModelFolder folder = open();
-    const test::Golden golden = test::read_golden(golden_, folder.spec.vocab_size);
-    test::ModelRanks ranks(folder, {"cpu", "f32", 1, "off", 1});
-    return test::relative_error(ranks.run(golden.ids, {0}), golden.logits) < 1e-4;
-  }
-
-  // Opens the folder through the public API, which refuses misplaced weights.
-  void open_engine() const {
-    (void)open();
-    EngineOptions options;
-    options.model = dir_.path();
-    options.threads = 1;
-    Engine::open(options);
-  }
-
-  const TempDir& dir() const { return dir_; }
-
-  io::Json config;
-  std::string config_text;  // instead of `config`
-  StoredTensors tensors;
-  size_t padding = 0;
-
- private:
-  std::string golden_;
-  TempDir dir_;
-};
+using Variant = test::CheckpointVariant;
 
 std::vector<std::string> texts(const ModelFolder& folder, bool warnings) {
   std::vector<std::string> out;
@@ -165,9 +94,9 @@ TEST(ModelFolder, TheTopLevelContextBeforeYarnHasPrecedence) {
   Variant v;
   v.config["rope_scaling"] = {{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 8}};
   v.config["rope_parameters"] = nullptr;
-  EXPECT_EQ(v.open().spec.attention.rope.yarn->original_max_positions, 8.0);
+  EXPECT_EQ(v.open().spec.attention.rope.yarn()->original_max_positions, 8.0);
   v.config["original_max_position_embeddings"] = 16;
-  EXPECT_EQ(v.open().spec.attention.rope.yarn->original_max_positions, 16.0);
+  EXPECT_EQ(v.open().spec.attention.rope.yarn()->original_max_positions, 16.0);
 }
 
 TEST(ModelFolder, AStoredOutputMatrixBesideTiedEmbeddingsIsUsedWhenItDiffers) {

@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "arch/presets.h"
 #include "base/error.h"
 
 namespace eps::model {
@@ -20,10 +21,10 @@ KeyReport check(CheckpointFile file, const std::string& text) {
 TEST(CheckpointKeys, EachIsInTheTableOnce) {
   for (const CheckpointFile file : kFiles) {
     std::set<std::string_view> seen;
-    for (const KnownKey& known : known_keys(file)) {
+    for (const arch::KnownKey& known : known_keys(file)) {
       EXPECT_TRUE(seen.insert(known.key).second) << known.key;
       EXPECT_TRUE(io::Json::parse(known.off).is_array()) << known.key;
-      const bool is_shown = known.use == KeyUse::kWarned || known.use == KeyUse::kRefused;
+      const bool is_shown = known.use == arch::KeyUse::kWarned || known.use == arch::KeyUse::kRefused;
       EXPECT_FALSE(is_shown && known.why.empty()) << known.key;
     }
     EXPECT_GT(seen.size(), 5U);
@@ -62,10 +63,29 @@ TEST(CheckpointKeys, SettingsWithoutWhichResultsWouldBeWrongAreRefused) {
   };
   refuse(CheckpointFile::kConfig, R"({"is_encoder_decoder": true})", "key \"is_encoder_decoder\": got true");
   refuse(CheckpointFile::kConfig, R"({"quantization": {"bits": 4}})", "weights quantised by MLX");
-  refuse(CheckpointFile::kRope, R"({"partial_rotary_factor": 0.5})", "key \"partial_rotary_factor\": got 0.5");
+  refuse(CheckpointFile::kRope, R"({"mrope_section": [1, 2]})", "key \"mrope_section\": got a list of 2");
   refuse(CheckpointFile::kTokenizerConfig, R"({"add_eos_token": true})", "an end token after every prompt");
   EXPECT_NO_THROW(check(CheckpointFile::kConfig, R"({"is_encoder_decoder": false, "is_causal": true})"));
-  EXPECT_NO_THROW(check(CheckpointFile::kRope, R"({"partial_rotary_factor": 1.0})"));
+  EXPECT_NO_THROW(check(CheckpointFile::kRope, R"({"mrope_section": []})"));
+}
+
+// The published files, of which presets are excerpts, have no setting that this program would leave out.
+TEST(CheckpointKeys, PresetsHaveNoneThatIsIgnored) {
+  for (const arch::Preset& preset : arch::presets()) {
+    const io::Json json = io::parse_json(preset.config_json, "config");
+    const KeyReport report =
+        check_keys(CheckpointFile::kConfig, io::JsonObject(json, "config"), arch::find_preset_family(preset.name).keys);
+    EXPECT_TRUE(report.unknown.empty()) << preset.name << ": " << report.unknown.front();
+    EXPECT_TRUE(report.warnings.empty()) << preset.name << ": " << report.warnings.front();
+  }
+}
+
+TEST(CheckpointKeys, KeysOfTheFamilyComeFirst) {
+  const io::Json json = {{"sliding_window", 4096}};
+  constexpr arch::KnownKey kOwn[] = {{"sliding_window"}};
+  const io::JsonObject object(json, "config.json");
+  EXPECT_EQ(check_keys(CheckpointFile::kConfig, object).warnings.size(), 1U);
+  EXPECT_TRUE(check_keys(CheckpointFile::kConfig, object, kOwn).warnings.empty());
 }
 
 }  // namespace

@@ -5,8 +5,8 @@
 #include <mutex>
 #include <set>
 
+#include "arch/family.h"
 #include "base/error.h"
-#include "model/family.h"
 #include "model/model.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/reference/reference_ops.h"
@@ -25,8 +25,9 @@ class CountingSource final : public WeightSource {
   };
   CountingSource(Counts& counts, std::set<std::string> missing) : counts_(counts), missing_(std::move(missing)) {}
 
-  bool has(const std::string& name) const override { return !missing_.contains(name); }
-  TensorView get(const std::string& name, const Shape& shape) override {
+  bool has(const arch::StoredTensor& weight) const override { return !missing_.contains(weight.name); }
+  TensorView get(const arch::StoredTensor& weight, const Shape& shape) override {
+    const std::string& name = weight.name;
     if (missing_.contains(name))
       fail(ErrorKind::kInput, name, {.what = "missing", .got = "", .wanted = "", .hint = ""});
     {
@@ -37,12 +38,12 @@ class CountingSource final : public WeightSource {
     }
     return dummy_->get(name, shape);
   }
-  void release(const std::string& name) override {
+  void release(const arch::StoredTensor& weight) override {
     {
       const std::lock_guard lock(counts_.mutex);
-      counts_.held.erase(name);
+      counts_.held.erase(weight.name);
     }
-    dummy_->release(name);
+    dummy_->release(weight);
   }
   void end_loading() override { dummy_->end_loading(); }
 
@@ -73,7 +74,7 @@ struct Loaded {
 void load(Loaded& out, const ops::OpSet& ops, bool tied, std::set<std::string> missing, const LoadProgress& progress) {
   const io::Json json = tiny_config(tied);
   const io::JsonObject config(json, "config");
-  const Family& family = find_family(config);
+  const arch::Family& family = arch::find_family(config);
   out.model = Model::load(family.read_config(config), family,
                           std::make_unique<CountingSource>(out.counts, std::move(missing)), ops, progress);
 }

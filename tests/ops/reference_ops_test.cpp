@@ -15,7 +15,7 @@ INSTANTIATE_TEST_SUITE_P(Table, ReferenceOpsTest, ::testing::ValuesIn(all_operat
 
 TEST_P(ReferenceOpsTest, AgreesWithPlainLoops) {
   const auto ops = make_reference_ops();
-  run_operation(GetParam(), {ops.get(), make_plain_ops});
+  run_operation(GetParam(), {ops.get(), [] { return make_plain_ops(); }});
 }
 
 }  // namespace

@@ -19,14 +19,14 @@ PrefillOptions options_of(int num_ranks, plan::Strategy strategy, PrefillBatch b
   return options;
 }
 
-ModelShape fp8_shape(std::string_view name) {
-  ModelShape shape = shape_preset(name);
-  shape.moe.weight_dtype = DType::kF8E4M3;
-  return shape;
+SimulatedModel fp8_shape(std::string_view name) {
+  SimulatedModel model = preset_model(name);
+  model.weight_dtype = DType::kF8E4M3;
+  return model;
 }
 
 TEST(DecoderCost, FollowsFromTheSizes) {
-  const ModelShape mixtral = shape_preset("mixtral-8x7b");
+  const SimulatedModel mixtral = preset_model("mixtral-8x7b");
   const plan::HardwareProfile profile = gpu_profile();
   const PrefillBatch batch{4, 2048};
   const DecoderCost dp(mixtral, profile, plan::Strategy::kDpEp, 4);
@@ -36,8 +36,8 @@ TEST(DecoderCost, FollowsFromTheSizes) {
   EXPECT_EQ(DecoderCost(mixtral, profile, plan::Strategy::kTpEp, 4).moe_tokens(batch), 2048);
   // 32 heads, 2·(128 + 128) FLOPs a pair of positions, half of them and the diagonal.
   const double flops = 32 * 512.0 * (2048.0 * 2049 / 2);
-  EXPECT_NEAR(dp.scores_us(batch), flops * 1e-6 / 400, 1e-6);
-  EXPECT_NEAR(tp.scores_us(batch), flops * 1e-6 / 400, 1e-6) << "four sequences, a quarter of the heads";
+  EXPECT_NEAR(dp.scores_us(batch, 0), flops * 1e-6 / 400, 1e-6);
+  EXPECT_NEAR(tp.scores_us(batch, 0), flops * 1e-6 / 400, 1e-6) << "four sequences, a quarter of the heads";
   // Query and output of 4096 x 4096, keys and values of 4096 x 1024 together twice: at 700 TFLOP/s, and three calls.
   const double projections = 2.0 * 2048 * (2.0 * 4096 * 4096 + 2.0 * 4096 * 1024);
   EXPECT_NEAR(dp.projections_us(batch), projections * 1e-6 / 700 + 15, 1);
@@ -49,7 +49,7 @@ TEST(DecoderCost, FollowsFromTheSizes) {
 }
 
 TEST(DecoderCost, LatentProjectionsAreNotSplitByHeads) {
-  const ModelShape v2 = shape_preset("deepseek-v2");
+  const SimulatedModel v2 = preset_model("deepseek-v2");
   const plan::HardwareProfile profile = gpu_profile();
   const PrefillBatch batch{8, 4096};
   const DecoderCost dp(v2, profile, plan::Strategy::kDpEp, 8);
@@ -61,9 +61,9 @@ TEST(DecoderCost, LatentProjectionsAreNotSplitByHeads) {
 TEST(Prefill, PartsAddUp) {
   for (const std::string_view name : {"deepseek-v2", "arctic", "mixtral-8x7b"}) {
     for (const plan::Strategy strategy : {plan::Strategy::kDpEp, plan::Strategy::kTpEp, plan::Strategy::kTpTp}) {
-      const ModelShape shape = fp8_shape(name);
+      const SimulatedModel model = fp8_shape(name);
       const auto options = options_of(8, strategy, {8, 1024});
-      const PrefillResult r = simulate_prefill(shape, gpu_profile(), options);
+      const PrefillResult r = simulate_prefill(model, gpu_profile(), options);
       EXPECT_GT(r.ttft_us, 0);
       EXPECT_DOUBLE_EQ(r.ttft_us, r.parts.total_us());
       EXPECT_NEAR(r.tokens_per_s * r.ttft_us * 1e-6, 8192, 1e-6);
@@ -71,15 +71,15 @@ TEST(Prefill, PartsAddUp) {
       EXPECT_EQ(r.parts.dense_ffn_us > 0, name != "mixtral-8x7b") << name;
       EXPECT_EQ(r.parts.collectives_us > 0, strategy != plan::Strategy::kDpEp) << name;
       ASSERT_EQ(r.loads.size(), 1U);
-      EXPECT_EQ(r.loads[0].num_layers, shape.num_moe_layers());
+      EXPECT_EQ(r.loads[0].num_layers, model.spec.num_moe_layers());
       EXPECT_NEAR(r.moe_layer_us, r.loads[0].chosen.makespan_us, 0.1 * r.moe_layer_us);
-      EXPECT_EQ(r, simulate_prefill(shape, gpu_profile(), options));
+      EXPECT_EQ(r, simulate_prefill(model, gpu_profile(), options));
     }
   }
 }
 
 TEST(Prefill, MoreRanksAreFasterAndNeedLessMemoryEach) {
-  const ModelShape qwen = shape_preset("qwen3-30b-a3b");
+  const SimulatedModel qwen = preset_model("qwen3-30b-a3b");
   for (const plan::Strategy strategy : {plan::Strategy::kDpEp, plan::Strategy::kTpEp, plan::Strategy::kTpTp}) {
     PrefillResult last = simulate_prefill(qwen, gpu_profile(), options_of(1, strategy, {8, 4096}));
     for (const int ranks : {2, 4, 8}) {
@@ -92,7 +92,7 @@ TEST(Prefill, MoreRanksAreFasterAndNeedLessMemoryEach) {
 }
 
 TEST(Prefill, ASmallerWireIsNoSlower) {
-  const ModelShape v2 = fp8_shape("deepseek-v2");
+  const SimulatedModel v2 = fp8_shape("deepseek-v2");
   for (const auto mode : {plan::PipelineOption::Mode::kOff, plan::PipelineOption::Mode::kAuto}) {
     auto options = options_of(8, plan::Strategy::kDpEp, {16, 4096});
     options.pipeline = {mode, 1};
@@ -106,7 +106,7 @@ TEST(Prefill, ASmallerWireIsNoSlower) {
 }
 
 TEST(Prefill, LayersHaveDifferentLoadsInTurn) {
-  const ModelShape v2 = fp8_shape("deepseek-v2");
+  const SimulatedModel v2 = fp8_shape("deepseek-v2");
   auto options = options_of(8, plan::Strategy::kDpEp, {8, 1024});
   options.skew = {0.5};
   options.num_loads = 4;
@@ -123,15 +123,15 @@ TEST(Prefill, LayersHaveDifferentLoadsInTurn) {
 
 TEST(Prefill, WhatFitsIsDecidedByTheProfilesMemory) {
   const auto options = options_of(8, plan::Strategy::kDpEp, {8, 1024});
-  EXPECT_FALSE(simulate_prefill(shape_preset("deepseek-v2"), gpu_profile(), options).fits);
+  EXPECT_FALSE(simulate_prefill(preset_model("deepseek-v2"), gpu_profile(), options).fits);
   EXPECT_TRUE(simulate_prefill(fp8_shape("deepseek-v2"), gpu_profile(), options).fits);
   plan::HardwareProfile unknown = gpu_profile();
   unknown.memory_gb = 0;
-  EXPECT_TRUE(simulate_prefill(shape_preset("deepseek-v2"), unknown, options).fits);
+  EXPECT_TRUE(simulate_prefill(preset_model("deepseek-v2"), unknown, options).fits);
 }
 
 TEST(Prefill, WrongSizesNameTheFlag) {
-  const ModelShape v2 = shape_preset("deepseek-v2");
+  const SimulatedModel v2 = preset_model("deepseek-v2");
   const auto refused = [&v2](const PrefillOptions& options, const std::string& flag) {
     try {
       simulate_prefill(v2, gpu_profile(), options);
@@ -177,7 +177,7 @@ TEST(Comparison, PoliciesAreEqualWhereCommunicationIsFree) {
   profile.ops["pack"] = {};
   for (plan::GemmProfile& gemm : profile.gemms) gemm.call_us = 0;
   PrefillOptions options = options_of(4, plan::Strategy::kDpEp, {16, 4096});
-  const auto rows = compare_prefill(shape_preset("mixtral-8x7b"), profile, options, kAll);
+  const auto rows = compare_prefill(preset_model("mixtral-8x7b"), profile, options, kAll);
   for (size_t i = 1; i < rows.size(); ++i) {
     EXPECT_NEAR(rows[i].result.ttft_us / rows[1].result.ttft_us, 1.0, 0.03)
         << plan::to_string(rows[i].strategy) << " " << plan::to_string(rows[i].policy);
@@ -188,11 +188,23 @@ TEST(Comparison, PoliciesAreEqualWhereCommunicationIsFree) {
 
 TEST(Comparison, StrategiesThatCannotRunHaveAReason) {
   PrefillOptions options = options_of(16, plan::Strategy::kDpEp, {16, 128});
-  const auto rows = compare_prefill(shape_preset("mixtral-8x7b"), gpu_profile(), options, kAll);
+  const auto rows = compare_prefill(preset_model("mixtral-8x7b"), gpu_profile(), options, kAll);
   EXPECT_EQ(rows[0].why_not, "");
   for (size_t i = 1; i < rows.size(); ++i) EXPECT_NE(rows[i].why_not.find("8 experts"), std::string::npos);
   options.num_ranks = 5;
-  EXPECT_THROW(compare_prefill(shape_preset("mixtral-8x7b"), gpu_profile(), options, kAll), Error);
+  EXPECT_THROW(compare_prefill(preset_model("mixtral-8x7b"), gpu_profile(), options, kAll), Error);
+}
+
+// gpt-oss has windows of 128 positions in every second layer: with 2048 tokens, those layers have little to do.
+TEST(SimulatePrefill, WindowsSaveScores) {
+  SimulatedModel model = preset_model("gpt-oss-20b");
+  const PrefillOptions options = options_of(1, plan::Strategy::kDpEp, {8, 2048});
+  const double with = simulate_prefill(model, gpu_profile(), options).parts.scores_us;
+  for (arch::LayerSpec& layer : model.spec.layers) layer.window = 0;
+  const double without = simulate_prefill(model, gpu_profile(), options).parts.scores_us;
+  const double all_pairs = 2048.0 * 2049 / 2;
+  const double window_pairs = 128.0 * 129 / 2 + (2048 - 128) * 128.0;
+  EXPECT_NEAR(with / without, (1 + window_pairs / all_pairs) / 2, 1e-9);
 }
 
 }  // namespace

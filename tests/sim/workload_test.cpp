@@ -7,6 +7,7 @@
 #include <numeric>
 #include <set>
 
+#include "arch/presets.h"
 #include "base/error.h"
 #include "sim/routing_sampler.h"
 
@@ -28,10 +29,10 @@ double copies_per_token(const plan::MoeProblem& problem) {
   return static_cast<double>(copies) / static_cast<double>(tokens);
 }
 
-void expect_usage_error(const ModelShape& shape, plan::Strategy strategy, const WorkloadOptions& options,
+void expect_usage_error(const SimulatedModel& model, plan::Strategy strategy, const WorkloadOptions& options,
                         const std::string& flag, const std::string& fragment) {
   try {
-    make_problem(shape, strategy, options);
+    make_problem(model, strategy, options);
     ADD_FAILURE() << "accepted; wanted " << fragment;
   } catch (const Error& e) {
     EXPECT_EQ(e.kind(), ErrorKind::kUsage) << e.what();
@@ -135,10 +136,10 @@ TEST(RandomRouting, ALargeBatchTakesWellUnderASecond) {
 
 TEST(MakeProblem, DispatchCopiesFollowFromTheRouting) {
   const WorkloadOptions options{.num_ranks = 8, .tokens_per_rank = 2048};
-  ModelShape v2 = shape_preset("deepseek-v2");
+  SimulatedModel v2 = preset_model("deepseek-v2");
   const plan::MoeProblem grouped = make_problem(v2, plan::Strategy::kDpEp, options);
   EXPECT_NEAR(copies_per_token(grouped), 2.62, 0.03);
-  v2.num_groups = v2.topk_group = 1;
+  v2.spec.moe.gate.method = ops::TopkMethod::kGreedy;
   const plan::MoeProblem free = make_problem(v2, plan::Strategy::kDpEp, options);
   EXPECT_NEAR(copies_per_token(free), 3.90, 0.03);
   const auto sum = [](const std::vector<int64_t>& v) { return std::accumulate(v.begin(), v.end(), int64_t{0}); };
@@ -147,31 +148,32 @@ TEST(MakeProblem, DispatchCopiesFollowFromTheRouting) {
 }
 
 TEST(MakeProblem, ContainsEveryTokenTopKTimes) {
-  for (const std::string_view name : shape_preset_names()) {
-    const ModelShape shape = shape_preset(name);
+  for (const arch::Preset& preset : arch::presets()) {
+    const std::string_view name = preset.name;
+    const SimulatedModel model = preset_model(name);
     for (const plan::Strategy strategy : {plan::Strategy::kDpEp, plan::Strategy::kTpEp, plan::Strategy::kTpTp}) {
       const WorkloadOptions options{.num_ranks = 4, .tokens_per_rank = 100, .skew = {0.3}};
-      const plan::MoeProblem problem = make_problem(shape, strategy, options);
-      EXPECT_EQ(std::accumulate(problem.load.begin(), problem.load.end(), int64_t{0}), 400 * shape.moe.top_k);
+      const plan::MoeProblem problem = make_problem(model, strategy, options);
+      EXPECT_EQ(std::accumulate(problem.load.begin(), problem.load.end(), int64_t{0}), 400 * model.spec.moe.gate.top_k);
       EXPECT_EQ(problem.tokens_per_rank, std::vector<int64_t>(4, 100));
       EXPECT_EQ(problem.placement.num_ranks, 4);
-      EXPECT_EQ(problem, make_problem(shape, strategy, options));
+      EXPECT_EQ(problem, make_problem(model, strategy, options));
     }
   }
 }
 
 TEST(MakeProblem, LargeBatchesAreCountedInParts) {
-  const ModelShape shape = shape_preset("mixtral-8x7b");
+  const SimulatedModel model = preset_model("mixtral-8x7b");
   const int64_t tokens = (int64_t{1} << 19) + 5;
   const plan::MoeProblem problem =
-      make_problem(shape, plan::Strategy::kDpEp, {.num_ranks = 2, .tokens_per_rank = tokens});
+      make_problem(model, plan::Strategy::kDpEp, {.num_ranks = 2, .tokens_per_rank = tokens});
   const auto routing = random_routing({.num_ranks = 2, .tokens_per_rank = tokens, .num_experts = 8, .top_k = 2});
   EXPECT_EQ(problem.load, moe::count_rows(routing, 8));
   EXPECT_EQ(problem.routing, moe::summarize_routing(routing, problem.placement));
 }
 
 TEST(MakeProblem, TensorParallelExpertsNeedNoDivisibleCount) {
-  const ModelShape mixtral = shape_preset("mixtral-8x7b");
+  const SimulatedModel mixtral = preset_model("mixtral-8x7b");
   const plan::MoeProblem problem =
       make_problem(mixtral, plan::Strategy::kTpTp, {.num_ranks = 16, .tokens_per_rank = 3});
   EXPECT_EQ(problem.tokens_per_rank.size(), 16U);
@@ -179,8 +181,8 @@ TEST(MakeProblem, TensorParallelExpertsNeedNoDivisibleCount) {
 }
 
 TEST(MakeProblem, IndivisibleSizesAreUsageErrorsThatNameTheFlag) {
-  const ModelShape mixtral = shape_preset("mixtral-8x7b");
-  const ModelShape arctic = shape_preset("arctic");
+  const SimulatedModel mixtral = preset_model("mixtral-8x7b");
+  const SimulatedModel arctic = preset_model("arctic");
   expect_usage_error(mixtral, plan::Strategy::kDpEp, {.num_ranks = 3, .tokens_per_rank = 1}, "ep", "one of 1, 2, 4, 8");
   expect_usage_error(mixtral, plan::Strategy::kDpEp, {.num_ranks = 0, .tokens_per_rank = 1}, "ep", "1 to 1024");
   expect_usage_error(arctic, plan::Strategy::kTpEp, {.num_ranks = 16, .tokens_per_rank = 1}, "ep",
@@ -191,8 +193,8 @@ TEST(MakeProblem, IndivisibleSizesAreUsageErrorsThatNameTheFlag) {
   expect_usage_error(mixtral, plan::Strategy::kDpEp, {.num_ranks = 2, .tokens_per_rank = 0}, "tokens", "1 to 1048576");
   expect_usage_error(mixtral, plan::Strategy::kDpEp, {.num_ranks = 2, .tokens_per_rank = int64_t{1} << 31}, "tokens",
                      "2147483648");
-  ModelShape dense = mixtral;
-  dense.num_dense_layers = dense.num_layers;
+  SimulatedModel dense = mixtral;
+  for (arch::LayerSpec& layer : dense.spec.layers) layer.dense_inner = 14336;
   expect_usage_error(dense, plan::Strategy::kDpEp, {.num_ranks = 1, .tokens_per_rank = 1}, "model", "no experts");
 }
 

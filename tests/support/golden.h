@@ -63,7 +63,7 @@ inline engine::ModelFolder open_golden(const std::string& name) {
   engine::ModelFolder folder;
   folder.checkpoint = std::make_unique<io::Checkpoint>(io::Checkpoint::open((golden_root() / name).string()));
   const io::JsonObject config(folder.checkpoint->config(), folder.checkpoint->config_path());
-  folder.family = &model::find_family(config);
+  folder.family = &arch::find_family(config);
   folder.spec = folder.family->read_config(config);
   return folder;
 }

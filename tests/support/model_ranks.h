@@ -36,7 +36,8 @@ class ModelRanks {
                                           engine::RankThreadUse::kShared, settings.gpus);
     const model::StoredNames names(folder.spec, *folder.family, *folder.checkpoint);
     models_ = engine::RankModels::load(
-        folder.spec, *folder.family, [&] { return model::make_checkpoint_source(*folder.checkpoint, names); }, ops, {});
+        folder.spec, *folder.family,
+        [&] { return model::make_checkpoint_source(*folder.checkpoint, names, folder.spec.fp8_blocks); }, ops, {});
     ranks_ = std::make_unique<engine::RankGroup>(
         models_, std::move(ops), engine::make_communicators(settings.ep, std::chrono::milliseconds(60000)),
         engine::RankGroupOptions{.num_ranks = settings.ep, .pipeline = plan::parse_pipeline_option(settings.pipeline)});

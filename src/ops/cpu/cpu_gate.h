@@ -1,4 +1,4 @@
-// The gate on the CPU: softmax and top-k of one token.
+// The gate of one token on the CPU.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,9 @@
 
 namespace eps::ops {
 
-// `scores` [num_experts] contains the logits and is overwritten. Writes top_k indices and weights, best first; ties go
-// to the lower index.
-void gate_token(const GateParams& params, const VectorOps& vec, float* scores, int32_t* topk_idx, float* topk_weight);
+// `scores` [num_experts] contains the logits and is overwritten; correction [num_experts], null without one. Writes
+// top_k indices and weights, best first; ties go to the lower index.
+void gate_token(const GateParams& params, const VectorOps& vec, float* scores, const float* correction,
+                int32_t* topk_idx, float* topk_weight);
 
 }  // namespace eps::ops

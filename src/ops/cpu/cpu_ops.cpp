@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "ops/cpu/convert.h"
 #include "ops/cpu/cpu_gate.h"
+#include "ops/cpu/cpu_gqa.h"
 #include "ops/cpu/cpu_mla.h"
 #include "ops/cpu/vector_ops.h"
 #include "ops/host_step.h"
@@ -34,7 +36,8 @@ class CpuOps final : public OpSet {
         vec_(choose_vector_ops(choice.features)),
         num_threads_(num_threads),
         pool_(std::move(pool)),
-        mla_(vec_, f32_choice_, *pool_) {}
+        mla_(vec_, f32_choice_, *pool_),
+        gqa_(vec_, choice_.engine == CpuEngine::kAmx ? choice_ : f32_choice_, *pool_) {}
 
   std::string description() const override {
     return fmt::format("cpu {} ({}), {} thread{}", to_string(choice_.compute), choice_.isa, num_threads_,
@@ -76,6 +79,21 @@ class CpuOps final : public OpSet {
     });
   }
 
+  void layer_norm(TensorView x, TensorView weight, float eps, MutableTensorView out) override {
+    const int64_t width = x.dim(1);
+    const float* w = weight.as<const float>();
+    for_rows(x.dim(0), width, [&](int64_t t) {
+      const float* row = x.as<const float>() + t * width;
+      float* y = out.as<float>() + t * width;
+      double sum = 0;
+      for (int64_t i = 0; i < width; ++i) sum += static_cast<double>(row[i]);
+      const auto mean = static_cast<float>(sum / static_cast<double>(width));
+      for (int64_t i = 0; i < width; ++i) y[i] = row[i] - mean;
+      const float variance = vec_.dot(y, y, width) / static_cast<float>(width);
+      vec_.scale_by(y, 1.0F / std::sqrt(variance + eps), w, y, width);
+    });
+  }
+
   void linear(std::span<const LinearTask> tasks) override {
     std::vector<GemmTask> gemms;
     gemms.reserve(tasks.size());
@@ -108,21 +126,30 @@ class CpuOps final : public OpSet {
     for_rows(x.dim(0), width, [&](int64_t t) { vec_.add(x.as<float>() + t * width, bias.as<const float>(), width); });
   }
 
+  void clamp(MutableTensorView x, float limit) override {
+    const int64_t width = x.dim(1);
+    for_rows(x.dim(0), width, [&](int64_t t) {
+      float* row = x.as<float>() + t * width;
+      for (int64_t i = 0; i < width; ++i) row[i] = std::min(std::max(row[i], -limit), limit);
+    });
+  }
+
   void silu_mul(TensorView gate_up, MutableTensorView out) override {
-    const int64_t width = out.dim(1);
-    const bool narrow = out.dtype() == DType::kBF16;
-    for_rows(out.dim(0), width, [&](int64_t t) {
-      const float* row = gate_up.as<const float>() + t * 2 * width;
-      if (!narrow) {
-        vec_.silu_mul(row, row + width, out.as<float>() + t * width, width);
-        return;
-      }
-      float chunk[256];  // stays in the L1 cache between the two steps
-      for (int64_t i = 0; i < width; i += std::ssize(chunk)) {
-        const int64_t n = std::min<int64_t>(std::ssize(chunk), width - i);
-        vec_.silu_mul(row + i, row + width + i, chunk, n);
-        convert_f32_to_bf16(chunk, out.as<bf16>() + t * width + i, n);
-      }
+    gated(gate_up, out,
+          [this](const float* gate, const float* up, float* y, int64_t n) { vec_.silu_mul(gate, up, y, n); });
+  }
+
+  void clamped_swiglu(const SwigluParams& p, TensorView gate_up, MutableTensorView out) override {
+    const float limit = p.limit > 0 ? p.limit : std::numeric_limits<float>::max();
+    gated(gate_up, out, [this, &p, limit](const float* gate, const float* up, float* y, int64_t n) {
+      vec_.clamped_swiglu(gate, up, limit, p.alpha, p.up_shift, y, n);
+    });
+  }
+
+  void scale_by_sigmoid(MutableTensorView rows, TensorView logits) override {
+    const int64_t width = rows.dim(1);
+    for_rows(rows.dim(0), width, [&](int64_t t) {
+      vec_.scale(rows.as<float>() + t * width, 1.0F / (1.0F + std::exp(-logits.as<const float>()[t])), width);
     });
   }
 
@@ -132,20 +159,11 @@ class CpuOps final : public OpSet {
 
   void rope(MutableTensorView x, int head_dim, const RopeView& table) override {
     const int64_t num_heads = x.dim(1) / head_dim;
-    const int half = table.rope_dim / 2;
     for_rows(x.dim(0), x.dim(1), [&](int64_t t) {
-      const int64_t offset = int64_t{step_.positions[static_cast<size_t>(t)]} * half;
-      EPS_CHECK_LE(offset + half, table.cos.numel());
-      const float* c = table.cos.as<const float>() + offset;
-      const float* s = table.sin.as<const float>() + offset;
+      const int64_t position = step_.positions[static_cast<size_t>(t)];
+      EPS_CHECK_LT(position, table.cos.dim(0));
       for (int64_t h = 0; h < num_heads; ++h) {
-        float* pairs = x.as<float>() + (t * num_heads + h) * head_dim + head_dim - table.rope_dim;
-        for (int i = 0; i < half; ++i) {
-          const float a = pairs[2 * i];
-          const float b = pairs[2 * i + 1];
-          pairs[2 * i] = a * c[i] - b * s[i];
-          pairs[2 * i + 1] = a * s[i] + b * c[i];
-        }
+        rotate_head<float>(x.as<float>() + (t * num_heads + h) * head_dim, head_dim, table, position);
       }
     });
   }
@@ -161,12 +179,23 @@ class CpuOps final : public OpSet {
              layer_sequences(step_, params, layer), out.as<float>());
   }
 
-  void gate(const GateParams& params, TensorView logits, MutableTensorView topk_idx,
+  void store_keys(const GqaParams& params, TensorView k, TensorView v, int layer) override {
+    store_keys_on_host(step_, params, cache_dtype(), k, v, layer);
+  }
+
+  void gqa_attention(const GqaParams& params, int64_t window, TensorView sinks, TensorView q, int layer,
+                     MutableTensorView out) override {
+    gqa_.run(params, window, sinks ? sinks.as<const float>() : nullptr, q.as<const float>(),
+             layer_sequences(step_, params, cache_dtype(), layer), out.as<float>());
+  }
+
+  void gate(const GateParams& params, TensorView logits, TensorView correction, MutableTensorView topk_idx,
             MutableTensorView topk_weight) override {
+    const float* bias = params.correction ? correction.as<const float>() : nullptr;
     for_rows(logits.dim(0), params.num_experts * 8, [&](int64_t t) {
       const float* row = logits.as<const float>() + t * params.num_experts;
       std::vector<float> scores(row, row + params.num_experts);
-      gate_token(params, vec_, scores.data(), topk_idx.as<int32_t>() + t * params.top_k,
+      gate_token(params, vec_, scores.data(), bias, topk_idx.as<int32_t>() + t * params.top_k,
                  topk_weight.as<float>() + t * params.top_k);
     });
   }
@@ -222,6 +251,26 @@ class CpuOps final : public OpSet {
     }
   }
 
+  // out [T, I] = body(gate_up[:, :I], gate_up[:, I:]) for each row; body(gate, up, out, n) computes in f32.
+  template <typename Body>
+  void gated(TensorView gate_up, MutableTensorView out, const Body& body) {
+    const int64_t width = out.dim(1);
+    const bool narrow = out.dtype() == DType::kBF16;
+    for_rows(out.dim(0), width, [&](int64_t t) {
+      const float* row = gate_up.as<const float>() + t * 2 * width;
+      if (!narrow) {
+        body(row, row + width, out.as<float>() + t * width, width);
+        return;
+      }
+      float chunk[256];  // stays in the L1 cache between the two steps
+      for (int64_t i = 0; i < width; i += std::ssize(chunk)) {
+        const int64_t n = std::min<int64_t>(std::ssize(chunk), width - i);
+        body(row + i, row + width + i, chunk, n);
+        convert_f32_to_bf16(chunk, out.as<bf16>() + t * width + i, n);
+      }
+    });
+  }
+
   static void store_compute(const float* x, MutableTensorView out, int64_t offset, int64_t n) {
     if (out.dtype() == DType::kBF16) {
       convert_f32_to_bf16(x, out.as<bf16>() + offset, n);
@@ -236,6 +285,7 @@ class CpuOps final : public OpSet {
   int num_threads_;                   // of this rank
   std::shared_ptr<ThreadPool> pool_;  // shared by the ranks if they lend each other threads
   CpuMla mla_;
+  CpuGqa gqa_;
   StepInputs step_;
 };
 

@@ -118,9 +118,13 @@ EPS_INLINE float dot_body(const float* a, const float* b, int64_t n) {
   return sum_of(sum0);
 }
 
-EPS_INLINE void softmax_body(float* x, int64_t n) {
+EPS_INLINE float max_body(const float* x, int64_t n) {
   float top = x[0];
   for (int64_t i = 1; i < n; ++i) top = x[i] > top ? x[i] : top;
+  return top;
+}
+
+EPS_INLINE float exp_sum_body(float* x, float top, int64_t n) {
   Lanes sum{};
   Lanes v;
   int64_t i = 0;
@@ -139,7 +143,117 @@ EPS_INLINE void softmax_body(float* x, int64_t n) {
     load_tail(v, x + i, n - i, 0.0F);
     sum += v;
   }
-  scale_body(x, 1.0F / sum_of(sum), n);
+  return sum_of(sum);
+}
+
+EPS_INLINE void softmax_body(float* x, int64_t n) {
+  const float sum = exp_sum_body(x, max_body(x, n), n);
+  scale_body(x, 1.0F / sum, n);
+}
+
+EPS_INLINE void clamped_swiglu_lanes(Lanes& out, Lanes gate, Lanes up, float limit, float alpha, float shift) {
+  const Lanes high = Lanes{} + limit;
+  gate = gate > high ? high : gate;
+  up = up > high ? high : up;
+  up = up < -high ? -high : up;
+  Lanes e;
+  exp_of(e, gate * -alpha);
+  out = gate / (e + 1.0F) * (up + shift);
+}
+
+EPS_INLINE void clamped_swiglu_body(const float* gate, const float* up, float limit, float alpha, float shift,
+                                    float* out, int64_t n) {
+  Lanes g;
+  Lanes u;
+  Lanes y;
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int64_t count = n - i < kLanes ? n - i : kLanes;
+    load_tail(g, gate + i, count, 0.0F);
+    load_tail(u, up + i, count, 0.0F);
+    clamped_swiglu_lanes(y, g, u, limit, alpha, shift);
+    store_tail(y, out + i, count);
+  }
+}
+
+// A block of c = a · bᵀ: kM rows of a and kN rows of b, whose lanes are summed along k.
+template <int kM, int kN>
+EPS_INLINE void transposed_block(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t k, float* c,
+                                 int64_t ldc) {
+  Lanes sum[kM][kN] = {};
+  Lanes x[kM];
+  Lanes y[kN];
+  int64_t i = 0;
+  for (; i + kLanes <= k; i += kLanes) {
+    for (int r = 0; r < kM; ++r) load(x[r], a + r * lda + i);
+    for (int j = 0; j < kN; ++j) load(y[j], b + j * ldb + i);
+    for (int r = 0; r < kM; ++r) {
+      for (int j = 0; j < kN; ++j) sum[r][j] += x[r] * y[j];
+    }
+  }
+  if (i < k) {
+    for (int r = 0; r < kM; ++r) load_tail(x[r], a + r * lda + i, k - i, 0.0F);
+    for (int j = 0; j < kN; ++j) load_tail(y[j], b + j * ldb + i, k - i, 0.0F);
+    for (int r = 0; r < kM; ++r) {
+      for (int j = 0; j < kN; ++j) sum[r][j] += x[r] * y[j];
+    }
+  }
+  for (int r = 0; r < kM; ++r) {
+    for (int j = 0; j < kN; ++j) c[r * ldc + j] = sum_of(sum[r][j]);
+  }
+}
+
+template <int kM>
+EPS_INLINE void transposed_rows(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t n, int64_t k,
+                                float* c, int64_t ldc) {
+  int64_t j = 0;
+  for (; j + 2 <= n; j += 2) transposed_block<kM, 2>(a, lda, b + j * ldb, ldb, k, c + j, ldc);
+  if (j < n) transposed_block<kM, 1>(a, lda, b + j * ldb, ldb, k, c + j, ldc);
+}
+
+EPS_INLINE void multiply_transposed_body(const float* a, int64_t lda, int64_t m, const float* b, int64_t ldb, int64_t n,
+                                         int64_t k, float* c, int64_t ldc) {
+  int64_t r = 0;
+  for (; r + 4 <= m; r += 4) transposed_rows<4>(a + r * lda, lda, b, ldb, n, k, c + r * ldc, ldc);
+  for (; r < m; ++r) transposed_rows<1>(a + r * lda, lda, b, ldb, n, k, c + r * ldc, ldc);
+}
+
+// kM rows of c += a · b, in columns of kN vectors.
+template <int kM, int kN>
+EPS_INLINE void add_block(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t k, float* c, int64_t ldc) {
+  Lanes sum[kM][kN];
+  for (int r = 0; r < kM; ++r) {
+    for (int j = 0; j < kN; ++j) load(sum[r][j], c + r * ldc + j * kLanes);
+  }
+  Lanes y[kN];
+  for (int64_t i = 0; i < k; ++i) {
+    for (int j = 0; j < kN; ++j) load(y[j], b + i * ldb + j * kLanes);
+    for (int r = 0; r < kM; ++r) {
+      for (int j = 0; j < kN; ++j) sum[r][j] += a[r * lda + i] * y[j];
+    }
+  }
+  for (int r = 0; r < kM; ++r) {
+    for (int j = 0; j < kN; ++j) store(sum[r][j], c + r * ldc + j * kLanes);
+  }
+}
+
+template <int kM>
+EPS_INLINE void add_rows_of(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t k, int64_t n, float* c,
+                            int64_t ldc) {
+  int64_t j = 0;
+  for (; j + 2 * kLanes <= n; j += 2 * kLanes) add_block<kM, 2>(a, lda, b + j, ldb, k, c + j, ldc);
+  for (; j + kLanes <= n; j += kLanes) add_block<kM, 1>(a, lda, b + j, ldb, k, c + j, ldc);
+  for (; j < n; ++j) {
+    for (int r = 0; r < kM; ++r) {
+      for (int64_t i = 0; i < k; ++i) c[r * ldc + j] += a[r * lda + i] * b[i * ldb + j];
+    }
+  }
+}
+
+EPS_INLINE void multiply_add_body(const float* a, int64_t lda, int64_t m, const float* b, int64_t ldb, int64_t k,
+                                  int64_t n, float* c, int64_t ldc) {
+  int64_t r = 0;
+  for (; r + 4 <= m; r += 4) add_rows_of<4>(a + r * lda, lda, b, ldb, k, n, c + r * ldc, ldc);
+  for (; r < m; ++r) add_rows_of<1>(a + r * lda, lda, b, ldb, k, n, c + r * ldc, ldc);
 }
 
 // Defines one set of functions with the target attribute `TARGET`.
@@ -152,7 +266,23 @@ EPS_INLINE void softmax_body(float* x, int64_t n) {
   TARGET void scale_by(const float* x, float a, const float* w, float* o, int64_t n) { scale_by_body(x, a, w, o, n); } \
   TARGET float dot(const float* a, const float* b, int64_t n) { return dot_body(a, b, n); }                            \
   TARGET void softmax(float* x, int64_t n) { softmax_body(x, n); }                                                     \
-  constexpr VectorOps kOps = {silu_mul, add, scale, axpy, scale_by, dot, softmax};                                     \
+  TARGET float max(const float* x, int64_t n) { return max_body(x, n); }                                               \
+  TARGET float exp_sum(float* x, float top, int64_t n) { return exp_sum_body(x, top, n); }                             \
+  TARGET void clamped_swiglu(const float* g, const float* u, float limit, float alpha, float shift, float* o,          \
+                             int64_t n) {                                                                              \
+    clamped_swiglu_body(g, u, limit, alpha, shift, o, n);                                                              \
+  }                                                                                                                    \
+  TARGET void multiply_transposed(const float* a, int64_t lda, int64_t m, const float* b, int64_t ldb, int64_t n,      \
+                                  int64_t k, float* c, int64_t ldc) {                                                  \
+    multiply_transposed_body(a, lda, m, b, ldb, n, k, c, ldc);                                                         \
+  }                                                                                                                    \
+  TARGET void multiply_add(const float* a, int64_t lda, int64_t m, const float* b, int64_t ldb, int64_t k, int64_t n,  \
+                           float* c, int64_t ldc) {                                                                    \
+    multiply_add_body(a, lda, m, b, ldb, k, n, c, ldc);                                                                \
+  }                                                                                                                    \
+  constexpr VectorOps kOps = {                                                                                         \
+      silu_mul,    add, scale, axpy, scale_by, dot, softmax, max, exp_sum, clamped_swiglu, multiply_transposed,        \
+      multiply_add};                                                                                                   \
   }
 
 EPS_DEFINE_VECTOR_OPS(baseline, )

@@ -1,4 +1,4 @@
-// Row kernels other than GEMMs, selected once for the CPU.
+// Row kernels, and products too small to pack a weight for, selected once for the CPU.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +22,19 @@ struct VectorOps {
   float (*dot)(const float* a, const float* b, int64_t n);
   // x = softmax(x); n >= 1
   void (*softmax)(float* x, int64_t n);
+  // The largest of x; n >= 1
+  float (*max)(const float* x, int64_t n);
+  // x = exp(x - top); returns the sum
+  float (*exp_sum)(float* x, float top, int64_t n);
+  // out = g · sigmoid(alpha · g) · (u + shift), g = min(gate, limit) and u = up limited to ±limit
+  void (*clamped_swiglu)(const float* gate, const float* up, float limit, float alpha, float shift, float* out,
+                         int64_t n);
+  // c [m, n] = a [m, k] · b [n, k]ᵀ, rows lda, ldb and ldc apart. A row of c depends only on its row of a.
+  void (*multiply_transposed)(const float* a, int64_t lda, int64_t m, const float* b, int64_t ldb, int64_t n, int64_t k,
+                              float* c, int64_t ldc);
+  // c [m, n] += a [m, k] · b [k, n], in the order of k. As above.
+  void (*multiply_add)(const float* a, int64_t lda, int64_t m, const float* b, int64_t ldb, int64_t k, int64_t n,
+                       float* c, int64_t ldc);
 };
 
 const VectorOps& choose_vector_ops(const CpuFeatures& features);

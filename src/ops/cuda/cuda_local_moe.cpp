@@ -11,6 +11,8 @@
 namespace eps::cuda {
 
 GateConfig gate_config(const ops::GateParams& p) {
+  EPS_CHECK(p.score == ops::RouterScore::kSoftmax && !p.correction, "the gate has no {}",
+            ops::to_string(ops::Feature::kSigmoidRouter));
   const bool limited = p.method == ops::TopkMethod::kGroupLimitedGreedy;
   return {p.num_experts,          p.top_k, limited ? p.num_groups : 1, limited ? p.topk_group : 1, p.norm_topk_prob,
           p.routed_scaling_factor};

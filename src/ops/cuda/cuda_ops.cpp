@@ -59,6 +59,10 @@ class CudaOps final : public ops::OpSet {
   DType compute_dtype() const override { return DType::kBF16; }
   DType activation_dtype() const override { return DType::kBF16; }
 
+  // None yet: a model that needs one is refused before it is loaded, so the operations below that belong to features
+  // are not called.
+  bool supports(ops::Feature) const override { return false; }
+
   DType weight_dtype(DType) const override { return DType::kBF16; }
   const ops::DeviceSizes* device() const override { return &device_.sizes; }
   void bind_thread() const override { EPS_CUDA(cudaSetDevice(device_.number)); }
@@ -182,6 +186,8 @@ class CudaOps final : public ops::OpSet {
                         stream_.get());
   }
 
+  void layer_norm(TensorView, TensorView, float, MutableTensorView) override { refuse(ops::Feature::kLayerNorm); }
+
   void linear(std::span<const ops::LinearTask> tasks) override { linear_.run(tasks); }
 
   void linear_silu_mul(std::span<const ops::LinearTask> tasks, MutableTensorView gate_up,
@@ -211,6 +217,12 @@ class CudaOps final : public ops::OpSet {
     });
   }
 
+  void clamp(MutableTensorView, float) override { refuse(ops::Feature::kClamp); }
+  void clamped_swiglu(const ops::SwigluParams&, TensorView, MutableTensorView) override {
+    refuse(ops::Feature::kClampedSwiglu);
+  }
+  void scale_by_sigmoid(MutableTensorView, TensorView) override { refuse(ops::Feature::kSharedGate); }
+
   // --- sampling ---
 
   void pick_tokens(TensorView logits, std::span<const ops::SampleParams> params, std::span<int32_t> tokens) override {
@@ -234,6 +246,7 @@ class CudaOps final : public ops::OpSet {
   // --- attention ---
 
   void rope(MutableTensorView x, int head_dim, const ops::RopeView& table) override {
+    if (table.layout != ops::RopeLayout{}) refuse(ops::Feature::kRopeLayout);
     launch_rotate_heads({.x = bf16_of(x),
                          .rows = x.dim(0),
                          .heads = static_cast<int>(x.dim(1) / head_dim),
@@ -269,9 +282,16 @@ class CudaOps final : public ops::OpSet {
                    attention_workspace_.data(), blas_.handle(), stream_.get());
   }
 
+  void store_keys(const ops::GqaParams&, TensorView, TensorView, int) override {
+    refuse(ops::Feature::kGroupedAttention);
+  }
+  void gqa_attention(const ops::GqaParams&, int64_t, TensorView, TensorView, int, MutableTensorView) override {
+    refuse(ops::Feature::kGroupedAttention);
+  }
+
   // --- MoE ---
 
-  void gate(const ops::GateParams& params, TensorView logits, MutableTensorView topk_idx,
+  void gate(const ops::GateParams& params, TensorView logits, TensorView /*correction*/, MutableTensorView topk_idx,
             MutableTensorView topk_weight) override {
     launch_select_experts({.logits = logits.as<const float>(),
                            .config = gate_config(params),
@@ -311,6 +331,11 @@ class CudaOps final : public ops::OpSet {
   }
 
  private:
+  [[noreturn]] static void refuse(ops::Feature feature) {
+    fail(ErrorKind::kInternal, "cuda",
+         {.what = fmt::format("has no {}", ops::to_string(feature)), .got = "", .wanted = "", .hint = ""});
+  }
+
   static DeviceRopeTable table_of(const ops::RopeView& table) {
     return {table.cos.as<const float>(), table.sin.as<const float>()};
   }

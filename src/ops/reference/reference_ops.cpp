@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <numeric>
 
@@ -110,6 +111,22 @@ class ReferenceOps final : public OpSet {
     }
   }
 
+  void layer_norm(TensorView x, TensorView weight, float eps, MutableTensorView out) override {
+    const int64_t width = x.dim(1);
+    for (int64_t t = 0; t < x.dim(0); ++t) {
+      const float* row = x.as<const float>() + t * width;
+      float* y = out.as<float>() + t * width;
+      double mean = 0;
+      for (int64_t i = 0; i < width; ++i) mean += row[i] / static_cast<double>(width);
+      double variance = 0;
+      for (int64_t i = 0; i < width; ++i) variance += (row[i] - mean) * (row[i] - mean) / static_cast<double>(width);
+      const double scale = 1.0 / std::sqrt(variance + eps);
+      for (int64_t i = 0; i < width; ++i) {
+        y[i] = static_cast<float>((row[i] - mean) * scale * static_cast<double>(weight.as<const float>()[i]));
+      }
+    }
+  }
+
   void linear(std::span<const LinearTask> tasks) override {
     for (const LinearTask& task : tasks) {
       const auto& w = dynamic_cast<const ReferenceLinear&>(*task.weight);
@@ -148,26 +165,43 @@ class ReferenceOps final : public OpSet {
     }
   }
 
+  void clamp(MutableTensorView x, float limit) override {
+    for (int64_t i = 0; i < x.numel(); ++i) x.as<float>()[i] = std::clamp(x.as<float>()[i], -limit, limit);
+  }
+
+  void clamped_swiglu(const SwigluParams& p, TensorView gate_up, MutableTensorView out) override {
+    const int64_t width = out.dim(1);
+    for (int64_t t = 0; t < out.dim(0); ++t) {
+      const float* row = gate_up.as<const float>() + t * 2 * width;
+      for (int64_t i = 0; i < width; ++i) {
+        double gate = row[i];
+        double up = row[width + i];
+        if (p.limit > 0) {
+          gate = std::min<double>(gate, p.limit);
+          up = std::clamp<double>(up, -p.limit, p.limit);
+        }
+        const double activated = gate / (1.0 + std::exp(-static_cast<double>(p.alpha) * gate));
+        out.as<float>()[t * width + i] = static_cast<float>(activated * (up + static_cast<double>(p.up_shift)));
+      }
+    }
+  }
+
+  void scale_by_sigmoid(MutableTensorView rows, TensorView logits) override {
+    for (int64_t i = 0; i < rows.numel(); ++i) {
+      const double logit = logits.as<const float>()[i / rows.dim(1)];
+      rows.as<float>()[i] = static_cast<float>(rows.as<float>()[i] / (1.0 + std::exp(-logit)));
+    }
+  }
+
   void pick_tokens(TensorView logits, std::span<const SampleParams> params, std::span<int32_t> tokens) override {
     pick_tokens_on_host(logits, params, tokens);
   }
 
   void rope(MutableTensorView x, int head_dim, const RopeView& table) override {
     const int64_t num_heads = x.dim(1) / head_dim;
-    const int half = table.rope_dim / 2;
-    for (int64_t t = 0; t < x.dim(0); ++t) {
-      const int64_t p = step_.positions[static_cast<size_t>(t)];
-      for (int64_t h = 0; h < num_heads; ++h) {
-        float* pairs = x.as<float>() + (t * num_heads + h) * head_dim + head_dim - table.rope_dim;
-        for (int i = 0; i < half; ++i) {
-          const double c = table.cos.as<const float>()[p * half + i];
-          const double s = table.sin.as<const float>()[p * half + i];
-          const double a = pairs[2 * i];
-          const double b = pairs[2 * i + 1];
-          pairs[2 * i] = static_cast<float>(a * c - b * s);
-          pairs[2 * i + 1] = static_cast<float>(a * s + b * c);
-        }
-      }
+    for (int64_t i = 0; i < x.dim(0) * num_heads; ++i) {
+      rotate_head<double>(x.as<float>() + i * head_dim, head_dim, table,
+                          step_.positions[static_cast<size_t>(i / num_heads)]);
     }
   }
 
@@ -216,35 +250,67 @@ class ReferenceOps final : public OpSet {
     }
   }
 
-  void gate(const GateParams& p, TensorView logits, MutableTensorView topk_idx,
+  void store_keys(const GqaParams& params, TensorView k, TensorView v, int layer) override {
+    store_keys_on_host(step_, params, cache_dtype(), k, v, layer);
+  }
+
+  void gqa_attention(const GqaParams& p, int64_t window, TensorView sinks, TensorView q, int layer,
+                     MutableTensorView out) override {
+    const int64_t dim = p.head_dim;
+    for (const GqaSequence& seq : layer_sequences(step_, p, cache_dtype(), layer)) {
+      for (int64_t i = 0; i < seq.q_count; ++i) {
+        const int64_t end = seq.context - seq.q_count + i + 1;
+        const int64_t begin = window == 0 ? 0 : std::max<int64_t>(0, end - window);
+        for (int64_t h = 0; h < p.num_heads; ++h) {
+          throw_if_stopped(stop_);
+          const int64_t row = (seq.q_begin + i) * p.num_heads + h;
+          const int64_t first = h / p.group() * dim;  // of the head in a row of keys or values
+          std::vector<double> score;
+          for (int64_t c = begin; c < end; ++c) {
+            score.push_back(
+                dot(q.as<const float>() + row * dim, seq.keys.as<const float>() + c * p.kv_width() + first, dim) *
+                static_cast<double>(p.softmax_scale));
+          }
+          if (sinks) score.push_back(sinks.as<const float>()[h]);
+          softmax(score);
+          for (int64_t v = 0; v < dim; ++v) {
+            double sum = 0;
+            for (int64_t c = begin; c < end; ++c) {
+              sum += score[static_cast<size_t>(c - begin)] *
+                     static_cast<double>(seq.values.as<const float>()[c * p.kv_width() + first + v]);
+            }
+            out.as<float>()[row * dim + v] = static_cast<float>(sum);
+          }
+        }
+      }
+    }
+  }
+
+  void gate(const GateParams& p, TensorView logits, TensorView correction, MutableTensorView topk_idx,
             MutableTensorView topk_weight) override {
-    const int experts_per_group = p.num_experts / p.num_groups;
     for (int64_t t = 0; t < logits.dim(0); ++t) {
       const float* row = logits.as<const float>() + t * p.num_experts;
       std::vector<double> score(row, row + p.num_experts);
-      softmax(score);
-      if (p.method == TopkMethod::kGroupLimitedGreedy) {
-        std::vector<double> best(static_cast<size_t>(p.num_groups));
-        for (int g = 0; g < p.num_groups; ++g) {
-          const auto first = score.begin() + g * experts_per_group;
-          best[static_cast<size_t>(g)] = *std::max_element(first, first + experts_per_group);
-        }
-        const auto order = ranking(best);
-        for (int i = p.topk_group; i < p.num_groups; ++i) {
-          const auto first = score.begin() + order[static_cast<size_t>(i)] * experts_per_group;
-          std::fill(first, first + experts_per_group, 0.0);
-        }
+      if (p.score == RouterScore::kSigmoid) {
+        for (double& s : score) s = 1.0 / (1.0 + std::exp(-s));
+      } else {
+        softmax(score);
       }
-      const auto order = ranking(score);
+      std::vector<double> choice = score;  // by which experts are chosen
+      for (int e = 0; p.correction && e < p.num_experts; ++e) {
+        choice[static_cast<size_t>(e)] += static_cast<double>(correction.as<const float>()[e]);
+      }
+      if (p.limits_groups()) mask_groups(p, choice);
+      if (!p.correction) score = choice;  // so that an expert of a group that was left out has the weight 0
+      const auto order = ranking(choice);
       double sum = 0;
       for (int i = 0; i < p.top_k; ++i) sum += score[static_cast<size_t>(order[static_cast<size_t>(i)])];
-      const bool normalize = p.norm_topk_prob && p.top_k > 1;
       for (int i = 0; i < p.top_k; ++i) {
         const int e = order[static_cast<size_t>(i)];
         const double s = score[static_cast<size_t>(e)];
         topk_idx.as<int32_t>()[t * p.top_k + i] = e;
-        topk_weight.as<float>()[t * p.top_k + i] =
-            static_cast<float>(normalize ? s / (sum + 1e-20) : s * static_cast<double>(p.routed_scaling_factor));
+        topk_weight.as<float>()[t * p.top_k + i] = static_cast<float>((p.norm_topk_prob ? s / (sum + 1e-20) : s) *
+                                                                      static_cast<double>(p.routed_scaling_factor));
       }
     }
   }
@@ -273,6 +339,24 @@ class ReferenceOps final : public OpSet {
  private:
   StopToken stop_;
   StepInputs step_;
+
+  // Makes the scores of all experts outside the best groups the lowest: 0 for probabilities, as in the published code
+  // of DeepSeek-V2; corrected scores may be negative.
+  static void mask_groups(const GateParams& p, std::vector<double>& choice) {
+    const int size = p.num_experts / p.num_groups;
+    const int num_counted = p.method == TopkMethod::kGroupLimitedTop2 ? 2 : 1;
+    std::vector<double> best;
+    for (int g = 0; g < p.num_groups; ++g) {
+      std::vector<double> group(choice.begin() + g * size, choice.begin() + (g + 1) * size);
+      std::sort(group.begin(), group.end(), std::greater<>());
+      best.push_back(std::accumulate(group.begin(), group.begin() + num_counted, 0.0));
+    }
+    const auto order = ranking(best);
+    for (int i = p.topk_group; i < p.num_groups; ++i) {
+      const auto first = choice.begin() + order[static_cast<size_t>(i)] * size;
+      std::fill(first, first + size, p.correction ? -std::numeric_limits<double>::infinity() : 0.0);
+    }
+  }
 
   // Indices in the order of descending values; equal values in the order of their indices.
   static std::vector<int> ranking(const std::vector<double>& values) {

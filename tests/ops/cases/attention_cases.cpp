@@ -32,14 +32,22 @@ struct RopeTable {
 };
 
 // |a·c| + |b·s| of a rotation is at most |a| + |b|: two products, one sum, in f32.
-double rotation_tolerance(float exact, const std::vector<float>& before, size_t i, size_t first, DType stored) {
-  const size_t pair = i - (i - first) % 2;
-  const double magnitude = std::abs(static_cast<double>(before[pair])) + std::abs(before[pair + 1]);
+// `partner`: the element that is rotated together with element i.
+double rotation_tolerance(float exact, const std::vector<float>& before, size_t i, size_t partner, DType stored) {
+  const double magnitude = std::abs(static_cast<double>(before[i])) + std::abs(before[partner]);
   return stored_tolerance(exact, 2, magnitude, stored);
+}
+
+// Of element i of a rotated part that begins at `first`.
+size_t adjacent_partner(size_t i, size_t first) { return (i - first) % 2 == 0 ? i + 1 : i - 1; }
+size_t partner_in_half(size_t i, size_t first, int rope_dim) {
+  const auto half = static_cast<size_t>(rope_dim / 2);
+  return i - first < half ? i + half : i - half;
 }
 
 struct HeadDims {
   int num_heads, head_dim, rope_dim;
+  ops::RopeLayout layout = {};
 };
 
 void check_rope(OpCaseRun& run, const HeadDims& d, int64_t rows) {
@@ -56,26 +64,50 @@ void check_rope(OpCaseRun& run, const HeadDims& d, int64_t rows) {
   const auto x = run.on_ops(act, {rows, width}, before);
   run.ops().begin_step({positions, positions, {}});
   run.oracle().begin_step({positions, positions, {}});
-  run.ops().rope(x.view(), d.head_dim, {d.rope_dim, cos.view(), sin.view()});
-  run.oracle().rope(host(want, {rows, width}), d.head_dim, table.on_host());
+  ops::RopeView on_host = table.on_host();
+  on_host.layout = d.layout;
+  run.ops().rope(x.view(), d.head_dim, {d.rope_dim, cos.view(), sin.view(), d.layout});
+  run.oracle().rope(host(want, {rows, width}), d.head_dim, on_host);
   const auto allowed = [&](size_t i) {
+    const bool last = d.layout.place == ops::RopePlace::kLast;
     const size_t head_begin = i - i % static_cast<size_t>(d.head_dim);
-    const size_t first = head_begin + static_cast<size_t>(d.head_dim - d.rope_dim);
-    return i < first ? 0.0 : rotation_tolerance(want[i], before, i, first, act);
+    const size_t first = head_begin + static_cast<size_t>(last ? d.head_dim - d.rope_dim : 0);
+    if (i < first || i >= first + static_cast<size_t>(d.rope_dim)) return 0.0;
+    const bool halves = d.layout.pairs == ops::RopePairs::kHalves;
+    const size_t partner = halves ? partner_in_half(i, first, d.rope_dim) : adjacent_partner(i, first);
+    return rotation_tolerance(want[i], before, i, partner, act);
   };
   run.expect_close(x.values(), want, allowed, "rotated");
 }
 
-Operation rope() {
-  Operation out{"rope", {}};
-  for (const HeadDims& d : {HeadDims{16, 192, 64}, HeadDims{8, 48, 16}, HeadDims{3, 24, 8}, HeadDims{1, 576, 64},
-                            HeadDims{2, 12, 6}, HeadDims{5, 2, 2}, HeadDims{3, 21, 10}}) {
+Operation rope_with(const std::string& name, const std::vector<HeadDims>& dims) {
+  Operation out{name, {}};
+  for (const HeadDims& d : dims) {
     for (const int64_t rows : {0, 1, 3, 33, 300}) {
       out.cases.push_back(
           {fmt::format("{} rows, {} heads of {}, {} rotated", rows, d.num_heads, d.head_dim, d.rope_dim),
            CaseSize{rows, 0}, [d, rows](OpCaseRun& run) { check_rope(run, d, rows); }});
     }
   }
+  return out;
+}
+
+Operation rope() {
+  return rope_with("rope", {HeadDims{16, 192, 64}, HeadDims{8, 48, 16}, HeadDims{3, 24, 8}, HeadDims{1, 576, 64},
+                            HeadDims{2, 12, 6}, HeadDims{5, 2, 2}, HeadDims{3, 21, 10}});
+}
+
+Operation rope_layouts() {
+  std::vector<HeadDims> dims;
+  for (const ops::RopePairs pairs : {ops::RopePairs::kAdjacent, ops::RopePairs::kHalves}) {
+    for (const ops::RopePlace place : {ops::RopePlace::kLast, ops::RopePlace::kFirst}) {
+      for (const HeadDims& d : {HeadDims{4, 128, 128}, HeadDims{3, 32, 16}, HeadDims{2, 21, 10}, HeadDims{5, 2, 2}}) {
+        dims.push_back({d.num_heads, d.head_dim, d.rope_dim, {pairs, place}});
+      }
+    }
+  }
+  Operation out = rope_with("rope_layouts", dims);
+  out.needs = {ops::Feature::kRopeLayout};
   return out;
 }
 
@@ -137,7 +169,8 @@ void check_store_latents(OpCaseRun& run, int lora, int rope, const std::vector<P
       if (!is_new(place)) return 0.0;
       const auto row = static_cast<size_t>(oracle_step[s].q_begin + static_cast<int64_t>(place) - first);
       const size_t key = row * static_cast<size_t>(lora + rope) + static_cast<size_t>(lora);
-      return rotation_tolerance(want[2 * s + 1][i], before, key + i % static_cast<size_t>(rope), key, act);
+      const size_t at = key + i % static_cast<size_t>(rope);
+      return rotation_tolerance(want[2 * s + 1][i], before, at, adjacent_partner(at, key), act);
     };
     run.expect_close(caches[2 * s].values(), want[2 * s], latent_allowed, fmt::format("latents of sequence {}", s));
     run.expect_close(caches[2 * s + 1].values(), want[2 * s + 1], key_allowed, fmt::format("keys of sequence {}", s));
@@ -257,6 +290,6 @@ Operation mla_attention() {
 
 }  // namespace
 
-std::vector<Operation> attention_operations() { return {rope(), store_latents(), mla_attention()}; }
+std::vector<Operation> attention_operations() { return {rope(), rope_layouts(), store_latents(), mla_attention()}; }
 
 }  // namespace eps::ops

@@ -17,16 +17,20 @@ std::vector<float> random_logits(RandomValues& random, int64_t count, double sca
   return out;
 }
 
-void check_gate(OpCaseRun& run, const ops::GateParams& p, int64_t tokens, const std::vector<float>& logits) {
+void check_gate(OpCaseRun& run, const ops::GateParams& p, int64_t tokens, const std::vector<float>& logits,
+                const std::vector<float>& correction = {}) {
   const Shape shape{tokens, p.top_k};
   const auto count = static_cast<size_t>(shape.numel());
   const auto rows = run.on_ops(DType::kF32, {tokens, p.num_experts}, logits);
   const auto idx = run.poisoned(DType::kI32, shape);
   const auto weight = run.poisoned(DType::kF32, shape);
+  const Shape bias_shape{std::ssize(correction)};
+  const auto bias = run.on_ops(DType::kF32, bias_shape, correction);
   std::vector<int32_t> want_idx(count);
   std::vector<float> want(count);
-  run.ops().gate(p, rows.view(), idx.view(), weight.view());
-  run.oracle().gate(p, host(logits, {tokens, p.num_experts}), {want_idx.data(), DType::kI32, shape}, host(want, shape));
+  run.ops().gate(p, rows.view(), bias.view(), idx.view(), weight.view());
+  run.oracle().gate(p, host(logits, {tokens, p.num_experts}), host(correction, bias_shape),
+                    {want_idx.data(), DType::kI32, shape}, host(want, shape));
   EXPECT_EQ(idx.ints(), want_idx);
   // A softmax in f32: differences of logits round once, which moves exp by as much as they are large; exp is off by
   // 2 ulp and its slope, the sum of E positive terms by its bound; normalising does as much again.
@@ -99,11 +103,55 @@ Operation gate_ties() {
       const auto weight = run.poisoned(DType::kF32, {1, p.top_k});
       const auto equal =
           run.on_ops(DType::kF32, {1, p.num_experts}, std::vector<float>(static_cast<size_t>(p.num_experts), 0.5F));
-      run.ops().gate(p, equal.view(), got.view(), weight.view());
+      run.ops().gate(p, equal.view(), {}, got.view(), weight.view());
       for (size_t i = 0; i < idx.size(); ++i) idx[i] = static_cast<int32_t>(i);
       EXPECT_EQ(got.ints(), idx) << "all experts are equal: the lowest indices win";
     };
     out.cases.push_back({fmt::format("{} experts in {} groups", experts, groups), kSmallCase, body});
+  }
+  return out;
+}
+
+// Sigmoids that are multiples of 1/(E + 1), and corrections that move them by whole multiples and a part of one that
+// differs between experts, so that no two experts and no two groups come nearer than 0.5/E of a multiple.
+Operation gate_sigmoid() {
+  Operation out{"gate_sigmoid", {}, {ops::Feature::kSigmoidRouter}};
+  struct Case {
+    int experts, top_k, num_groups, topk_group;
+    bool normalize;
+  };
+  for (const Case& c :
+       {Case{8, 2, 1, 1, true}, Case{9, 9, 1, 1, false}, Case{16, 1, 4, 1, true}, Case{64, 6, 8, 3, true},
+        Case{256, 8, 8, 4, true}, Case{256, 8, 8, 8, false}, Case{384, 8, 1, 1, true}}) {
+    for (const bool correction : {false, true}) {
+      if (!correction && c.num_groups > 1) continue;  // no model has groups without a correction
+      ops::GateParams p{c.experts, c.top_k, ops::TopkMethod::kGreedy, c.num_groups, c.topk_group, c.normalize, 2.5F};
+      if (c.num_groups > 1) p.method = ops::TopkMethod::kGroupLimitedTop2;
+      p.score = ops::RouterScore::kSigmoid;
+      p.correction = correction;
+      for (const int64_t tokens : {0, 1, 33, 300}) {
+        const auto body = [p, tokens](OpCaseRun& run) {
+          std::vector<float> logits;
+          std::vector<float> bias;
+          for (int64_t i = 0; i < tokens * p.num_experts; ++i) {
+            // Distinct within a token: the index in a permutation that begins at another place for each token.
+            const int64_t token = i / p.num_experts;
+            const auto score = static_cast<double>((i % p.num_experts * 5 + token * 7) % p.num_experts + 1);
+            const double sigmoid = score / (p.num_experts + 1.0);
+            logits.push_back(static_cast<float>(std::log(sigmoid / (1 - sigmoid))));
+          }
+          for (int e = 0; p.correction && e < p.num_experts; ++e) {
+            const auto steps = static_cast<double>(run.random().draw(-40, 40));
+            bias.push_back(static_cast<float>((steps + 0.5 * e / p.num_experts) / (p.num_experts + 1.0)));
+          }
+          check_gate(run, p, tokens, logits, bias);
+        };
+        out.cases.push_back(
+            {fmt::format("{} of {} in {} of {} groups{}{}, {} tokens", c.top_k, c.experts, c.topk_group, c.num_groups,
+                         correction ? ", corrected" : "", c.normalize ? ", normalised" : "", tokens),
+             CaseSize{tokens, 0}, body});
+      }
+    }
   }
   return out;
 }
@@ -118,7 +166,7 @@ Operation gate_large_logits() {
     const auto rows = run.on_ops(DType::kF32, {20, 64}, logits);
     const auto idx = run.poisoned(DType::kI32, {20, 6});
     const auto weight = run.poisoned(DType::kF32, {20, 6});
-    run.ops().gate(p, rows.view(), idx.view(), weight.view());
+    run.ops().gate(p, rows.view(), {}, idx.view(), weight.view());
     for (const float w : weight.values()) EXPECT_TRUE(w > 0 && w <= 1) << w;
     for (const int32_t e : idx.ints()) EXPECT_TRUE(e >= 0 && e < 64) << e;
   };
@@ -127,6 +175,8 @@ Operation gate_large_logits() {
 
 }  // namespace
 
-std::vector<Operation> gate_operations() { return {gate_greedy(), gate_groups(), gate_ties(), gate_large_logits()}; }
+std::vector<Operation> gate_operations() {
+  return {gate_greedy(), gate_groups(), gate_ties(), gate_sigmoid(), gate_large_logits()};
+}
 
 }  // namespace eps::ops

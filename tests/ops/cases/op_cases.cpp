@@ -10,12 +10,19 @@ const std::vector<Operation>& all_operations() {
   static const std::vector<Operation> all = [] {
     std::vector<Operation> out;
     for (auto* part : {&memory_operations, &row_operations, &linear_operations, &sampling_operations,
-                       &attention_operations, &gate_operations}) {
+                       &attention_operations, &grouped_attention_operations, &gate_operations}) {
       for (Operation& operation : part()) out.push_back(std::move(operation));
     }
     return out;
   }();
   return all;
+}
+
+std::string why_not(const Operation& operation, const ops::OpSet& ops) {
+  for (const ops::Feature feature : operation.needs) {
+    if (!ops.supports(feature)) return fmt::format("{} has no {}", ops.description(), to_string(feature));
+  }
+  return "";
 }
 
 void run_operation(const Operation& operation, const OpSetUnderTest& under_test) {

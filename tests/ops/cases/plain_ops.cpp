@@ -32,7 +32,12 @@ struct PlainMatrix final : ops::LinearWeight, ops::MlaWeight {
 
 class PlainOps final : public ops::OpSet {
  public:
+  explicit PlainOps(std::vector<ops::Feature> missing) : missing_(std::move(missing)) {}
+
   std::string description() const override { return "plain loops"; }
+  bool supports(ops::Feature feature) const override {
+    return std::find(missing_.begin(), missing_.end(), feature) == missing_.end();
+  }
   DType compute_dtype() const override { return DType::kF32; }
 
   std::unique_ptr<ops::LinearWeight> pack_linear(std::span<const TensorView> parts, ops::Precision,
@@ -63,6 +68,22 @@ class PlainOps final : public ops::OpSet {
       const double rms = std::sqrt(square_sum / static_cast<double>(w.size()) + eps);
       for (size_t i = 0; i < w.size(); ++i) {
         out.as<float>()[begin + i] = static_cast<float>(w[i] * in[begin + i] / rms);
+      }
+    }
+  }
+
+  void layer_norm(TensorView x, TensorView weight, float eps, MutableTensorView out) override {
+    const Numbers in = numbers_of(x);
+    const Numbers w = numbers_of(weight);
+    const auto width = static_cast<double>(w.size());
+    for (size_t begin = 0; begin < in.size(); begin += w.size()) {
+      double sum = 0;
+      double square_sum = 0;
+      for (size_t i = 0; i < w.size(); ++i) sum += in[begin + i];
+      for (size_t i = 0; i < w.size(); ++i) square_sum += std::pow(in[begin + i] - sum / width, 2);
+      const double deviation = std::sqrt(square_sum / width + eps);
+      for (size_t i = 0; i < w.size(); ++i) {
+        out.as<float>()[begin + i] = static_cast<float>((in[begin + i] - sum / width) / deviation * w[i]);
       }
     }
   }
@@ -104,6 +125,35 @@ class PlainOps final : public ops::OpSet {
     }
   }
 
+  void clamp(MutableTensorView x, float limit) override {
+    for (int64_t i = 0; i < x.numel(); ++i) {
+      float& v = x.as<float>()[i];
+      if (v > limit) v = limit;
+      if (v < -limit) v = -limit;
+    }
+  }
+
+  void clamped_swiglu(const ops::SwigluParams& p, TensorView gate_up, MutableTensorView out) override {
+    const Numbers in = numbers_of(gate_up);
+    const int64_t width = out.dim(1);
+    const double limit = p.limit > 0 ? p.limit : HUGE_VAL;
+    for (int64_t i = 0; i < out.numel(); ++i) {
+      const auto at = static_cast<size_t>(i / width * 2 * width + i % width);
+      const double gate = std::min(in[at], limit);
+      const double up = std::max(std::min(in[at + static_cast<size_t>(width)], limit), -limit);
+      const double swish = gate / (1.0 + std::exp(-static_cast<double>(p.alpha) * gate));
+      out.as<float>()[i] = static_cast<float>(swish * (up + static_cast<double>(p.up_shift)));
+    }
+  }
+
+  void scale_by_sigmoid(MutableTensorView rows, TensorView logits) override {
+    const Numbers in = numbers_of(logits);
+    for (int64_t i = 0; i < rows.numel(); ++i) {
+      const double e = std::exp(in[static_cast<size_t>(i / rows.dim(1))]);
+      rows.as<float>()[i] = static_cast<float>(rows.as<float>()[i] * e / (1.0 + e));
+    }
+  }
+
   // What is sampled has an oracle of its own (support/sampling_oracle.h).
   void pick_tokens(TensorView logits, std::span<const ops::SampleParams> params, std::span<int32_t> tokens) override {
     ops::pick_tokens_on_host(logits, params, tokens);
@@ -113,7 +163,8 @@ class PlainOps final : public ops::OpSet {
   void rope(MutableTensorView x, int head_dim, const ops::RopeView& table) override {
     for (int64_t begin = 0; begin < x.numel(); begin += head_dim) {
       const int64_t position = step_.positions[static_cast<size_t>(begin / x.dim(1))];
-      rotate(x.as<float>() + begin + head_dim - table.rope_dim, position, table);
+      const bool last = table.layout.place == ops::RopePlace::kLast;
+      rotate(x.as<float>() + begin + (last ? head_dim - table.rope_dim : 0), position, table);
     }
   }
 
@@ -150,28 +201,82 @@ class PlainOps final : public ops::OpSet {
     }
   }
 
-  void gate(const ops::GateParams& p, TensorView logits, MutableTensorView topk_idx,
+  void store_keys(const ops::GqaParams& p, TensorView k, TensorView v, int layer) override {
+    const int64_t width = p.kv_width();
+    for (const ops::StepSequence& s : step_.sequences) {
+      const int64_t place = (layer * s.capacity + s.context - s.q_count) * width;
+      std::copy_n(k.as<const float>() + s.q_begin * width, s.q_count * width, static_cast<float*>(s.keys) + place);
+      std::copy_n(v.as<const float>() + s.q_begin * width, s.q_count * width, static_cast<float*>(s.values) + place);
+    }
+  }
+
+  // One fraction for each element: the weighted sum of the values over the sum of the weights. Scores are small enough
+  // for exp() as they are.
+  void gqa_attention(const ops::GqaParams& p, int64_t window, TensorView sinks, TensorView q, int layer,
+                     MutableTensorView out) override {
+    for (const ops::StepSequence& s : step_.sequences) {
+      const auto* keys = static_cast<const float*>(s.keys) + layer * s.capacity * p.kv_width();
+      const auto* values = static_cast<const float*>(s.values) + layer * s.capacity * p.kv_width();
+      for (int64_t i = 0; i < s.q_count * p.num_heads; ++i) {
+        const int64_t head = i % p.num_heads;
+        const int64_t shared = head * p.num_kv_heads / p.num_heads * p.head_dim;
+        const int64_t position = s.context - s.q_count + i / p.num_heads;
+        const int64_t begin = (s.q_begin * p.num_heads + i) * p.head_dim;
+        Numbers top(static_cast<size_t>(p.head_dim));
+        double bottom = sinks ? std::exp(static_cast<double>(sinks.as<const float>()[head])) : 0;
+        for (int64_t c = position; c >= 0; --c) {
+          if (window > 0 && position - c >= window) break;
+          double score = 0;
+          for (int64_t d = 0; d < p.head_dim; ++d) {
+            score += static_cast<double>(q.as<const float>()[begin + d]) * keys[c * p.kv_width() + shared + d];
+          }
+          const double weight = std::exp(score * static_cast<double>(p.softmax_scale));
+          bottom += weight;
+          for (int64_t d = 0; d < p.head_dim; ++d) {
+            top[static_cast<size_t>(d)] += weight * values[c * p.kv_width() + shared + d];
+          }
+        }
+        for (int64_t d = 0; d < p.head_dim; ++d) {
+          out.as<float>()[begin + d] = static_cast<float>(top[static_cast<size_t>(d)] / bottom);
+        }
+      }
+    }
+  }
+
+  void gate(const ops::GateParams& p, TensorView logits, TensorView correction, MutableTensorView topk_idx,
             MutableTensorView topk_weight) override {
     const Numbers all = numbers_of(logits);
     const auto experts = static_cast<size_t>(p.num_experts);
     for (size_t t = 0; t < static_cast<size_t>(logits.dim(0)); ++t) {
       Numbers score(all.begin() + static_cast<int64_t>(t * experts),
                     all.begin() + static_cast<int64_t>((t + 1) * experts));
-      softmax(score);
-      if (p.method == ops::TopkMethod::kGroupLimitedGreedy) keep_best_groups(p, score);
+      if (p.score == ops::RouterScore::kSigmoid) {
+        for (double& s : score) s = std::exp(s) / (1 + std::exp(s));
+      } else {
+        softmax(score);
+      }
+      Numbers choice = score;
+      for (size_t e = 0; p.correction && e < experts; ++e) {
+        choice[e] += static_cast<double>(correction.as<const float>()[e]);
+      }
+      if (p.limits_groups()) keep_best_groups(p, choice);
+      const Numbers& weights = p.correction ? score : choice;
       double sum = 0;
+      Numbers taken(experts);
       for (size_t k = 0; k < static_cast<size_t>(p.top_k); ++k) {
-        const auto best = std::max_element(score.begin(), score.end());  // the first of equal ones
+        size_t best = experts;
+        for (size_t e = 0; e < experts; ++e) {
+          if (taken[e] == 0 && (best == experts || choice[e] > choice[best])) best = e;  // the first of equal ones
+        }
+        taken[best] = 1;
         const size_t at = t * static_cast<size_t>(p.top_k) + k;
-        topk_idx.as<int32_t>()[at] = static_cast<int32_t>(best - score.begin());
-        topk_weight.as<float>()[at] = static_cast<float>(*best);
-        sum += *best;
-        *best = -1;  // taken
+        topk_idx.as<int32_t>()[at] = static_cast<int32_t>(best);
+        topk_weight.as<float>()[at] = static_cast<float>(weights[best]);
+        sum += weights[best];
       }
       for (size_t k = 0; k < static_cast<size_t>(p.top_k); ++k) {
         float& weight = topk_weight.as<float>()[t * static_cast<size_t>(p.top_k) + k];
-        const bool normalize = p.norm_topk_prob && p.top_k > 1;
-        weight = normalize ? static_cast<float>(weight / sum) : weight * p.routed_scaling_factor;
+        weight = static_cast<float>(weight / (p.norm_topk_prob ? sum : 1)) * p.routed_scaling_factor;
       }
     }
   }
@@ -209,9 +314,12 @@ class PlainOps final : public ops::OpSet {
     for (int64_t i = 0; i < table.rope_dim / 2; ++i) {
       const int64_t at = position * (table.rope_dim / 2) + i;
       const std::complex<double> turn(table.cos.as<const float>()[at], table.sin.as<const float>()[at]);
-      const std::complex<double> rotated = std::complex<double>(pairs[2 * i], pairs[2 * i + 1]) * turn;
-      pairs[2 * i] = static_cast<float>(rotated.real());
-      pairs[2 * i + 1] = static_cast<float>(rotated.imag());
+      const bool halves = table.layout.pairs == ops::RopePairs::kHalves;
+      float& real = halves ? pairs[i] : pairs[2 * i];
+      float& imaginary = halves ? pairs[table.rope_dim / 2 + i] : pairs[2 * i + 1];
+      const std::complex<double> rotated = std::complex<double>(real, imaginary) * turn;
+      real = static_cast<float>(rotated.real());
+      imaginary = static_cast<float>(rotated.imag());
     }
   }
 
@@ -227,16 +335,18 @@ class PlainOps final : public ops::OpSet {
     const auto size = static_cast<int64_t>(score.size()) / p.num_groups;
     Numbers best;
     for (int g = 0; g < p.num_groups; ++g) {
-      best.push_back(*std::max_element(score.begin() + g * size, score.begin() + (g + 1) * size));
+      Numbers group(score.begin() + g * size, score.begin() + (g + 1) * size);
+      std::sort(group.rbegin(), group.rend());
+      best.push_back(group[0] + (p.method == ops::TopkMethod::kGroupLimitedTop2 ? group[1] : 0));
     }
     std::vector<bool> kept(best.size());
     for (int i = 0; i < p.topk_group; ++i) {
       const auto group = std::max_element(best.begin(), best.end()) - best.begin();
       kept[static_cast<size_t>(group)] = true;
-      best[static_cast<size_t>(group)] = -1;
+      best[static_cast<size_t>(group)] = -HUGE_VAL;
     }
     for (size_t e = 0; e < score.size(); ++e) {
-      if (!kept[e / static_cast<size_t>(size)]) score[e] = 0;
+      if (!kept[e / static_cast<size_t>(size)]) score[e] = p.correction ? -HUGE_VAL : 0;
     }
   }
 
@@ -274,11 +384,14 @@ class PlainOps final : public ops::OpSet {
     }
   }
 
+  std::vector<ops::Feature> missing_;
   ops::StepInputs step_;
 };
 
 }  // namespace
 
-std::unique_ptr<ops::OpSet> make_plain_ops() { return std::make_unique<PlainOps>(); }
+std::unique_ptr<ops::OpSet> make_plain_ops(std::vector<ops::Feature> missing) {
+  return std::make_unique<PlainOps>(std::move(missing));
+}
 
 }  // namespace eps::ops

@@ -21,8 +21,8 @@ constexpr int64_t kWidths[] = {1, 7, 8, 15, 16, 24, 33, 129, 256, 1000, 2048, 51
 using RowsBody = void (*)(OpCaseRun&, int64_t rows, int64_t width);
 
 // Every number of rows with every width.
-Operation over_rows(const std::string& name, RowsBody body) {
-  Operation out{name, {}};
+Operation over_rows(const std::string& name, RowsBody body, std::vector<ops::Feature> needs = {}) {
+  Operation out{name, {}, std::move(needs)};
   for (const int64_t width : kWidths) {
     for (const int64_t rows : kRows) {
       // The largest are only a matter of time.
@@ -98,6 +98,79 @@ void rms_norm(OpCaseRun& run, int64_t rows, int64_t width) {
       run.expect_close(x.values(), want, allowed, what + " in place");
     }
   }
+}
+
+// Subtracting the mean cancels: its error is that of a sum of the magnitudes, which is then divided by the deviation
+// (3 here, so a row's largest element is some 4 deviations).
+void layer_norm(OpCaseRun& run, int64_t rows, int64_t width) {
+  const Shape shape{rows, width};
+  for (const DType in : run.float_dtypes()) {
+    for (const DType out : run.float_dtypes()) {
+      auto values = run.random().normal(rows * width, 3.0, in);
+      for (float& v : values) v += 2.0F;  // rows have a mean
+      const auto weights = run.random().normal(width);
+      const auto x = run.on_ops(in, shape, values);
+      const auto rounded = x.values();
+      const auto w = run.on_ops(DType::kF32, {width}, weights);
+      const auto got = run.poisoned(out, shape);
+      std::vector<float> want(values.size());
+      run.ops().layer_norm(x.view(), w.view(), 1e-5F, got.view());
+      run.oracle().layer_norm(host(rounded, shape), host(weights, {width}), 1e-5F, host(want, shape));
+      const auto allowed = [&](size_t i) {
+        // One element has no deviation but that of epsilon.
+        const double deviation = width == 1 ? 3e-3 : 0.5;
+        const double mean_error = 8 * kU32 * std::abs(weights[i % static_cast<size_t>(width)]) * 5 / deviation;
+        return norm_tolerance(want[i], width, out) + mean_error;
+      };
+      run.expect_close(got.values(), want, allowed, fmt::format("{} -> {}", to_string(in), to_string(out)));
+    }
+  }
+}
+
+void clamp(OpCaseRun& run, int64_t rows, int64_t width) {
+  const DType act = run.activation();
+  const auto values = run.random().normal(rows * width, 3.0, act);
+  const auto x = run.on_ops(act, {rows, width}, values);
+  auto want = values;
+  run.ops().clamp(x.view(), 2.5F);
+  run.oracle().clamp(host(want, {rows, width}), 2.5F);
+  run.expect_equal(x.values(), want, "clamped");
+}
+
+void clamped_swiglu(OpCaseRun& run, int64_t rows, int64_t width) {
+  for (const ops::SwigluParams& p : {ops::SwigluParams{4.0F, 1.702F, 1.0F}, ops::SwigluParams{0.0F, 1.0F, 0.0F},
+                                     ops::SwigluParams{7.0F, 0.5F, -1.0F}}) {
+    const Shape in{rows, 2 * width};
+    const auto values = run.random().normal(in.numel(), 4.0);
+    const auto gate_up = run.on_ops(DType::kF32, in, values);
+    const auto got = run.poisoned(run.compute(), {rows, width});
+    std::vector<float> want(static_cast<size_t>(rows * width));
+    run.ops().clamped_swiglu(p, gate_up.view(), got.view());
+    run.oracle().clamped_swiglu(p, host(values, in), host(want, {rows, width}));
+    const auto allowed = [&](size_t i) {
+      // exp is off by a few ulp, more for larger arguments; the sum u + shift cancels at worst.
+      const double up = std::abs(values[i / static_cast<size_t>(width) * static_cast<size_t>(2 * width) +
+                                        static_cast<size_t>(width) + i % static_cast<size_t>(width)]) +
+                        1.0;
+      const double slope = 16 + run.accuracy().exp_slope * 32;
+      const double gate = std::abs(want[i]) / std::max(1e-3, std::abs(up - 1.0));
+      return stored_tolerance(want[i], 1, std::abs(want[i]) + gate, run.compute(), slope * kU32) + 1e-6 * kU32;
+    };
+    run.expect_close(got.values(), want, allowed, fmt::format("limit {}, alpha {}", p.limit, p.alpha));
+  }
+}
+
+void scale_by_sigmoid(OpCaseRun& run, int64_t rows, int64_t width) {
+  const auto values = run.random().normal(rows * width);
+  const auto logits = run.random().normal(rows, 3.0);
+  const auto x = run.on_ops(DType::kF32, {rows, width}, values);
+  const auto factors = run.on_ops(DType::kF32, {rows, 1}, logits);
+  auto want = values;
+  run.ops().scale_by_sigmoid(x.view(), factors.view());
+  run.oracle().scale_by_sigmoid(host(want, {rows, width}), host(logits, {rows, 1}));
+  const double error = (8 + run.accuracy().exp_slope * 16) * kU32;
+  run.expect_close(
+      x.values(), want, [&](size_t i) { return std::abs(want[i]) * error; }, "scaled");
 }
 
 void add_rms_norm(OpCaseRun& run, int64_t rows, int64_t width) {
@@ -252,7 +325,11 @@ std::vector<Operation> row_operations() {
           over_rows("silu_mul", silu_mul),
           over_rows("gather_rows", gather_rows),
           over_rows("scale_rows", scale_rows),
-          add_rows()};
+          add_rows(),
+          over_rows("layer_norm", layer_norm, {ops::Feature::kLayerNorm}),
+          over_rows("clamp", clamp, {ops::Feature::kClamp}),
+          over_rows("clamped_swiglu", clamped_swiglu, {ops::Feature::kClampedSwiglu}),
+          over_rows("scale_by_sigmoid", scale_by_sigmoid, {ops::Feature::kSharedGate})};
 }
 
 }  // namespace eps::ops

@@ -186,8 +186,8 @@ TEST_F(CudaLocalMoeTest, RouteIsTheGateThenTheLayer) {
       const auto logits = random_.normal(tokens * d.num_experts, 2.0);
       Routed routed{std::vector<int32_t>(static_cast<size_t>(tokens * d.top_k)),
                     std::vector<float>(static_cast<size_t>(tokens * d.top_k))};
-      reference().gate(gate, host(logits, {tokens, d.num_experts}), {routed.idx.data(), DType::kI32, {tokens, d.top_k}},
-                       host(routed.weight, {tokens, d.top_k}));
+      reference().gate(gate, host(logits, {tokens, d.num_experts}), {},
+                       {routed.idx.data(), DType::kI32, {tokens, d.top_k}}, host(routed.weight, {tokens, d.top_k}));
       const auto x_on_gpu = on_device(DType::kBF16, {tokens, d.hidden}, x);
       const auto logits_on_gpu = on_device(DType::kF32, {tokens, d.num_experts}, logits);
       const Expected expected = expect(layer, x, routed);
@@ -219,8 +219,8 @@ TEST_F(CudaLocalMoeTest, ARecordedStepFollowsTheRouting) {
       const auto logits = random_.normal(tokens * d.num_experts, 2.0);
       Routed routed{std::vector<int32_t>(static_cast<size_t>(tokens * d.top_k)),
                     std::vector<float>(static_cast<size_t>(tokens * d.top_k))};
-      reference().gate(gate, host(logits, {tokens, d.num_experts}), {routed.idx.data(), DType::kI32, {tokens, d.top_k}},
-                       host(routed.weight, {tokens, d.top_k}));
+      reference().gate(gate, host(logits, {tokens, d.num_experts}), {},
+                       {routed.idx.data(), DType::kI32, {tokens, d.top_k}}, host(routed.weight, {tokens, d.top_k}));
       std::vector<bf16> narrow(x.size());
       std::transform(x.begin(), x.end(), narrow.begin(), to_bf16);
       cuda().upload(narrow.data(), x_on_gpu.view());

@@ -105,7 +105,7 @@ __device__ void gate_token(const float* logits, const GateConfig& p, uint32_t* g
   const float total = warp_sum(score);
   if (lane < p.top_k) {
     idx[lane] = static_cast<int32_t>(chosen.index);
-    weight[lane] = p.norm_topk_prob && p.top_k > 1 ? score / (total + 1e-20F) : score * p.routed_scaling_factor;
+    weight[lane] = (p.norm_topk_prob ? score / (total + 1e-20F) : score) * p.routed_scaling_factor;
   }
 }
 

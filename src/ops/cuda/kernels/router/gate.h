@@ -18,9 +18,8 @@ struct GateConfig {
   int top_k = 0;
   int num_groups = 1;  // divides num_experts
   int topk_group = 1;
-  bool norm_topk_prob =
-      false;  // divide the weights by their sum (if top_k > 1); the scaling factor is then not applied
-  float routed_scaling_factor = 1.0F;  // otherwise multiply the weights by this
+  bool norm_topk_prob = false;         // divide the weights by their sum
+  float routed_scaling_factor = 1.0F;  // then multiply them by this
 };
 
 struct SelectExpertsParams {

@@ -1,0 +1,81 @@
+// The attention blocks of the decoder.
+#include "base/error.h"
+#include "model/decoder.h"
+
+namespace eps::model {
+
+TensorView Decoder::compute_copy(TensorView x, Buffer& memory) {
+  if (x.dtype() == ops_.compute_dtype()) return x;
+  const MutableTensorView out = memory.view(ops_.compute_dtype(), x.shape());
+  ops_.to_compute(x, out);
+  return out;
+}
+
+void Decoder::project(std::initializer_list<Projection> projections, TensorView x_compute) {
+  std::vector<ops::LinearTask> tasks;
+  for (const Projection& p : projections) tasks.push_back({p.linear->weight.get(), x_compute, p.out});
+  ops_.linear(tasks);
+  for (const Projection& p : projections) {
+    if (p.linear->bias.width > 0) ops_.add_bias(p.out, p.linear->bias.view());
+  }
+}
+
+void Decoder::attention(int layer) {
+  const LayerWeights& weights = model_.layers()[static_cast<size_t>(layer)];
+  add_norm(weights.input_norm, normed_);
+  if (weights.residual.down != nullptr) norm(hidden_, weights.post_attention_norm, moe_input_);
+  const TensorView x = compute_copy(normed_, memory_.compute);
+  const int64_t out_width = int64_t{spec_.attention.num_heads()} * spec_.attention.v_dim();
+  const MutableTensorView out = memory_.attention_out.view(act_, {num_tokens_, out_width});
+  if (const arch::LatentAttention* latent = spec_.attention.latent()) {
+    latent_attention(layer, *latent, weights.attention, x, out);
+  } else {
+    grouped_attention(layer, *spec_.attention.grouped(), weights.attention, x, out);
+  }
+  project({{&weights.attention.o, delta_}}, compute_copy(out, memory_.compute));
+  pending_ = delta_;
+}
+
+void Decoder::latent_attention(int layer, const arch::LatentAttention& attention, const AttentionWeights& w,
+                               TensorView x, MutableTensorView out) {
+  const ops::MlaParams& p = attention.mla;
+  const MutableTensorView kv = memory_.kv.view(act_, {num_tokens_, int64_t{p.kv_lora_rank} + p.rope_dim});
+  const MutableTensorView q = memory_.q.view(act_, {num_tokens_, int64_t{p.num_heads} * p.q_dim()});
+  if (attention.q_lora_rank == 0) {
+    project({{&w.kv_a, kv}, {&w.q, q}}, x);
+  } else {
+    const MutableTensorView low = memory_.q_low.view(act_, {num_tokens_, attention.q_lora_rank});
+    project({{&w.kv_a, kv}, {&w.q_a, low}}, x);
+    ops_.rms_norm(low, w.q_a_norm.view(), attention.lora_norm_eps, low);
+    project({{&w.q, q}}, compute_copy(low, memory_.compute));
+  }
+  ops_.rope(q, p.q_dim(), model_.rope());
+  ops_.store_latents(p, kv, w.kv_a_norm.view(), attention.lora_norm_eps, model_.rope(), layer);
+  ops_.mla_attention(p, *w.kv_b, q, layer, out);
+}
+
+void Decoder::grouped_attention(int layer, const arch::GroupedAttention& attention, const AttentionWeights& w,
+                                TensorView x, MutableTensorView out) {
+  const ops::GqaParams& p = attention.gqa;
+  const MutableTensorView q = memory_.q.view(act_, {num_tokens_, p.q_width()});
+  const MutableTensorView k = memory_.kv.view(act_, {num_tokens_, p.kv_width()});
+  const MutableTensorView v = memory_.v.view(act_, {num_tokens_, p.kv_width()});
+  project({{&w.q, q}, {&w.k, k}, {&w.v, v}}, x);
+  if (attention.qk_norm != arch::QkNorm::kNone) {
+    const bool whole = attention.qk_norm == arch::QkNorm::kWhole;
+    for (const auto& [rows, weight, width] : {QkRows{q, &w.q_norm, p.q_width()}, QkRows{k, &w.k_norm, p.kv_width()}}) {
+      const int64_t norm_width = whole ? width : p.head_dim;
+      const MutableTensorView vectors(rows.data(), act_, {rows.numel() / norm_width, norm_width});
+      ops_.rms_norm(vectors, weight->view(), spec_.norm_eps, vectors);
+    }
+  }
+  if (attention.clip_qkv > 0) {
+    for (const MutableTensorView& rows : {q, k, v}) ops_.clamp(rows, attention.clip_qkv);
+  }
+  ops_.rope(q, p.head_dim, model_.rope());
+  ops_.rope(k, p.head_dim, model_.rope());
+  ops_.store_keys(p, k, v, layer);
+  ops_.gqa_attention(p, spec_.layers[static_cast<size_t>(layer)].window, w.sinks.view(), q, layer, out);
+}
+
+}  // namespace eps::model
