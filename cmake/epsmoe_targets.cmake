@@ -12,7 +12,7 @@ set(EPS_PRECOMPILED <algorithm> <array> <atomic> <chrono> <cmath> <filesystem> <
 # few at a time: their headers take longer than they do. Everywhere else each file is a unit of its own, so that changing
 # one recompiles no other. Left out are files with kernels for an instruction set, which define macros, and those whose
 # members have types of an anonymous namespace, which gcc refuses in an included file.
-set(EPS_NOT_IN_UNITY "/ops/cpu/.*(avx|amx|panel|onednn|vector|convert)|/io/tokenizer/regex\\.cpp$")
+set(EPS_NOT_IN_UNITY "/arch/[a-z0-9_]+/|/ops/cpu/.*(avx|amx|panel|onednn|vector|convert)|/io/tokenizer/regex\\.cpp$")
 
 function(eps_module name)
   cmake_parse_arguments(ARG "COLD" "" "DEPS" ${ARGN})
