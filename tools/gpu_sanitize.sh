@@ -52,6 +52,7 @@ for tool in memcheck racecheck; do
   check $tool ops '*'
   check $tool grouped_gemm '*'
   check $tool local_moe '-*V2Lite:*ManyExperts'
+  check $tool peer_layer '*TwoRanks:*ARankWithoutTokens'
 done
 if ((${#failed[@]})); then
   printf 'not clean: %s\n' "${failed[@]}" >&2

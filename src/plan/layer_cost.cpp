@@ -105,7 +105,7 @@ LayerCost::LayerCost(const HardwareProfile& profile, const MoeShape& shape, int 
 
 void LayerCost::set_memory_costs(bool messages_spread) {
   double stage_us_of_one_row = 0;
-  std::vector<const RowTable*> tables;
+  std::vector<const RowCost*> curves;
   for (const OpRow& row : kOpTable) {
     if (row.memory.cost.empty()) continue;
     RowCost& op = memory_[static_cast<size_t>(row.kind)];
@@ -119,17 +119,18 @@ void LayerCost::set_memory_costs(bool messages_spread) {
     if (is_curve) op.table = RowTable([&op](double rows) { return time_us(op.cost, op.bytes_per_row * rows); });
     if (!row.of_stage) continue;
     if (is_curve) {
-      tables.push_back(&op.table);
+      curves.push_back(&op);
     } else {
       stage_fixed_us_ += op.cost.fixed_us;
       stage_us_of_one_row += memory_us(row.kind, 1);
     }
   }
   stage_us_per_row_ = stage_us_of_one_row - stage_fixed_us_;
-  if (tables.empty()) return;
-  stage_table_ = RowTable([&tables](double rows) {
+  if (curves.empty()) return;
+  // From the costs and not from their tables, which end at the last point of this one.
+  stage_table_ = RowTable([&curves](double rows) {
     double us = 0;
-    for (const RowTable* table : tables) us += (*table)(static_cast<int64_t>(rows));
+    for (const RowCost* op : curves) us += time_us(op->cost, op->bytes_per_row * rows);
     return us;
   });
   stage_table_us_per_row_ = stage_table_.least_per_row();

@@ -3,6 +3,9 @@
 #include <cuda_runtime.h>
 
 #include <fstream>
+#include <mutex>
+#include <set>
+#include <utility>
 
 #include "base/error.h"
 #include "ops/cuda/cuda_check.h"
@@ -30,17 +33,22 @@ int count_devices() {
 
 // Gives the current device `device` access to the memory of all other devices that support it.
 void open_peers(int device, int count) {
+  // Access that another op set of the process has enabled must not be enabled again.
+  static std::mutex mutex;
+  static std::set<std::pair<int, int>> enabled;
+  const std::lock_guard lock(mutex);
   for (int peer = 0; peer < count; ++peer) {
     int can_access = 0;
-    if (peer == device) continue;
+    if (peer == device || enabled.contains({device, peer})) continue;
     EPS_CUDA(cudaDeviceCanAccessPeer(&can_access, device, peer));
     if (can_access == 0) continue;
     const cudaError_t error = cudaDeviceEnablePeerAccess(peer, 0);
     if (error == cudaErrorPeerAccessAlreadyEnabled) {
-      cudaGetLastError();  // already enabled by another op set of the process
+      cudaGetLastError();  // by another library
     } else {
       EPS_CUDA(error);
     }
+    enabled.emplace(device, peer);
   }
 }
 
