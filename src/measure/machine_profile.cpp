@@ -62,6 +62,11 @@ TuneOptions make_options(const MachineTuning& tuning, const ops::OpSet& ops) {
     options.shared_shapes.clear();
   }
   for (const GemmShape& shape : tuning.shapes) add_shape(options.expert_shapes, shape);
+  // Experts' weights are measured with dense kernels, too; a curve must not be in a profile twice.
+  std::erase_if(options.shared_shapes, [&options](const GemmShape& shared) {
+    return std::ranges::any_of(options.expert_shapes,
+                               [&shared](const GemmShape& s) { return s.n == shared.n && s.k == shared.k; });
+  });
   options.weight_dtypes = weight_dtypes_of(tuning, device != nullptr);
   options.quick = tuning.quick;
   options.threads = tuning.threads;

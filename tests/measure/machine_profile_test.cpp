@@ -72,6 +72,23 @@ TEST(MachineProfile, KeepsSizesOfAnEarlierProfile) {
   EXPECT_TRUE(has(48, 16) && has(128, 32) && has(32, 64)) << shapes.size();
 }
 
+// An expert of 8 and shared experts of 16 rows have projections of the same shape.
+TEST(MachineProfile, MeasuresAShapeOfExpertsAndSharedExpertsOnce) {
+  const test::ProfileFolders folders;
+  MachineTuning tuning = tiny_tuning(1);
+  tuning.models.front().hidden = 16;
+  tuning.models.front().inner = 8;
+  tuning.models.front().shared_inner = 16;
+  tuning.models.push_back(tuning.models.front());
+  tuning.models.back().inner = 16;
+  const MachineProfile machine = measure_machine(tuning, kNoProgress, kGoOn);
+  EXPECT_TRUE(plan::find_profile_faults(machine.profile).empty());
+  for (const plan::GemmProfile& gemm : machine.profile.gemms) {
+    const auto same = [](const plan::GemmShapeCurve& s) { return s.n == 16 && s.k == 16; };
+    EXPECT_EQ(std::ranges::count_if(gemm.shapes, same), 1) << moe::to_string(gemm.kind);
+  }
+}
+
 TEST(MachineProfile, MeasuresShapesBesidesThoseOfModels) {
   MachineTuning tuning = tiny_tuning(1);
   const auto count = [&tuning] {
