@@ -28,6 +28,10 @@ MlpNames llama_mlp_names(const std::string& prefix) {
   return n;
 }
 
+MlpNames llama_expert_names(const ModelSpec& /*spec*/, int layer, int expert) {
+  return llama_mlp_names(fmt::format("model.layers.{}.mlp.experts.{}.", layer, expert));
+}
+
 MlpNames mixtral_mlp_names(const std::string& prefix) {
   MlpNames n;
   n.gate = prefix + "w1.weight";

@@ -10,6 +10,8 @@
 
 namespace eps::arch {
 
+struct ModelSpec;
+
 // A weight of the model, a matrix [out, in] or a vector: a tensor of a checkpoint, or a part of one that several
 // weights share.
 struct StoredTensor {
@@ -63,6 +65,8 @@ struct GlobalNames {
 
 // "<prefix>gate_proj.weight", "<prefix>up_proj.weight" and "<prefix>down_proj.weight"
 MlpNames llama_mlp_names(const std::string& prefix);
+// The same for a routed expert: "model.layers.<layer>.mlp.experts.<expert>.gate_proj.weight" and so on
+MlpNames llama_expert_names(const ModelSpec& spec, int layer, int expert);
 // "<prefix>w1.weight", "<prefix>w3.weight" and "<prefix>w2.weight"
 MlpNames mixtral_mlp_names(const std::string& prefix);
 // The names that most families share: "model.layers.<layer>.self_attn.q_proj.weight" and so on, with the biases of

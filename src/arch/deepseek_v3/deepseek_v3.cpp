@@ -69,12 +69,8 @@ LayerNames layer_names(const ModelSpec& /*spec*/, int layer) {
   return n;
 }
 
-MlpNames expert_names(const ModelSpec& /*spec*/, int layer, int expert) {
-  return llama_mlp_names(fmt::format("model.layers.{}.mlp.experts.{}.", layer, expert));
-}
-
 Family with_type(std::string_view model_type) {
-  return {model_type, read_config, llama_global_names, layer_names, expert_names, kKeys};
+  return {model_type, read_config, llama_global_names, layer_names, llama_expert_names, kKeys};
 }
 
 }  // namespace

@@ -65,12 +65,10 @@ LayerNames layer_names(const ModelSpec& /*spec*/, int layer) {
   return n;
 }
 
-MlpNames expert_names(const ModelSpec& /*spec*/, int layer, int expert) {
-  return llama_mlp_names(fmt::format("model.layers.{}.mlp.experts.{}.", layer, expert));
-}
-
 }  // namespace
 
-Family glm4_moe_family() { return {"glm4_moe", read_config, llama_global_names, layer_names, expert_names, kKeys}; }
+Family glm4_moe_family() {
+  return {"glm4_moe", read_config, llama_global_names, layer_names, llama_expert_names, kKeys};
+}
 
 }  // namespace eps::arch

@@ -43,12 +43,8 @@ LayerNames layer_names(const ModelSpec& /*spec*/, int layer) {
   return n;
 }
 
-MlpNames expert_names(const ModelSpec& /*spec*/, int layer, int expert) {
-  return llama_mlp_names(fmt::format("model.layers.{}.mlp.experts.{}.", layer, expert));
-}
-
 }  // namespace
 
-Family olmoe_family() { return {"olmoe", read_config, llama_global_names, layer_names, expert_names, kKeys}; }
+Family olmoe_family() { return {"olmoe", read_config, llama_global_names, layer_names, llama_expert_names, kKeys}; }
 
 }  // namespace eps::arch
