@@ -16,19 +16,6 @@ LinkPoint find_link(const Plan& plan, const LayerCost& cost, int num_ranks) {
   return {};
 }
 
-// The number of experts that a token has on average on a rank that it visits, as TrafficModel::copies.
-double count_copies(const MoeProblem& problem) {
-  const size_t width = problem.routing.visits.size() / static_cast<size_t>(problem.placement.num_ranks);
-  double visits = 0;
-  double rows = 0;
-  for (size_t i = 0; i < problem.routing.visits.size(); ++i) {
-    const auto tokens = static_cast<double>(problem.routing.visits[i]);
-    visits += tokens;
-    rows += static_cast<double>(i % width) * tokens;
-  }
-  return visits > 0 ? rows / visits : 1;
-}
-
 OpTerms terms_of(const Plan& plan, const MoeProblem& problem, const LayerCost& cost) {
   const auto& tokens = problem.tokens_per_rank;
   const SmBudget& sms = plan.sms;

@@ -51,6 +51,7 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
       balancer_(problem.placement, problem.load),
       num_ranks_(static_cast<size_t>(problem.placement.num_ranks)),
       experts_each_(static_cast<size_t>(problem.placement.experts_per_rank())),
+      copies_(count_copies(problem)),
       single_rank_(num_ranks_ == 1),
       local_first_(limits.local_first && !single_rank_),
       overlap_margin_(cost.profile().links.empty() || cost.profile().links.front().spread_gbps == 0 ? 0
@@ -119,7 +120,7 @@ LayerSearch::Budget LayerSearch::make_budget(const LinkPoint& link, int gemm_sms
   budget.terms.link = link;
   budget.terms.num_ranks = static_cast<int>(num_ranks_);
   budget.terms.all_tokens = all_tokens_;
-  budget.terms.copies = traffic_.copies();
+  budget.terms.copies = copies_;
   budget.terms.ring_passes = problem_.strategy == Strategy::kTpEp ? 1 : 0;
   return budget;
 }

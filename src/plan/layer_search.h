@@ -126,6 +126,7 @@ class LayerSearch {
   size_t experts_each_;
   int64_t most_tokens_ = 0;  // of a rank
   int64_t all_tokens_ = 0;
+  double copies_;
   bool single_rank_;  // no messages
   bool local_first_;
   double overlap_margin_;  // by how much overlap must be faster than the serial plan, as a fraction of the latter

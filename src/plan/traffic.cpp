@@ -4,6 +4,18 @@
 
 namespace eps::plan {
 
+double count_copies(const MoeProblem& problem) {
+  const size_t width = problem.routing.visits.size() / static_cast<size_t>(problem.placement.num_ranks);
+  double visits = 0;
+  double rows = 0;
+  for (size_t i = 0; i < problem.routing.visits.size(); ++i) {
+    const auto tokens = static_cast<double>(problem.routing.visits[i]);
+    visits += tokens;
+    rows += static_cast<double>(i % width) * tokens;
+  }
+  return visits > 0 ? rows / visits : 1;
+}
+
 TrafficModel::TrafficModel(const MoeProblem& problem, int ranks_per_node)
     : num_ranks_(static_cast<size_t>(problem.placement.num_ranks)),
       width_(problem.routing.visits.size() / num_ranks_),
@@ -23,16 +35,9 @@ TrafficModel::TrafficModel(const MoeProblem& problem, int ranks_per_node)
     const double sampled = static_cast<double>(j) / experts_;
     left_.push_back(sampled < 1 ? 1 / (1 - sampled) : 0.0);
   }
-  double visits = 0;
-  double rows = 0;
   for (size_t r = 0; r < num_ranks_; ++r) {
     double all = 0;
-    for (size_t j = 0; j < width_; ++j) {
-      const auto tokens = static_cast<double>(problem.routing.visits[r * width_ + j]);
-      all += tokens;
-      rows += static_cast<double>(j) * tokens;
-    }
-    visits += all;
+    for (size_t j = 0; j < width_; ++j) all += static_cast<double>(problem.routing.visits[r * width_ + j]);
     for (size_t j = 0; j < width_ && all > 0; ++j) {
       share_of_count_[j * num_ranks_ + r] = static_cast<double>(problem.routing.visits[r * width_ + j]) / all;
     }
@@ -47,7 +52,6 @@ TrafficModel::TrafficModel(const MoeProblem& problem, int ranks_per_node)
       combine_rows_ += partials;
     }
   }
-  if (visits > 0) copies_ = rows / visits;
 }
 
 void TrafficModel::add_flow(Flows& flows, size_t home, size_t rank, int64_t rows) const {

@@ -22,6 +22,9 @@ inline MessageRows larger(const MessageRows& a, const MessageRows& b) {
   return {std::max(a.near_rows, b.near_rows), std::max(a.far_rows, b.far_rows), std::max(a.sent_rows, b.sent_rows)};
 }
 
+// The number of experts that a token has on average on a rank that it visits; 1 without visits.
+double count_copies(const MoeProblem& problem);
+
 class TrafficModel {
  public:
   TrafficModel(const MoeProblem& problem, int ranks_per_node);
@@ -44,8 +47,6 @@ class TrafficModel {
   // The fraction of the tokens visiting `rank` that have an expert in a first stage with the fraction `f` of its rows.
   double first_need(size_t rank, double f) const;
   double near_visits(size_t rank) const { return std::min(near_.tokens.to_rank[rank], near_.partials.to_rank[rank]); }
-  // The number of experts that a visiting token has on average; 1 without visits.
-  double copies() const { return copies_; }
   bool any_far() const { return any_far_; }  // whether there are ranks on other nodes
 
   // The rows that are dispatched and returned, over all ranks.
@@ -78,7 +79,6 @@ class TrafficModel {
   std::vector<double> left_;            // [width] 1 / (share of the experts not sampled yet)
   Place near_, far_;
   bool any_far_ = false;
-  double copies_ = 1;
   std::vector<double> scratch_;
   std::vector<double> sent_, returned_;  // [num_ranks] scratch
   int64_t dispatch_rows_ = 0;
