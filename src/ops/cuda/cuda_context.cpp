@@ -96,6 +96,12 @@ EventPtr make_event() {
   return EventPtr(event);
 }
 
+EventPtr make_timing_event() {
+  cudaEvent_t event = nullptr;
+  EPS_CUDA(cudaEventCreate(&event));
+  return EventPtr(event);
+}
+
 DeviceMemory& DeviceMemory::of(int device) {
   static std::mutex mutex;
   static std::map<int, std::unique_ptr<DeviceMemory>> devices;

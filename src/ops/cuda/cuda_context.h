@@ -29,7 +29,8 @@ struct CloseEvent {
   void operator()(cudaEvent_t event) const { cudaEventDestroy(event); }
 };
 using EventPtr = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, CloseEvent>;
-EventPtr make_event();
+EventPtr make_event();  // without times
+EventPtr make_timing_event();
 
 // During its lifetime, the calling thread records a CUDA graph. Calls that wait for the device, copy to the host or
 // allocate memory cannot be recorded and would break the replay, so they fail with an error that names the op

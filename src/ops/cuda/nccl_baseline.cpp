@@ -63,8 +63,8 @@ class NcclBaseline final : public ops::AllToAllBaseline {
       rank.gpu = gpus[r];
       EPS_CUDA(cudaSetDevice(rank.gpu));
       rank.stream = make_stream();
-      rank.begin = make_timed_event();
-      rank.end = make_timed_event();
+      rank.begin = make_timing_event();
+      rank.end = make_timing_event();
       EPS_CUDA(cudaMalloc(&rank.send, memory));
       EPS_CUDA(cudaMalloc(&rank.recv, memory));
       EPS_CUDA(cudaMemset(rank.send, 0, memory));
@@ -138,11 +138,6 @@ class NcclBaseline final : public ops::AllToAllBaseline {
     void* recv = nullptr;
   };
 
-  static EventPtr make_timed_event() {
-    cudaEvent_t event = nullptr;
-    EPS_CUDA(cudaEventCreate(&event));
-    return EventPtr(event);
-  }
   void check(int result, const char* call) const {
     if (result == kSuccess) return;
     raise_library_error("NCCL", nccl_.get_error_string(result), {call, __FILE__, __LINE__});

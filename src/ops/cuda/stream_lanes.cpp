@@ -5,12 +5,6 @@
 namespace eps::cuda {
 namespace {
 
-EventPtr make_timing_event() {
-  cudaEvent_t event = nullptr;
-  EPS_CUDA(cudaEventCreate(&event));
-  return EventPtr(event);
-}
-
 int64_t ns_between(const EventPtr& from, const EventPtr& to) {
   float ms = 0;
   EPS_CUDA(cudaEventElapsedTime(&ms, from.get(), to.get()));
