@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "arch/presets.h"
 #include "base/error.h"
 #include "base/stop.h"
 #include "engine/factory.h"
@@ -63,37 +62,29 @@ AllToAllResult run_all_to_all_bench(const AllToAllOptions& options, const std::f
                                   engine::RankThreadUse::kSeparate, engine.gpus);
   AllToAllResult result;
   result.op_set = ops.front()->description();
-  const int num_experts = engine.ep * kMostCopies;
-  const moe::ExpertPlacement placement = moe::place_experts(num_experts, engine.ep);
+  const moe::ExpertPlacement placement = moe::place_experts(engine.ep * kMostCopies, engine.ep);
   // Only the width of its rows matters here.
   constexpr int64_t kInner = 64;
-  const arch::ModelSpec spec =
-      make_layer_spec(options.row_bytes / static_cast<int64_t>(size_of(ops.front()->compute_dtype())), kInner,
-                      num_experts, options.copies);
-  const arch::Family& family = arch::find_preset_family("deepseek-v2-lite");
-  const auto source = model::make_dummy_source(1, engine.stop);
-  const auto load = [&](const ops::OpSet& on, model::RankShare share) {
-    return model::load_moe_layer(spec, family, *source, on, spec.first_moe_layer(), share);
-  };
   const auto rows_of = [&](double bytes) {
     return std::max<int64_t>(1, static_cast<int64_t>(std::llround(bytes / static_cast<double>(options.row_bytes))));
   };
-  const plan::MoeShape shape = arch::moe_shape(spec, DType::kBF16, ops.front()->compute_dtype());
-  DeviceRanks ranks(
-      {shape, placement, 1}, std::move(ops),
+  const int64_t most_rows = rows_of(static_cast<double>(options.max_bytes));
+  const int64_t hidden = options.row_bytes / static_cast<int64_t>(size_of(ops.front()->compute_dtype()));
+  const auto ranks = make_message_ranks(
+      hidden, kInner, placement, std::move(ops),
       engine::make_communicators(engine.ep, std::chrono::milliseconds(engine.comm_timeout_ms), "", engine.stop),
-      route_away(placement, rows_of(static_cast<double>(options.max_bytes)), options.copies), load);
+      route_away(placement, most_rows, options.copies), engine.stop);
 
   std::string why_not;
   const int peers = engine.ep - 1;
-  const auto baseline = engine::make_all_to_all_baseline(
-      engine.ep, engine.gpus, rows_of(static_cast<double>(options.max_bytes)) * options.row_bytes, why_not);
+  const auto baseline =
+      engine::make_all_to_all_baseline(engine.ep, engine.gpus, most_rows * options.row_bytes, why_not);
   result.baseline = baseline ? baseline->implementation() : why_not;
   const auto max_bytes = static_cast<double>(options.max_bytes);
   for (auto bytes = static_cast<double>(options.min_bytes); bytes <= max_bytes * 1.001; bytes *= options.factor) {
     const int64_t rows = rows_of(bytes);
     note(fmt::format("{} rows of {} bytes", rows, options.row_bytes));
-    ranks.route(route_away(placement, rows, options.copies));
+    ranks->route(route_away(placement, rows, options.copies));
     std::vector<AllToAllPoint> points;
     for (const int sms : options.sms) {
       for (const auto& [op, way] : {std::pair("dispatch", "pull"), std::pair("combine", "push")}) {
@@ -110,14 +101,11 @@ AllToAllResult run_all_to_all_bench(const AllToAllOptions& options, const std::f
       }
       for (size_t p = 0; p < num_own; p += 2) {
         LayerTimes times;
-        const plan::Plan plan = make_messages(ranks.problem(), points[p].sms);
-        if (!completes([&] { times = ranks.run_timed(plan); })) return result;
+        const plan::Plan plan = make_messages(ranks->problem(), points[p].sms);
+        if (!completes([&] { times = ranks->run_timed(plan); })) return result;
         if (i == 0) continue;  // warm-up
-        const auto us_of = [&](plan::OpKind kind) {
-          return static_cast<double>(times.op_ns[static_cast<size_t>(kind)]) * 1e-3;
-        };
-        points[p].us.push_back(us_of(plan::OpKind::kDispatch));
-        points[p + 1].us.push_back(us_of(plan::OpKind::kCombine));
+        points[p].us.push_back(us_of(times.op_ns, plan::OpKind::kDispatch));
+        points[p + 1].us.push_back(us_of(times.op_ns, plan::OpKind::kCombine));
       }
     }
     result.points.insert(result.points.end(), points.begin(), points.end());

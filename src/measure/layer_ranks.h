@@ -30,6 +30,9 @@ struct LayerTimes {
   std::array<int64_t, plan::kNumOpKinds> op_span_ns = {};
   int64_t span_ns = 0;
 };
+inline double us_of(const std::array<int64_t, plan::kNumOpKinds>& ns, plan::OpKind kind) {
+  return static_cast<double>(ns[static_cast<size_t>(kind)]) * 1e-3;
+}
 // Adds the ops of one rank.
 void add_timeline(const std::vector<device::TimelineEvent>& events, LayerTimes& times);
 

@@ -4,14 +4,25 @@
 
 namespace eps::measure {
 
-arch::ModelSpec make_layer_spec(int64_t hidden, int64_t inner, int num_experts, int top_k) {
-  arch::ModelSpec spec = arch::preset_spec("deepseek-v2-lite");
+std::unique_ptr<DeviceRanks> make_message_ranks(int64_t hidden, int64_t inner, const moe::ExpertPlacement& placement,
+                                                std::vector<std::unique_ptr<ops::OpSet>> ops,
+                                                std::vector<std::unique_ptr<comm::Communicator>> comms,
+                                                std::span<const moe::Routing> routing, StopToken stop) {
+  constexpr std::string_view kPreset = "deepseek-v2-lite";  // for what the sizes leave open
+  arch::ModelSpec spec = arch::preset_spec(kPreset);
   spec.hidden = hidden;
   spec.moe.inner = inner;
   spec.moe.shared_inner = 0;
-  spec.moe.gate.num_experts = num_experts;
-  spec.moe.gate.top_k = top_k;
-  return spec;
+  spec.moe.gate.num_experts = placement.num_experts;
+  spec.moe.gate.top_k = routing.front().top_k;
+  const arch::Family& family = arch::find_preset_family(kPreset);
+  const auto source = model::make_dummy_source(0, stop);
+  const plan::MoeShape shape = arch::moe_shape(spec, DType::kBF16, ops.front()->compute_dtype());
+  const auto load = [&](const ops::OpSet& on, model::RankShare share) {
+    return model::load_moe_layer(spec, family, *source, on, spec.first_moe_layer(), share);
+  };
+  return std::make_unique<DeviceRanks>(DeviceRanksOptions{shape, placement, 1}, std::move(ops), std::move(comms),
+                                       routing, load);
 }
 
 std::vector<moe::Routing> route_away(const moe::ExpertPlacement& placement, int64_t tokens, int copies) {

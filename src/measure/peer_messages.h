@@ -1,17 +1,23 @@
 // Layers of which only the messages between devices matter, for `bench a2a` and `tune`.
 #pragma once
 
+#include <memory>
+#include <span>
 #include <vector>
 
-#include "arch/model_spec.h"
+#include "measure/device_ranks.h"
 #include "moe/placement.h"
 #include "moe/routing.h"
 #include "plan/plan.h"
 
 namespace eps::measure {
 
-// A model with one MoE layer of these sizes, without shared experts.
-arch::ModelSpec make_layer_spec(int64_t hidden, int64_t inner, int num_experts, int top_k);
+// Ranks that run a layer of these sizes with dummy weights and without shared experts. The number of experts of a token
+// is that of the routing. Op sets, communicators and routing: see DeviceRanks.
+std::unique_ptr<DeviceRanks> make_message_ranks(int64_t hidden, int64_t inner, const moe::ExpertPlacement& placement,
+                                                std::vector<std::unique_ptr<ops::OpSet>> ops,
+                                                std::vector<std::unique_ptr<comm::Communicator>> comms,
+                                                std::span<const moe::Routing> routing, StopToken stop = {});
 
 // Every token of a rank goes to one other rank, these in turn, and has `copies` experts there.
 std::vector<moe::Routing> route_away(const moe::ExpertPlacement& placement, int64_t tokens, int copies);

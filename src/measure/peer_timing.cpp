@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "arch/presets.h"
 #include "base/error.h"
 #include "measure/device_ranks.h"
 #include "measure/fit.h"
@@ -18,10 +17,6 @@ constexpr int kTopK = 6;            // as DeepSeek-V2
 constexpr int kManyCopies = 4;      // enough that writing limits a dispatch, not the link
 constexpr int kContentionSms = 16;  // of the messages beside GEMMs
 constexpr int kLinkSms[] = {4, 8, 12, 16, 24};
-
-double us_of(const std::array<int64_t, plan::kNumOpKinds>& ns, plan::OpKind kind) {
-  return static_cast<double>(ns[static_cast<size_t>(kind)]) * 1e-3;
-}
 
 class PeerTiming {
  public:
@@ -41,7 +36,7 @@ class PeerTiming {
       route(route_away(ranks_.problem().placement, tokens, copies));
       for (plan::LinkPoint& link : profile_.links) {
         const plan::Plan plan = make_messages(ranks_.problem(), link.sms);
-        const std::vector<double> us = medians({&plan, 1}, [](const LayerTimes& times) {
+        const std::vector<double> us = medians(plan, [](const LayerTimes& times) {
           return std::vector{us_of(times.op_ns, plan::OpKind::kDispatch), us_of(times.op_ns, plan::OpKind::kCombine)};
         });
         set(link, us);
@@ -71,10 +66,9 @@ class PeerTiming {
       route(random_routing(tokens));
       plan::Plan plan = make_bare_plan(ranks_.problem(), {kContentionSms, profile_.num_sms});
       plan.ops = {{plan::OpKind::kDispatch, plan::Lane::kDispatch, 0, {}},
-                  {plan::OpKind::kReduce, plan::Lane::kCompute, 0, {0}},
-                  {plan::OpKind::kCombine, plan::Lane::kCombine, 0, {1}},
-                  {plan::OpKind::kFinish, plan::Lane::kCompute, -1, {2}}};
-      const std::vector<double> us = medians({&plan, 1}, [](const LayerTimes& times) {
+                  {plan::OpKind::kReduce, plan::Lane::kCompute, 0, {0}}};
+      add_end(plan, {1});
+      const std::vector<double> us = medians(plan, [](const LayerTimes& times) {
         return std::vector{us_of(times.least_op_ns, plan::OpKind::kReduce),
                            us_of(times.least_op_ns, plan::OpKind::kFinish)};
       });
@@ -97,8 +91,8 @@ class PeerTiming {
                           is_message ? plan::Lane::kDispatch : plan::Lane::kCompute, 0,
                           i == 0 ? std::vector<int>{} : std::vector{i - 1}});
     }
-    add_end(plan);
-    const std::vector<double> us = medians({&plan, 1}, [](const LayerTimes& times) {
+    add_end(plan, {kTurns - 1});
+    const std::vector<double> us = medians(plan, [](const LayerTimes& times) {
       const double busy = us_of(times.op_ns, plan::OpKind::kDispatch) + us_of(times.op_ns, plan::OpKind::kReduce);
       const double span =
           std::max(us_of(times.op_span_ns, plan::OpKind::kDispatch), us_of(times.op_span_ns, plan::OpKind::kReduce));
@@ -129,21 +123,21 @@ class PeerTiming {
                                 .top_k = kTopK});
   }
 
-  // The layer's last ops, which it needs to end in an orderly way.
-  static void add_end(plan::Plan& plan) {
-    const int last = static_cast<int>(plan.ops.size()) - 1;
-    plan.ops.push_back({plan::OpKind::kCombine, plan::Lane::kCombine, 0, {last}});
-    plan.ops.push_back({plan::OpKind::kFinish, plan::Lane::kCompute, -1, {last + 1}});
+  // Adds the layer's last ops, which it needs to end in an orderly way, after the ops `deps`.
+  static void add_end(plan::Plan& plan, std::vector<int> deps) {
+    const auto combine = static_cast<int>(plan.ops.size());
+    plan.ops.push_back({plan::OpKind::kCombine, plan::Lane::kCombine, 0, std::move(deps)});
+    plan.ops.push_back({plan::OpKind::kFinish, plan::Lane::kCompute, -1, {combine}});
   }
 
   // The medians, over repetitions, of the values that `read` finds in the times of a plan.
   template <typename Read>
-  std::vector<double> medians(std::span<const plan::Plan> plans, const Read& read) {
+  std::vector<double> medians(const plan::Plan& plan, const Read& read) {
     const int repetitions = quick_ ? 5 : 11;
     std::vector<std::vector<double>> samples;
     for (int i = 0; i <= repetitions; ++i) {
       if (keep_going_ && !keep_going_()) throw Error(ErrorKind::kAborted, "tune", "interrupted");
-      const std::vector<double> values = read(ranks_.run_timed(plans.front()));
+      const std::vector<double> values = read(ranks_.run_timed(plan));
       samples.resize(values.size());
       if (i == 0) continue;  // warm-up
       for (size_t k = 0; k < values.size(); ++k) samples[k].push_back(values[k]);
@@ -177,9 +171,8 @@ class PeerTiming {
       std::vector<int> ends;
       if (last_gemm >= 0) ends.push_back(last_gemm);
       if (last_message >= 0) ends.push_back(last_message);
-      plan.ops.push_back({plan::OpKind::kCombine, plan::Lane::kCombine, 0, ends});
-      plan.ops.push_back({plan::OpKind::kFinish, plan::Lane::kCompute, -1, {total}});
-      return medians({&plan, 1}, [](const LayerTimes& times) {
+      add_end(plan, std::move(ends));
+      return medians(plan, [](const LayerTimes& times) {
         return std::vector{us_of(times.op_span_ns, plan::OpKind::kGateUp),
                            us_of(times.op_span_ns, plan::OpKind::kDispatch)};
       });
@@ -214,15 +207,9 @@ void measure_peers(std::vector<std::unique_ptr<ops::OpSet>> ops, std::vector<std
                    plan::HardwareProfile& profile) {
   const auto num_ranks = static_cast<int>(ops.size());
   const moe::ExpertPlacement placement = moe::place_experts(num_ranks * kExpertsEach, num_ranks);
-  const arch::ModelSpec spec = make_layer_spec(sizes.hidden, sizes.inner, placement.num_experts, kTopK);
-  const arch::Family& family = arch::find_preset_family("deepseek-v2-lite");
-  const auto source = model::make_dummy_source();
-  const plan::MoeShape shape = arch::moe_shape(spec, DType::kBF16, ops.front()->compute_dtype());
-  DeviceRanks ranks({shape, placement, 1}, std::move(ops), std::move(comms), route_away(placement, 16, kTopK),
-                    [&](const ops::OpSet& on, model::RankShare share) {
-                      return model::load_moe_layer(spec, family, *source, on, spec.first_moe_layer(), share);
-                    });
-  PeerTiming timing(ranks, sizes, quick, keep_going, profile);
+  const auto ranks = make_message_ranks(sizes.hidden, sizes.inner, placement, std::move(ops), std::move(comms),
+                                        route_away(placement, 16, kTopK));
+  PeerTiming timing(*ranks, sizes, quick, keep_going, profile);
   timing.measure_links();
   timing.measure_sums();
   timing.measure_handoff();
