@@ -72,12 +72,11 @@ message(STATUS "CUDA backend: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, cuDNN in ${EP
 
 file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/cuda/*.cpp
   ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernels/*/*.cpp ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernels/*/*.cu)
-add_library(epsmoe_cuda MODULE ${sources} ${PROJECT_SOURCE_DIR}/src/ops/op_set.cpp
-  ${PROJECT_SOURCE_DIR}/src/ops/feature.cpp)
+add_library(epsmoe_cuda MODULE ${sources} ${PROJECT_SOURCE_DIR}/src/ops/op_set.cpp)
 # Host files only, so that a changed header does not compile every kernel again.
 target_compile_definitions(epsmoe_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${build_definition}>)
 # It includes the cuDNN frontend headers: most of the time goes into optimising code that runs once per shape.
-set_source_files_properties(${PROJECT_SOURCE_DIR}/src/ops/cuda/mla_prefill_plan.cpp PROPERTIES COMPILE_OPTIONS -O1
+set_source_files_properties(${PROJECT_SOURCE_DIR}/src/ops/cuda/sdpa_plan.cpp PROPERTIES COMPILE_OPTIONS -O1
   COMPILE_DEFINITIONS CUDNN_FRONTEND_SKIP_JSON_LIB)  # its graphs as JSON, which nothing here reads
 set_target_properties(epsmoe_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin
   CUDA_VISIBILITY_PRESET hidden)

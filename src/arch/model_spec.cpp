@@ -120,27 +120,4 @@ plan::MoeShape moe_shape(const ModelSpec& spec, DType weights, DType activations
   return {spec.hidden, spec.moe.inner, spec.moe.shared_inner, spec.moe.gate.top_k, weights, activations};
 }
 
-std::vector<ops::Feature> needed_features(const ModelSpec& spec) {
-  using ops::Feature;
-  std::vector<Feature> out;
-  const auto need = [&out](bool needed, Feature feature) {
-    if (needed) out.push_back(feature);
-  };
-  const GroupedAttention* grouped = spec.attention.grouped();
-  need(grouped != nullptr, Feature::kGroupedAttention);
-  need(spec.attention.rope.layout != ops::RopeLayout{}, Feature::kRopeLayout);
-  need(spec.norm == NormKind::kLayerNorm, Feature::kLayerNorm);
-  need(grouped != nullptr && grouped->clip_qkv > 0, Feature::kClamp);
-  if (spec.num_moe_layers() == 0) return out;
-  const ops::GateParams& gate = spec.moe.gate;
-  need(gate.score == ops::RouterScore::kSigmoid || gate.correction || gate.method == ops::TopkMethod::kGroupLimitedTop2,
-       Feature::kSigmoidRouter);
-  need(spec.moe.router_bias, Feature::kRouterBias);
-  need(spec.moe.expert_bias, Feature::kExpertBias);
-  need(spec.moe.swiglu != ops::SwigluParams{}, Feature::kClampedSwiglu);
-  need(spec.moe.shared_gate, Feature::kSharedGate);
-  need(spec.moe.residual_inner > 0, Feature::kDenseResidual);
-  return out;
-}
-
 }  // namespace eps::arch

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "arch/attention_spec.h"
-#include "ops/feature.h"
 #include "ops/op_params.h"
 #include "plan/problem.h"
 
@@ -87,8 +86,5 @@ void check_sizes(const ModelSpec& spec, const std::string& where);
 
 // The sizes of the MoE layers for planning. `weights`: dtype of the stored weights; `activations`: compute dtype.
 plan::MoeShape moe_shape(const ModelSpec& spec, DType weights, DType activations);
-
-// What the model needs of an op set beyond the operations that every op set has.
-std::vector<ops::Feature> needed_features(const ModelSpec& spec);
 
 }  // namespace eps::arch

@@ -203,11 +203,12 @@ void HostLayer::gate_up(const moe::StageLayout& stage, moe::GemmKind kernel) {
 }
 
 // Adds each expert's bias to its rows; `first` is the number of the row that `rows` begins with.
-void HostLayer::add_biases(const moe::StageLayout& stage, std::span<const TensorView> bias, MutableTensorView rows,
-                           int64_t first) {
-  if (bias.empty()) return;
+void HostLayer::add_biases(const moe::StageLayout& stage, TensorView bias, MutableTensorView rows, int64_t first) {
+  if (!bias) return;
+  const int64_t first_expert = int64_t{comm_.rank()} * bias.dim(0);
   for (const moe::ExpertRows& block : stage.experts) {
-    ops_.add_bias(rows.rows(block.begin - first, block.end - first), bias[static_cast<size_t>(block.expert)]);
+    const int64_t local = block.expert - first_expert;
+    ops_.add_bias(rows.rows(block.begin - first, block.end - first), bias.rows(local, local + 1));
   }
 }
 

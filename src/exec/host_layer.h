@@ -47,8 +47,7 @@ class HostLayer final : public ops::LayerOps {
   void shared(plan::TokenShare share);
   void finish();
   void run_gemms(std::span<const ops::LinearTask> tasks, moe::GemmKind kernel);
-  void add_biases(const moe::StageLayout& stage, std::span<const TensorView> bias, MutableTensorView rows,
-                  int64_t first);
+  void add_biases(const moe::StageLayout& stage, TensorView bias, MutableTensorView rows, int64_t first);
   std::byte* row_source(int64_t row) const;
 
   ops::OpSet& ops_;

@@ -142,7 +142,7 @@ plan::MoeProblem MoeLayerRunner::route_on_host(int layer, const ops::GateParams&
 plan::MoeProblem MoeLayerRunner::route_on_peers(const ops::GateParams& gate, const ops::RouterWeights& router,
                                                 TensorView x) {
   const moe::ExpertPlacement placement = moe::place_experts(gate.num_experts, comm_.size());
-  peer_->route(gate, router_logits(gate, router, x));
+  peer_->route(gate, router_logits(gate, router, x), router.correction);
   ops::PeerLoad load = peer_->exchange(x);
   // Rows are sent in the compute dtype, partial sums in the activation dtype.
   return plan::make_problem(shape_, placement, std::move(load.rows), std::move(load.summary), tokens_per_rank_,
@@ -172,7 +172,7 @@ void MoeLayerRunner::run_local(ops::LocalMoe& local, int layer, const ops::GateP
                                const ops::RouterWeights& router, const ops::MoeWeights& weights, TensorView x,
                                MutableTensorView out) {
   const int64_t begin = now_ns();
-  local.route(gate, router_logits(gate, router, x));
+  local.route(gate, router_logits(gate, router, x), router.correction);
   ops::LocalKernels kernels = kFewTokenKernels;
   const bool is_few = x.dim(0) <= local.few_tokens();
   double predicted_us = 0;

@@ -23,13 +23,15 @@ void set_num_experts(arch::ModelSpec& spec, int num_experts, bool dummy) {
 }
 
 // The baselines that a layer is compared with have only plain SwiGLU experts and shared experts.
-void refuse_features(const LayerSource& source) {
-  using ops::Feature;
-  for (const Feature feature : arch::needed_features(source.spec)) {
-    if (feature != Feature::kExpertBias && feature != Feature::kClampedSwiglu && feature != Feature::kSharedGate)
-      continue;
+void require_plain_experts(const LayerSource& source) {
+  const arch::MoeSpec& moe = source.spec.moe;
+  const std::pair<bool, const char*> features[] = {{moe.expert_bias, "experts with biases"},
+                                                   {moe.swiglu != ops::SwigluParams{}, "a clamped SwiGLU activation"},
+                                                   {moe.shared_gate, "gated shared experts"}};
+  for (const auto& [is_present, what] : features) {
+    if (!is_present) continue;
     fail(ErrorKind::kInput, source.name,
-         {.what = fmt::format("has {}, which the baselines of this benchmark do not", ops::to_string(feature)),
+         {.what = fmt::format("has {}, which the baselines of this benchmark do not", what),
           .got = "",
           .wanted = "",
           .hint = "another model"});
@@ -75,7 +77,7 @@ LayerSource open_layer_source(const LayerChoice& choice) {
   if (out.spec.first_moe_layer() < 0) {
     fail(ErrorKind::kInput, out.name, {.what = "has no MoE layer", .got = "", .wanted = "", .hint = "another model"});
   }
-  refuse_features(out);
+  require_plain_experts(out);
   set_num_experts(out.spec, choice.num_experts, dummy);
   out.weights = out.checkpoint ? model::make_checkpoint_source(
                                      *out.checkpoint, model::StoredNames(out.spec, *out.family, *out.checkpoint),

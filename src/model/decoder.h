@@ -81,11 +81,6 @@ class Decoder {
                         TensorView x, MutableTensorView out);
   void grouped_attention(int layer, const arch::GroupedAttention& attention, const AttentionWeights& weights,
                          TensorView x, MutableTensorView out);
-  struct QkRows {
-    MutableTensorView rows;  // [T, width]
-    const Norm* weight;
-    int64_t width;
-  };
   void norm(TensorView x, const Norm& weight, MutableTensorView out);
   void add_norm(const Norm& weight, MutableTensorView out);
   void feed_forward(int layer);

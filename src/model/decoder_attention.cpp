@@ -61,20 +61,16 @@ void Decoder::grouped_attention(int layer, const arch::GroupedAttention& attenti
   const MutableTensorView k = memory_.kv.view(act_, {num_tokens_, p.kv_width()});
   const MutableTensorView v = memory_.v.view(act_, {num_tokens_, p.kv_width()});
   project({{&w.q, q}, {&w.k, k}, {&w.v, v}}, x);
-  if (attention.qk_norm != arch::QkNorm::kNone) {
-    const bool whole = attention.qk_norm == arch::QkNorm::kWhole;
-    for (const auto& [rows, weight, width] : {QkRows{q, &w.q_norm, p.q_width()}, QkRows{k, &w.k_norm, p.kv_width()}}) {
-      const int64_t norm_width = whole ? width : p.head_dim;
-      const MutableTensorView vectors(rows.data(), act_, {rows.numel() / norm_width, norm_width});
-      ops_.rms_norm(vectors, weight->view(), spec_.norm_eps, vectors);
-    }
+  ops::HeadNorms norms;
+  if (attention.qk_norm == arch::QkNorm::kHead) norms = {w.q_norm.view(), w.k_norm.view(), spec_.norm_eps};
+  if (attention.qk_norm == arch::QkNorm::kWhole) {
+    ops_.rms_norm(q, w.q_norm.view(), spec_.norm_eps, q);
+    ops_.rms_norm(k, w.k_norm.view(), spec_.norm_eps, k);
   }
   if (attention.clip_qkv > 0) {
     for (const MutableTensorView& rows : {q, k, v}) ops_.clamp(rows, attention.clip_qkv);
   }
-  ops_.rope(q, p.head_dim, model_.rope());
-  ops_.rope(k, p.head_dim, model_.rope());
-  ops_.store_keys(p, k, v, layer);
+  ops_.store_heads(p, norms, model_.rope(), q, k, v, layer);
   ops_.gqa_attention(p, spec_.layers[static_cast<size_t>(layer)].window, w.sinks.view(), q, layer, out);
 }
 

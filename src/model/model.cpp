@@ -30,17 +30,22 @@ class Loader {
     });
   }
 
-  // Stacks the named vectors [width] each.
-  void stacked_norm(const arch::StoredTensor& first, const arch::StoredTensor& second, int64_t width, Norm& out) {
-    jobs_.push_back([this, first, second, width, &out] {
-      out = {Buffer(ops_.memory()), 2 * width};
-      std::vector<float> values(static_cast<size_t>(2 * width));
-      const TensorView a = weight(first, {width});
-      const TensorView b = weight(second, {width});
-      widen_to_f32(a, values.data());
-      widen_to_f32(b, values.data() + width);
-      ops_.upload(values.data(), out.memory.view(DType::kF32, {2 * width}));
-      finish_weights({first, second}, a.num_bytes() + b.num_bytes());
+  // Stacks the named vectors [N_i] to `out`, f32 in the op set's memory.
+  void vectors(std::vector<std::pair<arch::StoredTensor, int64_t>> parts, MutableTensorView out, int times_counted) {
+    jobs_.push_back([this, parts = std::move(parts), out, times_counted] {
+      std::vector<float> values(static_cast<size_t>(out.numel()));
+      std::vector<arch::StoredTensor> names;
+      float* to = values.data();
+      uint64_t bytes = 0;
+      for (const auto& [name, n] : parts) {
+        const TensorView stored = weight(name, {n});
+        widen_to_f32(stored, to);
+        to += n;
+        bytes += stored.num_bytes();
+        names.push_back(name);
+      }
+      ops_.upload(values.data(), out);
+      finish_weights(names, bytes * static_cast<uint64_t>(times_counted));
     });
   }
 
@@ -128,6 +133,12 @@ class Loader {
     out.gate_up_pool = ops_.make_weight_pool(placement.experts_per_rank(), 2 * moe.inner, spec_.hidden);
     out.down_pool = ops_.make_weight_pool(placement.experts_per_rank(), spec_.hidden, moe.inner);
     out.swiglu = moe.swiglu;
+    if (moe.expert_bias) {
+      const int64_t local = placement.experts_per_rank();
+      out.gate_up_bias = {Buffer(ops_.memory()), local * 2 * moe.inner};
+      out.down_bias = {Buffer(ops_.memory()), local * spec_.hidden};
+      for (Norm* bias : {&out.gate_up_bias, &out.down_bias}) bias->memory.view(DType::kF32, {bias->width});
+    }
     out.experts.resize(static_cast<size_t>(num_experts));
     for (int e = 0; e < num_experts; ++e) {
       if (placement.rank_of(e) != share_.rank) continue;
@@ -136,8 +147,11 @@ class Loader {
       // Counted num_ranks times, for the experts that only the other ranks read (see Model::load).
       mlp(names, moe.inner, expert, out.gate_up_pool.get(), out.down_pool.get(), share_.num_ranks);
       if (!moe.expert_bias) continue;
-      stacked_norm(names.gate_bias, names.up_bias, moe.inner, expert.gate_up_bias);
-      norm(names.down_bias, spec_.hidden, expert.down_bias);
+      const int64_t local = e - placement.first_expert(share_.rank);
+      vectors({{names.gate_bias, moe.inner}, {names.up_bias, moe.inner}},
+              out.gate_up_bias.rows(2 * moe.inner).rows(local, local + 1), share_.num_ranks);
+      vectors({{names.down_bias, spec_.hidden}}, out.down_bias.rows(spec_.hidden).rows(local, local + 1),
+              share_.num_ranks);
     }
     if (moe.shared_inner > 0) mlp(n.shared, moe.shared_inner, out.shared);
     if (moe.shared_gate) matrix({{n.shared_gate, 1}}, spec_.hidden, out.shared_gate);
@@ -241,25 +255,12 @@ class Loader {
   uint64_t done_bytes_ = 0;
 };
 
-// Before anything is read: an op set that cannot run the model says so at once.
-void require_features(const arch::ModelSpec& spec, const ops::OpSet& ops) {
-  for (const ops::Feature feature : arch::needed_features(spec)) {
-    if (ops.supports(feature)) continue;
-    fail(ErrorKind::kUsage, "device",
-         {.what = fmt::format("{} cannot run {} yet, which {} needs", ops.description(), ops::to_string(feature),
-                              spec.family),
-          .got = "",
-          .wanted = "",
-          .hint = "`device` cpu"});
-  }
-}
-
 }  // namespace
 
 std::unique_ptr<Model> Model::load(const arch::ModelSpec& spec, const arch::Family& family,
                                    std::unique_ptr<WeightSource> source, const ops::OpSet& ops,
                                    const LoadProgress& progress, RankShare share) {
-  require_features(spec, ops);
+  if (const arch::GroupedAttention* grouped = spec.attention.grouped()) ops.require_supported(grouped->gqa);
   auto model = std::make_unique<Model>();
   model->spec_ = spec;
   model->source_ = std::move(source);
@@ -290,9 +291,18 @@ ops::MoeWeights rank_weights(const LayerWeights& layer, const moe::ExpertPlaceme
     const bool local = placement.rank_of(e) == rank;
     out.gate_up.push_back(local ? expert.gate_up.get() : nullptr);
     out.down.push_back(local ? expert.down.get() : nullptr);
-    if (layer.experts[static_cast<size_t>(placement.first_expert(rank))].down_bias.width == 0) continue;
-    out.gate_up_bias.push_back(local ? expert.gate_up_bias.view() : TensorView());
-    out.down_bias.push_back(local ? expert.down_bias.view() : TensorView());
+  }
+  if (layer.down_bias.width > 0) {
+    const int first = placement.first_expert(rank);
+    const ops::LinearWeight& down = *out.down[static_cast<size_t>(first)];
+    const auto local_rows = [&](const Norm& bias, int64_t width) -> TensorView {
+      const MutableTensorView rows = bias.rows(width);
+      // A layer has the biases of the experts that were loaded: those of all ranks or of this one.
+      const int64_t begin = rows.dim(0) == placement.num_experts ? first : 0;
+      return rows.rows(begin, begin + placement.experts_per_rank());
+    };
+    out.gate_up_bias = local_rows(layer.gate_up_bias, 2 * down.in_features());
+    out.down_bias = local_rows(layer.down_bias, down.out_features());
   }
   out.swiglu = layer.swiglu;
   out.shared_gate_up = layer.shared.gate_up.get();

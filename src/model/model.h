@@ -15,11 +15,14 @@ namespace eps::model {
 
 using LinearPtr = std::unique_ptr<ops::LinearWeight>;
 
-// A vector in f32: the weight of a norm, or a bias.
+// A vector in f32: the weight of a norm, or a bias, or the biases of several experts.
 struct Norm {
   Buffer memory;
   int64_t width = 0;  // 0: the model does not have it
   TensorView view() const { return width == 0 ? TensorView() : TensorView{memory.data(), DType::kF32, {width}}; }
+  MutableTensorView rows(int64_t row_width) const {
+    return {memory.data(), DType::kF32, {width / row_width, row_width}};
+  }
 };
 
 // [out, in] with an optional bias [out]
@@ -47,8 +50,6 @@ struct AttentionWeights {
 struct MlpWeights {
   LinearPtr gate_up;  // [2I, H]
   LinearPtr down;     // [H, I]
-  Norm gate_up_bias;  // [2I]; width 0: none
-  Norm down_bias;     // [H]
 };
 
 struct LayerWeights {
@@ -60,6 +61,7 @@ struct LayerWeights {
   Norm router_bias, router_correction;                       // [num_experts]; width 0: none
   std::unique_ptr<ops::WeightPool> gate_up_pool, down_pool;  // memory that `experts` may be allocated in
   std::vector<MlpWeights> experts;  // [num_experts]; members are null for experts of other ranks
+  Norm gate_up_bias, down_bias;     // [loaded experts, 2I] and [loaded experts, H]; width 0: none
   ops::SwigluParams swiglu;         // of the experts
   MlpWeights shared;                // members are null without shared experts
   LinearPtr shared_gate;            // [1, H]; null: none

@@ -22,8 +22,8 @@ class LocalMoe {
  public:
   virtual ~LocalMoe() = default;
 
-  // Routes each token to the experts with the best `logits` [T, num_experts] f32.
-  virtual void route(const GateParams& gate, TensorView logits) = 0;
+  // Routes each token to the experts with the best `logits` [T, num_experts] f32. `correction`: see OpSet::gate.
+  virtual void route(const GateParams& gate, TensorView logits, TensorView correction) = 0;
   // Routes each token to the given experts instead: topk_idx [T, K] i32, topk_weight [T, K] f32. A token's experts must
   // be distinct.
   virtual void set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) = 0;

@@ -33,6 +33,18 @@ void OpSet::linear_silu_mul(std::span<const LinearTask> tasks, MutableTensorView
   silu_mul(gate_up, act);
 }
 
+void OpSet::store_heads(const GqaParams& params, const HeadNorms& norms, const RopeView& table, MutableTensorView q,
+                        MutableTensorView k, TensorView v, int layer) {
+  for (const auto& [rows, norm] : {std::pair(q, norms.q), std::pair(k, norms.k)}) {
+    if (norm) {
+      const MutableTensorView heads(rows.data(), rows.dtype(), {rows.numel() / params.head_dim, params.head_dim});
+      rms_norm(heads, norm, norms.eps, heads);
+    }
+    rope(rows, params.head_dim, table);
+  }
+  store_keys(params, k, v, layer);
+}
+
 void OpSet::add_rms_norm(MutableTensorView hidden, TensorView delta, TensorView weight, float eps,
                          MutableTensorView out) {
   if (delta) add(hidden, delta);

@@ -15,7 +15,6 @@
 #include <string>
 
 #include "base/thread_pool.h"
-#include "ops/feature.h"
 #include "ops/op_params.h"
 #include "ops/step.h"
 #include "tensor/tensor.h"
@@ -51,6 +50,13 @@ enum class Precision : uint8_t {
   kF32,      // f32, whatever the compute dtype is (for the gate)
 };
 
+// RMS norms of each head of queries and keys, [head_dim] f32; empty: none.
+struct HeadNorms {
+  TensorView q = {};
+  TensorView k = {};
+  float eps = 0.0F;
+};
+
 // y [m, out] = x [m, in] · weightᵀ; y f32 or act
 struct LinearTask {
   const LinearWeight* weight = nullptr;
@@ -83,8 +89,6 @@ class OpSet {
   // Of the caches of grouped-query attention. They are as large as its weights in long contexts, so they have no more
   // precision than the products that read them.
   virtual DType cache_dtype() const { return compute_dtype(); }
-  // Whether the operations of `feature` can be called.
-  virtual bool supports(Feature /*feature*/) const { return true; }
 
   // The device, if it has memory of its own; null if the op set works in host memory.
   virtual const DeviceSizes* device() const { return nullptr; }
@@ -127,6 +131,11 @@ class OpSet {
   }
   // Packs kv_b [num_heads * (nope_dim + v_dim), kv_lora_rank], which is in host memory.
   virtual std::unique_ptr<MlaWeight> pack_mla(const TensorView& kv_b, const MlaParams& params) const = 0;
+
+  // Called before the weights of a model are read.
+  //
+  // Errors  kUsage if the op set has no kernel for attention of these dimensions
+  virtual void require_supported(const GqaParams& /*params*/) const {}
 
   // --- steps ---
 
@@ -198,6 +207,10 @@ class OpSet {
   // Appends the step's tokens to the caches of their sequences, in cache_dtype().
   // k, v [T, num_kv_heads * head_dim] act, k normalised and rotated
   virtual void store_keys(const GqaParams& params, TensorView k, TensorView v, int layer) = 0;
+  // Normalises each head of q and k [T, heads * head_dim] act with `norms`, rotates them to the step's positions in
+  // place, and appends k and v as store_keys() does. The contents of k are undefined afterwards.
+  virtual void store_heads(const GqaParams& params, const HeadNorms& norms, const RopeView& table, MutableTensorView q,
+                           MutableTensorView k, TensorView v, int layer);
   // Computes causal grouped-query attention of each sequence of the step over its cache. A token attends to the last
   // `window` positions, itself included (0: all). `sinks` [num_heads] f32: a further logit of each head, which takes
   // part in the softmax with a value of zero; empty: none.

@@ -29,8 +29,9 @@ class PeerLayer : public LayerOps {
   // Shapes  tokens_per_rank [num_ranks]
   virtual void begin_step(std::span<const int64_t> tokens_per_rank, int top_k, int64_t hidden) = 0;
 
-  // Routes each of the rank's tokens to the experts with the best `logits` [T, num_experts] f32.
-  virtual void route(const GateParams& gate, TensorView logits) = 0;
+  // Routes each of the rank's tokens to the experts with the best `logits` [T, num_experts] f32. `correction`: see
+  // OpSet::gate.
+  virtual void route(const GateParams& gate, TensorView logits, TensorView correction) = 0;
   // Routes each token to the given experts instead: topk_idx [T, K] i32, topk_weight [T, K] f32. A token's experts must
   // be distinct.
   virtual void set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) = 0;

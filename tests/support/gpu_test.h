@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "arch/model_spec.h"
 #include "base/error.h"
 #include "engine/factory.h"
 #include "ops/reference/reference_ops.h"
@@ -40,16 +39,6 @@ inline GpuVerdict try_gpu(const std::function<void()>& make) {
     if (e.kind() != ErrorKind::kUsage) return {fmt::format("the CUDA op set does not start: {}", e.what()), true};
     return {fmt::format("no CUDA op set: {}", e.what()), false};
   }
-}
-
-// What the GPU's op set lacks for a model; empty: nothing. Such models are refused (tests/model/features_test.cpp).
-inline std::string missing_on_gpu(const arch::ModelSpec& spec) {
-  const auto ops = engine::make_op_sets("cuda", "auto", 1, 1);
-  std::string out;
-  for (const ops::Feature feature : arch::needed_features(spec)) {
-    if (!ops.front()->supports(feature)) out += (out.empty() ? "" : ", ") + std::string(ops::to_string(feature));
-  }
-  return out;
 }
 
 #define EPS_NEEDS_GPU(verdict)                                         \

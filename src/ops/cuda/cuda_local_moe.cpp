@@ -4,18 +4,14 @@
 
 #include "ops/cuda/cuda_context.h"
 #include "ops/cuda/kernels/gemm/small_experts.h"
+#include "ops/cuda/kernels/router/gate.h"
 #include "ops/cuda/kernels/rows/elementwise.h"
-#include "ops/cuda/kernels/rows/expert_rows.h"
 #include "ops/cuda/kernels/rows/sort_rows.h"
 
 namespace eps::cuda {
 
-GateConfig gate_config(const ops::GateParams& p) {
-  EPS_CHECK(p.score == ops::RouterScore::kSoftmax && !p.correction, "the gate has no {}",
-            ops::to_string(ops::Feature::kSigmoidRouter));
-  const bool limited = p.method == ops::TopkMethod::kGroupLimitedGreedy;
-  return {p.num_experts,          p.top_k, limited ? p.num_groups : 1, limited ? p.topk_group : 1, p.norm_topk_prob,
-          p.routed_scaling_factor};
+bool has_plain_experts(const ops::MoeWeights& weights) {
+  return !weights.gate_up_bias && weights.swiglu == ops::SwigluParams{};
 }
 
 namespace {
@@ -35,6 +31,7 @@ CudaLocalMoe::CudaLocalMoe(MemoryResource& device, CublasGemm& blas, GroupedGemm
     : blas_(blas),
       grouped_(grouped),
       stream_(stream),
+      shared_(device, blas, stream),
       idx_memory_(device),
       weight_memory_(device),
       offsets_(device),
@@ -55,12 +52,13 @@ void CudaLocalMoe::begin_routing(int64_t num_tokens, int num_experts, int top_k)
   load_.clear();
 }
 
-void CudaLocalMoe::route(const ops::GateParams& gate, TensorView logits) {
+void CudaLocalMoe::route(const ops::GateParams& gate, TensorView logits, TensorView correction) {
   begin_routing(logits.dim(0), gate.num_experts, gate.top_k);
   auto* idx = view_of<int32_t>(idx_memory_, num_rows());
   auto* weight = view_of<float>(weight_memory_, num_rows());
   launch_select_experts({.logits = logits.as<const float>(),
-                         .config = gate_config(gate),
+                         .correction = correction ? correction.as<const float>() : nullptr,
+                         .gate = gate,
                          .rows = num_tokens_,
                          .idx = idx,
                          .weight = weight},
@@ -107,13 +105,7 @@ CudaLocalMoe::Experts CudaLocalMoe::find_experts(const ops::MoeWeights& weights)
   const CudaLinear& up = as_cuda(*weights.gate_up.front());
   const CudaLinear& down = as_cuda(*weights.down.front());
   EPS_CHECK(up.pool != nullptr && down.pool != nullptr, "the experts of a layer must be packed into pools");
-  Experts out{up.pool, down.pool, nullptr, nullptr, up.k, down.k, 0};
-  if (weights.shared_down != nullptr) {
-    out.shared_gate_up = &as_cuda(*weights.shared_gate_up);
-    out.shared_down = &as_cuda(*weights.shared_down);
-    out.shared_inner = out.shared_down->k;
-  }
-  return out;
+  return {&weights, up.pool, down.pool, has_plain_experts(weights), up.k, down.k};
 }
 
 void CudaLocalMoe::run(const ops::MoeWeights& weights, const ops::LocalKernels& kernels, TensorView x,
@@ -142,6 +134,8 @@ void CudaLocalMoe::run_small(const Experts& experts, const nv_bf16* x, nv_bf16* 
   up.w = experts.gate_up->data();
   up.inter = static_cast<int>(experts.inner);
   up.act = bf16_view(act_, num_rows(), experts.inner);
+  up.bias = experts.gate_up_bias();
+  up.swiglu = experts.all->swiglu;
   SmallExpertsDownParams down;
   down.act = up.act;
   down.idx = idx_;
@@ -151,13 +145,17 @@ void CudaLocalMoe::run_small(const Experts& experts, const nv_bf16* x, nv_bf16* 
   down.w = experts.down->data();
   down.hidden = up.hidden;
   down.inter = up.inter;
-  if (experts.shared_down != nullptr) {
-    up.w_shared = experts.shared_gate_up->w;
-    up.shared_inter = static_cast<int>(experts.shared_inner);
-    up.act_shared = bf16_view(shared_act_, num_tokens_, experts.shared_inner);
+  down.bias = experts.down_bias();
+  if (experts.has_shared()) {
+    const CudaLinear& shared_up = as_cuda(*experts.all->shared_gate_up);
+    const CudaLinear& shared_down = as_cuda(*experts.all->shared_down);
+    up.w_shared = shared_up.w;
+    up.shared_inter = static_cast<int>(shared_down.k);
+    up.act_shared = bf16_view(shared_act_, num_tokens_, shared_down.k);
     down.act_shared = up.act_shared;
-    down.w_shared = experts.shared_down->w;
+    down.w_shared = shared_down.w;
     down.shared_inter = up.shared_inter;
+    down.shared_logit = shared_.gate_logits(*experts.all, x, num_tokens_, kMaxSmallRows, num_sms_);
   }
   down.out = out;
   launch_small_experts_up(up, stream_);
@@ -167,7 +165,7 @@ void CudaLocalMoe::run_small(const Experts& experts, const nv_bf16* x, nv_bf16* 
 void CudaLocalMoe::run_sorted(const Experts& experts, const ops::LocalKernels& kernels, const nv_bf16* x,
                               nv_bf16* out) {
   sort_rows();
-  const nv_bf16* shared = experts.shared_down != nullptr ? run_shared(experts, x) : nullptr;
+  const nv_bf16* shared = experts.has_shared() ? run_shared(experts, x) : nullptr;
   nv_bf16* x_rows = bf16_view(x_rows_, num_rows(), experts.hidden);
   nv_bf16* act = bf16_view(act_, num_rows(), experts.inner);
   nv_bf16* rows = bf16_view(rows_, num_rows(), experts.hidden);
@@ -193,29 +191,50 @@ void CudaLocalMoe::run_sorted(const Experts& experts, const ops::LocalKernels& k
 }
 
 const nv_bf16* CudaLocalMoe::run_shared(const Experts& experts, const nv_bf16* x) {
-  const int64_t inner = experts.shared_inner;
-  nv_bf16* act = bf16_view(shared_act_, num_tokens_, inner);
   nv_bf16* out = bf16_view(shared_out_, num_tokens_, experts.hidden);
-  nv_bf16* gate_up = bf16_view(gate_up_, num_tokens_, 2 * inner);
-  blas_.run(x, experts.shared_gate_up->w, gate_up, DType::kBF16, num_tokens_, 2 * inner, experts.hidden, false,
-            num_sms_);
-  launch_silu_mul<nv_bf16>({.gate_up = gate_up, .rows = num_tokens_, .width = static_cast<int>(inner), .out = act},
-                           stream_);
-  blas_.run(act, experts.shared_down->w, out, DType::kBF16, num_tokens_, experts.hidden, inner, false, num_sms_);
+  shared_.run(*experts.all, x, num_tokens_, num_tokens_, num_sms_, out);
   return out;
 }
 
+ExpertGroups CudaLocalMoe::groups() const {
+  return {reinterpret_cast<const int32_t*>(offsets_.data()), nullptr, num_experts_, num_rows()};
+}
+
 void CudaLocalMoe::gate_up(const Experts& experts, moe::GemmKind kernel, const nv_bf16* x, nv_bf16* act) {
-  if (kernel == moe::GemmKind::kGrouped) return run_grouped(*experts.gate_up, GroupedEpilogue::kSiluMul, x, act);
+  const bool is_grouped = kernel == moe::GemmKind::kGrouped;
+  if (is_grouped && experts.are_plain) {
+    return run_grouped(*experts.gate_up, GroupedEpilogue::kSiluMul, x, act);
+  }
   nv_bf16* gate_up = bf16_view(gate_up_, num_rows(), 2 * experts.inner);
-  run_dense(*experts.gate_up, x, gate_up);
-  launch_silu_mul<nv_bf16>(
-      {.gate_up = gate_up, .rows = num_rows(), .width = static_cast<int>(experts.inner), .out = act}, stream_);
+  if (is_grouped) {
+    run_grouped(*experts.gate_up, GroupedEpilogue::kStore, x, gate_up);
+  } else {
+    run_dense(*experts.gate_up, x, gate_up);
+  }
+  const auto width = static_cast<int>(experts.inner);
+  if (experts.are_plain) {
+    launch_swiglu<nv_bf16>({.gate_up = gate_up, .rows = num_rows(), .width = width, .out = act}, stream_);
+  } else {
+    launch_expert_swiglu({.gate_up = gate_up,
+                          .bias = experts.gate_up_bias(),
+                          .swiglu = experts.all->swiglu,
+                          .groups = groups(),
+                          .width = width,
+                          .out = act},
+                         stream_);
+  }
 }
 
 void CudaLocalMoe::down(const Experts& experts, moe::GemmKind kernel, const nv_bf16* act, nv_bf16* rows) {
-  if (kernel == moe::GemmKind::kGrouped) return run_grouped(*experts.down, GroupedEpilogue::kStore, act, rows);
-  run_dense(*experts.down, act, rows);
+  if (kernel == moe::GemmKind::kGrouped) {
+    run_grouped(*experts.down, GroupedEpilogue::kStore, act, rows);
+  } else {
+    run_dense(*experts.down, act, rows);
+  }
+  if (const float* bias = experts.down_bias()) {
+    launch_expert_bias(
+        {.rows = rows, .bias = bias, .groups = groups(), .width = static_cast<int>(experts.hidden)}, stream_);
+  }
 }
 
 void CudaLocalMoe::run_grouped(const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y) {

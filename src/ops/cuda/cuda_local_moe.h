@@ -3,18 +3,20 @@
 
 #include "ops/cuda/cublas_gemm.h"
 #include "ops/cuda/grouped_gemm.h"
-#include "ops/cuda/kernels/router/gate.h"
+#include "ops/cuda/kernels/rows/expert_rows.h"
+#include "ops/cuda/shared_expert.h"
 #include "ops/local_moe.h"
 
 namespace eps::cuda {
 
-GateConfig gate_config(const ops::GateParams& params);
+// Whether the experts have the activation that the grouped GEMM applies to its results, and no biases.
+bool has_plain_experts(const ops::MoeWeights& weights);
 
 class CudaLocalMoe final : public ops::LocalMoe {
  public:
   CudaLocalMoe(MemoryResource& device, CublasGemm& blas, GroupedGemm& grouped, cudaStream_t stream);
 
-  void route(const ops::GateParams& gate, TensorView logits) override;
+  void route(const ops::GateParams& gate, TensorView logits, TensorView correction) override;
   void set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) override;
   std::vector<int64_t> load() override;
   int64_t few_tokens() const override { return kFewTokens; }
@@ -27,15 +29,18 @@ class CudaLocalMoe final : public ops::LocalMoe {
   // is spent reading the weights.
   static constexpr int64_t kFewTokens = 64;
 
-  // The layer's weights; those of the routed experts are contiguous.
+  // The layer's weights. Those of the routed experts are contiguous, and so are their biases.
   struct Experts {
+    const ops::MoeWeights* all = nullptr;
     const CudaWeightPool* gate_up = nullptr;
     const CudaWeightPool* down = nullptr;
-    const CudaLinear* shared_gate_up = nullptr;  // null: none
-    const CudaLinear* shared_down = nullptr;
+    bool are_plain = true;
     int64_t hidden = 0;
     int64_t inner = 0;
-    int64_t shared_inner = 0;
+
+    bool has_shared() const { return all->shared_down != nullptr; }
+    const float* gate_up_bias() const { return all->gate_up_bias ? all->gate_up_bias.as<const float>() : nullptr; }
+    const float* down_bias() const { return all->down_bias ? all->down_bias.as<const float>() : nullptr; }
   };
   static Experts find_experts(const ops::MoeWeights& weights);
   bool uses_small_kernels() const;
@@ -45,6 +50,7 @@ class CudaLocalMoe final : public ops::LocalMoe {
   void run_small(const Experts& experts, const nv_bf16* x, nv_bf16* out);
   void run_sorted(const Experts& experts, const ops::LocalKernels& kernels, const nv_bf16* x, nv_bf16* out);
   const nv_bf16* run_shared(const Experts& experts, const nv_bf16* x);
+  ExpertGroups groups() const;
   void gate_up(const Experts& experts, moe::GemmKind kernel, const nv_bf16* x, nv_bf16* act);
   void down(const Experts& experts, moe::GemmKind kernel, const nv_bf16* act, nv_bf16* rows);
   void run_grouped(const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y);
@@ -54,6 +60,7 @@ class CudaLocalMoe final : public ops::LocalMoe {
   CublasGemm& blas_;
   GroupedGemm& grouped_;
   cudaStream_t stream_;
+  SharedExpert shared_;
 
   int num_sms_ = 0;  // SMs that GEMMs may use; 0: all
 

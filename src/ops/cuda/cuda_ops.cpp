@@ -11,6 +11,7 @@
 #include "ops/cuda/cuda_local_moe.h"
 #include "ops/cuda/cuda_weights.h"
 #include "ops/cuda/elements.h"
+#include "ops/cuda/gqa_attention.h"
 #include "ops/cuda/grouped_gemm.h"
 #include "ops/cuda/kernels/router/gate.h"
 #include "ops/cuda/kernels/rows/elementwise.h"
@@ -38,6 +39,8 @@ class CudaOps final : public ops::OpSet {
         grouped_(stream_.get(), memory_),
         step_(memory_, pinned_, stream_.get()),
         graphs_(memory_, stream_.get()),
+        mla_(sdpa_plans_),
+        gqa_(sdpa_plans_),
         list_(memory_, uploader_),
         linear_(blas_, grouped_, list_, stream_.get()),
         local_moe_(memory_, blas_, grouped_, stream_.get()),
@@ -58,10 +61,6 @@ class CudaOps final : public ops::OpSet {
   std::string description() const override { return fmt::format("cuda bf16 ({})", device_.name); }
   DType compute_dtype() const override { return DType::kBF16; }
   DType activation_dtype() const override { return DType::kBF16; }
-
-  // None yet: a model that needs one is refused before it is loaded, so the operations below that belong to features
-  // are not called.
-  bool supports(ops::Feature) const override { return false; }
 
   DType weight_dtype(DType) const override { return DType::kBF16; }
   const ops::DeviceSizes* device() const override { return &device_.sizes; }
@@ -138,6 +137,15 @@ class CudaOps final : public ops::OpSet {
     return out;
   }
 
+  void require_supported(const ops::GqaParams& params) const override {
+    if (params.head_dim <= GqaAttention::kMaxHeadDim) return;
+    fail(ErrorKind::kUsage, "device",
+         {.what = "attention of a size that no kernel supports",
+          .got = fmt::format("heads of {}", params.head_dim),
+          .wanted = fmt::format("at most {}", GqaAttention::kMaxHeadDim),
+          .hint = "`device` cpu"});
+  }
+
   // --- steps ---
 
   void begin_step(const ops::StepInputs& step) override { step_.begin(step); }
@@ -159,19 +167,8 @@ class CudaOps final : public ops::OpSet {
   }
 
   void rms_norm(TensorView x, TensorView weight, float eps, MutableTensorView out) override {
-    visit_elements(x, [&]<typename In>(const In* in) {
-      visit_elements(out, [&]<typename Out>(Out* y) {
-        launch_rms_norm<In, Out>({.in = in,
-                                  .in_row_stride = x.dim(1),
-                                  .weight = weight.as<const float>(),
-                                  .eps = eps,
-                                  .rows = x.dim(0),
-                                  .width = static_cast<int>(x.dim(1)),
-                                  .out = y,
-                                  .out_row_stride = x.dim(1)},
-                                 stream_.get());
-      });
-    });
+    visit_norm(x, weight, eps, out,
+               [this]<typename In, typename Out>(const NormParams<In, Out>& p) { launch_rms_norm(p, stream_.get()); });
   }
 
   void add_rms_norm(MutableTensorView hidden, TensorView delta, TensorView weight, float eps,
@@ -186,7 +183,10 @@ class CudaOps final : public ops::OpSet {
                         stream_.get());
   }
 
-  void layer_norm(TensorView, TensorView, float, MutableTensorView) override { refuse(ops::Feature::kLayerNorm); }
+  void layer_norm(TensorView x, TensorView weight, float eps, MutableTensorView out) override {
+    visit_norm(x, weight, eps, out,
+               [this]<typename In, typename Out>(const NormParams<In, Out>& p) { launch_layer_norm(p, stream_.get()); });
+  }
 
   void linear(std::span<const ops::LinearTask> tasks) override { linear_.run(tasks); }
 
@@ -209,19 +209,29 @@ class CudaOps final : public ops::OpSet {
     });
   }
 
-  void silu_mul(TensorView gate_up, MutableTensorView out) override {
+  void silu_mul(TensorView gate_up, MutableTensorView out) override { clamped_swiglu({}, gate_up, out); }
+
+  void clamped_swiglu(const ops::SwigluParams& params, TensorView gate_up, MutableTensorView out) override {
     visit_elements(gate_up, [&]<typename In>(const In* in) {
-      launch_silu_mul<In>(
-          {.gate_up = in, .rows = out.dim(0), .width = static_cast<int>(out.dim(1)), .out = bf16_of(out)},
-          stream_.get());
+      launch_swiglu<In>({.gate_up = in,
+                         .rows = out.dim(0),
+                         .width = static_cast<int>(out.dim(1)),
+                         .out = bf16_of(out),
+                         .swiglu = params},
+                        stream_.get());
     });
   }
 
-  void clamp(MutableTensorView, float) override { refuse(ops::Feature::kClamp); }
-  void clamped_swiglu(const ops::SwigluParams&, TensorView, MutableTensorView) override {
-    refuse(ops::Feature::kClampedSwiglu);
+  void clamp(MutableTensorView x, float limit) override {
+    visit_elements(x, [&](auto* values) { launch_clamp(values, limit, x.numel(), stream_.get()); });
   }
-  void scale_by_sigmoid(MutableTensorView, TensorView) override { refuse(ops::Feature::kSharedGate); }
+
+  void scale_by_sigmoid(MutableTensorView rows, TensorView logits) override {
+    visit_elements(rows, [&](auto* values) {
+      launch_scale_by_sigmoid(values, logits.as<const float>(), rows.dim(0), static_cast<int>(rows.dim(1)),
+                              stream_.get());
+    });
+  }
 
   // --- sampling ---
 
@@ -246,7 +256,6 @@ class CudaOps final : public ops::OpSet {
   // --- attention ---
 
   void rope(MutableTensorView x, int head_dim, const ops::RopeView& table) override {
-    if (table.layout != ops::RopeLayout{}) refuse(ops::Feature::kRopeLayout);
     launch_rotate_heads({.x = bf16_of(x),
                          .rows = x.dim(0),
                          .heads = static_cast<int>(x.dim(1) / head_dim),
@@ -277,24 +286,65 @@ class CudaOps final : public ops::OpSet {
                      MutableTensorView out) override {
     const auto& packed = static_cast<const CudaMla&>(weight);
     const auto sequences = step_.host_sequences();
-    attention_workspace_.reserve(std::max<size_t>(1, attention_.workspace_bytes(params, sequences)));
-    attention_.run(params, {packed.kv_b()}, bf16_of(q), sequences, step_.sequences(), layer, bf16_of(out),
+    attention_workspace_.reserve(std::max<size_t>(1, mla_.workspace_bytes(params, sequences)));
+    mla_.run(params, {packed.kv_b()}, bf16_of(q), sequences, step_.sequences(), layer, bf16_of(out),
                    attention_workspace_.data(), blas_.handle(), stream_.get());
   }
 
-  void store_keys(const ops::GqaParams&, TensorView, TensorView, int) override {
-    refuse(ops::Feature::kGroupedAttention);
+  void store_keys(const ops::GqaParams& params, TensorView k, TensorView v, int layer) override {
+    launch_store_heads({.k = bf16_of(k),
+                        .v = bf16_of(v),
+                        .rows = k.dim(0),
+                        .num_heads = params.num_heads,
+                        .num_kv_heads = params.num_kv_heads,
+                        .head_dim = params.head_dim,
+                        .layer = layer,
+                        .sequences = step_.sequences(),
+                        .sequence_of_row = step_.sequence_of_token()},
+                       stream_.get());
   }
-  void gqa_attention(const ops::GqaParams&, int64_t, TensorView, TensorView, int, MutableTensorView) override {
-    refuse(ops::Feature::kGroupedAttention);
+
+  void store_heads(const ops::GqaParams& params, const ops::HeadNorms& norms, const ops::RopeView& table,
+                   MutableTensorView q, MutableTensorView k, TensorView v, int layer) override {
+    launch_store_heads({.q = bf16_of(q),
+                        .k = bf16_of(k),
+                        .v = bf16_of(v),
+                        .rows = k.dim(0),
+                        .num_heads = params.num_heads,
+                        .num_kv_heads = params.num_kv_heads,
+                        .head_dim = params.head_dim,
+                        .q_norm = norms.q ? norms.q.as<const float>() : nullptr,
+                        .k_norm = norms.k ? norms.k.as<const float>() : nullptr,
+                        .eps = norms.eps,
+                        .rope_dim = table.rope_dim,
+                        .table = table_of(table),
+                        .positions = step_.positions(),
+                        .layer = layer,
+                        .sequences = step_.sequences(),
+                        .sequence_of_row = step_.sequence_of_token()},
+                       stream_.get());
+  }
+
+  void gqa_attention(const ops::GqaParams& params, int64_t window, TensorView sinks, TensorView q, int layer,
+                     MutableTensorView out) override {
+    const auto sequences = step_.host_sequences();
+    const GqaCall call{.dims = to_gqa_dims(params),
+                       .window = window,
+                       .sinks = sinks ? sinks.as<const float>() : nullptr,
+                       .layer = layer,
+                       .q = bf16_of(q),
+                       .out = bf16_of(out)};
+    attention_workspace_.reserve(std::max<size_t>(1, gqa_.workspace_bytes(call, sequences)));
+    gqa_.run(call, sequences, step_.sequences(), attention_workspace_.data(), stream_.get());
   }
 
   // --- MoE ---
 
-  void gate(const ops::GateParams& params, TensorView logits, TensorView /*correction*/, MutableTensorView topk_idx,
+  void gate(const ops::GateParams& params, TensorView logits, TensorView correction, MutableTensorView topk_idx,
             MutableTensorView topk_weight) override {
     launch_select_experts({.logits = logits.as<const float>(),
-                           .config = gate_config(params),
+                           .correction = correction ? correction.as<const float>() : nullptr,
+                           .gate = params,
                            .rows = logits.dim(0),
                            .idx = topk_idx.as<int32_t>(),
                            .weight = topk_weight.as<float>()},
@@ -331,13 +381,25 @@ class CudaOps final : public ops::OpSet {
   }
 
  private:
-  [[noreturn]] static void refuse(ops::Feature feature) {
-    fail(ErrorKind::kInternal, "cuda",
-         {.what = fmt::format("has no {}", ops::to_string(feature)), .got = "", .wanted = "", .hint = ""});
+  // Calls `launch` with the parameters of a norm, in the types of x and out.
+  template <typename Launch>
+  static void visit_norm(TensorView x, TensorView weight, float eps, MutableTensorView out, const Launch& launch) {
+    visit_elements(x, [&]<typename In>(const In* in) {
+      visit_elements(out, [&]<typename Out>(Out* y) {
+        launch(NormParams<In, Out>{.in = in,
+                                   .in_row_stride = x.dim(1),
+                                   .weight = weight.as<const float>(),
+                                   .eps = eps,
+                                   .rows = x.dim(0),
+                                   .width = static_cast<int>(x.dim(1)),
+                                   .out = y,
+                                   .out_row_stride = x.dim(1)});
+      });
+    });
   }
 
   static DeviceRopeTable table_of(const ops::RopeView& table) {
-    return {table.cos.as<const float>(), table.sin.as<const float>()};
+    return {table.cos.as<const float>(), table.sin.as<const float>(), table.layout};
   }
 
   // Copies a host list to the device as elements of the kernels' own type; valid until the next call.
@@ -355,7 +417,9 @@ class CudaOps final : public ops::OpSet {
   GroupedGemm grouped_;
   StepState step_;
   StepGraphs graphs_;
-  MlaAttention attention_;
+  SdpaPlans sdpa_plans_;
+  MlaAttention mla_;
+  GqaAttention gqa_;
   DeviceList list_;
   LinearDispatch linear_;
   CudaLocalMoe local_moe_;

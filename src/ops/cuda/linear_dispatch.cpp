@@ -10,7 +10,7 @@ void LinearDispatch::run(std::span<const ops::LinearTask> tasks) {
   if (const auto grouped = find_grouped(tasks)) {
     return run_grouped(*grouped, bf16_of(tasks.front().x), bf16_of(tasks.front().y), GroupedEpilogue::kStore);
   }
-  if (tasks.size() == 2 && run_small_pair(tasks[0], tasks[1])) return;
+  if (run_small(tasks)) return;
   for (const ops::LinearTask& task : tasks) run_one(task);
 }
 
@@ -48,21 +48,24 @@ void LinearDispatch::run_grouped(const GroupedTasks& tasks, const nv_bf16* x, nv
   grouped_.run(*tasks.pool, epilogue, x, y, on_device, tasks.total, tasks.rows);
 }
 
-// Computes two products of the same few rows in one launch. Returns false, without doing anything, if the tasks do not
-// have that form.
-bool LinearDispatch::run_small_pair(const ops::LinearTask& a, const ops::LinearTask& b) {
-  const CudaLinear& w0 = as_cuda(*a.weight);
-  const CudaLinear& w1 = as_cuda(*b.weight);
-  const int64_t m = a.x.dim(0);
-  if (a.x.data() != b.x.data() || m != b.x.dim(0) || m == 0 || m > kMaxSmallRows) return false;
-  if (a.y.dtype() != DType::kBF16 || b.y.dtype() != DType::kBF16 || w0.low != nullptr || w1.low != nullptr)
-    return false;
-  launch_small_linear<nv_bf16>({.x = bf16_of(a.x),
-                                .m = static_cast<int>(m),
-                                .k = static_cast<int>(w0.k),
-                                .first = {.w = w0.w, .n = static_cast<int>(w0.n), .y = bf16_of(a.y)},
-                                .second = {.w = w1.w, .n = static_cast<int>(w1.n), .y = bf16_of(b.y)}},
-                               stream_);
+// Computes several products of the same few rows in one launch. Returns false, without doing anything, if the tasks do
+// not have that form.
+bool LinearDispatch::run_small(std::span<const ops::LinearTask> tasks) {
+  if (tasks.size() < 2 || tasks.size() > static_cast<size_t>(kMaxSmallMatrices)) return false;
+  const TensorView& x = tasks.front().x;
+  SmallLinearParams<nv_bf16> params;
+  params.m = static_cast<int>(x.dim(0));
+  params.k = static_cast<int>(x.dim(1));
+  if (params.m == 0 || params.m > kMaxSmallRows) return false;
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    const ops::LinearTask& task = tasks[i];
+    const CudaLinear& weight = as_cuda(*task.weight);
+    if (task.x.data() != x.data() || task.x.dim(0) != x.dim(0)) return false;
+    if (task.y.dtype() != DType::kBF16 || weight.low != nullptr) return false;
+    params.matrices[i] = {weight.w, static_cast<int>(weight.n), bf16_of(task.y)};
+  }
+  params.x = bf16_of(x);
+  launch_small_linear(params, stream_);
   return true;
 }
 
@@ -89,11 +92,11 @@ void LinearDispatch::run_one(const ops::LinearTask& task) {
         {.x = x, .w = weight.w, .num_experts = n, .rows = m, .width = k, .logits = task.y.as<float>()}, stream_);
   }
   visit_elements(task.y, [&]<typename Y>(Y* y) {
-    launch_small_linear<Y>({.x = x, .m = m, .k = k, .first = {.w = weight.w, .n = n, .y = y}, .second = {}}, stream_);
+    launch_small_linear<Y>({.x = x, .m = m, .k = k, .matrices = {{.w = weight.w, .n = n, .y = y}}}, stream_);
   });
   if (weight.low == nullptr) return;
   launch_small_linear_add(
-      {.x = x, .m = m, .k = k, .first = {.w = weight.low, .n = n, .y = task.y.as<float>()}, .second = {}}, stream_);
+      {.x = x, .m = m, .k = k, .matrices = {{.w = weight.low, .n = n, .y = task.y.as<float>()}}}, stream_);
 }
 
 }  // namespace eps::cuda

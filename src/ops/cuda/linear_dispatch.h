@@ -37,7 +37,7 @@ class LinearDispatch {
   };
   static std::optional<GroupedTasks> find_grouped(std::span<const ops::LinearTask> tasks);
   void run_grouped(const GroupedTasks& tasks, const nv_bf16* x, nv_bf16* y, GroupedEpilogue epilogue);
-  bool run_small_pair(const ops::LinearTask& a, const ops::LinearTask& b);
+  bool run_small(std::span<const ops::LinearTask> tasks);
   void run_one(const ops::LinearTask& task);
 
   CublasGemm& blas_;

@@ -1,26 +1,14 @@
 #include "ops/cuda/mla_attention.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "base/error.h"
+#include "ops/cuda/attention_runs.h"
 #include "ops/cuda/kernels/attention/mla_decode.h"
 #include "ops/cuda/kernels/attention/mla_plain.h"
 
 namespace eps::cuda {
 namespace {
-
-enum class Form : uint8_t { kDecode, kPrefill, kPlain };
-
-// Adjacent sequences that are processed together; their rows of q are contiguous.
-struct Run {
-  Form form = Form::kPlain;
-  size_t first = 0;
-  size_t count = 0;
-  int token_begin = 0;
-  int num_tokens = 0;
-  int max_q_count = 0;
-};
 
 MlaDims to_dims(const ops::MlaParams& p) {
   return {.num_heads = p.num_heads,
@@ -34,34 +22,17 @@ MlaDims to_dims(const ops::MlaParams& p) {
 // For smaller heads, the plain kernel is fast enough, and no cuDNN plans are needed, which take long to build.
 constexpr int kMinPrefillQueryDim = 128;
 
-Form choose(const MlaDims& dims, const DeviceSequence& s) {
+AttentionForm choose(const MlaDims& dims, const DeviceSequence& s) {
   const bool prefill = MlaPrefill::supported(dims) && dims.q_dim() >= kMinPrefillQueryDim;
-  if (prefill && s.q_count > MlaAttention::kMaxDecodeQueries) return Form::kPrefill;
-  return mla_decode_supported(dims) ? Form::kDecode : Form::kPlain;
+  if (prefill && s.q_count > MlaAttention::kMaxDecodeQueries) return AttentionForm::kPrefill;
+  return mla_decode_supported(dims) ? AttentionForm::kDecode : AttentionForm::kPlain;
 }
 
-std::vector<Run> group(const MlaDims& dims, std::span<const DeviceSequence> sequences) {
-  std::vector<Run> runs;
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    const DeviceSequence& s = sequences[i];
-    if (s.q_count == 0) continue;
-    const Form form = choose(dims, s);
-    // If a long sequence ran together with short ones, each short one would occupy as large a part of the grid.
-    constexpr int kFew = 8;
-    const bool few = s.q_count <= kFew;
-    if (runs.empty() || runs.back().form != form || (runs.back().max_q_count <= kFew) != few ||
-        runs.back().first + runs.back().count != i || runs.back().token_begin + runs.back().num_tokens != s.q_begin) {
-      runs.push_back({.form = form, .first = i, .token_begin = s.q_begin});
-    }
-    Run& run = runs.back();
-    ++run.count;
-    run.num_tokens += s.q_count;
-    run.max_q_count = std::max(run.max_q_count, s.q_count);
-  }
-  return runs;
+std::vector<AttentionRun> runs_of(const MlaDims& dims, std::span<const DeviceSequence> sequences) {
+  return group_sequences(sequences, [&dims](const DeviceSequence& s) { return choose(dims, s); });
 }
 
-MlaDecodeShape decode_shape(const Run& run) {
+MlaDecodeShape decode_shape(const AttentionRun& run) {
   return {.num_sequences = static_cast<int>(run.count),
           .max_q_count = run.max_q_count,
           .token_begin = run.token_begin,
@@ -78,9 +49,9 @@ bool MlaAttention::supported(const ops::MlaParams& params) {
 size_t MlaAttention::workspace_bytes(const ops::MlaParams& params, std::span<const DeviceSequence> sequences) {
   const MlaDims dims = to_dims(params);
   size_t bytes = 0;
-  for (const Run& run : group(dims, sequences)) {
-    if (run.form == Form::kDecode) bytes = std::max(bytes, mla_decode_workspace_bytes(dims, decode_shape(run)));
-    if (run.form == Form::kPrefill) {
+  for (const AttentionRun& run : runs_of(dims, sequences)) {
+    if (run.form == AttentionForm::kDecode) bytes = std::max(bytes, mla_decode_workspace_bytes(dims, decode_shape(run)));
+    if (run.form == AttentionForm::kPrefill) {
       bytes = std::max(bytes, prefill_.workspace_bytes(dims, sequences.subspan(run.first, run.count)));
     }
   }
@@ -92,10 +63,10 @@ void MlaAttention::run(const ops::MlaParams& params, const MlaDeviceWeight& weig
                        nv_bf16* out, std::byte* workspace, cublasHandle_t blas, cudaStream_t stream) {
   EPS_CHECK(supported(params), "latent attention with lora rank {}", params.kv_lora_rank);
   const MlaDims dims = to_dims(params);
-  for (const Run& run : group(dims, sequences)) {
+  for (const AttentionRun& run : runs_of(dims, sequences)) {
     const DeviceSequence* on_device = device_sequences + run.first;
     switch (run.form) {
-      case Form::kDecode:
+      case AttentionForm::kDecode:
         launch_decode_attention({.dims = dims,
                                  .shape = decode_shape(run),
                                  .kv_b = weight.kv_b,
@@ -106,11 +77,11 @@ void MlaAttention::run(const ops::MlaParams& params, const MlaDeviceWeight& weig
                                  .workspace = workspace},
                                 stream);
         break;
-      case Form::kPrefill:
+      case AttentionForm::kPrefill:
         prefill_.run(dims, weight.kv_b, q, sequences.subspan(run.first, run.count), layer, out, workspace, blas,
                      stream);
         break;
-      case Form::kPlain:
+      case AttentionForm::kPlain:
         launch_plain_attention({.dims = dims,
                                 .kv_b = weight.kv_b,
                                 .q = q,

@@ -22,6 +22,8 @@ struct MlaDeviceWeight {
 // Threads  one object per rank
 class MlaAttention {
  public:
+  explicit MlaAttention(SdpaPlans& plans) : prefill_(plans) {}
+
   // Up to this many new tokens per sequence, the choice of kernels, the launches and the workspace depend only on the
   // sequences' q_begin and q_count, so such a step can be captured in a graph and replayed while contexts grow. (On an
   // H100 the absorbed form is faster up to about this many, with contexts of 64 as well as of 8192.)

@@ -5,25 +5,20 @@
 #include <cublas_v2.h>
 
 #include <cstddef>
-#include <memory>
 #include <span>
 
 #include "ops/cuda/kernels/attention/mla_dims.h"
 #include "ops/cuda/kernels/device/device_sequence.h"
+#include "ops/cuda/sdpa_plan.h"
 
 namespace eps::cuda {
 
-// Sequences of different lengths are processed together as one ragged batch. A cuDNN plan depends on the number of
-// sequences, the longest query and the longest context, each rounded up to a power of two, so that few plans suffice
-// for all prompts.
+// Sequences are processed together as one batch (prefill_batch.h).
 //
 // Threads  one object per rank; not shared
 class MlaPrefill {
  public:
-  MlaPrefill();
-  ~MlaPrefill();
-  MlaPrefill(const MlaPrefill&) = delete;
-  MlaPrefill& operator=(const MlaPrefill&) = delete;
+  explicit MlaPrefill(SdpaPlans& plans) : plans_(plans) {}
 
   // Head dimensions up to 256, all dimensions multiples of 8.
   static bool supported(const MlaDims& dims);
@@ -49,8 +44,7 @@ class MlaPrefill {
            int layer, nv_bf16* out, std::byte* workspace, cublasHandle_t blas, cudaStream_t stream);
 
  private:
-  class Impl;
-  std::unique_ptr<Impl> impl_;
+  SdpaPlans& plans_;
 };
 
 }  // namespace eps::cuda

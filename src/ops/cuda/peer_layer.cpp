@@ -9,8 +9,7 @@
 #include "base/error.h"
 #include "ops/cuda/cuda_local_moe.h"
 #include "ops/cuda/kernels/exchange/move_rows.h"
-#include "ops/cuda/kernels/rows/elementwise.h"
-#include "ops/cuda/kernels/rows/expert_rows.h"
+#include "ops/cuda/kernels/router/gate.h"
 #include "ops/cuda/kernels/rows/sort_rows.h"
 
 namespace eps::cuda {
@@ -54,6 +53,7 @@ CudaPeerLayer::CudaPeerLayer(comm::Communicator& comm, MemoryResource& device, C
       blas_(blas),
       grouped_(grouped),
       lanes_(stream),
+      shared_(device, blas, lanes_.stream(plan::Lane::kCompute)),
       ready_(make_event()),
       sent_(make_event()),
       counted_(make_event()),
@@ -111,13 +111,14 @@ void CudaPeerLayer::set_num_experts(int num_experts) {
   num_experts_ = num_experts;
 }
 
-void CudaPeerLayer::route(const ops::GateParams& gate, TensorView logits) {
+void CudaPeerLayer::route(const ops::GateParams& gate, TensorView logits, TensorView correction) {
   set_num_experts(gate.num_experts);
   EPS_CHECK_EQ(gate.top_k, top_k_);
   auto* idx = data_of<int32_t>(memory_.own_idx);
   auto* weight = data_of<float>(memory_.own_weight);
   launch_select_experts({.logits = logits.as<const float>(),
-                         .config = gate_config(gate),
+                         .correction = correction ? correction.as<const float>() : nullptr,
+                         .gate = gate,
                          .rows = logits.dim(0),
                          .idx = idx,
                          .weight = weight},
@@ -322,6 +323,7 @@ void CudaPeerLayer::begin(const plan::Plan& plan, const ops::MoeWeights& weights
   const int64_t rows = max_rows_ + max_rows_ / 8;
   nv_bf16* x_rows = bf16_room(memory_.x_rows, rows, hidden_);
   bf16_room(memory_.act, rows, inner);
+  if (!has_plain_experts(weights)) bf16_room(memory_.gate_up, rows, 2 * inner);
   bf16_room(memory_.rows, rows, hidden_);
   sort_rows();
   lanes_.wait_for(plan::Lane::kCompute, plan::Lane::kDispatch);
@@ -419,14 +421,40 @@ void CudaPeerLayer::run_experts(int stage, const CudaWeightPool& pool, GroupedEp
   grouped_.run_groups(pool, epilogue, x, y, groups, max_rows_, num_sms, overlaps());
 }
 
+// The stage's rows, by slot. The host knows only approximately how many there are.
+ExpertGroups CudaPeerLayer::groups(int stage) const {
+  const int begin = slot_begin_[static_cast<size_t>(stage)];
+  return {data_of<int32_t>(memory_.slot_offsets) + begin, data_of<int32_t>(memory_.weight_of_slot) + begin,
+          slot_begin_[static_cast<size_t>(stage) + 1] - begin, max_rows_};
+}
+
 void CudaPeerLayer::gate_up(int stage) {
-  run_experts(stage, *up_pool_, GroupedEpilogue::kSiluMul, data_of<nv_bf16>(memory_.x_rows),
-              data_of<nv_bf16>(memory_.act), gemm_sms(stage));
+  const auto* x = data_of<nv_bf16>(memory_.x_rows);
+  auto* act = data_of<nv_bf16>(memory_.act);
+  if (has_plain_experts(*weights_)) {
+    return run_experts(stage, *up_pool_, GroupedEpilogue::kSiluMul, x, act, gemm_sms(stage));
+  }
+  if (is_empty()) return;
+  auto* gate_up = data_of<nv_bf16>(memory_.gate_up);
+  run_experts(stage, *up_pool_, GroupedEpilogue::kStore, x, gate_up, gemm_sms(stage));
+  launch_expert_swiglu({.gate_up = gate_up,
+                        .bias = weights_->gate_up_bias ? weights_->gate_up_bias.as<const float>() : nullptr,
+                        .swiglu = weights_->swiglu,
+                        .groups = groups(stage),
+                        .width = static_cast<int>(down_pool_->k),
+                        .out = act},
+                       lanes_.stream(plan::Lane::kCompute));
 }
 
 void CudaPeerLayer::down(int stage) {
-  run_experts(stage, *down_pool_, GroupedEpilogue::kStore, data_of<nv_bf16>(memory_.act),
-              data_of<nv_bf16>(memory_.rows), plan_->sms.gemm);
+  auto* rows = data_of<nv_bf16>(memory_.rows);
+  run_experts(stage, *down_pool_, GroupedEpilogue::kStore, data_of<nv_bf16>(memory_.act), rows, plan_->sms.gemm);
+  if (!weights_->down_bias || is_empty()) return;
+  launch_expert_bias({.rows = rows,
+                      .bias = weights_->down_bias.as<const float>(),
+                      .groups = groups(stage),
+                      .width = static_cast<int>(hidden_)},
+                     lanes_.stream(plan::Lane::kCompute));
 }
 
 int CudaPeerLayer::comm_sms() const { return plan_->sms.comm > 0 ? plan_->sms.comm : kUnlimitedCommSms; }
@@ -481,18 +509,10 @@ void CudaPeerLayer::shared(plan::TokenShare share) {
   const int64_t num_tokens = counts_.tokens[rank()];
   const int64_t begin = num_tokens * share.begin / 1000;
   const int64_t tokens = num_tokens * share.end / 1000 - begin;
-  const CudaLinear& up = as_cuda(*weights_->shared_gate_up);
-  const CudaLinear& down = as_cuda(*weights_->shared_down);
-  const int64_t inner = down.k;
   nv_bf16* out = bf16_room(memory_.shared_out, num_tokens, hidden_);
   has_shared_ = num_tokens > 0;
   if (tokens == 0) return;
-  nv_bf16* gate_up = bf16_room(memory_.shared_gate_up, num_tokens, 2 * inner);
-  nv_bf16* act = bf16_room(memory_.shared_act, num_tokens, inner);
-  const int sms = plan_->sms.gemm;
-  blas_.run(x_ + begin * hidden_, up.w, gate_up, DType::kBF16, tokens, 2 * inner, hidden_, false, sms);
-  launch_silu_mul<nv_bf16>({gate_up, tokens, static_cast<int>(inner), act}, lanes_.stream(plan::Lane::kCompute));
-  blas_.run(act, down.w, out + begin * hidden_, DType::kBF16, tokens, hidden_, inner, false, sms);
+  shared_.run(*weights_, x_ + begin * hidden_, tokens, num_tokens, plan_->sms.gemm, out + begin * hidden_);
 }
 
 void CudaPeerLayer::finish() {

@@ -16,6 +16,8 @@
 #include "ops/cuda/grouped_gemm.h"
 #include "ops/cuda/kernels/exchange/combine_rows.h"
 #include "ops/cuda/kernels/exchange/row_slots.h"
+#include "ops/cuda/kernels/rows/expert_rows.h"
+#include "ops/cuda/shared_expert.h"
 #include "ops/cuda/stream_lanes.h"
 #include "ops/peer_layer.h"
 
@@ -28,7 +30,7 @@ class CudaPeerLayer final : public ops::PeerLayer {
                 cudaStream_t stream);
 
   void begin_step(std::span<const int64_t> tokens_per_rank, int top_k, int64_t hidden) override;
-  void route(const ops::GateParams& gate, TensorView logits) override;
+  void route(const ops::GateParams& gate, TensorView logits, TensorView correction) override;
   void set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) override;
   ops::PeerLoad exchange(TensorView x) override;
   std::string why_not(const plan::Plan& plan) const override;
@@ -79,11 +81,13 @@ class CudaPeerLayer final : public ops::PeerLayer {
   void finish();
   void run_experts(int stage, const CudaWeightPool& pool, GroupedEpilogue epilogue, const nv_bf16* x, nv_bf16* y,
                    int num_sms);
+  ExpertGroups groups(int stage) const;
 
   comm::Communicator& comm_;
   CublasGemm& blas_;
   GroupedGemm& grouped_;
   StreamLanes lanes_;
+  SharedExpert shared_;
   EventPtr ready_, sent_, counted_, sorted_;
 
   // State of the current step.
@@ -134,10 +138,9 @@ class CudaPeerLayer final : public ops::PeerLayer {
           x_rows(m),
           act(m),
           rows(m),
+          gate_up(m),
           sums(m),
           partials(m),
-          shared_gate_up(m),
-          shared_act(m),
           shared_out(m) {}
     Buffer own_idx, own_weight;  // [T, K] of this rank
     Buffer idx, weight;          // [num_ranks * max_tokens, K]
@@ -145,9 +148,10 @@ class CudaPeerLayer final : public ops::PeerLayer {
     Buffer slot, first_stage, last_stage, weight_of_slot, slot_offsets, place;
     Buffer dispatch_begin, dispatch_tokens, combine_begin, combine_tokens, token_places, workspace;
     Buffer x_rows, act, rows;  // [max_rows, …] by slot
+    Buffer gate_up;   // [max_rows, 2 * inner], only of experts that are not plain
     Buffer sums;      // [num_ranks * max_tokens, H] of tokens of other ranks, in the order in which they are completed
     Buffer partials;  // [num_ranks, max_tokens, H] stored by other ranks
-    Buffer shared_gate_up, shared_act, shared_out;
+    Buffer shared_out;
   } memory_;
   // Dispatches of several stages are one kernel on a stream of its own, which counts the parts it has written. As long
   // as it runs, it keeps its SMs; separate kernels would lose them to a GEMM in between.

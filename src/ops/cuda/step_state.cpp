@@ -31,7 +31,8 @@ void StepState::begin(const ops::StepInputs& step) {
     const ops::StepSequence& from = step.sequences[s];
     host_sequences_.push_back({static_cast<int32_t>(from.q_begin), static_cast<int32_t>(from.q_count),
                                static_cast<int32_t>(from.context), static_cast<int32_t>(from.capacity),
-                               static_cast<nv_bf16*>(from.latent), static_cast<nv_bf16*>(from.k_pe)});
+                               static_cast<nv_bf16*>(from.latent), static_cast<nv_bf16*>(from.k_pe),
+                               static_cast<nv_bf16*>(from.keys), static_cast<nv_bf16*>(from.values)});
     if (from.q_begin + from.q_count > num_tokens_) continue;  // used for attention only, without tokens in this step
     std::fill_n(ints + 2 * max_tokens_ + from.q_begin, from.q_count, static_cast<int32_t>(s));
   }

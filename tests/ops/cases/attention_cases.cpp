@@ -107,7 +107,6 @@ Operation rope_layouts() {
     }
   }
   Operation out = rope_with("rope_layouts", dims);
-  out.needs = {ops::Feature::kRopeLayout};
   return out;
 }
 

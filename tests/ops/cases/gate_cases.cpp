@@ -115,7 +115,7 @@ Operation gate_ties() {
 // Sigmoids that are multiples of 1/(E + 1), and corrections that move them by whole multiples and a part of one that
 // differs between experts, so that no two experts and no two groups come nearer than 0.5/E of a multiple.
 Operation gate_sigmoid() {
-  Operation out{"gate_sigmoid", {}, {ops::Feature::kSigmoidRouter}};
+  Operation out{"gate_sigmoid", {}};
   struct Case {
     int experts, top_k, num_groups, topk_group;
     bool normalize;

@@ -200,7 +200,6 @@ Operation gqa_attention() {
     }
   }
   for (const auto& [step, parts] : steps) add(fmt::format("sinks: {}", step), dims[1].second, 0, true, parts);
-  out.needs = {ops::Feature::kGroupedAttention};
   return out;
 }
 
@@ -255,7 +254,6 @@ Operation store_keys() {
       }
     }
   }
-  out.needs = {ops::Feature::kGroupedAttention};
   return out;
 }
 

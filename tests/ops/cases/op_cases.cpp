@@ -18,13 +18,6 @@ const std::vector<Operation>& all_operations() {
   return all;
 }
 
-std::string why_not(const Operation& operation, const ops::OpSet& ops) {
-  for (const ops::Feature feature : operation.needs) {
-    if (!ops.supports(feature)) return fmt::format("{} has no {}", ops.description(), to_string(feature));
-  }
-  return "";
-}
-
 void run_operation(const Operation& operation, const OpSetUnderTest& under_test) {
   const int64_t most_rows = is_brief() ? 70 : kLargeCase.rows;
   OpCaseRun run(under_test);

@@ -96,15 +96,11 @@ struct OpCase {
 struct Operation {
   std::string name;  // a name that GoogleTest takes: "rms_norm"
   std::vector<OpCase> cases;
-  std::vector<ops::Feature> needs = {};  // an op set that lacks one skips the operation
 };
 inline std::ostream& operator<<(std::ostream& out, const Operation& operation) { return out << operation.name; }
 
 // Of every part of the interface; the order is that of op_set.h.
 const std::vector<Operation>& all_operations();
-
-// "cuda has no grouped-query attention"; empty if the op set has all that the operation needs.
-std::string why_not(const Operation& operation, const ops::OpSet& ops);
 
 // Runs all cases of `operation` that are not larger than wanted; with EPSMOE_TEST_BRIEF=1 only those of few rows.
 void run_operation(const Operation& operation, const OpSetUnderTest& under_test);

@@ -32,12 +32,7 @@ struct PlainMatrix final : ops::LinearWeight, ops::MlaWeight {
 
 class PlainOps final : public ops::OpSet {
  public:
-  explicit PlainOps(std::vector<ops::Feature> missing) : missing_(std::move(missing)) {}
-
   std::string description() const override { return "plain loops"; }
-  bool supports(ops::Feature feature) const override {
-    return std::find(missing_.begin(), missing_.end(), feature) == missing_.end();
-  }
   DType compute_dtype() const override { return DType::kF32; }
 
   std::unique_ptr<ops::LinearWeight> pack_linear(std::span<const TensorView> parts, ops::Precision,
@@ -384,14 +379,11 @@ class PlainOps final : public ops::OpSet {
     }
   }
 
-  std::vector<ops::Feature> missing_;
   ops::StepInputs step_;
 };
 
 }  // namespace
 
-std::unique_ptr<ops::OpSet> make_plain_ops(std::vector<ops::Feature> missing) {
-  return std::make_unique<PlainOps>(std::move(missing));
-}
+std::unique_ptr<ops::OpSet> make_plain_ops() { return std::make_unique<PlainOps>(); }
 
 }  // namespace eps::ops

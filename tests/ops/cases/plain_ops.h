@@ -8,6 +8,6 @@
 
 namespace eps::ops {
 
-std::unique_ptr<ops::OpSet> make_plain_ops(std::vector<ops::Feature> missing = {});
+std::unique_ptr<ops::OpSet> make_plain_ops();
 
 }  // namespace eps::ops

@@ -21,8 +21,8 @@ constexpr int64_t kWidths[] = {1, 7, 8, 15, 16, 24, 33, 129, 256, 1000, 2048, 51
 using RowsBody = void (*)(OpCaseRun&, int64_t rows, int64_t width);
 
 // Every number of rows with every width.
-Operation over_rows(const std::string& name, RowsBody body, std::vector<ops::Feature> needs = {}) {
-  Operation out{name, {}, std::move(needs)};
+Operation over_rows(const std::string& name, RowsBody body) {
+  Operation out{name, {}};
   for (const int64_t width : kWidths) {
     for (const int64_t rows : kRows) {
       // The largest are only a matter of time.
@@ -326,10 +326,10 @@ std::vector<Operation> row_operations() {
           over_rows("gather_rows", gather_rows),
           over_rows("scale_rows", scale_rows),
           add_rows(),
-          over_rows("layer_norm", layer_norm, {ops::Feature::kLayerNorm}),
-          over_rows("clamp", clamp, {ops::Feature::kClamp}),
-          over_rows("clamped_swiglu", clamped_swiglu, {ops::Feature::kClampedSwiglu}),
-          over_rows("scale_by_sigmoid", scale_by_sigmoid, {ops::Feature::kSharedGate})};
+          over_rows("layer_norm", layer_norm),
+          over_rows("clamp", clamp),
+          over_rows("clamped_swiglu", clamped_swiglu),
+          over_rows("scale_by_sigmoid", scale_by_sigmoid)};
 }
 
 }  // namespace eps::ops

@@ -193,7 +193,7 @@ TEST_F(CudaLocalMoeTest, RouteIsTheGateThenTheLayer) {
       const Expected expected = expect(layer, x, routed);
       for (const bool ask_load : {false, true}) {
         const auto out = poisoned(DType::kBF16, {tokens, d.hidden});
-        local().route(gate, logits_on_gpu.view());
+        local().route(gate, logits_on_gpu.view(), {});
         if (ask_load) {
           const auto load = local().load();
           EXPECT_EQ(std::accumulate(load.begin(), load.end(), int64_t{0}), tokens * d.top_k);
@@ -226,7 +226,7 @@ TEST_F(CudaLocalMoeTest, ARecordedStepFollowsTheRouting) {
       cuda().upload(narrow.data(), x_on_gpu.view());
       cuda().upload(logits.data(), logits_on_gpu.view());
       cuda().run_step(1000 + tokens, [&] {
-        local().route(gate, logits_on_gpu.view());
+        local().route(gate, logits_on_gpu.view(), {});
         local().run(layer.weights, {}, x_on_gpu.view(), out.view());
       });
       check_rows(expect(layer, x, routed), out.values(), d.hidden, fmt::format("step {} of {} tokens", step, tokens));

@@ -1,5 +1,7 @@
 #include "ops/cuda/kernels/attention/mla_prefill_gather.h"
 
+#include "ops/cuda/kernels/attention/ragged_batch.cuh"
+
 namespace eps::cuda {
 namespace {
 
@@ -11,22 +13,11 @@ constexpr int kRows = kThreads / 32 * kRowsPerWarp;
 __global__ void __launch_bounds__(kThreads) prefill_gather_kernel(const __grid_constant__ PrefillGatherParams args) {
   const MlaDims& d = args.dims;
   const int tid = static_cast<int>(threadIdx.x);
+  const auto rows = [&args](int i) { return args.sequences[i].rows; };
   if (blockIdx.x == 0) {
-    const RaggedBatch& b = args.batch;
-    for (int i = tid; i <= args.padded; i += kThreads) {
-      const bool real = i < args.num_sequences;
-      const auto& s = args.sequences[real ? i : args.num_sequences - 1];
-      const int q_row = real ? s.q_begin : s.q_begin + s.q_count;
-      const int k_row = real ? s.k_begin : s.k_begin + s.context;
-      if (i < args.padded) {
-        b.q_length[i] = real ? s.q_count : 0;
-        b.k_length[i] = real ? s.context : 0;
-      }
-      b.q_offset[i] = q_row * d.num_heads * d.q_dim();
-      b.o_offset[i] = q_row * d.num_heads * d.v_dim;
-      b.k_offset[i] = k_row * args.key_heads * d.q_dim();
-      b.v_offset[i] = k_row * args.key_heads * d.v_dim;
-    }
+    const RaggedWidths width{d.num_heads * d.q_dim(), args.key_heads * d.q_dim(), args.key_heads * d.v_dim,
+                             d.num_heads * d.v_dim};
+    write_ragged_batch(args.batch, args.num_sequences, args.padded, width, rows);
     return;
   }
   const int lane = tid % 32;
@@ -35,10 +26,8 @@ __global__ void __launch_bounds__(kThreads) prefill_gather_kernel(const __grid_c
   for (int i = 0; i < kRowsPerWarp; ++i) {
     const int row = (static_cast<int>(blockIdx.x) - 1) * kRows + tid / 32 * kRowsPerWarp + i;
     if (row >= args.num_rows) return;
-    int which = 0;
-    while (which + 1 < args.num_sequences && args.sequences[which + 1].k_begin <= row) ++which;
-    const auto& s = args.sequences[which];
-    const int64_t position = row - s.k_begin;
+    const auto& s = args.sequences[sequence_of_row(row, args.num_sequences, rows)];
+    const int64_t position = row - s.rows.k_begin;
     if (args.latent != nullptr) {
       const auto* src = reinterpret_cast<const uint4*>(s.latent + position * d.kv_lora_rank);
       auto* dst = reinterpret_cast<uint4*>(args.latent + static_cast<int64_t>(row) * d.kv_lora_rank);

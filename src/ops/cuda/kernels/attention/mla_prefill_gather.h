@@ -2,28 +2,14 @@
 #pragma once
 
 #include "ops/cuda/kernels/attention/mla_dims.h"
+#include "ops/cuda/kernels/attention/ragged_batch.h"
 #include "ops/cuda/kernels/device/device_sequence.h"
 
 namespace eps::cuda {
 
-inline constexpr int kMaxPrefillBatch = 64;
-
-// Lengths and element offsets of a batch in the layout that cuDNN expects; all on the device.
-struct RaggedBatch {
-  int32_t* q_length = nullptr;  // [padded]
-  int32_t* k_length = nullptr;  // [padded]
-  int32_t* q_offset = nullptr;  // [padded + 1]
-  int32_t* k_offset = nullptr;  // [padded + 1]
-  int32_t* v_offset = nullptr;  // [padded + 1]
-  int32_t* o_offset = nullptr;  // [padded + 1]
-};
-
 struct PrefillGatherParams {
   struct Sequence {
-    int32_t q_begin = 0;
-    int32_t q_count = 0;
-    int32_t k_begin = 0;  // first row in latent, key and value
-    int32_t context = 0;
+    RaggedRows rows;
     const nv_bf16* latent = nullptr;  // [context, kv_lora_rank], of the layer
     const nv_bf16* k_pe = nullptr;    // [context, rope_dim], of the layer
   };

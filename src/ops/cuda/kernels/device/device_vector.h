@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "ops/cuda/cuda_check.h"
+#include "ops/op_params.h"
 
 namespace eps::cuda {
 
@@ -89,6 +90,16 @@ __device__ __forceinline__ void store(T* p, const float (&v)[1]) {
 }
 
 __device__ __forceinline__ float silu(float x) { return x / (1.0F + __expf(-x)); }
+__device__ __forceinline__ float sigmoid(float x) { return 1.0F / (1.0F + __expf(-x)); }
+
+// The activation of an expert: silu(gate) * up, or a clamped one.
+__device__ __forceinline__ float swiglu(const ops::SwigluParams& p, float gate, float up) {
+  if (p.limit > 0.0F) {
+    gate = fminf(gate, p.limit);
+    up = fminf(fmaxf(up, -p.limit), p.limit);
+  }
+  return gate / (1.0F + __expf(-p.alpha * gate)) * (up + p.up_shift);
+}
 
 // --- order ---
 
@@ -110,8 +121,8 @@ __device__ __forceinline__ float warp_sum(float x) {
   return x;
 }
 
-// Returns the sum over a block of up to 1024 threads (whole warps), bit for bit the same in every thread. May be called
-// once per kernel.
+// Returns the sum over a block of up to 1024 threads (whole warps), bit for bit the same in every thread. Between
+// two calls in a kernel, there must be a __syncthreads().
 __device__ __forceinline__ float block_sum(float x) {
   __shared__ float partial[kWarp];
   const int lane = static_cast<int>(threadIdx.x) % kWarp;

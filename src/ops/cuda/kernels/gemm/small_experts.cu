@@ -19,6 +19,18 @@ struct UpTile {
   int inter;
   int rows;
   int first;  // activation
+  bool is_shared;
+  const float* bias;  // [2 * inter] or null
+
+  __device__ __forceinline__ float activate(const ops::SwigluParams& swiglu_params, float gate, float up,
+                                            int64_t unit) const {
+    if (is_shared) return silu(gate) * up;
+    if (bias != nullptr) {
+      gate += bias[unit];
+      up += bias[inter + unit];
+    }
+    return swiglu(swiglu_params, gate, up);
+  }
 };
 
 // Tiles of the shared expert come first, because their weights do not depend on the routing and can be loaded before it
@@ -29,7 +41,9 @@ __device__ __forceinline__ int shared_up_tiles(const SmallExpertsUpParams& p) {
 
 __device__ __forceinline__ UpTile find_up_tile(const SmallExpertsUpParams& p, int tile) {
   const int shared_tiles = shared_up_tiles(p);
-  if (tile < shared_tiles) return {p.w_shared, p.x, p.act_shared, p.shared_inter, p.tokens, tile * kPairTile};
+  if (tile < shared_tiles) {
+    return {p.w_shared, p.x, p.act_shared, p.shared_inter, p.tokens, tile * kPairTile, true, nullptr};
+  }
   // Tiles of rows with the same expert are processed at the same time, so that its weights are read from memory only
   // once.
   const int pairs = p.tokens * p.top_k;
@@ -40,7 +54,9 @@ __device__ __forceinline__ UpTile find_up_tile(const SmallExpertsUpParams& p, in
           p.act + int64_t{pair} * p.inter,
           p.inter,
           1,
-          (tile - shared_tiles) / pairs * kPairTile};
+          (tile - shared_tiles) / pairs * kPairTile,
+          false,
+          p.bias != nullptr ? p.bias + expert * 2 * p.inter : nullptr};
 }
 
 __global__ void __launch_bounds__(kThreads, kBlocksPerSm) experts_up_kernel(SmallExpertsUpParams p, int tiles) {
@@ -71,7 +87,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm) experts_up_kernel(Smal
     if (row < current.rows && current.first + unit < current.inter) {
       const float gate = tile_sum.get(row, unit);
       const float up = tile_sum.get(row, unit + kPairTile);
-      current.act[int64_t{row} * current.inter + current.first + unit] = from_f32<nv_bf16>(silu(gate) * up);
+      const int64_t at = current.first + unit;
+      current.act[int64_t{row} * current.inter + at] = from_f32<nv_bf16>(current.activate(p.swiglu, gate, up, at));
     }
     tile = next_tile;
     current = next;
@@ -87,6 +104,17 @@ struct DownBatch {
   LaneRow x;
   float weight;
 };
+
+// The sum over a token's experts of weight * bias in one column.
+__device__ __forceinline__ float weighted_bias(const SmallExpertsDownParams& p, int64_t token, int64_t column) {
+  if (p.bias == nullptr) return 0.0F;
+  float sum = 0.0F;
+  for (int k = 0; k < p.top_k; ++k) {
+    const int64_t pair = token * p.top_k + k;
+    sum = fmaf(p.weight[pair], p.bias[int64_t{p.idx[pair]} * p.hidden + column], sum);
+  }
+  return sum;
+}
 
 __global__ void __launch_bounds__(kThreads, kBlocksPerSm) experts_down_kernel(SmallExpertsDownParams p) {
   __shared__ TileSum::Buffer buffer;
@@ -110,7 +138,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm) experts_down_kernel(Sm
   const auto find = [&](int batch) -> DownBatch {
     if (batch < shared_batches) {
       const nv_bf16* act = p.act_shared + token * p.shared_inter;
-      return cut(p.w_shared, act, p.shared_inter, batch * kBatchWidth, 1.0F);
+      return cut(p.w_shared, act, p.shared_inter, batch * kBatchWidth, 0.0F);  // its weight is not known yet
     }
     if (batch >= batches) return {{p.w, 0}, {p.act, 0}, 0.0F};
     const int slot = (batch - shared_batches) / slot_batches;
@@ -126,21 +154,24 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm) experts_down_kernel(Sm
   uint4 w[kBatch];
   load_batch(w, current.w);
   if (early) wait_for_previous_kernel();
+  const float shared_weight = p.shared_logit != nullptr ? sigmoid(p.shared_logit[token]) : 1.0F;
   float2 total = {0.0F, 0.0F};
   for (int batch = first; batch < batches; batch += kWarps) {
     const DownBatch next = find(batch + kWarps);
     Accumulator acc;
     multiply_batch(acc, current.x, w, next.w);
     const float2 part = acc.sum();
-    total.x = fmaf(current.weight, part.x, total.x);
-    total.y = fmaf(current.weight, part.y, total.y);
+    const float weight = batch < shared_batches ? shared_weight : current.weight;
+    total.x = fmaf(weight, part.x, total.x);
+    total.y = fmaf(weight, part.y, total.y);
     current = next;
   }
   tile_sum.put(total);
   const int output = static_cast<int>(threadIdx.x);
   const int column = static_cast<int>(blockIdx.y) * kTile + output;
   if (output < kTile && column < p.hidden) {
-    p.out[token * p.hidden + column] = from_f32<nv_bf16>(tile_sum.get(0, output));
+    const float sum = tile_sum.get(0, output) + weighted_bias(p, token, column);
+    p.out[token * p.hidden + column] = from_f32<nv_bf16>(sum);
   }
 }
 
@@ -160,7 +191,10 @@ __global__ void experts_up_scalar_kernel(SmallExpertsUpParams p) {
   const nv_bf16* x = p.x + (shared ? row : row / p.top_k) * p.hidden;
   const float gate = warp_dot(x, w + unit * p.hidden, p.hidden);
   const float up = warp_dot(x, w + (inter + unit) * p.hidden, p.hidden);
-  if (is_first_lane()) (shared ? p.act_shared : p.act)[i] = from_f32<nv_bf16>(silu(gate) * up);
+  if (!is_first_lane()) return;
+  const float* bias = p.bias != nullptr && !shared ? p.bias + int64_t{p.idx[row]} * 2 * inter : nullptr;
+  const UpTile tile{w, x, nullptr, inter, 1, 0, shared, bias};
+  (shared ? p.act_shared : p.act)[i] = from_f32<nv_bf16>(tile.activate(p.swiglu, gate, up, unit));
 }
 
 __global__ void experts_down_scalar_kernel(SmallExpertsDownParams p) {
@@ -172,13 +206,14 @@ __global__ void experts_down_scalar_kernel(SmallExpertsDownParams p) {
   float sum = 0.0F;
   if (p.w_shared != nullptr) {
     sum = warp_dot(p.act_shared + token * p.shared_inter, p.w_shared + column * p.shared_inter, p.shared_inter);
+    if (p.shared_logit != nullptr) sum *= sigmoid(p.shared_logit[token]);
   }
   for (int k = 0; k < p.top_k; ++k) {
     const int64_t pair = token * p.top_k + k;
     const nv_bf16* w = p.w + (int64_t{p.idx[pair]} * p.hidden + column) * p.inter;
     sum = fmaf(p.weight[pair], warp_dot(p.act + pair * p.inter, w, p.inter), sum);
   }
-  if (is_first_lane()) p.out[i] = from_f32<nv_bf16>(sum);
+  if (is_first_lane()) p.out[i] = from_f32<nv_bf16>(sum + weighted_bias(p, token, column));
 }
 
 }  // namespace

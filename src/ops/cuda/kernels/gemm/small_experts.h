@@ -5,6 +5,7 @@
 
 #include "ops/cuda/cuda_check.h"
 #include "ops/cuda/kernels/gemm/small_linear.h"
+#include "ops/op_params.h"
 
 namespace eps::cuda {
 
@@ -22,9 +23,12 @@ struct SmallExpertsUpParams {
   const nv_bf16* w_shared = nullptr;  // [2 * shared_inter, hidden] or null: no shared expert
   int shared_inter = 0;
   nv_bf16* act_shared = nullptr;  // out [tokens, shared_inter]
+  const float* bias = nullptr;    // [experts, 2 * inter] or null: none
+  ops::SwigluParams swiglu;       // of the routed experts
 };
 
-// act = silu(x · gateᵀ) * (x · upᵀ) for each routed row, and for every token with the shared expert.
+// act = the activation of x · gateᵀ and x · upᵀ for each routed row, and silu(x · gateᵀ) * (x · upᵀ) for every token
+// with the shared expert.
 void launch_small_experts_up(const SmallExpertsUpParams& params, cudaStream_t stream);
 
 struct SmallExpertsDownParams {
@@ -39,10 +43,12 @@ struct SmallExpertsDownParams {
   const nv_bf16* act_shared = nullptr;  // [tokens, shared_inter]
   const nv_bf16* w_shared = nullptr;    // [hidden, shared_inter] or null
   int shared_inter = 0;
-  nv_bf16* out = nullptr;  // [tokens, hidden]
+  const float* shared_logit = nullptr;  // [tokens]: the shared expert is multiplied by the sigmoid of this; null: by 1
+  const float* bias = nullptr;          // [experts, hidden] or null: none
+  nv_bf16* out = nullptr;               // [tokens, hidden]
 };
 
-// out = the sum over k of weight * act · wᵀ, + act_shared · w_sharedᵀ
+// out = the sum over k of weight * (act · wᵀ + bias), + act_shared · w_sharedᵀ
 void launch_small_experts_down(const SmallExpertsDownParams& params, cudaStream_t stream);
 
 }  // namespace eps::cuda

@@ -16,68 +16,93 @@ __device__ __forceinline__ void put_output(Y* y, float value) {
   }
 }
 
+// The tiles of the matrices, one matrix after the other.
+struct MatrixTiles {
+  int count[kMaxSmallMatrices] = {};
+
+  int total() const { return count[0] + count[1] + count[2]; }
+};
+
+// A tile's matrix, and its number among that matrix's tiles.
+template <typename Y>
+struct MatrixTile {
+  SmallMatrix<Y> matrix;
+  int tile;
+};
+
+template <typename Y>
+__device__ __forceinline__ MatrixTile<Y> find_tile(const SmallLinearParams<Y>& p, const MatrixTiles& tiles, int tile) {
+  static_assert(kMaxSmallMatrices == 3);
+  if (tile < tiles.count[0]) return {p.matrices[0], tile};
+  tile -= tiles.count[0];
+  if (tile < tiles.count[1]) return {p.matrices[1], tile};
+  return {p.matrices[2], tile - tiles.count[1]};
+}
+
 template <typename Y, bool kAdd>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
-    linear_kernel(SmallLinearParams<Y> p, int first_tiles, int tiles) {
+    linear_kernel(const __grid_constant__ SmallLinearParams<Y> p, const MatrixTiles tiles, int num_tiles) {
   __shared__ TileSum::Buffer buffer;
   TileSum tile_sum(buffer);
   const Share share(p.k);
-  const auto weights = [&](int tile) {
-    const bool is_first = tile < first_tiles;
-    const int row = (is_first ? tile : tile - first_tiles) * kTile + lane_row();
-    return share.of((is_first ? p.first.w : p.second.w) + int64_t{row} * p.k,
-                    row < (is_first ? p.first.n : p.second.n));
+  const auto weights = [&](const MatrixTile<Y>& t, bool exists) {
+    const int row = t.tile * kTile + lane_row();
+    return share.of(t.matrix.w + int64_t{row} * p.k, exists && row < t.matrix.n);
   };
   const LaneRow x = share.of(p.x + int64_t{lane_row()} * p.k, lane_row() < p.m);
   int tile = static_cast<int>(blockIdx.x);
-  LaneRow row_w = weights(tile);
+  MatrixTile<Y> current = find_tile(p, tiles, tile);
+  LaneRow row_w = weights(current, true);
   uint4 w[kBatch];
   load_batch(w, row_w);
   wait_for_previous_kernel();
-  for (; tile < tiles; tile += static_cast<int>(gridDim.x)) {
-    const LaneRow next_row_w = weights(tile + static_cast<int>(gridDim.x));
+  for (; tile < num_tiles; tile += static_cast<int>(gridDim.x)) {
+    const int next_tile = tile + static_cast<int>(gridDim.x);
+    const MatrixTile<Y> next = find_tile(p, tiles, next_tile);
+    const LaneRow next_row_w = weights(next, next_tile < num_tiles);
     tile_sum.put(multiply_tile(share, x, w, row_w, next_row_w));
-    const bool is_first = tile < first_tiles;
-    const int n = is_first ? p.first.n : p.second.n;
     const int row = static_cast<int>(threadIdx.x) / kTile;
     const int output = static_cast<int>(threadIdx.x) % kTile;
-    const int column = (is_first ? tile : tile - first_tiles) * kTile + output;
-    if (row < p.m && column < n) {
-      Y* y = (is_first ? p.first.y : p.second.y) + int64_t{row} * n + column;
-      put_output<Y, kAdd>(y, tile_sum.get(row, output));
+    const int column = current.tile * kTile + output;
+    if (row < p.m && column < current.matrix.n) {
+      put_output<Y, kAdd>(current.matrix.y + int64_t{row} * current.matrix.n + column, tile_sum.get(row, output));
     }
+    current = next;
   }
 }
 
 template <typename Y, bool kAdd>
-__global__ void linear_scalar_kernel(SmallLinearParams<Y> p) {
+__global__ void linear_scalar_kernel(const nv_bf16* x, int m, int k, SmallMatrix<Y> matrix) {
   wait_for_previous_kernel();
   const int64_t output = global_warp();
-  if (output >= p.first.n) return;
-  for (int row = 0; row < p.m; ++row) {
-    const float sum = warp_dot(p.x + int64_t{row} * p.k, p.first.w + output * p.k, p.k);
-    if (is_first_lane()) put_output<Y, kAdd>(p.first.y + int64_t{row} * p.first.n + output, sum);
+  if (output >= matrix.n) return;
+  for (int row = 0; row < m; ++row) {
+    const float sum = warp_dot(x + int64_t{row} * k, matrix.w + output * k, k);
+    if (is_first_lane()) put_output<Y, kAdd>(matrix.y + int64_t{row} * matrix.n + output, sum);
   }
 }
 
 template <bool kAdd, typename Y>
 void launch(const SmallLinearParams<Y>& p, cudaStream_t stream) {
-  if (p.m == 0 || p.first.n + p.second.n == 0) return;
+  if (p.m == 0) return;
   EPS_CUDA_REQUIRE_LE(p.m, kMaxSmallRows);
-  if (takes_vectors(p.k, p.x, p.first.w, p.second.w)) {
-    const int64_t first_tiles = ceil_div(p.first.n, kTile);
-    const int64_t tiles = first_tiles + ceil_div(p.second.n, kTile);
-    launch_overlapped(linear_kernel<Y, kAdd>, {.grid = resident_grid(tiles), .threads = kThreads}, stream, p,
-                      static_cast<int>(first_tiles), static_cast<int>(tiles));
+  MatrixTiles tiles;
+  bool vectors = takes_vectors(p.k, p.x);
+  for (int i = 0; i < kMaxSmallMatrices; ++i) {
+    tiles.count[i] = static_cast<int>(ceil_div(p.matrices[i].n, kTile));
+    vectors = vectors && is_aligned(p.matrices[i].w);
+  }
+  if (tiles.total() == 0) return;
+  if (vectors) {
+    launch_overlapped(linear_kernel<Y, kAdd>, {.grid = resident_grid(tiles.total()), .threads = kThreads}, stream, p,
+                      tiles, tiles.total());
     return;
   }
-  const auto run_scalar = [&](const SmallMatrix<Y>& matrix) {
-    if (matrix.n == 0) return;
-    const SmallLinearParams<Y> alone{.x = p.x, .m = p.m, .k = p.k, .first = matrix, .second = {}};
-    launch_overlapped(linear_scalar_kernel<Y, kAdd>, {.grid = warp_grid(matrix.n), .threads = kThreads}, stream, alone);
-  };
-  run_scalar(p.first);
-  run_scalar(p.second);
+  for (const SmallMatrix<Y>& matrix : p.matrices) {
+    if (matrix.n == 0) continue;
+    launch_overlapped(linear_scalar_kernel<Y, kAdd>, {.grid = warp_grid(matrix.n), .threads = kThreads}, stream, p.x,
+                      p.m, p.k, matrix);
+  }
 }
 
 }  // namespace

@@ -23,16 +23,17 @@ struct SmallMatrix {
   Y* y = nullptr;  // [m, n]
 };
 
+inline constexpr int kMaxSmallMatrices = 3;
+
 template <typename Y>
 struct SmallLinearParams {
   const nv_bf16* x = nullptr;  // [m, k]
   int m = 0;                   // <= kMaxSmallRows
   int k = 0;
-  SmallMatrix<Y> first;
-  SmallMatrix<Y> second;  // n = 0: none
+  SmallMatrix<Y> matrices[kMaxSmallMatrices] = {};  // n = 0: none
 };
 
-// y = x · wᵀ for both matrices, in one launch (two where the scalar kernel runs). Y: nv_bf16 or float.
+// y = x · wᵀ for all matrices, in one launch (one for each where the scalar kernel runs). Y: nv_bf16 or float.
 template <typename Y>
 void launch_small_linear(const SmallLinearParams<Y>& params, cudaStream_t stream);
 // y += x · wᵀ

@@ -6,6 +6,18 @@
 namespace eps::cuda {
 namespace {
 
+// eps::ops::GateParams with a common form for all methods: num_groups = 1 is the plain greedy gate; with more groups,
+// only experts of the best `topk_group` groups keep their scores.
+struct GateConfig {
+  int num_experts = 0;
+  int top_k = 0;
+  int num_groups = 1;  // divides num_experts
+  int topk_group = 1;
+  bool ranks_groups_by_two = false;  // by the sum of the two best choices, else by the best one
+  bool norm_topk_prob = false;
+  float routed_scaling_factor = 1.0F;
+};
+
 // Experts are compared by integer keys with the same order as their logits, so that a warp finds the best one with two
 // reductions.
 constexpr uint32_t kTakenKey = 0;           // less than every other key
@@ -29,11 +41,13 @@ __device__ __forceinline__ Best warp_best(Best mine) {
   return {key, __reduce_min_sync(~0U, mine.key == key ? mine.index : ~0U)};
 }
 
-// Sets the keys of all experts outside the best groups to that of probability zero. Lane l holds experts l, l + 32, …
+// A group has this key once it is chosen. A NaN may have it, too; its group then stays selected, and any choice is
+// acceptable for NaN.
+constexpr uint32_t kChosen = ~0U;
+
+// group_key[g] = the key of the group's best expert. Lane l holds experts l, l + 32, …
 template <int kPerLane>
-__device__ void mask_groups(uint32_t (&key)[kPerLane], const GateConfig& p, uint32_t* group_key) {
-  constexpr uint32_t kChosen =
-      ~0U;  // a NaN may have the same key; its group then stays selected, and any choice is acceptable for NaN
+__device__ void rank_groups_by_best(const uint32_t (&key)[kPerLane], const GateConfig& p, uint32_t* group_key) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int group_size = p.num_experts / p.num_groups;
   for (int g = lane; g < p.num_groups; g += kWarp) group_key[g] = kTakenKey;
@@ -44,6 +58,39 @@ __device__ void mask_groups(uint32_t (&key)[kPerLane], const GateConfig& p, uint
     if (e < p.num_experts) atomicMax(&group_key[e / group_size], key[j]);
   }
   __syncwarp();
+}
+
+// group_key[g] = the key of the sum of the group's two best choices, of which a lane holds every 32nd. `choices` is
+// scratch memory for those of all experts.
+template <int kPerLane>
+__device__ void rank_groups_by_two(const float (&choice)[kPerLane], const GateConfig& p, float* choices,
+                                   uint32_t* group_key) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int group_size = p.num_experts / p.num_groups;
+#pragma unroll
+  for (int j = 0; j < kPerLane; ++j) {
+    const int e = lane + j * kWarp;
+    if (e < p.num_experts) choices[e] = choice[j];
+  }
+  __syncwarp();
+  for (int g = lane; g < p.num_groups; g += kWarp) {
+    float best = -INFINITY;
+    float second = -INFINITY;
+    for (int i = 0; i < group_size; ++i) {
+      const float c = choices[g * group_size + i];
+      second = fmaxf(second, fminf(best, c));
+      best = fmaxf(best, c);
+    }
+    group_key[g] = rank_key(best + second);
+  }
+  __syncwarp();
+}
+
+// Sets the keys of all experts outside the best groups to that of probability zero. Lane l holds experts l, l + 32, …
+template <int kPerLane>
+__device__ void mask_groups(uint32_t (&key)[kPerLane], const GateConfig& p, uint32_t* group_key) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int group_size = p.num_experts / p.num_groups;
   for (int i = 0; i < p.topk_group; ++i) {
     Best mine{kTakenKey, 0};
     for (int g = lane; g < p.num_groups; g += kWarp) {
@@ -62,9 +109,37 @@ __device__ void mask_groups(uint32_t (&key)[kPerLane], const GateConfig& p, uint
   __syncwarp();
 }
 
-// One warp selects the experts of one token. group_key is scratch memory for num_groups keys in shared memory.
+// Selects the experts with the largest keys, one at a time: the winner of each round gets a key that cannot win again.
+// Lane k returns the k-th best.
 template <int kPerLane>
-__device__ void gate_token(const float* logits, const GateConfig& p, uint32_t* group_key, int32_t* idx, float* weight) {
+__device__ Best select_best(uint32_t (&key)[kPerLane], const GateConfig& p) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  Best chosen{kZeroKey, 0};
+  for (int k = 0; k < p.top_k; ++k) {
+    Best mine{kTakenKey, 0};
+#pragma unroll
+    for (int j = 0; j < kPerLane; ++j) {
+      if (key[j] > mine.key) mine = {key[j], static_cast<uint32_t>(lane + j * kWarp)};
+    }
+    const Best best = warp_best(mine);
+#pragma unroll
+    for (int j = 0; j < kPerLane; ++j) {
+      if (best.index == static_cast<uint32_t>(lane + j * kWarp)) key[j] = kTakenKey;
+    }
+    if (lane == k) chosen = best;
+  }
+  return chosen;
+}
+
+// What one warp selects for one token. `scratch` is in shared memory.
+struct GateScratch {
+  uint32_t group_key[kMaxGateExperts];
+  float choices[kMaxGateExperts];
+};
+
+// Of softmax scores. Lane k returns the k-th best expert, and its score in `score`.
+template <int kPerLane>
+__device__ Best select_by_softmax(const float* logits, const GateConfig& p, GateScratch& scratch, float& score) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   float logit[kPerLane];
   uint32_t top_key = kTakenKey;
@@ -84,24 +159,56 @@ __device__ void gate_token(const float* logits, const GateConfig& p, uint32_t* g
     if (lane + j * kWarp >= p.num_experts) key[j] = kTakenKey;
   }
   sum = warp_sum(sum);
-  if (p.num_groups > 1) mask_groups(key, p, group_key);
-
-  // Selects the experts one at a time: the winner of each round gets a key that cannot win again.
-  Best chosen{kZeroKey, 0};  // lane k holds the k-th best
-  for (int k = 0; k < p.top_k; ++k) {
-    Best mine{kTakenKey, 0};
-#pragma unroll
-    for (int j = 0; j < kPerLane; ++j) {
-      if (key[j] > mine.key) mine = {key[j], static_cast<uint32_t>(lane + j * kWarp)};
-    }
-    const Best best = warp_best(mine);
-#pragma unroll
-    for (int j = 0; j < kPerLane; ++j) {
-      if (best.index == static_cast<uint32_t>(lane + j * kWarp)) key[j] = kTakenKey;
-    }
-    if (lane == k) chosen = best;
+  if (p.num_groups > 1) {
+    rank_groups_by_best(key, p, scratch.group_key);
+    mask_groups(key, p, scratch.group_key);
   }
-  const float score = chosen.key == kZeroKey ? 0.0F : expf(key_value(chosen.key) - top) / sum;
+  const Best chosen = select_best(key, p);
+  score = chosen.key == kZeroKey ? 0.0F : expf(key_value(chosen.key) - top) / sum;
+  return chosen;
+}
+
+// More exact than the sigmoid of activations, because it decides which experts are chosen.
+__device__ __forceinline__ float score_of(float logit) { return 1.0F / (1.0F + expf(-logit)); }
+
+// The same of sigmoid scores. The correction takes part in the choice, but not in the score.
+template <int kPerLane>
+__device__ Best select_by_sigmoid(const float* logits, const float* correction, const GateConfig& p,
+                                  GateScratch& scratch, float& score) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  float choice[kPerLane];
+  uint32_t key[kPerLane];
+#pragma unroll
+  for (int j = 0; j < kPerLane; ++j) {
+    const int e = lane + j * kWarp;
+    choice[j] = e < p.num_experts ? score_of(logits[e]) : 0.0F;
+    if (e < p.num_experts && correction != nullptr) choice[j] += correction[e];
+    key[j] = e < p.num_experts ? rank_key(choice[j]) : kTakenKey;
+  }
+  if (p.num_groups > 1) {
+    if (p.ranks_groups_by_two) {
+      rank_groups_by_two(choice, p, scratch.choices, scratch.group_key);
+    } else {
+      rank_groups_by_best(key, p, scratch.group_key);
+    }
+    mask_groups(key, p, scratch.group_key);
+  }
+  const Best chosen = select_best(key, p);
+  // Without a correction, an expert of a group that was left out scores zero.
+  const bool is_masked = chosen.key == kZeroKey && correction == nullptr;
+  score = lane < p.top_k && !is_masked ? score_of(logits[chosen.index]) : 0.0F;
+  return chosen;
+}
+
+// One warp selects the experts of one token.
+template <int kPerLane, ops::RouterScore kScore>
+__device__ void gate_token(const float* logits, const float* correction, const GateConfig& p, GateScratch& scratch,
+                           int32_t* idx, float* weight) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  float score = 0.0F;
+  const Best chosen = kScore == ops::RouterScore::kSoftmax
+                          ? select_by_softmax<kPerLane>(logits, p, scratch, score)
+                          : select_by_sigmoid<kPerLane>(logits, correction, p, scratch, score);
   const float total = warp_sum(score);
   if (lane < p.top_k) {
     idx[lane] = static_cast<int32_t>(chosen.index);
@@ -112,14 +219,16 @@ __device__ void gate_token(const float* logits, const GateConfig& p, uint32_t* g
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
 
-template <int kPerLane>
-__global__ void gate_topk_kernel(const float* logits, GateConfig p, int64_t rows, int32_t* idx, float* weight) {
-  __shared__ uint32_t group_key[kWarps][kMaxGateExperts];
+template <int kPerLane, ops::RouterScore kScore>
+__global__ void gate_topk_kernel(const float* logits, const float* correction, GateConfig p, int64_t rows, int32_t* idx,
+                                 float* weight) {
+  __shared__ GateScratch scratch[kWarps];
   wait_for_previous_kernel();
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int64_t row = int64_t{blockIdx.x} * kWarps + warp;
   if (row >= rows) return;
-  gate_token<kPerLane>(logits + row * p.num_experts, p, group_key[warp], idx + row * p.top_k, weight + row * p.top_k);
+  gate_token<kPerLane, kScore>(logits + row * p.num_experts, correction, p, scratch[warp], idx + row * p.top_k,
+                               weight + row * p.top_k);
 }
 
 // One block per expert computes its logit for every row (at most kRows), with kUnit elements per load. The first batch
@@ -179,35 +288,54 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Checks the configuration. num_groups becomes 1 if all groups are kept.
-GateConfig checked(GateConfig config) {
-  EPS_CUDA_REQUIRE_LE(config.num_experts, kMaxGateExperts);
-  EPS_CUDA_REQUIRE_LE(config.top_k, kMaxGateTopK);
-  EPS_CUDA_REQUIRE_LE(config.top_k, config.num_experts);
-  EPS_CUDA_REQUIRE(config.num_groups >= 1 && config.num_experts % config.num_groups == 0);
-  if (config.topk_group >= config.num_groups) config.num_groups = 1;
-  return config;
+// Checks the gate. Its form for kernels has a single group if all groups are kept.
+GateConfig checked(const SelectExpertsParams& p) {
+  const ops::GateParams& gate = p.gate;
+  EPS_CUDA_REQUIRE_LE(gate.num_experts, kMaxGateExperts);
+  EPS_CUDA_REQUIRE_LE(gate.top_k, kMaxGateTopK);
+  EPS_CUDA_REQUIRE_LE(gate.top_k, gate.num_experts);
+  const bool by_two = gate.method == ops::TopkMethod::kGroupLimitedTop2;
+  EPS_CUDA_REQUIRE(gate.score == ops::RouterScore::kSigmoid || (!gate.correction && !by_two));
+  EPS_CUDA_REQUIRE(gate.correction == (p.correction != nullptr));
+  GateConfig out{gate.num_experts, gate.top_k, 1, 1, by_two, gate.norm_topk_prob, gate.routed_scaling_factor};
+  if (gate.limits_groups() && gate.topk_group < gate.num_groups) {
+    EPS_CUDA_REQUIRE(gate.num_groups >= 1 && gate.num_experts % gate.num_groups == 0);
+    EPS_CUDA_REQUIRE(!by_two || gate.num_experts / gate.num_groups >= 2);
+    out.num_groups = gate.num_groups;
+    out.topk_group = gate.topk_group;
+  }
+  return out;
+}
+
+template <ops::RouterScore kScore>
+void launch_gate(const SelectExpertsParams& p, const GateConfig& config, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(ceil_div(p.rows, kWarps)));
+  const auto run = [&](auto kernel) {
+    launch_overlapped(kernel, {.grid = grid, .threads = kThreads}, stream, p.logits, p.correction, config, p.rows,
+                      p.idx, p.weight);
+  };
+  // Kernels for as many values per lane as 64, 160 and 256 experts need (those of the supported models), then for any
+  // number.
+  if (config.num_experts <= 2 * kWarp) {
+    run(gate_topk_kernel<2, kScore>);
+  } else if (config.num_experts <= 5 * kWarp) {
+    run(gate_topk_kernel<5, kScore>);
+  } else if (config.num_experts <= 8 * kWarp) {
+    run(gate_topk_kernel<8, kScore>);
+  } else {
+    run(gate_topk_kernel<kMaxGateExperts / kWarp, kScore>);
+  }
 }
 
 }  // namespace
 
 void launch_select_experts(const SelectExpertsParams& p, cudaStream_t stream) {
-  const GateConfig config = checked(p.config);
+  const GateConfig config = checked(p);
   if (p.rows == 0) return;
-  const dim3 grid(static_cast<unsigned>(ceil_div(p.rows, kWarps)));
-  const auto run = [&](auto kernel) {
-    launch_overlapped(kernel, {.grid = grid, .threads = kThreads}, stream, p.logits, config, p.rows, p.idx, p.weight);
-  };
-  // Kernels for as many values per lane as 64, 160 and 256 experts need (those of the supported models), then for any
-  // number.
-  if (config.num_experts <= 2 * kWarp) {
-    run(gate_topk_kernel<2>);
-  } else if (config.num_experts <= 5 * kWarp) {
-    run(gate_topk_kernel<5>);
-  } else if (config.num_experts <= 8 * kWarp) {
-    run(gate_topk_kernel<8>);
+  if (p.gate.score == ops::RouterScore::kSoftmax) {
+    launch_gate<ops::RouterScore::kSoftmax>(p, config, stream);
   } else {
-    run(gate_topk_kernel<kMaxGateExperts / kWarp>);
+    launch_gate<ops::RouterScore::kSigmoid>(p, config, stream);
   }
 }
 

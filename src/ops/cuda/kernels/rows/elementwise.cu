@@ -25,7 +25,7 @@ __global__ void embed_kernel(const T* table, const int32_t* ids, int width, floa
 }
 
 template <int kUnit, typename In>
-__global__ void silu_mul_kernel(const In* gate_up, int width, nv_bf16* out) {
+__global__ void swiglu_kernel(const In* gate_up, int width, nv_bf16* out, ops::SwigluParams swiglu_params) {
   wait_for_previous_kernel();
   const int64_t i = unit_index() * kUnit;
   if (i >= width) return;
@@ -35,7 +35,7 @@ __global__ void silu_mul_kernel(const In* gate_up, int width, nv_bf16* out) {
   load(gate, g);
   load(gate + width, u);
 #pragma unroll
-  for (int c = 0; c < kUnit; ++c) g[c] = silu(g[c]) * u[c];
+  for (int c = 0; c < kUnit; ++c) g[c] = swiglu(swiglu_params, g[c], u[c]);
   store(out + row_index() * width + i, g);
 }
 
@@ -52,6 +52,31 @@ __global__ void add_kernel(T* x, const In* y, int64_t width, int64_t y_stride) {
 #pragma unroll
   for (int c = 0; c < kUnit; ++c) a[c] += b[c];
   store(x + row_index() * width + i, a);
+}
+
+template <int kUnit, typename T>
+__global__ void clamp_kernel(T* x, float limit, int64_t width) {
+  wait_for_previous_kernel();
+  const int64_t i = unit_index() * kUnit;
+  if (i >= width) return;
+  float v[kUnit];
+  load(x + row_index() * width + i, v);
+#pragma unroll
+  for (float& e : v) e = fminf(fmaxf(e, -limit), limit);
+  store(x + row_index() * width + i, v);
+}
+
+template <int kUnit, typename T>
+__global__ void scale_by_sigmoid_kernel(T* rows, const float* logits, int width) {
+  wait_for_previous_kernel();
+  const int64_t i = unit_index() * kUnit;
+  if (i >= width) return;
+  const float scale = sigmoid(logits[row_index()]);
+  float v[kUnit];
+  load(rows + row_index() * width + i, v);
+#pragma unroll
+  for (float& e : v) e *= scale;
+  store(rows + row_index() * width + i, v);
 }
 
 template <int kUnit>
@@ -102,15 +127,15 @@ template void launch_embed_tokens(const EmbedTokensParams<float>&, cudaStream_t)
 template void launch_embed_tokens(const EmbedTokensParams<__half>&, cudaStream_t);
 
 template <typename In>
-void launch_silu_mul(const SiluMulParams<In>& p, cudaStream_t stream) {
+void launch_swiglu(const SwigluRowsParams<In>& p, cudaStream_t stream) {
   if (p.rows == 0 || p.width == 0) return;
   const bool vectors = takes_vectors(p.width, p.gate_up, p.out);
   const RowGrid g(p.rows, vectors ? p.width / kVector : p.width);
-  launch_overlapped(vectors ? silu_mul_kernel<kVector, In> : silu_mul_kernel<1, In>,
-                    {.grid = g.grid, .threads = g.threads}, stream, p.gate_up, p.width, p.out);
+  launch_overlapped(vectors ? swiglu_kernel<kVector, In> : swiglu_kernel<1, In>, {.grid = g.grid, .threads = g.threads},
+                    stream, p.gate_up, p.width, p.out, p.swiglu);
 }
-template void launch_silu_mul(const SiluMulParams<nv_bf16>&, cudaStream_t);
-template void launch_silu_mul(const SiluMulParams<float>&, cudaStream_t);
+template void launch_swiglu(const SwigluRowsParams<nv_bf16>&, cudaStream_t);
+template void launch_swiglu(const SwigluRowsParams<float>&, cudaStream_t);
 
 template <typename In>
 void launch_add(float* x, const In* y, int64_t n, cudaStream_t stream) {
@@ -128,6 +153,29 @@ void launch_add_bias(T* x, const float* bias, int64_t rows, int width, cudaStrea
 }
 template void launch_add_bias(nv_bf16*, const float*, int64_t, int, cudaStream_t);
 template void launch_add_bias(float*, const float*, int64_t, int, cudaStream_t);
+
+template <typename T>
+void launch_clamp(T* x, float limit, int64_t n, cudaStream_t stream) {
+  in_flat_rows(n, [&](int64_t begin, int64_t rows, int64_t width) {
+    const bool vectors = takes_vectors(width, x + begin);
+    const RowGrid g(rows, vectors ? width / kVector : width);
+    launch_overlapped(vectors ? clamp_kernel<kVector, T> : clamp_kernel<1, T>, {.grid = g.grid, .threads = g.threads},
+                      stream, x + begin, limit, width);
+  });
+}
+template void launch_clamp(nv_bf16*, float, int64_t, cudaStream_t);
+template void launch_clamp(float*, float, int64_t, cudaStream_t);
+
+template <typename T>
+void launch_scale_by_sigmoid(T* rows, const float* logits, int64_t n, int width, cudaStream_t stream) {
+  if (n == 0 || width == 0) return;
+  const bool vectors = takes_vectors(width, rows);
+  const RowGrid g(n, vectors ? width / kVector : width);
+  launch_overlapped(vectors ? scale_by_sigmoid_kernel<kVector, T> : scale_by_sigmoid_kernel<1, T>,
+                    {.grid = g.grid, .threads = g.threads}, stream, rows, logits, width);
+}
+template void launch_scale_by_sigmoid(nv_bf16*, const float*, int64_t, int, cudaStream_t);
+template void launch_scale_by_sigmoid(float*, const float*, int64_t, int, cudaStream_t);
 
 void launch_convert_to_bf16(const float* x, int64_t n, nv_bf16* out, cudaStream_t stream) {
   in_flat_rows(n, [&](int64_t begin, int64_t rows, int64_t width) {

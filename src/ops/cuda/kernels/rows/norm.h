@@ -1,4 +1,4 @@
-// RMS norms of rows.
+// RMS norms and layer norms of rows.
 //
 // Contract of all row kernels (norm.h, rope.h, elementwise.h, sort_rows.h, expert_rows.h): pointers refer to device
 // memory, and rows are dense unless a stride (in elements) is given. If widths are multiples of 8 and rows are aligned
@@ -18,7 +18,7 @@
 namespace eps::cuda {
 
 template <typename In, typename Out>
-struct RmsNormParams {
+struct NormParams {
   const In* in = nullptr;  // [rows, width]
   int64_t in_row_stride = 0;
   const float* weight = nullptr;  // [width]
@@ -31,7 +31,11 @@ struct RmsNormParams {
 
 // out = in / rms(in) * weight per row. In, Out: nv_bf16 or float.
 template <typename In, typename Out>
-void launch_rms_norm(const RmsNormParams<In, Out>& params, cudaStream_t stream);
+void launch_rms_norm(const NormParams<In, Out>& params, cudaStream_t stream);
+
+// out = (in - mean(in)) / sqrt(variance(in) + eps) * weight per row. In, Out: nv_bf16 or float.
+template <typename In, typename Out>
+void launch_layer_norm(const NormParams<In, Out>& params, cudaStream_t stream);
 
 struct AddRmsNormParams {
   float* hidden = nullptr;         // [rows, width], updated in place

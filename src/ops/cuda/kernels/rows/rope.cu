@@ -7,18 +7,14 @@
 namespace eps::cuda {
 namespace {
 
-// Rotates kUnit / 2 pairs; `angle` is the table index of the first one.
-template <int kUnit>
-__device__ __forceinline__ void rotate(float (&v)[kUnit], const DeviceRopeTable& table, int64_t angle) {
-#pragma unroll
-  for (int i = 0; i < kUnit / 2; ++i) {
-    const float c = table.cos[angle + i];
-    const float s = table.sin[angle + i];
-    const float a = v[2 * i];
-    const float b = v[2 * i + 1];
-    v[2 * i] = a * c - b * s;
-    v[2 * i + 1] = a * s + b * c;
-  }
+using ops::RopePairs;
+using ops::RopePlace;
+
+// (a, b) rotated by the angle with this cosine and sine.
+__device__ __forceinline__ void rotate_pair(float& a, float& b, float c, float s) {
+  const float rotated = a * c - b * s;
+  b = a * s + b * c;
+  a = rotated;
 }
 
 __device__ __forceinline__ void load(const nv_bf16* p, float (&v)[2]) {
@@ -32,25 +28,60 @@ __device__ __forceinline__ void store(nv_bf16* p, const float (&v)[2]) {
 using ::eps::cuda::load;
 using ::eps::cuda::store;
 
-// kUnit is kVector, or 2 (one pair).
-template <int kUnit>
+// The number of units that rotate_unit() divides a vector into. A unit is kUnit adjacent elements, or kUnit elements of
+// each half.
+template <int kUnit, RopePairs kPairs>
+__host__ __device__ constexpr int rope_units(int rope_dim) {
+  return kPairs == RopePairs::kAdjacent ? rope_dim / kUnit : rope_dim / 2 / kUnit;
+}
+
+// Rotates one unit of a vector of `rope_dim` elements; `angles` is the table index of its first pair. to may be from.
+template <int kUnit, RopePairs kPairs>
+__device__ __forceinline__ void rotate_unit(const nv_bf16* from, nv_bf16* to, int unit, int rope_dim,
+                                            const DeviceRopeTable& table, int64_t angles) {
+  const int i = unit * kUnit;
+  if constexpr (kPairs == RopePairs::kAdjacent) {
+    float v[kUnit];
+    load(from + i, v);
+#pragma unroll
+    for (int e = 0; e < kUnit / 2; ++e) {
+      const int64_t angle = angles + i / 2 + e;
+      rotate_pair(v[2 * e], v[2 * e + 1], table.cos[angle], table.sin[angle]);
+    }
+    store(to + i, v);
+  } else {
+    const int half = rope_dim / 2;
+    float a[kUnit];
+    float b[kUnit];
+    load(from + i, a);
+    load(from + half + i, b);
+#pragma unroll
+    for (int e = 0; e < kUnit; ++e) rotate_pair(a[e], b[e], table.cos[angles + i + e], table.sin[angles + i + e]);
+    store(to + i, a);
+    store(to + half + i, b);
+  }
+}
+
+// The first of the elements of a head that are rotated.
+__host__ __device__ __forceinline__ int first_rotated(int head_dim, int rope_dim, const ops::RopeLayout& layout) {
+  return layout.place == RopePlace::kLast ? head_dim - rope_dim : 0;
+}
+
+template <int kUnit, RopePairs kPairs>
 __global__ void rope_kernel(nv_bf16* x, int heads, int head_dim, int rope_dim, DeviceRopeTable table,
                             const int32_t* positions) {
   wait_for_previous_kernel();
-  const int units_per_head = rope_dim / kUnit;
+  const int units_per_head = rope_units<kUnit, kPairs>(rope_dim);
   const int unit = static_cast<int>(unit_index());
   if (unit >= heads * units_per_head) return;
   const int head = unit / units_per_head;
-  const int i = unit % units_per_head * kUnit;
-  nv_bf16* p = x + (row_index() * heads + head) * head_dim + head_dim - rope_dim + i;
-  float v[kUnit];
-  load(p, v);
-  rotate(v, table, (int64_t{positions[row_index()]} * rope_dim + i) / 2);
-  store(p, v);
+  nv_bf16* p = x + (row_index() * heads + head) * head_dim + first_rotated(head_dim, rope_dim, table.layout);
+  const int64_t angles = int64_t{positions[row_index()]} * rope_dim / 2;
+  rotate_unit<kUnit, kPairs>(p, p, unit % units_per_head, rope_dim, table, angles);
 }
 
-// One warp per row. The norm processes kUnit elements at a time (kVector or 1), the rotation kPairs (kVector or 2).
-template <int kUnit, int kPairs>
+// One warp per row. The norm processes kUnit elements at a time (kVector or 1), the rotation units of kRopeUnit.
+template <int kUnit, int kRopeUnit, RopePairs kPairs>
 __global__ void store_latents_kernel(StoreLatentsParams p) {
   wait_for_previous_kernel();
   const int64_t row = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
@@ -79,11 +110,99 @@ __global__ void store_latents_kernel(StoreLatentsParams p) {
     for (int c = 0; c < kUnit; ++c) v[c] = v[c] * scale * w[c];
     store(sequence.latent + slot * p.lora + i, v);
   }
-  for (int i = lane * kPairs; i < p.rope_dim; i += kWarp * kPairs) {
-    float v[kPairs];
-    load(kv + p.lora + i, v);
-    rotate(v, p.table, (position * p.rope_dim + i) / 2);
-    store(sequence.k_pe + slot * p.rope_dim + i, v);
+  for (int unit = lane; unit < rope_units<kRopeUnit, kPairs>(p.rope_dim); unit += kWarp) {
+    rotate_unit<kRopeUnit, kPairs>(kv + p.lora, sequence.k_pe + slot * p.rope_dim, unit, p.rope_dim, p.table,
+                                   position * p.rope_dim / 2);
+  }
+}
+
+constexpr int kHeadThreads = 256;
+constexpr int kMaxHeadDim = 256;
+
+// Pairs of heads with an even number of elements are aligned.
+template <int kUnit>
+__device__ __forceinline__ void load_aligned(const nv_bf16* p, float (&v)[kUnit]) {
+  if constexpr (kUnit == 2) {
+    const float2 pair = unpack_bf16(*reinterpret_cast<const uint32_t*>(p));
+    v[0] = pair.x;
+    v[1] = pair.y;
+  } else {
+    load(p, v);
+  }
+}
+template <int kUnit>
+__device__ __forceinline__ void store_aligned(nv_bf16* p, const float (&v)[kUnit]) {
+  if constexpr (kUnit == 2) {
+    *reinterpret_cast<uint32_t*>(p) = pack_bf16(v[0], v[1]);
+  } else {
+    store(p, v);
+  }
+}
+
+// One warp per head of a row: first the heads of queries, then those of keys and of values. kUnit elements (2 or 1) are
+// loaded at a time.
+template <int kUnit>
+__global__ void __launch_bounds__(kHeadThreads) store_heads_kernel(const __grid_constant__ StoreHeadsParams p) {
+  __shared__ float heads[kHeadThreads / kWarp][kMaxHeadDim];
+  wait_for_previous_kernel();
+  const int num_query_heads = p.q != nullptr ? p.num_heads : 0;
+  const int heads_per_row = num_query_heads + 2 * p.num_kv_heads;
+  const int64_t index = (int64_t{blockIdx.x} * kHeadThreads + threadIdx.x) / kWarp;
+  const int64_t row = index / heads_per_row;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  if (row >= p.rows) return;
+  const auto slot = static_cast<int>(index % heads_per_row);
+  const bool is_query = slot < num_query_heads;
+  const bool is_key = !is_query && slot < num_query_heads + p.num_kv_heads;
+  const int kv_head = (slot - num_query_heads) % p.num_kv_heads;
+  const int dim = p.head_dim;
+
+  const nv_bf16* from = is_query ? p.q + (row * p.num_heads + slot) * dim
+                                 : (is_key ? p.k : p.v) + (row * p.num_kv_heads + kv_head) * dim;
+  nv_bf16* to = p.q + (row * p.num_heads + slot) * dim;
+  if (!is_query) {
+    const DeviceSequence sequence = p.sequences[p.sequence_of_row[row]];
+    const int64_t position = sequence.context - sequence.q_count + (row - sequence.q_begin);
+    const int64_t place = (int64_t{p.layer} * sequence.capacity + position) * p.num_kv_heads + kv_head;
+    to = (is_key ? sequence.keys : sequence.values) + place * dim;
+  }
+  const float* norm = is_query ? p.q_norm : is_key ? p.k_norm : nullptr;
+  const int rope_dim = is_query || is_key ? p.rope_dim : 0;
+
+  float* head = heads[threadIdx.x / kWarp];
+  float square_sum = 0.0F;
+  for (int i = lane * kUnit; i < dim; i += kWarp * kUnit) {
+    float v[kUnit];
+    load_aligned(from + i, v);
+#pragma unroll
+    for (int e = 0; e < kUnit; ++e) {
+      head[i + e] = v[e];
+      square_sum = fmaf(v[e], v[e], square_sum);
+    }
+  }
+  const float scale = norm != nullptr ? rsqrtf(warp_sum(square_sum) / static_cast<float>(dim) + p.eps) : 1.0F;
+  __syncwarp();
+  const int first = first_rotated(dim, rope_dim, p.table.layout);
+  const bool adjacent = p.table.layout.pairs == RopePairs::kAdjacent;
+  const int64_t angles = rope_dim > 0 ? int64_t{p.positions[row]} * rope_dim / 2 : 0;
+  const auto value = [&](int i) { return norm != nullptr ? head[i] * scale * norm[i] : head[i]; };
+  for (int i = lane * kUnit; i < dim; i += kWarp * kUnit) {
+    float v[kUnit];
+#pragma unroll
+    for (int e = 0; e < kUnit; ++e) {
+      v[e] = value(i + e);
+      const int r = i + e - first;
+      if (r < 0 || r >= rope_dim) continue;
+      const int half = rope_dim / 2;
+      const bool is_first = adjacent ? r % 2 == 0 : r < half;
+      const int distance = adjacent ? 1 : half;
+      const int angle = adjacent ? r / 2 : r % half;
+      const float partner = value(i + e + (is_first ? distance : -distance));
+      const float c = p.table.cos[angles + angle];
+      const float s = p.table.sin[angles + angle];
+      v[e] = is_first ? v[e] * c - partner * s : partner * s + v[e] * c;
+    }
+    store_aligned(to + i, v);
   }
 }
 
@@ -92,21 +211,50 @@ __global__ void store_latents_kernel(StoreLatentsParams p) {
 void launch_rotate_heads(const RotateHeadsParams& p, cudaStream_t stream) {
   if (p.rows == 0 || p.heads == 0 || p.rope_dim == 0) return;
   EPS_CUDA_REQUIRE(p.rope_dim % 2 == 0);
-  const bool vectors = takes_vectors(p.rope_dim, p.x) && p.head_dim % kVector == 0;
-  const RowGrid g(p.rows, int64_t{p.heads} * p.rope_dim / (vectors ? kVector : 2));
-  launch_overlapped(vectors ? rope_kernel<kVector> : rope_kernel<2>, {.grid = g.grid, .threads = g.threads}, stream,
-                    p.x, p.heads, p.head_dim, p.rope_dim, p.table, p.positions);
+  const int first = first_rotated(p.head_dim, p.rope_dim, p.table.layout);
+  const auto run = [&](auto kernel, int units_per_head) {
+    const RowGrid g(p.rows, int64_t{p.heads} * units_per_head);
+    launch_overlapped(kernel, {.grid = g.grid, .threads = g.threads}, stream, p.x, p.heads, p.head_dim, p.rope_dim,
+                      p.table, p.positions);
+  };
+  const bool aligned = is_aligned(p.x) && p.head_dim % kVector == 0 && first % kVector == 0;
+  if (p.table.layout.pairs == RopePairs::kAdjacent) {
+    const bool vectors = aligned && p.rope_dim % kVector == 0;
+    run(vectors ? rope_kernel<kVector, RopePairs::kAdjacent> : rope_kernel<2, RopePairs::kAdjacent>,
+        p.rope_dim / (vectors ? kVector : 2));
+  } else {
+    const bool vectors = aligned && p.rope_dim % (2 * kVector) == 0;
+    run(vectors ? rope_kernel<kVector, RopePairs::kHalves> : rope_kernel<1, RopePairs::kHalves>,
+        p.rope_dim / 2 / (vectors ? kVector : 1));
+  }
 }
 
 void launch_store_latents(const StoreLatentsParams& p, cudaStream_t stream) {
   if (p.rows == 0) return;
   EPS_CUDA_REQUIRE(p.rope_dim % 2 == 0);
-  const bool vectors =
-      takes_vectors(p.lora, p.kv, p.norm_weight) && p.rope_dim % kVector == 0 && p.kv_row_stride % kVector == 0;
   constexpr int kThreads = 128;
   const dim3 grid(static_cast<unsigned>(ceil_div(p.rows, kThreads / kWarp)));
-  launch_overlapped(vectors ? store_latents_kernel<kVector, kVector> : store_latents_kernel<1, 2>,
-                    {.grid = grid, .threads = kThreads}, stream, p);
+  const auto run = [&](auto kernel) { launch_overlapped(kernel, {.grid = grid, .threads = kThreads}, stream, p); };
+  const bool aligned = takes_vectors(p.lora, p.kv, p.norm_weight) && p.kv_row_stride % kVector == 0;
+  if (p.table.layout.pairs == RopePairs::kAdjacent) {
+    const bool vectors = aligned && p.rope_dim % kVector == 0;
+    run(vectors ? store_latents_kernel<kVector, kVector, RopePairs::kAdjacent>
+                : store_latents_kernel<1, 2, RopePairs::kAdjacent>);
+  } else {
+    const bool vectors = aligned && p.rope_dim % (2 * kVector) == 0;
+    run(vectors ? store_latents_kernel<kVector, kVector, RopePairs::kHalves>
+                : store_latents_kernel<1, 1, RopePairs::kHalves>);
+  }
+}
+
+void launch_store_heads(const StoreHeadsParams& p, cudaStream_t stream) {
+  if (p.rows == 0 || p.head_dim == 0) return;
+  EPS_CUDA_REQUIRE(p.rope_dim % 2 == 0 && p.rope_dim <= p.head_dim);
+  EPS_CUDA_REQUIRE_LE(p.head_dim, kMaxHeadDim);
+  const int64_t heads = (p.q != nullptr ? p.num_heads : 0) + int64_t{2} * p.num_kv_heads;
+  const dim3 grid(static_cast<unsigned>(ceil_div(p.rows * heads, kHeadThreads / kWarp)));
+  const auto kernel = p.head_dim % 2 == 0 ? store_heads_kernel<2> : store_heads_kernel<1>;
+  launch_overlapped(kernel, {.grid = grid, .threads = kHeadThreads}, stream, p);
 }
 
 }  // namespace eps::cuda

@@ -1,4 +1,4 @@
-#include "ops/cuda/mla_prefill_plan.h"
+#include "ops/cuda/sdpa_plan.h"
 
 #include <cudnn_frontend.h>
 
@@ -16,13 +16,13 @@ void check(fe::error_t error, const CallSite& site) {
 }
 #define EPS_CUDNN_FRONTEND(call) check((call), {#call, __FILE__, __LINE__})
 
-enum TensorId : int64_t { kQ = 1, kK, kV, kO, kQLength, kKLength, kQOffset, kKOffset, kVOffset, kOOffset };
+enum TensorId : int64_t { kQ = 1, kK, kV, kO, kQLength, kKLength, kQOffset, kKOffset, kVOffset, kOOffset, kSinks };
 
 }  // namespace
 
-class MlaPrefillPlan::Graph {
+class SdpaPlan::Graph {
  public:
-  Graph(const MlaPlanKey& key, cudnnHandle_t handle) : is_ragged_(key.ragged) {
+  Graph(const SdpaPlanKey& key, cudnnHandle_t handle) : is_ragged_(key.ragged) {
     graph_.set_io_data_type(fe::DataType_t::BFLOAT16)
         .set_intermediate_data_type(fe::DataType_t::FLOAT)
         .set_compute_data_type(fe::DataType_t::FLOAT);
@@ -36,24 +36,24 @@ class MlaPrefillPlan::Graph {
     };
     // Rows [*, row_heads, dim], of which `heads` are used. In a ragged batch, the offsets determine where each sequence
     // begins.
-    const auto describe = [&](auto& tensor, int64_t length, int64_t row_heads, int64_t dim, const char* offset_name,
-                              TensorId offset_id) -> auto& {
-      tensor.set_dim({key.batch, key.heads, length, dim})
+    const auto describe = [&](auto& tensor, int64_t length, int64_t heads, int64_t row_heads, int64_t dim,
+                              const char* offset_name, TensorId offset_id) -> auto& {
+      tensor.set_dim({key.batch, heads, length, dim})
           .set_stride({length * row_heads * dim, dim, row_heads * dim, 1});
       if (key.ragged) tensor.set_ragged_offset(index(offset_name, offset_id, key.batch + 1));
       return tensor;
     };
-    const auto input = [&](const char* name, TensorId id, int64_t length, int64_t row_heads, int64_t dim,
+    const auto input = [&](const char* name, TensorId id, int64_t length, int64_t heads, int64_t row_heads, int64_t dim,
                            const char* offset_name, TensorId offset_id) {
       fe::graph::Tensor_attributes tensor;
       tensor.set_name(name).set_uid(id);
-      return graph_.tensor(describe(tensor, length, row_heads, dim, offset_name, offset_id));
+      return graph_.tensor(describe(tensor, length, heads, row_heads, dim, offset_name, offset_id));
     };
-    auto q = input("q", kQ, key.q_length, key.all_heads, key.q_dim, "q_offset", kQOffset);
-    auto k = input("k", kK, key.k_length, key.heads, key.q_dim, "k_offset", kKOffset);
-    auto v = input("v", kV, key.k_length, key.heads, key.v_dim, "v_offset", kVOffset);
+    auto q = input("q", kQ, key.q_length, key.heads, key.all_heads, key.q_dim, "q_offset", kQOffset);
+    auto k = input("k", kK, key.k_length, key.kv_heads, key.kv_heads, key.q_dim, "k_offset", kKOffset);
+    auto v = input("v", kV, key.k_length, key.kv_heads, key.kv_heads, key.v_dim, "v_offset", kVOffset);
     auto options = fe::graph::SDPA_attributes()
-                       .set_name("mla_prefill")
+                       .set_name("prefill")
                        .set_generate_stats(false)
                        .set_attn_scale(key.scale)
                        .set_diagonal_alignment(fe::DiagonalAlignment_t::BOTTOM_RIGHT)
@@ -63,8 +63,17 @@ class MlaPrefillPlan::Graph {
           .set_seq_len_q(index("q_length", kQLength, key.batch))
           .set_seq_len_kv(index("k_length", kKLength, key.batch));
     }
+    if (key.window > 0) options.set_diagonal_band_left_bound(static_cast<int>(key.window));
+    if (key.has_sinks) {
+      options.set_sink_token(graph_.tensor(fe::graph::Tensor_attributes()
+                                               .set_name("sinks")
+                                               .set_uid(kSinks)
+                                               .set_dim({1, key.heads, 1, 1})
+                                               .set_stride({key.heads, 1, 1, 1})
+                                               .set_data_type(fe::DataType_t::FLOAT)));
+    }
     auto [o, stats] = graph_.sdpa(q, k, v, options);
-    describe(*o, key.q_length, key.all_heads, key.v_dim, "o_offset", kOOffset).set_output(true).set_uid(kO);
+    describe(*o, key.q_length, key.heads, key.all_heads, key.v_dim, "o_offset", kOOffset).set_output(true).set_uid(kO);
     EPS_CUDNN_FRONTEND(graph_.build(handle, {fe::HeurMode_t::A}));
     int64_t bytes = 0;
     EPS_CUDNN_FRONTEND(graph_.get_workspace_size(bytes));
@@ -73,7 +82,7 @@ class MlaPrefillPlan::Graph {
 
   size_t workspace_bytes() const { return workspace_bytes_; }
 
-  void execute(cudnnHandle_t handle, const MlaPlanTensors& t, std::byte* workspace) {
+  void execute(cudnnHandle_t handle, const SdpaTensors& t, std::byte* workspace) {
     std::unordered_map<int64_t, void*> tensors = {
         {kQ, const_cast<nv_bf16*>(t.q)},
         {kK, const_cast<nv_bf16*>(t.k)},
@@ -90,6 +99,7 @@ class MlaPrefillPlan::Graph {
           {kOOffset, t.batch.o_offset},
       });
     }
+    if (t.sinks != nullptr) tensors.insert({kSinks, const_cast<float*>(t.sinks)});
     EPS_CUDNN_FRONTEND(graph_.execute(handle, tensors, workspace));
   }
 
@@ -99,14 +109,32 @@ class MlaPrefillPlan::Graph {
   size_t workspace_bytes_ = 0;
 };
 
-MlaPrefillPlan::MlaPrefillPlan(const MlaPlanKey& key, cudnnHandle_t handle)
+SdpaPlan::SdpaPlan(const SdpaPlanKey& key, cudnnHandle_t handle)
     : graph_(std::make_unique<Graph>(key, handle)) {}
-MlaPrefillPlan::~MlaPrefillPlan() = default;
+SdpaPlan::~SdpaPlan() = default;
 
-size_t MlaPrefillPlan::workspace_bytes() const { return graph_->workspace_bytes(); }
+size_t SdpaPlan::workspace_bytes() const { return graph_->workspace_bytes(); }
 
-void MlaPrefillPlan::execute(cudnnHandle_t handle, const MlaPlanTensors& tensors, std::byte* workspace) {
+void SdpaPlan::execute(cudnnHandle_t handle, const SdpaTensors& tensors, std::byte* workspace) {
   graph_->execute(handle, tensors, workspace);
+}
+
+SdpaPlans::~SdpaPlans() {
+  plans_.clear();
+  if (handle_ != nullptr) cudnnDestroy(handle_);
+}
+
+cudnnHandle_t SdpaPlans::handle() {
+  if (handle_ == nullptr) EPS_CUDNN(cudnnCreate(&handle_));
+  return handle_;
+}
+
+void SdpaPlans::set_stream(cudaStream_t stream) { EPS_CUDNN(cudnnSetStream(handle(), stream)); }
+
+SdpaPlan& SdpaPlans::plan(const SdpaPlanKey& key) {
+  auto& slot = plans_[key];
+  if (!slot) slot = std::make_unique<SdpaPlan>(key, handle());
+  return *slot;
 }
 
 }  // namespace eps::cuda

@@ -1,0 +1,42 @@
+// Grouped-query attention of a step, with a suitable kernel for each sequence: our own for a few new tokens and for
+// small heads, cuDNN's for prompts.
+#pragma once
+
+#include "ops/cuda/gqa_prefill.h"
+#include "ops/op_params.h"
+
+namespace eps::cuda {
+
+GqaDims to_gqa_dims(const ops::GqaParams& params);
+
+// Threads  one object per rank
+class GqaAttention {
+ public:
+  // Up to this many new tokens per sequence, the choice of kernels and the launches depend only on the sequences'
+  // q_begin and q_count, so such a step can be captured in a graph and replayed while contexts grow.
+  static constexpr int kMaxDecodeQueries = 16;
+
+  explicit GqaAttention(SdpaPlans& plans) : prefill_(plans) {}
+
+  // The largest head dimension that is supported.
+  static constexpr int kMaxHeadDim = 128;
+
+  // The workspace that run() needs for these sequences.
+  //
+  // Cost    may build cuDNN plans (see GqaPrefill)
+  size_t workspace_bytes(const GqaCall& call, std::span<const DeviceSequence> sequences);
+
+  // out[t, h] = attention of new token t over its sequence's cache, which holds the new tokens
+  //
+  // Shapes  sequences         host; every context >= q_count >= 0
+  //         device_sequences  the same array on the device
+  // Stream  does not synchronise
+  // Errors  kInternal: cuDNN fails, or the head dimension is not supported
+  void run(const GqaCall& call, std::span<const DeviceSequence> sequences, const DeviceSequence* device_sequences,
+           std::byte* workspace, cudaStream_t stream);
+
+ private:
+  GqaPrefill prefill_;
+};
+
+}  // namespace eps::cuda
