@@ -296,7 +296,7 @@ GateConfig checked(const SelectExpertsParams& p) {
   EPS_CUDA_REQUIRE_LE(gate.top_k, gate.num_experts);
   const bool by_two = gate.method == ops::TopkMethod::kGroupLimitedTop2;
   EPS_CUDA_REQUIRE(gate.score == ops::RouterScore::kSigmoid || (!gate.correction && !by_two));
-  EPS_CUDA_REQUIRE(gate.correction == (p.correction != nullptr));
+  EPS_CUDA_REQUIRE(!gate.correction || p.correction != nullptr);
   GateConfig out{gate.num_experts, gate.top_k, 1, 1, by_two, gate.norm_topk_prob, gate.routed_scaling_factor};
   if (gate.limits_groups() && gate.topk_group < gate.num_groups) {
     EPS_CUDA_REQUIRE(gate.num_groups >= 1 && gate.num_experts % gate.num_groups == 0);
@@ -311,8 +311,8 @@ template <ops::RouterScore kScore>
 void launch_gate(const SelectExpertsParams& p, const GateConfig& config, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(ceil_div(p.rows, kWarps)));
   const auto run = [&](auto kernel) {
-    launch_overlapped(kernel, {.grid = grid, .threads = kThreads}, stream, p.logits, p.correction, config, p.rows,
-                      p.idx, p.weight);
+    launch_overlapped(kernel, {.grid = grid, .threads = kThreads}, stream, p.logits,
+                      p.gate.correction ? p.correction : nullptr, config, p.rows, p.idx, p.weight);
   };
   // Kernels for as many values per lane as 64, 160 and 256 experts need (those of the supported models), then for any
   // number.

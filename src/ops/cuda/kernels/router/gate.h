@@ -14,7 +14,7 @@ inline constexpr int kMaxGateTopK = 16;
 
 struct SelectExpertsParams {
   const float* logits = nullptr;      // [rows, num_experts]
-  const float* correction = nullptr;  // [num_experts] if the gate says so
+  const float* correction = nullptr;  // [num_experts]; read if the gate says so
   ops::GateParams gate;
   int64_t rows = 0;
   int32_t* idx = nullptr;   // out [rows, top_k], best first; ties go to the lower index
