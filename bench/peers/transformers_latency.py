@@ -66,17 +66,16 @@ def read_config(path):
             config = json.load(file)
     except (OSError, ValueError) as error:
         fail(f"--config {path}: {error.strerror if isinstance(error, OSError) else error}")
-    if not isinstance(config, dict) or config.get("model_type") != "deepseek_v2":
-        fail(f'--config {path}: wanted an object with "model_type": "deepseek_v2"')
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        fail(f'--config {path}: wanted an object with a "model_type" that transformers knows')
     return config, path
 
 
 def import_transformers():
     try:
         import transformers
-        from transformers import DeepseekV2Config, DeepseekV2ForCausalLM  # noqa: F401  absent before 4.54
     except ImportError as error:
-        fail(f"transformers with DeepSeek-V2 is missing ({str(error).splitlines()[0]}): pip install 'transformers>=5'")
+        fail(f"transformers is missing ({str(error).splitlines()[0]}): pip install 'transformers>=5'")
     return transformers
 
 
@@ -84,7 +83,7 @@ def make_model(torch, transformers, values, options, device="cuda"):
     """The model with random bf16 weights, and which implementation runs its experts."""
     values = {key: value for key, value in values.items() if key not in ("architectures", "auto_map", "torch_dtype")}
     try:
-        config = transformers.DeepseekV2Config(**values)
+        config = transformers.AutoConfig.for_model(**values)
     except (TypeError, ValueError) as error:
         fail(f"transformers refuses the configuration: {' '.join(str(error).split())[:200]}")
     kind = {"dtype": torch.bfloat16, "attn_implementation": options.attention}
@@ -98,13 +97,19 @@ def make_model(torch, transformers, values, options, device="cuda"):
     return model.eval(), getattr(model.config, "_experts_implementation", None) or "eager"
 
 
+def first_of(config, *names):
+    """The first of these settings that the configuration has: families spell them differently."""
+    return next(getattr(config, name) for name in names if getattr(config, name, None) is not None)
+
+
 def count_parameters(model):
     """(all, active): active ones are multiplied with one token; the embedding is looked up, not multiplied."""
     config, every, active = model.config, 0, 0
+    num_experts = first_of(config, "n_routed_experts", "num_experts", "num_local_experts")
     for name, parameter in model.named_parameters():
         every += parameter.numel()
         if ".experts." in name:
-            active += parameter.numel() * config.num_experts_per_tok // config.n_routed_experts
+            active += parameter.numel() * config.num_experts_per_tok // num_experts
         elif "embed_tokens" not in name:
             active += parameter.numel()
     return every, active
@@ -115,7 +120,10 @@ def prefill_flops(model, active, batch, length):
     config = model.config
     head = model.lm_head.weight.numel()
     products = 2 * (active - head) * batch * length + 2 * head * batch
-    widths = config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim
+    if getattr(config, "kv_lora_rank", None):
+        widths = config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim
+    else:
+        widths = 2 * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
     attention = config.num_hidden_layers * config.num_attention_heads * batch * length * length * widths
     return products + attention
 

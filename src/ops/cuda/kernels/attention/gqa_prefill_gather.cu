@@ -12,7 +12,7 @@ constexpr int kRows = kThreads / 32 * kRowsPerWarp;
 // The first CTA writes the batch's description, the others kRows cache rows each.
 __global__ void __launch_bounds__(kThreads) gather_keys_kernel(const __grid_constant__ GqaGatherParams args) {
   const GqaDims& d = args.dims;
-  const auto rows = [&args](int i) { return args.sequences[i].rows; };
+  const auto rows = [&args](int i) -> const RaggedRows& { return args.sequences[i].rows; };
   if (blockIdx.x == 0) {
     const int q_width = d.num_heads * d.head_dim;
     const RaggedWidths width{q_width, d.kv_width(), d.kv_width(), q_width};

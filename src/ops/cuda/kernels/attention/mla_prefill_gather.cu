@@ -13,7 +13,7 @@ constexpr int kRows = kThreads / 32 * kRowsPerWarp;
 __global__ void __launch_bounds__(kThreads) prefill_gather_kernel(const __grid_constant__ PrefillGatherParams args) {
   const MlaDims& d = args.dims;
   const int tid = static_cast<int>(threadIdx.x);
-  const auto rows = [&args](int i) { return args.sequences[i].rows; };
+  const auto rows = [&args](int i) -> const RaggedRows& { return args.sequences[i].rows; };
   if (blockIdx.x == 0) {
     const RaggedWidths width{d.num_heads * d.q_dim(), args.key_heads * d.q_dim(), args.key_heads * d.v_dim,
                              d.num_heads * d.v_dim};

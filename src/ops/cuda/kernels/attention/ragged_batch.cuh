@@ -12,7 +12,7 @@ __device__ void write_ragged_batch(const RaggedBatch& batch, int count, int padd
                                    const Rows& rows) {
   for (int i = static_cast<int>(threadIdx.x); i <= padded; i += static_cast<int>(blockDim.x)) {
     const bool real = i < count;
-    const RaggedRows s = rows(real ? i : count - 1);
+    const RaggedRows& s = rows(real ? i : count - 1);
     const int q_row = real ? s.q_begin : s.q_begin + s.q_count;
     const int k_row = real ? s.k_begin : s.k_begin + s.context;
     if (i < padded) {

@@ -1,5 +1,7 @@
 #include "ops/cuda/kernels/rows/rope.h"
 
+#include <bit>
+
 #include "ops/cuda/kernels/device/device_vector.h"
 #include "ops/cuda/kernels/device/overlapped_launch.h"
 #include "ops/cuda/kernels/rows/row_grid.h"
@@ -139,35 +141,129 @@ __device__ __forceinline__ void store_aligned(nv_bf16* p, const float (&v)[kUnit
   }
 }
 
-// One warp per head of a row: first the heads of queries, then those of keys and of values. kUnit elements (2 or 1) are
-// loaded at a time.
+// A head of a row: those of queries come first, then those of keys and of values.
+struct Head {
+  const nv_bf16* from;
+  nv_bf16* to;
+  const float* norm;
+  bool is_rotated;
+};
+
+__device__ __forceinline__ int heads_per_row(const StoreHeadsParams& p) {
+  return (p.q != nullptr ? p.num_heads : 0) + 2 * p.num_kv_heads;
+}
+
+// `cache_row`: of the token, in the caches of `sequence`.
+__device__ __forceinline__ Head find_head(const StoreHeadsParams& p, const DeviceSequence& sequence, int64_t cache_row,
+                                          int64_t row, int slot) {
+  const int num_query_heads = p.q != nullptr ? p.num_heads : 0;
+  if (slot < num_query_heads) {
+    nv_bf16* q = p.q + (row * p.num_heads + slot) * p.head_dim;
+    return {q, q, p.q_norm, p.rope_dim > 0};
+  }
+  const bool is_key = slot < num_query_heads + p.num_kv_heads;
+  const int kv_head = (slot - num_query_heads) % p.num_kv_heads;
+  return {(is_key ? p.k : p.v) + (row * p.num_kv_heads + kv_head) * p.head_dim,
+          (is_key ? sequence.keys : sequence.values) + (cache_row * p.num_kv_heads + kv_head) * p.head_dim,
+          is_key ? p.k_norm : nullptr, is_key && p.rope_dim > 0};
+}
+
+__device__ __forceinline__ int64_t find_cache_row(const StoreHeadsParams& p, const DeviceSequence& sequence,
+                                                  int64_t row) {
+  return int64_t{p.layer} * sequence.capacity + sequence.context - sequence.q_count + (row - sequence.q_begin);
+}
+
+// `lanes` threads per head, a power of two, with kVector elements each. A thread keeps its part of the rotation's table
+// for all heads of the row that it processes. grid (rows, blocks that divide the heads)
+__global__ void __launch_bounds__(kHeadThreads)
+    store_heads_vector_kernel(const __grid_constant__ StoreHeadsParams p, int lanes) {
+  const int64_t row = blockIdx.x;
+  const int dim = p.head_dim;
+  const int lane = static_cast<int>(threadIdx.x) % lanes;
+  const int heads_per_block = static_cast<int>(blockDim.x) / lanes;
+  const int i = lane * kVector;
+  const bool exists = i < dim;
+  // The step's data has been on the device since before its first kernel.
+  const DeviceSequence sequence = p.sequences[p.sequence_of_row[row]];
+  const int64_t cache_row = find_cache_row(p, sequence, row);
+
+  const bool adjacent = p.table.layout.pairs == RopePairs::kAdjacent;
+  const int half = p.rope_dim / 2;
+  const int r = i - first_rotated(dim, p.rope_dim, p.table.layout);
+  const bool is_rotated = exists && r >= 0 && r < p.rope_dim;
+  const bool is_first = r < half;
+  // The lane of the warp that has the other elements of the pairs.
+  int partner = static_cast<int>(threadIdx.x) % kWarp;
+  if (is_rotated && !adjacent) partner += (is_first ? half : -half) / kVector;
+  float c[kVector] = {};
+  float s[kVector] = {};
+  if (is_rotated) {
+    const int64_t angles = int64_t{p.positions[row]} * half;
+    if (adjacent) {
+#pragma unroll
+      for (int e = 0; e < kVector; ++e) {
+        c[e] = p.table.cos[angles + (r + e) / 2];
+        s[e] = p.table.sin[angles + (r + e) / 2];
+      }
+    } else {
+      load(p.table.cos + angles + r % half, c);
+      load(p.table.sin + angles + r % half, s);
+    }
+  }
+  wait_for_previous_kernel();
+  const int num_heads = heads_per_row(p);
+  const int stride = heads_per_block * static_cast<int>(gridDim.y);
+  for (int first = static_cast<int>(blockIdx.y) * heads_per_block; first < num_heads; first += stride) {
+    const int slot = first + static_cast<int>(threadIdx.x) / lanes;
+    const bool is_used = exists && slot < num_heads;
+    const Head head = find_head(p, sequence, cache_row, row, min(slot, num_heads - 1));
+    float v[kVector] = {};
+    if (is_used) load(head.from + i, v);
+    if (p.q_norm != nullptr || p.k_norm != nullptr) {
+      float square_sum = 0.0F;
+#pragma unroll
+      for (const float x : v) square_sum = fmaf(x, x, square_sum);
+      for (int offset = lanes / 2; offset > 0; offset /= 2) square_sum += __shfl_xor_sync(~0U, square_sum, offset);
+      if (is_used && head.norm != nullptr) {
+        const float scale = rsqrtf(square_sum / static_cast<float>(dim) + p.eps);
+        float w[kVector];
+        load(head.norm + i, w);
+#pragma unroll
+        for (int e = 0; e < kVector; ++e) v[e] *= scale * w[e];
+      }
+    }
+    if (adjacent) {
+      if (is_rotated && head.is_rotated) {
+#pragma unroll
+        for (int e = 0; e < kVector; e += 2) rotate_pair(v[e], v[e + 1], c[e], s[e]);
+      }
+    } else {
+      float other[kVector];
+#pragma unroll
+      for (int e = 0; e < kVector; ++e) other[e] = __shfl_sync(~0U, v[e], partner);
+      if (is_rotated && head.is_rotated) {
+#pragma unroll
+        for (int e = 0; e < kVector; ++e) v[e] = is_first ? v[e] * c[e] - other[e] * s[e] : other[e] * s[e] + v[e] * c[e];
+      }
+    }
+    if (is_used) store(head.to + i, v);
+  }
+}
+
+// The same for any sizes: one warp per head, kUnit elements (2 or 1) at a time.
 template <int kUnit>
 __global__ void __launch_bounds__(kHeadThreads) store_heads_kernel(const __grid_constant__ StoreHeadsParams p) {
   __shared__ float heads[kHeadThreads / kWarp][kMaxHeadDim];
   wait_for_previous_kernel();
-  const int num_query_heads = p.q != nullptr ? p.num_heads : 0;
-  const int heads_per_row = num_query_heads + 2 * p.num_kv_heads;
   const int64_t index = (int64_t{blockIdx.x} * kHeadThreads + threadIdx.x) / kWarp;
-  const int64_t row = index / heads_per_row;
+  const int64_t row = index / heads_per_row(p);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   if (row >= p.rows) return;
-  const auto slot = static_cast<int>(index % heads_per_row);
-  const bool is_query = slot < num_query_heads;
-  const bool is_key = !is_query && slot < num_query_heads + p.num_kv_heads;
-  const int kv_head = (slot - num_query_heads) % p.num_kv_heads;
   const int dim = p.head_dim;
-
-  const nv_bf16* from = is_query ? p.q + (row * p.num_heads + slot) * dim
-                                 : (is_key ? p.k : p.v) + (row * p.num_kv_heads + kv_head) * dim;
-  nv_bf16* to = p.q + (row * p.num_heads + slot) * dim;
-  if (!is_query) {
-    const DeviceSequence sequence = p.sequences[p.sequence_of_row[row]];
-    const int64_t position = sequence.context - sequence.q_count + (row - sequence.q_begin);
-    const int64_t place = (int64_t{p.layer} * sequence.capacity + position) * p.num_kv_heads + kv_head;
-    to = (is_key ? sequence.keys : sequence.values) + place * dim;
-  }
-  const float* norm = is_query ? p.q_norm : is_key ? p.k_norm : nullptr;
-  const int rope_dim = is_query || is_key ? p.rope_dim : 0;
+  const DeviceSequence sequence = p.sequences[p.sequence_of_row[row]];
+  const auto [from, to, norm, is_rotated] =
+      find_head(p, sequence, find_cache_row(p, sequence, row), row, static_cast<int>(index % heads_per_row(p)));
+  const int rope_dim = is_rotated ? p.rope_dim : 0;
 
   float* head = heads[threadIdx.x / kWarp];
   float square_sum = 0.0F;
@@ -252,6 +348,19 @@ void launch_store_heads(const StoreHeadsParams& p, cudaStream_t stream) {
   EPS_CUDA_REQUIRE(p.rope_dim % 2 == 0 && p.rope_dim <= p.head_dim);
   EPS_CUDA_REQUIRE_LE(p.head_dim, kMaxHeadDim);
   const int64_t heads = (p.q != nullptr ? p.num_heads : 0) + int64_t{2} * p.num_kv_heads;
+  const bool halves = p.table.layout.pairs == RopePairs::kHalves;
+  const bool vectors = takes_vectors(p.head_dim, p.q, p.k, p.v, p.q_norm, p.k_norm, p.table.cos, p.table.sin) &&
+                       first_rotated(p.head_dim, p.rope_dim, p.table.layout) % kVector == 0 &&
+                       p.rope_dim % (halves ? 2 * kVector : kVector) == 0;
+  if (vectors) {
+    const auto lanes = static_cast<int>(std::bit_ceil(static_cast<unsigned>(p.head_dim / kVector)));
+    // With few rows, a block for each part of the heads; with many, a block for each row.
+    constexpr int64_t kFewRows = 512;
+    const int64_t parts = p.rows < kFewRows ? ceil_div(heads * lanes, kHeadThreads) : 1;
+    const dim3 grid(static_cast<unsigned>(p.rows), static_cast<unsigned>(parts));
+    launch_overlapped(store_heads_vector_kernel, {.grid = grid, .threads = kHeadThreads}, stream, p, lanes);
+    return;
+  }
   const dim3 grid(static_cast<unsigned>(ceil_div(p.rows * heads, kHeadThreads / kWarp)));
   const auto kernel = p.head_dim % 2 == 0 ? store_heads_kernel<2> : store_heads_kernel<1>;
   launch_overlapped(kernel, {.grid = grid, .threads = kHeadThreads}, stream, p);
