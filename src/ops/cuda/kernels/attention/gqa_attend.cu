@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
 #include "ops/cuda/kernels/device/device_vector.h"
 #include "ops/cuda/kernels/device/overlapped_launch.h"
@@ -254,29 +253,12 @@ __device__ __forceinline__ float share_of(const RowState& part, float top) {
   return part.max == -INFINITY ? 0.0F : exp2f(part.max - top);
 }
 
-__device__ __forceinline__ void add_scaled(float4& sum, float scale, const float4& v) {
-  sum.x = fmaf(scale, v.x, sum.x);
-  sum.y = fmaf(scale, v.y, sum.y);
-  sum.z = fmaf(scale, v.z, sum.z);
-  sum.w = fmaf(scale, v.w, sum.w);
-}
-
-// A part of a row's sum, as one block sends it to the block that merges it.
-struct MergePart {
-  float4 sum;
-  RowState state;
-};
-
-// Sums of a row are merged kMergeWidth dimensions at a time. Each block of the cluster merges an equal share of these
-// units, which are at most this many.
-template <int kDim>
-inline constexpr int kUnits = kRows * kDim / kMergeWidth;
-
 template <int kDim>
 struct BlockMemory {
   float sums[kWarps][kRows][kDim + kPad];
+  float merged[kRows][kDim + kPad];  // of the block
   RowState states[kWarps][kRows];
-  MergePart parts[kUnits<kDim>];  // by block, then by unit of this block's share
+  RowState merged_states[kRows];
 };
 
 // grid (tiles of kRows rows · num_kv_heads · blocks of a cluster, num_sequences). Row r of a sequence is its new token
@@ -297,10 +279,9 @@ __global__ void __launch_bounds__(kThreads, 1) gqa_attend_kernel(const __grid_co
   const int dim = p.dims.head_dim;
   // The step's data has been on the device since before its first kernel.
   const DeviceSequence seq = p.sequences[blockIdx.y];
+  wait_for_previous_kernel();
   const int num_rows = seq.q_count * group;
   if (row0 >= num_rows) return;  // the same in all blocks of the cluster
-  auto all_started = cluster.barrier_arrive();
-  wait_for_previous_kernel();
 
   const int before = seq.context - seq.q_count;
   const auto row_offset = [&](int row) {
@@ -334,55 +315,70 @@ __global__ void __launch_bounds__(kThreads, 1) gqa_attend_kernel(const __grid_co
   }
   __syncthreads();
 
-  // The parts of the block's warps are merged and sent to the block that merges the unit.
-  constexpr int kUnitsPerRow = kDim / kMergeWidth;
-  const int units_per_block = kUnits<kDim> / num_blocks;
-  cluster.barrier_wait(std::move(all_started));
-  for (int unit = static_cast<int>(threadIdx.x); unit < kUnits<kDim>; unit += kThreads) {
-    const int row = unit / kUnitsPerRow;
-    const int i = unit % kUnitsPerRow * kMergeWidth;
-    MergePart part{};
+  // The parts of the block's warps.
+  constexpr int kUnits = kDim / kMergeWidth;  // of a row
+  for (int unit = static_cast<int>(threadIdx.x); unit < kRows * kUnits; unit += kThreads) {
+    const int row = unit / kUnits;
+    const int i = unit % kUnits * kMergeWidth;
+    RowState total;
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) part.state.max = fmaxf(part.state.max, memory.states[w][row].max);
+    for (int w = 0; w < kWarps; ++w) total.max = fmaxf(total.max, memory.states[w][row].max);
+    float sum[kMergeWidth] = {};
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      const float share = share_of(memory.states[w][row], part.state.max);
-      part.state.sum = fmaf(share, memory.states[w][row].sum, part.state.sum);
-      add_scaled(part.sum, share, *reinterpret_cast<const float4*>(&memory.sums[w][row][i]));
+      const float share = share_of(memory.states[w][row], total.max);
+      total.sum = fmaf(share, memory.states[w][row].sum, total.sum);
+#pragma unroll
+      for (int e = 0; e < kMergeWidth; ++e) sum[e] = fmaf(share, memory.sums[w][row][i + e], sum[e]);
     }
-    MergePart* to = &memory.parts[block * units_per_block + unit % units_per_block];
-    *cluster.map_shared_rank(to, unit / units_per_block) = part;
+#pragma unroll
+    for (int e = 0; e < kMergeWidth; ++e) memory.merged[row][i + e] = sum[e];
+    if (i == 0) memory.merged_states[row] = total;
   }
   cluster.sync();  // also a barrier of the block if the cluster has only one
 
-  for (int u = static_cast<int>(threadIdx.x); u < units_per_block; u += kThreads) {
-    const int unit = block * units_per_block + u;
-    const int row = unit / kUnitsPerRow;
-    const int i = unit % kUnitsPerRow * kMergeWidth;
+  // The parts of the cluster's blocks; each block merges some of the rows' dimensions.
+  for (int unit = block * kThreads + static_cast<int>(threadIdx.x); unit < kRows * kUnits;
+       unit += num_blocks * kThreads) {
+    const int row = unit / kUnits;
+    const int i = unit % kUnits * kMergeWidth;
     if (row0 + row >= num_rows || i >= dim) continue;
-    const float sink = p.sinks != nullptr ? p.sinks[kv_head * group + (row0 + row) % group] * kLog2E : -INFINITY;
-    float top = sink;
-    for (int b = 0; b < num_blocks; ++b) top = fmaxf(top, memory.parts[b * units_per_block + u].state.max);
+    RowState part[kMaxCluster];
+    float top = -INFINITY;
+#pragma unroll
+    for (int b = 0; b < kMaxCluster; ++b) {
+      if (b >= num_blocks) break;
+      part[b] = *cluster.map_shared_rank(&memory.merged_states[row], b);
+      top = fmaxf(top, part[b].max);
+    }
+    const int head = kv_head * group + (row0 + row) % group;
+    const float sink = p.sinks != nullptr ? p.sinks[head] * kLog2E : -INFINITY;
+    top = fmaxf(top, sink);
     float total = sink == -INFINITY ? 0.0F : exp2f(sink - top);
-    float4 sum{};
-    for (int b = 0; b < num_blocks; ++b) {
-      const MergePart& part = memory.parts[b * units_per_block + u];
-      const float share = share_of(part.state, top);
-      total = fmaf(share, part.state.sum, total);
-      add_scaled(sum, share, part.sum);
+    float sum[kMergeWidth] = {};
+#pragma unroll
+    for (int b = 0; b < kMaxCluster; ++b) {
+      if (b >= num_blocks) break;
+      const float share = share_of(part[b], top);
+      total = fmaf(share, part[b].sum, total);
+      const float4 v = *reinterpret_cast<const float4*>(cluster.map_shared_rank(&memory.merged[row][i], b));
+      sum[0] = fmaf(share, v.x, sum[0]);
+      sum[1] = fmaf(share, v.y, sum[1]);
+      sum[2] = fmaf(share, v.z, sum[2]);
+      sum[3] = fmaf(share, v.w, sum[3]);
     }
     nv_bf16* to = p.out + row_offset(row0 + row) + i;
     if constexpr (kVectors) {
-      *reinterpret_cast<uint2*>(to) = {pack_bf16(sum.x / total, sum.y / total),
-                                       pack_bf16(sum.z / total, sum.w / total)};
+      *reinterpret_cast<uint2*>(to) = {pack_bf16(sum[0] / total, sum[1] / total),
+                                       pack_bf16(sum[2] / total, sum[3] / total)};
     } else {
-      const float values[kMergeWidth] = {sum.x, sum.y, sum.z, sum.w};
 #pragma unroll
       for (int e = 0; e < kMergeWidth; ++e) {
-        if (i + e < dim) to[e] = from_f32<nv_bf16>(values[e] / total);
+        if (i + e < dim) to[e] = from_f32<nv_bf16>(sum[e] / total);
       }
     }
   }
+  cluster.sync();  // no block may end while another one reads its memory
 }
 
 // The number of blocks per context with the shortest total time if all contexts are equally long. A wave of blocks
