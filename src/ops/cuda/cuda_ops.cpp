@@ -40,7 +40,7 @@ class CudaOps final : public ops::OpSet {
         step_(memory_, pinned_, stream_.get()),
         graphs_(memory_, stream_.get()),
         mla_(sdpa_plans_),
-        gqa_(sdpa_plans_),
+        gqa_(sdpa_plans_, memory_),
         list_(memory_, uploader_),
         linear_(blas_, grouped_, list_, stream_.get()),
         local_moe_(memory_, blas_, grouped_, stream_.get()),
@@ -184,8 +184,9 @@ class CudaOps final : public ops::OpSet {
   }
 
   void layer_norm(TensorView x, TensorView weight, float eps, MutableTensorView out) override {
-    visit_norm(x, weight, eps, out,
-               [this]<typename In, typename Out>(const NormParams<In, Out>& p) { launch_layer_norm(p, stream_.get()); });
+    visit_norm(x, weight, eps, out, [this]<typename In, typename Out>(const NormParams<In, Out>& p) {
+      launch_layer_norm(p, stream_.get());
+    });
   }
 
   void linear(std::span<const ops::LinearTask> tasks) override { linear_.run(tasks); }
@@ -288,7 +289,7 @@ class CudaOps final : public ops::OpSet {
     const auto sequences = step_.host_sequences();
     attention_workspace_.reserve(std::max<size_t>(1, mla_.workspace_bytes(params, sequences)));
     mla_.run(params, {packed.kv_b()}, bf16_of(q), sequences, step_.sequences(), layer, bf16_of(out),
-                   attention_workspace_.data(), blas_.handle(), stream_.get());
+             attention_workspace_.data(), blas_.handle(), stream_.get());
   }
 
   void store_keys(const ops::GqaParams& params, TensorView k, TensorView v, int layer) override {
@@ -334,7 +335,7 @@ class CudaOps final : public ops::OpSet {
                        .layer = layer,
                        .q = bf16_of(q),
                        .out = bf16_of(out)};
-    attention_workspace_.reserve(std::max<size_t>(1, gqa_.workspace_bytes(call, sequences)));
+    attention_workspace_.reserve(std::max<size_t>(1, gqa_.workspace_bytes(call, sequences, stream_.get())));
     gqa_.run(call, sequences, step_.sequences(), attention_workspace_.data(), stream_.get());
   }
 

@@ -4,7 +4,6 @@
 
 #include "base/error.h"
 #include "ops/cuda/attention_runs.h"
-#include "ops/cuda/kernels/attention/gqa_attend.h"
 
 namespace eps::cuda {
 namespace {
@@ -18,6 +17,8 @@ std::vector<AttentionRun> runs_of(const GqaDims& dims, std::span<const DeviceSeq
   });
 }
 
+GqaAttendShape shape_of(const AttentionRun& run) { return {static_cast<int>(run.count), run.max_q_count}; }
+
 }  // namespace
 
 GqaDims to_gqa_dims(const ops::GqaParams& p) {
@@ -27,11 +28,23 @@ GqaDims to_gqa_dims(const ops::GqaParams& p) {
           .softmax_scale = p.softmax_scale};
 }
 
-size_t GqaAttention::workspace_bytes(const GqaCall& call, std::span<const DeviceSequence> sequences) {
+void GqaAttention::reserve(const GqaAttendWorkspace& workspace, cudaStream_t stream) {
+  parts_.reserve(std::max<size_t>(1, workspace.part_bytes));
+  const size_t bytes = workspace.num_counters * sizeof(int32_t);
+  if (bytes <= arrived_.capacity()) return;
+  arrived_.reserve(bytes);
+  EPS_CUDA(cudaMemsetAsync(arrived_.data(), 0, arrived_.capacity(), stream));
+}
+
+size_t GqaAttention::workspace_bytes(const GqaCall& call, std::span<const DeviceSequence> sequences,
+                                     cudaStream_t stream) {
   size_t bytes = 0;
   for (const AttentionRun& run : runs_of(call.dims, sequences)) {
-    if (run.form != AttentionForm::kPrefill) continue;
-    bytes = std::max(bytes, prefill_.workspace_bytes(call, sequences.subspan(run.first, run.count)));
+    if (run.form == AttentionForm::kPrefill) {
+      bytes = std::max(bytes, prefill_.workspace_bytes(call, sequences.subspan(run.first, run.count)));
+    } else {
+      reserve(gqa_attend_workspace(shape_of(run), call.dims), stream);
+    }
   }
   return bytes;
 }
@@ -44,14 +57,15 @@ void GqaAttention::run(const GqaCall& call, std::span<const DeviceSequence> sequ
       continue;
     }
     launch_gqa_attend({.dims = call.dims,
-                       .num_sequences = static_cast<int>(run.count),
-                       .max_q_count = run.max_q_count,
+                       .shape = shape_of(run),
                        .q = call.q,
                        .sequences = device_sequences + run.first,
                        .layer = call.layer,
                        .window = static_cast<int>(call.window),
                        .sinks = call.sinks,
-                       .out = call.out},
+                       .out = call.out,
+                       .parts = parts_.data(),
+                       .arrived = reinterpret_cast<int32_t*>(arrived_.data())},
                       stream);
   }
 }

@@ -3,7 +3,9 @@
 #pragma once
 
 #include "ops/cuda/gqa_prefill.h"
+#include "ops/cuda/kernels/attention/gqa_attend.h"
 #include "ops/op_params.h"
+#include "tensor/tensor.h"
 
 namespace eps::cuda {
 
@@ -16,15 +18,15 @@ class GqaAttention {
   // q_begin and q_count, so such a step can be captured in a graph and replayed while contexts grow.
   static constexpr int kMaxDecodeQueries = 16;
 
-  explicit GqaAttention(SdpaPlans& plans) : prefill_(plans) {}
+  GqaAttention(SdpaPlans& plans, MemoryResource& memory) : prefill_(plans), parts_(memory), arrived_(memory) {}
 
   // The largest head dimension that is supported.
   static constexpr int kMaxHeadDim = 128;
 
-  // The workspace that run() needs for these sequences.
+  // The workspace that run() needs for these sequences. Also allocates what it keeps between calls.
   //
   // Cost    may build cuDNN plans (see GqaPrefill)
-  size_t workspace_bytes(const GqaCall& call, std::span<const DeviceSequence> sequences);
+  size_t workspace_bytes(const GqaCall& call, std::span<const DeviceSequence> sequences, cudaStream_t stream);
 
   // out[t, h] = attention of new token t over its sequence's cache, which holds the new tokens
   //
@@ -36,7 +38,11 @@ class GqaAttention {
            std::byte* workspace, cudaStream_t stream);
 
  private:
+  void reserve(const GqaAttendWorkspace& workspace, cudaStream_t stream);
+
   GqaPrefill prefill_;
+  Buffer parts_;    // of launch_gqa_attend
+  Buffer arrived_;  // counters, which are zero between launches
 };
 
 }  // namespace eps::cuda

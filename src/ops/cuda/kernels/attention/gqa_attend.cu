@@ -1,7 +1,5 @@
 #include "ops/cuda/kernels/attention/gqa_attend.h"
 
-#include <cooperative_groups.h>
-
 #include <algorithm>
 #include <cmath>
 
@@ -19,15 +17,13 @@
 namespace eps::cuda {
 namespace {
 
-namespace cg = cooperative_groups;
-
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kRows = 16;        // of a block
-constexpr int kKeys = 16;        // of a warp's tile
-constexpr int kMaxCluster = 8;   // blocks that divide a context
-constexpr int kPad = 4;          // floats between rows in shared memory, against bank conflicts
-constexpr int kMergeWidth = 4;   // dimensions that a thread merges at a time
+constexpr int kRows = 16;       // of a block
+constexpr int kKeys = 16;       // of a warp's tile
+constexpr int kMaxSplits = 32;  // blocks that divide a context
+constexpr int kPad = 4;         // floats between rows in shared memory, against bank conflicts
+constexpr int kMergeWidth = 4;  // dimensions that a thread merges at a time
 constexpr float kLog2E = 1.4426950408889634F;
 
 __device__ __forceinline__ void multiply(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
@@ -253,26 +249,121 @@ __device__ __forceinline__ float share_of(const RowState& part, float top) {
   return part.max == -INFINITY ? 0.0F : exp2f(part.max - top);
 }
 
+// kMergeWidth dimensions of a row's sum, and the row's state.
+struct Merged {
+  RowState state;
+  float4 sum{};
+
+  // Adds a part whose sum has been scaled to `state.max` already, but for its share.
+  __device__ __forceinline__ void add(float share, float part_sum, const float4& part) {
+    state.sum = fmaf(share, part_sum, state.sum);
+    sum.x = fmaf(share, part.x, sum.x);
+    sum.y = fmaf(share, part.y, sum.y);
+    sum.z = fmaf(share, part.z, sum.z);
+    sum.w = fmaf(share, part.w, sum.w);
+  }
+};
+
 template <int kDim>
 struct BlockMemory {
   float sums[kWarps][kRows][kDim + kPad];
-  float merged[kRows][kDim + kPad];  // of the block
   RowState states[kWarps][kRows];
-  RowState merged_states[kRows];
+  bool is_last;
 };
 
-// grid (tiles of kRows rows · num_kv_heads · blocks of a cluster, num_sequences). Row r of a sequence is its new token
-// r / group, and head r % group of those that use the block's keys.
+// The part of one block, if several divide a context.
+template <int kDim>
+struct BlockPart {
+  float4 sums[kRows][kDim / kMergeWidth];
+  RowState states[kRows];
+};
+
+// Merges the parts of the block's warps.
+template <int kDim>
+__device__ __forceinline__ Merged merge_warps(const BlockMemory<kDim>& memory, int row, int i) {
+  Merged out;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) out.state.max = fmaxf(out.state.max, memory.states[w][row].max);
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) {
+    const RowState& part = memory.states[w][row];
+    out.add(share_of(part, out.state.max), part.sum, *reinterpret_cast<const float4*>(&memory.sums[w][row][i]));
+  }
+  return out;
+}
+
+// Merges the parts of blocks, which other blocks may have written: they are read from L2, several at a time.
+template <int kDim>
+__device__ __forceinline__ Merged merge_blocks(const BlockPart<kDim>* parts, int count, int row, int i) {
+  constexpr int kLoads = 8;
+  Merged out;
+  for (int begin = 0; begin < count; begin += kLoads) {
+    float4 sum[kLoads];
+    RowState state[kLoads];
+#pragma unroll
+    for (int b = 0; b < kLoads; ++b) {
+      if (begin + b >= count) continue;
+      const BlockPart<kDim>& part = parts[begin + b];
+      sum[b] = __ldcg(&part.sums[row][i / kMergeWidth]);
+      const float2 raw = __ldcg(reinterpret_cast<const float2*>(&part.states[row]));
+      state[b] = {raw.x, raw.y};
+    }
+    Merged next;
+    next.state.max = out.state.max;
+#pragma unroll
+    for (int b = 0; b < kLoads; ++b) next.state.max = fmaxf(next.state.max, state[b].max);
+    next.add(share_of(out.state, next.state.max), out.state.sum, out.sum);
+#pragma unroll
+    for (int b = 0; b < kLoads; ++b) next.add(share_of(state[b], next.state.max), state[b].sum, sum[b]);
+    out = next;
+  }
+  return out;
+}
+
+// out = the row's sum, divided by the sum of its probabilities and of the sink's
+template <bool kVectors>
+__device__ __forceinline__ void write_row(const Merged& merged, float sink, nv_bf16* out, int num_elements) {
+  const float top = fmaxf(merged.state.max, sink * kLog2E);
+  const float share = share_of(merged.state, top);
+  const float total = share * merged.state.sum + (sink == -INFINITY ? 0.0F : exp2f(sink * kLog2E - top));
+  const float scale = share / total;
+  const float values[kMergeWidth] = {merged.sum.x * scale, merged.sum.y * scale, merged.sum.z * scale,
+                                     merged.sum.w * scale};
+  if constexpr (kVectors) {
+    *reinterpret_cast<uint2*>(out) = {pack_bf16(values[0], values[1]), pack_bf16(values[2], values[3])};
+  } else {
+#pragma unroll
+    for (int e = 0; e < kMergeWidth; ++e) {
+      if (e < num_elements) out[e] = from_f32<nv_bf16>(values[e]);
+    }
+  }
+}
+
+// Whether this is the last of `count` blocks to arrive; all of them have then written what they wrote before. The
+// counter is zero again afterwards, for the next launch.
+__device__ __forceinline__ bool is_last_block(int32_t* counter, int count, bool& shared) {
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    shared = atomicAdd(counter, 1) == count - 1;
+    if (shared) *counter = 0;
+  }
+  __syncthreads();
+  __threadfence();
+  return shared;
+}
+
+// grid (tiles of kRows rows · num_kv_heads · splits of the context, num_sequences). Row r of a sequence is its new
+// token r / group, and head r % group of those that use the block's keys.
 template <int kDim, bool kVectors>
-__global__ void __launch_bounds__(kThreads, 1) gqa_attend_kernel(const __grid_constant__ GqaAttendParams p) {
+__global__ void __launch_bounds__(kThreads, 1)
+    gqa_attend_kernel(const __grid_constant__ GqaAttendParams p, int num_splits) {
   extern __shared__ __align__(16) std::byte raw[];
   auto& memory = *reinterpret_cast<BlockMemory<kDim>*>(raw);
-  cg::cluster_group cluster = cg::this_cluster();
-  const auto num_blocks = static_cast<int>(cluster.num_blocks());
-  const auto block = static_cast<int>(cluster.block_rank());
-  const int unit_of_grid = static_cast<int>(blockIdx.x) / num_blocks;
-  const int kv_head = unit_of_grid % p.dims.num_kv_heads;
-  const int row0 = unit_of_grid / p.dims.num_kv_heads * kRows;
+  const int split = static_cast<int>(blockIdx.x) % num_splits;
+  const int tile = static_cast<int>(blockIdx.x) / num_splits;
+  const int kv_head = tile % p.dims.num_kv_heads;
+  const int row0 = tile / p.dims.num_kv_heads * kRows;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int g = static_cast<int>(threadIdx.x) % kWarp / 4;
   const int group = p.dims.group();
@@ -281,7 +372,7 @@ __global__ void __launch_bounds__(kThreads, 1) gqa_attend_kernel(const __grid_co
   const DeviceSequence seq = p.sequences[blockIdx.y];
   wait_for_previous_kernel();
   const int num_rows = seq.q_count * group;
-  if (row0 >= num_rows) return;  // the same in all blocks of the cluster
+  if (row0 >= num_rows) return;
 
   const int before = seq.context - seq.q_count;
   const auto row_offset = [&](int row) {
@@ -309,115 +400,77 @@ __global__ void __launch_bounds__(kThreads, 1) gqa_attend_kernel(const __grid_co
   {
     WarpAttention<kDim, kVectors> attention;
     attention.load_queries(query, dim);
-    attention.attend(keys, values, range, begin + (block * kWarps + warp) * kKeys, num_blocks * kWarps * kKeys,
+    attention.attend(keys, values, range, begin + (split * kWarps + warp) * kKeys, num_splits * kWarps * kKeys,
                      p.dims.softmax_scale * kLog2E, dim);
     attention.store(&memory.sums[warp][0][0], memory.states[warp]);
   }
   __syncthreads();
 
-  // The parts of the block's warps.
-  constexpr int kUnits = kDim / kMergeWidth;  // of a row
-  for (int unit = static_cast<int>(threadIdx.x); unit < kRows * kUnits; unit += kThreads) {
-    const int row = unit / kUnits;
-    const int i = unit % kUnits * kMergeWidth;
-    RowState total;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) total.max = fmaxf(total.max, memory.states[w][row].max);
-    float sum[kMergeWidth] = {};
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      const float share = share_of(memory.states[w][row], total.max);
-      total.sum = fmaf(share, memory.states[w][row].sum, total.sum);
-#pragma unroll
-      for (int e = 0; e < kMergeWidth; ++e) sum[e] = fmaf(share, memory.sums[w][row][i + e], sum[e]);
-    }
-#pragma unroll
-    for (int e = 0; e < kMergeWidth; ++e) memory.merged[row][i + e] = sum[e];
-    if (i == 0) memory.merged_states[row] = total;
-  }
-  cluster.sync();  // also a barrier of the block if the cluster has only one
-
-  // The parts of the cluster's blocks; each block merges some of the rows' dimensions.
-  for (int unit = block * kThreads + static_cast<int>(threadIdx.x); unit < kRows * kUnits;
-       unit += num_blocks * kThreads) {
-    const int row = unit / kUnits;
-    const int i = unit % kUnits * kMergeWidth;
-    if (row0 + row >= num_rows || i >= dim) continue;
-    RowState part[kMaxCluster];
-    float top = -INFINITY;
-#pragma unroll
-    for (int b = 0; b < kMaxCluster; ++b) {
-      if (b >= num_blocks) break;
-      part[b] = *cluster.map_shared_rank(&memory.merged_states[row], b);
-      top = fmaxf(top, part[b].max);
-    }
-    const int head = kv_head * group + (row0 + row) % group;
-    const float sink = p.sinks != nullptr ? p.sinks[head] * kLog2E : -INFINITY;
-    top = fmaxf(top, sink);
-    float total = sink == -INFINITY ? 0.0F : exp2f(sink - top);
-    float sum[kMergeWidth] = {};
-#pragma unroll
-    for (int b = 0; b < kMaxCluster; ++b) {
-      if (b >= num_blocks) break;
-      const float share = share_of(part[b], top);
-      total = fmaf(share, part[b].sum, total);
-      const float4 v = *reinterpret_cast<const float4*>(cluster.map_shared_rank(&memory.merged[row][i], b));
-      sum[0] = fmaf(share, v.x, sum[0]);
-      sum[1] = fmaf(share, v.y, sum[1]);
-      sum[2] = fmaf(share, v.z, sum[2]);
-      sum[3] = fmaf(share, v.w, sum[3]);
-    }
-    nv_bf16* to = p.out + row_offset(row0 + row) + i;
-    if constexpr (kVectors) {
-      *reinterpret_cast<uint2*>(to) = {pack_bf16(sum[0] / total, sum[1] / total),
-                                       pack_bf16(sum[2] / total, sum[3] / total)};
+  constexpr int kUnitsPerRow = kDim / kMergeWidth;
+  const int num_units = min(kRows, num_rows - row0) * kUnitsPerRow;
+  const auto write = [&](int row, int i, const Merged& merged) {
+    const float sink = p.sinks != nullptr ? p.sinks[kv_head * group + (row0 + row) % group] : -INFINITY;
+    if (i < dim) write_row<kVectors>(merged, sink, p.out + row_offset(row0 + row) + i, dim - i);
+  };
+  const int unit_of_grid = static_cast<int>(blockIdx.y) * (static_cast<int>(gridDim.x) / num_splits) + tile;
+  auto* parts = static_cast<BlockPart<kDim>*>(p.parts) + int64_t{unit_of_grid} * num_splits;
+  for (int unit = static_cast<int>(threadIdx.x); unit < num_units; unit += kThreads) {
+    const int row = unit / kUnitsPerRow;
+    const int i = unit % kUnitsPerRow * kMergeWidth;
+    const Merged merged = merge_warps(memory, row, i);
+    if (num_splits == 1) {
+      write(row, i, merged);
     } else {
-#pragma unroll
-      for (int e = 0; e < kMergeWidth; ++e) {
-        if (i + e < dim) to[e] = from_f32<nv_bf16>(sum[e] / total);
-      }
+      parts[split].sums[row][i / kMergeWidth] = merged.sum;
+      if (i == 0) parts[split].states[row] = merged.state;
     }
   }
-  cluster.sync();  // no block may end while another one reads its memory
+  if (num_splits == 1 || !is_last_block(p.arrived + unit_of_grid, num_splits, memory.is_last)) return;
+  for (int unit = static_cast<int>(threadIdx.x); unit < num_units; unit += kThreads) {
+    const int row = unit / kUnitsPerRow;
+    const int i = unit % kUnitsPerRow * kMergeWidth;
+    write(row, i, merge_blocks(parts, num_splits, row, i));
+  }
 }
 
-// The number of blocks per context with the shortest total time if all contexts are equally long. A wave of blocks
-// takes 1 / blocks of a context's time plus a constant.
-int cluster_size(const GqaAttendParams& p, int64_t row_tiles) {
+int64_t num_tiles(const GqaAttendShape& shape, const GqaDims& dims) {
+  return ceil_div(int64_t{shape.max_q_count} * dims.group(), kRows) * dims.num_kv_heads;
+}
+
+// As many blocks as there are SMs, because one is resident on each.
+int num_splits(const GqaAttendShape& shape, const GqaDims& dims) {
   int device = 0;
   int num_sms = 0;
   EPS_CUDA(cudaGetDevice(&device));
   EPS_CUDA(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device));
-  constexpr double kWaveCost = 0.05;  // roughly the time to start and to merge, relative to a context of 1000 tokens
-  const int64_t units = row_tiles * p.dims.num_kv_heads * p.num_sequences;
-  int best = 1;
-  double best_cost = INFINITY;
-  for (int size = 1; size <= kMaxCluster; size *= 2) {
-    const double cost = static_cast<double>(ceil_div(units * size, num_sms)) * (1.0 / size + kWaveCost);
-    if (cost < best_cost) {
-      best = size;
-      best_cost = cost;
-    }
-  }
-  return best;
+  const int64_t units = std::max<int64_t>(1, num_tiles(shape, dims) * shape.num_sequences);
+  return static_cast<int>(std::clamp<int64_t>(num_sms / units, 1, kMaxSplits));
 }
 
 template <int kDim, bool kVectors>
 void launch(const GqaAttendParams& p, cudaStream_t stream) {
-  const int64_t row_tiles = ceil_div(int64_t{p.max_q_count} * p.dims.group(), kRows);
-  const int cluster = cluster_size(p, row_tiles);
+  const int splits = num_splits(p.shape, p.dims);
   constexpr auto kBytes = static_cast<int>(sizeof(BlockMemory<kDim>));
-  EPS_CUDA(cudaFuncSetAttribute(gqa_attend_kernel<kDim, kVectors>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  const dim3 grid(static_cast<unsigned>(row_tiles * p.dims.num_kv_heads * cluster),
-                  static_cast<unsigned>(p.num_sequences));
-  launch_overlapped(gqa_attend_kernel<kDim, kVectors>,
-                    {.grid = grid, .threads = kThreads, .shared_bytes = kBytes, .cluster = cluster}, stream, p);
+  EPS_CUDA(
+      cudaFuncSetAttribute(gqa_attend_kernel<kDim, kVectors>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
+  const dim3 grid(static_cast<unsigned>(num_tiles(p.shape, p.dims) * splits),
+                  static_cast<unsigned>(p.shape.num_sequences));
+  launch_overlapped(gqa_attend_kernel<kDim, kVectors>, {.grid = grid, .threads = kThreads, .shared_bytes = kBytes},
+                    stream, p, splits);
 }
 
 }  // namespace
 
+GqaAttendWorkspace gqa_attend_workspace(const GqaAttendShape& shape, const GqaDims& dims) {
+  const int splits = num_splits(shape, dims);
+  if (splits == 1) return {};
+  const auto units = static_cast<size_t>(num_tiles(shape, dims) * shape.num_sequences);
+  const size_t part = dims.head_dim <= 64 ? sizeof(BlockPart<64>) : sizeof(BlockPart<128>);
+  return {.part_bytes = units * static_cast<size_t>(splits) * part, .num_counters = units};
+}
+
 void launch_gqa_attend(const GqaAttendParams& p, cudaStream_t stream) {
-  if (p.num_sequences == 0 || p.max_q_count == 0) return;
+  if (p.shape.num_sequences == 0 || p.shape.max_q_count == 0) return;
   EPS_CUDA_REQUIRE_LE(p.dims.head_dim, kMaxGqaHeadDim);
   EPS_CUDA_REQUIRE(p.dims.num_heads % p.dims.num_kv_heads == 0);
   // The caches are aligned, because their rows are as wide as those of q or wider in multiples of the head dimension.
