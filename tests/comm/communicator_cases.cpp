@@ -4,12 +4,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <string_view>
 #include <thread>
 
 #include "base/error.h"
+#include "comm/collectives.h"
 
 namespace eps::test {
 namespace {
@@ -410,6 +412,156 @@ void a_request_to_stop_ends_every_wait(const Transport& make) {
   }
 }
 
+// --- collectives ---
+
+// Rows of each rank that cover: even shares, ranks without rows at either end, one row, none at all.
+std::vector<std::vector<int64_t>> share_cases(int num_ranks) {
+  const auto n = static_cast<size_t>(num_ranks);
+  std::vector<std::vector<int64_t>> out = {std::vector<int64_t>(n, 5), std::vector<int64_t>(n, 0)};
+  for (size_t alone = 0; alone < n; ++alone) {
+    out.emplace_back(n, 0);
+    out.back()[alone] = 1;
+  }
+  out.emplace_back();
+  for (size_t rank = 0; rank < n; ++rank) out.back().push_back(static_cast<int64_t>((rank * 7 + 3) % 4) * 9);
+  return out;
+}
+
+// Of very different magnitudes and signs, so that their sum depends on the order of addition.
+float term(int rank, int64_t row, int64_t column) {
+  const int64_t i = rank * 7919 + row * 131 + column * 17;
+  const float magnitude = std::ldexp(1.0F, static_cast<int>(i % 23) - 11);
+  return (i % 2 == 0 ? 1.0F : -1.0F) * magnitude * (1.0F + static_cast<float>(i % 101) / 128.0F);
+}
+
+float sum_in_rank_order(int num_ranks, int64_t row, int64_t column) {
+  float sum = term(0, row, column);
+  for (int rank = 1; rank < num_ranks; ++rank) sum += term(rank, row, column);
+  return sum;
+}
+
+// A matrix with bytes around it that must not change.
+class GuardedRows {
+ public:
+  GuardedRows(int64_t rows, int64_t width)
+      : bytes_(static_cast<size_t>(rows * width) * sizeof(float) + 2 * kGuardBytes, kGuard),
+        view_(bytes_.data() + kGuardBytes, DType::kF32, {rows, width}) {}
+  MutableTensorView view() const { return view_; }
+  float& at(int64_t row, int64_t column) { return view_.as<float>()[row * view_.dim(1) + column]; }
+  void check_guards() const {
+    const auto is_guard = [](std::byte b) { return b == kGuard; };
+    EXPECT_TRUE(std::all_of(bytes_.begin(), bytes_.begin() + kGuardBytes, is_guard)) << "bytes before the rows changed";
+    EXPECT_TRUE(std::all_of(bytes_.end() - kGuardBytes, bytes_.end(), is_guard)) << "bytes behind the rows changed";
+  }
+
+ private:
+  std::vector<std::byte> bytes_;
+  MutableTensorView view_;
+};
+
+void collect_shares(comm::Communicator& comm, const comm::RowShares& shares, int64_t width, comm::Channel channel) {
+  comm::Collectives collectives(comm, channel);
+  const int own = comm.rank();
+  GuardedRows rows(shares.num_rows(), width);
+  for (int64_t row = shares.begin(own); row < shares.end(own); ++row) {
+    for (int64_t column = 0; column < width; ++column) rows.at(row, column) = term(own, row, column);
+  }
+  collectives.all_gather(shares, rows.view());
+  for (int rank = 0; rank < comm.size(); ++rank) {
+    for (int64_t row = shares.begin(rank); row < shares.end(rank); ++row) {
+      for (int64_t column = 0; column < width; ++column) {
+        ASSERT_EQ(rows.at(row, column), term(rank, row, column)) << "row " << row << " of rank " << rank;
+      }
+    }
+  }
+  rows.check_guards();
+}
+
+void add_up_shares(comm::Communicator& comm, const comm::RowShares& shares, int64_t width, comm::Channel channel) {
+  comm::Collectives collectives(comm, channel);
+  GuardedRows partial(shares.num_rows(), width);
+  for (int64_t row = 0; row < shares.num_rows(); ++row) {
+    for (int64_t column = 0; column < width; ++column) partial.at(row, column) = term(comm.rank(), row, column);
+  }
+  GuardedRows sum(shares.count(comm.rank()), width);
+  collectives.reduce_scatter(shares, partial.view(), sum.view());
+  for (int64_t row = 0; row < shares.count(comm.rank()); ++row) {
+    for (int64_t column = 0; column < width; ++column) {
+      ASSERT_EQ(sum.at(row, column), sum_in_rank_order(comm.size(), shares.begin(comm.rank()) + row, column))
+          << "rank " << comm.rank() << ", row " << row << ", column " << column;
+    }
+  }
+  sum.check_guards();
+  partial.check_guards();
+  collectives.all_reduce(partial.view());
+  for (int64_t row = 0; row < shares.num_rows(); ++row) {
+    for (int64_t column = 0; column < width; ++column) {
+      ASSERT_EQ(partial.at(row, column), sum_in_rank_order(comm.size(), row, column)) << "row " << row;
+    }
+  }
+  partial.check_guards();
+}
+
+void collectives_of_ragged_shares(const Transport& make, int num_ranks) {
+  const auto comms = make(num_ranks, kLong, {});
+  for (const auto& rows : share_cases(num_ranks)) {
+    for (const int64_t width : {int64_t{1}, int64_t{33}}) {
+      expect_all_end_well(on_every_rank(comms, [&rows, width](comm::Communicator& comm) {
+        const comm::RowShares shares(rows);
+        collect_shares(comm, shares, width, comm::Channel::kDispatch);
+        add_up_shares(comm, shares, width, comm::Channel::kCombine);
+      }));
+    }
+  }
+}
+
+// The sums of ranks that arrive one after the other, each of them last once.
+void sums_do_not_depend_on_timing(const Transport& make) {
+  const auto comms = make(4, kLong, {});
+  for (int last = 0; last < 4; ++last) {
+    expect_all_end_well(on_every_rank(comms, [last](comm::Communicator& comm) {
+      std::this_thread::sleep_for(milliseconds(5 * ((comm.rank() + last) % 4)));
+      add_up_shares(comm, comm::RowShares::even(6, 4), 1000, comm::Channel::kCombine);
+    }));
+  }
+}
+
+void even_shares_cover_all_rows(const Transport& /*make*/) {
+  for (const int64_t rows : {0, 1, 3, 4, 5, 1000}) {
+    const comm::RowShares shares = comm::RowShares::even(rows, 4);
+    EXPECT_EQ(shares.begin(0), 0);
+    EXPECT_EQ(shares.num_rows(), rows);
+    for (int rank = 0; rank < 4; ++rank) {
+      EXPECT_EQ(shares.count(rank), (rows + 3 - rank) / 4) << rows << " rows, rank " << rank;
+      EXPECT_EQ(shares.begin(rank), rank == 0 ? 0 : shares.end(rank - 1));
+    }
+  }
+}
+
+// Ranks that disagree on the shares, or that never come.
+void collectives_fail_like_messages(const Transport& make) {
+  const auto comms = make(2, kShort, {});
+  const auto gather = [](comm::Communicator& comm, int64_t first, int64_t second) {
+    const comm::RowShares shares(std::vector<int64_t>{first, second});
+    GuardedRows rows(shares.num_rows(), 3);
+    comm::Collectives(comm, comm::Channel::kDispatch).all_gather(shares, rows.view());
+  };
+  const auto stopped =
+      on_every_rank(comms, [&](comm::Communicator& comm) { gather(comm, comm.rank() == 0 ? 2 : 1, 1); });
+  expect_stopped(stopped[1], ErrorKind::kInternal, "rank 1 expects 12 bytes from rank 0, which sends 24");
+  const auto alone = make(2, kShort, {});
+  expect_stopped(error_of([&] { gather(*alone[0], 1, 1); }), ErrorKind::kTimeout, "rank 0: waited 100 ms for rank 1");
+  const auto failing = make(2, kLong, {});
+  failing[1]->abort("out of memory");
+  expect_stopped(error_of([&] {
+                   GuardedRows partial(2, 3);
+                   GuardedRows sum(1, 3);
+                   comm::Collectives(*failing[0], comm::Channel::kCombine)
+                       .reduce_scatter(comm::RowShares::even(2, 2), partial.view(), sum.view());
+                 }),
+                 ErrorKind::kAborted, "rank 1: out of memory");
+}
+
 }  // namespace
 
 const std::vector<CommunicatorCase>& communicator_cases() {
@@ -418,6 +570,9 @@ const std::vector<CommunicatorCase>& communicator_cases() {
         {"EveryRankKnowsItsNumber", know_their_rank},
         {"ChannelsDoNotWaitForEachOther", channels_do_not_wait_for_each_other},
         {"RanksArriveInAnyOrder", ranks_arrive_in_any_order},
+        {"EvenSharesCoverAllRows", even_shares_cover_all_rows},
+        {"SumsDoNotDependOnTiming", sums_do_not_depend_on_timing},
+        {"CollectivesFailLikeMessages", collectives_fail_like_messages},
         {"BuffersMayBeReusedAfterTheCall", buffers_may_be_reused},
         {"AMessageToOneselfIsRefused", refuse_a_message_to_oneself},
         {"SizesThatDifferAreRefused", refuse_sizes_that_differ},
@@ -440,6 +595,7 @@ const std::vector<CommunicatorCase>& communicator_cases() {
       add("RaggedMessages", ragged_messages);
       add("BothChannelsAtOnce", both_channels_at_once);
       add("UnevenPartsAreGathered", gather_uneven_parts);
+      add("CollectivesOfRaggedShares", collectives_of_ragged_shares);
       add("NoRankLeavesABarrierEarly", no_rank_leaves_a_barrier_early);
       if (ranks > 1) add("ARankThatAbortsIsNamed", a_rank_that_aborts_is_named);
     }
