@@ -60,7 +60,7 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       .add_option("--strategy", options.strategy,
                   "How the ranks split attention and experts: dp+ep (each rank attends for its own sequences), tp+ep "
                   "(with its heads, for all sequences; experts whole), tp+tp (a part of every expert, too) or auto (by "
-                  "prediction; -v says why). GPUs: dp+ep")
+                  "prediction; -v says why)")
       ->type_name("STRATEGY")
       ->capture_default_str();
   group

@@ -70,7 +70,8 @@ class EngineImpl final : public Engine {
     // Usage errors are reported before the weights are read, which can take minutes.
     const bool is_auto = options.strategy == "auto";
     if (!is_auto) {
-      group.strategy = engine::parse_requested_strategy(options.strategy, options.ep, options.device != "cuda");
+      group.strategy = engine::parse_requested_strategy(options.strategy, options.ep);
+      engine::require_support(folder_.spec, group.strategy, options.ep, options.device != "cuda");
     }
     engine::check_rank_options(folder_.spec, group);
     auto comms = engine::make_communicators(options.ep, std::chrono::milliseconds(options.comm_timeout_ms),

@@ -133,8 +133,12 @@ RankGroup::RankGroup(const RankModels& models, std::vector<std::unique_ptr<ops::
   check_rank_options(models.whole_spec(), options);
   check_local_pipeline(*ops_.front(), options);
   if (options.record_trace) trace_ = std::make_unique<exec::TraceRecorder>();
+  // A device that runs whole layers runs those of its part of the experts.
+  const bool runs_part =
+      splits_attention_ && options.strategy == plan::Strategy::kTpTp && ops_.front()->local_moe() != nullptr;
+  const arch::ModelSpec& planned = runs_part ? models.of_rank(0).spec() : models.whole_spec();
   planner_ = std::make_unique<const plan::Planner>(
-      options.profile, arch::moe_shape(models.whole_spec(), options.weight_dtype, ops_.front()->compute_dtype()),
+      options.profile, arch::moe_shape(planned, options.weight_dtype, ops_.front()->compute_dtype()),
       plan_limits(*ops_.front(), options.num_ranks));
   for (size_t r = 0; r < ops_.size(); ++r) {
     ops_[r]->bind_thread();  // a decoder creates streams on the current device

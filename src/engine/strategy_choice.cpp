@@ -17,6 +17,7 @@ std::string why_not(const StrategyQuery& query, plan::Strategy strategy) {
   if (strategy == plan::Strategy::kTpTp && query.wants_stages) return "it has no stages";
   try {
     arch::check_split(*query.spec, strategy, query.num_ranks, "the model");
+    require_support(*query.spec, strategy, query.num_ranks, query.on_host);
   } catch (const Error& error) {
     return error.message();
   }
@@ -58,17 +59,22 @@ ChosenStrategy predict(const StrategyQuery& query) {
 
 }  // namespace
 
-plan::Strategy parse_requested_strategy(const std::string& requested, int num_ranks, bool on_host) {
+void require_support(const arch::ModelSpec& spec, plan::Strategy strategy, int num_ranks, bool on_host) {
+  const arch::GroupedAttention* grouped = spec.attention.grouped();
+  if (on_host || num_ranks == 1 || strategy == plan::Strategy::kDpEp || grouped == nullptr) return;
+  if (grouped->qk_norm != arch::QkNorm::kWhole) return;
+  fail(
+      ErrorKind::kUsage, "strategy",
+      {.what = fmt::format("ranks on GPUs cannot split attention with norms over all heads, which {} has", spec.family),
+       .got = std::string(plan::to_string(strategy)),
+       .wanted = "dp+ep",
+       .hint = "`device` cpu"});
+}
+
+plan::Strategy parse_requested_strategy(const std::string& requested, int num_ranks) {
   for (const plan::Strategy s : {plan::Strategy::kDpEp, plan::Strategy::kTpEp, plan::Strategy::kTpTp}) {
     if (requested != plan::to_string(s)) continue;
     if (num_ranks == 1) return plan::Strategy::kDpEp;  // a single rank has everything, whatever it is called
-    if (s != plan::Strategy::kDpEp && !on_host) {
-      fail(ErrorKind::kUsage, "strategy",
-           {.what = "ranks on GPUs cannot split attention or experts yet",
-            .got = requested,
-            .wanted = "dp+ep",
-            .hint = "`device` cpu"});
-    }
     return s;
   }
   fail(ErrorKind::kUsage, "strategy",
@@ -77,13 +83,12 @@ plan::Strategy parse_requested_strategy(const std::string& requested, int num_ra
 
 ChosenStrategy choose_strategy(const StrategyQuery& query) {
   if (query.requested != "auto") {
-    return {parse_requested_strategy(query.requested, query.num_ranks, query.on_host), ""};
+    return {parse_requested_strategy(query.requested, query.num_ranks), ""};
   }
   const auto dp_ep = [](const std::string& why) {
     return ChosenStrategy{plan::Strategy::kDpEp, "strategy dp+ep: " + why};
   };
   if (query.num_ranks == 1) return dp_ep("there is one rank");
-  if (!query.on_host) return dp_ep("ranks on GPUs cannot split attention or experts yet");
   if (query.spec->first_moe_layer() < 0) return dp_ep("a model without experts cannot be predicted");
   try {
     return predict(query);

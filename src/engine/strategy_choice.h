@@ -27,7 +27,10 @@ struct ChosenStrategy {
 };
 
 // Errors  kUsage naming `strategy`: unknown, or not "auto"
-plan::Strategy parse_requested_strategy(const std::string& requested, int num_ranks, bool on_host);
+plan::Strategy parse_requested_strategy(const std::string& requested, int num_ranks);
+
+// Errors  kUsage naming `strategy`: ranks on this kind of device cannot split the model in this way
+void require_support(const arch::ModelSpec& spec, plan::Strategy strategy, int num_ranks, bool on_host);
 
 // `auto`: the strategy whose prefill is predicted to be the fastest, as `epsmoe plan --strategy auto` does: one
 // sequence on each rank, together the tokens of a prefill step. Another one than dp+ep has to be faster by more than

@@ -233,7 +233,7 @@ void HostLayer::gate_up(const moe::StageLayout& stage, moe::GemmKind kernel) {
 // Adds each expert's bias to its rows; `first` is the number of the row that `rows` begins with.
 void HostLayer::add_biases(const moe::StageLayout& stage, TensorView bias, MutableTensorView rows, int64_t first) {
   if (!bias) return;
-  const int64_t first_expert = int64_t{comm_.rank()} * bias.dim(0);
+  const int64_t first_expert = is_split_ ? 0 : int64_t{comm_.rank()} * bias.dim(0);
   for (const moe::ExpertRows& block : stage.experts) {
     const int64_t local = block.expert - first_expert;
     ops_.add_bias(rows.rows(block.begin - first, block.end - first), bias.rows(local, local + 1));

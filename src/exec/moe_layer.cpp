@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "base/clock.h"
@@ -45,16 +47,21 @@ MoeLayerRunner::MoeLayerRunner(ops::OpSet& ops, comm::Communicator& comm, const 
     : ops_(ops),
       comm_(comm),
       trace_(trace),
-      peer_(comm.size() > 1 ? ops.make_peer_layer(comm) : nullptr),
+      peer_(comm.size() > 1 && !is_local(ops, comm, strategy) ? ops.make_peer_layer(comm) : nullptr),
       host_(ops, comm),
       executor_(layer_ops(), comm),
       // A layer that stays on one device has no messages to hide, so its plan only chooses kernels.
-      plans_(planner, is_local(ops, comm) ? plan::PipelineOption{plan::PipelineOption::Mode::kOff, 1} : pipeline),
+      plans_(planner,
+             is_local(ops, comm, strategy) ? plan::PipelineOption{plan::PipelineOption::Mode::kOff, 1} : pipeline),
       shape_(planner.shape()),
       splits_experts_(strategy == plan::Strategy::kTpTp && comm.size() > 1),
+      is_local_(is_local(ops, comm, strategy)),
       logits_(ops.memory()),
       topk_idx_(ops.memory()),
-      topk_weight_(ops.memory()) {}
+      topk_weight_(ops.memory()),
+      rows_(is_local_ && splits_experts_ ? ops.make_row_collectives(comm) : nullptr),
+      all_x_(ops.memory()),
+      partial_(ops.memory()) {}
 
 void MoeLayerRunner::begin_step(std::span<const int64_t> tokens_per_rank, int top_k) {
   tokens_per_rank_.assign(tokens_per_rank.begin(), tokens_per_rank.end());
@@ -63,6 +70,11 @@ void MoeLayerRunner::begin_step(std::span<const int64_t> tokens_per_rank, int to
 
 void MoeLayerRunner::wait() noexcept {
   if (peer_) peer_->wait();
+  if (!rows_) return;
+  try {
+    ops_.wait();
+  } catch (const std::exception&) {  // the device has failed, so that nothing is running any more
+  }
 }
 
 RouterError::RouterError(int layer)
@@ -161,7 +173,7 @@ bool MoeLayerRunner::times_next_layer() const {
 
 void MoeLayerRunner::run(int layer, const ops::GateParams& gate, const ops::RouterWeights& router,
                          const ops::MoeWeights& weights, TensorView x, MutableTensorView out) {
-  if (is_local(ops_, comm_)) return run_local(*ops_.local_moe(), layer, gate, router, weights, x, out);
+  if (is_local_) return run_local(*ops_.local_moe(), layer, gate, router, weights, x, out);
   const int64_t begin = now_ns();
   const plan::MoeProblem problem = peer_ ? route_on_peers(gate, router, x) : route_on_host(layer, gate, router, x);
   const int64_t setup_begin = now_ns();
@@ -178,6 +190,18 @@ void MoeLayerRunner::run_local(ops::LocalMoe& local, int layer, const ops::GateP
                                const ops::RouterWeights& router, const ops::MoeWeights& weights, TensorView x,
                                MutableTensorView out) {
   const int64_t begin = now_ns();
+  const MutableTensorView own_out = out;
+  if (rows_) {
+    const auto rank = static_cast<size_t>(comm_.rank());
+    const int64_t first =
+        std::accumulate(tokens_per_rank_.begin(), tokens_per_rank_.begin() + comm_.rank(), int64_t{0});
+    const int64_t total = std::accumulate(tokens_per_rank_.begin(), tokens_per_rank_.end(), int64_t{0});
+    const MutableTensorView all = all_x_.view(x.dtype(), {total, x.dim(1)});
+    ops_.copy(x, all.rows(first, first + tokens_per_rank_[rank]));
+    rows_->all_gather(tokens_per_rank_, all);
+    x = all;
+    out = partial_.view(own_out.dtype(), {total, own_out.dim(1)});
+  }
   local.route(gate, router_logits(gate, router, x), router.correction);
   ops::LocalKernels kernels = kFewTokenKernels;
   const bool is_few = x.dim(0) <= local.few_tokens();
@@ -194,6 +218,7 @@ void MoeLayerRunner::run_local(ops::LocalMoe& local, int layer, const ops::GateP
   }
   count_local(kernels, 1);
   local.run(weights, kernels, x, out);
+  if (rows_) rows_->reduce_scatter(tokens_per_rank_, out, own_out);
   if (trace_ == nullptr) return;
   // Without a trace the times are not measured, because that requires waiting for the device.
   ops_.wait();

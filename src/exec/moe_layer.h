@@ -13,6 +13,7 @@
 #include "exec/trace.h"
 #include "ops/local_moe.h"
 #include "ops/peer_layer.h"
+#include "ops/row_collectives.h"
 #include "plan/plan_cache.h"
 
 namespace eps::exec {
@@ -74,14 +75,15 @@ class MoeLayerRunner {
   // contain only such layers.
   static constexpr ops::LocalKernels kFewTokenKernels = {};
 
-  static bool is_local(ops::OpSet& ops, const comm::Communicator& comm) {
-    return ops.local_moe() != nullptr && comm.size() == 1;
+  // Whether the op set runs whole layers: there is one rank, or every rank has a part of every expert.
+  static bool is_local(ops::OpSet& ops, const comm::Communicator& comm, plan::Strategy strategy) {
+    return ops.local_moe() != nullptr && (comm.size() == 1 || strategy == plan::Strategy::kTpTp);
   }
   TensorView router_logits(const ops::GateParams& gate, const ops::RouterWeights& router, TensorView x);
   bool are_finite(TensorView logits);
   moe::Routing route(const ops::GateParams& gate, const ops::RouterWeights& router, TensorView x);
-  // Runs a layer of a single rank on an op set that implements whole layers. This is the only path that does not use
-  // the executor.
+  // Runs a layer on an op set that implements whole layers. This is the only path that does not use the executor. If
+  // the experts are split, the rows of all ranks are gathered before it, and the ranks' sums are added after it.
   void run_local(ops::LocalMoe& local, int layer, const ops::GateParams& gate, const ops::RouterWeights& router,
                  const ops::MoeWeights& weights, TensorView x, MutableTensorView out);
   std::vector<moe::Routing> exchange(const moe::Routing& mine, int top_k);
@@ -109,10 +111,13 @@ class MoeLayerRunner {
   plan::PlanCache plans_;
   plan::MoeShape shape_;
   bool splits_experts_;
+  bool is_local_;
   MoeStats stats_;
   std::vector<int64_t> tokens_per_rank_;  // of the current step
   std::vector<moe::Routing> routing_;     // of the current layer, if it is routed on the host
   Buffer logits_, topk_idx_, topk_weight_;
+  std::unique_ptr<ops::RowCollectives> rows_;  // of local layers with split experts
+  Buffer all_x_, partial_;                     // [tokens of all ranks, H]
   std::vector<float> host_logits_;
 };
 

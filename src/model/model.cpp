@@ -425,12 +425,11 @@ ops::MoeWeights rank_weights(const LayerWeights& layer, const moe::ExpertPlaceme
     out.gate_up_bias = local_rows(layer.gate_up_bias, 2 * down.in_features());
     out.down_bias = local_rows(layer.down_bias, down.out_features());
   }
-}
-out.swiglu = layer.swiglu;
-out.shared_gate_up = layer.shared.gate_up.get();
-out.shared_down = layer.shared.down.get();
-out.shared_gate = layer.shared_gate.get();
-return out;
+  out.swiglu = layer.swiglu;
+  out.shared_gate_up = layer.shared.gate_up.get();
+  out.shared_down = layer.shared.down.get();
+  out.shared_gate = layer.shared_gate.get();
+  return out;
 }
 
 ops::RouterWeights router_weights(const LayerWeights& layer) {

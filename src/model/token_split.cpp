@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "comm/collectives.h"
+#include "ops/row_collectives.h"
 
 namespace eps::model {
 namespace {
@@ -41,45 +42,83 @@ class OwnSequences final : public TokenSplit {
   WholeBlock whole_;
 };
 
+// Rows in host memory, by messages of one channel.
+class HostRows final : public ops::RowCollectives {
+ public:
+  HostRows(comm::Communicator& comm, comm::Channel channel) : collectives_(comm, channel) {}
+
+  void all_gather(std::span<const int64_t> rows_per_rank, MutableTensorView rows) override {
+    collectives_.all_gather(comm::RowShares(rows_per_rank), rows);
+  }
+  void reduce_scatter(std::span<const int64_t> rows_per_rank, TensorView partial, MutableTensorView out) override {
+    collectives_.reduce_scatter(comm::RowShares(rows_per_rank), partial, out);
+  }
+
+ private:
+  comm::Collectives collectives_;
+};
+
 // Of blocks whose weights are split: by heads, or by inner size.
 class SplitBlock final : public BlockExchange {
  public:
-  explicit SplitBlock(comm::Communicator& comm)
-      : rank_(comm.rank()), gather_(comm, comm::Channel::kDispatch), add_up_(comm, comm::Channel::kCombine) {}
+  SplitBlock(ops::OpSet& ops, comm::Communicator& comm)
+      : ops_(ops),
+        rank_(static_cast<size_t>(comm.rank())),
+        gather_(ops.make_row_collectives(comm)),
+        inputs_(ops.memory()),
+        outputs_(ops.memory()) {
+    add_up_ = gather_;
+    if (gather_ != nullptr) return;
+    gather_ = std::make_shared<HostRows>(comm, comm::Channel::kDispatch);
+    add_up_ = std::make_shared<HostRows>(comm, comm::Channel::kCombine);
+  }
 
-  void begin_step(const comm::RowShares& shares) { shares_ = &shares; }
+  // `rows_per_rank` stays valid during the step.
+  void begin_step(std::span<const int64_t> rows_per_rank) {
+    rows_per_rank_ = rows_per_rank;
+    first_ = std::accumulate(rows_per_rank.begin(), rows_per_rank.begin() + static_cast<int64_t>(rank_), int64_t{0});
+    num_rows_ = std::accumulate(rows_per_rank.begin(), rows_per_rank.end(), int64_t{0});
+  }
 
   TensorView enter(TensorView x) override {
-    const MutableTensorView all = inputs_.view(x.dtype(), {shares_->num_rows(), x.dim(1)});
-    const MutableTensorView own = all.rows(shares_->begin(rank_), shares_->end(rank_));
-    if (own.numel() > 0) std::memcpy(own.data(), x.data(), x.num_bytes());
-    gather_.all_gather(*shares_, all);
+    const MutableTensorView all = inputs_.view(x.dtype(), {num_rows_, x.dim(1)});
+    ops_.copy(x, all.rows(first_, first_ + rows_per_rank_[rank_]));
+    gather_->all_gather(rows_per_rank_, all);
     return all;
   }
   MutableTensorView output(MutableTensorView out) override {
-    return partial_ = outputs_.view(DType::kF32, {shares_->num_rows(), out.dim(1)});
+    return partial_ = outputs_.view(out.dtype(), {num_rows_, out.dim(1)});
   }
-  void leave(MutableTensorView out) override { add_up_.reduce_scatter(*shares_, partial_, out); }
+  void leave(MutableTensorView out) override { add_up_->reduce_scatter(rows_per_rank_, partial_, out); }
 
  private:
-  int rank_;
-  comm::Collectives gather_, add_up_;
-  const comm::RowShares* shares_ = nullptr;  // of the current step
+  ops::OpSet& ops_;
+  size_t rank_;
+  std::shared_ptr<ops::RowCollectives> gather_, add_up_;  // one object where both use the same stream
+  std::span<const int64_t> rows_per_rank_;                // of the current step
+  int64_t first_ = 0;
+  int64_t num_rows_ = 0;
   Buffer inputs_, outputs_;
-  MutableTensorView partial_;  // [T, H] f32
+  MutableTensorView partial_;  // [T, H]
 };
 
 class SharedSequences final : public TokenSplit {
  public:
-  SharedSequences(comm::Communicator& comm, bool splits_experts)
-      : comm_(comm), splits_experts_(splits_experts), split_(comm), squares_(comm, comm::Channel::kCombine) {}
+  SharedSequences(ops::OpSet& ops, comm::Communicator& comm, bool splits_experts)
+      : ops_(ops),
+        comm_(comm),
+        splits_experts_(splits_experts),
+        split_(ops, comm),
+        squares_(comm, comm::Channel::kCombine),
+        leaving_(ops.memory()),
+        home_(ops.memory()) {}
 
   std::span<const int64_t> begin_step(std::span<const int64_t> tokens_per_rank, int64_t local_tokens) override {
     const int64_t all = std::accumulate(tokens_per_rank.begin(), tokens_per_rank.end(), int64_t{0});
     EPS_CHECK_EQ(local_tokens, all);
     shares_ = comm::RowShares::even(all, comm_.size());
     counts_ = shares_.counts();
-    split_.begin_step(shares_);
+    split_.begin_step(counts_);
     return counts_;
   }
   int64_t first_own() const override { return shares_.begin(comm_.rank()); }
@@ -99,6 +138,7 @@ class SharedSequences final : public TokenSplit {
     return rank;
   }
 
+  ops::OpSet& ops_;
   comm::Communicator& comm_;
   bool splits_experts_;
   WholeBlock whole_;
@@ -106,10 +146,13 @@ class SharedSequences final : public TokenSplit {
   comm::Collectives squares_;
   comm::RowShares shares_;  // of the current step
   std::vector<int64_t> counts_;
-  Buffer sent_, home_, sums_;
+  Buffer sums_;
+  Buffer leaving_, home_;   // in the op set's memory
+  Buffer sent_, received_;  // [rows, H] by rank, in host memory
 };
 
 void SharedSequences::rms_norm_of_heads(MutableTensorView rows, TensorView weight, float eps) {
+  EPS_CHECK(ops_.memory().on_host(), "norms over all heads of several ranks are computed in host memory");
   const int64_t num_rows = rows.dim(0);
   const int64_t width = rows.dim(1);
   const MutableTensorView sums = sums_.view(DType::kF32, {num_rows, 1});
@@ -130,53 +173,56 @@ void SharedSequences::rms_norm_of_heads(MutableTensorView rows, TensorView weigh
 }
 
 // The rows are in ascending order, and so are the ranks' shares. Rows that arrive one rank after the other are
-// therefore in the order of `rows`.
+// therefore in the order of `rows`. There are few of them, so they pass through host memory on every device.
 TensorView SharedSequences::bring_home(TensorView hidden, std::vector<LogitRow>& rows) {
   const auto num_ranks = static_cast<size_t>(comm_.size());
-  const auto row_bytes = static_cast<size_t>(hidden.dim(1)) * size_of(hidden.dtype());
-  std::vector<std::vector<const std::byte*>> sources(num_ranks);  // this rank's rows for each rank
-  std::vector<size_t> arriving(num_ranks, 0);                     // rows of each rank for this one
+  const int64_t width = hidden.dim(1);
+  const auto row_bytes = static_cast<size_t>(width) * size_of(hidden.dtype());
+  std::vector<std::vector<const std::byte*>> for_rank(num_ranks);  // this rank's rows for each rank
+  std::vector<size_t> arriving(num_ranks, 0);                      // rows of each rank for this one
   std::vector<LogitRow> own;
   for (const LogitRow& r : rows) {
     const int owner = owner_of(r.row);
     if (owner == comm_.rank()) {
       const auto index = static_cast<size_t>(r.row - first_own());
-      sources[static_cast<size_t>(r.home_rank)].push_back(static_cast<const std::byte*>(hidden.data()) +
-                                                          index * row_bytes);
+      for_rank[static_cast<size_t>(r.home_rank)].push_back(static_cast<const std::byte*>(hidden.data()) +
+                                                           index * row_bytes);
     }
     if (r.home_rank != comm_.rank()) continue;
     ++arriving[static_cast<size_t>(owner)];
     own.push_back(r);
     own.back().row = std::ssize(own) - 1;
   }
-  sent_.reserve(std::max<size_t>(1, static_cast<size_t>(hidden.num_bytes())));
-  const MutableTensorView home = home_.view(hidden.dtype(), {std::ssize(own), hidden.dim(1)});
+  std::vector<const std::byte*> leaving;
+  for (const auto& sources : for_rank) leaving.insert(leaving.end(), sources.begin(), sources.end());
+  const MutableTensorView gathered = leaving_.view(hidden.dtype(), {std::ssize(leaving), width});
+  ops_.gather_rows(leaving, gathered);
+  const MutableTensorView sent = sent_.view(hidden.dtype(), gathered.shape());
+  ops_.download(gathered, sent.data());
+  const MutableTensorView received = received_.view(hidden.dtype(), {std::ssize(own), width});
   std::vector<comm::ConstBytes> send;
   std::vector<comm::MutableBytes> recv;
-  std::byte* packed = sent_.data();
-  auto* next = static_cast<std::byte*>(home.data());
+  const auto* from = static_cast<const std::byte*>(sent.data());
+  auto* to = static_cast<std::byte*>(received.data());
   for (size_t rank = 0; rank < num_ranks; ++rank) {
     const bool is_own = rank == static_cast<size_t>(comm_.rank());
-    std::byte* to = is_own ? next : packed;
-    for (size_t i = 0; i < sources[rank].size(); ++i) std::memcpy(to + i * row_bytes, sources[rank][i], row_bytes);
-    const size_t sent_bytes = is_own ? 0 : sources[rank].size() * row_bytes;
-    send.emplace_back(packed, sent_bytes);
-    packed += sent_bytes;
-    recv.emplace_back(next, is_own ? 0 : arriving[rank] * row_bytes);
-    next += arriving[rank] * row_bytes;
+    const size_t sent_bytes = for_rank[rank].size() * row_bytes;
+    if (is_own && sent_bytes > 0) std::memcpy(to, from, sent_bytes);
+    send.emplace_back(from, is_own ? 0 : sent_bytes);
+    recv.emplace_back(to, is_own ? 0 : arriving[rank] * row_bytes);
+    from += sent_bytes;
+    to += arriving[rank] * row_bytes;
   }
   comm_.all_to_all(comm::Channel::kDispatch, send, recv);
   rows = std::move(own);
-  return home;
+  return ops_.place(received, home_);
 }
 
 }  // namespace
 
 std::unique_ptr<TokenSplit> make_token_split(plan::Strategy strategy, ops::OpSet& ops, comm::Communicator& comm) {
   if (strategy == plan::Strategy::kDpEp || comm.size() == 1) return std::make_unique<OwnSequences>(comm.rank(), ops);
-  EPS_CHECK(ops.memory().on_host() && ops.activation_dtype() == DType::kF32,
-            "ranks that split attention exchange f32 rows in host memory");
-  return std::make_unique<SharedSequences>(comm, strategy == plan::Strategy::kTpTp);
+  return std::make_unique<SharedSequences>(ops, comm, strategy == plan::Strategy::kTpTp);
 }
 
 }  // namespace eps::model

@@ -59,7 +59,7 @@ class TokenSplit {
   virtual BlockExchange& residual_ffn() = 0;  // the dense FFN beside the experts
 
   // Normalises rows [T, W] f32 or act, in place, by the root mean square of the whole row, of which every rank that
-  // splits attention has W elements. weight [W] f32
+  // splits attention has W elements. weight [W] f32. Several ranks: in host memory only
   virtual void rms_norm_of_heads(MutableTensorView rows, TensorView weight, float eps) = 0;
 
   // Brings rows of `hidden` [own tokens, H] f32 to their home ranks. `rows` are those of the whole step, the same on
@@ -67,7 +67,7 @@ class TokenSplit {
   virtual TensorView bring_home(TensorView hidden, std::vector<LogitRow>& rows) = 0;
 };
 
-// `ops` and `comm` outlive the object. Ranks that split weights work in host memory.
+// `ops` and `comm` outlive the object.
 std::unique_ptr<TokenSplit> make_token_split(plan::Strategy strategy, ops::OpSet& ops, comm::Communicator& comm);
 
 }  // namespace eps::model

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "ops/peer_layer.h"
+#include "ops/row_collectives.h"
 
 namespace eps::ops {
 
@@ -20,6 +21,8 @@ void OpSet::copy(TensorView from, MutableTensorView to) const {
 }
 
 std::unique_ptr<PeerLayer> OpSet::make_peer_layer(comm::Communicator& /*comm*/) { return nullptr; }
+
+std::unique_ptr<RowCollectives> OpSet::make_row_collectives(comm::Communicator& /*comm*/) { return nullptr; }
 
 TensorView OpSet::place(TensorView host, Buffer& storage) const {
   if (memory().on_host()) return host;

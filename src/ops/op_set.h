@@ -27,6 +27,7 @@ namespace eps::ops {
 
 class LocalMoe;
 class PeerLayer;
+class RowCollectives;
 
 // A weight matrix [out, in] in the op set's own layout. Immutable, so ranks can share it.
 class LinearWeight {
@@ -237,6 +238,8 @@ class OpSet {
   // Creates the implementation of layers whose experts are spread over devices that can access each other's memory;
   // null if the device does not support that. The op set and `comm` outlive it.
   virtual std::unique_ptr<PeerLayer> make_peer_layer(comm::Communicator& comm);
+  // Creates exchanges of rows between ranks on such devices; null if rows are in host memory. As make_peer_layer().
+  virtual std::unique_ptr<RowCollectives> make_row_collectives(comm::Communicator& comm);
 };
 
 }  // namespace eps::ops

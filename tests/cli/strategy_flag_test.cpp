@@ -109,8 +109,8 @@ TEST(StrategyFlag, RefusalsNameTheReason) {
   expect_refused(generate + "--strategy tp+ep --ep 5", "wanted a divisor of 8");
   expect_refused(generate + "--strategy tp+tp --ep 2 --eps-pipeline 2", "--strategy tp+tp every rank has a part");
   expect_refused(generate + "--strategy tp+ep --ep 2 --eps-pipeline 99", "more stages than experts");
-  expect_refused(generate + "--strategy tp+ep --ep 2 --device cuda",
-                 "--strategy: ranks on GPUs cannot split attention or experts yet: got tp+ep, wanted dp+ep");
+  expect_refused("bench latency --load-format dummy --strategy tp+ep --ep 2 --device cuda -m " + kGolden + "olmoe",
+                 "--strategy: ranks on GPUs cannot split attention with norms over all heads, which olmoe has");
   expect_refused("bench latency --load-format dummy --strategy tp+ep --ep 2 -m " + kGolden + "no_shared_experts",
                  "the 5 experts evenly");
   expect_refused("bench latency --load-format dummy --strategy tp+ep --ep 4 -m " + kGolden + "olmoe_shared_heads",

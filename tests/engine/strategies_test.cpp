@@ -299,13 +299,24 @@ TEST(StrategyChoice, DpEpWhenInDoubt) {
   const ChosenStrategy blind = choose_strategy(query(spec, profile, "auto"));
   EXPECT_EQ(blind.strategy, Strategy::kDpEp);
   EXPECT_NE(blind.reason.find("nothing can be predicted"), std::string::npos) << blind.reason;
-  const plan::HardwareProfile known = plan::builtin_cpu_profile(1);
-  StrategyQuery gpus = query(spec, known, "auto");
-  gpus.on_host = false;
-  EXPECT_EQ(choose_strategy(gpus).strategy, Strategy::kDpEp);
-  gpus.requested = "tp+ep";
-  EXPECT_THROW(choose_strategy(gpus), Error);
   EXPECT_THROW(choose_strategy(query(spec, profile, "pp")), Error);
+}
+
+// A norm over all heads needs a sum over the ranks, which GPUs do not have.
+TEST(StrategyChoice, GpusRefuseNormsOverAllHeads) {
+  const arch::ModelSpec spec = arch::preset_spec("olmoe-1b-7b");
+  const plan::HardwareProfile profile = plan::builtin_cpu_profile(1);
+  StrategyQuery gpus = query(spec, profile, "auto");
+  gpus.on_host = false;
+  const ChosenStrategy chosen = choose_strategy(gpus);
+  EXPECT_EQ(chosen.strategy, Strategy::kDpEp);
+  EXPECT_NE(chosen.reason.find("norms over all heads"), std::string::npos) << chosen.reason;
+  EXPECT_THROW(require_support(spec, Strategy::kTpEp, 2, false), Error);
+  for (const Strategy strategy : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
+    EXPECT_NO_THROW(require_support(spec, strategy, 2, true));
+    EXPECT_NO_THROW(require_support(spec, strategy, 1, false));
+    EXPECT_NO_THROW(require_support(arch::preset_spec("mixtral-8x7b"), strategy, 2, false));
+  }
 }
 
 }  // namespace

@@ -23,6 +23,7 @@
 #include "ops/cuda/linear_dispatch.h"
 #include "ops/cuda/mla_attention.h"
 #include "ops/cuda/peer_layer.h"
+#include "ops/cuda/row_collectives.h"
 #include "ops/cuda/step_graphs.h"
 #include "ops/cuda/step_state.h"
 
@@ -379,6 +380,10 @@ class CudaOps final : public ops::OpSet {
 
   std::unique_ptr<ops::PeerLayer> make_peer_layer(comm::Communicator& comm) override {
     return std::make_unique<CudaPeerLayer>(comm, memory_, blas_, grouped_, stream_.get());
+  }
+
+  std::unique_ptr<ops::RowCollectives> make_row_collectives(comm::Communicator& comm) override {
+    return std::make_unique<CudaRowCollectives>(comm, stream_.get());
   }
 
  private:

@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "engine/batch_run.h"
+#include "engine/strategy_choice.h"
 #include "epsmoe/engine.h"
 #include "io/file.h"
 #include "support/close_logits.h"
@@ -74,6 +75,39 @@ TEST_P(CudaRanksGoldenTest, LogitsAreThoseOfTransformers) {
                                 what + ", one by one");
     }
   }
+}
+
+// Ranks that split attention, and experts, too: within the tolerance of transformers, and the same bits every time.
+TEST_P(CudaRanksGoldenTest, RanksThatSplitAttentionHaveTheLogitsOfTransformers) {
+  const ModelFolder folder = test::open_golden(GetParam());
+  const test::Golden golden = test::read_golden(GetParam(), folder.spec.vocab_size);
+  int num_run = 0;
+  for (const plan::Strategy strategy : {plan::Strategy::kTpEp, plan::Strategy::kTpTp}) {
+    for (const int ep : {2, 4}) {
+      test::RankSettings how = settings(ep, "off");
+      how.strategy = strategy;
+      try {
+        check_rank_options(folder.spec,
+                           {.num_ranks = ep, .pipeline = plan::parse_pipeline_option("off"), .strategy = strategy});
+        require_support(folder.spec, strategy, ep, false);
+      } catch (const Error& e) {
+        EXPECT_EQ(e.kind(), ErrorKind::kUsage) << e.what();
+        continue;
+      }
+      ++num_run;
+      const std::string what = fmt::format("{}, {} ranks, {}", GetParam(), ep, plan::to_string(strategy));
+      test::ModelRanks ranks(folder, how);
+      const auto logits = ranks.run(golden.ids, {0});
+      test::expect_close_logits(logits, golden.logits, folder.spec.num_layers(), what);
+      EXPECT_EQ(ranks.run(golden.ids, {0}), logits) << what << ", again";
+      test::expect_close_logits(ranks.run(golden.ids, {0, 1}, 7), golden.logits, folder.spec.num_layers(),
+                                what + ", in chunks of 7");
+      // Fewer tokens than ranks.
+      test::expect_close_logits(ranks.run(golden.ids, {ep - 1}, 1), golden.logits, folder.spec.num_layers(),
+                                what + ", one by one");
+    }
+  }
+  if (num_run == 0) GTEST_SKIP() << "nothing that 2 or 4 ranks could split";
 }
 
 TEST_F(CudaRanksTest, TheDemoHasTheSameBitsOnTwoFourAndEightRanksWithEveryPlan) {
