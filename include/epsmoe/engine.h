@@ -30,11 +30,15 @@ struct LoadNote {
 struct GenerateRequest;
 
 struct EngineOptions {
-  std::string model = {};             // a folder with config.json, safetensors and tokenizer.json; or a preset's name
-  bool dummy_weights = false;         // random weights; `model` may then be a folder without weights or a preset
-  std::string device = "cpu";         // "cpu", "cuda", or "reference": slow, for checking results
-  std::string dtype = "auto";         // compute type: "auto", "f32", "bf16"
-  int ep = 1;                         // expert-parallel ranks; must divide the number of experts
+  std::string model = {};      // a folder with config.json, safetensors and tokenizer.json; or a preset's name
+  bool dummy_weights = false;  // random weights; `model` may then be a folder without weights or a preset
+  std::string device = "cpu";  // "cpu", "cuda", or "reference": slow, for checking results
+  std::string dtype = "auto";  // compute type: "auto", "f32", "bf16"
+  int ep = 1;                  // expert-parallel ranks; must divide the number of experts
+  // How the ranks split attention and experts: "dp+ep", each rank attends for its own sequences and has its own
+  // experts; "tp+ep", each rank attends with its heads for all sequences; "tp+tp", and has a part of every expert;
+  // "auto", by prediction. Only dp+ep gives the same bits for every number of ranks. GPUs run dp+ep alone.
+  std::string strategy = "dp+ep";
   std::vector<int> gpus = {};         // "cuda" only: the GPU of each rank, in CUDA's numbering; empty: rank r, GPU r
   std::string eps_pipeline = "auto";  // "auto", "off", "all", "microbatch" or a number of stages
   std::string profile = {};           // hardware profile to plan with: a name or a file; empty: the best available
@@ -107,6 +111,7 @@ struct PerplexityResult {
 struct EngineReport {
   std::vector<std::string> op_sets;                 // [ranks]
   std::string dtype;                                // compute type: "f32", "bf16"
+  std::string strategy;                             // "dp+ep", "tp+ep" or "tp+tp"
   std::map<int, int64_t> moe_layers_by_stages;      // number of stages -> how many MoE layers ran with it
   std::map<std::string, int64_t> stages_by_kernel;  // kernel -> how many stages ran with it, over all ranks
   double communication_seconds = 0;                 // dispatch and combine of the timed layers, summed over ranks

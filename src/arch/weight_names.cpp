@@ -2,7 +2,21 @@
 
 #include <fmt/format.h>
 
+#include "base/error.h"
+
 namespace eps::arch {
+
+StoredTensor slice_of(const StoredTensor& weight, const Shape& whole, const Slice& rows, const Slice& columns) {
+  EPS_CHECK(!weight.transposed && weight.row_width == 0, "{} cannot be sliced", weight.name);
+  StoredTensor out = weight;
+  if (weight.is_whole()) out.shape = whole;
+  const int64_t width = whole.rank() == 1 ? 1 : whole[1];
+  out.first += rows.begin * width * weight.row_step;
+  if (whole.rank() == 1) return out;
+  out.first += columns.begin;
+  if (columns.count < width) out.row_width = width;
+  return out;
+}
 
 std::vector<const StoredTensor*> LayerNames::all() const {
   std::vector<const StoredTensor*> out;

@@ -20,6 +20,7 @@ struct StoredTensor {
   int64_t first = 0;        // the element of the tensor that the weight begins with
   int64_t row_step = 1;     // rows of the weight are this many rows of the tensor apart
   bool transposed = false;  // stored as [in, out]
+  int64_t row_width = 0;    // > 0: of each row of the tensor, which has this many elements, the weight is only a part
 
   StoredTensor() = default;
   StoredTensor(std::string tensor) : name(std::move(tensor)) {}  // NOLINT: most weights are whole tensors
@@ -32,6 +33,15 @@ struct StoredTensor {
   // Differs between parts of the same tensor.
   std::string key() const { return is_whole() ? name : name + "@" + std::to_string(first); }
 };
+
+// Elements [begin, begin + count) of a dimension.
+struct Slice {
+  int64_t begin = 0;
+  int64_t count = 0;
+};
+
+// Rows and columns of a weight [out, in] that is not stored transposed; of a vector, only `rows` counts.
+StoredTensor slice_of(const StoredTensor& weight, const Shape& whole, const Slice& rows, const Slice& columns);
 
 struct MlpNames {
   StoredTensor gate, up, down;

@@ -28,8 +28,8 @@ void add_bench_a2a(CLI::App& bench, Chosen& chosen) {
   options->engine.ep = 2;
   const auto json = std::make_shared<bool>(false);
   add_engine_flags(command, options->engine);
-  for (const char* name : {"--max-num-batched-tokens", "--max-model-len", "--eps-pipeline", "--emulate-link", "--model",
-                           "--load-format", "--profile", "--threads", "--dtype"}) {
+  for (const char* name : {"--max-num-batched-tokens", "--max-model-len", "--eps-pipeline", "--strategy",
+                           "--emulate-link", "--model", "--load-format", "--profile", "--threads", "--dtype"}) {
     remove_flag(command, name);
   }
   CLI::Option_group& work = *command.add_option_group("Messages");

@@ -127,7 +127,7 @@ void add_layer(CLI::App& bench, Chosen& chosen) {
   const auto options = std::make_shared<measure::LayerBenchOptions>();
   const auto json = std::make_shared<bool>(false);
   add_engine_flags(command, options->engine);
-  for (const char* name : {"--max-num-batched-tokens", "--max-model-len"}) remove_flag(command, name);
+  for (const char* name : {"--max-num-batched-tokens", "--max-model-len", "--strategy"}) remove_flag(command, name);
   CLI::Option_group& work = *command.add_option_group("Layer and load");
   work.add_option("--preset", options->preset,
                   "A model's shape without its files, with dummy weights: deepseek-v2-lite, deepseek-v2");
@@ -187,7 +187,9 @@ void add_overlap(CLI::App& bench, Chosen& chosen) {
   options->engine.ep = 2;
   const auto json = std::make_shared<bool>(false);
   add_engine_flags(command, options->engine);
-  for (const char* name : {"--max-num-batched-tokens", "--max-model-len", "--eps-pipeline"}) remove_flag(command, name);
+  for (const char* name : {"--max-num-batched-tokens", "--max-model-len", "--eps-pipeline", "--strategy"}) {
+    remove_flag(command, name);
+  }
   CLI::Option_group& work = *command.add_option_group("Layer and load");
   work.add_option("--preset", options->preset,
                   "A model's shape without its files, with dummy weights: deepseek-v2-lite, deepseek-v2");
@@ -250,7 +252,8 @@ void add_gemm(CLI::App& bench, Chosen& chosen) {
   const auto options = std::make_shared<measure::GemmBenchOptions>();
   const auto json = std::make_shared<bool>(false);
   add_engine_flags(command, options->engine);
-  for (const char* name : {"--max-num-batched-tokens", "--max-model-len", "--ep", "--eps-pipeline", "--emulate-link"}) {
+  for (const char* name :
+       {"--max-num-batched-tokens", "--max-model-len", "--ep", "--eps-pipeline", "--strategy", "--emulate-link"}) {
     remove_flag(command, name);
   }
   CLI::Option_group& work = *command.add_option_group("Layer and loads");

@@ -10,9 +10,9 @@
 namespace eps::cli {
 
 std::string model_line(const EngineOptions& options, const measure::BenchedModel& model) {
-  return fmt::format("{}{}, {} rank{} x {}, pipeline {}", printable(model.name),
+  return fmt::format("{}{}, {} rank{} x {}, {}pipeline {}", printable(model.name),
                      options.dummy_weights ? " (dummy weights)" : "", options.ep, options.ep == 1 ? "" : "s",
-                     model.op_set, printable(options.eps_pipeline));
+                     model.op_set, options.ep == 1 ? "" : model.strategy + ", ", printable(options.eps_pipeline));
 }
 
 nlohmann::ordered_json model_json(const EngineOptions& options, const measure::BenchedModel& model) {
@@ -26,6 +26,7 @@ nlohmann::ordered_json model_json(const EngineOptions& options, const measure::B
           {"op_set", model.op_set},
           {"dtype", model.dtype},
           {"ep", options.ep},
+          {"strategy", model.strategy},
           {"threads", model.threads},
           {"eps_pipeline", options.eps_pipeline},
           {"emulate_link", options.emulate_link},

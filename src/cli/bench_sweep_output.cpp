@@ -22,22 +22,29 @@ std::string scaled(double value, double step, const std::vector<const char*>& un
 
 std::string backend_of(const std::string& op_set) { return op_set.substr(0, op_set.find(',')); }
 
+// A strategy that is not the usual one has a column of its own, as in llama-bench's tables.
+bool shows_strategy(const measure::SweepModel& model) { return model.strategy != "dp+ep"; }
+
 // The cells that precede the test and its rate in every row.
 std::vector<std::string> model_cells(const measure::SweepOptions& options, const measure::SweepModel& model) {
-  return {model.name + (model.dummy_weights ? " (dummy weights)" : ""),
-          scaled(static_cast<double>(model.num_bytes), 1024, {"B", "KiB", "MiB", "GiB"}),
-          scaled(static_cast<double>(model.num_parameters), 1000, {"", "K", "M", "B"}),
-          backend_of(model.op_set),
-          std::to_string(model.threads),
-          std::to_string(options.engine.ep),
-          options.engine.eps_pipeline};
+  std::vector<std::string> out = {model.name + (model.dummy_weights ? " (dummy weights)" : ""),
+                                  scaled(static_cast<double>(model.num_bytes), 1024, {"B", "KiB", "MiB", "GiB"}),
+                                  scaled(static_cast<double>(model.num_parameters), 1000, {"", "K", "M", "B"}),
+                                  backend_of(model.op_set),
+                                  std::to_string(model.threads),
+                                  std::to_string(options.engine.ep),
+                                  options.engine.eps_pipeline};
+  if (shows_strategy(model)) out.push_back(model.strategy);
+  return out;
 }
 
 // Columns are as wide as their cells. Only rates are not known in advance, so that column is as wide as llama-bench's.
 std::vector<TableColumn> columns(const measure::SweepOptions& options, const measure::SweepModel& model) {
-  std::vector<TableColumn> all = {{"model", 0, false},   {"size", 0, true},    {"params", 0, true},
-                                  {"backend", 0, false}, {"threads", 0, true}, {"ep", 0, true},
-                                  {"pipeline", 0, true}, {"test", 0, true},    {"t/s", 20, true}};
+  std::vector<TableColumn> all = {{"model", 0, false},  {"size", 0, true}, {"params", 0, true},  {"backend", 0, false},
+                                  {"threads", 0, true}, {"ep", 0, true},   {"pipeline", 0, true}};
+  if (shows_strategy(model)) all.push_back({"strategy", 0, false});
+  all.push_back({"test", 0, true});
+  all.push_back({"t/s", 20, true});
   const std::vector<std::string> cells = model_cells(options, model);
   for (size_t i = 0; i < cells.size(); ++i) all[i].width = cell_width(cells[i]);
   int& test_width = all[cells.size()].width;
@@ -65,6 +72,7 @@ nlohmann::ordered_json to_json(const measure::SweepOptions& options, const measu
           {"n_batch", e.max_num_batched_tokens},
           {"n_threads", model.threads},
           {"ep", e.ep},
+          {"strategy", model.strategy},
           {"eps_pipeline", e.eps_pipeline},
           {"emulate_link", e.emulate_link},
           {"n_prompt", r.test.num_prompt},

@@ -52,8 +52,16 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       .add_option("--dtype", options.dtype, "Compute type: auto (bf16 on GPUs and CPUs with AMX, else f32), f32, bf16")
       ->capture_default_str();
   group
-      .add_option("--ep", options.ep, "Expert-parallel ranks; must divide the number of experts. Each rank is a thread")
+      .add_option("--ep", options.ep,
+                  "Ranks, over which the experts are spread; must divide their number. Each rank is a thread")
       ->check(whole_number_from(1, engine::kMaxRanks))
+      ->capture_default_str();
+  group
+      .add_option("--strategy", options.strategy,
+                  "How the ranks split attention and experts: dp+ep (each rank attends for its own sequences), tp+ep "
+                  "(with its heads, for all sequences; experts whole), tp+tp (a part of every expert, too) or auto (by "
+                  "prediction; -v says why). GPUs: dp+ep")
+      ->type_name("STRATEGY")
       ->capture_default_str();
   group
       .add_option(

@@ -58,7 +58,8 @@ void print_summary(const GenerateFlags& flags, const GenerateResult& r, const En
               per_second(prompt, r.prefill_seconds), r.time_to_first_token_seconds);
   print_error("generated  {} tokens, {:.1f} tok/s decode ({})\n", r.ids.size(),
               per_second(decoded_after_first(r), r.decode_seconds), r.finish_reason);
-  print_error("ranks      {} × {}\n", report.op_sets.size(), printable(report.op_sets.front()));
+  print_error("ranks      {} × {}{}\n", report.op_sets.size(), printable(report.op_sets.front()),
+              report.op_sets.size() > 1 ? ", " + report.strategy : "");
   print_error("moe        {}\n", list_counts(report));
   if (report.communication_seconds > 0) {
     print_error("overlap    {:.0f} % of {:.1f} ms dispatch and combine ran under compute\n",
@@ -93,6 +94,7 @@ io::Json to_json(const GenerateFlags& flags, const GenerateResult& r, const Engi
                   {"decode_tok_s", per_second(decoded_after_first(r), r.decode_seconds)},
                   {"ttft_s", r.time_to_first_token_seconds},
                   {"op_sets", report.op_sets},
+                  {"strategy", report.strategy},
                   {"stages_by_kernel", report.stages_by_kernel},
                   {"communication_s", report.communication_seconds},
                   {"hidden_communication_s", report.hidden_communication_seconds},

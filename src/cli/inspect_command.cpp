@@ -2,8 +2,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <iterator>
 #include <memory>
 
+#include "arch/rank_part.h"
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/console.h"
@@ -18,9 +21,13 @@ struct InspectFlags {
   bool json = false;
 };
 
+constexpr plan::Strategy kStrategies[] = {plan::Strategy::kDpEp, plan::Strategy::kTpEp, plan::Strategy::kTpTp};
+
+// Of one rank, by strategy in the order above; 0 where the ranks cannot split the model so.
 struct RankMemory {
   int ep;
-  double weight_bytes;  // per rank: its experts and everything that is not a routed expert
+  std::array<double, std::size(kStrategies)> weight_bytes;
+  std::array<int64_t, std::size(kStrategies)> cache_bytes;  // of one token
 };
 
 double bytes_per_parameter(const engine::ModelFolder& folder) {
@@ -30,24 +37,37 @@ double bytes_per_parameter(const engine::ModelFolder& folder) {
          static_cast<double>(folder.checkpoint->num_parameters());
 }
 
-std::vector<RankMemory> memory_by_ep(const engine::ModelFolder& folder) {
-  const arch::ModelSpec& spec = folder.spec;
-  const double each = bytes_per_parameter(folder);
-  const double routed = static_cast<double>(spec.num_moe_layers()) * spec.moe.gate.num_experts *
-                        static_cast<double>(spec.num_moe_layers() > 0 ? spec.expert_parameters() : 0);
-  std::vector<RankMemory> out;
-  for (int ep = 1; ep <= std::max(1, spec.moe.gate.num_experts); ++ep) {
-    if (spec.moe.gate.num_experts % ep != 0) continue;
-    out.push_back({ep, each * (static_cast<double>(spec.total_parameters()) - routed + routed / ep)});
-  }
-  return out;
-}
-
 // On the CPU, the cache of latent attention is f32; that of grouped-query attention has the compute dtype, bf16 or f32,
 // of which the smaller one is shown.
 int64_t cache_bytes_per_token(const arch::ModelSpec& spec) {
   const int64_t element_bytes = spec.attention.latent() ? 4 : 2;
   return element_bytes * spec.num_layers() * spec.attention.cache_elements_per_token();
+}
+
+bool can_split(const arch::ModelSpec& spec, plan::Strategy strategy, int ep) {
+  try {
+    arch::check_split(spec, strategy, ep, spec.family);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+std::vector<RankMemory> memory_by_ep(const engine::ModelFolder& folder) {
+  const arch::ModelSpec& spec = folder.spec;
+  const double each = bytes_per_parameter(folder);
+  std::vector<RankMemory> out;
+  for (int ep = 1; ep <= std::max(1, spec.moe.gate.num_experts); ++ep) {
+    if (spec.moe.gate.num_experts % ep != 0) continue;
+    RankMemory memory{ep, {}, {}};
+    for (size_t i = 0; i < std::size(kStrategies); ++i) {
+      if (!can_split(spec, kStrategies[i], ep)) continue;
+      memory.weight_bytes[i] = each * arch::parameters_of_rank(spec, kStrategies[i], ep);
+      memory.cache_bytes[i] = cache_bytes_per_token(arch::part_of(spec, kStrategies[i], ep));
+    }
+    out.push_back(memory);
+  }
+  return out;
 }
 
 std::string describe(const arch::RopeSpec& rope, int head_dim) {
@@ -135,14 +155,32 @@ void print_text(const engine::ModelFolder& folder, const std::string& name) {
   for (const LoadNote& note : folder.notes) {
     print_output("  {:<11} {}\n", note.is_warning ? "warning" : "note", printable(note.text, 2000));
   }
-  print_output("  weights of one rank, by --ep:\n");
-  for (const RankMemory& m : memory_by_ep(folder)) print_output("    {:>4}  {:>10}\n", m.ep, size_text(m.weight_bytes));
+  print_output("  weights of one rank and its cache a token, by --ep and --strategy:\n    {:>4}", "");
+  for (const plan::Strategy strategy : kStrategies) print_output("  {:^20}", plan::to_string(strategy));
+  print_output("\n");
+  for (const RankMemory& m : memory_by_ep(folder)) {
+    print_output("    {:>4}", m.ep);
+    for (size_t i = 0; i < std::size(kStrategies); ++i) {
+      const bool is_possible = m.weight_bytes[i] > 0;
+      print_output("  {:>10} {:>9}", is_possible ? size_text(m.weight_bytes[i]) : "–",
+                   is_possible ? size_text(static_cast<double>(m.cache_bytes[i])) : "–");
+    }
+    print_output("\n");
+  }
 }
 
 io::Json to_json(const engine::ModelFolder& folder, const std::string& name) {
   const arch::ModelSpec& s = folder.spec;
   io::Json by_ep = io::Json::array();
-  for (const RankMemory& m : memory_by_ep(folder)) by_ep.push_back({{"ep", m.ep}, {"weight_bytes", m.weight_bytes}});
+  for (const RankMemory& m : memory_by_ep(folder)) {
+    io::Json strategies = io::Json::object();
+    for (size_t i = 0; i < std::size(kStrategies); ++i) {
+      if (m.weight_bytes[i] == 0) continue;
+      strategies[std::string(plan::to_string(kStrategies[i]))] = {{"weight_bytes", m.weight_bytes[i]},
+                                                                  {"kv_cache_bytes_per_token", m.cache_bytes[i]}};
+    }
+    by_ep.push_back({{"ep", m.ep}, {"weight_bytes", m.weight_bytes.front()}, {"strategies", strategies}});
+  }
   io::Json dtypes = io::Json::object();
   if (folder.checkpoint) {
     for (const auto& [dtype, totals] : folder.checkpoint->dtype_totals()) dtypes[dtype] = totals.num_bytes;

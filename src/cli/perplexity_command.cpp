@@ -40,7 +40,8 @@ int run(const PerplexityFlags& flags) {
                           {"tok_s", rate},
                           {"file", flags.file},
                           {"complete", !interrupted()},
-                          {"op_sets", engine->report().op_sets}};
+                          {"op_sets", engine->report().op_sets},
+                          {"strategy", engine->report().strategy}};
     print_output("{}\n", io::dump_json(out));
   } else {
     print_output("perplexity {:.4f}\n", result.perplexity);

@@ -6,11 +6,11 @@
 
 namespace eps::engine {
 
-std::unique_ptr<model::KvCache> BatchRun::take_cache(int rank, int64_t num_tokens) {
+std::unique_ptr<SequenceCache> BatchRun::take_cache(int rank, int64_t num_tokens) {
   auto& spares = spare_caches_[static_cast<size_t>(rank)];
-  std::unique_ptr<model::KvCache> cache;
+  std::unique_ptr<SequenceCache> cache;
   if (spares.empty()) {
-    cache = std::make_unique<model::KvCache>(spec_, spec_.max_positions, ranks_.op_set(rank));
+    cache = std::make_unique<SequenceCache>(ranks_, rank, spec_.max_positions);
   } else {
     cache = std::move(spares.back());
     spares.pop_back();
@@ -50,7 +50,7 @@ std::vector<BatchRun::Part> BatchRun::next_prompts() {
         std::span<const int32_t>(s.prompt).subspan(static_cast<size_t>(s.num_prefilled), static_cast<size_t>(count));
     const model::StepOutput output =
         count == s.num_unprocessed() ? model::StepOutput::kToken : model::StepOutput::kNone;
-    parts.push_back({&s, {s.rank, {s.cache.get(), ids, output}}});
+    parts.push_back({&s, s.cache->chunk(ids, output)});
     left -= count;
     if (left == 0) break;
   }
@@ -79,7 +79,7 @@ bool BatchRun::decode_step() {
   std::vector<Part> parts;
   for (BatchSequence& s : sequences_) {
     if (s.num_unprocessed() > 0 || s.is_finished()) continue;
-    parts.push_back({&s, {s.rank, {s.cache.get(), std::span(&s.output.back(), 1), model::StepOutput::kToken}}});
+    parts.push_back({&s, s.cache->chunk(std::span(&s.output.back(), 1), model::StepOutput::kToken)});
   }
   if (parts.empty()) return false;
   step(parts);

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "engine/rank_group.h"
-#include "model/kv_cache.h"
+#include "engine/sequence_cache.h"
 
 namespace eps::engine {
 
@@ -19,7 +19,7 @@ struct BatchSequence {
   int64_t num_output = 0;  // requested number of output tokens
   std::vector<int32_t> output;
   int64_t num_prefilled = 0;
-  std::unique_ptr<model::KvCache> cache;  // null once the sequence is finished or cancelled
+  std::unique_ptr<SequenceCache> cache;  // null once the sequence is finished or cancelled
 
   int64_t num_unprocessed() const { return std::ssize(prompt) - num_prefilled; }
   bool is_finished() const { return num_unprocessed() == 0 && std::ssize(output) >= num_output; }
@@ -63,7 +63,7 @@ class BatchRun {
     BatchSequence* sequence;
     PlacedChunk chunk;
   };
-  std::unique_ptr<model::KvCache> take_cache(int rank, int64_t num_tokens);
+  std::unique_ptr<SequenceCache> take_cache(int rank, int64_t num_tokens);
   void recycle_cache(BatchSequence& sequence);
   std::vector<Part> next_prompts();
   void step(const std::vector<Part>& parts);
@@ -72,7 +72,7 @@ class BatchRun {
   const arch::ModelSpec& spec_;
   int64_t max_num_batched_tokens_;
   std::vector<BatchSequence> sequences_;
-  std::vector<std::vector<std::unique_ptr<model::KvCache>>> spare_caches_;  // by rank
+  std::vector<std::vector<std::unique_ptr<SequenceCache>>> spare_caches_;  // by rank
   size_t next_id_ = 0;
 };
 

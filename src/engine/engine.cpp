@@ -15,6 +15,8 @@
 #include "engine/random_tokens.h"
 #include "engine/rank_group.h"
 #include "engine/sampler.h"
+#include "engine/sequence_cache.h"
+#include "engine/strategy_choice.h"
 #include "report/chrome_trace.h"
 
 namespace eps {
@@ -66,6 +68,10 @@ class EngineImpl final : public Engine {
       for (const LoadNote& note : folder_.notes) options.on_note(note);
     }
     // Usage errors are reported before the weights are read, which can take minutes.
+    const bool is_auto = options.strategy == "auto";
+    if (!is_auto) {
+      group.strategy = engine::parse_requested_strategy(options.strategy, options.ep, options.device != "cuda");
+    }
     engine::check_rank_options(folder_.spec, group);
     auto comms = engine::make_communicators(options.ep, std::chrono::milliseconds(options.comm_timeout_ms),
                                             options.emulate_link, options.stop);
@@ -106,6 +112,22 @@ class EngineImpl final : public Engine {
     if (options.on_note) {
       for (const std::string& error : profile.broken) options.on_note({error + " (profile skipped)", true});
     }
+    if (is_auto) {
+      using Mode = plan::PipelineOption::Mode;
+      engine::ChosenStrategy chosen = engine::choose_strategy(
+          {.requested = options.strategy,
+           .spec = &folder_.spec,
+           .profile = &profile.profile,
+           .num_ranks = options.ep,
+           .on_host = ops.front()->memory().on_host(),
+           .wants_stages = group.pipeline.mode != Mode::kAuto && group.pipeline.mode != Mode::kOff,
+           .step_tokens = std::min(options.max_num_batched_tokens, max_model_len_),
+           .weight_dtype = group.weight_dtype,
+           .act_dtype = ops.front()->compute_dtype()});
+      group.strategy = chosen.strategy;
+      if (options.on_note) options.on_note({chosen.reason, false});
+    }
+    strategy_ = group.strategy;
     group.profile = std::move(profile.profile);
     profile_note_ = std::move(profile.note);
     const auto make_source = [this] {
@@ -115,10 +137,13 @@ class EngineImpl final : public Engine {
     };
     const uint64_t total = folder_.weights.used_bytes;
     interruptible("loading weights", [&] {
-      models_ = engine::RankModels::load(folder_.spec, *folder_.family, make_source, ops, [&](uint64_t done) {
-        throw_if_stopped(options_.stop);
-        if (options_.on_load_progress) options_.on_load_progress(done, total);
-      });
+      models_ = engine::RankModels::load(
+          folder_.spec, *folder_.family, make_source, ops,
+          [&](uint64_t done) {
+            throw_if_stopped(options_.stop);
+            if (options_.on_load_progress) options_.on_load_progress(done, total);
+          },
+          group.strategy);
     });
     ranks_ = std::make_unique<engine::RankGroup>(models_, std::move(ops), std::move(comms), group);
     batch_ = std::make_unique<engine::BatchRun>(*ranks_, folder_.spec, options.max_num_batched_tokens);
@@ -133,7 +158,7 @@ class EngineImpl final : public Engine {
     result.prompt_ids = std::move(prepared.prompt_ids);
     result.notes = std::move(settings.notes);
 
-    model::KvCache cache(folder_.spec, max_model_len_, ranks_->op_set(0));
+    engine::SequenceCache cache(*ranks_, 0, max_model_len_);
     io::StreamDecoder decoder(*folder_.tokenizer, true);
     const int64_t start = now_ns();
     int32_t id = interruptible("prefilling the prompt", [&] { return prefill(cache, result.prompt_ids, &sampler); });
@@ -203,7 +228,8 @@ class EngineImpl final : public Engine {
     // idles.
     const int64_t per_rank =
         std::min(num_windows, std::max<int64_t>(1, options_.max_num_batched_tokens / result.window));
-    const int64_t per_step = per_rank * options_.ep;
+    // Ranks that split attention process the tokens of all windows.
+    const int64_t per_step = ranks_->splits_attention() ? per_rank : per_rank * options_.ep;
     for (int64_t first = 0; first < num_windows; first += per_step) {
       if (keep_going && !keep_going(result.num_tokens, total)) break;
       const int64_t count = std::min(per_step, num_windows - first);
@@ -234,7 +260,7 @@ class EngineImpl final : public Engine {
     }
     engine::RandomTokens tokens(seed, folder_.spec.vocab_size);
     StepTimes times;
-    model::KvCache cache(folder_.spec, max_model_len_, ranks_->op_set(0));
+    engine::SequenceCache cache(*ranks_, 0, max_model_len_);
     if (depth > 0) times.complete = completes([&] { prefill(cache, tokens.next(depth), nullptr); });
     if (prompt_tokens > 0 && times.complete) {
       const std::vector<int32_t> ids = tokens.next(prompt_tokens);
@@ -268,6 +294,7 @@ class EngineImpl final : public Engine {
     EngineReport out;
     out.op_sets = ranks_->op_set_descriptions();
     out.dtype = to_string(ranks_->op_set(0).compute_dtype());
+    out.strategy = plan::to_string(strategy_);
     exec::OverlapStats overlap;
     for (int r = 0; r < ranks_->num_ranks(); ++r) {
       overlap += ranks_->stats(r).overlap;
@@ -312,7 +339,8 @@ class EngineImpl final : public Engine {
   };
 
   // Refuses weights that the machine cannot hold. Without this check, a large model would be loaded until the system
-  // ends the process. Weights are counted as stored: packing hardly changes their size.
+  // ends the process. Weights are counted as stored: packing hardly changes their size. With every strategy the ranks
+  // hold one copy together, because they share what they have whole.
   void require_memory() const {
     const uint64_t memory = machine_memory_bytes();
     if (memory == 0 || weight_bytes() <= memory) return;
@@ -357,20 +385,20 @@ class EngineImpl final : public Engine {
 
   // Processes `ids`, at least one, in steps of at most max_num_batched_tokens. Returns the token sampled after the
   // last.
-  int32_t prefill(model::KvCache& cache, std::span<const int32_t> ids, engine::Sampler* sampler) {
+  int32_t prefill(const engine::SequenceCache& cache, std::span<const int32_t> ids, engine::Sampler* sampler) {
     EPS_CHECK(!ids.empty());
     const auto most = static_cast<size_t>(options_.max_num_batched_tokens);
     for (; ids.size() > most; ids = ids.subspan(most)) {
-      const engine::PlacedChunk chunk{0, {&cache, ids.first(most), model::StepOutput::kNone}};
+      const engine::PlacedChunk chunk = cache.chunk(ids.first(most), model::StepOutput::kNone);
       ranks_->step(std::span(&chunk, 1), {});
     }
     return step_one(cache, ids, sampler);
   }
 
-  // Runs one step of one sequence, which belongs to rank 0; the other ranks only compute their experts. A null
-  // `sampler` means greedy sampling.
-  int32_t step_one(model::KvCache& cache, std::span<const int32_t> ids, engine::Sampler* sampler) {
-    engine::PlacedChunk chunk{0, {&cache, ids, model::StepOutput::kToken}};
+  // Runs one step of one sequence, which belongs to rank 0. With data-parallel attention, the other ranks only compute
+  // their experts. A null `sampler` means greedy sampling.
+  int32_t step_one(const engine::SequenceCache& cache, std::span<const int32_t> ids, engine::Sampler* sampler) {
+    engine::PlacedChunk chunk = cache.chunk(ids, model::StepOutput::kToken);
     model::HostSampler on_host;
     if (sampler != nullptr && sampler->is_plain()) {
       chunk.chunk.params = sampler->next_params();
@@ -388,7 +416,7 @@ class EngineImpl final : public Engine {
       std::vector<int32_t> inputs;
       std::span<const int32_t> labels;
       double nll = 0;
-      std::unique_ptr<model::KvCache> cache;
+      std::unique_ptr<engine::SequenceCache> cache;
     };
     std::vector<Window> windows(static_cast<size_t>(count));
     std::vector<engine::PlacedChunk> chunks;
@@ -400,8 +428,8 @@ class EngineImpl final : public Engine {
       w.inputs.push_back(bos);
       w.inputs.insert(w.inputs.end(), w.labels.begin(), w.labels.end() - 1);
       const int rank = static_cast<int>(i % options_.ep);
-      w.cache = std::make_unique<model::KvCache>(folder_.spec, max_model_len_, ranks_->op_set(rank));
-      chunks.push_back({rank, {w.cache.get(), w.inputs, model::StepOutput::kAllLogits}});
+      w.cache = std::make_unique<engine::SequenceCache>(*ranks_, rank, max_model_len_);
+      chunks.push_back(w.cache->chunk(w.inputs, model::StepOutput::kAllLogits));
     }
     ranks_->step(chunks, [&windows](size_t i, int64_t position, std::span<const float> logits) {
       Window& w = windows[i];
@@ -417,6 +445,7 @@ class EngineImpl final : public Engine {
   EngineOptions options_;
   engine::ModelFolder folder_;  // declared before models_, which keep a weight source that refers to its checkpoint
   int64_t max_model_len_ = 0;
+  plan::Strategy strategy_ = plan::Strategy::kDpEp;
   engine::RankModels models_;
   std::unique_ptr<engine::RankGroup> ranks_;
   std::unique_ptr<engine::BatchRun> batch_;

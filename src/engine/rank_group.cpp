@@ -3,6 +3,7 @@
 #include <numeric>
 #include <system_error>
 
+#include "arch/rank_part.h"
 #include "base/error.h"
 
 namespace eps::engine {
@@ -80,19 +81,30 @@ void RankThreads::run(const std::function<void(int)>& body, const std::function<
 }
 
 void check_rank_options(const arch::ModelSpec& spec, const RankGroupOptions& options) {
+  if (options.num_ranks > 1) arch::check_split(spec, options.strategy, options.num_ranks, "the model");
+  if (options.num_ranks > 1 && options.strategy == plan::Strategy::kTpTp) {
+    using Mode = plan::PipelineOption::Mode;
+    if (options.pipeline.mode == Mode::kAuto || options.pipeline.mode == Mode::kOff) return;
+    fail(ErrorKind::kUsage, "eps_pipeline",
+         {.what = "with `strategy` tp+tp every rank has a part of every expert, so there is no dispatch to hide",
+          .got = plan::to_string(options.pipeline),
+          .wanted = "auto or off",
+          .hint = "`strategy` tp+ep"});
+  }
   if (spec.first_moe_layer() >= 0) {
     plan::check_stages(options.pipeline, moe::place_experts(spec.moe.gate.num_experts, options.num_ranks));
-  } else if (options.num_ranks > 1) {
+  } else if (options.num_ranks > 1 && options.strategy == plan::Strategy::kDpEp) {
     fail(ErrorKind::kUsage, "ep",
          {.what = "the model has no experts to distribute over ranks",
           .got = std::to_string(options.num_ranks),
           .wanted = "1",
-          .hint = ""});
+          .hint = "`strategy` tp+ep"});
   }
 }
 
 plan::PlanLimits plan_limits(const ops::OpSet& ops, int num_ranks) {
   plan::PlanLimits limits;
+  limits.layer_only = true;
   // On several GPUs, stages support only grouped kernels (PeerLayer::why_not).
   if (num_ranks > 1 && ops.device() != nullptr) limits.kernel = moe::GemmKind::kGrouped;
   return limits;
@@ -111,19 +123,24 @@ void check_local_pipeline(ops::OpSet& ops, const RankGroupOptions& options) {
 
 RankGroup::RankGroup(const RankModels& models, std::vector<std::unique_ptr<ops::OpSet>> ops,
                      std::vector<std::unique_ptr<comm::Communicator>> comms, const RankGroupOptions& options)
-    : ops_(std::move(ops)), comms_(std::move(comms)), threads_(options.num_ranks) {
+    : models_(models),
+      splits_attention_(options.strategy != plan::Strategy::kDpEp && options.num_ranks > 1),
+      ops_(std::move(ops)),
+      comms_(std::move(comms)),
+      threads_(options.num_ranks) {
   EPS_CHECK_EQ(ops_.size(), static_cast<size_t>(options.num_ranks));
   EPS_CHECK_EQ(comms_.size(), static_cast<size_t>(options.num_ranks));
-  check_rank_options(models.spec(), options);
+  check_rank_options(models.whole_spec(), options);
   check_local_pipeline(*ops_.front(), options);
   if (options.record_trace) trace_ = std::make_unique<exec::TraceRecorder>();
   planner_ = std::make_unique<const plan::Planner>(
-      options.profile, arch::moe_shape(models.spec(), options.weight_dtype, ops_.front()->compute_dtype()),
+      options.profile, arch::moe_shape(models.whole_spec(), options.weight_dtype, ops_.front()->compute_dtype()),
       plan_limits(*ops_.front(), options.num_ranks));
   for (size_t r = 0; r < ops_.size(); ++r) {
     ops_[r]->bind_thread();  // a decoder creates streams on the current device
     decoders_.push_back(std::make_unique<model::Decoder>(models.of_rank(static_cast<int>(r)), *ops_[r], *comms_[r],
-                                                         *planner_, options.pipeline, trace_.get(), options.stop));
+                                                         *planner_, options.pipeline, trace_.get(), options.stop,
+                                                         options.strategy));
   }
   threads_.run([this](int rank) { ops_[static_cast<size_t>(rank)]->bind_thread(); }, [](int, const char*) {});
 }
@@ -134,9 +151,26 @@ void RankGroup::wait_for_ranks() noexcept {
   for (const auto& decoder : decoders_) decoder->wait();
 }
 
+std::vector<model::SequenceChunk> RankGroup::chunks_of(int rank, std::span<const PlacedChunk> chunks,
+                                                       std::vector<size_t>& index) const {
+  std::vector<model::SequenceChunk> out;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    if (!splits_attention_ && chunks[i].rank != rank) continue;
+    out.push_back(chunks[i].chunk);
+    out.back().home_rank = chunks[i].rank;
+    if (splits_attention_) out.back().cache = chunks[i].parts[static_cast<size_t>(rank)];
+    index.push_back(i);
+  }
+  return out;
+}
+
 std::vector<int32_t> RankGroup::step(std::span<const PlacedChunk> chunks, const model::LogitSink& sink) {
   // Checked before any rank begins, because then only this call fails and no rank has to be aborted.
-  for (const PlacedChunk& c : chunks) c.chunk.cache->require_room(std::ssize(c.chunk.ids));
+  for (const PlacedChunk& c : chunks) {
+    EPS_CHECK_EQ(c.parts.size(), splits_attention_ ? ops_.size() : size_t{0});
+    const model::KvCache& cache = splits_attention_ ? *c.parts.front() : *c.chunk.cache;
+    cache.require_room(std::ssize(c.chunk.ids));
+  }
   std::vector<int64_t> tokens_per_rank(ops_.size(), 0);
   for (const PlacedChunk& c : chunks) tokens_per_rank[static_cast<size_t>(c.rank)] += std::ssize(c.chunk.ids);
   // Shared by all ranks; each of them writes only the elements of its own chunks.
@@ -144,17 +178,14 @@ std::vector<int32_t> RankGroup::step(std::span<const PlacedChunk> chunks, const 
   try {
     threads_.run(
         [&](int rank) {
-          std::vector<model::SequenceChunk> mine;
           std::vector<size_t> index;
-          for (size_t i = 0; i < chunks.size(); ++i) {
-            if (chunks[i].rank != rank) continue;
-            mine.push_back(chunks[i].chunk);
-            index.push_back(i);
-          }
+          const std::vector<model::SequenceChunk> mine = chunks_of(rank, chunks, index);
           const std::vector<int32_t> sampled = decoders_[static_cast<size_t>(rank)]->forward(
               mine, tokens_per_rank,
               [&](size_t i, int64_t position, std::span<const float> logits) { sink(index[i], position, logits); });
-          for (size_t i = 0; i < sampled.size(); ++i) tokens[index[i]] = sampled[i];
+          for (size_t i = 0; i < sampled.size(); ++i) {
+            if (mine[i].home_rank == rank) tokens[index[i]] = sampled[i];
+          }
         },
         [&](int rank, const char* what) { comms_[static_cast<size_t>(rank)]->abort(what); });
   } catch (...) {

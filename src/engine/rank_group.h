@@ -51,11 +51,13 @@ struct RankGroupOptions {
   DType weight_dtype = DType::kBF16;                             // of the experts as the op set stores them
   bool record_trace = false;
   StopToken stop = {};  // ends a step between layers
+  plan::Strategy strategy = plan::Strategy::kDpEp;
 };
 
 // Checks whether a model of this shape can run with these options. Called before weights are read, and again by
 // RankGroup.
-// Errors  kUsage if the ranks do not divide the experts, or hold too few of them for the requested stages
+// Errors  kUsage if the ranks do not divide the experts or what the strategy splits, hold too few experts for the
+//         requested stages, or if stages are requested for split experts
 void check_rank_options(const arch::ModelSpec& spec, const RankGroupOptions& options);
 
 // What restricts the plans of `num_ranks` ranks with such op sets.
@@ -65,15 +67,17 @@ plan::PlanLimits plan_limits(const ops::OpSet& ops, int num_ranks);
 // Errors  kUsage: stages were requested, but there is no communication that they could hide
 void check_local_pipeline(ops::OpSet& ops, const RankGroupOptions& options);
 
-// A chunk and the rank that owns its sequence.
+// A chunk and the rank that owns its sequence. If attention is split over the ranks, `parts` [num_ranks] are the parts
+// of its cache, and chunk.cache is not used.
 struct PlacedChunk {
   int rank = 0;
   model::SequenceChunk chunk;
+  std::span<model::KvCache* const> parts = {};
 };
 
 class RankGroup {
  public:
-  // `models` outlive the group; op sets and communicators: one per rank.
+  // `models`, loaded for the strategy of `options`, outlive the group; op sets and communicators: one per rank.
   // Errors  as check_rank_options
   RankGroup(const RankModels& models, std::vector<std::unique_ptr<ops::OpSet>> ops,
             std::vector<std::unique_ptr<comm::Communicator>> comms, const RankGroupOptions& options);
@@ -82,6 +86,10 @@ class RankGroup {
   RankGroup& operator=(const RankGroup&) = delete;
 
   int num_ranks() const { return static_cast<int>(decoders_.size()); }
+  // Whether every rank attends for all sequences, with a part of their heads.
+  bool splits_attention() const { return splits_attention_; }
+  // The sizes of a rank's part of the model.
+  const arch::ModelSpec& part_spec() const { return models_.spec(); }
 
   // Runs one step on all ranks; results and errors are those of Decoder::forward. sink(i, position, logits) is called
   // with the logits of chunks[i] on the thread of the rank that owns the sequence. A step that fails or is stopped ends
@@ -97,7 +105,12 @@ class RankGroup {
  private:
   // Waits for devices that may still read or write the memory of other ranks.
   void wait_for_ranks() noexcept;
+  // Those of `chunks` that `rank` takes part in, and their indices.
+  std::vector<model::SequenceChunk> chunks_of(int rank, std::span<const PlacedChunk> chunks,
+                                              std::vector<size_t>& index) const;
 
+  const RankModels& models_;
+  bool splits_attention_;
   std::vector<std::unique_ptr<ops::OpSet>> ops_;
   std::vector<std::unique_ptr<comm::Communicator>> comms_;
   std::unique_ptr<exec::TraceRecorder> trace_;

@@ -87,22 +87,44 @@ void HostLayer::begin(const plan::Plan& plan, const ops::MoeWeights& weights, Mu
   plan_ = &plan;
   weights_ = &weights;
   out_ = out;
+  is_split_ = plan.strategy == plan::Strategy::kTpTp;
+  std::vector<int64_t> tokens;
+  for (const moe::Routing& routing : routing_) tokens.push_back(routing.num_tokens);
+  shares_ = comm::RowShares(tokens);
   moe::StageMap stages(placement_.num_experts, plan.num_stages());
   for (int s = 0; s < plan.num_stages(); ++s) {
     const plan::Stage& stage = plan.stages[static_cast<size_t>(s)];
     stages.add(s, stage.experts, stage.part);
   }
-  layout_ = moe::make_row_layout(routing_, placement_, stages, comm_.rank());
-  EPS_CHECK_EQ(layout_.num_tokens, x_.dim(0));
+  layout_ = make_layout(stages);
+  EPS_CHECK_EQ(shares_.count(comm_.rank()), x_.dim(0));
+  EPS_CHECK_EQ(layout_.num_tokens, is_split_ ? shares_.num_rows() : x_.dim(0));
   hidden_ = x_.dim(1);
-  inner_ = weights.down[static_cast<size_t>(placement_.first_expert(comm_.rank()))]->in_features();
+  const int first = is_split_ ? 0 : placement_.first_expert(comm_.rank());
+  inner_ = weights.down[static_cast<size_t>(first)]->in_features();
   prepare();
+}
+
+moe::RowLayout HostLayer::make_layout(const moe::StageMap& stages) {
+  if (!is_split_) return moe::make_row_layout(routing_, placement_, stages, comm_.rank());
+  all_tokens_ = {0, routing_.front().top_k, {}, {}};
+  for (const moe::Routing& routing : routing_) {
+    all_tokens_.num_tokens += routing.num_tokens;
+    all_tokens_.expert_idx.insert(all_tokens_.expert_idx.end(), routing.expert_idx.begin(), routing.expert_idx.end());
+    all_tokens_.weight.insert(all_tokens_.weight.end(), routing.weight.begin(), routing.weight.end());
+  }
+  return moe::make_row_layout(std::span(&all_tokens_, 1), moe::place_experts(placement_.num_experts, 1), stages, 0);
 }
 
 void HostLayer::run(const plan::PlanOp& op) {
   if (op.stage < 0) {
-    op.kind == plan::OpKind::kShared ? shared(op.share) : finish();
-    return;
+    switch (op.kind) {
+      case plan::OpKind::kEnter: return enter();
+      case plan::OpKind::kShared: return shared(op.share);
+      case plan::OpKind::kFinish: return finish();
+      case plan::OpKind::kLeave: return leave();
+      default: EPS_CHECK(false, "op {} belongs to a stage", plan::to_string(op.kind));
+    }
   }
   const auto rank = static_cast<size_t>(comm_.rank());
   const moe::StageLayout& stage = layout_.stages[static_cast<size_t>(op.stage)];
@@ -155,12 +177,18 @@ void HostLayer::prepare() {
     reserve(memory_.shared_gate_up, DType::kF32, {tokens, 2 * inner});
     reserve(memory_.shared_act, compute, {tokens, inner});
   }
-  if (comm_.size() > 1) {
+  if (is_split_) sums_ = reserve(memory_.sums, DType::kF32, {layout_.num_tokens, hidden_});
+  if (comm_.size() > 1 && !is_split_) {
     reserve(memory_.send_tokens, compute, {static_cast<int64_t>(sent), hidden_});
     reserve(memory_.send_partials, DType::kF32, {static_cast<int64_t>(returned), hidden_});
   }
-  ops_.to_compute(x_, x_compute_);
+  const int64_t begin = is_split_ ? shares_.begin(comm_.rank()) : 0;
+  ops_.to_compute(x_, x_compute_.rows(begin, begin + x_.dim(0)));
 }
+
+void HostLayer::enter() { enter_.all_gather(shares_, x_compute_); }
+
+void HostLayer::leave() { leave_.reduce_scatter(shares_, sums_, out_); }
 
 std::pair<int64_t, int64_t> HostLayer::tokens_of(plan::TokenShare share) const {
   return {layout_.num_tokens * share.begin / 1000, layout_.num_tokens * share.end / 1000};
@@ -205,7 +233,7 @@ void HostLayer::gate_up(const moe::StageLayout& stage, moe::GemmKind kernel) {
 // Adds each expert's bias to its rows; `first` is the number of the row that `rows` begins with.
 void HostLayer::add_biases(const moe::StageLayout& stage, TensorView bias, MutableTensorView rows, int64_t first) {
   if (!bias) return;
-  const int64_t first_expert = int64_t{comm_.rank()} * bias.dim(0);
+  const int64_t first_expert = is_split_ ? 0 : int64_t{comm_.rank()} * bias.dim(0);
   for (const moe::ExpertRows& block : stage.experts) {
     const int64_t local = block.expert - first_expert;
     ops_.add_bias(rows.rows(block.begin - first, block.end - first), bias.rows(local, local + 1));
@@ -282,8 +310,9 @@ void HostLayer::finish() {
   std::vector<const std::byte*> sums;
   sums.reserve(layout_.token_sum.size());
   for (const moe::RowRef ref : layout_.token_sum) sums.push_back(reinterpret_cast<const std::byte*>(at(ref)));
-  ops_.gather_rows(sums, out_);
-  if (weights_->shared_down != nullptr) ops_.add(out_, shared_out_);
+  const MutableTensorView out = is_split_ ? sums_ : out_;
+  ops_.gather_rows(sums, out);
+  if (weights_->shared_down != nullptr) ops_.add(out, shared_out_);
 }
 
 }  // namespace eps::exec

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "comm/collectives.h"
 #include "comm/communicator.h"
 #include "exec/lane_runner.h"
 #include "moe/row_layout.h"
@@ -16,7 +17,12 @@ namespace eps::exec {
 class HostLayer final : public ops::LayerOps {
  public:
   // Both references outlive the object.
-  HostLayer(ops::OpSet& ops, comm::Communicator& comm) : ops_(ops), comm_(comm), memory_(ops.memory()) {}
+  HostLayer(ops::OpSet& ops, comm::Communicator& comm)
+      : ops_(ops),
+        comm_(comm),
+        enter_(comm, comm::Channel::kDispatch),
+        leave_(comm, comm::Channel::kCombine),
+        memory_(ops.memory()) {}
 
   // Sets the tokens and the routing of the next layer. Both must stay valid until that layer has ended.
   //
@@ -25,6 +31,7 @@ class HostLayer final : public ops::LayerOps {
   void set_routing(const moe::ExpertPlacement& placement, std::span<const moe::Routing> routing, TensorView x);
 
   std::string why_not(const plan::Plan& plan) const override;
+  bool splits_experts() const override { return true; }
   // Shapes  out [T, H] f32
   void begin(const plan::Plan& plan, const ops::MoeWeights& weights, MutableTensorView out) override;
   void run(const plan::PlanOp& op) override;
@@ -34,6 +41,8 @@ class HostLayer final : public ops::LayerOps {
   }
 
  private:
+  // The layout of this rank's rows: those of its experts, or all of them if every expert is split.
+  moe::RowLayout make_layout(const moe::StageMap& stages);
   void prepare();
   // A view of the buffer's beginning. If the buffer grows for it, its memory is made resident.
   MutableTensorView reserve(Buffer& buffer, DType dtype, const Shape& shape);
@@ -45,6 +54,9 @@ class HostLayer final : public ops::LayerOps {
   void reduce(const moe::StageLayout& stage);
   void combine(const moe::StageLayout& stage);
   void shared(plan::TokenShare share);
+  // Of split experts: all ranks' tokens to every rank, and the ranks' partial sums to the tokens' ranks.
+  void enter();
+  void leave();
   void finish();
   void run_gemms(std::span<const ops::LinearTask> tasks, moe::GemmKind kernel);
   void add_biases(const moe::StageLayout& stage, TensorView bias, MutableTensorView rows, int64_t first);
@@ -52,6 +64,7 @@ class HostLayer final : public ops::LayerOps {
 
   ops::OpSet& ops_;
   comm::Communicator& comm_;
+  comm::Collectives enter_, leave_;  // one for each lane
   LaneRunner lanes_;
 
   // State of the current layer.
@@ -62,6 +75,9 @@ class HostLayer final : public ops::LayerOps {
   TensorView x_;
   MutableTensorView out_;
   moe::RowLayout layout_;
+  bool is_split_ = false;    // a plan of tp+tp
+  comm::RowShares shares_;   // the tokens of all ranks, in their order
+  moe::Routing all_tokens_;  // their routing, if is_split_
   int64_t hidden_ = 0;
   int64_t inner_ = 0;
 
@@ -74,20 +90,23 @@ class HostLayer final : public ops::LayerOps {
           act(m),
           rows(m),
           partials(m),
+          sums(m),
           shared_gate_up(m),
           shared_act(m),
           shared_out(m),
           shared_logits(m) {}
-    Buffer x, recv_x, stage_x, gate_up, act, rows, partials, shared_gate_up, shared_act, shared_out, shared_logits;
+    Buffer x, recv_x, stage_x, gate_up, act, rows, partials, sums, shared_gate_up, shared_act, shared_out,
+        shared_logits;
     Buffer send_tokens, send_partials;  // staging, in host memory
   } memory_;
-  MutableTensorView x_compute_;    // [T, H] compute dtype: this rank's tokens
+  MutableTensorView x_compute_;    // [T, H] compute dtype: this rank's tokens; of all ranks if is_split_
   MutableTensorView recv_tokens_;  // [num_recv_tokens, H] compute dtype
   MutableTensorView gate_up_;      // [stage rows, 2I] f32
   MutableTensorView act_;          // [stage rows, I] compute dtype
   MutableTensorView rows_;         // [num_rows, H] f32: expert outputs, kept until their tokens are complete
   MutableTensorView partials_;     // [num_recv_partials, H] f32
   MutableTensorView shared_out_;   // [T, H] f32
+  MutableTensorView sums_;         // [T, H] f32: this rank's part of the output, if is_split_
 };
 
 }  // namespace eps::exec

@@ -6,8 +6,11 @@ namespace eps::exec {
 namespace {
 
 std::string why_not(const ops::LayerOps& layer, const plan::Plan& plan) {
-  if (plan.strategy != plan::Strategy::kDpEp) {
-    return fmt::format("plans of strategy {} can be predicted, but not executed", plan::to_string(plan.strategy));
+  if (plan.strategy == plan::Strategy::kTpEp) {
+    return "a plan of strategy tp+ep contains the collectives of attention, which are not part of a layer that runs";
+  }
+  if (plan.strategy == plan::Strategy::kTpTp && !layer.splits_experts()) {
+    return "plans of strategy tp+tp can be predicted, but not executed on this device";
   }
   return layer.why_not(plan);
 }

@@ -41,7 +41,7 @@ bool is_valid(const moe::Routing& routing) {
 }  // namespace
 
 MoeLayerRunner::MoeLayerRunner(ops::OpSet& ops, comm::Communicator& comm, const plan::Planner& planner,
-                               plan::PipelineOption pipeline, TraceRecorder* trace)
+                               plan::PipelineOption pipeline, TraceRecorder* trace, plan::Strategy strategy)
     : ops_(ops),
       comm_(comm),
       trace_(trace),
@@ -51,6 +51,7 @@ MoeLayerRunner::MoeLayerRunner(ops::OpSet& ops, comm::Communicator& comm, const 
       // A layer that stays on one device has no messages to hide, so its plan only chooses kernels.
       plans_(planner, is_local(ops, comm) ? plan::PipelineOption{plan::PipelineOption::Mode::kOff, 1} : pipeline),
       shape_(planner.shape()),
+      splits_experts_(strategy == plan::Strategy::kTpTp && comm.size() > 1),
       logits_(ops.memory()),
       topk_idx_(ops.memory()),
       topk_weight_(ops.memory()) {}
@@ -131,10 +132,15 @@ std::vector<moe::Routing> MoeLayerRunner::exchange(const moe::Routing& mine, int
 
 plan::MoeProblem MoeLayerRunner::route_on_host(int layer, const ops::GateParams& gate, const ops::RouterWeights& router,
                                                TensorView x) {
-  const moe::ExpertPlacement placement = moe::place_experts(gate.num_experts, comm_.size());
   routing_ = exchange(route(gate, router, x), gate.top_k);
   // Checked only after the exchange, so that all ranks find the same error and leave the step at the same place.
   if (!std::ranges::all_of(routing_, is_valid)) throw RouterError(layer);
+  if (splits_experts_) {
+    plan::MoeProblem problem = plan::make_split_problem(shape_, gate.num_experts, routing_);
+    host_.set_routing(problem.placement, routing_, x);
+    return problem;
+  }
+  const moe::ExpertPlacement placement = moe::place_experts(gate.num_experts, comm_.size());
   host_.set_routing(placement, routing_, x);
   return plan::make_problem(shape_, placement, routing_);
 }

@@ -42,9 +42,10 @@ class RouterError : public Error {
 
 class MoeLayerRunner {
  public:
-  // All references outlive the runner; `trace` may be null. All layers have the planner's shape.
+  // All references outlive the runner; `trace` may be null. All layers have the planner's shape. `strategy`: tp+tp if
+  // every rank has a part of every expert; else the experts are spread over the ranks.
   MoeLayerRunner(ops::OpSet& ops, comm::Communicator& comm, const plan::Planner& planner, plan::PipelineOption pipeline,
-                 TraceRecorder* trace);
+                 TraceRecorder* trace, plan::Strategy strategy = plan::Strategy::kDpEp);
 
   // Called by every rank before the layers of a step, with the number of tokens of each rank.
   //
@@ -107,6 +108,7 @@ class MoeLayerRunner {
   MoeExecutor executor_;
   plan::PlanCache plans_;
   plan::MoeShape shape_;
+  bool splits_experts_;
   MoeStats stats_;
   std::vector<int64_t> tokens_per_rank_;  // of the current step
   std::vector<moe::Routing> routing_;     // of the current layer, if it is routed on the host

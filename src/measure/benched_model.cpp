@@ -13,9 +13,12 @@ std::string short_model_name(const std::string& model) {
 
 BenchedModel describe_model(const EngineOptions& options, const Engine& engine) {
   const EngineReport report = engine.report();
-  return {short_model_name(options.model), report.op_sets.front(), report.dtype,
+  return {short_model_name(options.model),
+          report.op_sets.front(),
+          report.dtype,
           options.threads > 0 ? options.threads : engine::default_threads_per_rank(options.ep),
-          engine.num_parameters()};
+          engine.num_parameters(),
+          report.strategy};
 }
 
 }  // namespace eps::measure

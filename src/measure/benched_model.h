@@ -16,6 +16,7 @@ struct BenchedModel {
   std::string dtype;   // compute dtype
   int threads = 0;     // per rank, on the CPU
   int64_t num_parameters = 0;
+  std::string strategy;  // "dp+ep", ...
 };
 BenchedModel describe_model(const EngineOptions& options, const Engine& engine);
 

@@ -82,8 +82,8 @@ bool run_sweep(const SweepOptions& options, Engine& engine, const SweepEvents& e
   }
   const EngineOptions& e = options.engine;
   events.on_begin({short_model_name(e.model), e.dummy_weights, engine.weight_bytes(), engine.num_parameters(),
-                   engine.report().op_sets.front(),
-                   e.threads > 0 ? e.threads : engine::default_threads_per_rank(e.ep)});
+                   engine.report().op_sets.front(), e.threads > 0 ? e.threads : engine::default_threads_per_rank(e.ep),
+                   engine.report().strategy});
   bool complete = true;
   for (const SweepTest& test : tests) {
     SweepResult result{test, utc_time_now(), {}};

@@ -44,7 +44,8 @@ struct SweepModel {
   uint64_t num_bytes = 0;
   int64_t num_parameters = 0;
   std::string op_set;
-  int threads = 0;  // per rank
+  int threads = 0;       // per rank
+  std::string strategy;  // "dp+ep", ...
 };
 
 // Callbacks for the progress of a sweep; none may be null.

@@ -25,24 +25,27 @@ void fail_not_finite(const std::string& where) {
 }
 
 Decoder::Decoder(const Model& model, ops::OpSet& ops, comm::Communicator& comm, const plan::Planner& planner,
-                 plan::PipelineOption pipeline, exec::TraceRecorder* trace, StopToken stop)
+                 plan::PipelineOption pipeline, exec::TraceRecorder* trace, StopToken stop, plan::Strategy strategy)
     : model_(model),
       spec_(model.spec()),
       ops_(ops),
       comm_(comm),
       trace_(trace),
       stop_(stop),
-      moe_(ops, comm, planner, pipeline, trace),
+      split_(make_token_split(strategy, ops, comm)),
+      moe_(ops, comm, planner, pipeline, trace, strategy),
       moe_weights_(model.layers().size()),
       act_(ops.activation_dtype()),
       memory_(ops.memory()),
       host_logits_(ops.staging_memory()),
       host_row_(ops.staging_memory()) {
   if (spec_.first_moe_layer() < 0) return;
-  const moe::ExpertPlacement placement = moe::place_experts(spec_.moe.gate.num_experts, comm.size());
+  // Split experts are all on every rank.
+  const bool is_spread = strategy != plan::Strategy::kTpTp;
+  const moe::ExpertPlacement placement = moe::place_experts(spec_.moe.gate.num_experts, is_spread ? comm.size() : 1);
   for (size_t i = 0; i < model.layers().size(); ++i) {
     const LayerWeights& layer = model.layers()[i];
-    if (!layer.experts.empty()) moe_weights_[i] = rank_weights(layer, placement, comm.rank());
+    if (!layer.experts.empty()) moe_weights_[i] = rank_weights(layer, placement, is_spread ? comm.rank() : 0);
   }
 }
 
@@ -59,7 +62,7 @@ std::vector<int32_t> Decoder::forward(std::span<const SequenceChunk> chunks, std
   const ComputingThread computing(ops_.thread_pool());
   begin_step(chunks, tokens_per_rank);
   std::vector<int32_t> tokens(chunks.size(), ops::kNoToken);
-  const std::vector<LogitRow> rows = logit_rows(chunks);
+  std::vector<LogitRow> rows = logit_rows(chunks);
   if (is_repeatable(chunks)) {
     // A replayed step does not call compute_logits, and the previous step may have left logits_ with other rows.
     logits_ = memory_.logits.view(DType::kF32, {num_tokens_, spec_.vocab_size});
@@ -73,10 +76,11 @@ std::vector<int32_t> Decoder::forward(std::span<const SequenceChunk> chunks, std
   }
   run_layers(stop_);
   traced(-1, "logits", [&] {
+    const TensorView hidden = split_->bring_home(hidden_, rows);
     for (size_t first = 0; first < rows.size(); first += kLogitBlock) {
       const auto block = std::span(rows).subspan(first, std::min<size_t>(kLogitBlock, rows.size() - first));
       throw_if_stopped(stop_);
-      compute_logits(gather_hidden(block));
+      compute_logits(gather_rows(hidden, block));
       deliver(chunks, block, sink, tokens);
     }
   });
@@ -96,11 +100,13 @@ void Decoder::begin_step(std::span<const SequenceChunk> chunks, std::span<const 
     for (int64_t i = 0; i < count; ++i) positions_.push_back(static_cast<int32_t>(first + i));
   }
   num_tokens_ = std::ssize(ids_);
-  EPS_CHECK_EQ(num_tokens_, tokens_per_rank[static_cast<size_t>(comm_.rank())]);
+  const std::span<const int64_t> own_tokens = split_->begin_step(tokens_per_rank, num_tokens_);
+  num_own_ = own_tokens[static_cast<size_t>(comm_.rank())];
   ops_.begin_step({ids_, positions_, sequences_});
-  if (spec_.first_moe_layer() >= 0) moe_.begin_step(tokens_per_rank, spec_.moe.gate.top_k);
-  const Shape shape{num_tokens_, spec_.hidden};
-  hidden_ = memory_.hidden.view(DType::kF32, shape);
+  if (spec_.first_moe_layer() >= 0) moe_.begin_step(own_tokens, spec_.moe.gate.top_k);
+  const Shape shape{num_own_, spec_.hidden};
+  embedded_ = memory_.hidden.view(DType::kF32, {num_tokens_, spec_.hidden});
+  hidden_ = embedded_.rows(split_->first_own(), split_->first_own() + num_own_);
   normed_ = memory_.normed.view(act_, shape);
   delta_ = memory_.delta.view(act_, shape);
   if (spec_.moe.residual_inner > 0) moe_input_ = memory_.moe_input.view(act_, shape);
@@ -115,7 +121,7 @@ bool Decoder::is_repeatable(std::span<const SequenceChunk> chunks) const {
 }
 
 void Decoder::run_layers(const StopToken& stop) {
-  ops_.embed(model_.embedding(), hidden_);
+  ops_.embed(model_.embedding(), embedded_);
   pending_ = {};
   for (int layer = 0; layer < spec_.num_layers(); ++layer) {
     throw_if_stopped(stop);
@@ -135,7 +141,7 @@ void Decoder::feed_forward(int layer) {
     add_norm(weights.post_attention_norm, normed_);
   }
   if (weights.experts.empty()) {
-    if (num_tokens_ > 0) traced(layer, "dense_ffn", [&] { dense_mlp(weights.dense, normed_, delta_); });
+    if (num_tokens_ > 0) traced(layer, "dense_ffn", [&] { dense_mlp(weights.dense, split_->dense_ffn(), delta_); });
   } else {
     const ops::RouterWeights router = router_weights(weights);
     if (checks_routers_) moe_.check_router(layer, spec_.moe.gate, router, moe_input);
@@ -149,8 +155,8 @@ void Decoder::feed_forward(int layer) {
 void Decoder::residual_mlp(int layer, const LayerWeights& weights) {
   add_norm(weights.residual_norm, normed_);
   if (num_tokens_ == 0) return;
-  const MutableTensorView out = memory_.residual.view(act_, {num_tokens_, spec_.hidden});
-  traced(layer, "dense_ffn", [&] { dense_mlp(weights.residual, normed_, out); });
+  const MutableTensorView out = memory_.residual.view(act_, {num_own_, spec_.hidden});
+  traced(layer, "dense_ffn", [&] { dense_mlp(weights.residual, split_->residual_ffn(), out); });
   ops_.add(hidden_, out);
 }
 
@@ -174,15 +180,17 @@ void Decoder::add_norm(const Norm& weight, MutableTensorView out) {
   pending_ = {};
 }
 
-void Decoder::dense_mlp(const MlpWeights& mlp, TensorView x, MutableTensorView out) {
+void Decoder::dense_mlp(const MlpWeights& mlp, BlockExchange& ranks, MutableTensorView out) {
+  const TensorView x = ranks.enter(compute_copy(normed_, memory_.compute));
   const int64_t inner = mlp.down->in_features();
-  const MutableTensorView gate_up = memory_.gate_up.view(act_, {num_tokens_, 2 * inner});
-  const MutableTensorView act = memory_.act.view(ops_.compute_dtype(), {num_tokens_, inner});
-  const ops::LinearTask up{mlp.gate_up.get(), compute_copy(x, memory_.compute), gate_up};
+  const MutableTensorView gate_up = memory_.gate_up.view(act_, {x.dim(0), 2 * inner});
+  const MutableTensorView act = memory_.act.view(ops_.compute_dtype(), {x.dim(0), inner});
+  const ops::LinearTask up{mlp.gate_up.get(), x, gate_up};
   ops_.linear(std::span(&up, 1));
   ops_.silu_mul(gate_up, act);
-  const ops::LinearTask down{mlp.down.get(), act, out};
+  const ops::LinearTask down{mlp.down.get(), act, ranks.output(out)};
   ops_.linear(std::span(&down, 1));
+  ranks.leave(out);
 }
 
 // Computes logits_ [n, vocab] from `hidden` [n, H] f32: the final norm and the output matrix.
@@ -195,25 +203,25 @@ void Decoder::compute_logits(TensorView hidden) {
   ops_.linear(std::span(&task, 1));
 }
 
-std::vector<Decoder::LogitRow> Decoder::logit_rows(std::span<const SequenceChunk> chunks) {
+std::vector<LogitRow> Decoder::logit_rows(std::span<const SequenceChunk> chunks) {
   std::vector<LogitRow> rows;
   int64_t begin = 0;
   for (size_t s = 0; s < chunks.size(); ++s) {
     const int64_t count = std::ssize(chunks[s].ids);
     const int64_t from = chunks[s].output == StepOutput::kAllLogits ? 0 : std::max<int64_t>(0, count - 1);
     for (int64_t i = from; i < count && chunks[s].output != StepOutput::kNone; ++i) {
-      rows.push_back({s, chunks[s].cache->num_tokens() - count + i, begin + i});
+      rows.push_back({s, chunks[s].cache->num_tokens() - count + i, begin + i, chunks[s].home_rank});
     }
     begin += count;
   }
   return rows;
 }
 
-TensorView Decoder::gather_hidden(std::span<const LogitRow> rows) {
+TensorView Decoder::gather_rows(TensorView hidden, std::span<const LogitRow> rows) {
   const auto row_bytes = static_cast<size_t>(spec_.hidden) * sizeof(float);
   std::vector<const std::byte*> sources;
   for (const LogitRow& r : rows) {
-    sources.push_back(static_cast<const std::byte*>(hidden_.data()) + static_cast<size_t>(r.row) * row_bytes);
+    sources.push_back(static_cast<const std::byte*>(hidden.data()) + static_cast<size_t>(r.row) * row_bytes);
   }
   const MutableTensorView out = memory_.last.view(DType::kF32, {std::ssize(rows), spec_.hidden});
   ops_.gather_rows(sources, out);

@@ -13,6 +13,7 @@
 #include "exec/moe_layer.h"
 #include "model/kv_cache.h"
 #include "model/model.h"
+#include "model/token_split.h"
 
 namespace eps::model {
 
@@ -30,6 +31,7 @@ struct SequenceChunk {
   StepOutput output = StepOutput::kToken;
   ops::SampleParams params = {};              // how the op set samples the token
   const HostSampler* host_sampler = nullptr;  // if not null, samples the token instead
+  int home_rank = 0;                          // the rank that the sequence belongs to, which computes its output
 };
 
 // Receives the logits [vocab] after token `position` of chunk `sequence`; they are valid during the call.
@@ -41,13 +43,16 @@ using LogitSink = std::function<void(size_t sequence, int64_t position, std::spa
 
 class Decoder {
  public:
-  // All references outlive the decoder; `trace` may be null.
+  // All references outlive the decoder; `trace` may be null. `model` is the rank's part of the strategy.
   Decoder(const Model& model, ops::OpSet& ops, comm::Communicator& comm, const plan::Planner& planner,
-          plan::PipelineOption pipeline, exec::TraceRecorder* trace, StopToken stop = {});
+          plan::PipelineOption pipeline, exec::TraceRecorder* trace, StopToken stop = {},
+          plan::Strategy strategy = plan::Strategy::kDpEp);
 
-  // Runs one step. Every rank calls this once per step, even without sequences. `tokens_per_rank` [num_ranks] counts
-  // the tokens of all chunks of the step, including those on other ranks. `sink` may be empty if no chunk needs logits.
-  // Returns the token of each chunk, or kNoToken if its output is not a token.
+  // Runs one step. Every rank calls this once per step, even without sequences. With data-parallel attention, `chunks`
+  // are those of this rank's sequences; else those of all ranks, in the same order everywhere and with this rank's part
+  // of each cache. `tokens_per_rank` [num_ranks] counts the tokens of all chunks of the step by their home rank.
+  // `sink`, which may be empty if no chunk needs logits, gets those of chunks whose home is this rank. Returns the
+  // token of each chunk, or kNoToken if its output is not a token or belongs to another rank.
   //
   // Errors  kInput: logits of a token or of a router are NaN or infinite; kInterrupted: the stop token was set, which
   // one
@@ -62,13 +67,6 @@ class Decoder {
   const exec::MoeStats& stats() const { return moe_.stats(); }
 
  private:
-  // A row of logits that is needed, and the row of the step that it is computed from.
-  struct LogitRow {
-    size_t sequence;
-    int64_t position;
-    int64_t row;
-  };
-
   void begin_step(std::span<const SequenceChunk> chunks, std::span<const int64_t> tokens_per_rank);
   // Whether a step of these chunks makes the same calls as all others of its number of tokens, so that a device can
   // record and replay it.
@@ -85,7 +83,8 @@ class Decoder {
   void add_norm(const Norm& weight, MutableTensorView out);
   void feed_forward(int layer);
   void residual_mlp(int layer, const LayerWeights& weights);
-  void dense_mlp(const MlpWeights& mlp, TensorView x, MutableTensorView out);
+  // out = mlp(normed_)
+  void dense_mlp(const MlpWeights& mlp, BlockExchange& ranks, MutableTensorView out);
   struct Projection {
     const Linear* linear;
     MutableTensorView out;
@@ -94,7 +93,7 @@ class Decoder {
   void project(std::initializer_list<Projection> projections, TensorView x_compute);
   TensorView compute_copy(TensorView x, Buffer& memory);
   static std::vector<LogitRow> logit_rows(std::span<const SequenceChunk> chunks);
-  TensorView gather_hidden(std::span<const LogitRow> rows);
+  TensorView gather_rows(TensorView hidden, std::span<const LogitRow> rows);
   void compute_logits(TensorView hidden);
   // Passes the logits of `rows`, which are in logits_, to `sink`, or samples from them into `tokens`, depending on the
   // output of each row's chunk.
@@ -112,13 +111,15 @@ class Decoder {
   comm::Communicator& comm_;
   exec::TraceRecorder* trace_;
   StopToken stop_;
+  std::unique_ptr<TokenSplit> split_;
   exec::MoeLayerRunner moe_;
   std::vector<ops::MoeWeights> moe_weights_;  // by layer; experts of other ranks are null
   DType act_;                                 // of activations
 
   // State of the current step.
   bool checks_routers_ = false;  // see fail_in_step
-  int64_t num_tokens_ = 0;
+  int64_t num_tokens_ = 0;       // T: of attention on this rank
+  int64_t num_own_ = 0;          // S: of the residual stream on this rank
   std::vector<int32_t> ids_;
   std::vector<int32_t> positions_;
   std::vector<ops::StepSequence> sequences_;
@@ -143,10 +144,11 @@ class Decoder {
     Buffer hidden, normed, compute, q, q_low, kv, v, attention_out, delta, gate_up, act, logits, last, last_normed,
         moe_input, residual;
   } memory_;
-  MutableTensorView hidden_;     // [T, H] f32, the residual stream
-  MutableTensorView normed_;     // [T, H] act
-  MutableTensorView delta_;      // [T, H] act, the output of a block
-  MutableTensorView moe_input_;  // [T, H] act, of layers with a dense FFN beside the experts
+  MutableTensorView embedded_;   // [T, H] f32, of which hidden_ is a part
+  MutableTensorView hidden_;     // [S, H] f32, the residual stream
+  MutableTensorView normed_;     // [S, H] act
+  MutableTensorView delta_;      // [S, H] act, the output of a block
+  MutableTensorView moe_input_;  // [S, H] act, of layers with a dense FFN beside the experts
   TensorView pending_;           // delta_ until it has been added to hidden_; else empty
   MutableTensorView logits_;     // [rows, vocab] f32
   Buffer host_logits_, host_row_;

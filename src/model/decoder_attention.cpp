@@ -24,7 +24,8 @@ void Decoder::attention(int layer) {
   const LayerWeights& weights = model_.layers()[static_cast<size_t>(layer)];
   add_norm(weights.input_norm, normed_);
   if (weights.residual.down != nullptr) norm(hidden_, weights.post_attention_norm, moe_input_);
-  const TensorView x = compute_copy(normed_, memory_.compute);
+  BlockExchange& ranks = split_->attention();
+  const TensorView x = ranks.enter(compute_copy(normed_, memory_.compute));
   const int64_t out_width = int64_t{spec_.attention.num_heads()} * spec_.attention.v_dim();
   const MutableTensorView out = memory_.attention_out.view(act_, {num_tokens_, out_width});
   if (const arch::LatentAttention* latent = spec_.attention.latent()) {
@@ -32,7 +33,12 @@ void Decoder::attention(int layer) {
   } else {
     grouped_attention(layer, *spec_.attention.grouped(), weights.attention, x, out);
   }
-  project({{&weights.attention.o, delta_}}, compute_copy(out, memory_.compute));
+  const Linear& o = weights.attention.o;
+  const ops::LinearTask task{o.weight.get(), compute_copy(out, memory_.compute), ranks.output(delta_)};
+  ops_.linear(std::span(&task, 1));
+  ranks.leave(delta_);
+  // Once, after the sum over the ranks.
+  if (o.bias.width > 0) ops_.add_bias(delta_, o.bias.view());
   pending_ = delta_;
 }
 
@@ -64,8 +70,8 @@ void Decoder::grouped_attention(int layer, const arch::GroupedAttention& attenti
   ops::HeadNorms norms;
   if (attention.qk_norm == arch::QkNorm::kHead) norms = {w.q_norm.view(), w.k_norm.view(), spec_.norm_eps};
   if (attention.qk_norm == arch::QkNorm::kWhole) {
-    ops_.rms_norm(q, w.q_norm.view(), spec_.norm_eps, q);
-    ops_.rms_norm(k, w.k_norm.view(), spec_.norm_eps, k);
+    split_->rms_norm_of_heads(q, w.q_norm.view(), spec_.norm_eps);
+    split_->rms_norm_of_heads(k, w.k_norm.view(), spec_.norm_eps);
   }
   if (attention.clip_qkv > 0) {
     for (const MutableTensorView& rows : {q, k, v}) ops_.clamp(rows, attention.clip_qkv);

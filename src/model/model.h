@@ -2,7 +2,11 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "arch/family.h"
@@ -13,7 +17,8 @@
 
 namespace eps::model {
 
-using LinearPtr = std::unique_ptr<ops::LinearWeight>;
+// Shared between ranks of one memory that all have the whole matrix.
+using LinearPtr = std::shared_ptr<const ops::LinearWeight>;
 
 // A vector in f32: the weight of a norm, or a bias, or the biases of several experts.
 struct Norm {
@@ -61,18 +66,43 @@ struct LayerWeights {
   Norm router_bias, router_correction;                       // [num_experts]; width 0: none
   std::unique_ptr<ops::WeightPool> gate_up_pool, down_pool;  // memory that `experts` may be allocated in
   std::vector<MlpWeights> experts;  // [num_experts]; members are null for experts of other ranks
-  Norm gate_up_bias, down_bias;     // [loaded experts, 2I] and [loaded experts, H]; width 0: none
-  ops::SwigluParams swiglu;         // of the experts
-  MlpWeights shared;                // members are null without shared experts
-  LinearPtr shared_gate;            // [1, H]; null: none
-  MlpWeights residual;              // beside the experts; members are null if there is none
+  // [loaded experts, 2I] and [loaded experts, H]; width 0: none. If experts are split, only rank 0 has `down_bias`.
+  Norm gate_up_bias, down_bias;
+  ops::SwigluParams swiglu;  // of the experts
+  MlpWeights shared;         // members are null without shared experts
+  LinearPtr shared_gate;     // [1, H]; null: none
+  MlpWeights residual;       // beside the experts; members are null if there is none
   Norm residual_norm;
 };
 
-// Selects the weights that a rank with its own memory loads: its local experts, and everything that is not an expert.
+// Selects the weights that a rank loads: its part of what the strategy splits (arch/rank_part.h), its local experts,
+// and everything else whole.
 struct RankShare {
   int rank = 0;
   int num_ranks = 1;  // 1: everything
+  plan::Strategy strategy = plan::Strategy::kDpEp;
+
+  bool splits_experts() const { return strategy == plan::Strategy::kTpTp; }
+};
+
+// Matrices that several ranks of one memory have whole: the first rank to load one packs it for all.
+//
+// Threads  any
+class WholeWeights {
+ public:
+  struct Entry {
+    LinearPtr weight;           // null: not loaded yet
+    uint64_t stored_bytes = 0;  // of the checkpoint
+  };
+  Entry find(const std::string& name) const;
+  void add(const std::string& name, Entry entry);
+
+  // In memory of the model that loaded it, which must outlive the others. Set and read by one job of each load.
+  std::optional<TensorView> embedding;
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<std::string, Entry> weights_;  // by the name of the first tensor
 };
 
 // Called after each weight with the bytes taken from the source so far, one call at a time, from any thread. An
@@ -85,15 +115,17 @@ class Model {
   // source memory of every other weight is released as soon as the weight is packed, so that the peak stays near one
   // copy of the checkpoint.
   //
-  // With a share, `progress` counts each local expert num_ranks times, so that the mean over all ranks is the progress
-  // through the checkpoint.
+  // With a share, `progress` counts weights that only this rank reads num_ranks times, so that the mean over all ranks
+  // is the progress through the checkpoint. `whole` (null: none) is what ranks of the same memory share.
   //
   // Errors  kInput: a weight is missing or has another shape; kResource: its file has changed meanwhile; kUsage: the
-  //         ranks do not divide the experts, or the op set lacks an operation that the model needs
+  //         ranks do not divide the experts or what the strategy splits, or the op set lacks an operation that the
+  //         model needs
   static std::unique_ptr<Model> load(const arch::ModelSpec& spec, const arch::Family& family,
                                      std::unique_ptr<WeightSource> source, const ops::OpSet& ops,
-                                     const LoadProgress& progress, RankShare share = {});
+                                     const LoadProgress& progress, RankShare share = {}, WholeWeights* whole = nullptr);
 
+  // The sizes of this rank's part.
   const arch::ModelSpec& spec() const { return spec_; }
   const TensorView& embedding() const { return embedding_; }
   const std::vector<LayerWeights>& layers() const { return layers_; }
@@ -103,8 +135,8 @@ class Model {
 
  private:
   arch::ModelSpec spec_;
-  std::unique_ptr<WeightSource> source_;
-  TensorView embedding_;  // [V, H] as stored, in the op set's memory
+  std::unique_ptr<WeightSource> source_;  // null if the embedding is in memory of another rank's
+  TensorView embedding_;                  // [V, H] as stored, in the op set's memory
   Buffer embedding_memory_;
   std::vector<LayerWeights> layers_;
   Norm final_norm_;
@@ -114,7 +146,7 @@ class Model {
   ops::RopeView rope_;
 };
 
-// The MoE weights of `layer` on one rank; experts of other ranks are null.
+// The MoE weights of `layer` on one rank of `placement`; experts of other ranks are null.
 ops::MoeWeights rank_weights(const LayerWeights& layer, const moe::ExpertPlacement& placement, int rank);
 ops::RouterWeights router_weights(const LayerWeights& layer);
 

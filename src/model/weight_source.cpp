@@ -83,6 +83,13 @@ class CheckpointSource final : public BufferedSource {
 
   bool has(const arch::StoredTensor& weight) const override { return checkpoint_.has(names_.stored(weight.name)); }
 
+  bool reads_slices(const arch::StoredTensor& weight) const override {
+    const std::string stored = names_.stored(weight.name);
+    // A missing tensor is reported by get().
+    const bool is_plain = checkpoint_.has(stored) && !(fp8_blocks_ && io::is_e4m3(checkpoint_.info(stored)));
+    return is_plain && !weight.transposed;
+  }
+
   TensorView get(const arch::StoredTensor& weight, const Shape& shape) override {
     const std::string stored = names_.stored(weight.name);
     if (is_mxfp4(stored)) return get_mxfp4(stored, weight, shape);
@@ -130,28 +137,40 @@ class CheckpointSource final : public BufferedSource {
 
   void read_part(const std::string& stored, const arch::StoredTensor& weight, MutableTensorView out) const {
     const size_t size = size_of(out.dtype());
-    if (!weight.transposed && weight.row_step == 1) {
+    const int64_t width = out.shape().rank() == 1 ? 1 : out.dim(1);
+    const int64_t stride = (weight.row_width > 0 ? weight.row_width : width) * weight.row_step;
+    if (!weight.transposed && stride == width) {
       return read_elements(stored, weight.first, out.numel(), size, out.data());
     }
+    if (!weight.transposed) return read_rows(stored, weight.first, stride, out);
+    // Of a matrix [in, out * row_step], the weight is every row_step-th column.
+    const int64_t columns = out.dim(0) * weight.row_step;
+    const int64_t count = (out.dim(1) - 1) * columns + (out.dim(0) - 1) * weight.row_step + 1;
+    Buffer raw(static_cast<size_t>(count) * size);
+    read_elements(stored, weight.first, count, size, raw.data());
+    transpose(raw.data(), columns, weight.row_step, size, out);
+  }
+
+  // Reads rows that are `stride` elements apart. What is between them is read as well if it is short: the system reads
+  // whole pages and further ahead in any case, and a call for every row would take longer.
+  void read_rows(const std::string& stored, int64_t first, int64_t stride, MutableTensorView out) const {
+    constexpr int64_t kShortBytes = 1 << 16;
+    constexpr int64_t kBytesAtOnce = 1 << 20;
+    const auto size = static_cast<int64_t>(size_of(out.dtype()));
+    const int64_t num_rows = out.dim(0);
+    const int64_t width = out.numel() / std::max<int64_t>(1, num_rows);
+    const bool is_short = (stride - width) * size <= kShortBytes;
+    const int64_t rows_at_once = is_short ? std::max<int64_t>(1, kBytesAtOnce / (stride * size)) : 1;
     Buffer raw;
-    if (weight.transposed) {
-      // Of a matrix [in, out * row_step], the weight is every row_step-th column.
-      const int64_t columns = out.dim(0) * weight.row_step;
-      const int64_t count = (out.dim(1) - 1) * columns + (out.dim(0) - 1) * weight.row_step + 1;
-      raw.reserve(static_cast<size_t>(count) * size);
-      read_elements(stored, weight.first, count, size, raw.data());
-      return transpose(raw.data(), columns, weight.row_step, size, out);
-    }
-    // The rows between those of the weight are read as well: they are as long, and belong to the other half.
-    const int64_t width = out.shape().rank() == 1 ? 1 : out.dim(1);
-    const int64_t rows = out.dim(0);
-    const int64_t span = ((rows - 1) * weight.row_step + 1) * width;
-    raw.reserve(static_cast<size_t>(span) * size);
-    read_elements(stored, weight.first, span, size, raw.data());
-    const size_t row_bytes = static_cast<size_t>(width) * size;
-    for (int64_t r = 0; r < rows; ++r) {
-      std::memcpy(static_cast<std::byte*>(out.data()) + static_cast<size_t>(r) * row_bytes,
-                  raw.data() + static_cast<size_t>(r * weight.row_step) * row_bytes, row_bytes);
+    for (int64_t row = 0; row < num_rows; row += rows_at_once) {
+      const int64_t count = std::min(rows_at_once, num_rows - row);
+      const int64_t span = (count - 1) * stride + width;
+      raw.reserve(static_cast<size_t>(span * size));
+      read_elements(stored, first + row * stride, span, static_cast<size_t>(size), raw.data());
+      for (int64_t r = 0; r < count; ++r) {
+        std::memcpy(static_cast<std::byte*>(out.data()) + (row + r) * width * size, raw.data() + r * stride * size,
+                    static_cast<size_t>(width * size));
+      }
     }
   }
 

@@ -28,6 +28,8 @@ class WeightSource {
   //         checkpoint was opened
   virtual TensorView get(const arch::StoredTensor& weight, const Shape& shape) = 0;
   virtual void release(const arch::StoredTensor& weight) = 0;
+  // Whether get() reads a slice of this weight (arch::slice_of) without reading the whole of it.
+  virtual bool reads_slices(const arch::StoredTensor& /*weight*/) const { return false; }
   // Frees memory that was kept for reuse. get() still works afterwards, but has to allocate.
   virtual void end_loading() = 0;
 };

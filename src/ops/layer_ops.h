@@ -18,6 +18,9 @@ class LayerOps {
   // Returns why this plan cannot be run exactly as it is, or an empty string if it can.
   virtual std::string why_not(const plan::Plan& plan) const = 0;
 
+  // Whether plans of tp+tp can be run, in which every rank has a part of every expert.
+  virtual bool splits_experts() const { return false; }
+
   // Begins a layer, out [T, H] = shared(x) + Σ weight · expert(x). The plan and the weights outlive the layer.
   // Afterwards, lanes() calls run() for each op; all ranks run the same plan.
   virtual void begin(const plan::Plan& plan, const MoeWeights& weights, MutableTensorView out) = 0;

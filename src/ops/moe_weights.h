@@ -19,7 +19,7 @@ struct MoeWeights {
   std::vector<const LinearWeight*> gate_up;      // [num_experts] each [2I, H]; null where the expert is on another rank
   std::vector<const LinearWeight*> down;         // [num_experts] each [H, I]
   TensorView gate_up_bias = {};                  // [local experts, 2I] f32; empty: there are no biases
-  TensorView down_bias = {};                     // [local experts, H] f32; as gate_up_bias
+  TensorView down_bias = {};                     // [local experts, H] f32; empty: none, or another rank adds them
   SwigluParams swiglu;                           // of the experts; the shared experts always have the plain one
   const LinearWeight* shared_gate_up = nullptr;  // [2S, H]; null: no shared experts
   const LinearWeight* shared_down = nullptr;     // [H, S]

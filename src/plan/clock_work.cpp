@@ -16,7 +16,7 @@ LinkPoint find_link(const Plan& plan, const LayerCost& cost, int num_ranks) {
   return {};
 }
 
-OpTerms terms_of(const Plan& plan, const MoeProblem& problem, const LayerCost& cost) {
+OpTerms terms_of(const Plan& plan, const MoeProblem& problem, const LayerCost& cost, bool layer_only = false) {
   const auto& tokens = problem.tokens_per_rank;
   const SmBudget& sms = plan.sms;
   OpTerms terms;
@@ -28,7 +28,7 @@ OpTerms terms_of(const Plan& plan, const MoeProblem& problem, const LayerCost& c
   terms.wire = plan.wire;
   terms.copies = count_copies(problem);
   terms.all_tokens = std::accumulate(tokens.begin(), tokens.end(), int64_t{0});
-  terms.ring_passes = plan.policy == Policy::kTp ? 2 : 1;
+  terms.ring_passes = plan.policy == Policy::kTp && !layer_only ? 2 : 1;
   const bool one_after_the_other = plan.policy == Policy::kSerial || plan.policy == Policy::kTp;
   terms.handoff_us = terms.num_ranks == 1 || one_after_the_other ? 0 : cost.handoff_us();
   return terms;
@@ -115,8 +115,8 @@ void add_messages(const Plan& plan, const MoeProblem& problem, const LayerCost& 
 
 }  // namespace
 
-ClockWork every_rank_work(const Plan& plan, const MoeProblem& problem, const LayerCost& cost) {
-  const OpTerms terms = terms_of(plan, problem, cost);
+ClockWork every_rank_work(const Plan& plan, const MoeProblem& problem, const LayerCost& cost, bool layer_only) {
+  const OpTerms terms = terms_of(plan, problem, cost, layer_only);
   std::vector<OpLoad> loads = stage_loads(plan, problem, cost);
   add_messages(plan, problem, cost, loads);
   std::vector<int64_t> tokens = problem.tokens_per_rank;

@@ -7,11 +7,11 @@
 
 namespace eps::plan {
 
-// Returns the work of every op on every rank.
+// Returns the work of every op on every rank. `layer_only`: see PlanLimits.
 //
 // Shapes  us, rates [ops, num_ranks]
 // Errors  kInternal: an op or stage that is not part of the problem
-ClockWork every_rank_work(const Plan& plan, const MoeProblem& problem, const LayerCost& cost);
+ClockWork every_rank_work(const Plan& plan, const MoeProblem& problem, const LayerCost& cost, bool layer_only = false);
 
 // The same for a single hypothetical rank that is as slow as the slowest one in every respect: for each stage, the rank
 // whose compute takes longest, and for each message, the longest of each of its parts. Planning minimises the makespan

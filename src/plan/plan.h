@@ -20,7 +20,9 @@ inline constexpr int kNumLanes = 3;
 std::string_view to_string(Lane lane);
 
 enum class OpKind : uint8_t {
-  kEnter,     // tp+ep: reduce-scatter of attention's partial sums; tp+tp: all-reduce
+  // Predicted plans of tp+ep have the reduce-scatter of attention's partial sums here, those of tp+tp an all-reduce. In
+  // tp+tp plans that are executed (PlanLimits::layer_only), it is the second half of that: every rank gets all tokens.
+  kEnter,
   kDispatch,  // sends each token that this stage is the first to need to the ranks of its experts
   kShared,    // shared experts on (a part of) the rank's own tokens
   kGateUp,    // gathers the rows of the stage, then applies the gate and up projections
@@ -29,7 +31,7 @@ enum class OpKind : uint8_t {
   kReduce,    // computes weighted sums of the tokens whose last expert on this rank is in this stage
   kCombine,   // sends these partial sums to the tokens' home ranks
   kFinish,    // partial sums + shared experts -> layer output
-  kLeave,     // tp+ep: all-gather of the outputs; tp+tp: all-reduce
+  kLeave,     // tp+ep: all-gather of the outputs; tp+tp: all-reduce, or its first half: each rank gets its tokens' sums
 };
 inline constexpr int kNumOpKinds = 10;
 std::string_view to_string(OpKind kind);

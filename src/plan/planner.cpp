@@ -191,7 +191,7 @@ Plan Planner::Impl::plan_tp(const MoeProblem& problem) const {
   plan.stages = make_stages(all, split, split.sm_factors(0));
   OpShape ops{false, num_ranks > 1, shape.shared_inner > 0, 1000};
   plan.ops = serial_ops(ops);
-  const ClockWork every_rank = every_rank_work(plan, problem, split);
+  const ClockWork every_rank = every_rank_work(plan, problem, split, limits.layer_only);
   ClockWork work;  // of the first rank; it is the same on all of them
   for (size_t i = 0; i < plan.ops.size(); ++i) {
     work.us.push_back(every_rank.us[i * static_cast<size_t>(num_ranks)]);
@@ -255,7 +255,7 @@ std::vector<OpTime> Planner::simulate(const Plan& plan, const MoeProblem& proble
   if (plan.policy != Policy::kTp)
     return run_virtual_clock(plan, every_rank_work(plan, problem, impl_->cost_of(problem)));
   const LayerCost split(impl_->profile, impl_->shape, problem.placement.num_ranks);
-  return run_virtual_clock(plan, every_rank_work(plan, problem, split));
+  return run_virtual_clock(plan, every_rank_work(plan, problem, split, impl_->limits.layer_only));
 }
 
 PaperView Planner::paper_view(const MoeProblem& problem, const Plan& plan) const {

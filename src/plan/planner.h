@@ -25,6 +25,9 @@ struct PlanLimits {
   // GEMM budgets to try with every link; they may include all SMs. Empty: the SMs that the link leaves, and all SMs.
   // Serial plans always use all SMs, because no GEMM runs during a message.
   std::vector<int> gemm_sms = {};
+  // Plans of tp+tp contain the layer's own collectives alone, an all-gather and a reduce-scatter; those of the
+  // attention before and after it run apart from the plan. For plans that are executed.
+  bool layer_only = false;
   std::optional<moe::GemmKind> kernel = {};  // for all experts; empty: the better one for each stage
 };
 

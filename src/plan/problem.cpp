@@ -87,6 +87,22 @@ MoeProblem make_problem(const MoeShape& shape, const moe::ExpertPlacement& place
   return problem;
 }
 
+MoeProblem make_split_problem(const MoeShape& shape, int num_experts, std::span<const moe::Routing> routing) {
+  const size_t ranks = routing.size();
+  MoeProblem problem;
+  problem.shape = shape;
+  problem.strategy = Strategy::kTpTp;
+  problem.placement = {num_experts, static_cast<int>(ranks)};
+  problem.load = moe::count_rows(routing, num_experts);
+  for (const moe::Routing& r : routing) problem.tokens_per_rank.push_back(r.num_tokens);
+  problem.routing.tokens_between.assign(ranks * ranks, 0);
+  problem.routing.partials_between.assign(ranks * ranks, 0);
+  problem.routing.visits.assign(ranks * (static_cast<size_t>(shape.top_k) + 1), 0);
+  problem.routing.local_load = problem.load;
+  problem.wire = {shape.act_dtype, DType::kF32};
+  return problem;
+}
+
 MoeProblem make_local_problem(const MoeShape& shape, std::span<const int64_t> load, int64_t num_tokens) {
   MoeProblem problem;
   problem.shape = shape;

@@ -69,6 +69,12 @@ MoeProblem make_problem(const MoeShape& shape, const moe::ExpertPlacement& place
 MoeProblem make_problem(const MoeShape& shape, const moe::ExpertPlacement& placement, std::vector<int64_t> load,
                         moe::RoutingSummary routing, std::span<const int64_t> tokens_per_rank, const Wire& wire);
 
+// Creates the tp+tp problem of a routing: every rank has a part of every expert, and all rows, so no row is dispatched.
+// All tokens are sent in the shape's act_dtype, and their partial sums in f32.
+//
+// Shapes  routing [num_ranks]: of the tokens that each rank keeps between the layers
+MoeProblem make_split_problem(const MoeShape& shape, int num_experts, std::span<const moe::Routing> routing);
+
 // Creates the problem of a single rank with all experts, given only the experts' loads.
 MoeProblem make_local_problem(const MoeShape& shape, std::span<const int64_t> load, int64_t num_tokens);
 

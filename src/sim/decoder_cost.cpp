@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "arch/rank_part.h"
 #include "base/error.h"
 
 namespace eps::sim {
@@ -27,6 +28,7 @@ const plan::GemmProfile& dense_gemm(const plan::HardwareProfile& profile, DType 
 DecoderCost::DecoderCost(const SimulatedModel& model, const plan::HardwareProfile& profile, plan::Strategy strategy,
                          int num_ranks)
     : spec_(model.spec),
+      part_(arch::part_of(model.spec, strategy, num_ranks)),
       profile_(profile),
       moe_(model.moe()),
       heads_split_(strategy != plan::Strategy::kDpEp),
@@ -71,8 +73,7 @@ double DecoderCost::embedding_us(const PrefillBatch& batch) const {
 
 double DecoderCost::projections_us(const PrefillBatch& batch) const {
   double us = 0;
-  for (const Projection& whole : attention_projections(spec_.attention, spec_.hidden)) {
-    const Projection p = heads_split_ ? part_of(whole, spec_.attention, num_ranks_) : whole;
+  for (const Projection& p : attention_projections(part_.attention, part_.hidden)) {
     us += gemm_us(linear_, p.n, p.k, attention_tokens(batch));
   }
   return us;
@@ -80,9 +81,9 @@ double DecoderCost::projections_us(const PrefillBatch& batch) const {
 
 double DecoderCost::scores_us(const PrefillBatch& batch, int64_t window) const {
   const auto s = static_cast<double>(batch.sequence_length);
-  const arch::AttentionSpec& a = spec_.attention;
+  const arch::AttentionSpec& a = part_.attention;
   const double sequences = static_cast<double>(attention_tokens(batch)) / s;
-  const double heads = static_cast<double>(a.num_heads()) / (heads_split_ ? num_ranks_ : 1);
+  const double heads = a.num_heads();
   const double seen = window == 0 ? s : std::min(s, static_cast<double>(window));
   const double pairs = seen * (seen + 1) / 2 + (s - seen) * seen;
   // One multiplication and one addition for each element of the key and of the value.
@@ -107,11 +108,11 @@ double DecoderCost::ffn_us(int64_t inner, int64_t tokens) const {
 }
 
 double DecoderCost::dense_ffn_us(const PrefillBatch& batch) const {
-  return ffn_us(spec_.dense_inner() / (heads_split_ ? num_ranks_ : 1), attention_tokens(batch));
+  return ffn_us(part_.dense_inner(), attention_tokens(batch));
 }
 
 double DecoderCost::residual_ffn_us(const PrefillBatch& batch) const {
-  return ffn_us(spec_.moe.residual_inner / (experts_split_ ? num_ranks_ : 1), moe_tokens(batch));
+  return ffn_us(part_.moe.residual_inner, moe_tokens(batch));
 }
 
 double DecoderCost::lm_head_us(const PrefillBatch& batch) const {

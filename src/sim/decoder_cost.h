@@ -56,6 +56,7 @@ class DecoderCost {
   double ffn_us(int64_t inner, int64_t tokens) const;
 
   const arch::ModelSpec& spec_;
+  const arch::ModelSpec part_;  // of one rank
   const plan::HardwareProfile& profile_;
   plan::MoeShape moe_;
   bool heads_split_;

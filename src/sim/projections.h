@@ -1,4 +1,4 @@
-// The weight matrices of one attention layer, and each rank's part of them when attention is split by heads.
+// The weight matrices of one attention layer.
 #pragma once
 
 #include <cstdint>
@@ -8,24 +8,15 @@
 
 namespace eps::sim {
 
-// How tensor parallelism splits a matrix [n, k].
-enum class Split : uint8_t {
-  kWhole,    // every rank has all of it and does all of its work: latent projections, which all heads share
-  kHeads,    // n over the ranks
-  kKvHeads,  // n over the ranks, as far as there are key-value heads; more ranks than heads share copies
-  kInput,    // k over the ranks; the ranks' results are partial sums
-};
-
+// A matrix [n, k].
 struct Projection {
   int64_t n = 0;
   int64_t k = 0;
-  Split split = Split::kWhole;
   bool operator==(const Projection&) const = default;
 };
 
+// Those of a rank, if `attention` is its part (arch::part_of): of the latent projections, which serve all heads, every
+// rank has all.
 std::vector<Projection> attention_projections(const arch::AttentionSpec& attention, int64_t hidden);
-
-// One rank's part of a matrix.
-Projection part_of(const Projection& whole, const arch::AttentionSpec& attention, int num_ranks);
 
 }  // namespace eps::sim

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "arch/rank_part.h"
 #include "base/error.h"
 #include "sim/routing_sampler.h"
 
@@ -33,32 +34,6 @@ void check_ranges(const SimulatedModel& model, const WorkloadOptions& options) {
           .wanted = fmt::format("1 to {}", kMaxTokensPerRank),
           .hint = "a smaller batch, or more ranks"});
   }
-}
-
-void require_divides(int num_ranks, int64_t size, std::string_view what, const SimulatedModel& model,
-                     plan::Strategy strategy) {
-  if (size % num_ranks == 0) return;
-  fail(ErrorKind::kUsage, "ep",
-       {.what = fmt::format("{} splits the {} {} of {} evenly", plan::to_string(strategy), size, what, model.name),
-        .got = std::to_string(num_ranks),
-        .wanted = fmt::format("a divisor of {}", size),
-        .hint = strategy == plan::Strategy::kTpEp ? "`strategy` dp+ep" : ""});
-}
-
-// Checks the sizes that tensor parallelism splits. Key-value heads may be fewer than ranks, which then share copies.
-void check_split(const SimulatedModel& model, plan::Strategy strategy, int num_ranks) {
-  if (strategy == plan::Strategy::kDpEp) return;
-  require_divides(num_ranks, model.spec.attention.num_heads(), "attention heads", model, strategy);
-  if (model.spec.attention.grouped() != nullptr && model.spec.attention.num_kv_heads() % num_ranks != 0 &&
-      num_ranks % model.spec.attention.num_kv_heads() != 0) {
-    require_divides(num_ranks, model.spec.attention.num_kv_heads(), "key-value heads", model, strategy);
-  }
-  if (model.spec.num_dense_layers() > 0)
-    require_divides(num_ranks, model.spec.dense_inner(), "dense FFN columns", model, strategy);
-  if (strategy != plan::Strategy::kTpTp) return;
-  require_divides(num_ranks, model.spec.moe.inner, "columns of an expert", model, strategy);
-  require_divides(num_ranks, model.spec.moe.shared_inner, "shared experts' columns", model, strategy);
-  require_divides(num_ranks, model.spec.moe.residual_inner, "residual FFN columns", model, strategy);
 }
 
 void add(std::vector<int64_t>& total, const std::vector<int64_t>& part) {
@@ -116,7 +91,7 @@ std::vector<moe::Routing> random_routing(const RoutingParams& params) {
 plan::MoeProblem make_problem(const SimulatedModel& model, plan::Strategy strategy, const WorkloadOptions& options) {
   check_ranges(model, options);
   const ops::GateParams& gate = model.spec.moe.gate;
-  check_split(model, strategy, options.num_ranks);
+  arch::check_split(model.spec, strategy, options.num_ranks, model.name);
   plan::MoeProblem problem;
   problem.shape = model.moe();
   problem.strategy = strategy;

@@ -35,7 +35,7 @@ const std::vector<Unit>& units() {
       {"arch", {"base", "tensor", "moe", "ops", "plan", "io"}},
       {"model", {"base", "tensor", "moe", "ops", "comm", "plan", "exec", "io", "arch"}},
       {"sim", {"base", "tensor", "moe", "ops", "plan", "arch"}},
-      {"engine", {"base", "tensor", "moe", "ops", "comm", "plan", "exec", "io", "arch", "model", "report"}},
+      {"engine", {"base", "tensor", "moe", "ops", "comm", "plan", "exec", "io", "arch", "model", "sim", "report"}},
       {"measure",
        {"base", "tensor", "moe", "ops", "comm", "plan", "exec", "io", "arch", "model", "sim", "engine", "report"}},
       {"cli",

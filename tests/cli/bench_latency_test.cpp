@@ -97,7 +97,7 @@ TEST(BenchLatency, TextShowsPrefillAndDecodingOfKnownTimes) {
   r.prefill_flops = 3e9;
   r.limit_tflops = 0.12;
   r.limit_source = "a limit";
-  const measure::BenchedModel model{"tiny", "cpu f32 (avx2), 1 thread", "f32", 1, 1000};
+  const measure::BenchedModel model{"tiny", "cpu f32 (avx2), 1 thread", "f32", 1, 1000, "dp+ep"};
   const std::string text = format_latency_text(options, model, r);
   EXPECT_TRUE(
       contains(text, "tiny, 1 rank x cpu f32 (avx2), 1 thread, pipeline auto\n2 sequences of 10 + 3 tokens; 2 "))
@@ -187,7 +187,8 @@ TEST(BenchThroughput, JsonHasTheKeysOfVllmAndOurs) {
 TEST(BenchThroughput, TextShowsRatesOfKnownTimes) {
   measure::ThroughputOptions options;
   options.max_num_seqs = 32;
-  const std::string text = format_throughput_text(options, {"tiny", "cpu f32", "f32", 1, 1000}, {2.0, 10, 1280, 640});
+  const std::string text =
+      format_throughput_text(options, {"tiny", "cpu f32", "f32", 1, 1000, "dp+ep"}, {2.0, 10, 1280, 640});
   EXPECT_TRUE(contains(text, "10 requests of 128 + 128 tokens, up to 32 at once: 2.000 s")) << text;
   EXPECT_TRUE(contains(text, "throughput  5.000 requests/s, 960.0 total tokens/s, 320.0 output tokens/s")) << text;
   EXPECT_TRUE(contains(text, "tokens      1280 prompt, 640 output")) << text;

@@ -204,7 +204,8 @@ TEST(BenchSweep, ColumnsAreAsWideAsTheirCells) {
       measure::SweepOptions options;
       options.prompts = {1, 100'000'000};
       options.engine.eps_pipeline = "microbatch";
-      SweepPrinter printer(options, {name, true, uint64_t{3} << 30, 1'000'000, op_set, 128}, SweepFormat::kMarkdown);
+      SweepPrinter printer(options, {name, true, uint64_t{3} << 30, 1'000'000, op_set, 128, "dp+ep"},
+                           SweepFormat::kMarkdown);
       const std::string header = printer.header();
       const std::string row = printer.row({{100'000'000, 0}, "", {1'000'000'000'000, 1'200'000'000'000}});
       const auto first = lines_of(header).front();

@@ -6,18 +6,8 @@ namespace eps::engine {
 namespace {
 
 using test::golden_names;
+using test::golden_tolerance;
 using test::relative_error;
-
-// Both sides round f32 sums in their own order. The error of one layer's block relative to the residual stream is about
-// sqrt(K)·u (K the longest sum, u = 2^-24), and the blocks' errors add up; the factor 32 covers the norms, the softmax
-// and the amplification through them. For these models that is 1e-4 of the largest logit, the limit that this project
-// sets.
-double tolerance(const arch::ModelSpec& spec) {
-  const auto longest = static_cast<double>(
-      std::max({spec.hidden, spec.moe.inner, int64_t{spec.attention.num_heads()} * spec.attention.v_dim()}));
-  const double blocks = 2.0 * spec.num_layers() + 1;
-  return std::min(1e-4, 32 * blocks * std::sqrt(longest) * 0x1p-24);
-}
 
 TEST(GoldenFiles, AreAllThere) { EXPECT_EQ(golden_names().size(), 46U); }
 
@@ -29,7 +19,7 @@ TEST_P(GoldenTest, LogitsMatchTransformers) {
   const ModelFolder folder = test::open_golden(GetParam());
   const test::Golden golden = test::read_golden(GetParam(), folder.spec.vocab_size);
   ASSERT_EQ(golden.ids.size(), 2U);
-  const double allowed = tolerance(folder.spec);
+  const double allowed = golden_tolerance(folder.spec);
   const int experts = folder.spec.first_moe_layer() < 0 ? 1 : folder.spec.moe.gate.num_experts;
   for (const char* device : {"reference", "cpu"}) {
     test::ModelRanks whole(folder, {device, "f32", 1, "off", 1});
@@ -74,7 +64,7 @@ TEST_P(GoldenIsaTest, LogitsMatchTransformersAndKeepTheirBits) {
   const ModelFolder folder = test::open_golden(name);
   const test::Golden golden = test::read_golden(name, folder.spec.vocab_size);
   const double blocks = 2.0 * folder.spec.num_layers() + 1;
-  const double allowed = is_bf16 ? 8 * std::sqrt(blocks) * 0x1p-9 : tolerance(folder.spec);
+  const double allowed = is_bf16 ? 8 * std::sqrt(blocks) * 0x1p-9 : golden_tolerance(folder.spec);
   const std::string dtype = is_bf16 ? "bf16" : "f32";
   test::ModelRanks base(folder, {"cpu", dtype, 1, "off", 1, {}, isa});
   const auto logits = base.run(golden.ids, {0});

@@ -230,7 +230,7 @@ TEST(MoeExecutor, RefusesWhatItWouldHaveToIgnore) {
       },
       "no SMs, but the plan reserves 8 for communication and 124 for GEMMs");
   expect_refusal([](plan::Plan& p) { p.strategy = plan::Strategy::kTpEp; },
-                 "plans of strategy tp+ep can be predicted, but not executed");
+                 "a plan of strategy tp+ep contains the collectives of attention");
 }
 
 // The system provides memory when it is first written to, which takes longer than many an op. It must not happen in

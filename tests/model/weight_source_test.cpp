@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "arch/family.h"
+
 namespace eps::model {
 namespace {
 
@@ -63,6 +65,41 @@ TEST(DummySource, ReusesOnlyReleasedMemory) {
   EXPECT_NE(small.data(), c.data()) << "a small weight must not occupy the memory of a large one";
   const TensorView norm = source->get("norm", {150000});
   for (int64_t i = 0; i < norm.numel(); ++i) ASSERT_EQ(value(norm, i), 1.0F);
+}
+
+// Slices of a matrix, read row by row or many rows at a time, are those of the whole.
+TEST(CheckpointSource, ReadsSlicesOfEveryWidth) {
+  const io::Checkpoint checkpoint = io::Checkpoint::open(std::string(EPSMOE_SOURCE_DIR) + "/models/austen-moe");
+  const io::JsonObject config(checkpoint.config(), checkpoint.config_path());
+  const arch::Family& family = arch::find_family(config);
+  const arch::ModelSpec spec = family.read_config(config);
+  const StoredNames names(spec, family, checkpoint);
+  const auto source = make_checkpoint_source(checkpoint, names);
+  const std::string name = family.global_names().embedding;
+  const Shape stored{spec.vocab_size, spec.hidden};
+  const TensorView whole = source->get(name, stored);
+  const auto* want = whole.as<const bf16>();
+  EXPECT_TRUE(source->reads_slices(arch::StoredTensor(name)));
+  // As a matrix with rows of another width: those of 65536 elements have more between two slices than is read with
+  // them, and there are more rows of 512 than are read at once.
+  for (const int64_t width : {spec.hidden, int64_t{512}, int64_t{65536}}) {
+    const int64_t rows = stored.numel() / width;
+    for (const arch::Slice columns : {arch::Slice{0, 1}, {1, 100}, {width - 3, 3}, {0, width}}) {
+      for (const arch::Slice part : {arch::Slice{0, rows}, {rows / 2, rows - rows / 2}, {rows - 1, 1}}) {
+        arch::StoredTensor slice = arch::slice_of(arch::StoredTensor(name), {rows, width}, part, columns);
+        slice.shape = stored;
+        const TensorView got = source->get(slice, {part.count, columns.count});
+        const auto* values = got.as<const bf16>();
+        for (int64_t r = 0; r < part.count; ++r) {
+          ASSERT_EQ(std::memcmp(values + r * columns.count, want + (part.begin + r) * width + columns.begin,
+                                static_cast<size_t>(columns.count) * sizeof(bf16)),
+                    0)
+              << "row " << r << " of " << part.count << " of " << width << ", columns from " << columns.begin;
+        }
+        source->release(slice);
+      }
+    }
+  }
 }
 
 }  // namespace

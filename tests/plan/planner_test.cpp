@@ -128,6 +128,44 @@ TEST(Planner, TensorParallelPlansHoldEveryRowOnEveryRank) {
   }
 }
 
+// A plan that is executed has one exchange on each side of the experts, where a predicted one has an all-reduce of two.
+TEST(Planner, TensorParallelPlansOfALayerAloneHaveHalfTheMessages) {
+  std::mt19937 rng(5);
+  RandomLayer layer = random_layer(rng, 16, 4, 3, 60, LoadKind::kEven);
+  layer.problem.strategy = Strategy::kTpTp;
+  HardwareProfile profile = test::made_up_profile();
+  for (LinkPoint& link : profile.links) link.alpha_us = 0;
+  PlanLimits limits;
+  const Plan whole = Planner(profile, layer.problem.shape, limits).plan(layer.problem, {});
+  limits.layer_only = true;
+  const Planner planner(profile, layer.problem.shape, limits);
+  const Plan alone = planner.plan(layer.problem, {});
+  EXPECT_TRUE(find_plan_faults(alone, layer.problem).empty());
+  EXPECT_EQ(alone.ops.front().kind, OpKind::kEnter);
+  EXPECT_EQ(alone.ops.back().kind, OpKind::kLeave);
+  const double comm = whole.candidates.front().comm_us;
+  EXPECT_GT(comm, 0);
+  EXPECT_NEAR(alone.candidates.front().comm_us, comm / 2, 1e-9 * comm);
+  EXPECT_NEAR(whole.makespan_us - alone.makespan_us, comm / 2, 1e-9 * whole.makespan_us);
+  EXPECT_NEAR(end_of(planner.simulate(alone, layer.problem)), alone.makespan_us, 1e-9 * alone.makespan_us);
+}
+
+// A problem made from a routing is what the planner gets while a model runs, whatever its ranks divide.
+TEST(Planner, SplitProblemsNeedNoRanksThatDivideTheExperts) {
+  const std::vector<moe::Routing> routing = {{2, 2, {0, 4, 1, 4}, {1, 1, 1, 1}}, {0, 2, {}, {}}};
+  MoeShape shape = test::kMadeUpShape;
+  shape.top_k = 2;
+  const MoeProblem problem = make_split_problem(shape, 5, routing);
+  EXPECT_EQ(problem.load, (std::vector<int64_t>{1, 1, 0, 0, 2}));
+  EXPECT_EQ(problem.tokens_per_rank, (std::vector<int64_t>{2, 0}));
+  PlanLimits limits;
+  limits.layer_only = true;
+  const Plan plan = Planner(test::made_up_profile(), shape, limits).plan(problem, {});
+  EXPECT_EQ(plan.policy, Policy::kTp);
+  EXPECT_TRUE(find_plan_faults(plan, problem).empty());
+  EXPECT_EQ(plan.wire, (Wire{shape.act_dtype, DType::kF32}));
+}
+
 // Long messages and few stages: local rows on both sides hide more than they cost.
 TEST(Planner, LocalRowsHideBothEnds) {
   std::mt19937 rng(11);

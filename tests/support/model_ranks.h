@@ -10,6 +10,7 @@
 #include "engine/factory.h"
 #include "engine/model_folder.h"
 #include "engine/rank_group.h"
+#include "engine/sequence_cache.h"
 #include "ops/cpu/cpu_ops.h"
 
 namespace eps::test {
@@ -22,6 +23,8 @@ struct RankSettings {
   int threads = 1;
   std::vector<int> gpus = {};
   CpuIsa isa = CpuIsa::kAmx;  // the highest that the CPU op set may use
+  plan::Strategy strategy = plan::Strategy::kDpEp;
+  std::string emulate_link = {};
 };
 
 // logits of one sequence: [position][vocab]
@@ -37,22 +40,26 @@ class ModelRanks {
     const model::StoredNames names(folder.spec, *folder.family, *folder.checkpoint);
     models_ = engine::RankModels::load(
         folder.spec, *folder.family,
-        [&] { return model::make_checkpoint_source(*folder.checkpoint, names, folder.spec.fp8_blocks); }, ops, {});
+        [&] { return model::make_checkpoint_source(*folder.checkpoint, names, folder.spec.fp8_blocks); }, ops, {},
+        settings.strategy);
     ranks_ = std::make_unique<engine::RankGroup>(
-        models_, std::move(ops), engine::make_communicators(settings.ep, std::chrono::milliseconds(60000)),
-        engine::RankGroupOptions{.num_ranks = settings.ep, .pipeline = plan::parse_pipeline_option(settings.pipeline)});
+        models_, std::move(ops),
+        engine::make_communicators(settings.ep, std::chrono::milliseconds(60000), settings.emulate_link),
+        engine::RankGroupOptions{.num_ranks = settings.ep,
+                                 .pipeline = plan::parse_pipeline_option(settings.pipeline),
+                                 .strategy = settings.strategy});
   }
 
   // Sequence i lives on rank owner[i % owner.size()]. Each is fed in pieces of at most `chunk` tokens.
   std::vector<Logits> run(const std::vector<std::vector<int32_t>>& sequences, const std::vector<int>& owner,
                           size_t chunk = 1U << 30) {
     std::vector<Logits> out(sequences.size());
-    std::vector<std::unique_ptr<model::KvCache>> caches;
+    std::vector<std::unique_ptr<engine::SequenceCache>> caches;
     size_t longest = 0;
     for (size_t i = 0; i < sequences.size(); ++i) {
       out[i].resize(sequences[i].size());
-      caches.push_back(std::make_unique<model::KvCache>(folder_.spec, folder_.spec.max_positions,
-                                                        ranks_->op_set(owner[i % owner.size()])));
+      caches.push_back(
+          std::make_unique<engine::SequenceCache>(*ranks_, owner[i % owner.size()], folder_.spec.max_positions));
       longest = std::max(longest, sequences[i].size());
     }
     for (size_t begin = 0; begin < longest; begin += chunk) {
@@ -61,7 +68,7 @@ class ModelRanks {
       for (size_t i = 0; i < sequences.size(); ++i) {
         if (begin >= sequences[i].size()) continue;
         const auto ids = std::span(sequences[i]).subspan(begin, std::min(chunk, sequences[i].size() - begin));
-        chunks.push_back({owner[i % owner.size()], {caches[i].get(), ids, model::StepOutput::kAllLogits}});
+        chunks.push_back(caches[i]->chunk(ids, model::StepOutput::kAllLogits));
         index.push_back(i);
       }
       ranks_->step(chunks, [&](size_t c, int64_t position, std::span<const float> logits) {
@@ -71,6 +78,7 @@ class ModelRanks {
     return out;
   }
 
+  const engine::RankModels& models() const { return models_; }
   const engine::RankGroup& ranks() const { return *ranks_; }
   engine::RankGroup& ranks() { return *ranks_; }
 

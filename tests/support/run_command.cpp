@@ -11,6 +11,9 @@ std::string run_command(const std::string& line) {
   CLI::App app;
   cli::Chosen chosen;
   cli::add_bench_command(app, chosen);
+  cli::add_generate_command(app, chosen);
+  cli::add_inspect_command(app, chosen);
+  cli::add_perplexity_command(app, chosen);
   cli::add_plan_command(app, chosen);
   cli::add_simulate_command(app, chosen);
   cli::check_notation(app);

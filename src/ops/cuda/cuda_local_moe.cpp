@@ -232,8 +232,8 @@ void CudaLocalMoe::down(const Experts& experts, moe::GemmKind kernel, const nv_b
     run_dense(*experts.down, act, rows);
   }
   if (const float* bias = experts.down_bias()) {
-    launch_expert_bias(
-        {.rows = rows, .bias = bias, .groups = groups(), .width = static_cast<int>(experts.hidden)}, stream_);
+    launch_expert_bias({.rows = rows, .bias = bias, .groups = groups(), .width = static_cast<int>(experts.hidden)},
+                       stream_);
   }
 }
 

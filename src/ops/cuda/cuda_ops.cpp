@@ -184,8 +184,9 @@ class CudaOps final : public ops::OpSet {
   }
 
   void layer_norm(TensorView x, TensorView weight, float eps, MutableTensorView out) override {
-    visit_norm(x, weight, eps, out,
-               [this]<typename In, typename Out>(const NormParams<In, Out>& p) { launch_layer_norm(p, stream_.get()); });
+    visit_norm(x, weight, eps, out, [this]<typename In, typename Out>(const NormParams<In, Out>& p) {
+      launch_layer_norm(p, stream_.get());
+    });
   }
 
   void linear(std::span<const ops::LinearTask> tasks) override { linear_.run(tasks); }
@@ -288,7 +289,7 @@ class CudaOps final : public ops::OpSet {
     const auto sequences = step_.host_sequences();
     attention_workspace_.reserve(std::max<size_t>(1, mla_.workspace_bytes(params, sequences)));
     mla_.run(params, {packed.kv_b()}, bf16_of(q), sequences, step_.sequences(), layer, bf16_of(out),
-                   attention_workspace_.data(), blas_.handle(), stream_.get());
+             attention_workspace_.data(), blas_.handle(), stream_.get());
   }
 
   void store_keys(const ops::GqaParams& params, TensorView k, TensorView v, int layer) override {

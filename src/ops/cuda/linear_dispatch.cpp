@@ -95,8 +95,8 @@ void LinearDispatch::run_one(const ops::LinearTask& task) {
     launch_small_linear<Y>({.x = x, .m = m, .k = k, .matrices = {{.w = weight.w, .n = n, .y = y}}}, stream_);
   });
   if (weight.low == nullptr) return;
-  launch_small_linear_add(
-      {.x = x, .m = m, .k = k, .matrices = {{.w = weight.low, .n = n, .y = task.y.as<float>()}}}, stream_);
+  launch_small_linear_add({.x = x, .m = m, .k = k, .matrices = {{.w = weight.low, .n = n, .y = task.y.as<float>()}}},
+                          stream_);
 }
 
 }  // namespace eps::cuda

@@ -50,7 +50,8 @@ size_t MlaAttention::workspace_bytes(const ops::MlaParams& params, std::span<con
   const MlaDims dims = to_dims(params);
   size_t bytes = 0;
   for (const AttentionRun& run : runs_of(dims, sequences)) {
-    if (run.form == AttentionForm::kDecode) bytes = std::max(bytes, mla_decode_workspace_bytes(dims, decode_shape(run)));
+    if (run.form == AttentionForm::kDecode)
+      bytes = std::max(bytes, mla_decode_workspace_bytes(dims, decode_shape(run)));
     if (run.form == AttentionForm::kPrefill) {
       bytes = std::max(bytes, prefill_.workspace_bytes(dims, sequences.subspan(run.first, run.count)));
     }

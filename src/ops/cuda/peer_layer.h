@@ -148,7 +148,7 @@ class CudaPeerLayer final : public ops::PeerLayer {
     Buffer slot, first_stage, last_stage, weight_of_slot, slot_offsets, place;
     Buffer dispatch_begin, dispatch_tokens, combine_begin, combine_tokens, token_places, workspace;
     Buffer x_rows, act, rows;  // [max_rows, …] by slot
-    Buffer gate_up;   // [max_rows, 2 * inner], only of experts that are not plain
+    Buffer gate_up;            // [max_rows, 2 * inner], only of experts that are not plain
     Buffer sums;      // [num_ranks * max_tokens, H] of tokens of other ranks, in the order in which they are completed
     Buffer partials;  // [num_ranks, max_tokens, H] stored by other ranks
     Buffer shared_out;

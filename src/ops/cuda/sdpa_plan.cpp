@@ -38,8 +38,7 @@ class SdpaPlan::Graph {
     // begins.
     const auto describe = [&](auto& tensor, int64_t length, int64_t heads, int64_t row_heads, int64_t dim,
                               const char* offset_name, TensorId offset_id) -> auto& {
-      tensor.set_dim({key.batch, heads, length, dim})
-          .set_stride({length * row_heads * dim, dim, row_heads * dim, 1});
+      tensor.set_dim({key.batch, heads, length, dim}).set_stride({length * row_heads * dim, dim, row_heads * dim, 1});
       if (key.ragged) tensor.set_ragged_offset(index(offset_name, offset_id, key.batch + 1));
       return tensor;
     };
@@ -109,8 +108,7 @@ class SdpaPlan::Graph {
   size_t workspace_bytes_ = 0;
 };
 
-SdpaPlan::SdpaPlan(const SdpaPlanKey& key, cudnnHandle_t handle)
-    : graph_(std::make_unique<Graph>(key, handle)) {}
+SdpaPlan::SdpaPlan(const SdpaPlanKey& key, cudnnHandle_t handle) : graph_(std::make_unique<Graph>(key, handle)) {}
 SdpaPlan::~SdpaPlan() = default;
 
 size_t SdpaPlan::workspace_bytes() const { return graph_->workspace_bytes(); }

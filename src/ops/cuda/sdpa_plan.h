@@ -1,5 +1,5 @@
-// A cuDNN plan for the attention of a batch of prompts (MlaPrefill, GqaPrefill). Only its source file includes the cuDNN
-// frontend, which takes a minute to compile.
+// A cuDNN plan for the attention of a batch of prompts (MlaPrefill, GqaPrefill). Only its source file includes the
+// cuDNN frontend, which takes a minute to compile.
 #pragma once
 
 #include <cudnn.h>
@@ -35,11 +35,11 @@ struct SdpaPlanKey {
 
 // The operands of a plan, in device memory.
 struct SdpaTensors {
-  const nv_bf16* q = nullptr;  // [*, all_heads, q_dim] at the first head
-  const nv_bf16* k = nullptr;  // [*, kv_heads, q_dim]
-  const nv_bf16* v = nullptr;  // [*, kv_heads, v_dim]
-  nv_bf16* o = nullptr;        // [*, all_heads, v_dim] at the first head
-  RaggedBatch batch;           // read by plans of ragged batches
+  const nv_bf16* q = nullptr;    // [*, all_heads, q_dim] at the first head
+  const nv_bf16* k = nullptr;    // [*, kv_heads, q_dim]
+  const nv_bf16* v = nullptr;    // [*, kv_heads, v_dim]
+  nv_bf16* o = nullptr;          // [*, all_heads, v_dim] at the first head
+  RaggedBatch batch;             // read by plans of ragged batches
   const float* sinks = nullptr;  // [heads] if the key says so
 };
 

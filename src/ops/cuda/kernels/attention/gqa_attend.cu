@@ -23,11 +23,11 @@ namespace cg = cooperative_groups;
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kRows = 16;        // of a block
-constexpr int kKeys = 16;        // of a warp's tile
-constexpr int kMaxCluster = 8;   // blocks that divide a context
-constexpr int kPad = 4;          // floats between rows in shared memory, against bank conflicts
-constexpr int kMergeWidth = 4;   // dimensions that a thread merges at a time
+constexpr int kRows = 16;       // of a block
+constexpr int kKeys = 16;       // of a warp's tile
+constexpr int kMaxCluster = 8;  // blocks that divide a context
+constexpr int kPad = 4;         // floats between rows in shared memory, against bank conflicts
+constexpr int kMergeWidth = 4;  // dimensions that a thread merges at a time
 constexpr float kLog2E = 1.4426950408889634F;
 
 __device__ __forceinline__ void multiply(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
@@ -407,7 +407,8 @@ void launch(const GqaAttendParams& p, cudaStream_t stream) {
   const int64_t row_tiles = ceil_div(int64_t{p.max_q_count} * p.dims.group(), kRows);
   const int cluster = cluster_size(p, row_tiles);
   constexpr auto kBytes = static_cast<int>(sizeof(BlockMemory<kDim>));
-  EPS_CUDA(cudaFuncSetAttribute(gqa_attend_kernel<kDim, kVectors>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
+  EPS_CUDA(
+      cudaFuncSetAttribute(gqa_attend_kernel<kDim, kVectors>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
   const dim3 grid(static_cast<unsigned>(row_tiles * p.dims.num_kv_heads * cluster),
                   static_cast<unsigned>(p.num_sequences));
   launch_overlapped(gqa_attend_kernel<kDim, kVectors>,

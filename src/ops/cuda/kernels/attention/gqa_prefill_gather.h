@@ -16,9 +16,9 @@ struct GqaGatherParams {
   Sequence sequences[kMaxPrefillBatch];
   GqaDims dims;
   int num_sequences = 0;
-  int padded = 0;           // size of the padded batch
-  int num_rows = 0;         // Σ context; 0: only the batch is described
-  nv_bf16* key = nullptr;   // [num_rows, num_kv_heads * head_dim]
+  int padded = 0;          // size of the padded batch
+  int num_rows = 0;        // Σ context; 0: only the batch is described
+  nv_bf16* key = nullptr;  // [num_rows, num_kv_heads * head_dim]
   nv_bf16* value = nullptr;
   RaggedBatch batch;
 };

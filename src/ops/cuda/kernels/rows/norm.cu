@@ -88,19 +88,19 @@ __global__ void layer_norm_kernel(NormParams<In, Out> p) {
     }
   };
   float sum = 0.0F;
-  each([&](int, const float (&v)[kUnit]) {
+  each([&](int, const float(&v)[kUnit]) {
 #pragma unroll
     for (const float x : v) sum += x;
   });
   const float mean = block_sum(sum) / static_cast<float>(p.width);
   __syncthreads();  // before the next sum uses the same memory
   float square_sum = 0.0F;
-  each([&](int, const float (&v)[kUnit]) {
+  each([&](int, const float(&v)[kUnit]) {
 #pragma unroll
     for (const float x : v) square_sum = fmaf(x - mean, x - mean, square_sum);
   });
   const float scale = rsqrtf(block_sum(square_sum) / static_cast<float>(p.width) + p.eps);
-  each([&](int i, const float (&v)[kUnit]) {
+  each([&](int i, const float(&v)[kUnit]) {
     float w[kUnit];
     load(p.weight + i, w);
 #pragma unroll

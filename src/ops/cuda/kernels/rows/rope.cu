@@ -243,7 +243,8 @@ __global__ void __launch_bounds__(kHeadThreads)
       for (int e = 0; e < kVector; ++e) other[e] = __shfl_sync(~0U, v[e], partner);
       if (is_rotated && head.is_rotated) {
 #pragma unroll
-        for (int e = 0; e < kVector; ++e) v[e] = is_first ? v[e] * c[e] - other[e] * s[e] : other[e] * s[e] + v[e] * c[e];
+        for (int e = 0; e < kVector; ++e)
+          v[e] = is_first ? v[e] * c[e] - other[e] * s[e] : other[e] * s[e] + v[e] * c[e];
       }
     }
     if (is_used) store(head.to + i, v);
