@@ -48,7 +48,8 @@ def entry(name, log):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--tokenizer", type=pathlib.Path, required=True, help="folder with " + ", ".join(TOKENIZER_FILES))
+    parser.add_argument("--tokenizer", type=pathlib.Path, required=True,
+                        help="folder with " + ", ".join(TOKENIZER_FILES))
     parser.add_argument("runs", type=pathlib.Path, nargs="+")
     arguments = parser.parse_args()
     runs = read_finished(arguments.runs)

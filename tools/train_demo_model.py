@@ -169,7 +169,8 @@ def main():
 
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {len(windows.ids)} training tokens, "
           f"{len(heldout)} held out, {len(teachers)} teachers", flush=True)
-    log = {"settings": {k: v for k, v in vars(arguments).items() if k not in ("text", "tokenizer", "out", "teacher", "finish_by")},
+    unlogged = ("text", "tokenizer", "out", "teacher", "finish_by")
+    log = {"settings": {k: v for k, v in vars(arguments).items() if k not in unlogged},
            "num_teachers": len(teachers), "train_tokens": len(windows.ids), "heldout_tokens": len(heldout),
            "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu", "curve": []}
     weight = arguments.teacher_weight if teachers else 0.0
@@ -179,7 +180,7 @@ def main():
         try:
             total_loss()[0].backward()  # compiles now, outside the timed schedule
         except (RuntimeError, OSError) as error:  # needs a C compiler, and on a GPU Python's headers
-            print(f"train_demo_model: training uncompiled, which is slower, because --compile failed: {error}", flush=True)
+            print(f"train_demo_model: training uncompiled, more slowly, because --compile failed: {error}", flush=True)
             losses, teacher_probabilities = plain
         log["compiled"] = losses is not plain[0]
         optimizer.zero_grad(set_to_none=True)
