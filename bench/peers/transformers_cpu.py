@@ -30,8 +30,8 @@ def sizes(text):
     return [int(part) for part in text.split(",") if part != "0"]
 
 
-def make_model(torch, transformers, options, dtype, experts):
-    kind = {"dtype": getattr(torch, dtype), "experts_implementation": experts}
+def make_model(torch, transformers, options, dtype):
+    kind = {"dtype": getattr(torch, dtype)}
     if not options.dummy:
         return transformers.AutoModelForCausalLM.from_pretrained(options.model, **kind).eval()
     return transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(options.model),
@@ -89,9 +89,10 @@ def main():
     torch.manual_seed(1)
     tests = [("pp", count) for count in options.n_prompt] + [("tg", count) for count in options.n_gen]
     tried = {test: {} for test in tests}
-    for dtype, experts in itertools.product(options.dtypes.split(","), options.experts.split(",")):
-        model = make_model(torch, transformers, options, dtype, experts)
-        for threads, (what, count) in itertools.product(peer_threads, tests):
+    for dtype in options.dtypes.split(","):
+        model = make_model(torch, transformers, options, dtype)
+        for experts, threads, (what, count) in itertools.product(options.experts.split(","), peer_threads, tests):
+            model.set_experts_implementation(experts)
             torch.set_num_threads(threads)
             trial = min(count, TRIAL_TOKENS) if what == "tg" else count
             timed_rate(torch, transformers, model, what, trial)
@@ -103,7 +104,8 @@ def main():
     for what, count in tests:
         best = max(tried[what, count], key=tried[what, count].get)
         dtype, experts, threads = best.split(", ")
-        model = make_model(torch, transformers, options, dtype, experts)
+        model = make_model(torch, transformers, options, dtype)
+        model.set_experts_implementation(experts)
         torch.set_num_threads(int(threads.split()[0]))
         timed_rate(torch, transformers, model, what, min(count, TRIAL_TOKENS) if what == "tg" else count)
         ours, theirs = [], []
