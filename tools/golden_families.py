@@ -85,6 +85,10 @@ FAMILIES = {
         rms_norm_eps=1e-5, sliding_window=6, attention_bias=True, swiglu_limit=7.0,
         rope_parameters=YARN | {"rope_theta": 150000.0, "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
                                 "truncate": False})),
+    "granitemoe": Family("GraniteMoeConfig", "GraniteMoeForCausalLM", dict(
+        intermediate_size=16, num_local_experts=6, num_experts_per_tok=2, hidden_act="silu", rms_norm_eps=1e-6,
+        attention_bias=False, attention_multiplier=0.2, embedding_multiplier=3.0, residual_multiplier=0.4,
+        logits_scaling=1.7)),
 }
 for unwanted in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
                  "max_position_embeddings"):
@@ -141,6 +145,11 @@ CASES = {
         num_hidden_layers=3, layer_types=["full_attention", "full_attention", "sliding_attention"], sliding_window=4,
         num_key_value_heads=1, num_local_experts=6, num_experts_per_tok=3), {}),
     "gpt_oss_mxfp4": ("gpt_oss", dict(hidden_size=64, num_attention_heads=2), {"mxfp4": True, "old_spelling": True}),
+    # An epsilon that matters, since residual_multiplier is folded into it.
+    "granite_moe": ("granitemoe", dict(tie_word_embeddings=True, rms_norm_eps=0.02), {"old_spelling": True}),
+    "granite_moe_bias": ("granitemoe", dict(attention_bias=True, num_local_experts=4, num_experts_per_tok=1,
+                                            num_key_value_heads=1, logits_scaling=1.0),
+                         {"dtype": torch.bfloat16}),
 }
 
 

@@ -2,7 +2,7 @@
 """Golden files for the model tests, computed by transformers in float32.
 
     make_model_golden.py [--out tests/data/golden] [NAME…]    tiny random checkpoints, one folder per case
-    make_model_golden.py --demo models/austen-moe [--out …]   austen.json: perplexity, routing and greedy tokens
+    make_model_golden.py --demo models/austen-moe [--out …]   austen-moe.json: perplexity, routing and greedy tokens
 
 Needs tools/requirements.txt. Rerun it when a case is added; the seeds are fixed, so old cases change only by rounding.
 
@@ -360,9 +360,10 @@ class RowCounter:
     """Rows every routed expert receives, per mixture layer."""
 
     def __init__(self, model):
-        self.rows = [torch.zeros(model.config.n_routed_experts, dtype=torch.int64) for _ in moe_blocks(model)]
-        for layer, block in enumerate(moe_blocks(model)):
-            block.gate.register_forward_hook(lambda _, __, output, layer=layer: self.add(layer, output[2]))
+        gates = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "gate")]
+        self.rows = [torch.zeros(gate.weight.shape[0], dtype=torch.int64) for gate in gates]
+        for layer, gate in enumerate(gates):
+            gate.register_forward_hook(lambda _, __, output, layer=layer: self.add(layer, output[2]))
 
     def add(self, layer, indices):
         self.rows[layer] += torch.bincount(indices.flatten(), minlength=len(self.rows[layer]))
@@ -385,7 +386,7 @@ def greedy(model, prompt_ids):
 @torch.no_grad()
 def make_demo(checkpoint, path):
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    model = DeepseekV2ForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     prompt_ids = tokenizer.encode(GREEDY_PROMPT).ids
     tokens, leads = greedy(model, prompt_ids)
     text = (checkpoint / "heldout.txt").read_text(encoding="utf-8")
@@ -419,7 +420,7 @@ def main():
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.demo:
-        make_demo(arguments.demo, arguments.out / "austen.json")
+        make_demo(arguments.demo, arguments.out / f"{arguments.demo.resolve().name}.json")
         return
     for cases, make in ((CASES, make_case), (golden_families.CASES, make_family_case)):
         for index, name in enumerate(cases):

@@ -19,18 +19,15 @@ import struct
 import tokenizers
 from tokenizers import Tokenizer
 
-from convert_tokenizer import byte_alphabet
+from convert_tokenizer import byte_alphabet, cased_words_pattern, kimi_pattern, words_pattern
 from tokenizer_golden_strings import make_strings
 
 OUT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "tokenizer"
 
-CL100K = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-          r"|\s*[\r\n]+|\s+(?!\S)|\s+")
-QWEN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+")
-O200K = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-         r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-         r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+CL100K, QWEN, O200K = words_pattern("{1,3}"), words_pattern(""), cased_words_pattern()
+# As tiktoken writes cl100k today. Oniguruma reads {1,3}+ as a repetition, not as a possessive interval.
+POSSESSIVE = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$"
+              r"|\s*[\r\n]|\s+(?!\S)|\s")
 DEEPSEEK = ("[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
             "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+")
 
@@ -217,6 +214,22 @@ def synthetic(strings):
         template(entries, ["<|begin|>"], ["<|end|>"]), byte_level())
     put("o200k", level, entries, None, pre_tokenizers(split(O200K, "Removed", True), byte_level(use_regex=False)), None,
         byte_level())
+    put("gpt_oss", pairs({**level, "ignore_merges": True}), entries, None,
+        pre_tokenizers(split(O200K), byte_level(use_regex=False)), byte_level(trim_offsets=False), byte_level())
+    put("glm4", pairs(level), added(level, ("<|begin|>", "special"), ("<|end|>", "special"), ("<think>", ""),
+                                    ("</think>", ""), ("<tool_call>", "")), None,
+        pre_tokenizers(split(CL100K), byte_level(use_regex=False)),
+        byte_level(add_prefix_space=True, trim_offsets=False), byte_level())
+    put("possessive", level, entries, None, pre_tokenizers(split(POSSESSIVE), byte_level(use_regex=False)), None,
+        byte_level())
+    put("kimi", pairs({**level, "ignore_merges": True}), entries, None,
+        pre_tokenizers(split(kimi_pattern()), byte_level(use_regex=False)), None, byte_level())
+    put("starcoder", level, entries, None, pre_tokenizers({"type": "Digits", "individual_digits": True}, byte_level()),
+        byte_level(add_prefix_space=True), byte_level())
+    # GPT-NeoX's runs of spaces are added tokens that are matched after normalization.
+    neox = added(level, ("|||IP_ADDRESS|||", "normalized"), ("<|end|>", "special"),
+                 *((" " * width, "normalized") for width in range(24, 1, -1)), ("\t\t", "normalized"))
+    put("olmoe", level, neox, {"type": "NFC"}, byte_level(), byte_level(), byte_level())
     put("dialect", level, entries, None,
         pre_tokenizers(split(r"\b[\w-]{2,}\b|\h{4}|[[:punct:]]+|^\s|.$"), split(r"[\d\s]+|\W", "Contiguous"),
                        byte_level(use_regex=False)), None, byte_level())
@@ -232,6 +245,11 @@ def synthetic(strings):
     legacy = normalizers({"type": "Prepend", "prepend": MARK},
                          {"type": "Replace", "pattern": {"String": " "}, "content": MARK})
     put("llama2", fallback, marks, legacy, None, template(marks, ["<s>"]), LLAMA_DECODER)
+    # Phi's and Arctic's tokens beside a vocabulary of Llama's.
+    phi = added(fallback, ("<unk>", "special"), ("<s>", "special"), ("</s>", "rstrip"),
+                *((f"<|{name}|>", "special rstrip") for name in ("end", "user", "assistant")),
+                ("<|begin|>", "special"), ("<|im_start|>", "special normalized"))
+    put("phimoe", pairs(fallback), phi, legacy, None, template(phi, ["<s>"]), LLAMA_DECODER)
     for scheme in ("first", "always", "never"):
         first = scheme == "first"
         entries = marks if first else plain_marks

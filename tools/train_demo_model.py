@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Trains the demo model models/austen-moe from scratch (a few minutes on one large GPU).
+"""Trains a demo model from scratch (a few minutes on one large GPU): models/austen-moe, or models/austen-qwen3.
 
-    train_demo_model.py --text DIR --tokenizer models/austen-moe/tokenizer.json --out OUT [--teacher CHECKPOINT ...]
+    train_demo_model.py --text DIR --tokenizer models/austen-moe/tokenizer.json --out OUT [--family qwen3_moe]
+                        [--teacher CHECKPOINT ...]
 
-DIR as austen_text.py writes it. OUT receives the best checkpoint by held-out loss (bfloat16, published DeepSeek-V2
-tensor names, several shards) and log.json. With teachers (checkpoints of earlier runs with other seeds) the model also
-learns their averaged predictions, which on so little text generalises better than the text alone.
+DIR as austen_text.py writes it. OUT receives the best checkpoint by held-out loss (bfloat16, published tensor names)
+and log.json, which ends with the perplexity that transformers computes from the checkpoint in float32. With teachers
+(checkpoints of earlier runs with other seeds) the model also learns their averaged predictions, which on so little text
+generalises better than the text alone.
 """
 
 import argparse
@@ -18,13 +20,14 @@ import time
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
-from transformers import DeepseekV2ForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers.utils import logging
 
 import demo_model
 from austen_text import BLOCK_BREAK
 from demo_model import CONTEXT, END_OF_TEXT_ID
 
-SHARD_SIZE = "11MB"  # three files, each well under 16 MB
+SHARD_SIZE = {"deepseek_v2": "11MB", "qwen3_moe": "15MB"}  # files well under 16 MB: three of them, and one
 
 
 def parse_arguments():
@@ -32,10 +35,13 @@ def parse_arguments():
     parser.add_argument("--text", type=pathlib.Path, required=True)
     parser.add_argument("--tokenizer", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--family", choices=demo_model.FAMILIES, default="deepseek_v2")
     parser.add_argument("--teacher", type=pathlib.Path, nargs="*", default=[])
     parser.add_argument("--teacher-weight", type=float, default=0.8)
     parser.add_argument("--steps", type=int, default=4200)
     parser.add_argument("--max-seconds", type=float, default=3600.0, help="shortens the schedule, decay included")
+    parser.add_argument("--finish-by", type=float, metavar="UNIX_TIME",
+                        help="shortens it further, to end at this time whatever the start and the compiler took")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--context", type=int, default=CONTEXT)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -48,7 +54,7 @@ def parse_arguments():
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--eval-every", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=False)
     return parser.parse_args()
 
 
@@ -100,11 +106,20 @@ def save(model, folder):
     rounded.generation_config = GenerationConfig(
         do_sample=True, temperature=0.8, top_p=0.95, max_new_tokens=256, bos_token_id=END_OF_TEXT_ID,
         eos_token_id=END_OF_TEXT_ID, pad_token_id=END_OF_TEXT_ID)
-    rounded.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+    rounded.save_pretrained(folder, max_shard_size=SHARD_SIZE[model.config.model_type])
+
+
+def stored_perplexity(folder, heldout, device):
+    """The held-out perplexity of the files: transformers' forward pass, float32."""
+    torch.set_float32_matmul_precision("highest")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+    nll = demo_model.heldout_nll(lambda ids: model(ids.to(device)).logits, heldout)
+    return math.exp(nll / len(heldout))
 
 
 def main():
     arguments = parse_arguments()
+    logging.disable_progress_bar()
     torch.manual_seed(arguments.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high")
@@ -113,12 +128,12 @@ def main():
     heldout_text = (arguments.text / "heldout.txt").read_text(encoding="utf-8")
     heldout = tokenizer.encode(heldout_text, add_special_tokens=False).ids
 
-    config = demo_model.make_config(tokenizer.get_vocab_size())
+    config = demo_model.FAMILIES[arguments.family].make_config(tokenizer.get_vocab_size())
     model = demo_model.make_model(config)
     demo_model.check_against_transformers(model, windows.ids[None, :64].cpu())  # CPU: no TF32, so routing agrees
     model = model.to(device)
     averaged, best = copy.deepcopy(model), copy.deepcopy(model)
-    teachers = [DeepseekV2ForCausalLM.from_pretrained(path, dtype=torch.float32).to(device).eval()
+    teachers = [AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).to(device).eval()
                 for path in arguments.teacher]
     optimizer = make_optimizer(model, arguments)
     regularisation = demo_model.Regularisation(arguments.dropout, arguments.attention_dropout, arguments.router_noise)
@@ -154,19 +169,31 @@ def main():
 
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {len(windows.ids)} training tokens, "
           f"{len(heldout)} held out, {len(teachers)} teachers", flush=True)
-    log = {"settings": {k: v for k, v in vars(arguments).items() if k not in ("text", "tokenizer", "out", "teacher")},
+    unlogged = ("text", "tokenizer", "out", "teacher", "finish_by")
+    log = {"settings": {k: v for k, v in vars(arguments).items() if k not in unlogged},
            "num_teachers": len(teachers), "train_tokens": len(windows.ids), "heldout_tokens": len(heldout),
            "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu", "curve": []}
     weight = arguments.teacher_weight if teachers else 0.0
     if arguments.compile:
-        losses = torch.compile(losses)
-        teacher_probabilities = torch.compile(teacher_probabilities)
-        total_loss()[0].backward()  # compiles now, outside the timed schedule
+        plain = losses, teacher_probabilities
+        losses, teacher_probabilities = map(torch.compile, plain)
+        try:
+            total_loss()[0].backward()  # compiles now, outside the timed schedule
+        except (RuntimeError, OSError) as error:  # needs a C compiler, and on a GPU Python's headers
+            print(f"train_demo_model: training uncompiled, more slowly, because --compile failed: {error}", flush=True)
+            losses, teacher_probabilities = plain
+        log["compiled"] = losses is not plain[0]
         optimizer.zero_grad(set_to_none=True)
     start, best_loss, saved_at, running = time.time(), math.inf, 0.0, None
+    max_seconds = arguments.max_seconds
+    if arguments.finish_by:
+        max_seconds = min(max_seconds, arguments.finish_by - start)
+        if max_seconds <= 0.0:
+            raise SystemExit(f"train_demo_model: --finish-by passed {-max_seconds:.0f} s before the first step")
+    print(f"ready; the schedule has {max_seconds:.0f} s", flush=True)
     for step in range(arguments.steps + 1):
         seconds = time.time() - start
-        progress = max(step / arguments.steps, seconds / arguments.max_seconds)
+        progress = max(step / arguments.steps, seconds / max_seconds)
         last = progress >= 1.0
         if step % arguments.eval_every == 0 or last:
             loss = evaluate(averaged)
@@ -197,7 +224,9 @@ def main():
             decay = min(arguments.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1.0 - decay)
             running = text if running is None else torch.lerp(running, text, 0.05)
-    print(f"best held-out loss {best_loss:.4f}, perplexity {math.exp(best_loss):.2f}")
+    log["perplexity"] = stored_perplexity(arguments.out, heldout, device)
+    (arguments.out / "log.json").write_text(json.dumps(log, indent=1) + "\n")
+    print(f"best held-out loss {best_loss:.4f}, perplexity of the files {log['perplexity']:.4f}")
 
 
 if __name__ == "__main__":

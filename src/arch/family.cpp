@@ -8,6 +8,7 @@
 #include "arch/deepseek_v3/deepseek_v3.h"
 #include "arch/glm4_moe/glm4_moe.h"
 #include "arch/gpt_oss/gpt_oss.h"
+#include "arch/granite_moe/granite_moe.h"
 #include "arch/mixtral/mixtral.h"
 #include "arch/olmoe/olmoe.h"
 #include "arch/qwen2_moe/qwen2_moe.h"
@@ -19,7 +20,7 @@ std::span<const Family> families() {
   static const std::array all = {
       deepseek_v2_family(), deepseek_v3_family(), kimi_k2_family(), qwen2_moe_family(),
       qwen3_moe_family(),   mixtral_family(),     olmoe_family(),   glm4_moe_family(),
-      gpt_oss_family(),     dbrx_family(),        arctic_family(),
+      gpt_oss_family(),     dbrx_family(),        arctic_family(),  granite_moe_family(),
   };
   return all;
 }

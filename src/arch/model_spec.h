@@ -51,6 +51,8 @@ struct ModelSpec {
   NormKind norm = NormKind::kRms;
   float norm_eps = 1e-6F;
   bool tie_embeddings = false;
+  float embedding_scale = 1.0F;  // of the embedding, but not of an output matrix that is tied to it
+  float logit_scale = 1.0F;
   AttentionSpec attention;
   MoeSpec moe;
   std::vector<LayerSpec> layers;

@@ -99,6 +99,13 @@ constexpr std::string_view kGptOss20b = R"({
     "original_max_position_embeddings": 4096},
   "eos_token_id": 200002})";
 
+constexpr std::string_view kGranite3bA800m = R"({
+  "model_type": "granitemoe", "vocab_size": 49155, "hidden_size": 1536, "intermediate_size": 512,
+  "num_hidden_layers": 32, "num_attention_heads": 24, "num_key_value_heads": 8, "num_local_experts": 40,
+  "num_experts_per_tok": 8, "attention_bias": false, "attention_multiplier": 0.015625, "embedding_multiplier": 12.0,
+  "logits_scaling": 6.0, "residual_multiplier": 0.22, "tie_word_embeddings": true, "max_position_embeddings": 4096,
+  "rms_norm_eps": 1e-6, "rope_theta": 10000, "bos_token_id": 0, "eos_token_id": 0})";
+
 constexpr std::array kPresets = {
     Preset{"deepseek-v2", kDeepseekV2},
     Preset{"deepseek-v2-lite", kDeepseekV2Lite},
@@ -111,6 +118,7 @@ constexpr std::array kPresets = {
     Preset{"gpt-oss-20b", kGptOss20b},
     Preset{"dbrx", kDbrx},
     Preset{"arctic", kArctic},
+    Preset{"granite-3b-a800m", kGranite3bA800m},
 };
 
 io::Json preset_config(std::string_view name) {

@@ -381,7 +381,7 @@ class EngineImpl final : public Engine {
          {.what = "has no tokenizer.json, which is needed to encode text",
           .got = "",
           .wanted = "",
-          .hint = "a model folder with one"});
+          .hint = "a model folder with one, or tools/convert_tokenizer.py with its tokenizer.model or tiktoken.model"});
   }
 
   // Processes `ids`, at least one, in steps of at most max_num_batched_tokens. Returns the token sampled after the

@@ -168,10 +168,12 @@ constexpr KnownKey kConfigKeys[] = {
     // Settings of some families, which list those that they read. In models of other families transformers ignores
     // them, but in such a file they are probably meant to have an effect.
     {"attention_bias", kWarned, "biases of attention"},
+    {"attention_multiplier", kWarned, "Granite's softmax scale"},
     {"attn_config", kWarned, "DBRX's attention settings"},
     {"clip_qkv", kWarned, "clipped queries, keys and values (OLMoE, DBRX)"},
     {"d_model", kWarned, "DBRX's hidden size"},
     {"decoder_sparse_step", kWarned, "dense layers between MoE layers (Qwen)", "[1]"},
+    {"embedding_multiplier", kWarned, "Granite's scaled embedding", "[1, 1.0]"},
     {"experts_per_token", kWarned, "gpt-oss's top-k"},
     {"ffn_config", kWarned, "DBRX's expert settings"},
     {"first_k_dense_replace", kWarned, "dense first layers (DeepSeek, GLM)", "[0]"},
@@ -185,6 +187,7 @@ constexpr KnownKey kConfigKeys[] = {
     {"intermediate_size", kWarned, "the inner size of dense layers"},
     {"kv_lora_rank", kWarned, "latent attention (DeepSeek)"},
     {"layer_types", kWarned, "attention by layer"},
+    {"logits_scaling", kWarned, "Granite's scaled logits", "[1, 1.0]"},
     {"max_position_embeddings", kWarned, "the context"},
     {"max_seq_len", kWarned, "DBRX's context"},
     {"max_window_layers", kHarmless, "Qwen's sliding windows, which use_sliding_window turns on"},
@@ -213,6 +216,7 @@ constexpr KnownKey kConfigKeys[] = {
     {"qk_rope_head_dim", kWarned, "latent attention (DeepSeek)"},
     {"qkv_bias", kWarned, "biases of queries, keys and values (Qwen2)"},
     {"quantization", kRefused, "weights quantised by MLX"},
+    {"residual_multiplier", kWarned, "Granite's scaled residual branches", "[1, 1.0]"},
     {"rms_norm_eps", kWarned, "the epsilon of norms"},
     {"rope_interleave", kWarned, "rotation of adjacent pairs (DeepSeek)"},
     {"routed_scaling_factor", kWarned, "scaled weights of experts (DeepSeek, GLM)", "[1, 1.0]"},

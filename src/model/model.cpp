@@ -47,12 +47,14 @@ class Loader {
 
   // Each of these methods adds a job, which load() runs later. The output must stay at its address until then.
 
-  void norm(const arch::StoredTensor& name, Dim width, Norm& out) {
-    jobs_.push_back([this, name, width, &out] {
+  // `factor` is multiplied into the values.
+  void norm(const arch::StoredTensor& name, Dim width, Norm& out, float factor = 1.0F) {
+    jobs_.push_back([this, name, width, factor, &out] {
       out = {Buffer(ops_.memory()), width.part};
       const Loaded stored = vector(name, width);
       std::vector<float> values(static_cast<size_t>(width.part));
       widen_to_f32(stored.view, values.data());
+      for (float& value : values) value *= factor;
       ops_.upload(values.data(), out.memory.view(DType::kF32, {width.part}));
       finish({stored.name}, stored.counted_bytes);
     });
@@ -222,21 +224,22 @@ class Loader {
     }
   }
 
-  // Keeps the stored values. The view is valid as long as the source, or `memory`, or the model that another rank has
-  // loaded it for. `tied_head`, if not null, is packed from the same weight.
+  // Keeps the stored values, unless they are scaled. The view is valid as long as the source, or `memory`, or the model
+  // that another rank has loaded it for. `tied_head`, if not null, is packed from the same weight.
   void embedding(const std::string& name, Buffer& memory, TensorView& out, LinearPtr* tied_head) {
     jobs_.push_back([this, name, tied_head, &memory, &out] {
       if (whole_ != nullptr && whole_->embedding) {
         out = *whole_->embedding;
         if (tied_head != nullptr) *tied_head = whole_->find(name).weight;
-        return count_bytes(out.num_bytes());
+        return count_bytes(whole_->embedding_bytes);
       }
       const TensorView stored = weight(name, {spec_.vocab_size, spec_.hidden});
       if (tied_head != nullptr) *tied_head = ops_.pack_linear(std::span(&stored, 1), ops::Precision::kCompute);
       memory = Buffer(ops_.memory());
-      out = ops_.place(stored, memory);
+      out = spec_.embedding_scale == 1.0F ? ops_.place(stored, memory) : scaled_embedding(stored, memory);
       if (whole_ != nullptr) {
         whole_->embedding = out;
+        whole_->embedding_bytes = stored.num_bytes();
         if (tied_head != nullptr) whole_->add(name, {*tied_head, stored.num_bytes()});
       }
       // In host memory the embedding stays in the buffer of the source, which therefore must not be released.
@@ -246,6 +249,16 @@ class Loader {
         finish({name}, stored.num_bytes());
       }
     });
+  }
+
+  // In f32: rounded to the stored type again, the products would be other values than those of a scaled result.
+  TensorView scaled_embedding(const TensorView& stored, Buffer& memory) const {
+    std::vector<float> values(static_cast<size_t>(stored.numel()));
+    widen_to_f32(stored, values.data());
+    for (float& value : values) value *= spec_.embedding_scale;
+    const MutableTensorView table = memory.view(DType::kF32, stored.shape());
+    ops_.upload(values.data(), table);
+    return table;
   }
 
   // Runs all jobs. If several weights cannot be loaded, the error of the first one in order is reported, so that it
@@ -376,7 +389,8 @@ std::unique_ptr<Model> Model::load(const arch::ModelSpec& spec, const arch::Fami
                    spec.tie_embeddings ? &model->lm_head_ : nullptr);
   model->layers_.resize(static_cast<size_t>(spec.num_layers()));
   for (int i = 0; i < spec.num_layers(); ++i) loader.layer(i, model->layers_[static_cast<size_t>(i)]);
-  loader.norm(names.final_norm, spec.hidden, model->final_norm_);
+  // The factor of the logits is one of what they are computed from.
+  loader.norm(names.final_norm, spec.hidden, model->final_norm_, spec.logit_scale);
   const bool has_embedding = whole != nullptr && whole->embedding;  // in memory of another rank's source
   loader.load();
   if (has_embedding) {

@@ -99,6 +99,7 @@ class WholeWeights {
 
   // In memory of the model that loaded it, which must outlive the others. Set and read by one job of each load.
   std::optional<TensorView> embedding;
+  uint64_t embedding_bytes = 0;  // as stored
 
  private:
   mutable std::mutex mutex_;
@@ -136,7 +137,7 @@ class Model {
  private:
   arch::ModelSpec spec_;
   std::unique_ptr<WeightSource> source_;  // null if the embedding is in memory of another rank's
-  TensorView embedding_;                  // [V, H] as stored, in the op set's memory
+  TensorView embedding_;                  // [V, H] as stored, or scaled in f32, in the op set's memory
   Buffer embedding_memory_;
   std::vector<LayerWeights> layers_;
   Norm final_norm_;

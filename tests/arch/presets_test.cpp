@@ -8,7 +8,7 @@ namespace eps::arch {
 namespace {
 
 // As their model cards and papers say; Arctic's dense part has 10 B parameters only if the FFN beside the experts is as
-// wide as the model.
+// wide as the model. Granite's 800 million active parameters do not include the embedding.
 TEST(Presets, HaveThePublishedNumberOfParameters) {
   struct Published {
     std::string_view name;
@@ -24,7 +24,8 @@ TEST(Presets, HaveThePublishedNumberOfParameters) {
                                             {"glm-4.5-air", 106e9, 13.4e9},
                                             {"gpt-oss-20b", 20.9e9, 4.2e9},
                                             {"dbrx", 132e9, 36e9},
-                                            {"arctic", 480e9, 17e9}};
+                                            {"arctic", 480e9, 17e9},
+                                            {"granite-3b-a800m", 3.3e9, 0.88e9}};
   EXPECT_EQ(presets().size(), published.size());
   for (const Published& p : published) {
     const ModelSpec spec = preset_spec(p.name);

@@ -40,7 +40,7 @@ Tokens answers(RankGroup& ranks, const Tokens& prompts, int64_t num_output, int6
 }
 
 TEST(BatchRun, EqualPromptsGetTheTokensOfTransformers) {
-  const io::Json golden = io::read_json_file(kRoot + "/tests/data/golden/austen.json");
+  const io::Json golden = io::read_json_file(kRoot + "/tests/data/golden/austen-moe.json");
   const auto prompt = golden["prompt_ids"].get<std::vector<int32_t>>();
   auto want = golden["greedy_ids"].get<std::vector<int32_t>>();
   want.resize(20);

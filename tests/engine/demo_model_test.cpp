@@ -1,4 +1,4 @@
-// The demo model against Hugging Face transformers (tests/data/golden/austen.json, from tools/make_model_golden.py).
+// The demo models against Hugging Face transformers (tests/data/golden/austen-*.json, from tools/make_model_golden.py).
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -13,7 +13,8 @@ namespace eps::engine {
 namespace {
 
 const std::string kRoot = EPSMOE_SOURCE_DIR;
-const std::string kModel = kRoot + "/models/austen-moe";
+// Latent attention with shared experts, and grouped-query attention without.
+constexpr const char* kModels[] = {"austen-moe", "austen-qwen3"};
 
 // With sanitizers the same code runs about fifteen times slower. There the tests search for races and memory errors on
 // less text, and the accuracy is checked in the optimised build only.
@@ -23,26 +24,34 @@ constexpr bool kSanitized = true;
 constexpr bool kSanitized = false;
 #endif
 
-const io::Json& golden() {
-  static const io::Json value = io::read_json_file(kRoot + "/tests/data/golden/austen.json");
-  return value;
-}
+class DemoModel : public ::testing::TestWithParam<const char*> {
+ protected:
+  std::string folder() const { return kRoot + "/models/" + GetParam(); }
+  std::string heldout() const { return io::read_file(folder() + "/heldout.txt", 1 << 24); }
+  io::Json golden() const { return io::read_json_file(fmt::format("{}/tests/data/golden/{}.json", kRoot, GetParam())); }
 
-EngineOptions options(int ep, const std::string& pipeline, const std::string& dtype = "f32") {
-  EngineOptions out;
-  out.model = kModel;
-  out.dtype = dtype;
-  out.ep = ep;
-  out.eps_pipeline = pipeline;
-  return out;
-}
+  EngineOptions options(int ep, const std::string& pipeline) const {
+    EngineOptions out;
+    out.model = folder();
+    out.dtype = "f32";
+    out.ep = ep;
+    out.eps_pipeline = pipeline;
+    return out;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Models, DemoModel, ::testing::ValuesIn(kModels), [](const auto& test) {
+  std::string name = test.param;
+  std::ranges::replace(name, '-', '_');
+  return name;
+});
 
-TEST(DemoModel, HeldOutPerplexityIsThatOfTransformers) {
+TEST_P(DemoModel, HeldOutPerplexityIsThatOfTransformers) {
   if (kSanitized) GTEST_SKIP() << "the accuracy is checked in the optimised build";
   const auto engine = Engine::open(options(2, "3"));
-  const auto result = engine->perplexity(io::read_file(kModel + "/heldout.txt", 1 << 24), 512, nullptr);
-  const auto want = golden()["ppl"].get<double>();
-  EXPECT_EQ(result.num_tokens, golden()["num_tokens"].get<int64_t>());
+  const auto result = engine->perplexity(heldout(), 512, nullptr);
+  const io::Json golden = this->golden();
+  const auto want = golden["ppl"].get<double>();
+  EXPECT_EQ(result.num_tokens, golden["num_tokens"].get<int64_t>());
   EXPECT_NEAR(result.perplexity, want, 0.001 * want);
   std::printf("perplexity %.5f, transformers %.5f (%.4f %% apart)\n", result.perplexity, want,
               100 * std::abs(result.perplexity / want - 1));
@@ -53,7 +62,7 @@ TEST(DemoModel, HeldOutPerplexityIsThatOfTransformers) {
   for (const auto& layer : report.load) {
     if (!layer.empty()) load.push_back(layer);
   }
-  const auto theirs = golden()["rows_per_expert"].get<std::vector<std::vector<int64_t>>>();
+  const auto theirs = golden["rows_per_expert"].get<std::vector<std::vector<int64_t>>>();
   ASSERT_EQ(load.size(), theirs.size());
   for (size_t i = 0; i < load.size(); ++i) {
     int64_t total = 0;
@@ -69,10 +78,10 @@ TEST(DemoModel, HeldOutPerplexityIsThatOfTransformers) {
   }
 }
 
-TEST(DemoModel, FirstGreedyTokensAreThoseOfTransformers) {
-  const ModelFolder folder = open_model_folder(kModel, false);
-  const auto prompt_ids = golden()["prompt_ids"].get<std::vector<int32_t>>();
-  const std::string prompt = golden()["prompt"].get<std::string>();
+TEST_P(DemoModel, FirstGreedyTokensAreThoseOfTransformers) {
+  const io::Json golden = this->golden();
+  const auto prompt_ids = golden["prompt_ids"].get<std::vector<int32_t>>();
+  const std::string prompt = golden["prompt"].get<std::string>();
   for (const auto& [ep, pipeline] : std::vector<std::pair<int, std::string>>{{1, "off"}, {2, "auto"}, {4, "all"}}) {
     const auto engine = Engine::open(options(ep, pipeline));
     GenerateRequest request;
@@ -86,27 +95,26 @@ TEST(DemoModel, FirstGreedyTokensAreThoseOfTransformers) {
       return true;
     });
     EXPECT_EQ(result.prompt_ids, prompt_ids);
-    EXPECT_EQ(result.ids, golden()["greedy_ids"].get<std::vector<int32_t>>()) << "ep " << ep;
+    EXPECT_EQ(result.ids, golden["greedy_ids"].get<std::vector<int32_t>>()) << "ep " << ep;
     EXPECT_EQ(streamed, result.text);
     EXPECT_EQ(result.finish_reason, "length");
   }
 }
 
-TEST(DemoModel, LogitsHaveTheSameBitsForEveryRankCountAndPipeline) {
-  const ModelFolder folder = open_model_folder(kModel, false);
-  const auto ids = folder.tokenizer->encode(
-      io::read_file(kModel + "/heldout.txt", 1 << 24).substr(0, kSanitized ? 300 : 2000), true);
+TEST_P(DemoModel, LogitsHaveTheSameBitsForEveryRankCountAndPipeline) {
+  const ModelFolder model = open_model_folder(folder(), false);
+  const auto ids = model.tokenizer->encode(heldout().substr(0, kSanitized ? 300 : 2000), true);
   std::vector<std::vector<int32_t>> sequences = {ids, {ids.begin(), ids.begin() + 37}, {ids[5]}};
   std::vector<std::string> dtypes = {"f32"};
   if (make_op_sets("cpu", "auto", 1, 1).front()->compute_dtype() == DType::kBF16) dtypes.emplace_back("bf16");
   for (const std::string& dtype : dtypes) {
-    test::ModelRanks base(folder, {"cpu", dtype, 1, "off", 1});
+    test::ModelRanks base(model, {"cpu", dtype, 1, "off", 1});
     const auto want = base.run(sequences, {0}, 200);
     for (const int ep : {1, 2, 4}) {
       for (const char* pipeline : {"off", "2", "3", "all"}) {
         // All sequences on the last rank, so that the others have no tokens, and then distributed over all ranks.
         for (const auto& owner : {std::vector<int>{ep - 1}, std::vector<int>{0, ep - 1, ep / 2}}) {
-          test::ModelRanks ranks(folder, {"cpu", dtype, ep, pipeline, ep == 1 ? 2 : 1});
+          test::ModelRanks ranks(model, {"cpu", dtype, ep, pipeline, ep == 1 ? 2 : 1});
           EXPECT_EQ(ranks.run(sequences, owner, 200), want) << dtype << ", ep " << ep << ", pipeline " << pipeline;
         }
       }
@@ -114,7 +122,7 @@ TEST(DemoModel, LogitsHaveTheSameBitsForEveryRankCountAndPipeline) {
   }
 }
 
-TEST(DemoModel, TheSameSeedGivesTheSameTextAndAnotherSeedAnother) {
+TEST_P(DemoModel, TheSameSeedGivesTheSameTextAndAnotherSeedAnother) {
   const auto engine = Engine::open(options(2, "auto"));
   const auto text = [&engine](uint64_t seed) {
     GenerateRequest request;
@@ -128,7 +136,7 @@ TEST(DemoModel, TheSameSeedGivesTheSameTextAndAnotherSeedAnother) {
   EXPECT_NE(text(2), first);
 }
 
-TEST(DemoModel, StopsWhenTheCallbackReturnsFalseAndAcceptsTheNextRequest) {
+TEST_P(DemoModel, StopsWhenTheCallbackReturnsFalseAndAcceptsTheNextRequest) {
   const auto engine = Engine::open(options(2, "2"));
   GenerateRequest request;
   request.prompt = "My dear";
@@ -140,12 +148,11 @@ TEST(DemoModel, StopsWhenTheCallbackReturnsFalseAndAcceptsTheNextRequest) {
   EXPECT_EQ(engine->generate(request, [](std::string_view) { return true; }).finish_reason, "length");
 }
 
-TEST(DemoModel, TraceShowsRanksLanesAndOverlap) {
+TEST_P(DemoModel, TraceShowsRanksLanesAndOverlap) {
   EngineOptions with_trace = options(2, "4");
   with_trace.record_trace = true;
   const auto engine = Engine::open(with_trace);
-  engine->perplexity(io::read_file(kModel + "/heldout.txt", 1 << 24).substr(0, kSanitized ? 5000 : 20000), 512,
-                     nullptr);
+  engine->perplexity(heldout().substr(0, kSanitized ? 5000 : 20000), 512, nullptr);
   const io::Json trace = io::parse_json(engine->trace_json(), "trace");
   std::map<std::pair<int, int>, std::vector<std::pair<double, double>>> tracks;
   for (const io::Json& event : trace["traceEvents"]) {

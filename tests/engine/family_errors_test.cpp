@@ -25,7 +25,7 @@ void expect_refused(const CheckpointVariant& variant, const std::string& fragmen
 // One checkpoint of each family, and of each way to store weights.
 constexpr const char* kCheckpoints[] = {"plain",   "deepseek_v3", "deepseek_v3_fp8", "qwen2_moe", "qwen3_moe",
                                         "mixtral", "olmoe",       "glm4_moe",        "gpt_oss",   "gpt_oss_mxfp4",
-                                        "dbrx",    "arctic"};
+                                        "dbrx",    "arctic",      "granite_moe"};
 
 class FamilyErrorsTest : public ::testing::TestWithParam<const char*> {
  protected:
@@ -116,7 +116,9 @@ INSTANTIATE_TEST_SUITE_P(
         Option{"dbrx", "attn_config.new_key", "1"}, Option{"dbrx", "attn_config.kv_n_heads", "3"},
         Option{"dbrx", "tie_word_embeddings", "true"}, Option{"arctic", "attention_bias", "true"},
         Option{"arctic", "sliding_window", "16"}, Option{"arctic", "use_residual", "false"},
-        Option{"arctic", "quantization", R"({"bits": 8})"}, Option{"arctic", "moe_layer_frequency", "0"}),
+        Option{"arctic", "quantization", R"({"bits": 8})"}, Option{"arctic", "moe_layer_frequency", "0"},
+        Option{"granite_moe", "residual_multiplier", "0"}, Option{"granite_moe", "logits_scaling", "-6.0"},
+        Option{"granite_moe", "attention_multiplier", "0.0"}),
     [](const auto& test) {
       std::string name = fmt::format("{}_{}_{}", test.index, test.param.checkpoint, test.param.key);
       std::ranges::replace(name, '.', '_');

@@ -134,7 +134,8 @@ TEST_P(ThirdParty, SameIds) {
   compare("third_party_" + GetParam(), Tokenizer::from_file(path));
 }
 
-INSTANTIATE_TEST_SUITE_P(TokenizerGolden, ThirdParty, ::testing::Values("deepseek", "mixtral", "qwen", "tekken"),
+INSTANTIATE_TEST_SUITE_P(TokenizerGolden, ThirdParty,
+                         ::testing::Values("dbrx", "deepseek", "gpt_oss", "mixtral", "olmoe", "qwen", "tekken"),
                          [](const auto& instance) { return instance.param; });
 
 }  // namespace

@@ -88,6 +88,18 @@ constexpr ClassCase kClasses[] = {
     {R"([[:digit:]])", 760, 0x42d158e6fb1eebdfULL},
     {R"([[:xdigit:]])", 22, 0xaf15325b68b38cf4ULL},
     {R"([[:word:]])", 144665, 0xe7b565f5d3a103ffULL},
+    {R"([\W])", 967399, 0xcf53f366402437d7ULL},
+    {R"([\H])", 1112042, 0x06295fd7306e7674ULL},
+    {R"([^\W_])", 144664, 0x73d28cccf4079894ULL},
+    {R"([\p{Lo}\p{M}&&[^\p{Han}]])", 40294, 0xcd96730b31ddf0fdULL},
+    {R"([^\p{L}&&\p{Lo}])", 975587, 0x97b6819557fc3446ULL},
+    {R"([\w&&[^\d_]&&[^a-z]])", 143878, 0x6ebb191beb49fb65ULL},
+    {R"([\p{L}&&^a])", 1, 0xac804b820e4fe984ULL},
+    {R"([a[^\p{L}]])", 971037, 0xe37a7e61d1a08c2eULL},
+    {R"([^a[^b]])", 1, 0x8c704f9b10f11f37ULL},
+    {R"([[a-c][x-z]-])", 7, 0xea7c5a3163e5e9f3ULL},
+    {R"([[:^punct:]])", 1102695, 0x89e7ba5283dd2ce3ULL},
+    {R"([^[:^digit:]1])", 759, 0x22850459da1ae026ULL},
     {R"(.)", 1112063, 0x6490445b0fe3fb2fULL},
 };
 
@@ -203,12 +215,25 @@ TEST(Regex, TranslatesSyntaxThatDiffersInOniguruma) {
   EXPECT_EQ(matches("[[:digit:][:upper:]]+", "aB1\u0661c"), (Strings{"B1\u0661"}));
 }
 
+// The results are Oniguruma's.
+TEST(Regex, IntervalsAreNeitherPossessiveNorLazyWhenFixed) {
+  EXPECT_EQ(matches("a{2}+", "aaaaab"), (Strings{"aaaa"}));
+  EXPECT_EQ(matches("a{1,2}+", "aaaaa"), (Strings{"aaaaa"}));
+  EXPECT_EQ(matches("a{2}?b", "aab b"), (Strings{"aab", "b"}));
+  EXPECT_EQ(matches("x(?:a|b){2}?c", "xabc xc"), (Strings{"xabc", "xc"}));
+  EXPECT_EQ(matches("(?:ab){2}*c", "ababababc c"), (Strings{"ababababc", "c"}));
+  EXPECT_EQ(matches("[ab]{2}+c", "ababac"), (Strings{"babac"}));
+  EXPECT_EQ(matches("é{2}+", "ééééé"), (Strings{"éééé"}));
+  EXPECT_EQ(matches("a{2}++a", "aaaa"), (Strings{"aaa"}));
+}
+
 TEST(Regex, RefusesUntranslatableSyntax) {
-  for (const std::string_view pattern : {"[a&&b]",
-                                         "[a[bc]]",
-                                         "a{2}+",
-                                         "a{1,2}+",
-                                         "a{2}?",
+  for (const std::string_view pattern : {"[a&&]",
+                                         "[&&a]",
+                                         "[a-[b]]",
+                                         "[a-&&b]",
+                                         "[[a]-z]",
+                                         "[a[b]",
                                          "(?x: a)",
                                          "(?~a)",
                                          "a(?i)b|c",
@@ -216,7 +241,6 @@ TEST(Regex, RefusesUntranslatableSyntax) {
                                          "[]a]",
                                          "[^]",
                                          "[a",
-                                         R"([\W])",
                                          R"([\b])",
                                          R"(\Qa\E)",
                                          R"(\xff)",

@@ -46,31 +46,35 @@ TEST_P(CudaGoldenTest, LogitsAreThoseOfTransformers) {
   check(7, "in chunks of 7");
 }
 
-EngineOptions options(const std::string& device) {
+EngineOptions options(const std::string& device, const std::string& model = kModel) {
   EngineOptions out;
-  out.model = kModel;
+  out.model = model;
   out.device = device;
   return out;
 }
 
 TEST_F(CudaModelTest, PerplexityIsThatOfTheCpu) {
   // Some 4000 tokens. Rounding errors of either sign cancel in the mean; 0.3 % is what the project allows bf16.
-  const std::string text = io::read_file(kModel + "/heldout.txt", 1 << 24).substr(0, 16'000);
-  EngineOptions exact = options("cpu");
-  exact.dtype = "f32";
-  const auto want = Engine::open(exact)->perplexity(text, 512, nullptr);
-  const auto engine = Engine::open(options("cuda"));
-  const auto got = engine->perplexity(text, 512, nullptr);
-  std::printf("perplexity of %lld tokens: %.4f on %s, %.4f on the CPU (%+.3f %%)\n",
-              static_cast<long long>(got.num_tokens), got.perplexity, engine->report().op_sets.front().c_str(),
-              want.perplexity, 100 * (got.perplexity / want.perplexity - 1));
-  EXPECT_EQ(got.num_tokens, want.num_tokens);
-  EXPECT_GT(got.num_tokens, 3000);
-  EXPECT_NEAR(got.perplexity, want.perplexity, 0.003 * want.perplexity);
+  for (const char* name : {"austen-moe", "austen-qwen3"}) {
+    SCOPED_TRACE(name);
+    const std::string model = test::source_dir() / "models" / name;
+    const std::string text = io::read_file(model + "/heldout.txt", 1 << 24).substr(0, 16'000);
+    EngineOptions exact = options("cpu", model);
+    exact.dtype = "f32";
+    const auto want = Engine::open(exact)->perplexity(text, 512, nullptr);
+    const auto engine = Engine::open(options("cuda", model));
+    const auto got = engine->perplexity(text, 512, nullptr);
+    std::printf("%s: perplexity of %lld tokens: %.4f on %s, %.4f on the CPU (%+.3f %%)\n", name,
+                static_cast<long long>(got.num_tokens), got.perplexity, engine->report().op_sets.front().c_str(),
+                want.perplexity, 100 * (got.perplexity / want.perplexity - 1));
+    EXPECT_EQ(got.num_tokens, want.num_tokens);
+    EXPECT_GT(got.num_tokens, 3000);
+    EXPECT_NEAR(got.perplexity, want.perplexity, 0.003 * want.perplexity);
+  }
 }
 
 TEST_F(CudaModelTest, GreedyTextIsTheSameEveryTime) {
-  const io::Json golden = io::read_json_file(test::golden_root() / "austen.json");
+  const io::Json golden = io::read_json_file(test::golden_root() / "austen-moe.json");
   const auto engine = Engine::open(options("cuda"));
   GenerateRequest request;
   request.prompt = golden["prompt"].get<std::string>();
