@@ -25,7 +25,7 @@ namespace {
 double seconds_since(int64_t begin_ns) { return static_cast<double>(now_ns() - begin_ns) * 1e-9; }
 
 void require_finite(std::span<const float> logits) {
-  if (!ops::all_finite(logits)) model::fail_not_finite("logits");
+  if (!ops::all_finite(logits)) throw model::LogitsError();
 }
 
 // -log softmax(logits)[id], in double.
@@ -357,7 +357,7 @@ class EngineImpl final : public Engine {
     require_tokenizer();
     if (request.prompt.empty()) {
       fail(ErrorKind::kInput, "prompt",
-           {.what = "is empty", .got = "", .wanted = "some text", .hint = "-p \"It is a truth\""});
+           {.what = "is empty", .got = "", .wanted = "some text", .hint = "`prompt` \"It is a truth\""});
     }
     std::vector<int32_t> ids = engine::encode_prompt(folder_, request.prompt, max_model_len_);
     if (ids.empty()) {

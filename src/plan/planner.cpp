@@ -52,11 +52,15 @@ void search(LayerSearch& search, const MoeProblem& problem, const PlanLimits& li
   const auto above = std::ranges::upper_bound(counts, std::clamp(search.likely_stages(), 1, experts));
   // All smaller numbers are tried, because a bound that excludes one number does not exclude a smaller one. Larger
   // numbers are tried only until no larger one can win.
-  for (auto n = above; n != counts.begin();) search.try_eps(*--n);
-  for (auto n = above; n != counts.end() && search.try_eps(*n); ++n) {
+  const auto try_stages = [&search](int n) {
+    const bool more_can_win = search.try_eps(n);
+    // Where the local rows hide both ends, few stages suffice.
+    if (n <= kMostStagesWithinLocal) search.try_local_around(n);
+    return more_can_win;
+  };
+  for (auto n = above; n != counts.begin();) try_stages(*--n);
+  for (auto n = above; n != counts.end() && try_stages(*n); ++n) {
   }
-  // Where the local rows hide both ends, few stages suffice.
-  for (int n = 1; n <= std::min(kMostStagesWithinLocal, experts); ++n) search.try_local_around(n);
   if (limits.microbatch) search.try_microbatch();
 }
 
@@ -229,7 +233,7 @@ const MoeShape& Planner::shape() const { return impl_->shape; }
 
 void check_stages(const PipelineOption& option, const moe::ExpertPlacement& placement) {
   if (option.mode != PipelineOption::Mode::kFixed || option.num_stages <= placement.experts_per_rank()) return;
-  fail(ErrorKind::kUsage, "--eps-pipeline",
+  fail(ErrorKind::kUsage, "eps_pipeline",
        {.what = "more stages than experts on a rank",
         .got = std::to_string(option.num_stages),
         .wanted = fmt::format("at most {} ({} experts over {} ranks)", placement.experts_per_rank(),
@@ -242,7 +246,7 @@ Plan Planner::plan(const MoeProblem& problem, const PipelineOption& option) cons
   check_stages(option, problem.placement);
   EPS_CHECK(problem.shape == impl_->shape, "a planner is only for layers of one shape");
   if (problem.placement.num_ranks > 1 && impl_->profile.links.empty()) {
-    fail(ErrorKind::kUsage, "--profile",
+    fail(ErrorKind::kUsage, "profile",
          {.what = fmt::format("profile {} has no links between ranks", impl_->profile.name),
           .got = fmt::format("{} ranks", problem.placement.num_ranks),
           .wanted = "1 rank",
