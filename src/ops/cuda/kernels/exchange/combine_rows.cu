@@ -148,6 +148,7 @@ __device__ __forceinline__ void sum_columns(const ExpertOutputs& from, const nv_
 // What the sums of all kernels have in common unless they say otherwise.
 struct SumsBase {
   static constexpr bool kWithPartials = false;
+  static constexpr bool kUsesFlags = false;
   static constexpr bool kSkipsOthers = false;  // tokens without rows on this rank get no sum
   template <typename Params>
   static __device__ bool wait(const Params& /*p*/) {
@@ -171,6 +172,7 @@ struct PartialSums : SumsBase {
 // All tokens of other ranks, numbered one rank after the other.
 struct SentSums : SumsBase {
   using Params = SendSumsParams;
+  static constexpr bool kUsesFlags = true;
   static constexpr bool kSkipsOthers = true;
   static __device__ void end(const Params& p) { tell_ranks(p.flags, RankFlag::kSums); }
   static __device__ int begin(const Params& /*p*/) { return 0; }
@@ -213,15 +215,18 @@ struct FlaggedFinishParams : FinishTokensParams {
 };
 struct FlaggedFinalSums : FinalSums {
   using Params = FlaggedFinishParams;
+  static constexpr bool kUsesFlags = true;
   static __device__ bool wait(const Params& p) { return wait_for_ranks(p.flags, RankFlag::kSums); }
   static __device__ void end(const Params& p) { end_layer(p.flags); }
 };
 
-// `level`: of the ranks' nodes; -1 if they are none. `slices`: a row is divided among this many warps.
-template <typename Sums, bool kIsTree>
+// `level`: of the ranks' nodes; -1 if they are none. `most_slices`: a row is divided among this many warps if
+// kIsSliced. Otherwise the kernel needs fewer registers, which it has none to spare of.
+template <typename Sums, bool kIsTree, bool kIsSliced>
 __global__ void __launch_bounds__(kWarps* kWarp, kBlocksPerSm)
-    sum_tokens_kernel(const __grid_constant__ typename Sums::Params p, int level, int slices) {
+    sum_tokens_kernel(const __grid_constant__ typename Sums::Params p, int level, int most_slices) {
   __shared__ Addend lists[kWarps][kMaxTopK];
+  const int slices = kIsSliced ? most_slices : 1;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   Addend* list = lists[warp];
@@ -300,7 +305,10 @@ void launch_sums(const typename Sums::Params& params, bool are_others_aligned, i
   const int64_t blocks = std::max(least_blocks, ceil_div(most_tokens * slices, kWarps));
   if (from.width == 0 || blocks == 0) return;
   const int level = level_of_ranks(counts.num_ranks);
-  const auto kernel = level >= 0 ? sum_tokens_kernel<Sums, true> : sum_tokens_kernel<Sums, false>;
+  auto kernel = level >= 0 ? sum_tokens_kernel<Sums, true, true> : sum_tokens_kernel<Sums, false, true>;
+  if constexpr (!Sums::kUsesFlags) {
+    if (slices == 1) kernel = level >= 0 ? sum_tokens_kernel<Sums, true, false> : sum_tokens_kernel<Sums, false, false>;
+  }
   const dim3 grid(static_cast<unsigned>(std::min(filling, blocks)));
   launch_overlapped(kernel, {grid, kWarps * kWarp}, stream, params, level, static_cast<int>(slices));
 }
@@ -330,10 +338,10 @@ void launch_finish_few_tokens(const FinishTokensParams& params, const RankFlags&
 
 void load_flag_sum_kernels() {
   cudaFuncAttributes attributes;
-  EPS_CUDA(cudaFuncGetAttributes(&attributes, sum_tokens_kernel<SentSums, true>));
-  EPS_CUDA(cudaFuncGetAttributes(&attributes, sum_tokens_kernel<SentSums, false>));
-  EPS_CUDA(cudaFuncGetAttributes(&attributes, sum_tokens_kernel<FlaggedFinalSums, true>));
-  EPS_CUDA(cudaFuncGetAttributes(&attributes, sum_tokens_kernel<FlaggedFinalSums, false>));
+  EPS_CUDA(cudaFuncGetAttributes(&attributes, sum_tokens_kernel<SentSums, true, true>));
+  EPS_CUDA(cudaFuncGetAttributes(&attributes, sum_tokens_kernel<SentSums, false, true>));
+  EPS_CUDA(cudaFuncGetAttributes(&attributes, sum_tokens_kernel<FlaggedFinalSums, true, true>));
+  EPS_CUDA(cudaFuncGetAttributes(&attributes, sum_tokens_kernel<FlaggedFinalSums, false, true>));
 }
 
 }  // namespace eps::cuda
