@@ -36,10 +36,12 @@ function(eps_module name)
   endif()
 endfunction()
 
-# Test bodies run once, and they are not what the sanitizers are for: compile them quickly.
+# Test bodies run once, and they are not what the sanitizers are for: compile them quickly. Checking them for undefined
+# behaviour as well would double the size of their code; the modules and the program are checked.
 function(eps_compile_as_test target)
   if(EPSMOE_SANITIZE)
     target_compile_options(${target} PRIVATE -O0)
+    set_target_properties(${target} PROPERTIES EPS_TEST_BODIES ON)  # read in epsmoe_options.cmake
   else()
     target_compile_options(${target} PRIVATE -O1)
   endif()

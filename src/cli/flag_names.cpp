@@ -20,6 +20,10 @@ constexpr Renamed kRenamed[] = {
     {"num_requests", "--num-prompts", "--num-prompts"},
     {"prompt_tokens", "--n-prompt", "--n-prompt"},
     {"decode_tokens", "--n-gen", "--n-gen"},
+    {"prompts", "--n-prompt", "-p"},
+    {"generated", "--n-gen", "-n"},
+    {"depths", "--n-depth", "-d"},
+    {"repetitions", "--repetitions", "-r"},
     {"record_trace", "--trace", "--trace"},
 };
 

@@ -357,7 +357,7 @@ class EngineImpl final : public Engine {
     require_tokenizer();
     if (request.prompt.empty()) {
       fail(ErrorKind::kInput, "prompt",
-           {.what = "is empty", .got = "", .wanted = "some text", .hint = "-p \"It is a truth\""});
+           {.what = "is empty", .got = "", .wanted = "some text", .hint = "`prompt` \"It is a truth\""});
     }
     std::vector<int32_t> ids = engine::encode_prompt(folder_, request.prompt, max_model_len_);
     if (ids.empty()) {

@@ -128,7 +128,7 @@ std::vector<BackendReport> report_backends() {
   std::vector<BackendReport> out;
   const ops::CpuEngineChoice choice = ops::choose_cpu_engine(std::nullopt);
   out.push_back({"cpu", true, fmt::format("{} ({}): {}", to_string(choice.compute), choice.isa, choice.reason)});
-  out.push_back({"reference", true, "f32, slow: the oracle for tests (--device reference)"});
+  out.push_back({"reference", true, "f32, slow: the oracle for tests"});
   ops::CudaReport cuda = cuda_report();
   out.push_back({"cuda", cuda.available, std::move(cuda.detail)});
   return out;

@@ -27,24 +27,24 @@ void check_options(const AllToAllOptions& options) {
           .wanted = "cuda",
           .hint = "`epsmoe tune --ep 2`, which measures messages between ranks on the host"});
   }
-  require_in_range("--ep", engine.ep, 2, 16);
-  require_in_range("--row-bytes", options.row_bytes, 16, kMostRowBytes);
+  require_in_range("ep", engine.ep, 2, 16);
+  require_in_range("row_bytes", options.row_bytes, 16, kMostRowBytes);
   if (options.row_bytes % 16 != 0) {
-    fail(ErrorKind::kUsage, "--row-bytes",
+    fail(ErrorKind::kUsage, "row_bytes",
          {.what = "rows are copied 16 bytes at a time",
           .got = std::to_string(options.row_bytes),
           .wanted = "a multiple of 16",
           .hint = ""});
   }
-  require_in_range("--max-bytes", options.max_bytes, options.row_bytes, kMostBytes);
-  require_in_range("--min-bytes", options.min_bytes, 1, options.max_bytes);
-  require_in_range("--copies", options.copies, 1, kMostCopies);
-  require_in_range("--repetitions", options.repetitions, 1, 10000);
+  require_in_range("max_bytes", options.max_bytes, options.row_bytes, kMostBytes);
+  require_in_range("min_bytes", options.min_bytes, 1, options.max_bytes);
+  require_in_range("copies", options.copies, 1, kMostCopies);
+  require_in_range("repetitions", options.repetitions, 1, 10000);
   if (!(options.factor >= 1.1 && options.factor <= 1024)) {
-    fail(ErrorKind::kUsage, "--factor",
+    fail(ErrorKind::kUsage, "factor",
          {.what = "out of range", .got = fmt::format("{:g}", options.factor), .wanted = "1.1 to 1024", .hint = ""});
   }
-  for (const int sms : options.sms) require_in_range("--sms", sms, 1, 1024);
+  for (const int sms : options.sms) require_in_range("sms", sms, 1, 1024);
 }
 
 }  // namespace

@@ -39,7 +39,7 @@ struct AllToAllResult {
   std::vector<AllToAllPoint> points;
 };
 
-// Errors  kUsage: an option out of range, naming the flag, or a device whose ranks do not exchange rows directly
+// Errors  kUsage: an option out of range, naming the field, or a device whose ranks do not exchange rows directly
 AllToAllResult run_all_to_all_bench(const AllToAllOptions& options, const std::function<void(std::string_view)>& note,
                                     const std::function<bool()>& keep_going);
 

@@ -25,12 +25,12 @@ constexpr int64_t kPaperRows = 2048;
 constexpr std::chrono::milliseconds kSpinTime{40};
 
 void check_ranges(const GemmBenchOptions& options) {
-  require_in_range("--tokens", options.tokens, 1, kMostBenchTokens);
-  require_in_range("--rows", options.rows, 0, kMostBenchTokens);
-  require_in_range("--loads", options.loads, 1, 10000);
-  require_in_range("-r", options.repetitions, 1, 10000);
-  require_in_range("--threads", options.engine.threads, 0, 1024);
-  require_in_range("--limit-size", options.limit_size, 0, 1 << 15);
+  require_in_range("tokens", options.tokens, 1, kMostBenchTokens);
+  require_in_range("rows", options.rows, 0, kMostBenchTokens);
+  require_in_range("loads", options.loads, 1, 10000);
+  require_in_range("repetitions", options.repetitions, 1, 10000);
+  require_in_range("threads", options.engine.threads, 0, 1024);
+  require_in_range("limit_size", options.limit_size, 0, 1 << 15);
 }
 
 // Load `index`, uniform and skewed in turn, or the requested rows for every expert.

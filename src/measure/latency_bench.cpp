@@ -20,7 +20,7 @@ void set_limit(const LatencyOptions& options, const BenchedModel& model, const s
                LatencyResult& result) {
   if (options.limit_tflops > 0) {
     result.limit_tflops = options.limit_tflops;
-    result.limit_source = "--limit-tflops";
+    result.limit_source = "as given";
   } else if (options.engine.device == "cpu") {
     GemmLimit limit(model.dtype == "bf16" ? DType::kBF16 : DType::kF32, options.engine.ep * model.threads, 0);
     for (int i = 0; i < kLimitSamples && (i == 0 || keep_going()); ++i) limit.sample();
@@ -34,17 +34,17 @@ void set_limit(const LatencyOptions& options, const BenchedModel& model, const s
 double LatencyResult::prefill_tflops() const { return prefill_flops / spread(prefill_seconds).median * 1e-12; }
 
 void check_latency(const LatencyOptions& options) {
-  require_in_range("--input-len", options.input_len, 1, kMostBenchCount);
-  require_in_range("--output-len", options.output_len, 0, kMostBenchCount);
-  require_in_range("--batch-size", options.batch_size, 1, kMostBenchCount);
-  require_in_range("--num-iters-warmup", options.num_iters_warmup, 0, kMostBenchCount);
-  require_in_range("--num-iters", options.num_iters, 1, kMostBenchCount);
+  require_in_range("input_len", options.input_len, 1, kMostBenchCount);
+  require_in_range("output_len", options.output_len, 0, kMostBenchCount);
+  require_in_range("batch_size", options.batch_size, 1, kMostBenchCount);
+  require_in_range("num_iters_warmup", options.num_iters_warmup, 0, kMostBenchCount);
+  require_in_range("num_iters", options.num_iters, 1, kMostBenchCount);
   if (!std::isfinite(options.limit_tflops) || options.limit_tflops < 0) {
-    fail(ErrorKind::kUsage, "--limit-tflops",
+    fail(ErrorKind::kUsage, "limit_tflops",
          {.what = "out of range",
           .got = fmt::format("{:g}", options.limit_tflops),
           .wanted = "0 (measured on the CPU) or more",
-          .hint = "--limit-tflops 989, an H100's bf16"});
+          .hint = "`limit_tflops` 989, an H100's bf16"});
   }
 }
 

@@ -94,21 +94,21 @@ struct FreedAtEnd {
 };
 
 void check_ranges(const LayerBenchOptions& options) {
-  const auto at_least = [](const char* flag, int64_t value, int64_t least) {
-    if (value < least) refuse(flag, "out of range", std::to_string(value), fmt::format("{} or more", least));
+  const auto at_least = [](const char* field, int64_t value, int64_t least) {
+    if (value < least) refuse(field, "out of range", std::to_string(value), fmt::format("{} or more", least));
   };
-  at_least("--tokens", options.tokens, 1);
-  at_least("-r", options.repetitions, 1);
-  at_least("--ep", options.engine.ep, 1);
-  at_least("--threads", options.engine.threads, 0);
-  at_least("--num-experts", options.num_experts, 0);
-  at_least("--limit-size", options.limit_size, 0);
+  at_least("tokens", options.tokens, 1);
+  at_least("repetitions", options.repetitions, 1);
+  at_least("ep", options.engine.ep, 1);
+  at_least("threads", options.engine.threads, 0);
+  at_least("num_experts", options.num_experts, 0);
+  at_least("limit_size", options.limit_size, 0);
   if (options.tokens > kMostBenchTokens) {
-    refuse("--tokens", "out of range", std::to_string(options.tokens), fmt::format("at most {}", kMostBenchTokens));
+    refuse("tokens", "out of range", std::to_string(options.tokens), fmt::format("at most {}", kMostBenchTokens));
   }
   constexpr int64_t kMostSize = 1 << 15;
   if (options.limit_size > kMostSize) {
-    refuse("--limit-size", "out of range", std::to_string(options.limit_size), "at most 32768");
+    refuse("limit_size", "out of range", std::to_string(options.limit_size), "at most 32768");
   }
 }
 
@@ -163,7 +163,7 @@ void require_right(const OutputCheck& check) {
        {.what = fmt::format("our output differs from the baseline's at token {}, column {}", check.token, check.column),
         .got = fmt::format("{:g}", check.got),
         .wanted = fmt::format("{:g} ± {:.2g}", check.wanted, check.tolerance),
-        .hint = "--device reference, to see which one is wrong"});
+        .hint = "`device` reference, to see which one is wrong"});
 }
 
 }  // namespace
@@ -177,7 +177,7 @@ void run_on_device(const LayerBenchOptions& options, const LayerSource& source, 
   const arch::ModelSpec& spec = source.spec;
   const int64_t few = ops.local_moe()->few_tokens();
   if (options.tokens <= few) {
-    refuse("--tokens", "steps of so few tokens always run the same kernels", std::to_string(options.tokens),
+    refuse("tokens", "steps of so few tokens always run the same kernels", std::to_string(options.tokens),
            fmt::format("{} or more (bench latency times decoding)", few + 1));
   }
   note(fmt::format("packing {} experts", spec.moe.gate.num_experts));

@@ -12,9 +12,9 @@ void set_num_experts(arch::ModelSpec& spec, int num_experts, bool dummy) {
   if (num_experts == 0) return;
   ops::GateParams& gate = spec.moe.gate;
   if (!dummy)
-    refuse("--num-experts", "a model with weights has its own number of experts", "", "", "--load-format dummy");
+    refuse("num_experts", "a model with weights has its own number of experts", "", "", "`dummy_weights`");
   if (num_experts < gate.top_k || num_experts > gate.num_experts) {
-    refuse("--num-experts", "out of range", std::to_string(num_experts),
+    refuse("num_experts", "out of range", std::to_string(num_experts),
            fmt::format("{} (top-k) to {} (the model's)", gate.top_k, gate.num_experts));
   }
   if (num_experts != gate.num_experts)
@@ -40,14 +40,14 @@ void require_plain_experts(const LayerSource& source) {
 
 }  // namespace
 
-void refuse(const std::string& flag, const std::string& what, const std::string& got, const std::string& wanted,
+void refuse(const std::string& field, const std::string& what, const std::string& got, const std::string& wanted,
             const std::string& hint) {
-  fail(ErrorKind::kUsage, flag, {.what = what, .got = got, .wanted = wanted, .hint = hint});
+  fail(ErrorKind::kUsage, field, {.what = what, .got = got, .wanted = wanted, .hint = hint});
 }
 
-void require_in_range(const char* flag, int64_t value, int64_t least, int64_t most) {
+void require_in_range(const char* field, int64_t value, int64_t least, int64_t most) {
   if (value >= least && value <= most) return;
-  fail(ErrorKind::kUsage, flag,
+  fail(ErrorKind::kUsage, field,
        {.what = "out of range",
         .got = std::to_string(value),
         .wanted = fmt::format("{} to {}", least, most),
@@ -59,7 +59,7 @@ LayerSource open_layer_source(const LayerChoice& choice) {
   const EngineOptions& engine = choice.engine;
   const bool dummy = engine.dummy_weights || !choice.preset.empty();
   if (!choice.preset.empty()) {
-    if (!engine.model.empty()) refuse("--preset", "given together with --model", engine.model, "one of the two");
+    if (!engine.model.empty()) refuse("preset", "given together with `model`", engine.model, "one of the two");
     out.name = choice.preset;
     out.spec = arch::preset_spec(choice.preset);
     out.family = &arch::find_preset_family(choice.preset);

@@ -19,12 +19,12 @@ inline constexpr int64_t kMostBenchTokens = 1 << 20;
 // The largest of the other counts of a benchmark: requests, iterations. More would take days.
 inline constexpr int64_t kMostBenchCount = 1 << 20;
 
-// Errors  kUsage naming the flag
-[[noreturn]] void refuse(const std::string& flag, const std::string& what, const std::string& got,
+// Errors  kUsage naming the field
+[[noreturn]] void refuse(const std::string& field, const std::string& what, const std::string& got,
                          const std::string& wanted, const std::string& hint = "");
 
-// Errors  kUsage naming the flag if `value` is outside [least, most]
-void require_in_range(const char* flag, int64_t value, int64_t least, int64_t most);
+// Errors  kUsage naming the field if `value` is outside [least, most]
+void require_in_range(const char* field, int64_t value, int64_t least, int64_t most);
 
 struct LayerChoice {
   const EngineOptions& engine;  // model, dummy_weights, stop
@@ -42,7 +42,7 @@ struct LayerSource {
   DType stored = DType::kBF16;  // type of the weights
 };
 
-// Errors  kUsage naming the flag; kInput: a model without MoE layers
+// Errors  kUsage naming the field; kInput: a model without MoE layers
 LayerSource open_layer_source(const LayerChoice& choice);
 
 // Samples a routing for every rank; it is group-limited if that of the model is.

@@ -44,7 +44,7 @@ std::vector<DType> weight_dtypes_of(const MachineTuning& tuning, bool on_device)
   if (on_device && dtypes != std::vector{DType::kBF16}) {
     std::vector<std::string> names;
     for (const DType dtype : dtypes) names.emplace_back(to_string(dtype));
-    fail(ErrorKind::kUsage, "--weight-dtype",
+    fail(ErrorKind::kUsage, "weight_dtype",
          {.what = "a GPU packs all weights as bf16",
           .got = fmt::format("{}", fmt::join(names, ",")),
           .wanted = "bf16",
@@ -143,7 +143,7 @@ TuneModel tune_model(const arch::ModelSpec& spec, const std::string& name) {
 MachineProfile measure_machine(const MachineTuning& tuning, const ProgressCallback& progress,
                                const std::function<bool()>& keep_going) {
   if (tuning.device == "reference") {
-    fail(ErrorKind::kUsage, "--device",
+    fail(ErrorKind::kUsage, "device",
          {.what = "the reference op set is not optimised, so it is not measured",
           .got = tuning.device,
           .wanted = "cpu or cuda",

@@ -46,15 +46,15 @@ namespace {
 
 void check_options(const OverlapBenchOptions& options) {
   const EngineOptions& engine = options.engine;
-  require_in_range("--tokens", options.tokens, 1, kMostBenchTokens);
-  require_in_range("-r", options.repetitions, 1, 10000);
-  require_in_range("--ep", engine.ep, 2, 1024);
-  require_in_range("--threads", engine.threads, 0, 1024);
-  require_in_range("--most-stages", options.most_stages, 0, 1024);
+  require_in_range("tokens", options.tokens, 1, kMostBenchTokens);
+  require_in_range("repetitions", options.repetitions, 1, 10000);
+  require_in_range("ep", engine.ep, 2, 1024);
+  require_in_range("threads", engine.threads, 0, 1024);
+  require_in_range("most_stages", options.most_stages, 0, 1024);
   if (options.as_ep == 0) return;
-  require_in_range("--as-ep", options.as_ep, engine.ep, 1024);
+  require_in_range("as_ep", options.as_ep, engine.ep, 1024);
   if (engine.device != "cuda") {
-    fail(ErrorKind::kUsage, "--as-ep",
+    fail(ErrorKind::kUsage, "as_ep",
          {.what = "only GPUs can run a slice of a larger system",
           .got = engine.device,
           .wanted = "`device` cuda",
@@ -68,13 +68,13 @@ void check_sms(const OverlapBenchOptions& options, const plan::HardwareProfile& 
   for (const plan::LinkPoint& link : profile.links) known.push_back(link.sms);
   for (const int sms : options.comm_sms) {
     if (std::ranges::find(known, sms) != known.end()) continue;
-    fail(ErrorKind::kUsage, "--comm-sms",
+    fail(ErrorKind::kUsage, "comm_sms",
          {.what = fmt::format("profile {} has no link with so many SMs", profile.name),
           .got = std::to_string(sms),
           .wanted = fmt::format("one of {}", fmt::join(known, ", ")),
           .hint = ""});
   }
-  for (const int sms : options.gemm_sms) require_in_range("--gemm-sms", sms, 1, std::max(1, profile.num_sms));
+  for (const int sms : options.gemm_sms) require_in_range("gemm_sms", sms, 1, std::max(1, profile.num_sms));
 }
 
 // Runs a plan's layer once, or on GPUs often enough to measure it.

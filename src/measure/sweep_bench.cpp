@@ -11,7 +11,7 @@
 namespace eps::measure {
 namespace {
 
-const char* flag_of(const SweepTest& test) { return test.num_prompt > 0 ? "-p" : "-n"; }
+const char* field_of(const SweepTest& test) { return test.num_prompt > 0 ? "prompts" : "generated"; }
 
 // The time of one test in ns, or nothing if it was stopped.
 std::optional<int64_t> run_once(Engine& engine, const SweepTest& test, uint64_t seed) {
@@ -48,23 +48,23 @@ std::vector<double> SweepResult::tokens_per_second() const {
 }
 
 void check_sweep(const SweepOptions& options) {
-  const auto check_tokens = [](const char* flag, const std::vector<int64_t>& values) {
+  const auto check_tokens = [](const char* field, const std::vector<int64_t>& values) {
     for (const int64_t v : values) {
       if (v >= 0) continue;
-      fail(ErrorKind::kUsage, flag,
+      fail(ErrorKind::kUsage, field,
            {.what = "out of range", .got = std::to_string(v), .wanted = "0 (none) or more tokens", .hint = ""});
     }
   };
-  check_tokens("-p", options.prompts);
-  check_tokens("-n", options.generated);
-  check_tokens("-d", options.depths);
+  check_tokens("prompts", options.prompts);
+  check_tokens("generated", options.generated);
+  check_tokens("depths", options.depths);
   if (options.repetitions < 1) {
-    fail(ErrorKind::kUsage, "-r",
+    fail(ErrorKind::kUsage, "repetitions",
          {.what = "out of range", .got = std::to_string(options.repetitions), .wanted = "1 or more", .hint = ""});
   }
   if (sweep_tests(options).empty()) {
     fail(ErrorKind::kUsage, "bench sweep",
-         {.what = "nothing to measure", .got = "no -p and no -n above 0", .wanted = "one", .hint = "-p 512"});
+         {.what = "nothing to measure", .got = "no `prompts` and no `generated` above 0", .wanted = "one", .hint = "`prompts` 512"});
   }
 }
 
@@ -74,11 +74,11 @@ bool run_sweep(const SweepOptions& options, Engine& engine, const SweepEvents& e
   for (const SweepTest& test : tests) {
     if (test.depth + test.num_tokens() <= engine.max_model_len()) continue;
     const bool is_deep = test.depth >= engine.max_model_len();
-    fail(ErrorKind::kUsage, is_deep ? "-d" : flag_of(test),
+    fail(ErrorKind::kUsage, is_deep ? "depths" : field_of(test),
          {.what = "longer than the context",
           .got = fmt::format("{} tokens", test.depth + test.num_tokens()),
           .wanted = fmt::format("at most {}", engine.max_model_len()),
-          .hint = is_deep ? "-d 0" : fmt::format("{} {}", flag_of(test), engine.max_model_len() - test.depth)});
+          .hint = is_deep ? "`depths` 0" : fmt::format("`{}` {}", field_of(test), engine.max_model_len() - test.depth)});
   }
   const EngineOptions& e = options.engine;
   events.on_begin({short_model_name(e.model), e.dummy_weights, engine.weight_bytes(), engine.num_parameters(),

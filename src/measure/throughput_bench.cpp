@@ -14,11 +14,11 @@ constexpr int64_t kWarmupTokens = 3;
 }  // namespace
 
 void check_throughput(const ThroughputOptions& options) {
-  require_in_range("--input-len", options.input_len, 1, kMostBenchCount);
-  require_in_range("--output-len", options.output_len, 1, kMostBenchCount);
-  require_in_range("--num-prompts", options.num_prompts, 1, kMostBenchCount);
-  require_in_range("--max-num-seqs", options.max_num_seqs, 1, kMostBenchCount);
-  require_in_range("--num-warmups", options.num_warmups, 0, kMostBenchCount);
+  require_in_range("input_len", options.input_len, 1, kMostBenchCount);
+  require_in_range("output_len", options.output_len, 1, kMostBenchCount);
+  require_in_range("num_prompts", options.num_prompts, 1, kMostBenchCount);
+  require_in_range("max_num_seqs", options.max_num_seqs, 1, kMostBenchCount);
+  require_in_range("num_warmups", options.num_warmups, 0, kMostBenchCount);
 }
 
 Engine::RequestTimes run_throughput(const ThroughputOptions& options, Engine& engine, const ProgressCallback& progress,

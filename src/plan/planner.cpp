@@ -229,7 +229,7 @@ const MoeShape& Planner::shape() const { return impl_->shape; }
 
 void check_stages(const PipelineOption& option, const moe::ExpertPlacement& placement) {
   if (option.mode != PipelineOption::Mode::kFixed || option.num_stages <= placement.experts_per_rank()) return;
-  fail(ErrorKind::kUsage, "--eps-pipeline",
+  fail(ErrorKind::kUsage, "eps_pipeline",
        {.what = "more stages than experts on a rank",
         .got = std::to_string(option.num_stages),
         .wanted = fmt::format("at most {} ({} experts over {} ranks)", placement.experts_per_rank(),
@@ -242,7 +242,7 @@ Plan Planner::plan(const MoeProblem& problem, const PipelineOption& option) cons
   check_stages(option, problem.placement);
   EPS_CHECK(problem.shape == impl_->shape, "a planner is only for layers of one shape");
   if (problem.placement.num_ranks > 1 && impl_->profile.links.empty()) {
-    fail(ErrorKind::kUsage, "--profile",
+    fail(ErrorKind::kUsage, "profile",
          {.what = fmt::format("profile {} has no links between ranks", impl_->profile.name),
           .got = fmt::format("{} ranks", problem.placement.num_ranks),
           .wanted = "1 rank",

@@ -57,7 +57,7 @@ Strategy parse_strategy(std::string_view text) {
   for (const Strategy s : {Strategy::kDpEp, Strategy::kTpEp, Strategy::kTpTp}) {
     if (text == to_string(s)) return s;
   }
-  fail(ErrorKind::kUsage, "--strategy",
+  fail(ErrorKind::kUsage, "strategy",
        {.what = "unknown strategy", .got = std::string(text), .wanted = "dp+ep, tp+ep or tp+tp", .hint = ""});
 }
 
@@ -160,7 +160,7 @@ PipelineOption parse_pipeline_option(std::string_view text) {
   int stages = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), stages);
   if (error != std::errc() || end != text.data() + text.size() || stages < 1) {
-    fail(ErrorKind::kUsage, "--eps-pipeline",
+    fail(ErrorKind::kUsage, "eps_pipeline",
          {.what = "not a pipeline setting",
           .got = std::string(text),
           .wanted = "auto, off, all, microbatch or a number of stages from 1",

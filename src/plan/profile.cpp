@@ -201,7 +201,7 @@ const GemmProfile& find_gemm(const HardwareProfile& profile, moe::GemmKind kind,
     if (gemm.kind == kind && gemm.weight_dtype == weight_dtype) return gemm;
     known.push_back(name_of(gemm.kind, gemm.weight_dtype));
   }
-  fail(ErrorKind::kUsage, "--profile",
+  fail(ErrorKind::kUsage, "profile",
        {.what = fmt::format("profile {} has no such GEMM times", profile.name),
         .got = name_of(kind, weight_dtype),
         .wanted = known.empty() ? "" : fmt::format("one of {}", fmt::join(known, ", ")),

@@ -146,7 +146,7 @@ plan::HardwareProfile bundled_profile(std::string_view name) {
     if (profile.name == name) return parse_profile(profile.json, fmt::format("bundled profile {}", name));
     known.push_back(profile.name);
   }
-  fail(ErrorKind::kUsage, "--profile",
+  fail(ErrorKind::kUsage, "profile",
        {.what = "no such profile",
         .got = std::string(name),
         .wanted = fmt::format("one of {}", fmt::join(known, ", ")),

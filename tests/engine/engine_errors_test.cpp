@@ -55,7 +55,7 @@ TEST(EngineErrors, Options) {
   };
   expect_error(open_with([](auto& o) { o.ep = 3; }), ErrorKind::kUsage, "got 3, wanted one of 1, 2, 4, 8, 16, 32");
   expect_error(open_with([](auto& o) { o.ep = 0; }), ErrorKind::kUsage, "ep: out of range");
-  expect_error(open_with([](auto& o) { o.eps_pipeline = "many"; }), ErrorKind::kUsage, "--eps-pipeline");
+  expect_error(open_with([](auto& o) { o.eps_pipeline = "many"; }), ErrorKind::kUsage, "eps_pipeline");
   expect_error(open_with([](auto& o) { o.threads = 1 << 20; }), ErrorKind::kUsage, "threads: out of range");
   expect_error(open_with([](auto& o) { o.threads = -1; }), ErrorKind::kUsage, "threads: out of range");
   expect_error(open_with([](auto& o) {
