@@ -25,7 +25,7 @@ namespace {
 double seconds_since(int64_t begin_ns) { return static_cast<double>(now_ns() - begin_ns) * 1e-9; }
 
 void require_finite(std::span<const float> logits) {
-  if (!ops::all_finite(logits)) model::fail_not_finite("logits");
+  if (!ops::all_finite(logits)) throw model::LogitsError();
 }
 
 // -log softmax(logits)[id], in double.

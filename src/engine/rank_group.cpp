@@ -180,25 +180,33 @@ std::vector<int32_t> RankGroup::step(std::span<const PlacedChunk> chunks, const 
   // Shared by all ranks; each of them writes only the elements of its own chunks.
   std::vector<int32_t> tokens(chunks.size(), ops::kNoToken);
   try {
-    threads_.run(
-        [&](int rank) {
-          std::vector<size_t> index;
-          const std::vector<model::SequenceChunk> mine = chunks_of(rank, chunks, index);
-          const std::vector<int32_t> sampled = decoders_[static_cast<size_t>(rank)]->forward(
-              mine, tokens_per_rank,
-              [&](size_t i, int64_t position, std::span<const float> logits) { sink(index[i], position, logits); });
-          for (size_t i = 0; i < sampled.size(); ++i) {
-            if (mine[i].home_rank == rank) tokens[index[i]] = sampled[i];
-          }
-        },
-        [&](int rank, const char* what) { comms_[static_cast<size_t>(rank)]->abort(what); });
+    run([&](int rank) {
+      std::vector<size_t> index;
+      const std::vector<model::SequenceChunk> mine = chunks_of(rank, chunks, index);
+      const std::vector<int32_t> sampled = decoders_[static_cast<size_t>(rank)]->forward(
+          mine, tokens_per_rank,
+          [&](size_t i, int64_t position, std::span<const float> logits) { sink(index[i], position, logits); });
+      for (size_t i = 0; i < sampled.size(); ++i) {
+        if (mine[i].home_rank == rank) tokens[index[i]] = sampled[i];
+      }
+    });
+  } catch (const model::LogitsError&) {
+    // Names the router that the invalid values come from, if there is one.
+    run([&](int rank) { decoders_[static_cast<size_t>(rank)]->check_routers(tokens_per_rank); });
+    throw;
+  }
+  return tokens;
+}
+
+void RankGroup::run(const std::function<void(int)>& body) {
+  try {
+    threads_.run(body, [this](int rank, const char* what) { comms_[static_cast<size_t>(rank)]->abort(what); });
   } catch (...) {
-    // All ranks have left the step, so the communicators can be reset for the next one.
+    // All ranks have left the body, so the communicators can be reset for the next one.
     wait_for_ranks();
     comms_.front()->recover();
     throw;
   }
-  return tokens;
 }
 
 std::vector<std::string> RankGroup::op_set_descriptions() const {

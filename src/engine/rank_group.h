@@ -91,7 +91,8 @@ class RankGroup {
   // The sizes of a rank's part of the model.
   const arch::ModelSpec& part_spec() const { return models_.spec(); }
 
-  // Runs one step on all ranks; results and errors are those of Decoder::forward. sink(i, position, logits) is called
+  // Runs one step on all ranks; results and errors are those of Decoder::forward, except that a router with invalid
+  // logits is reported for every device. sink(i, position, logits) is called
   // with the logits of chunks[i] on the thread of the rank that owns the sequence. A step that fails or is stopped ends
   // on all ranks. The caches of its chunks are then in an unknown state, but the group can be used again. A sequence
   // that does not fit in its cache (kUsage) is refused before any rank starts.
@@ -103,6 +104,8 @@ class RankGroup {
   const exec::TraceRecorder* trace() const { return trace_.get(); }
 
  private:
+  // Runs body(rank) on every rank. A rank that fails ends the others; afterwards all can run another body.
+  void run(const std::function<void(int)>& body);
   // Waits for devices that may still read or write the memory of other ranks.
   void wait_for_ranks() noexcept;
   // Those of `chunks` that `rank` takes part in, and their indices.

@@ -16,13 +16,10 @@ constexpr int64_t kLogitBlock = 64;
 
 }  // namespace
 
-void fail_not_finite(const std::string& where) {
-  fail(ErrorKind::kInput, where,
-       {.what = "the model produced NaN or Inf logits",
-        .got = "",
-        .wanted = "",
-        .hint = "`epsmoe inspect`, and downloading the checkpoint's files again"});
-}
+LogitsError::LogitsError()
+    : Error(
+          ErrorKind::kInput, "logits",
+          "the model produced NaN or Inf logits; try `epsmoe inspect`, and downloading the checkpoint's files again") {}
 
 Decoder::Decoder(const Model& model, ops::OpSet& ops, comm::Communicator& comm, const plan::Planner& planner,
                  plan::PipelineOption pipeline, exec::TraceRecorder* trace, StopToken stop, plan::Strategy strategy)
@@ -253,7 +250,7 @@ void Decoder::sample_tokens(std::span<const SequenceChunk> chunks, std::span<con
     const SequenceChunk& chunk = chunks[rows[i].sequence];
     if (chunk.output != StepOutput::kToken) continue;
     if (chunk.host_sampler != nullptr) sampled[i] = sample_on_host(i, *chunk.host_sampler);
-    if (sampled[i] == ops::kNoToken) fail_in_step();
+    if (sampled[i] == ops::kNoToken) throw LogitsError();
     tokens[rows[i].sequence] = sampled[i];
   }
 }
@@ -266,21 +263,18 @@ int32_t Decoder::sample_on_host(size_t row, const HostSampler& sampler) {
   return sampler(std::span(host.as<float>(), static_cast<size_t>(spec_.vocab_size)));
 }
 
-// Reports logits of the step that are NaN or infinite. Layers that route on the device do not check their router
-// logits, so the layers run once more with that check in order to name the first router with invalid logits. Running
-// them again writes the same values into the caches.
-void Decoder::fail_in_step() {
-  if (ops_.local_moe() != nullptr && comm_.size() == 1) {
-    checks_routers_ = true;
-    try {
-      run_layers(stop_);
-    } catch (...) {
-      checks_routers_ = false;
-      throw;
-    }
+void Decoder::check_routers(std::span<const int64_t> tokens_per_rank) {
+  const ComputingThread computing(ops_.thread_pool());
+  if (spec_.first_moe_layer() < 0) return;
+  moe_.begin_step(split_->begin_step(tokens_per_rank, num_tokens_), spec_.moe.gate.top_k);
+  checks_routers_ = true;
+  try {
+    run_layers(stop_);
+  } catch (...) {
     checks_routers_ = false;
+    throw;
   }
-  fail_not_finite("logits");
+  checks_routers_ = false;
 }
 
 const float* Decoder::logits_on_host() {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "epsmoe/error.h"
 #include "epsmoe/stop.h"
 #include "exec/moe_layer.h"
 #include "model/kv_cache.h"
@@ -37,9 +38,11 @@ struct SequenceChunk {
 // Receives the logits [vocab] after token `position` of chunk `sequence`; they are valid during the call.
 using LogitSink = std::function<void(size_t sequence, int64_t position, std::span<const float> logits)>;
 
-// Always throws kInput: NaN and infinity must not be turned into a text or a score. `where`: the part of the model
-// whose output they were found in.
-[[noreturn]] void fail_not_finite(const std::string& where);
+// kInput: logits of a token are NaN or infinite, which must not be turned into a text or a score.
+class LogitsError : public Error {
+ public:
+  LogitsError();
+};
 
 class Decoder {
  public:
@@ -54,11 +57,17 @@ class Decoder {
   // `sink`, which may be empty if no chunk needs logits, gets those of chunks whose home is this rank. Returns the
   // token of each chunk, or kNoToken if its output is not a token or belongs to another rank.
   //
-  // Errors  kInput: logits of a token or of a router are NaN or infinite; kInterrupted: the stop token was set, which
-  // one
-  //         rank may notice before the others
+  // Errors  LogitsError on the ranks that sampled from such logits; exec::RouterError on all ranks, unless layers are
+  //         routed on the device; kInterrupted: the stop token was set, which one rank may notice before the others
   std::vector<int32_t> forward(std::span<const SequenceChunk> chunks, std::span<const int64_t> tokens_per_rank,
                                const LogitSink& sink);
+
+  // Runs the layers of the last step again and checks the logits of every router, in order to name the first router
+  // with invalid ones: layers that are routed on the device do not check them. Writes the same values into the caches
+  // again. All ranks call this with the arguments of that step, after one of them has thrown LogitsError.
+  //
+  // Errors  exec::RouterError on the ranks that find one
+  void check_routers(std::span<const int64_t> tokens_per_rank);
 
   // Waits until this rank no longer accesses the memory of other ranks. Has to be called on every rank before any of
   // them is destroyed.
@@ -101,7 +110,6 @@ class Decoder {
                std::span<int32_t> tokens);
   void sample_tokens(std::span<const SequenceChunk> chunks, std::span<const LogitRow> rows, std::span<int32_t> tokens);
   int32_t sample_on_host(size_t row, const HostSampler& sampler);
-  [[noreturn]] void fail_in_step();
   const float* logits_on_host();
   void traced(int layer, const char* name, const std::function<void()>& body);
 
@@ -117,9 +125,9 @@ class Decoder {
   DType act_;                                 // of activations
 
   // State of the current step.
-  bool checks_routers_ = false;  // see fail_in_step
-  int64_t num_tokens_ = 0;       // T: of attention on this rank
-  int64_t num_own_ = 0;          // S: of the residual stream on this rank
+  bool checks_routers_ = false;
+  int64_t num_tokens_ = 0;  // T: of attention on this rank
+  int64_t num_own_ = 0;     // S: of the residual stream on this rank
   std::vector<int32_t> ids_;
   std::vector<int32_t> positions_;
   std::vector<ops::StepSequence> sequences_;

@@ -7,6 +7,7 @@
 #include "epsmoe/engine.h"
 #include "io/file.h"
 #include "support/close_logits.h"
+#include "support/tiny_model.h"
 
 namespace eps::engine {
 namespace {
@@ -274,6 +275,26 @@ TEST_F(CudaRanksTest, ASinkThatThrowsOnOneRankEndsTheStep) {
                                   }),
                Error);
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+}
+
+TEST_F(CudaRanksTest, ARouterWithNaNIsNamedAndTheRanksGoOn) {
+  const test::TinyModel model;
+  model.fill_row(test::kTinyRouter, 2, test::kNaN);
+  EngineOptions options = CudaRanksTest::options(2);
+  options.model = model.path();
+  const auto engine = Engine::open(options);
+  GenerateRequest request;
+  request.prompt = "hello world, it is";
+  request.max_tokens = 2;
+  for (int i = 0; i < 2; ++i) {
+    try {
+      engine->generate(request, [](std::string_view) { return true; });
+      FAIL() << "no error";
+    } catch (const Error& e) {
+      EXPECT_TRUE(std::string(e.what()).starts_with("layer 1's router: the model produced NaN or Inf logits"))
+          << e.what();
+    }
+  }
 }
 
 TEST_F(CudaRanksTest, AnEmulatedLinkIsRefused) {
