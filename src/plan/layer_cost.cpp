@@ -186,12 +186,15 @@ double LayerCost::least_group_factor() const {
 double LayerCost::shared_us(int64_t tokens, const SmFactors& factors) const {
   if (shape_.shared_inner == 0 || tokens == 0) return 0;
   const double gemms = 2 * dense_->call_us + shared_gate_up_(tokens) + shared_down_(tokens);
-  const double silu = time_us(silu_mul_, 3.0 * static_cast<double>(tokens * shape_.shared_inner) * act_bytes_);
-  return factors.dense * gemms + silu;
+  return factors.dense * gemms + shared_silu_us(tokens);
 }
 
-double LayerCost::least_shared_us(int64_t tokens) const {
-  if (shape_.shared_inner == 0 || tokens == 0) return 0;
+double LayerCost::shared_silu_us(int64_t tokens) const {
+  return time_us(silu_mul_, 3.0 * static_cast<double>(tokens * shape_.shared_inner) * act_bytes_);
+}
+
+LayerCost::LeastShared LayerCost::least_shared(int64_t tokens) const {
+  if (shape_.shared_inner == 0 || tokens == 0) return {};
   const auto part = [this](int64_t rows) { return shared_gate_up_(rows) + shared_down_(rows); };
   double least = part(tokens);
   // The sum of two piecewise linear curves has its minimum at a point of one of them, so only those points are checked.
@@ -202,7 +205,8 @@ double LayerCost::least_shared_us(int64_t tokens) const {
     const int64_t rows = RowTable::knot(step);
     least = std::min(least, part(rows) + part(tokens - rows));
   }
-  return 2 * dense_call_us_ + least;
+  // Two parts together take at least as long as one on a line, but not necessarily on a curve.
+  return {2 * dense_call_us_ + least, silu_mul_.us_of_bytes.empty() ? shared_silu_us(tokens) : 0};
 }
 
 double LayerCost::pack_us(double rows, DType wire) const {

@@ -124,7 +124,11 @@ class LayerCost {
   double shared_us(int64_t tokens, const SmFactors& factors) const;  // all three steps; 0 without shared experts
   // The minimum over all ways to split the tokens in two, or not to split them. In measured curves, two calls may be
   // faster than one.
-  double least_shared_us(int64_t tokens) const;
+  struct LeastShared {
+    double gemms_us = 0, silu_us = 0;
+    double us(const SmFactors& factors) const { return factors.dense * gemms_us + silu_us; }
+  };
+  LeastShared least_shared(int64_t tokens) const;
   double handoff_us() const { return profile_->handoff_us; }
   // The time the sending rank takes to prepare rows for a message.
   double pack_us(double rows, DType wire) const;
@@ -152,6 +156,7 @@ class LayerCost {
   };
 
   void set_memory_costs(bool messages_spread);
+  double shared_silu_us(int64_t tokens) const;
 
   ClockRates rates(double missing) const;
 

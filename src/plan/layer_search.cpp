@@ -70,6 +70,9 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
   for (size_t r = 0; r < num_ranks_; ++r) {
     double gemms = 0;
     double local_gemms = 0;
+    double split_gemms = 0;
+    double remote_gemms = 0;
+    bool all_remote = true;
     int64_t rows = 0;
     int64_t local_rows = 0;
     int busy = 0;
@@ -83,8 +86,11 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
         local_times_.push_back(expert_times(cost, own));
         remote_times_.push_back(expert_times(cost, problem.load[e] - own));
         least = least_of(least, local_times_.back(), remote_times_.back());
-        local_gemms +=
-            std::max(0.0, least_gemms(least, group_factor) - least_gemms(remote_times_.back(), group_factor));
+        const double remote_us = least_gemms(remote_times_.back(), group_factor);
+        local_gemms += std::max(0.0, least_gemms(least, group_factor) - remote_us);
+        split_gemms += least_gemms(local_times_.back(), group_factor) + remote_us;
+        remote_gemms += remote_us;
+        all_remote &= problem.load[e] == 0 || problem.load[e] > own;
         local_rows += own;
       }
       gemms += least_gemms(least, group_factor);
@@ -94,6 +100,10 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
     if (traffic_.near_visits(r) > traffic_.near_visits(most_visited_)) most_visited_ = r;
     if (traffic_.has_single_visits(r)) comm_stages_ = std::max(comm_stages_, busy);
     rank_rows_.push_back(static_cast<double>(rows));
+    if (split_gemms > around_.gemms_us) {
+      around_ = {split_gemms, cost.least_stage_memory_us(rows), remote_gemms,
+                 cost.least_stage_memory_us(rows - local_rows), all_remote && local_rows > 0 ? busy : 0};
+    }
     if (gemms <= least_gemms_us_) continue;
     least_gemms_us_ = gemms;
     least_others_us_ = cost.least_stage_memory_us(rows);
@@ -102,6 +112,8 @@ LayerSearch::LayerSearch(const LayerCost& cost, const MoeProblem& problem, const
     least_busy_ = busy;
   }
   least_others_us_ += finish_us();
+  around_.others_us += finish_us();
+  around_.remote_others_us += finish_us();
   candidates_.reserve(128);
   // The serial split is always needed, and its messages are those of the whole layer, which the bounds are based on.
   split(Policy::kSerial, 1, false);
@@ -127,10 +139,10 @@ LayerSearch::Budget LayerSearch::make_budget(const LinkPoint& link, int gemm_sms
 
 void LayerSearch::list_budgets() {
   const int num_sms = cost_.profile().num_sms;
-  const double shared = cost_.least_shared_us(most_tokens_);
+  const LayerCost::LeastShared shared = cost_.least_shared(most_tokens_);
   const auto add = [&](const LinkPoint& link, int gemm_sms) {
     budgets_.push_back(make_budget(link, gemm_sms));
-    budgets_.back().least_shared_us = budgets_.back().terms.factors.dense * shared;
+    budgets_.back().least_shared_us = shared.us(budgets_.back().terms.factors);
   };
   const LinkPoint* fastest = nullptr;
   for (const LinkPoint& link : cost_.profile().links) {  // by ascending SMs
@@ -210,8 +222,9 @@ bool LayerSearch::try_eps(int num_stages) {
 }
 
 void LayerSearch::try_local_around(int num_stages) {
-  if (!local_around_ || !any_can_win(num_stages)) return;
-  split(Policy::kEps, num_stages, false);
+  if (!local_around_ || !any_around_can_win(num_stages)) return;
+  const bool is_split = split_is_complete_ && split_ == std::pair(Policy::kEps, num_stages);
+  if (!is_split) split(Policy::kEps, num_stages, false);
   const double share = first_local_share();
   sum_local_around(num_stages, share);
   Candidate candidate;
@@ -222,7 +235,7 @@ void LayerSearch::try_local_around(int num_stages) {
   for (const Budget& budget : budgets_) {
     candidate.sms = {budget.terms.link.sms, budget.gemm_sms > 0 ? budget.gemm_sms : cost_.profile().num_sms};
     for (size_t w = 0; w < wires_.size(); ++w) {
-      if (!limits_.explain && !can_win(lower_bound(num_stages, budget, w))) continue;
+      if (!limits_.explain && !can_win(around_bound(num_stages, budget, w))) continue;
       Candidate c = candidate;
       c.wire = wires_[w];
       fill_pipeline(c, budget);

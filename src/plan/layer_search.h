@@ -44,10 +44,12 @@ class LayerSearch {
   // Tries all ways to run `num_stages` stages by expert. Returns false if no larger number of stages can be faster than
   // the best candidate so far.
   bool try_eps(int num_stages);
-  // The same with all local rows in stages of their own, if the limits allow it.
+  // The same with all local rows in stages of their own, if the limits allow it. Takes less time right after
+  // try_eps(num_stages), whose split it shares.
   void try_local_around(int num_stages);
   void try_microbatch();
-  // The paper's N*, estimated from bounds: the number of stages with which to start the search.
+  // The number of stages with which to start the search: the paper's N*, estimated from bounds, or where the shared
+  // experts hide what no stage can.
   int likely_stages() const;
 
   const Choice& best() const { return best_; }
@@ -72,7 +74,9 @@ class LayerSearch {
 
   // Bounds (search_bounds.cpp).
   double lower_bound(int num_stages, const Budget& budget, size_t wire) const;
+  double around_bound(int num_stages, const Budget& budget, size_t wire) const;
   bool any_can_win(int num_stages) const;
+  bool any_around_can_win(int num_stages) const;
   bool any_wire_can_win(int num_stages, const Budget& budget) const;
   bool any_ends_can_win(int num_stages) const;
   bool any_stages_can_win(Policy policy, int num_stages) const;
@@ -144,6 +148,13 @@ class LayerSearch {
   double least_others_us_ = 0;  // row ops as if there were one stage, and finish
   // Upper bounds of what the local rows of one stage contribute to the two above; 0 if stages are not cut.
   double most_local_gemms_us_ = 0, most_local_others_us_ = 0;
+  // The same if each expert's local rows run apart from the others, and the part of the others in it, from the rank for
+  // which that takes longest.
+  struct {
+    double gemms_us = 0, others_us = 0;
+    double remote_gemms_us = 0, remote_others_us = 0;
+    int busy = 0;  // experts with rows of other ranks, if there are local rows and no expert has nothing else
+  } around_;
   int least_busy_ = 0;          // experts with rows on that rank
   size_t most_visited_ = 0;     // the rank that receives the most tokens from its own node
   int comm_stages_ = 0;         // up to this number of stages, every stage has messages
@@ -155,6 +166,7 @@ class LayerSearch {
 
   // The current split.
   std::pair<Policy, int> split_;  // policy and number of stages
+  bool split_is_complete_ = false;
   std::vector<StageCost> costs_;  // [num_stages, num_ranks]
   std::vector<int> stage_of_;
   std::vector<RankStage> stages_;  // [num_stages, num_ranks]

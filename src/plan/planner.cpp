@@ -52,11 +52,15 @@ void search(LayerSearch& search, const MoeProblem& problem, const PlanLimits& li
   const auto above = std::ranges::upper_bound(counts, std::clamp(search.likely_stages(), 1, experts));
   // All smaller numbers are tried, because a bound that excludes one number does not exclude a smaller one. Larger
   // numbers are tried only until no larger one can win.
-  for (auto n = above; n != counts.begin();) search.try_eps(*--n);
-  for (auto n = above; n != counts.end() && search.try_eps(*n); ++n) {
+  const auto try_stages = [&search](int n) {
+    const bool more_can_win = search.try_eps(n);
+    // Where the local rows hide both ends, few stages suffice.
+    if (n <= kMostStagesWithinLocal) search.try_local_around(n);
+    return more_can_win;
+  };
+  for (auto n = above; n != counts.begin();) try_stages(*--n);
+  for (auto n = above; n != counts.end() && try_stages(*n); ++n) {
   }
-  // Where the local rows hide both ends, few stages suffice.
-  for (int n = 1; n <= std::min(kMostStagesWithinLocal, experts); ++n) search.try_local_around(n);
   if (limits.microbatch) search.try_microbatch();
 }
 

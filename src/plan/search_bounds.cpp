@@ -51,12 +51,31 @@ double LayerSearch::lower_bound(int num_stages, const Budget& budget, size_t wir
                     least_comm_us(num_stages, budget, wire), budget.terms.factors);
 }
 
+// A bound for stages with all local rows around them: the compute, in which every expert's weights are read twice, and
+// the messages. Up to as many stages as there are busy experts, each of them has rows on the rank, besides local ones.
+double LayerSearch::around_bound(int num_stages, const Budget& budget, size_t wire) const {
+  const double factor = std::min(budget.terms.factors.dense, budget.terms.factors.grouped);
+  const double calls = num_stages <= around_.busy ? num_stages * (cost_.stage_overhead_us() + cost_.handoff_us()) : 0.0;
+  const double spanned = least_span(budget.least_shared_us + around_.others_us + factor * around_.gemms_us + calls,
+                                    least_comm_us(num_stages, budget, wire), budget.terms.factors);
+  return std::max(spanned, lower_bound(num_stages, budget, wire));
+}
+
 int LayerSearch::likely_stages() const {
   if (single_rank_) return 1;
   const Budget& budget = budgets_.front();
-  const double hidable = std::min(lower_bound(1, budget, 0), least_comm_us(1, budget, 0));
-  const double stage = cost_.stage_overhead_us() + 2 * budget.terms.link.alpha_us + 2 * cost_.handoff_us();
-  return stage > 0 ? static_cast<int>(std::lround(std::min(1e6, std::sqrt(hidable / stage)))) : 1;
+  const double comm = least_comm_us(1, budget, 0);
+  const double hidable = std::min(lower_bound(1, budget, 0), comm);
+  const double overhead = cost_.stage_overhead_us() + 2 * budget.terms.link.alpha_us + 2 * cost_.handoff_us();
+  double stages = overhead > 0 ? std::sqrt(hidable / overhead) : 1;
+  if (hidable == comm && budget.least_shared_us > 0) {
+    // The latency of messages is hidden, too. With more stages, the shared experts hide both ends, which have about
+    // twice the tokens of an even share, because a token goes to the first stage with any of its experts.
+    const double calls = cost_.stage_overhead_us() + cost_.handoff_us();
+    const double ends = 2 * comm;
+    stages = std::min(ends / budget.least_shared_us, std::max(stages, calls > 0 ? std::sqrt(ends / calls) : 1));
+  }
+  return static_cast<int>(std::lround(std::clamp(stages, 1.0, 1e6)));
 }
 
 bool LayerSearch::any_can_win(int num_stages) const {
@@ -87,8 +106,29 @@ bool LayerSearch::any_ends_can_win(int num_stages) const {
     const double stages = least_others_us_ + factor * least_gemms_us_;
     const double local = most_local_others_us_ + factor * most_local_gemms_us_;
     for (const Wire& wire : wires_) {
-      const bool may_cut = local_first_ && first_wait_us(budget, wire, most_first) > budget.least_shared_us;
+      const bool may_cut = local_first_ && first_wait_us(budget, wire, most_first) >= budget.least_shared_us;
       if (can_win(stages - (may_cut ? local : 0) + ends * visited_us(budget, wire))) return true;
+    }
+  }
+  return false;
+}
+
+// The same for stages with all local rows around them: the shared experts and local rows run before the first dispatch
+// has ended, or after the last stage of other rows, which begins to be returned then.
+bool LayerSearch::any_around_can_win(int num_stages) const {
+  if (limits_.explain || !has_best_) return true;
+  double ends = 0;
+  if (traffic_.has_visits(most_visited_)) {
+    const double rows = balancer_.least_stage_rows(num_stages, static_cast<int>(most_visited_));
+    ends = traffic_.first_need(most_visited_, rows / rank_rows_[most_visited_]);
+  }
+  for (const Budget& budget : budgets_) {
+    const double factor = std::min(budget.terms.factors.dense, budget.terms.factors.grouped);
+    const double stages = around_.remote_others_us + factor * around_.remote_gemms_us;
+    for (size_t w = 0; w < wires_.size(); ++w) {
+      const double end = ends * visited_us(budget, wires_[w]);
+      const double chain = std::max(end, budget.least_shared_us) + stages + end;
+      if (can_win(std::max(chain, around_bound(num_stages, budget, w)))) return true;
     }
   }
   return false;
@@ -127,7 +167,7 @@ bool LayerSearch::any_stages_can_win(Policy policy, int num_stages) const {
       const double ends = 2 * first * visited_us(budget, wire);
       // If the first dispatch may take longer than the shared experts, the first stage will be split, so that its local
       // rows are processed during the dispatch. This bound does not cover that case.
-      if (may_cut && first_wait_us(budget, wire, most_first) > budget.least_shared_us) return true;
+      if (may_cut && first_wait_us(budget, wire, most_first) >= budget.least_shared_us) return true;
       if (can_win(std::max(spanned, stages + ends))) return true;
     }
   }

@@ -12,6 +12,7 @@ bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) 
   if (best_is_here_) swap_with_best();
   best_is_here_ = false;
   has_local_ = false;
+  split_is_complete_ = false;
   split_ = {policy, num_stages};
   handoff_us_ = handoff_of(policy);
   if (policy == Policy::kEps) {
@@ -26,12 +27,14 @@ bool LayerSearch::split(Policy policy, int num_stages, bool only_if_it_can_win) 
   if (only_if_it_can_win && !limits_.explain && !any_stages_can_win(policy, num_stages)) return false;
   if (policy == Policy::kEps && num_stages > 1) order_stages(num_stages);
   find_messages(policy, num_stages);
+  split_is_complete_ = true;
   return true;
 }
 
 // Keeps the best split so far by swapping it with the buffers that the next split overwrites. Copying would take
 // longer.
 void LayerSearch::swap_with_best() {
+  split_is_complete_ = true;  // of the best, and overwritten otherwise
   std::swap(split_, best_split_.split);
   std::swap(grouped_us_, best_split_.grouped_us);
   stage_of_.swap(best_split_.stage_of);

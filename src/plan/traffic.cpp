@@ -1,6 +1,7 @@
 #include "plan/traffic.h"
 
 #include <algorithm>
+#include <array>
 
 namespace eps::plan {
 
@@ -60,34 +61,44 @@ void TrafficModel::add_flow(Flows& flows, size_t home, size_t rank, int64_t rows
 }
 
 // out[r] = the fraction of the tokens visiting rank r that have no expert in a set with the share 1 - rest[r] of its
-// rows. traffic.h has the formula; `miss` is its product so far. Overwrites `rest`.
-void TrafficModel::find_missing(std::span<double> rest, std::span<double> miss, std::span<double> out) const {
+// rows. traffic.h has the formula.
+void TrafficModel::find_missing(std::span<const double> rest, std::span<double> out) const {
+  // Four ranks at a time, whose products stay in registers.
+  constexpr size_t kRanks = 4;
   const double step = 1 / experts_;
-  std::fill(miss.begin(), miss.end(), 1.0);
-  std::fill(out.begin(), out.end(), 0.0);
-  for (size_t j = 1; j < width_; ++j) {
-    const double* share = &share_of_count_[j * num_ranks_];
-    const double left = left_[j - 1];
-    for (size_t r = 0; r < num_ranks_; ++r) {  // the inner loop, so that it is vectorised
-      miss[r] *= std::max(0.0, rest[r]) * left;
-      out[r] += share[r] * miss[r];
-      rest[r] -= step;
+  size_t begin = 0;
+  for (; begin + kRanks <= num_ranks_; begin += kRanks) {
+    std::array<double, kRanks> left, miss, missing;
+    for (size_t r = 0; r < kRanks; ++r) left[r] = rest[begin + r];
+    miss.fill(1);
+    missing.fill(0);
+    for (size_t j = 1; j < width_; ++j) {
+      const double* share = &share_of_count_[j * num_ranks_ + begin];
+      for (size_t r = 0; r < kRanks; ++r) {
+        miss[r] *= std::max(0.0, left[r]) * left_[j - 1];
+        missing[r] += share[r] * miss[r];
+        left[r] -= step;
+      }
     }
+    for (size_t r = 0; r < kRanks; ++r) out[begin + r] = missing[r];
   }
+  for (; begin < num_ranks_; ++begin) out[begin] = find_missing(begin, rest[begin]);
+}
+
+double TrafficModel::find_missing(size_t rank, double rest) const {
+  double miss = 1;
+  double missing = 0;
+  for (size_t j = 1; j < width_; ++j, rest -= 1 / experts_) {
+    miss *= std::max(0.0, rest) * left_[j - 1];
+    missing += share_of_count_[j * num_ranks_ + rank] * miss;
+  }
+  return missing;
 }
 
 double TrafficModel::first_need(size_t rank, double f) const {
-  double rest = 1 - f;
-  double miss = 1;
-  double missing = 0;
   double visits = 0;
-  for (size_t j = 1; j < width_; ++j, rest -= 1 / experts_) {
-    const double share = share_of_count_[j * num_ranks_ + rank];
-    miss *= std::max(0.0, rest) * left_[j - 1];
-    missing += share * miss;
-    visits += share;
-  }
-  return visits - missing;
+  for (size_t j = 1; j < width_; ++j) visits += share_of_count_[j * num_ranks_ + rank];
+  return visits - find_missing(rank, 1 - f);
 }
 
 void TrafficModel::fill_place(const Place& place, std::span<const double> dispatch_part,
@@ -126,10 +137,10 @@ void TrafficModel::split(std::span<const double> rows, int num_stages, std::span
   const size_t n = num_ranks_;
   // Per rank: the total rows and those so far, the fraction of visiting tokens that no stage so far has needed
   // (`unseen`), and the fraction that later stages still need (`unfinished`).
-  scratch_.assign(10 * n, 0.0);
+  scratch_.assign(9 * n, 0.0);
   const auto array = [&](size_t i) { return std::span<double>(&scratch_[i * n], n); };
   const auto all = array(0), done = array(1), unseen = array(2), unfinished = array(3), first = array(4),
-             last = array(5), rest = array(6), miss = array(7), missing = array(8), present = array(9);
+             last = array(5), rest = array(6), missing = array(7), present = array(8);
   std::fill(unseen.begin(), unseen.end(), 1.0);
   std::fill(unfinished.begin(), unfinished.end(), 1.0);
   for (size_t s = 0; s < stages; ++s) {
@@ -140,11 +151,11 @@ void TrafficModel::split(std::span<const double> rows, int num_stages, std::span
       done[r] += rows[s * n + r];
       rest[r] = all[r] > 0 ? 1 - done[r] / all[r] : 0.0;
     }
-    find_missing(rest, miss, missing);
+    find_missing(rest, missing);
     // A token is complete if it has no expert in the remaining stages, which together are a set with the remaining
     // rows.
     for (size_t r = 0; r < n; ++r) rest[r] = all[r] > 0 ? done[r] / all[r] : 1.0;
-    find_missing(rest, miss, present);
+    find_missing(rest, present);
     for (size_t r = 0; r < n; ++r) {
       first[r] = last[r] = 0;
       if (rows[s * n + r] == 0)

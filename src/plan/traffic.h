@@ -54,7 +54,8 @@ class TrafficModel {
   int64_t combine_rows() const { return combine_rows_; }
 
  private:
-  void find_missing(std::span<double> rest, std::span<double> miss, std::span<double> out) const;
+  void find_missing(std::span<const double> rest, std::span<double> out) const;
+  double find_missing(size_t rank, double rest) const;  // the same for one rank
   // Sets the messages of one stage, which sends dispatch_part[d] of all rows that rank d receives and combine_part[d]
   // of all rows that it returns.
   void fill(std::span<const double> dispatch_part, std::span<const double> combine_part, MessageRows* dispatch,

@@ -389,6 +389,33 @@ TEST(Planner, ExplainingChangesNoChoice) {
   }
 }
 
+// The same on a profile with which splitting is free, so that local rows around the stages often win.
+TEST(Planner, NoBoundExcludesLocalRowsAroundTheStages) {
+  std::mt19937 rng(17);
+  HardwareProfile profile = test::made_up_profile();
+  for (GemmProfile& gemm : profile.gemms) {
+    gemm.call_us = 0.1;
+    gemm.group_factor.clear();
+    for (GemmShapeCurve& curve : gemm.shapes) curve.us_of_rows = {{1, 0.01}, {1000, 10}};
+  }
+  PlanLimits explained;
+  explained.explain = true;
+  int num_around = 0;
+  for (int trial = 0; trial < 96; ++trial) {
+    RandomLayer layer = random_layer(rng, 16, 2 << (trial % 2), 3, 3000, static_cast<LoadKind>(trial % 4));
+    MoeShape shape = test::kMadeUpShape;
+    shape.top_k = 3;
+    if (trial % 3 > 0) shape.shared_inner = 0;
+    layer.problem.shape = shape;
+    profile.links = {{4, 0.05 * (1 << (trial % 8)), 0.1}};
+    const Plan quick = Planner(profile, shape).plan(layer.problem, {});
+    const Plan slow = Planner(profile, shape, explained).plan(layer.problem, {});
+    EXPECT_NEAR(quick.makespan_us, slow.makespan_us, 1e-9 * slow.makespan_us) << "trial " << trial;
+    for (const Candidate& c : slow.candidates) num_around += c.verdict == Verdict::kChosen && c.local_around ? 1 : 0;
+  }
+  EXPECT_GT(num_around, 5);
+}
+
 // Row ops that are fast as long as the rows fit in a cache: stages may then take less time than the layer as a whole,
 // and no bound may exclude them.
 TEST(Planner, CurvesOfBytesExcludeNoWinner) {
