@@ -21,15 +21,6 @@ int64_t ModelSpec::dense_inner() const {
   return most;
 }
 
-int64_t ModelSpec::max_window() const {
-  int64_t most = 0;
-  for (const LayerSpec& layer : layers) {
-    if (layer.window == 0) return 0;
-    most = std::max(most, layer.window);
-  }
-  return most;
-}
-
 int64_t ModelSpec::attention_parameters() const { return attention.parameters(hidden) + 2 * hidden; }
 
 int64_t ModelSpec::expert_parameters() const {

@@ -65,7 +65,6 @@ struct ModelSpec {
   int num_dense_layers() const { return num_layers() - num_moe_layers(); }
   int first_moe_layer() const;  // -1: none
   int64_t dense_inner() const;  // the largest of a dense layer; 0: there are none
-  int64_t max_window() const;   // the largest window of a layer; 0: a layer attends to all positions
 
   // Numbers of parameters, computed from the shapes.
   int64_t attention_parameters() const;  // one layer, its two norms included

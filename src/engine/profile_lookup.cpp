@@ -39,8 +39,6 @@ std::string profile_dir() {
   return value == nullptr ? "" : value;
 }
 
-bool has_profile(const std::string& name) { return known_names(profile_dir()).contains(name); }
-
 std::string profile_path(const std::string& name_or_path) {
   if (name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".json")) return name_or_path;
   const std::string dir = profile_dir();

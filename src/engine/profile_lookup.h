@@ -11,9 +11,6 @@ namespace eps::engine {
 inline constexpr const char* kProfileDirVariable = "EPSMOE_PROFILE_DIR";
 std::string profile_dir();  // its value; empty if it is not set
 
-// Whether load_profile would find a profile of this name.
-bool has_profile(const std::string& name);
-
 // The file that load_profile would read; empty for a bundled profile and an unknown name.
 std::string profile_path(const std::string& name_or_path);
 
