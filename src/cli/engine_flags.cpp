@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "cli/console.h"
 #include "cli/progress.h"
+#include "cli/thread_range.h"
 #include "engine/factory.h"
 
 namespace eps::cli {
@@ -25,6 +26,8 @@ uint64_t most_threads() {
 }
 
 }  // namespace
+
+CLI::Validator thread_range() { return whole_number_from(0, most_threads()); }
 
 void add_engine_flags(CLI::App& command, EngineOptions& options) {
   CLI::Option_group& group = *command.add_option_group("Model and ranks");
@@ -91,7 +94,7 @@ void add_engine_flags(CLI::App& command, EngineOptions& options) {
       .add_option("--threads", options.threads,
                   "Threads of each rank, including its own (0: usable cores / ranks, at least 1). A rank that waits "
                   "lends its threads to the others, unless --emulate-link is used")
-      ->check(whole_number_from(0, most_threads()))
+      ->check(thread_range())
       ->capture_default_str();
   group
       .add_option(

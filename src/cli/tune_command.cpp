@@ -11,6 +11,7 @@
 #include "cli/console.h"
 #include "cli/output_file.h"
 #include "cli/progress.h"
+#include "cli/thread_range.h"
 #include "cli/tune_report.h"
 #include "engine/factory.h"
 #include "engine/model_folder.h"
@@ -205,7 +206,7 @@ void add_tune_command(CLI::App& app, Chosen& chosen) {
   command
       .add_option("--threads", flags->threads,
                   "Threads of each rank, its own included (0: usable cores / ranks, at least 1)")
-      ->check(whole_number_from(0))
+      ->check(thread_range())
       ->capture_default_str();
   command.add_option(
       "-m,--model", flags->models,

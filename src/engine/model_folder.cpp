@@ -204,8 +204,7 @@ ModelFolder open_model_folder(const std::string& model, bool dummy) {
          {.what = "no such model folder",
           .got = "",
           .wanted = "",
-          .hint = "a folder with config.json and safetensors files, or `dummy_weights` with one of " +
-                  arch::preset_names()});
+          .hint = "a folder with config.json and safetensors files, or a preset: " + arch::preset_names()});
   }
   if (dummy) {
     const std::string path = io::join_path(model, "config.json");

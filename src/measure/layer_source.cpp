@@ -11,8 +11,7 @@ namespace {
 void set_num_experts(arch::ModelSpec& spec, int num_experts, bool dummy) {
   if (num_experts == 0) return;
   ops::GateParams& gate = spec.moe.gate;
-  if (!dummy)
-    refuse("num_experts", "a model with weights has its own number of experts", "", "", "`dummy_weights`");
+  if (!dummy) refuse("num_experts", "a model with weights has its own number of experts", "", "", "`dummy_weights`");
   if (num_experts < gate.top_k || num_experts > gate.num_experts) {
     refuse("num_experts", "out of range", std::to_string(num_experts),
            fmt::format("{} (top-k) to {} (the model's)", gate.top_k, gate.num_experts));

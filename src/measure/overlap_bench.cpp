@@ -141,6 +141,10 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
   const sim::Skew skew = sim::parse_skew(options.skew);
   const LayerSource source = open_layer_source({engine, options.preset, options.num_experts});
   const int num_experts = source.spec.moe.gate.num_experts;
+  if (options.as_ep > 0 && num_experts % options.as_ep != 0) {
+    refuse("as_ep", fmt::format("the ranks must divide the {} experts evenly", num_experts),
+           std::to_string(options.as_ep), "a divisor of that number");
+  }
   const moe::ExpertPlacement placement =
       moe::place_experts(num_experts, options.as_ep == 0 ? engine.ep : options.as_ep);
 

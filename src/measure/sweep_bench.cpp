@@ -64,7 +64,10 @@ void check_sweep(const SweepOptions& options) {
   }
   if (sweep_tests(options).empty()) {
     fail(ErrorKind::kUsage, "bench sweep",
-         {.what = "nothing to measure", .got = "no `prompts` and no `generated` above 0", .wanted = "one", .hint = "`prompts` 512"});
+         {.what = "nothing to measure",
+          .got = "no `prompts` and no `generated` above 0",
+          .wanted = "one",
+          .hint = "`prompts` 512"});
   }
 }
 
@@ -74,11 +77,12 @@ bool run_sweep(const SweepOptions& options, Engine& engine, const SweepEvents& e
   for (const SweepTest& test : tests) {
     if (test.depth + test.num_tokens() <= engine.max_model_len()) continue;
     const bool is_deep = test.depth >= engine.max_model_len();
-    fail(ErrorKind::kUsage, is_deep ? "depths" : field_of(test),
-         {.what = "longer than the context",
-          .got = fmt::format("{} tokens", test.depth + test.num_tokens()),
-          .wanted = fmt::format("at most {}", engine.max_model_len()),
-          .hint = is_deep ? "`depths` 0" : fmt::format("`{}` {}", field_of(test), engine.max_model_len() - test.depth)});
+    fail(
+        ErrorKind::kUsage, is_deep ? "depths" : field_of(test),
+        {.what = "longer than the context",
+         .got = fmt::format("{} tokens", test.depth + test.num_tokens()),
+         .wanted = fmt::format("at most {}", engine.max_model_len()),
+         .hint = is_deep ? "`depths` 0" : fmt::format("`{}` {}", field_of(test), engine.max_model_len() - test.depth)});
   }
   const EngineOptions& e = options.engine;
   events.on_begin({short_model_name(e.model), e.dummy_weights, engine.weight_bytes(), engine.num_parameters(),

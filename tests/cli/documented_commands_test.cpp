@@ -33,10 +33,10 @@ const std::vector<Documented> kTable = {
     {"epsmoe inspect -m DIR", "", "deepseek_v2"},
     {"epsmoe plan -m dbrx --profile h800 --ep 8 --tokens 8192", "", "dbrx, one MoE layer: 16 experts"},
     {"epsmoe simulate -m deepseek-v2 --profile h800 --ep 8", "", "deepseek-v2: 235.7 B parameters"},
-    {"epsmoe bench sweep -m DIR", "-p 8 -n 2 -r 1", "| tg2"},
+    {"epsmoe bench sweep -m DIR", "-p 8 -n 2 -r 1", " tg2 |"},
     {"epsmoe bench latency -m DIR --batch-size 8",
      "--input-len 8 --output-len 2 --num-iters 1 --num-iters-warmup 0 --limit-tflops 1", "decode step"},
-    {"epsmoe bench throughput -m DIR --num-prompts 1000", "--input-len 4 --output-len 1", "1000"},
+    {"epsmoe bench throughput -m DIR --num-prompts 1000", "--input-len 4 --output-len 1", "10 requests"},
     {"epsmoe bench overlap -m DIR --emulate-link 200MB/s,20us", "--ep 2 --tokens 32 -r 1 --most-stages 2", "| auto"},
     {"epsmoe bench overlap --device cuda --preset deepseek-v2 --ep 2 --as-ep 8", "--tokens 64 -r 1", "| auto", true},
     {"epsmoe bench a2a", "-r 1", "dispatch", true},
@@ -71,7 +71,7 @@ class DocumentedCommands : public ::testing::Test {
             io::read_file(path("err"), 1 << 24)};
   }
 
-  // The line with the bundled model for DIR and a short text for FILE.
+  // The line with the bundled model for DIR, a short text for FILE and 10 for 1000 prompts.
   std::string with_files(std::string line) const {
     const auto replace = [&line](const std::string& word, const std::string& by) {
       const size_t at = line.find(" " + word);
@@ -79,6 +79,7 @@ class DocumentedCommands : public ::testing::Test {
     };
     replace("DIR", "models/austen-moe");
     replace("FILE", path("text"));
+    replace("1000", "10");
     return line;
   }
 
