@@ -121,6 +121,7 @@ std::string format_overlap_json(const measure::OverlapBenchOptions& options, con
                            {"link", options.engine.emulate_link},
                            {"pipeline", arm.pipeline},
                            {"policy", plan::to_string(arm.plan.policy)},
+                           {"transport", plan::to_string(arm.plan.transport)},
                            {"num_stages", arm.plan.num_stages()},
                            {"promised_us", predicted_us(arm)},  // check_words: allow (a key of the file format)
                            {"us", {{"p10", s.p10}, {"median", s.median}, {"p90", s.p90}}},

@@ -53,6 +53,9 @@ std::string format_head(const PlanReport& r) {
   if (!r.strategy_reason.empty()) out += fmt::format("strategy {}\n", r.strategy_reason);
   out += fmt::format("wire     {}; dispatch {}, combine {} over all ranks\n", plan::wire_text(plan.wire),
                      bytes_text(plan.bytes_dispatch), bytes_text(plan.bytes_combine));
+  if (plan.transport != plan::Transport::kMessages) {
+    out += fmt::format("transport {}\n", plan::to_string(plan.transport));
+  }
   if (plan.sms != plan::SmBudget{}) out += fmt::format("SMs      {}\n", plan::sms_text(plan.sms));
   return out;
 }

@@ -1,6 +1,7 @@
 // Communication between ranks, with a small control plane and a data plane. There is one object per rank.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -19,6 +20,12 @@ using MutableBytes = std::span<std::byte>;
 // other.
 enum class Channel : uint8_t { kDispatch, kCombine };
 inline constexpr int kNumChannels = 2;
+
+// What abort() tells to code that does not call the communicator, such as a kernel that waits for another GPU.
+struct AbortWatch {
+  std::atomic<uint32_t> is_aborted{0};  // 1 from abort() to recover()
+  std::atomic<uint32_t> num_aborts{0};  // never reset, and the same on all ranks while no rank is in a call
+};
 
 class Communicator {
  public:
@@ -39,6 +46,9 @@ class Communicator {
   // Discards an abort and all incomplete calls on all ranks, so that calls work again. Called on one rank, while no
   // rank is inside a call.
   virtual void recover() = 0;
+  // From now on, aborts by any rank are also stored in `watch`, which may be in memory that a device reads. There is
+  // one per rank; null ends it. Aborts before the call are not counted.
+  virtual void watch_aborts(AbortWatch* watch) = 0;
 
   // --- data plane ---
 

@@ -43,6 +43,7 @@ class EmulatedLink final : public Communicator {
   std::vector<std::vector<std::byte>> all_gather(ConstBytes mine) override { return inner_->all_gather(mine); }
   void abort(std::string_view reason) noexcept override { inner_->abort(reason); }
   void recover() override { inner_->recover(); }
+  void watch_aborts(AbortWatch* watch) override { inner_->watch_aborts(watch); }
 
   void all_to_all(Channel channel, std::span<const ConstBytes> send, std::span<const MutableBytes> recv) override {
     size_t sent = 0;

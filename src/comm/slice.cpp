@@ -17,6 +17,7 @@ class Slice final : public Communicator {
   void barrier() override { inner_->barrier(); }
   void abort(std::string_view reason) noexcept override { inner_->abort(reason); }
   void recover() override { inner_->recover(); }
+  void watch_aborts(AbortWatch* watch) override { inner_->watch_aborts(watch); }
 
   std::vector<std::vector<std::byte>> all_gather(ConstBytes mine) override {
     std::vector<std::vector<std::byte>> out = inner_->all_gather(mine);

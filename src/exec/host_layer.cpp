@@ -76,6 +76,9 @@ std::string HostLayer::why_not(const plan::Plan& plan) const {
                        to_string(supported.dispatch), to_string(supported.combine), to_string(plan.wire.dispatch),
                        to_string(plan.wire.combine));
   }
+  if (plan.transport != plan::Transport::kMessages) {
+    return fmt::format("ranks on the host exchange messages: got the transport {}", plan::to_string(plan.transport));
+  }
   if (plan.sms != plan::SmBudget{}) {
     return fmt::format("this device has no SMs, but the plan reserves {} for communication and {} for GEMMs",
                        plan.sms.comm, plan.sms.gemm);

@@ -1,6 +1,7 @@
 #include "exec/moe_layer.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <exception>
@@ -56,6 +57,8 @@ MoeLayerRunner::MoeLayerRunner(ops::OpSet& ops, comm::Communicator& comm, const 
       shape_(planner.shape()),
       splits_experts_(strategy == plan::Strategy::kTpTp && comm.size() > 1),
       is_local_(is_local(ops, comm, strategy)),
+      may_run_without_host_(strategy == plan::Strategy::kDpEp && (pipeline.mode == plan::PipelineOption::Mode::kAuto ||
+                                                                  pipeline.mode == plan::PipelineOption::Mode::kOff)),
       logits_(ops.memory()),
       topk_idx_(ops.memory()),
       topk_weight_(ops.memory()),
@@ -65,7 +68,19 @@ MoeLayerRunner::MoeLayerRunner(ops::OpSet& ops, comm::Communicator& comm, const 
 
 void MoeLayerRunner::begin_step(std::span<const int64_t> tokens_per_rank, int top_k) {
   tokens_per_rank_.assign(tokens_per_rank.begin(), tokens_per_rank.end());
+  without_host_ = WithoutHost::kNo;
+  const int64_t most = tokens_per_rank_.empty() ? 0 : std::ranges::max(tokens_per_rank_);
+  most_tokens_class_ = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(1, most))));
   if (peer_) peer_->begin_step(tokens_per_rank_, top_k, shape_.hidden);
+}
+
+bool MoeLayerRunner::can_run_without_host() const {
+  return peer_ != nullptr && may_run_without_host_ && trace_ == nullptr &&
+         std::ranges::max(tokens_per_rank_) <= peer_->most_tokens_without_host();
+}
+
+void MoeLayerRunner::check_peers() const {
+  if (peer_) peer_->check();
 }
 
 void MoeLayerRunner::wait() noexcept {
@@ -167,6 +182,19 @@ plan::MoeProblem MoeLayerRunner::route_on_peers(const ops::GateParams& gate, con
                             {ops_.compute_dtype(), ops_.activation_dtype()});
 }
 
+// The plan is the same for all loads, so the host neither needs nor waits for them.
+void MoeLayerRunner::run_on_flags(const ops::GateParams& gate, const ops::RouterWeights& router,
+                                  const ops::MoeWeights& weights, TensorView x, MutableTensorView out) {
+  const moe::ExpertPlacement placement = moe::place_experts(gate.num_experts, comm_.size());
+  peer_->record_times(false);
+  peer_->route(gate, router_logits(gate, router, x), router.correction);
+  peer_->set_rows(x);
+  const plan::Wire wire{ops_.compute_dtype(), ops_.activation_dtype()};
+  executor_.run(plans_.plan_without_load(placement, most_tokens_class_, wire), weights, out);
+  count_local(kFewTokenKernels, 1);
+  stats_.plans_made = plans_.num_misses();
+}
+
 bool MoeLayerRunner::times_next_layer() const {
   return peer_ == nullptr || trace_ != nullptr || stats_.num_layers_run % kLayersPerTiming == 1;
 }
@@ -174,12 +202,14 @@ bool MoeLayerRunner::times_next_layer() const {
 void MoeLayerRunner::run(int layer, const ops::GateParams& gate, const ops::RouterWeights& router,
                          const ops::MoeWeights& weights, TensorView x, MutableTensorView out) {
   if (is_local_) return run_local(*ops_.local_moe(), layer, gate, router, weights, x, out);
+  if (without_host_ == WithoutHost::kYes) return run_on_flags(gate, router, weights, x, out);
   const int64_t begin = now_ns();
   const plan::MoeProblem problem = peer_ ? route_on_peers(gate, router, x) : route_on_host(layer, gate, router, x);
   const int64_t setup_begin = now_ns();
   const plan::Plan& plan = plans_.plan(problem);
   const bool is_timed = times_next_layer();
   if (peer_) peer_->record_times(is_timed);
+  if (without_host_ == WithoutHost::kPrepare) peer_->reserve_without_host(weights);
   const int64_t end = now_ns();
   executor_.run(plan, weights, out);
   if (is_timed) record_times(layer, plan, {begin, end, setup_begin});

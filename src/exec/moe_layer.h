@@ -53,6 +53,22 @@ class MoeLayerRunner {
   // Shapes  tokens_per_rank [num_ranks]
   void begin_step(std::span<const int64_t> tokens_per_rank, int top_k);
 
+  // Whether the layers of this step can run without the host, so that the step can be recorded (OpSet::run_step). The
+  // same on all ranks. Known after begin_step().
+  bool can_run_without_host() const;
+  // How they run. All ranks call it with the same value; it is kNo after begin_step().
+  enum class WithoutHost : uint8_t {
+    kNo,
+    kPrepare,  // they involve the host, and allocate what they would need without it
+    kYes,      // after a step with kPrepare and the same tokens_class()
+  };
+  void run_without_host(WithoutHost way) { without_host_ = way; }
+  // The numbers of tokens on other ranks that layers without the host depend on: steps with the same value make the
+  // same calls.
+  int64_t tokens_class() const { return most_tokens_class_; }
+  // As PeerLayer::check; does nothing for layers that involve the host.
+  void check_peers() const;
+
   // out [T, H] = MoE(x [T, H]), both in the activation dtype. All ranks call it for the same layer.
   // Errors  RouterError, unless the layer is routed on the device; check_router finds such errors
   void run(int layer, const ops::GateParams& gate, const ops::RouterWeights& router, const ops::MoeWeights& weights,
@@ -71,8 +87,8 @@ class MoeLayerRunner {
   const MoeStats& stats() const { return stats_; }
 
  private:
-  // The kernels of local layers with few tokens (LocalMoe::few_tokens), which do not depend on the load. Replayed steps
-  // contain only such layers.
+  // The kernels of local layers with few tokens (LocalMoe::few_tokens) and of layers without the host, which do not
+  // depend on the load. Replayed steps contain only such layers.
   static constexpr ops::LocalKernels kFewTokenKernels = {};
 
   // Whether the op set runs whole layers: there is one rank, or every rank has a part of every expert.
@@ -90,6 +106,8 @@ class MoeLayerRunner {
   // Each sets the routing of all ranks in the layer behind the executor and returns the planning problem.
   plan::MoeProblem route_on_host(int layer, const ops::GateParams& gate, const ops::RouterWeights& router,
                                  TensorView x);
+  void run_on_flags(const ops::GateParams& gate, const ops::RouterWeights& router, const ops::MoeWeights& weights,
+                    TensorView x, MutableTensorView out);
   plan::MoeProblem route_on_peers(const ops::GateParams& gate, const ops::RouterWeights& router, TensorView x);
   ops::LayerOps& layer_ops() { return peer_ ? static_cast<ops::LayerOps&>(*peer_) : host_; }
   bool times_next_layer() const;
@@ -113,8 +131,11 @@ class MoeLayerRunner {
   bool splits_experts_;
   bool is_local_;
   MoeStats stats_;
+  bool may_run_without_host_;             // dp+ep, and no number of stages is asked for
   std::vector<int64_t> tokens_per_rank_;  // of the current step
-  std::vector<moe::Routing> routing_;     // of the current layer, if it is routed on the host
+  int64_t most_tokens_class_ = 1;         // the most tokens of a rank, rounded up to a power of two
+  WithoutHost without_host_ = WithoutHost::kNo;
+  std::vector<moe::Routing> routing_;  // of the current layer, if it is routed on the host
   Buffer logits_, topk_idx_, topk_weight_;
   std::unique_ptr<ops::RowCollectives> rows_;  // of local layers with split experts
   Buffer all_x_, partial_;                     // [tokens of all ranks, H]

@@ -99,7 +99,12 @@ ops::PeerLoad DeviceRanks::exchange(Rank& rank) {
 }
 
 void DeviceRanks::run_layer(Rank& rank, const plan::Plan& plan) {
-  exchange(rank);
+  if (plan.transport == plan::Transport::kFlags) {
+    rank.peer->set_routing(options_.placement.num_experts, rank.idx, rank.weight);
+    rank.peer->set_rows(rank.x);
+  } else {
+    exchange(rank);
+  }
   rank.executor->run(plan, rank.weights, rank.out);
 }
 
@@ -112,6 +117,7 @@ int64_t DeviceRanks::time_layers(const plan::Plan& plan, int count) {
     for (int i = 0; i < count; ++i) run_layer(rank, plan);
     rank.peer->wait();
     end = now_ns();
+    rank.peer->check();
   });
   const auto first = std::ranges::min_element(spans, {}, &std::pair<int64_t, int64_t>::first)->first;
   return std::ranges::max_element(spans, {}, &std::pair<int64_t, int64_t>::second)->second - first;

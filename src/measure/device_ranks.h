@@ -42,6 +42,9 @@ class DeviceRanks {
   // The problem that all ranks have counted.
   const plan::MoeProblem& problem() const { return problem_; }
 
+  // As ops::PeerLayer.
+  int64_t most_tokens_without_host() const { return ranks_.front().peer->most_tokens_without_host(); }
+
   // Runs the layer several times in a row, so that the devices do not idle, and then once more with the times of its
   // ops. layer_ns is the mean of the former; the other times are those of the latter.
   LayerTimes run(const plan::Plan& plan);

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "base/error.h"
 #include "base/stop.h"
@@ -20,10 +21,15 @@ namespace {
 // More stages than this are of no use where a layer has few milliseconds of messages to hide.
 constexpr int kMostDeviceStages = 8;
 
-std::vector<std::string> list_pipelines(int experts_each, int most_stages) {
+constexpr const char* kFlagsArm = "flags";
+
+// `has_flags`: the layer can also run without the host (plan::Transport::kFlags).
+std::vector<std::string> list_pipelines(int experts_each, int most_stages, bool has_flags) {
   std::vector<std::string> out = {"off"};
   for (int n = 1; n <= std::min(experts_each, most_stages); ++n) out.push_back(std::to_string(n));
-  out.insert(out.end(), {"microbatch", "auto"});
+  out.emplace_back("microbatch");
+  if (has_flags) out.emplace_back(kFlagsArm);
+  out.emplace_back("auto");
   return out;
 }
 
@@ -84,6 +90,7 @@ using RunLayer = std::function<LayerTimes(const plan::Plan&)>;
 struct Bench {
   RunLayer run;
   plan::MoeProblem problem;
+  int64_t most_tokens_without_host = 0;
 };
 
 Bench make_device_bench(const OverlapBenchOptions& options, const LayerSource& source, const plan::MoeShape& shape,
@@ -101,7 +108,8 @@ Bench make_device_bench(const OverlapBenchOptions& options, const LayerSource& s
   };
   const auto ranks = std::make_shared<DeviceRanks>(DeviceRanksOptions{shape, placement, options.seed}, std::move(ops),
                                                    std::move(comms), routing, load);
-  return {[ranks](const plan::Plan& plan) { return ranks->run(plan); }, ranks->problem()};
+  return {[ranks](const plan::Plan& plan) { return ranks->run(plan); }, ranks->problem(),
+          ranks->most_tokens_without_host()};
 }
 
 // What the ranks on the host read and write. `ranks` refers to `layer`.
@@ -173,10 +181,15 @@ OverlapBenchResult run_overlap_bench(const OverlapBenchOptions& options,
   const Bench bench =
       (on_device ? make_device_bench : make_host_bench)(options, source, shape, placement, routing, std::move(ops));
   const int most = options.most_stages > 0 ? options.most_stages : on_device ? kMostDeviceStages : each;
-  for (const std::string& pipeline : list_pipelines(each, most)) {
+  const bool has_flags = options.tokens <= bench.most_tokens_without_host;
+  for (const std::string& pipeline : list_pipelines(each, most, has_flags)) {
     OverlapArm arm;
     arm.pipeline = pipeline;
-    arm.plan = planner.plan(bench.problem, plan::parse_pipeline_option(pipeline));
+    arm.plan = pipeline == kFlagsArm
+                   ? planner.plan_without_load(
+                         placement, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(options.tokens))),
+                         bench.problem.wire)
+                   : planner.plan(bench.problem, plan::parse_pipeline_option(pipeline));
     result.arms.push_back(std::move(arm));
   }
 

@@ -31,7 +31,7 @@ struct OverlapBenchOptions {
 
 // One way to run the layer. Times are µs by repetition.
 struct OverlapArm {
-  std::string pipeline;  // "off", "2", "microbatch", "auto"
+  std::string pipeline;  // "off", "2", "microbatch", "flags" (plan::Transport::kFlags), "auto"
   plan::Plan plan;
   // From the first rank's start to the last one's end; on GPUs the mean of several layers in a row.
   std::vector<double> us;

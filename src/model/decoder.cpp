@@ -14,6 +14,11 @@ namespace {
 // would not fit in memory together.
 constexpr int64_t kLogitBlock = 64;
 
+// The largest number of tokens of a rank in a step that is recorded, which computes the logits of all of them at once.
+// On several ranks, the host's part in a layer takes longer than in one on a single device, so larger steps gain from
+// being recorded, too.
+constexpr int64_t most_repeatable_tokens(int num_ranks) { return num_ranks == 1 ? kLogitBlock : 256; }
+
 }  // namespace
 
 LogitsError::LogitsError()
@@ -60,14 +65,8 @@ std::vector<int32_t> Decoder::forward(std::span<const SequenceChunk> chunks, std
   begin_step(chunks, tokens_per_rank);
   std::vector<int32_t> tokens(chunks.size(), ops::kNoToken);
   std::vector<LogitRow> rows = logit_rows(chunks);
-  if (is_repeatable(chunks)) {
-    // A replayed step does not call compute_logits, and the previous step may have left logits_ with other rows.
-    logits_ = memory_.logits.view(DType::kF32, {num_tokens_, spec_.vocab_size});
-    const bool was_run = ops_.run_step(num_tokens_, [&] {
-      run_layers({});  // without a stop token: the step is short, and interrupting it could spoil a recording
-      compute_logits(hidden_);
-    });
-    if (!was_run) moe_.count_repeated(spec_.num_moe_layers());
+  if (const auto run = find_repeatable_run(chunks)) {
+    run_repeatable(*run);
     deliver(chunks, rows, sink, tokens);
     return tokens;
   }
@@ -111,11 +110,56 @@ void Decoder::begin_step(std::span<const SequenceChunk> chunks, std::span<const 
 }
 
 bool Decoder::is_repeatable(std::span<const SequenceChunk> chunks) const {
-  // Every sequence has one new token whose logits are needed, there are no other ranks to wait for, and tracing, which
-  // waits after every block, is off.
-  return num_tokens_ > 0 && num_tokens_ <= kLogitBlock && comm_.size() == 1 && trace_ == nullptr &&
-         std::ranges::all_of(chunks,
-                             [](const SequenceChunk& c) { return c.ids.size() == 1 && c.output != StepOutput::kNone; });
+  // Every sequence has one new token whose logits are needed, and tracing, which waits after every block, is off. A
+  // rank without tokens takes part in the layers of the others.
+  return (num_tokens_ > 0 || comm_.size() > 1) && num_tokens_ <= most_repeatable_tokens(comm_.size()) &&
+         trace_ == nullptr && std::ranges::all_of(chunks, [](const SequenceChunk& c) {
+           return c.ids.size() == 1 && c.output != StepOutput::kNone;
+         });
+}
+
+std::optional<Decoder::RepeatableRun> Decoder::find_repeatable_run(std::span<const SequenceChunk> chunks) {
+  const bool repeatable = is_repeatable(chunks);
+  // A replayed step does not call compute_logits, and the previous step may have left logits_ with other rows. This may
+  // allocate, which next_run() has to know.
+  if (repeatable && num_tokens_ > 0) logits_ = memory_.logits.view(DType::kF32, {num_tokens_, spec_.vocab_size});
+  if (comm_.size() == 1) {
+    if (!repeatable) return std::nullopt;
+    const ops::StepRun run = ops_.next_run(num_tokens_);
+    return RepeatableRun{num_tokens_, run, run};
+  }
+  const int64_t most = most_repeatable_tokens(comm_.size());
+  if (!moe_.can_run_without_host() || moe_.tokens_class() > most) return std::nullopt;
+  // The plan of the layers depends on the tokens of all ranks, so the key does, too.
+  const int64_t key = num_tokens_ + moe_.tokens_class() * (most + 1);
+  const ops::StepRun own = ops_.next_run(key);
+  constexpr std::byte kNotRepeatable{0xff};
+  const std::byte mine = repeatable ? static_cast<std::byte>(own) : kNotRepeatable;
+  ops::StepRun of_all = own;
+  for (const std::vector<std::byte>& other : comm_.all_gather(std::span(&mine, 1))) {
+    if (other.front() == kNotRepeatable) return std::nullopt;
+    of_all = std::min(of_all, static_cast<ops::StepRun>(other.front()));
+  }
+  return RepeatableRun{key, own, of_all};
+}
+
+void Decoder::run_repeatable(const RepeatableRun& run) {
+  const auto body = [&] {
+    run_layers({});  // without a stop token: the step is short, and interrupting it could spoil a recording
+    if (num_tokens_ > 0) compute_logits(hidden_);
+  };
+  const bool has_peers = comm_.size() > 1;
+  // The first run of a step allocates memory, during which no GPU may wait for another one without the hosts.
+  using WithoutHost = exec::MoeLayerRunner::WithoutHost;
+  if (has_peers) {
+    moe_.run_without_host(run.of_all == ops::StepRun::kRun ? WithoutHost::kPrepare : WithoutHost::kYes);
+  }
+  if (run.own != ops::StepRun::kRun && run.of_all == ops::StepRun::kRun) return body();
+  // A rank that still records allocates, so the others launch their steps when all have recorded.
+  const bool was_run = ops_.run_step(run.key, body, [&] {
+    if (has_peers && run.of_all == ops::StepRun::kRecord) comm_.barrier();
+  });
+  if (!was_run) moe_.count_repeated(spec_.num_moe_layers());
 }
 
 void Decoder::run_layers(const StopToken& stop) {
@@ -247,6 +291,7 @@ void Decoder::sample_tokens(std::span<const SequenceChunk> chunks, std::span<con
   std::vector<int32_t> sampled(rows.size(), ops::kNoToken);
   const auto is_on_host = [&](const LogitRow& r) { return chunks[r.sequence].host_sampler != nullptr; };
   if (!std::ranges::all_of(rows, is_on_host)) ops_.pick_tokens(logits_, params, sampled);
+  moe_.check_peers();  // pick_tokens has waited for the step
   for (size_t i = 0; i < rows.size(); ++i) {
     const SequenceChunk& chunk = chunks[rows[i].sequence];
     if (chunk.output != StepOutput::kToken) continue;
@@ -261,6 +306,7 @@ int32_t Decoder::sample_on_host(size_t row, const HostSampler& sampler) {
   const auto i = static_cast<int64_t>(row);
   const MutableTensorView host = host_row_.view(DType::kF32, {1, spec_.vocab_size});
   ops_.download(logits_.rows(i, i + 1), host.data());
+  moe_.check_peers();
   return sampler(std::span(host.as<float>(), static_cast<size_t>(spec_.vocab_size)));
 }
 
@@ -282,6 +328,7 @@ const float* Decoder::logits_on_host() {
   if (ops_.memory().on_host()) return logits_.as<const float>();
   const MutableTensorView host = host_logits_.view(DType::kF32, logits_.shape());
   ops_.download(logits_, host.data());
+  moe_.check_peers();
   return host.as<const float>();
 }
 

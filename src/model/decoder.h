@@ -5,6 +5,7 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -80,6 +81,16 @@ class Decoder {
   // Whether a step of these chunks makes the same calls as all others of its number of tokens, so that a device can
   // record and replay it.
   bool is_repeatable(std::span<const SequenceChunk> chunks) const;
+  // How a repeatable step runs. Ranks that wait for each other on the device must all record or replay it, or none.
+  struct RepeatableRun {
+    int64_t key;          // of OpSet::run_step()
+    ops::StepRun own;     // what this rank would do alone
+    ops::StepRun of_all;  // the least of all ranks
+  };
+  // Empty: the step of at least one rank is not repeatable. All ranks get the same answer, which takes one exchange if
+  // there are several.
+  std::optional<RepeatableRun> find_repeatable_run(std::span<const SequenceChunk> chunks);
+  void run_repeatable(const RepeatableRun& run);
   // `stop` is polled between layers.
   void run_layers(const StopToken& stop);
   void attention(int layer);

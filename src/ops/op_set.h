@@ -74,6 +74,9 @@ struct DeviceSizes {
   std::string software;         // the software on it, with versions; for display
 };
 
+// What OpSet::run_step() would do next, in the order in which the calls for a key usually follow one another.
+enum class StepRun : uint8_t { kRun, kRecord, kReplay };
+
 // Memory for weights of one shape that the experts of a layer share. Outlives the weights.
 class WeightPool {
  public:
@@ -144,11 +147,18 @@ class OpSet {
   virtual void begin_step(const StepInputs& step) = 0;
   // Runs `body`, which may only call ops of this op set. Apart from the data of begin_step, its calls must depend only
   // on `key`: an op set may record them once and replay the recording. `body` is then not run, so its effects on the
-  // host must not be relied on. Returns whether it ran.
-  virtual bool run_step(int64_t /*key*/, const std::function<void()>& body) {
+  // host must not be relied on. Returns whether it ran. `before_launch` is called before a recording is launched, also
+  // if it was just made: ranks whose steps wait for each other on the device let each other finish recording.
+  virtual bool run_step(int64_t /*key*/, const std::function<void()>& body,
+                        const std::function<void()>& /*before_launch*/) {
     body();
     return true;
   }
+  bool run_step(int64_t key, const std::function<void()>& body) {
+    return run_step(key, body, [] {});
+  }
+  // What run_step() will do with this key, unless memory is allocated or freed before the call.
+  virtual StepRun next_run(int64_t /*key*/) const { return StepRun::kRun; }
 
   // --- dense ops ---
 

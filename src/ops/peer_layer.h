@@ -1,7 +1,9 @@
 // One MoE layer whose experts are spread over several devices that can access each other's memory. There is one object
 // per rank, which runs the ops of a plan on its own lanes.
 //
-// The device computes where the rows of each token go; the host receives only their numbers, for planning. The order in
+// The device computes where the rows of each token go; the host receives only their numbers, for planning. Layers with
+// few tokens can do without (plan::Transport::kFlags): then no rank's host waits or takes part, so that such layers can
+// be recorded (OpSet::run_step). The order in
 // which a token's expert outputs are added depends only on its routing, so the result is bit for bit the same for all
 // plans, all numbers of stages and (for 1, 2, 4 or 8) all numbers of ranks.
 #pragma once
@@ -40,7 +42,25 @@ class PeerLayer : public LayerOps {
   // dtype, which must not change until the layer has ended. Waits for the device.
   virtual PeerLoad exchange(TensorView x) = 0;
 
-  // Begins the layer whose routing was exchanged last. The plan and the weights outlive the layer.
+  // The largest number of tokens on a rank with which layers of this step can run without the host; 0: none can. The
+  // same on all ranks. Known after begin_step().
+  virtual int64_t most_tokens_without_host() const = 0;
+  // In place of exchange(), before a plan of Transport::kFlags: only sets x, which must not change until the layer has
+  // ended.
+  virtual void set_rows(TensorView x) = 0;
+  // Reports layers without the host that did not end because of another rank. To be called once the device has been
+  // waited for, before results are used.
+  //
+  // Errors  kTimeout, naming the rank that this one waited for; kAborted
+  virtual void check() const = 0;
+
+  // Allocates what layers with these weights and the tokens of this step need without the host, whatever their routing.
+  // Layers with other numbers of tokens need the same if their most tokens of a rank, rounded up to a power of two, are
+  // the same. begin() calls it where that has not been done, but a layer that is recorded must not allocate. All ranks
+  // call it for the same layer.
+  virtual void reserve_without_host(const MoeWeights& weights) = 0;
+  // Begins the layer whose routing was exchanged, or whose rows were set, last. The plan and the weights outlive the
+  // layer.
   void begin(const plan::Plan& plan, const MoeWeights& weights, MutableTensorView out) override = 0;
 
   // Whether lanes() record times, which costs some microseconds an op.

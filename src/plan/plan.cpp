@@ -25,6 +25,14 @@ std::string_view to_string(Policy policy) {
   return "?";
 }
 
+std::string_view to_string(Transport transport) {
+  switch (transport) {
+    case Transport::kMessages: return "messages";
+    case Transport::kFlags: return "flags";
+  }
+  return "?";
+}
+
 int Plan::num_expert_stages() const {
   if (policy != Policy::kEps) return 1;
   return static_cast<int>(std::count_if(stages.begin(), stages.end(),
@@ -159,6 +167,10 @@ std::vector<std::string> find_plan_faults(const Plan& plan, const MoeProblem& pr
     }
   }
   check_ops(plan, problem, faults);
+  const bool is_whole = plan.num_stages() == 1 && plan.stages.front().part == moe::TokenPart::kAll;
+  if (plan.transport == Transport::kFlags && (!is_whole || !is_chain(plan))) {
+    faults.push_back("the transport flags needs one stage with all rows, and ops that follow one another");
+  }
   const auto find = [&plan](OpKind kind, int stage) {
     for (size_t i = 0; i < plan.ops.size(); ++i) {
       if (plan.ops[i].kind == kind && plan.ops[i].stage == stage) return static_cast<int>(i);

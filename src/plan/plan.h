@@ -76,6 +76,15 @@ struct SmBudget {
   bool operator==(const SmBudget&) const = default;
 };
 
+// How routing, rows and sums cross between ranks.
+enum class Transport : uint8_t {
+  kMessages,  // the host counts the routing of all ranks first; the plan depends on it
+  // GPUs store routing, rows and sums directly in each other's memory and wait for each other's flags. The host does
+  // not take part, so the plan does not depend on the load. One stage with all experts, whose ops follow one another.
+  kFlags,
+};
+std::string_view to_string(Transport transport);  // "messages", "flags"
+
 enum class Verdict : uint8_t {
   kChosen,
   kSlower,       // than the chosen candidate
@@ -129,6 +138,7 @@ struct Plan {
   Strategy strategy = Strategy::kDpEp;
   std::string reason;  // why this policy and number of stages
   Wire wire;
+  Transport transport = Transport::kMessages;
   SmBudget sms;
   std::vector<Stage> stages;
   std::vector<PlanOp> ops;  // a lane runs its ops in this order

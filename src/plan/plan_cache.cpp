@@ -27,15 +27,6 @@ int64_t count_of(uint8_t code) {
   return (int64_t{4} + (code + 4) % 4) * step + step / 2;
 }
 
-// Distributes `visits` visits with `rows` rows in total over the two counts next to the mean.
-void fill_visits(int64_t visits, int64_t rows, int64_t* by_count, int top_k) {
-  if (visits == 0) return;
-  const int64_t low = std::clamp<int64_t>(rows / visits, 1, top_k);
-  const int64_t more = low < top_k ? std::clamp<int64_t>(rows - low * visits, 0, visits) : 0;
-  by_count[low] += visits - more;
-  if (more > 0) by_count[low + 1] += more;
-}
-
 }  // namespace
 
 void find_bucket(const MoeProblem& problem, LoadBucket& bucket) {
@@ -60,49 +51,16 @@ void find_bucket(const MoeProblem& problem, LoadBucket& bucket) {
 
 MoeProblem LoadBucket::problem(const MoeProblem& like) const {
   MoeProblem out = like;
-  const auto num_ranks = like.tokens_per_rank.size();
-  const auto ranks = static_cast<int64_t>(num_ranks);
   const auto* at = reinterpret_cast<const uint8_t*>(key.data());
   const bool few = *at++ == 1;
   for (int64_t& tokens : out.tokens_per_rank) tokens = count_of(*at++);
-  moe::RoutingSummary& routing = out.routing;
-  const int64_t experts = std::ssize(like.load);
   if (few) {
-    // Spreads rows over the experts, and tokens over the ranks, as evenly as possible.
-    const int64_t rows = count_of(*at);
-    for (int64_t e = 0; e < experts; ++e)
-      out.load[static_cast<size_t>(e)] = rows * (e + 1) / experts - rows * e / experts;
-    for (size_t home = 0; home < num_ranks; ++home) {
-      const int64_t tokens = out.tokens_per_rank[home];
-      const int64_t copies = std::min(tokens * ranks, tokens * like.shape.top_k);
-      for (size_t r = 0; r < num_ranks; ++r) {
-        const auto d = static_cast<int64_t>(r);
-        // Rotated by the home rank. Otherwise, with one token per rank, all tokens would go to the same rank.
-        const size_t to = (r + home) % num_ranks;
-        routing.tokens_between[home * num_ranks + to] = copies * (d + 1) / ranks - copies * d / ranks;
-      }
-    }
+    spread_evenly(out, count_of(*at));
   } else {
-    for (int64_t& tokens : routing.tokens_between) tokens = count_of(*at++);
+    for (int64_t& tokens : out.routing.tokens_between) tokens = count_of(*at++);
     for (int64_t& rows : out.load) rows = count_of(*at++);
   }
-  routing.partials_between = routing.tokens_between;
-  for (size_t r = 0; r < num_ranks; ++r) routing.partials_between[r * num_ranks + r] = 0;
-  for (size_t e = 0; e < out.load.size(); ++e) routing.local_load[e] = out.load[e] / ranks;
-  std::fill(routing.visits.begin(), routing.visits.end(), 0);
-  const size_t width = routing.visits.size() / num_ranks;
-  for (size_t r = 0; r < num_ranks; ++r) {
-    int64_t visits = 0;
-    for (size_t home = 0; home < num_ranks; ++home) {
-      if (home != r) visits += routing.tokens_between[home * num_ranks + r];
-    }
-    int64_t rows = 0;
-    const auto first = static_cast<size_t>(like.placement.first_expert(static_cast<int>(r)));
-    for (size_t e = first; e < first + static_cast<size_t>(like.placement.experts_per_rank()); ++e) {
-      rows += out.load[e] - routing.local_load[e];
-    }
-    if (width > 1) fill_visits(visits, rows, &routing.visits[r * width], static_cast<int>(width) - 1);
-  }
+  estimate_routing(out);
   return out;
 }
 
@@ -131,6 +89,16 @@ const Plan& PlanCache::plan(const MoeProblem& problem) {
   if (plans_.size() >= most_plans_) plans_.clear();  // all at once, so that every rank discards the same plans
   auto plan = std::make_unique<const Plan>(planner_.plan(bucket_.problem(problem), option_));
   return *plans_.emplace(bucket_.key, std::move(plan)).first->second;
+}
+
+const Plan& PlanCache::plan_without_load(const moe::ExpertPlacement& placement, int64_t tokens_per_rank,
+                                         const Wire& wire) {
+  std::unique_ptr<const Plan>& plan = plans_without_load_[tokens_per_rank];
+  if (plan == nullptr) {
+    ++num_misses_;
+    plan = std::make_unique<const Plan>(planner_.plan_without_load(placement, tokens_per_rank, wire));
+  }
+  return *plan;
 }
 
 }  // namespace eps::plan

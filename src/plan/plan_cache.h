@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -31,6 +32,9 @@ class PlanCache {
   // placement and wire.
   const Plan& plan(const MoeProblem& problem);
 
+  // As Planner::plan_without_load; valid as long as the cache. All calls must be of one placement and wire.
+  const Plan& plan_without_load(const moe::ExpertPlacement& placement, int64_t tokens_per_rank, const Wire& wire);
+
   int64_t num_hits() const { return num_hits_; }
   int64_t num_misses() const { return num_misses_; }
 
@@ -44,6 +48,7 @@ class PlanCache {
   size_t most_plans_;
   LoadBucket bucket_;
   std::unordered_map<std::string, std::unique_ptr<const Plan>, Hash> plans_;
+  std::map<int64_t, std::unique_ptr<const Plan>> plans_without_load_;  // by tokens_per_rank
   int64_t num_hits_ = 0;
   int64_t num_misses_ = 0;
 };

@@ -255,6 +255,15 @@ Plan Planner::plan(const MoeProblem& problem, const PipelineOption& option) cons
   return problem.strategy == Strategy::kTpTp ? impl_->plan_tp(problem) : impl_->plan_ep(problem, option);
 }
 
+Plan Planner::plan_without_load(const moe::ExpertPlacement& placement, int64_t tokens_per_rank,
+                                const Wire& wire) const {
+  const MoeProblem problem = make_even_problem(impl_->shape, placement, tokens_per_rank, wire);
+  Plan out = plan(problem, {PipelineOption::Mode::kOff, 1});
+  out.transport = Transport::kFlags;
+  out.reason = fmt::format("at most {} tokens a rank: the host does not count their routing", tokens_per_rank);
+  return out;
+}
+
 std::vector<OpTime> Planner::simulate(const Plan& plan, const MoeProblem& problem) const {
   if (plan.policy != Policy::kTp)
     return run_virtual_clock(plan, every_rank_work(plan, problem, impl_->cost_of(problem)));

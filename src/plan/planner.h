@@ -58,6 +58,10 @@ class Planner {
 
   Plan plan(const MoeProblem& problem, const PipelineOption& option) const;
 
+  // The plan of a layer that GPUs run without the host (Transport::kFlags), with up to `tokens_per_rank` tokens on each
+  // rank. Times and kernels are those of an even load.
+  Plan plan_without_load(const moe::ExpertPlacement& placement, int64_t tokens_per_rank, const Wire& wire) const;
+
   // Predicts the times of every op of `plan` on every rank, from the same costs. The result usually ends before
   // makespan_us, because different ops are slowest on different ranks.
   //

@@ -23,6 +23,15 @@ void check_count(int64_t count, const char* what) {
         .hint = "fewer tokens"});
 }
 
+// Distributes `visits` visits with `rows` rows in total over the two counts next to the mean.
+void fill_visits(int64_t visits, int64_t rows, int64_t* by_count, int top_k) {
+  if (visits == 0) return;
+  const int64_t low = std::clamp<int64_t>(rows / visits, 1, top_k);
+  const int64_t more = low < top_k ? std::clamp<int64_t>(rows - low * visits, 0, visits) : 0;
+  by_count[low] += visits - more;
+  if (more > 0) by_count[low + 1] += more;
+}
+
 void check_routing(const MoeProblem& problem) {
   const moe::RoutingSummary& routing = problem.routing;
   const auto ranks = static_cast<size_t>(problem.placement.num_ranks);
@@ -100,6 +109,64 @@ MoeProblem make_split_problem(const MoeShape& shape, int num_experts, std::span<
   problem.routing.visits.assign(ranks * (static_cast<size_t>(shape.top_k) + 1), 0);
   problem.routing.local_load = problem.load;
   problem.wire = {shape.act_dtype, DType::kF32};
+  return problem;
+}
+
+void spread_evenly(MoeProblem& problem, int64_t rows) {
+  const auto experts = std::ssize(problem.load);
+  for (int64_t e = 0; e < experts; ++e) {
+    problem.load[static_cast<size_t>(e)] = rows * (e + 1) / experts - rows * e / experts;
+  }
+  const auto num_ranks = problem.tokens_per_rank.size();
+  const auto ranks = static_cast<int64_t>(num_ranks);
+  for (size_t home = 0; home < num_ranks; ++home) {
+    const int64_t tokens = problem.tokens_per_rank[home];
+    const int64_t copies = std::min(tokens * ranks, tokens * problem.shape.top_k);
+    for (size_t r = 0; r < num_ranks; ++r) {
+      const auto d = static_cast<int64_t>(r);
+      // Rotated by the home rank. Otherwise, with one token per rank, all tokens would go to the same rank.
+      const size_t to = (r + home) % num_ranks;
+      problem.routing.tokens_between[home * num_ranks + to] = copies * (d + 1) / ranks - copies * d / ranks;
+    }
+  }
+}
+
+void estimate_routing(MoeProblem& problem) {
+  const auto num_ranks = problem.tokens_per_rank.size();
+  const auto ranks = static_cast<int64_t>(num_ranks);
+  moe::RoutingSummary& routing = problem.routing;
+  routing.partials_between = routing.tokens_between;
+  for (size_t r = 0; r < num_ranks; ++r) routing.partials_between[r * num_ranks + r] = 0;
+  for (size_t e = 0; e < problem.load.size(); ++e) routing.local_load[e] = problem.load[e] / ranks;
+  std::fill(routing.visits.begin(), routing.visits.end(), 0);
+  const size_t width = routing.visits.size() / num_ranks;
+  for (size_t r = 0; r < num_ranks; ++r) {
+    int64_t visits = 0;
+    for (size_t home = 0; home < num_ranks; ++home) {
+      if (home != r) visits += routing.tokens_between[home * num_ranks + r];
+    }
+    int64_t rows = 0;
+    const auto first = static_cast<size_t>(problem.placement.first_expert(static_cast<int>(r)));
+    for (size_t e = first; e < first + static_cast<size_t>(problem.placement.experts_per_rank()); ++e) {
+      rows += problem.load[e] - routing.local_load[e];
+    }
+    if (width > 1) fill_visits(visits, rows, &routing.visits[r * width], static_cast<int>(width) - 1);
+  }
+}
+
+MoeProblem make_even_problem(const MoeShape& shape, const moe::ExpertPlacement& placement, int64_t tokens_per_rank,
+                             const Wire& wire) {
+  const auto num_ranks = static_cast<size_t>(placement.num_ranks);
+  const auto num_experts = static_cast<size_t>(placement.num_experts);
+  const std::vector<int64_t> tokens(num_ranks, tokens_per_rank);
+  moe::RoutingSummary routing;
+  routing.tokens_between.resize(num_ranks * num_ranks);
+  routing.visits.resize(num_ranks * static_cast<size_t>(shape.top_k + 1));
+  routing.local_load.resize(num_experts);
+  MoeProblem problem =
+      make_problem(shape, placement, std::vector<int64_t>(num_experts), std::move(routing), tokens, wire);
+  spread_evenly(problem, static_cast<int64_t>(num_ranks) * tokens_per_rank * shape.top_k);
+  estimate_routing(problem);
   return problem;
 }
 

@@ -75,6 +75,16 @@ MoeProblem make_problem(const MoeShape& shape, const moe::ExpertPlacement& place
 // Shapes  routing [num_ranks]: of the tokens that each rank keeps between the layers
 MoeProblem make_split_problem(const MoeShape& shape, int num_experts, std::span<const moe::Routing> routing);
 
+// Sets the load to `rows` rows, as evenly as possible, and the tokens sent between ranks accordingly.
+void spread_evenly(MoeProblem& problem, int64_t rows);
+// Estimates all other counts of the routing from the load and from tokens_between.
+void estimate_routing(MoeProblem& problem);
+
+// Creates the dp+ep problem of a routing that is not known: every rank has `tokens_per_rank` tokens, whose rows are
+// spread evenly.
+MoeProblem make_even_problem(const MoeShape& shape, const moe::ExpertPlacement& placement, int64_t tokens_per_rank,
+                             const Wire& wire);
+
 // Creates the problem of a single rank with all experts, given only the experts' loads.
 MoeProblem make_local_problem(const MoeShape& shape, std::span<const int64_t> load, int64_t num_tokens);
 

@@ -67,6 +67,10 @@ plan::Policy read_policy(const io::JsonObject& object, std::string_view key) {
                    std::array{plan::Policy::kSerial, plan::Policy::kEps, plan::Policy::kMicrobatch, plan::Policy::kTp});
 }
 
+plan::Transport read_transport(const io::JsonObject& object, std::string_view key) {
+  return read_word(object, key, std::array{plan::Transport::kMessages, plan::Transport::kFlags});
+}
+
 plan::Lane read_lane(const io::JsonObject& object, std::string_view key) {
   return read_row(object, key, plan::kLaneTable).lane;
 }

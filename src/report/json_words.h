@@ -20,6 +20,7 @@ std::string_view word_of(plan::Verdict verdict);  // "chosen", "slower", "too_bi
 DType read_dtype(const io::JsonObject& object, std::string_view key);
 plan::Strategy read_strategy(const io::JsonObject& object, std::string_view key);
 plan::Policy read_policy(const io::JsonObject& object, std::string_view key);
+plan::Transport read_transport(const io::JsonObject& object, std::string_view key);
 plan::Lane read_lane(const io::JsonObject& object, std::string_view key);
 plan::OpKind read_op_kind(const io::JsonObject& object, std::string_view key);
 moe::TokenPart read_token_part(const io::JsonObject& object, std::string_view key);

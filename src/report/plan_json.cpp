@@ -171,6 +171,7 @@ std::string to_json(const plan::Plan& plan, const OrderedJson& about) {
                      {"bytes_combine", plan.bytes_combine},
                      {"overlap", {{"communication_us", overlap.communication_us}, {"hidden_us", overlap.hidden_us}}},
                      {"wire", wire_json(plan.wire)},
+                     {"transport", plan::to_string(plan.transport)},
                      {"sms", sms_json(plan.sms)},
                      {"paper", paper_json(plan.paper)},
                      {"stages", std::move(stages)},
@@ -184,9 +185,9 @@ plan::Plan parse_plan(std::string_view json, const std::string& where) {
   const io::Json value = io::parse_json(json, where);
   const io::JsonObject object(value, where);
   require_version(object, plan::Plan::kVersion);
-  refuse_unknown_keys(
-      object, {"version", "policy", "strategy", "num_stages", "reason", "makespan_us", "bound_us", "bytes_dispatch",
-               "bytes_combine", "overlap", "wire", "sms", "paper", "stages", "ops", "candidates", "about"});
+  refuse_unknown_keys(object, {"version", "policy", "strategy", "num_stages", "reason", "makespan_us", "bound_us",
+                               "bytes_dispatch", "bytes_combine", "overlap", "wire", "transport", "sms", "paper",
+                               "stages", "ops", "candidates", "about"});
   plan::Plan plan;
   plan.policy = read_policy(object, "policy");
   plan.strategy = read_strategy(object, "strategy");
@@ -196,6 +197,7 @@ plan::Plan parse_plan(std::string_view json, const std::string& where) {
   plan.bytes_dispatch = object.non_negative_int("bytes_dispatch");
   plan.bytes_combine = object.non_negative_int("bytes_combine");
   plan.wire = read_wire(object.child("wire"));
+  if (object.has("transport")) plan.transport = read_transport(object, "transport");
   plan.sms = read_sms(object.child("sms"));
   plan.paper = read_paper(object.child("paper"));
   for (const io::JsonObject& stage : object.children("stages")) plan.stages.push_back(read_stage(stage));

@@ -9,6 +9,7 @@
 //                   stage of local rows, or halves
 //   overlap         {communication_us, hidden_us}; follows from ops[]
 //   wire            {dispatch, combine}
+//   transport       "messages", as if it is absent, or "flags"
 //   sms             {comm, gemm}
 //   paper           {eps0, eps1, overhead_us, best_stages}
 //   stages[]        {experts[], part, rows[] by rank, gate_up_kernel, down_kernel}; a kernel is "dense" or "grouped"

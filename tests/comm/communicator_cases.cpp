@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstring>
@@ -390,6 +391,31 @@ void recover_discards_incomplete_calls(const Transport& make) {
   }));
 }
 
+void watches_learn_of_aborts(const Transport& make) {
+  const auto comms = make(3, kLong, {});
+  std::array<comm::AbortWatch, 3> watches;
+  for (size_t r = 0; r < 3; ++r) comms[r]->watch_aborts(&watches[r]);
+  const auto expect_watches = [&](uint32_t is_aborted, uint32_t num_aborts, size_t except) {
+    for (size_t r = 0; r < 3; ++r) {
+      if (r == except) continue;
+      EXPECT_EQ(watches[r].is_aborted.load(), is_aborted) << r;
+      EXPECT_EQ(watches[r].num_aborts.load(), num_aborts) << r;
+    }
+  };
+  expect_watches(0, 0, 3);
+  comms[1]->abort("first");
+  comms[2]->abort("an echo, not another abort");
+  expect_watches(1, 1, 3);
+  comms[0]->recover();
+  expect_watches(0, 1, 3);
+  comms[2]->watch_aborts(nullptr);
+  comms[2]->abort("second");
+  expect_watches(1, 2, 2);
+  EXPECT_EQ(watches[2].num_aborts.load(), 1U);
+  comms[0]->recover();
+  expect_watches(0, 2, 2);
+}
+
 void a_request_to_stop_ends_every_wait(const Transport& make) {
   using Call = std::function<void(comm::Communicator&)>;
   const std::pair<const char*, Call> calls[] = {
@@ -580,6 +606,7 @@ const std::vector<CommunicatorCase>& communicator_cases() {
         {"AWaitOfTheControlPlaneRunsOut", timeout_of_the_control_plane},
         {"AnAbortEndsCallsOnBothChannels", an_abort_ends_calls_on_both_channels},
         {"TheFirstAbortCountsAndIsRecoveredFrom", the_first_abort_counts_and_is_recovered_from},
+        {"WatchesLearnOfAborts", watches_learn_of_aborts},
         {"RecoverDiscardsIncompleteCalls", recover_discards_incomplete_calls},
         {"ARequestToStopEndsEveryWait", a_request_to_stop_ends_every_wait}};
     for (const size_t bytes : {size_t{0}, size_t{1}, size_t{63}, size_t{64}, size_t{65}, size_t{1'000'003}}) {

@@ -229,6 +229,8 @@ TEST(MoeExecutor, RefusesWhatItWouldHaveToIgnore) {
         p.sms = {8, 124};
       },
       "no SMs, but the plan reserves 8 for communication and 124 for GEMMs");
+  expect_refusal([](plan::Plan& p) { p.transport = plan::Transport::kFlags; },
+                 "ranks on the host exchange messages: got the transport flags");
   expect_refusal([](plan::Plan& p) { p.strategy = plan::Strategy::kTpEp; },
                  "a plan of strategy tp+ep contains the collectives of attention");
 }

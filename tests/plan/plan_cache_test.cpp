@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <numeric>
+
 #include "support/problems.h"
 
 namespace eps::plan {
@@ -25,6 +28,47 @@ TEST(PlanCache, TheSameLoadIsPlannedOnce) {
   EXPECT_EQ(cache.plan(layer.problem), first);
   EXPECT_EQ(cache.num_misses(), 1);
   EXPECT_EQ(cache.num_hits(), 1);
+}
+
+// Such a plan is valid for the even load, and the same for every load.
+TEST(PlanCache, PlansWithoutALoadAreKeptByTheNumberOfTokens) {
+  const Planner planner = make_planner(3);
+  PlanCache cache(planner, {});
+  const moe::ExpertPlacement placement = moe::place_experts(32, 4);
+  const Wire wire{DType::kF32, DType::kF32};
+  for (const int64_t tokens : {1, 4, 64}) {
+    const Plan& plan = cache.plan_without_load(placement, tokens, wire);
+    EXPECT_EQ(plan, planner.plan_without_load(placement, tokens, wire));
+    EXPECT_EQ(plan.transport, Transport::kFlags);
+    EXPECT_EQ(plan.policy, Policy::kSerial);
+    EXPECT_TRUE(is_chain(plan));
+    const MoeProblem problem = make_even_problem(planner.shape(), placement, tokens, wire);
+    check_problem(problem);
+    EXPECT_EQ(find_plan_faults(plan, problem), std::vector<std::string>{});
+    EXPECT_EQ(&cache.plan_without_load(placement, tokens, wire), &plan) << "planned again";
+  }
+  EXPECT_EQ(cache.num_misses(), 3);
+}
+
+TEST(PlanCache, EvenProblemsHaveAllRows) {
+  const MoeShape shape = make_planner(3).shape();
+  for (const int64_t tokens : {0, 1, 7, 100}) {
+    const MoeProblem problem = make_even_problem(shape, moe::place_experts(32, 4), tokens, {DType::kF32, DType::kF32});
+    check_problem(problem);
+    EXPECT_EQ(std::accumulate(problem.load.begin(), problem.load.end(), int64_t{0}), 4 * tokens * 3);
+    EXPECT_LE(std::ranges::max(problem.load) - std::ranges::min(problem.load), 1);
+  }
+}
+
+TEST(PlanCache, FlagsNeedOneStageWithAllRows) {
+  const Planner planner = make_planner(3);
+  const MoeProblem problem =
+      make_even_problem(planner.shape(), moe::place_experts(32, 4), 500, {DType::kF32, DType::kF32});
+  Plan staged = planner.plan(problem, {PipelineOption::Mode::kFixed, 2});
+  EXPECT_EQ(find_plan_faults(staged, problem), std::vector<std::string>{});
+  staged.transport = Transport::kFlags;
+  ASSERT_EQ(find_plan_faults(staged, problem).size(), 1U);
+  EXPECT_NE(find_plan_faults(staged, problem)[0].find("the transport flags needs one stage"), std::string::npos);
 }
 
 TEST(PlanCache, PlansDoNotDependOnEarlierLoads) {

@@ -80,6 +80,7 @@ inline plan::Plan random_plan(std::mt19937& rng) {
   plan.strategy = static_cast<plan::Strategy>(draw(0, 2));
   plan.reason = draw(0, 1) == 0 ? "" : "\"1 < 2 & 3\" µs\n";
   plan.wire = wire();
+  plan.transport = static_cast<plan::Transport>(draw(0, 1));
   plan.sms = {draw(0, 132), draw(0, 132)};
   plan.makespan_us = real();
   plan.bound_us = real() / 3;

@@ -19,7 +19,11 @@ namespace {
 class World {
  public:
   World(int num_ranks, std::chrono::milliseconds timeout, StopToken stop)
-      : size_(num_ranks), timeout_(timeout), stop_(stop), gathered_(static_cast<size_t>(num_ranks)) {
+      : size_(num_ranks),
+        timeout_(timeout),
+        stop_(stop),
+        gathered_(static_cast<size_t>(num_ranks)),
+        watches_(gathered_.size(), nullptr) {
     for (auto& slots : slots_) slots.resize(static_cast<size_t>(num_ranks) * static_cast<size_t>(num_ranks));
   }
 
@@ -31,6 +35,11 @@ class World {
       aborted_ = true;
       const auto written = fmt::format_to_n(reason_.begin(), reason_.size(), "rank {}: {}", rank, reason);
       reason_size_ = std::min(written.size, reason_.size());
+      for (AbortWatch* watch : watches_) {
+        if (watch == nullptr) continue;
+        watch->num_aborts.fetch_add(1);
+        watch->is_aborted.store(1);
+      }
     }
     changed_.notify_all();
   }
@@ -40,6 +49,14 @@ class World {
     aborted_ = reading_ = false;
     arrived_ = 0;
     for (auto& slots : slots_) std::ranges::fill(slots, Slot{});
+    for (AbortWatch* watch : watches_) {
+      if (watch != nullptr) watch->is_aborted.store(0);
+    }
+  }
+
+  void watch_aborts(int rank, AbortWatch* watch) {
+    const std::lock_guard lock(mutex_);
+    watches_[static_cast<size_t>(rank)] = watch;
   }
 
   std::vector<std::vector<std::byte>> all_gather(int rank, ConstBytes mine) {
@@ -185,6 +202,7 @@ class World {
   int arrived_ = 0;
   bool reading_ = false;
   std::vector<std::vector<std::byte>> gathered_;
+  std::vector<AbortWatch*> watches_;  // [num_ranks] null: none
   std::array<std::vector<Slot>, kNumChannels> slots_;
 };
 
@@ -198,6 +216,7 @@ class InprocCommunicator final : public Communicator {
   std::vector<std::vector<std::byte>> all_gather(ConstBytes mine) override { return world_->all_gather(rank_, mine); }
   void abort(std::string_view reason) noexcept override { world_->abort(rank_, reason); }
   void recover() override { world_->recover(); }
+  void watch_aborts(AbortWatch* watch) override { world_->watch_aborts(rank_, watch); }
   void all_to_all(Channel channel, std::span<const ConstBytes> send, std::span<const MutableBytes> recv) override {
     world_->all_to_all(rank_, channel, send, recv);
   }

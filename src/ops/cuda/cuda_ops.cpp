@@ -150,7 +150,11 @@ class CudaOps final : public ops::OpSet {
   // --- steps ---
 
   void begin_step(const ops::StepInputs& step) override { step_.begin(step); }
-  bool run_step(int64_t key, const std::function<void()>& body) override { return graphs_.run(key, body); }
+  using ops::OpSet::run_step;
+  bool run_step(int64_t key, const std::function<void()>& body, const std::function<void()>& before_launch) override {
+    return graphs_.run(key, body, before_launch);
+  }
+  ops::StepRun next_run(int64_t key) const override { return graphs_.next_run(key); }
 
   // --- dense ops ---
 

@@ -1,6 +1,7 @@
 #include "ops/cuda/peer_layer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <numeric>
@@ -10,7 +11,6 @@
 #include "ops/cuda/cuda_local_moe.h"
 #include "ops/cuda/kernels/exchange/move_rows.h"
 #include "ops/cuda/kernels/router/gate.h"
-#include "ops/cuda/kernels/rows/sort_rows.h"
 
 namespace eps::cuda {
 namespace {
@@ -54,9 +54,9 @@ CudaPeerLayer::CudaPeerLayer(comm::Communicator& comm, MemoryResource& device, C
       grouped_(grouped),
       lanes_(stream),
       shared_(device, blas, lanes_.stream(plan::Lane::kCompute)),
+      flags_(comm, device),
       ready_(make_event()),
       sent_(make_event()),
-      counted_(make_event()),
       sorted_(make_event()),
       memory_(device),
       pull_stream_(make_urgent_stream()),
@@ -66,8 +66,16 @@ CudaPeerLayer::CudaPeerLayer(comm::Communicator& comm, MemoryResource& device, C
   EPS_CHECK_LE(comm.size(), kMaxRanks);
   counts_.rank = comm.rank();
   counts_.num_ranks = comm.size();
+  // Of the largest layer, so that it is cleared only once.
+  constexpr RoutingCounts kMostCounts{kMaxSlotExperts, kMaxRanks, kMaxSumTopK};
+  constexpr size_t kCountBytes = static_cast<size_t>(kMostCounts.size() + 1) * sizeof(int32_t);
+  memory_.counts.reserve(kCountBytes);
+  EPS_CUDA(cudaMemset(memory_.counts.data(), 0, kCountBytes));
+  host_counts_.reserve(kCountBytes);
+  std::memset(host_counts_.data(), 0, kCountBytes);
   written_.reserve(kMaxSlots * sizeof(int32_t));
   EPS_CUDA(cudaMemset(written_.data(), 0, kMaxSlots * sizeof(int32_t)));
+  EPS_CUDA(cudaDeviceSynchronize());  // other streams do not wait for it
 }
 
 void CudaPeerLayer::wait() noexcept {
@@ -81,21 +89,24 @@ void CudaPeerLayer::begin_step(std::span<const int64_t> tokens_per_rank, int top
   EPS_CHECK_LE(top_k, kMaxSumTopK);
   std::ranges::copy(tokens_per_rank, counts_.tokens);
   counts_.max_tokens = static_cast<int>(std::ranges::max(tokens_per_rank));
+  if (top_k != top_k_ || hidden != hidden_) room_ = {};
   top_k_ = top_k;
   hidden_ = hidden;
+  if (flags_.is_usable()) {
+    // Until the previous step's layers have ended, which other ranks may still have to issue, nothing is allocated.
+    lanes_.wait();
+    check();
+  }
+  if (num_ranks() > 1 && counts_.max_tokens <= flags_.most_tokens()) flags_.set_up(top_k, hidden);
   if (is_empty()) return;
   const int64_t routed = all_tokens() * top_k;
   room<int32_t>(memory_.own_idx, int64_t{counts_.max_tokens} * top_k);
   room<float>(memory_.own_weight, int64_t{counts_.max_tokens} * top_k);
   room<int32_t>(memory_.idx, routed);
   room<float>(memory_.weight, routed);
-  room<int32_t>(memory_.slot, routed);
   room<int32_t>(memory_.place, routed);
-  room<int32_t>(memory_.first_stage, all_tokens());
-  room<int32_t>(memory_.last_stage, all_tokens());
   room<int32_t>(memory_.dispatch_tokens, all_tokens());
   room<int32_t>(memory_.combine_tokens, all_tokens());
-  room<int32_t>(memory_.token_places, all_tokens());
   bf16_room(memory_.partials, all_tokens(), hidden);
   bf16_room(memory_.sums, all_tokens(), hidden);
 }
@@ -135,6 +146,7 @@ void CudaPeerLayer::set_routing(int num_experts, TensorView topk_idx, TensorView
 }
 
 void CudaPeerLayer::publish(TensorView x) {
+  lanes_.use_one_stream(false);
   EPS_CHECK_EQ(x.dim(0), counts_.tokens[rank()]);
   x_ = static_cast<const nv_bf16*>(x.data());
   EPS_CUDA(cudaEventRecord(ready_.get(), lanes_.stream(plan::Lane::kCompute)));
@@ -159,7 +171,7 @@ ops::PeerLoad CudaPeerLayer::count_rows() {
     const cudaStream_t stream = lanes_.stream(plan::Lane::kDispatch);
     GatherRoutingParams gather;
     gather.counts = counts_;
-    gather.top_k = top_k_;
+    gather.layout = layout;
     gather.idx = data_of<int32_t>(memory_.idx);
     gather.weight = data_of<float>(memory_.weight);
     for (size_t r = 0; r < peers_.size(); ++r) {
@@ -167,18 +179,13 @@ ops::PeerLoad CudaPeerLayer::count_rows() {
       gather.from.idx[r] = peers_[r].idx;
       gather.from.weight[r] = peers_[r].weight;
     }
+    gather.sums = data_of<int32_t>(memory_.counts);
+    gather.host_done = reinterpret_cast<uint32_t*>(host_counts_.data());
+    gather.host_counts = data_of<int32_t>(host_counts_) + 1;
+    gather.number = ++num_counted_;
     launch_gather_routing(gather, stream);
-    CountRoutingParams count;
-    count.idx = gather.idx;
-    count.counts = counts_;
-    count.layout = layout;
-    count.out = room<int32_t>(memory_.counts, layout.size());
-    launch_count_routing(count, stream);
-    auto* on_host = room<int32_t>(host_counts_, layout.size());
-    EPS_CUDA(cudaMemcpyAsync(on_host, count.out, counts.size() * sizeof(int32_t), cudaMemcpyDeviceToHost, stream));
-    EPS_CUDA(cudaEventRecord(counted_.get(), stream));
-    wait_on_host(counted_.get(), "the routing of all ranks");
-    std::copy_n(on_host, counts.size(), counts.begin());
+    wait_for_counts();
+    std::copy_n(gather.host_counts, counts.size(), counts.begin());
   }
   const auto part = [&](int begin, int size) {
     return std::vector<int64_t>(counts.begin() + begin, counts.begin() + begin + size);
@@ -196,22 +203,52 @@ ops::PeerLoad CudaPeerLayer::count_rows() {
   return out;
 }
 
-void CudaPeerLayer::wait_on_host(cudaEvent_t event, const char* what) const {
+void CudaPeerLayer::wait_for_counts() const {
   // Polling with a deadline ensures that a rank reports an error if the device of another rank hangs.
-  const auto deadline = std::chrono::steady_clock::now() + kDeviceTimeout;
-  while (true) {
-    const cudaError_t state = cudaEventQuery(event);
-    if (state == cudaSuccess) return;
-    if (state != cudaErrorNotReady) EPS_CUDA(state);
-    if (std::chrono::steady_clock::now() > deadline) {
-      throw Error(ErrorKind::kTimeout, fmt::format("rank {}", rank()),
-                  fmt::format("its GPU waited {} s for {}", kDeviceTimeout.count(), what));
+  constexpr std::chrono::milliseconds kCheck{1};
+  const auto begin = std::chrono::steady_clock::now();
+  auto next_check = begin + kCheck;
+  const std::atomic_ref<uint32_t> done(*reinterpret_cast<uint32_t*>(host_counts_.data()));
+  while (done.load(std::memory_order_acquire) != num_counted_) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_check) {
+      std::this_thread::yield();
+      continue;
     }
-    std::this_thread::yield();
+    next_check = now + kCheck;
+    const cudaError_t state = cudaStreamQuery(lanes_.stream(plan::Lane::kDispatch));
+    if (state != cudaErrorNotReady) EPS_CUDA(state);
+    if (now - begin > kDeviceTimeout) {
+      throw Error(ErrorKind::kTimeout, fmt::format("rank {}", rank()),
+                  fmt::format("its GPU waited {} s for the routing of all ranks", kDeviceTimeout.count()));
+    }
   }
 }
 
+int64_t CudaPeerLayer::most_tokens_without_host() const { return flags_.is_usable() ? flags_.most_tokens() : 0; }
+
+void CudaPeerLayer::set_rows(TensorView x) {
+  EPS_CHECK_EQ(x.dim(0), counts_.tokens[rank()]);
+  x_ = static_cast<const nv_bf16*>(x.data());
+}
+
+std::string CudaPeerLayer::why_not_flags(const plan::Plan& plan) const {
+  if (!flags_.is_usable()) return "GPUs wait for each other's flags only if every rank has a GPU of its own";
+  if (counts_.max_tokens > flags_.most_tokens()) {
+    return fmt::format("got {} tokens on a rank to exchange through flags: wanted at most {}", counts_.max_tokens,
+                       flags_.most_tokens());
+  }
+  const bool is_whole = plan.num_stages() == 1 && plan.stages.front().part == moe::TokenPart::kAll;
+  if (!is_whole || !plan::is_chain(plan)) {
+    return "the transport flags needs one stage with all rows, and ops that follow one another";
+  }
+  return "";
+}
+
 std::string CudaPeerLayer::why_not(const plan::Plan& plan) const {
+  if (plan.transport == plan::Transport::kFlags) {
+    if (std::string refusal = why_not_flags(plan); !refusal.empty()) return refusal;
+  }
   if (plan.wire.dispatch != DType::kBF16 || plan.wire.combine != DType::kBF16) {
     return fmt::format("GPUs exchange rows in bf16: got {} for dispatch and {} for combine",
                        to_string(plan.wire.dispatch), to_string(plan.wire.combine));
@@ -254,48 +291,23 @@ void CudaPeerLayer::make_slots(const plan::Plan& plan) {
   max_rows_ = std::accumulate(load_.rows.begin() + first, load_.rows.begin() + first + experts_per_rank, int64_t{0});
 }
 
-// Sorts tokens by `stage` [all tokens] and omits those with -1.
-void CudaPeerLayer::sort_tokens(const int32_t* stage, int32_t* begin, int32_t* tokens, Buffer& places) {
-  SortRowsParams params;
-  params.idx = stage;
-  params.tokens = all_tokens();
-  params.top_k = 1;
-  params.num_experts = static_cast<int>(plan_->stages.size());
-  params.workspace = memory_.workspace.data();
-  params.offsets = begin;
-  params.row_of = data_of<int32_t>(places);
-  params.token_of_row = tokens;
-  launch_sort_rows(params, lanes_.stream(plan::Lane::kDispatch));
-}
-
-void CudaPeerLayer::sort_rows() {
-  const cudaStream_t stream = lanes_.stream(plan::Lane::kDispatch);
+void CudaPeerLayer::lay_out_rows() {
   const auto num_stages = static_cast<int>(plan_->stages.size());
-  memory_.workspace.reserve(std::max({size_t{1}, sort_rows_workspace_bytes(all_tokens(), top_k_, slots_.num_slots),
-                                      sort_rows_workspace_bytes(all_tokens(), 1, num_stages)}));
-  RowSlotParams assign;
-  assign.expert_idx = data_of<int32_t>(memory_.idx);
-  assign.top_k = top_k_;
-  assign.counts = counts_;
-  assign.slot = data_of<int32_t>(memory_.slot);
-  assign.first_stage = data_of<int32_t>(memory_.first_stage);
-  assign.last_stage = data_of<int32_t>(memory_.last_stage);
-  assign.weight_of_slot = room<int32_t>(memory_.weight_of_slot, slots_.num_slots);
-  launch_assign_row_slots(assign, slots_, stream);
-  SortRowsParams sort;
-  sort.idx = assign.slot;
-  sort.tokens = all_tokens();
-  sort.top_k = top_k_;
-  sort.num_experts = slots_.num_slots;
-  sort.workspace = memory_.workspace.data();
-  sort.offsets = room<int32_t>(memory_.slot_offsets, slots_.num_slots + 1);
-  sort.row_of = data_of<int32_t>(memory_.place);
-  launch_sort_rows(sort, stream);
-  if (num_ranks() == 1) return;
-  sort_tokens(assign.first_stage, room<int32_t>(memory_.dispatch_begin, num_stages + 1),
-              data_of<int32_t>(memory_.dispatch_tokens), memory_.token_places);
-  sort_tokens(assign.last_stage, room<int32_t>(memory_.combine_begin, num_stages + 1),
-              data_of<int32_t>(memory_.combine_tokens), memory_.token_places);
+  memory_.workspace.reserve(std::max<size_t>(1, row_layout_workspace_bytes(counts_, slots_.num_slots, num_stages)));
+  RowLayoutParams params;
+  params.expert_idx = data_of<int32_t>(memory_.idx);
+  params.top_k = top_k_;
+  params.counts = counts_;
+  params.num_stages = num_stages;
+  params.workspace = memory_.workspace.data();
+  params.slot_offsets = room<int32_t>(memory_.slot_offsets, slots_.num_slots + 1);
+  params.weight_of_slot = room<int32_t>(memory_.weight_of_slot, slots_.num_slots);
+  params.place = data_of<int32_t>(memory_.place);
+  params.dispatch_begin = room<int32_t>(memory_.dispatch_begin, num_stages + 1);
+  params.dispatch_tokens = data_of<int32_t>(memory_.dispatch_tokens);
+  params.combine_begin = room<int32_t>(memory_.combine_begin, num_stages + 1);
+  params.combine_tokens = data_of<int32_t>(memory_.combine_tokens);
+  launch_lay_out_rows(params, slots_, lanes_.stream(plan::Lane::kDispatch));
 }
 
 void CudaPeerLayer::begin(const plan::Plan& plan, const ops::MoeWeights& weights, MutableTensorView out) {
@@ -316,6 +328,8 @@ void CudaPeerLayer::begin(const plan::Plan& plan, const ops::MoeWeights& weights
     if (first_dispatch_ < 0) first_dispatch_ = op.stage;
     last_dispatch_ = op.stage;
   }
+  lanes_.use_one_stream(uses_flags());
+  if (uses_flags()) return begin_without_host();
   if (is_empty()) return;
   make_slots(plan);
   const int64_t inner = down_pool_->k;
@@ -325,7 +339,7 @@ void CudaPeerLayer::begin(const plan::Plan& plan, const ops::MoeWeights& weights
   bf16_room(memory_.act, rows, inner);
   if (!has_plain_experts(weights)) bf16_room(memory_.gate_up, rows, 2 * inner);
   bf16_room(memory_.rows, rows, hidden_);
-  sort_rows();
+  lay_out_rows();
   lanes_.wait_for(plan::Lane::kCompute, plan::Lane::kDispatch);
   lanes_.wait_for(plan::Lane::kCombine, plan::Lane::kDispatch);
   // The rank's own rows are gathered first, on all SMs, because they need no message.
@@ -337,6 +351,47 @@ void CudaPeerLayer::begin(const plan::Plan& plan, const ops::MoeWeights& weights
   own.width = static_cast<int>(hidden_);
   own.out = x_rows;
   launch_gather_rows(own, lanes_.stream(plan::Lane::kCompute));
+}
+
+void CudaPeerLayer::reserve_without_host(const ops::MoeWeights& weights) {
+  const auto first = static_cast<size_t>(placement().first_expert(rank()));
+  const int64_t inner = as_cuda(*weights.down[first]).k;
+  const int64_t shared_inner = weights.shared_down == nullptr ? 0 : as_cuda(*weights.shared_down).k;
+  const Room wanted{.tokens = std::max(room_.tokens, few_tokens_room()),
+                    .inner = std::max(room_.inner, inner),
+                    .stored_inner = std::max(room_.stored_inner, has_plain_experts(weights) ? 0 : inner),
+                    .shared_inner = std::max(room_.shared_inner, shared_inner)};
+  if (wanted == room_) return;
+  check_not_recording("PeerLayer::reserve_without_host");
+  // All ranks get here in the same layer. Nothing is allocated on any of them while a kernel may wait.
+  lanes_.wait();
+  comm_.barrier();
+  const int64_t rows = num_ranks() * wanted.tokens * top_k_;
+  bf16_room(memory_.x_rows, rows, hidden_);
+  bf16_room(memory_.act, rows, wanted.inner);
+  bf16_room(memory_.rows, rows, hidden_);
+  room<int32_t>(memory_.place, int64_t{num_ranks()} * flags_.most_tokens() * top_k_);
+  room<int32_t>(memory_.slot_offsets, kMaxSlotExperts + 1);
+  if (wanted.stored_inner > 0) bf16_room(memory_.gate_up, rows, 2 * wanted.stored_inner);
+  if (shared_inner > 0) {
+    shared_.reserve(weights, wanted.tokens);
+    bf16_room(memory_.shared_out, wanted.tokens, hidden_);
+  }
+  comm_.barrier();
+  room_ = wanted;
+}
+
+// Experts are slots in their own order, and the numbers of their rows are those that the plan expects.
+void CudaPeerLayer::begin_without_host() {
+  reserve_without_host(*weights_);
+  const int experts_per_rank = placement().experts_per_rank();
+  slot_begin_ = {0, experts_per_rank};
+  max_rows_ = num_ranks() * few_tokens_room() * top_k_;
+  const int64_t planned = plan_->stages.front().rows_per_rank[static_cast<size_t>(rank())];
+  rows_of_slot_.clear();
+  for (int e = 0; e < experts_per_rank; ++e) {
+    rows_of_slot_.push_back(planned * (e + 1) / experts_per_rank - planned * e / experts_per_rank);
+  }
 }
 
 int64_t CudaPeerLayer::num_rows(size_t stage) const {
@@ -362,12 +417,39 @@ void CudaPeerLayer::run(const plan::PlanOp& op) {
 }
 
 void CudaPeerLayer::dispatch(int stage) {
+  if (uses_flags()) return send_tokens();
   if (is_empty()) return;
   const cudaStream_t lane = lanes_.stream(plan::Lane::kDispatch);
   if (stage == first_dispatch_) pull_rows(last_dispatch_ > first_dispatch_);
   if (last_dispatch_ == first_dispatch_) return;
   const auto s = static_cast<size_t>(stage);
   wait_for_counter(lane, data_of<int32_t>(written_) + s, written_after_[s]);
+}
+
+void CudaPeerLayer::send_tokens() {
+  SendTokensParams send;
+  send.sizes = flags_.sizes(num_experts_);
+  send.flags = flags_.flags();
+  for (int r = 0; r < num_ranks(); ++r) send.to[r] = flags_.inbox(r);
+  send.num_tokens = counts_.tokens[rank()];
+  send.x = x_;
+  send.idx = own_idx_;
+  send.weight = own_weight_;
+  launch_send_tokens(send, lanes_.stream(plan::Lane::kDispatch));
+}
+
+// Waits for the tokens of all ranks, and gathers the rows of this rank's experts.
+void CudaPeerLayer::place_tokens() {
+  PlaceTokensParams params;
+  params.sizes = flags_.sizes(num_experts_);
+  params.flags = flags_.flags();
+  params.from = flags_.inbox();
+  params.x = x_;
+  params.most_in_all = static_cast<int>(num_ranks() * few_tokens_room());
+  params.offsets = data_of<int32_t>(memory_.slot_offsets);
+  params.place = data_of<int32_t>(memory_.place);
+  params.rows = data_of<nv_bf16>(memory_.x_rows);
+  launch_place_tokens(params, lanes_.stream(plan::Lane::kCompute));
 }
 
 // Pulls the rows of all stages. If `in_parts`, the kernel runs beside the lane, and its parts are counted.
@@ -415,8 +497,8 @@ void CudaPeerLayer::run_experts(int stage, const CudaWeightPool& pool, GroupedEp
   if (is_empty()) return;
   const auto begin = static_cast<size_t>(slot_begin_[static_cast<size_t>(stage)]);
   const auto count = static_cast<size_t>(slot_begin_[static_cast<size_t>(stage) + 1]) - begin;
-  const GroupedGemm::Groups groups{data_of<int32_t>(memory_.slot_offsets) + begin,
-                                   data_of<int32_t>(memory_.weight_of_slot) + begin,
+  const int32_t* weights = uses_flags() ? nullptr : data_of<int32_t>(memory_.weight_of_slot) + begin;
+  const GroupedGemm::Groups groups{data_of<int32_t>(memory_.slot_offsets) + begin, weights,
                                    std::span(rows_of_slot_).subspan(begin, count)};
   grouped_.run_groups(pool, epilogue, x, y, groups, max_rows_, num_sms, overlaps());
 }
@@ -424,11 +506,13 @@ void CudaPeerLayer::run_experts(int stage, const CudaWeightPool& pool, GroupedEp
 // The stage's rows, by slot. The host knows only approximately how many there are.
 ExpertGroups CudaPeerLayer::groups(int stage) const {
   const int begin = slot_begin_[static_cast<size_t>(stage)];
-  return {data_of<int32_t>(memory_.slot_offsets) + begin, data_of<int32_t>(memory_.weight_of_slot) + begin,
-          slot_begin_[static_cast<size_t>(stage) + 1] - begin, max_rows_};
+  const int32_t* experts = uses_flags() ? nullptr : data_of<int32_t>(memory_.weight_of_slot) + begin;
+  return {data_of<int32_t>(memory_.slot_offsets) + begin, experts, slot_begin_[static_cast<size_t>(stage) + 1] - begin,
+          max_rows_};
 }
 
 void CudaPeerLayer::gate_up(int stage) {
+  if (uses_flags()) place_tokens();
   const auto* x = data_of<nv_bf16>(memory_.x_rows);
   auto* act = data_of<nv_bf16>(memory_.act);
   if (has_plain_experts(*weights_)) {
@@ -467,8 +551,8 @@ ExpertOutputs CudaPeerLayer::outputs() const {
   ExpertOutputs out;
   out.rows = data_of<nv_bf16>(memory_.rows);
   out.place = data_of<int32_t>(memory_.place);
-  out.expert = data_of<int32_t>(memory_.idx);
-  out.weight = data_of<float>(memory_.weight);
+  out.expert = uses_flags() ? flags_.inbox().idx : data_of<int32_t>(memory_.idx);
+  out.weight = uses_flags() ? flags_.inbox().weight : data_of<float>(memory_.weight);
   out.top_k = top_k_;
   out.num_experts = num_experts_;
   out.width = static_cast<int>(hidden_);
@@ -479,6 +563,7 @@ ExpertOutputs CudaPeerLayer::outputs() const {
 // the kernel that sends them.
 void CudaPeerLayer::reduce(int stage) {
   if (is_empty() || num_ranks() == 1) return;
+  if (uses_flags()) return;  // fused into combine
   SumPartialsParams sum;
   sum.from = outputs();
   sum.counts = counts_;
@@ -488,6 +573,7 @@ void CudaPeerLayer::reduce(int stage) {
 }
 
 void CudaPeerLayer::combine(int stage) {
+  if (uses_flags()) return send_sums();
   const cudaStream_t stream = lanes_.stream(plan::Lane::kCombine);
   if (!is_empty()) {
     PushRowsParams push;
@@ -504,6 +590,25 @@ void CudaPeerLayer::combine(int stage) {
   if (--combines_left_ == 0) EPS_CUDA(cudaEventRecord(sent_.get(), stream));
 }
 
+// The numbering of tokens in memory that holds flags_.most_tokens() of each rank.
+TokenCounts CudaPeerLayer::few_counts() const {
+  TokenCounts out = counts_;
+  out.max_tokens = flags_.most_tokens();
+  return out;
+}
+
+void CudaPeerLayer::send_sums() {
+  SendSumsParams send;
+  send.from = outputs();
+  send.counts = few_counts();
+  send.flags = flags_.flags();
+  send.num_tokens = flags_.inbox().num_tokens;
+  send.most_others = static_cast<int>((num_ranks() - 1) * few_tokens_room());
+  for (int r = 0; r < num_ranks(); ++r)
+    send.to[r] = flags_.inbox(r).sums + int64_t{rank()} * flags_.most_tokens() * hidden_;
+  launch_send_sums(send, lanes_.stream(plan::Lane::kCombine));
+}
+
 void CudaPeerLayer::shared(plan::TokenShare share) {
   if (weights_->shared_down == nullptr) return;
   const int64_t num_tokens = counts_.tokens[rank()];
@@ -517,18 +622,22 @@ void CudaPeerLayer::shared(plan::TokenShare share) {
 
 void CudaPeerLayer::finish() {
   const cudaStream_t stream = lanes_.stream(plan::Lane::kCompute);
-  if (num_ranks() > 1) {
-    comm_.barrier();  // every rank has recorded that its sums are sent
-    for (const Published& peer : peers_) EPS_CUDA(cudaStreamWaitEvent(stream, peer.sent));
-  }
-  if (is_empty()) return;
   FinishTokensParams params;
   params.from = outputs();
   params.counts = counts_;
   params.partials = data_of<nv_bf16>(memory_.partials);
   params.shared = has_shared_ ? data_of<nv_bf16>(memory_.shared_out) : nullptr;
   params.out = static_cast<nv_bf16*>(out_.data());
-  launch_finish_tokens(params, stream);
+  if (uses_flags()) {
+    params.counts = few_counts();
+    params.partials = flags_.inbox().sums;
+    return launch_finish_few_tokens(params, flags_.flags(), stream);
+  }
+  if (num_ranks() > 1) {
+    comm_.barrier();  // every rank has recorded that its sums are sent
+    for (const Published& peer : peers_) EPS_CUDA(cudaStreamWaitEvent(stream, peer.sent));
+  }
+  if (!is_empty()) launch_finish_tokens(params, stream);
 }
 
 }  // namespace eps::cuda

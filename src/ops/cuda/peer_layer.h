@@ -4,8 +4,12 @@
 // Ranks wait for each other's work through events across devices. Such a wait refers to the latest record of an event,
 // so the record must already have been issued. The host rendezvous in exchange() and before the last op ensure that.
 // Because no device ever waits for work that has not been issued, memory can be allocated at any time.
+//
+// Layers with few tokens may exchange them through flags instead (FewTokenExchange), on the compute stream alone: their
+// kernels do wait for work of other ranks that may not have been issued.
 #pragma once
 
+#include <bit>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,6 +17,7 @@
 #include "comm/communicator.h"
 #include "moe/placement.h"
 #include "ops/cuda/cublas_gemm.h"
+#include "ops/cuda/few_token_exchange.h"
 #include "ops/cuda/grouped_gemm.h"
 #include "ops/cuda/kernels/exchange/combine_rows.h"
 #include "ops/cuda/kernels/exchange/row_slots.h"
@@ -33,6 +38,10 @@ class CudaPeerLayer final : public ops::PeerLayer {
   void route(const ops::GateParams& gate, TensorView logits, TensorView correction) override;
   void set_routing(int num_experts, TensorView topk_idx, TensorView topk_weight) override;
   ops::PeerLoad exchange(TensorView x) override;
+  int64_t most_tokens_without_host() const override;
+  void set_rows(TensorView x) override;
+  void reserve_without_host(const ops::MoeWeights& weights) override;
+  void check() const override { flags_.check(); }
   std::string why_not(const plan::Plan& plan) const override;
   void begin(const plan::Plan& plan, const ops::MoeWeights& weights, MutableTensorView out) override;
   void run(const plan::PlanOp& op) override;
@@ -57,22 +66,32 @@ class CudaPeerLayer final : public ops::PeerLayer {
   moe::ExpertPlacement placement() const { return {num_experts_, num_ranks()}; }
   int64_t all_tokens() const { return int64_t{counts_.num_ranks} * counts_.max_tokens; }
   bool is_empty() const { return counts_.max_tokens == 0; }
+  bool uses_flags() const { return plan_->transport == plan::Transport::kFlags; }
+  // The tokens of a rank that memory is sized for without the host, whatever the routing.
+  int64_t few_tokens_room() const {
+    return static_cast<int64_t>(std::bit_ceil(static_cast<unsigned>(counts_.max_tokens)));
+  }
+  std::string why_not_flags(const plan::Plan& plan) const;
+  void begin_without_host();
   ExpertOutputs outputs() const;
   TokenList complete_tokens(int stage) const;
   int comm_sms() const;
   bool overlaps() const;
   bool sends(int stage) const;
   int gemm_sms(int stage) const;
+  TokenCounts few_counts() const;
   void set_num_experts(int num_experts);
   void publish(TensorView x);
   ops::PeerLoad count_rows();
-  void wait_on_host(cudaEvent_t event, const char* what) const;
+  void wait_for_counts() const;
   void make_slots(const plan::Plan& plan);
-  void sort_rows();
-  void sort_tokens(const int32_t* stage, int32_t* begin, int32_t* tokens, Buffer& places);
+  void lay_out_rows();
 
   void dispatch(int stage);
   void pull_rows(bool in_parts);
+  void send_tokens();
+  void place_tokens();
+  void send_sums();
   void gate_up(int stage);
   void down(int stage);
   void reduce(int stage);
@@ -88,12 +107,22 @@ class CudaPeerLayer final : public ops::PeerLayer {
   GroupedGemm& grouped_;
   StreamLanes lanes_;
   SharedExpert shared_;
-  EventPtr ready_, sent_, counted_, sorted_;
+  FewTokenExchange flags_;
+  EventPtr ready_, sent_, sorted_;
 
   // State of the current step.
   TokenCounts counts_;
   int top_k_ = 0;
   int64_t hidden_ = 0;
+
+  // What reserve_without_host() has reserved memory for. The same on all ranks.
+  struct Room {
+    int64_t tokens = 0;  // of a rank
+    int64_t inner = 0;
+    int64_t stored_inner = 0;  // of experts that are not plain
+    int64_t shared_inner = 0;
+    bool operator==(const Room&) const = default;
+  } room_;
 
   // State of the current layer.
   int num_experts_ = 0;
@@ -123,9 +152,6 @@ class CudaPeerLayer final : public ops::PeerLayer {
           idx(m),
           weight(m),
           counts(m),
-          slot(m),
-          first_stage(m),
-          last_stage(m),
           weight_of_slot(m),
           slot_offsets(m),
           place(m),
@@ -133,7 +159,6 @@ class CudaPeerLayer final : public ops::PeerLayer {
           dispatch_tokens(m),
           combine_begin(m),
           combine_tokens(m),
-          token_places(m),
           workspace(m),
           x_rows(m),
           act(m),
@@ -144,9 +169,9 @@ class CudaPeerLayer final : public ops::PeerLayer {
           shared_out(m) {}
     Buffer own_idx, own_weight;  // [T, K] of this rank
     Buffer idx, weight;          // [num_ranks * max_tokens, K]
-    Buffer counts;
-    Buffer slot, first_stage, last_stage, weight_of_slot, slot_offsets, place;
-    Buffer dispatch_begin, dispatch_tokens, combine_begin, combine_tokens, token_places, workspace;
+    Buffer counts;               // 0 between layers
+    Buffer weight_of_slot, slot_offsets, place;
+    Buffer dispatch_begin, dispatch_tokens, combine_begin, combine_tokens, workspace;
     Buffer x_rows, act, rows;  // [max_rows, …] by slot
     Buffer gate_up;            // [max_rows, 2 * inner], only of experts that are not plain
     Buffer sums;      // [num_ranks * max_tokens, H] of tokens of other ranks, in the order in which they are completed
@@ -159,7 +184,8 @@ class CudaPeerLayer final : public ops::PeerLayer {
   Buffer written_;                       // [kMaxSlots] by stage, never reset
   std::vector<uint32_t> written_after_;  // [kMaxSlots] the counters at the end of the latest layer
   PinnedMemory pinned_;
-  Buffer host_counts_;
+  Buffer host_counts_;  // the number of the latest counts that are complete, then these counts
+  uint32_t num_counted_ = 0;
 };
 
 }  // namespace eps::cuda

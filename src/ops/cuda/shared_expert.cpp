@@ -9,6 +9,13 @@ namespace eps::cuda {
 SharedExpert::SharedExpert(MemoryResource& device, CublasGemm& blas, cudaStream_t stream)
     : blas_(blas), stream_(stream), gate_up_(device), act_(device), logits_(device) {}
 
+void SharedExpert::reserve(const ops::MoeWeights& weights, int64_t most_tokens) {
+  const int64_t inner = as_cuda(*weights.shared_down).k;
+  gate_up_.view(DType::kBF16, {most_tokens, 2 * inner});
+  act_.view(DType::kBF16, {most_tokens, inner});
+  if (weights.shared_gate != nullptr) logits_.view(DType::kF32, {most_tokens});
+}
+
 const float* SharedExpert::gate_logits(const ops::MoeWeights& weights, const nv_bf16* x, int64_t num_tokens,
                                        int64_t most_tokens, int num_sms) {
   if (weights.shared_gate == nullptr) return nullptr;

@@ -15,6 +15,8 @@ class SharedExpert {
   // is allocated for `most_tokens`. GEMMs run on `num_sms` SMs (0: all).
   void run(const ops::MoeWeights& weights, const nv_bf16* x, int64_t num_tokens, int64_t most_tokens, int num_sms,
            nv_bf16* out);
+  // Allocates what run() and gate_logits() need for up to `most_tokens`.
+  void reserve(const ops::MoeWeights& weights, int64_t most_tokens);
   // logits [num_tokens] of the gate; null if the layer has no gate.
   const float* gate_logits(const ops::MoeWeights& weights, const nv_bf16* x, int64_t num_tokens, int64_t most_tokens,
                            int num_sms);

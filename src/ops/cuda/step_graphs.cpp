@@ -2,17 +2,24 @@
 
 namespace eps::cuda {
 
-bool StepGraphs::run(int64_t key, const std::function<void()>& body) {
-  const auto [it, is_new] = recordings_.try_emplace(key);
-  Recording& recording = it->second;
-  if (is_new || recording.memory_changes != memory_.num_changes()) {
+ops::StepRun StepGraphs::next_run(int64_t key) const {
+  const auto it = recordings_.find(key);
+  if (it == recordings_.end() || it->second.memory_changes != memory_.num_changes()) return ops::StepRun::kRun;
+  return it->second.graph ? ops::StepRun::kReplay : ops::StepRun::kRecord;
+}
+
+bool StepGraphs::run(int64_t key, const std::function<void()>& body, const std::function<void()>& before_launch) {
+  const ops::StepRun next = next_run(key);
+  Recording& recording = recordings_[key];
+  if (next == ops::StepRun::kRun) {
     recording.graph.reset();
     body();
     recording.memory_changes = memory_.num_changes();
     return true;
   }
-  const bool is_first = !recording.graph;
+  const bool is_first = next == ops::StepRun::kRecord;
   if (is_first) recording.graph = record(body);
+  before_launch();
   EPS_CUDA(cudaGraphLaunch(recording.graph.get(), stream_));
   return is_first;
 }

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "ops/cuda/cuda_context.h"
+#include "ops/op_set.h"
 
 namespace eps::cuda {
 
@@ -16,10 +17,13 @@ class StepGraphs {
 
   // Runs `body`. For each key, the first call runs it normally, so that it allocates the memory it needs; the second
   // call records it; later calls replay the recording. If memory was allocated or freed in between, the key starts
-  // over, because addresses in the recording may have become invalid. Returns whether `body` ran.
+  // over, because addresses in the recording may have become invalid. Returns whether `body` ran. `before_launch` is
+  // called before each launch of a recording.
   //
   // Errors  kInternal, naming the op, if `body` waits for the device or allocates while it is recorded
-  bool run(int64_t key, const std::function<void()>& body);
+  bool run(int64_t key, const std::function<void()>& body, const std::function<void()>& before_launch);
+  // What run() will do with this key, unless memory is allocated or freed before the call.
+  ops::StepRun next_run(int64_t key) const;
 
  private:
   struct Close {

@@ -48,7 +48,8 @@ void StreamLanes::run(const plan::Plan& plan, const std::function<void(int)>& ru
       const plan::PlanOp& op = plan.ops[i];
       OpEvents& events = events_[i];
       for (const int dep : op.deps) {
-        if (plan.ops[static_cast<size_t>(dep)].lane == op.lane) continue;  // a stream runs its own work in order
+        // A stream runs its own work in order.
+        if (is_one_stream_ || plan.ops[static_cast<size_t>(dep)].lane == op.lane) continue;
         EPS_CUDA(cudaStreamWaitEvent(stream(op.lane), events_[static_cast<size_t>(dep)].done.get()));
       }
       if (is_timed_) {
@@ -59,7 +60,7 @@ void StreamLanes::run(const plan::Plan& plan, const std::function<void(int)>& ru
       }
       run_op(static_cast<int>(i));
       if (is_timed_) EPS_CUDA(cudaEventRecord(events.end.get(), stream(op.lane)));
-      EPS_CUDA(cudaEventRecord(events.done.get(), stream(op.lane)));
+      if (!is_one_stream_) EPS_CUDA(cudaEventRecord(events.done.get(), stream(op.lane)));
     }
   } catch (const std::exception& e) {
     on_error(e.what());

@@ -14,7 +14,11 @@ class StreamLanes final : public device::LaneSet {
   // `compute` is the stream of the rank's other work; it must outlive the object.
   explicit StreamLanes(cudaStream_t compute);
 
-  cudaStream_t stream(plan::Lane lane) const { return streams_[static_cast<size_t>(lane)]; }
+  cudaStream_t stream(plan::Lane lane) const {
+    return streams_[static_cast<size_t>(is_one_stream_ ? plan::Lane::kCompute : lane)];
+  }
+  // From now on, all lanes are the compute stream: for plans whose ops follow one another anyway.
+  void use_one_stream(bool is_one_stream) { is_one_stream_ = is_one_stream; }
   // Work that is issued to `lane` from now on starts after everything that has been issued to `other` so far.
   void wait_for(plan::Lane lane, plan::Lane other);
 
@@ -36,6 +40,7 @@ class StreamLanes final : public device::LaneSet {
   std::array<cudaStream_t, plan::kNumLanes> streams_;
   EventPtr joined_;
   std::vector<OpEvents> events_;  // grows to the number of ops of the largest plan
+  bool is_one_stream_ = false;
   bool records_times_ = false;
   // State for timing the last run: an event and the host's clock at the same moment, and the timed ops.
   EventPtr origin_;

@@ -1,6 +1,8 @@
 // Whole models on ranks that each have a GPU, compared with Hugging Face transformers and the CPU, and bit for bit with
 // other numbers of ranks and other plans. Ranks share a GPU if there are not enough.
+#include <algorithm>
 #include <chrono>
+#include <numeric>
 
 #include "engine/batch_run.h"
 #include "engine/strategy_choice.h"
@@ -217,6 +219,48 @@ TEST_F(CudaRanksTest, BatchesDecodeTheSameTokensAgain) {
   EXPECT_EQ(first.size(), 5U);
   EXPECT_EQ(tokens_of(5), first);
   EXPECT_EQ(tokens_of(1).size(), 1U);
+}
+
+// Decoding steps are recorded and run without the host where every rank has a GPU of its own, unless a number of stages
+// is asked for. The tokens are the same, also with different numbers of sequences on the ranks, and with none on one.
+TEST_F(CudaRanksTest, DecodingWithoutTheHostGivesTheSameTokens) {
+  const ModelFolder folder = open_model_folder(kModel, false);
+  const auto ids = text_ids(folder, 900);
+  const auto distinct = static_cast<int>(report_gpus().gpus.size()) >= 2;
+  for (const int num_sequences : {1, 2, 5, 8, 150}) {
+    std::vector<std::vector<int32_t>> first;
+    int64_t rows_with_host = 0;
+    for (const char* pipeline : {"1", "auto"}) {
+      test::ModelRanks ranks(folder, settings(2, pipeline));
+      BatchRun run(ranks.ranks(), folder.spec, 512);
+      for (int i = 0; i < num_sequences; ++i) {
+        const auto begin = ids.begin() + 5 * i;
+        run.add({begin, begin + 3 + i % 40}, 12 + i % 9);
+      }
+      while (run.prefill_step()) {
+      }
+      std::vector<std::vector<int32_t>> all(static_cast<size_t>(num_sequences));
+      const auto take = [&] {
+        for (const BatchSequence& sequence : run.take_finished()) all.at(sequence.id) = sequence.output;
+      };
+      while (run.decode_step()) take();
+      take();
+      EXPECT_TRUE(std::ranges::none_of(all, &std::vector<int32_t>::empty));
+      // Layers without the host count no rows.
+      int64_t rows = 0;
+      for (const auto& load : ranks.ranks().stats(0).load)
+        rows += std::accumulate(load.begin(), load.end(), int64_t{0});
+      if (first.empty()) {
+        first = all;
+        rows_with_host = rows;
+      } else if (distinct) {
+        EXPECT_LT(rows, rows_with_host);
+      } else {
+        EXPECT_EQ(rows, rows_with_host);
+      }
+      EXPECT_EQ(all, first) << num_sequences << " sequences, pipeline " << pipeline;
+    }
+  }
 }
 
 TEST_F(CudaRanksTest, DummyWeightsDoNotDependOnTheNumberOfRanks) {

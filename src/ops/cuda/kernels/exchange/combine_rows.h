@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "ops/cuda/kernels/exchange/move_rows.h"
+#include "ops/cuda/kernels/exchange/rank_flags.h"
 
 namespace eps::cuda {
 
@@ -28,15 +29,33 @@ struct SumPartialsParams {
 };
 void launch_sum_partials(const SumPartialsParams& params, cudaStream_t stream);
 
+// The same for all tokens of other ranks, of which each rank's partial sums are stored in its own memory. Then tells
+// the other ranks (RankFlag::kSums).
+struct SendSumsParams {
+  ExpertOutputs from;
+  TokenCounts counts;  // counts.tokens is not used
+  RankFlags flags;
+  const int32_t* num_tokens = nullptr;  // [num_ranks] in device memory
+  int most_others = 0;                  // an upper bound of the tokens of all other ranks
+  nv_bf16* to[kMaxRanks] = {};          // of each rank, [max_tokens, width]: its memory for the sums of this rank
+};
+void launch_send_sums(const SendSumsParams& params, cudaStream_t stream);
+
 struct FinishTokensParams {
   ExpertOutputs from;
   TokenCounts counts;
-  const nv_bf16* partials =
-      nullptr;  // [num_ranks, max_tokens, width] stored by the other ranks; this rank's own part is unused
+  // [num_ranks, max_tokens, width] stored by the other ranks; this rank's own part is unused
+  const nv_bf16* partials = nullptr;
   const nv_bf16* shared = nullptr;  // [tokens, width] or null
   nv_bf16* out = nullptr;           // [tokens, width], tokens of this rank
 };
 // out[t] = shared[t] + the token's sum over all experts, rounded once.
 void launch_finish_tokens(const FinishTokensParams& params, cudaStream_t stream);
+// The same, but first waits for the sums of all ranks, and then ends the layer (rank_flags.h). If the GPU gives up
+// waiting, the output is undefined.
+void launch_finish_few_tokens(const FinishTokensParams& params, const RankFlags& flags, cudaStream_t stream);
+
+// Makes the driver load the kernels that use flags, as load_few_token_kernels().
+void load_flag_sum_kernels();
 
 }  // namespace eps::cuda

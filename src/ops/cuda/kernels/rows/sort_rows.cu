@@ -4,6 +4,7 @@
 
 #include "ops/cuda/kernels/device/device_vector.h"
 #include "ops/cuda/kernels/device/overlapped_launch.h"
+#include "ops/cuda/kernels/device/warp_scan.cuh"
 
 namespace eps::cuda {
 namespace {
@@ -56,24 +57,6 @@ __global__ void __launch_bounds__(kThreads) count_experts_kernel(SortArgs p) {
   __syncthreads();
   for (int b = static_cast<int>(threadIdx.x); b < buckets; b += static_cast<int>(blockDim.x)) {
     p.counts[blockIdx.x * buckets + b] = count[b];
-  }
-}
-
-// Replaces values[i] by the sum of the values before it. Called by one warp.
-__device__ void exclusive_scan(int* values, int n) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  int carry = 0;
-  for (int begin = 0; begin < n; begin += kWarp) {
-    const int i = begin + lane;
-    const int value = i < n ? values[i] : 0;
-    int inclusive = value;
-#pragma unroll
-    for (int offset = 1; offset < kWarp; offset *= 2) {
-      const int other = __shfl_up_sync(~0U, inclusive, offset);
-      if (lane >= offset) inclusive += other;
-    }
-    if (i < n) values[i] = carry + inclusive - value;
-    carry += __shfl_sync(~0U, inclusive, kWarp - 1);
   }
 }
 
