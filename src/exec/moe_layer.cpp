@@ -57,9 +57,8 @@ MoeLayerRunner::MoeLayerRunner(ops::OpSet& ops, comm::Communicator& comm, const 
       shape_(planner.shape()),
       splits_experts_(strategy == plan::Strategy::kTpTp && comm.size() > 1),
       is_local_(is_local(ops, comm, strategy)),
-      may_run_without_host_(strategy == plan::Strategy::kDpEp &&
-                            (pipeline.mode == plan::PipelineOption::Mode::kAuto ||
-                             pipeline.mode == plan::PipelineOption::Mode::kOff)),
+      may_run_without_host_(strategy == plan::Strategy::kDpEp && (pipeline.mode == plan::PipelineOption::Mode::kAuto ||
+                                                                  pipeline.mode == plan::PipelineOption::Mode::kOff)),
       logits_(ops.memory()),
       topk_idx_(ops.memory()),
       topk_weight_(ops.memory()),

@@ -131,7 +131,7 @@ class MoeLayerRunner {
   bool splits_experts_;
   bool is_local_;
   MoeStats stats_;
-  bool may_run_without_host_;             // the pipeline option leaves the number of stages open, or excludes stages
+  bool may_run_without_host_;             // dp+ep, and no number of stages is asked for
   std::vector<int64_t> tokens_per_rank_;  // of the current step
   int64_t most_tokens_class_ = 1;         // the most tokens of a rank, rounded up to a power of two
   WithoutHost without_host_ = WithoutHost::kNo;
