@@ -9,7 +9,7 @@ using test::golden_names;
 using test::golden_tolerance;
 using test::relative_error;
 
-TEST(GoldenFiles, AreAllThere) { EXPECT_EQ(golden_names().size(), 46U); }
+TEST(GoldenFiles, AreAllThere) { EXPECT_EQ(golden_names().size(), 48U); }
 
 class GoldenTest : public ::testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenTest, ::testing::ValuesIn(golden_names()),
