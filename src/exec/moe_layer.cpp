@@ -6,7 +6,6 @@
 #include <cstring>
 #include <exception>
 #include <limits>
-#include <numeric>
 #include <utility>
 
 #include "base/clock.h"
@@ -62,9 +61,7 @@ MoeLayerRunner::MoeLayerRunner(ops::OpSet& ops, comm::Communicator& comm, const 
       logits_(ops.memory()),
       topk_idx_(ops.memory()),
       topk_weight_(ops.memory()),
-      rows_(is_local_ && splits_experts_ ? ops.make_row_collectives(comm) : nullptr),
-      all_x_(ops.memory()),
-      partial_(ops.memory()) {}
+      split_rows_(is_local_ && splits_experts_ ? std::make_unique<SplitRows>(ops, comm) : nullptr) {}
 
 void MoeLayerRunner::begin_step(std::span<const int64_t> tokens_per_rank, int top_k) {
   tokens_per_rank_.assign(tokens_per_rank.begin(), tokens_per_rank.end());
@@ -72,6 +69,7 @@ void MoeLayerRunner::begin_step(std::span<const int64_t> tokens_per_rank, int to
   const int64_t most = tokens_per_rank_.empty() ? 0 : std::ranges::max(tokens_per_rank_);
   most_tokens_class_ = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(1, most))));
   if (peer_) peer_->begin_step(tokens_per_rank_, top_k, shape_.hidden);
+  if (split_rows_) split_rows_->begin_step(tokens_per_rank_);
 }
 
 bool MoeLayerRunner::can_run_without_host() const {
@@ -85,7 +83,7 @@ void MoeLayerRunner::check_peers() const {
 
 void MoeLayerRunner::wait() noexcept {
   if (peer_) peer_->wait();
-  if (!rows_) return;
+  if (!split_rows_) return;
   try {
     ops_.wait();
   } catch (const std::exception&) {  // the device has failed, so that nothing is running any more
@@ -221,16 +219,9 @@ void MoeLayerRunner::run_local(ops::LocalMoe& local, int layer, const ops::GateP
                                MutableTensorView out) {
   const int64_t begin = now_ns();
   const MutableTensorView own_out = out;
-  if (rows_) {
-    const auto rank = static_cast<size_t>(comm_.rank());
-    const int64_t first =
-        std::accumulate(tokens_per_rank_.begin(), tokens_per_rank_.begin() + comm_.rank(), int64_t{0});
-    const int64_t total = std::accumulate(tokens_per_rank_.begin(), tokens_per_rank_.end(), int64_t{0});
-    const MutableTensorView all = all_x_.view(x.dtype(), {total, x.dim(1)});
-    ops_.copy(x, all.rows(first, first + tokens_per_rank_[rank]));
-    rows_->all_gather(tokens_per_rank_, all);
-    x = all;
-    out = partial_.view(own_out.dtype(), {total, own_out.dim(1)});
+  if (split_rows_) {
+    x = split_rows_->enter(x);
+    out = split_rows_->output(own_out);
   }
   local.route(gate, router_logits(gate, router, x), router.correction);
   ops::LocalKernels kernels = kFewTokenKernels;
@@ -248,7 +239,7 @@ void MoeLayerRunner::run_local(ops::LocalMoe& local, int layer, const ops::GateP
   }
   count_local(kernels, 1);
   local.run(weights, kernels, x, out);
-  if (rows_) rows_->reduce_scatter(tokens_per_rank_, out, own_out);
+  if (split_rows_) split_rows_->leave(own_out);
   if (trace_ == nullptr) return;
   // Without a trace the times are not measured, because that requires waiting for the device.
   ops_.wait();

@@ -10,10 +10,10 @@
 #include "epsmoe/error.h"
 #include "exec/host_layer.h"
 #include "exec/moe_executor.h"
+#include "exec/split_rows.h"
 #include "exec/trace.h"
 #include "ops/local_moe.h"
 #include "ops/peer_layer.h"
-#include "ops/row_collectives.h"
 #include "plan/plan_cache.h"
 
 namespace eps::exec {
@@ -137,8 +137,7 @@ class MoeLayerRunner {
   WithoutHost without_host_ = WithoutHost::kNo;
   std::vector<moe::Routing> routing_;  // of the current layer, if it is routed on the host
   Buffer logits_, topk_idx_, topk_weight_;
-  std::unique_ptr<ops::RowCollectives> rows_;  // of local layers with split experts
-  Buffer all_x_, partial_;                     // [tokens of all ranks, H]
+  std::unique_ptr<SplitRows> split_rows_;  // of local layers with split experts
   std::vector<float> host_logits_;
 };
 

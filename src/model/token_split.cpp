@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "comm/collectives.h"
-#include "ops/row_collectives.h"
+#include "exec/split_rows.h"
 
 namespace eps::model {
 namespace {
@@ -42,64 +42,20 @@ class OwnSequences final : public TokenSplit {
   WholeBlock whole_;
 };
 
-// Rows in host memory, by messages of one channel.
-class HostRows final : public ops::RowCollectives {
- public:
-  HostRows(comm::Communicator& comm, comm::Channel channel) : collectives_(comm, channel) {}
-
-  void all_gather(std::span<const int64_t> rows_per_rank, MutableTensorView rows) override {
-    collectives_.all_gather(comm::RowShares(rows_per_rank), rows);
-  }
-  void reduce_scatter(std::span<const int64_t> rows_per_rank, TensorView partial, MutableTensorView out) override {
-    collectives_.reduce_scatter(comm::RowShares(rows_per_rank), partial, out);
-  }
-
- private:
-  comm::Collectives collectives_;
-};
-
 // Of blocks whose weights are split: by heads, or by inner size.
 class SplitBlock final : public BlockExchange {
  public:
-  SplitBlock(ops::OpSet& ops, comm::Communicator& comm)
-      : ops_(ops),
-        rank_(static_cast<size_t>(comm.rank())),
-        gather_(ops.make_row_collectives(comm)),
-        inputs_(ops.memory()),
-        outputs_(ops.memory()) {
-    add_up_ = gather_;
-    if (gather_ != nullptr) return;
-    gather_ = std::make_shared<HostRows>(comm, comm::Channel::kDispatch);
-    add_up_ = std::make_shared<HostRows>(comm, comm::Channel::kCombine);
-  }
+  SplitBlock(ops::OpSet& ops, comm::Communicator& comm) : rows_(ops, comm) {}
 
   // `rows_per_rank` stays valid during the step.
-  void begin_step(std::span<const int64_t> rows_per_rank) {
-    rows_per_rank_ = rows_per_rank;
-    first_ = std::accumulate(rows_per_rank.begin(), rows_per_rank.begin() + static_cast<int64_t>(rank_), int64_t{0});
-    num_rows_ = std::accumulate(rows_per_rank.begin(), rows_per_rank.end(), int64_t{0});
-  }
+  void begin_step(std::span<const int64_t> rows_per_rank) { rows_.begin_step(rows_per_rank); }
 
-  TensorView enter(TensorView x) override {
-    const MutableTensorView all = inputs_.view(x.dtype(), {num_rows_, x.dim(1)});
-    ops_.copy(x, all.rows(first_, first_ + rows_per_rank_[rank_]));
-    gather_->all_gather(rows_per_rank_, all);
-    return all;
-  }
-  MutableTensorView output(MutableTensorView out) override {
-    return partial_ = outputs_.view(out.dtype(), {num_rows_, out.dim(1)});
-  }
-  void leave(MutableTensorView out) override { add_up_->reduce_scatter(rows_per_rank_, partial_, out); }
+  TensorView enter(TensorView x) override { return rows_.enter(x); }
+  MutableTensorView output(MutableTensorView out) override { return rows_.output(out); }
+  void leave(MutableTensorView out) override { rows_.leave(out); }
 
  private:
-  ops::OpSet& ops_;
-  size_t rank_;
-  std::shared_ptr<ops::RowCollectives> gather_, add_up_;  // one object where both use the same stream
-  std::span<const int64_t> rows_per_rank_;                // of the current step
-  int64_t first_ = 0;
-  int64_t num_rows_ = 0;
-  Buffer inputs_, outputs_;
-  MutableTensorView partial_;  // [T, H]
+  exec::SplitRows rows_;
 };
 
 class SharedSequences final : public TokenSplit {
