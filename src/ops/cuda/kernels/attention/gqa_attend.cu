@@ -5,6 +5,7 @@
 
 #include "ops/cuda/kernels/device/device_vector.h"
 #include "ops/cuda/kernels/device/overlapped_launch.h"
+#include "ops/cuda/kernels/device/sm_count.h"
 
 // A warp multiplies with mma.m16n8k16: 16 rows of queries with tiles of 16 keys, then 16 rows of probabilities with the
 // same 16 values. Neither keys nor values pass through shared memory, because terms of a product may be in any order
@@ -439,10 +440,7 @@ int64_t num_tiles(const GqaAttendShape& shape, const GqaDims& dims) {
 
 // As many blocks as there are SMs, because one is resident on each.
 int num_splits(const GqaAttendShape& shape, const GqaDims& dims) {
-  int device = 0;
-  int num_sms = 0;
-  EPS_CUDA(cudaGetDevice(&device));
-  EPS_CUDA(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device));
+  const int num_sms = count_sms();
   const int64_t units = std::max<int64_t>(1, num_tiles(shape, dims) * shape.num_sequences);
   return static_cast<int>(std::clamp<int64_t>(num_sms / units, 1, kMaxSplits));
 }

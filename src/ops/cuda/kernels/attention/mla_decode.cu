@@ -6,6 +6,7 @@
 #include "ops/cuda/kernels/attention/mla_decode_absorb.cuh"
 #include "ops/cuda/kernels/attention/mla_decode_attend.cuh"
 #include "ops/cuda/kernels/attention/mla_decode_project.cuh"
+#include "ops/cuda/kernels/device/sm_count.h"
 
 // Three kernels:
 //   absorb_query   q_lat[t, h] = W_ukᵀ[h] · q_nope[t, h]
@@ -37,10 +38,7 @@ int row_tiles(const MlaDims& dims, const MlaDecodeShape& shape) {
 // Returns the number of splits per context with the shortest total time on this many multiprocessors, if all contexts
 // have equal length. A wave takes 1 / splits of a context's time plus a constant.
 int num_splits(const MlaDims& dims, const MlaDecodeShape& shape) {
-  int device = 0;
-  int num_sms = 0;
-  EPS_CUDA(cudaGetDevice(&device));
-  EPS_CUDA(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device));
+  const int num_sms = count_sms();
   constexpr double kWaveCost =
       0.03;  // roughly the time to start a CTA and write its partial sum, relative to a context of 2k
   const int64_t ctas = int64_t{shape.num_sequences} * row_tiles(dims, shape);

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "ops/cuda/kernels/device/overlapped_launch.h"
+#include "ops/cuda/kernels/device/sm_count.h"
 #include "ops/cuda/kernels/exchange/combine_rows.h"
 #include "ops/cuda/kernels/exchange/rank_flags.cuh"
 #include "ops/cuda/kernels/exchange/token_sum.cuh"
@@ -278,14 +279,6 @@ __global__ void __launch_bounds__(kWarps* kWarp, kBlocksPerSm)
     next_token = token_after;
   }
   Sums::end(p);
-}
-
-int count_sms() {
-  int device = 0;
-  int sms = 0;
-  EPS_CUDA(cudaGetDevice(&device));
-  EPS_CUDA(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
-  return sms;
 }
 
 // `least_blocks`: 1 if the kernel has to run even without tokens.

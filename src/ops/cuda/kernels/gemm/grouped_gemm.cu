@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "ops/cuda/kernels/device/sm_count.h"
 #include "ops/cuda/kernels/gemm/grouped_gemm_kernel.cuh"
 
 namespace eps::cuda {
@@ -163,14 +164,7 @@ GroupedWeight make_grouped_weight(const nv_bf16* data, int num_groups, int64_t n
   return weight;
 }
 
-int resolve_sms(int num_sms) {
-  if (num_sms > 0) return num_sms;
-  int device = 0;
-  int sms = 0;
-  EPS_CUDA(cudaGetDevice(&device));
-  EPS_CUDA(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
-  return sms;
-}
+int resolve_sms(int num_sms) { return num_sms > 0 ? num_sms : count_sms(); }
 
 void launch_grouped_gemm(const GroupedGemmParams& call, cudaStream_t stream) {
   const GroupedWeight& w = *call.weight;

@@ -13,6 +13,7 @@
 
 #include "ops/cuda/kernels/device/device_vector.h"
 #include "ops/cuda/kernels/device/overlapped_launch.h"
+#include "ops/cuda/kernels/device/sm_count.h"
 
 namespace eps::cuda::small_tile {
 
@@ -160,11 +161,7 @@ __device__ __forceinline__ bool is_first_lane() { return threadIdx.x % kWarp == 
 
 // As many blocks as can be resident at once. Each processes several tiles, so that its loads never pause.
 inline dim3 resident_grid(int64_t tiles) {
-  int device = 0;
-  int sms = 0;
-  EPS_CUDA(cudaGetDevice(&device));
-  EPS_CUDA(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
-  return dim3(static_cast<unsigned>(std::min<int64_t>(tiles, int64_t{sms} * kBlocksPerSm)));
+  return dim3(static_cast<unsigned>(std::min<int64_t>(tiles, int64_t{count_sms()} * kBlocksPerSm)));
 }
 
 inline dim3 warp_grid(int64_t warps) { return dim3(static_cast<unsigned>(ceil_div(warps, kWarps))); }
