@@ -57,7 +57,7 @@ void CudaLocalMoe::route(const ops::GateParams& gate, TensorView logits, TensorV
   auto* idx = view_of<int32_t>(idx_memory_, num_rows());
   auto* weight = view_of<float>(weight_memory_, num_rows());
   launch_select_experts({.logits = logits.as<const float>(),
-                         .correction = correction ? correction.as<const float>() : nullptr,
+                         .correction = correction.as<const float>(),
                          .gate = gate,
                          .rows = num_tokens_,
                          .idx = idx,

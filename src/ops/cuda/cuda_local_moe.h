@@ -39,8 +39,8 @@ class CudaLocalMoe final : public ops::LocalMoe {
     int64_t inner = 0;
 
     bool has_shared() const { return all->shared_down != nullptr; }
-    const float* gate_up_bias() const { return all->gate_up_bias ? all->gate_up_bias.as<const float>() : nullptr; }
-    const float* down_bias() const { return all->down_bias ? all->down_bias.as<const float>() : nullptr; }
+    const float* gate_up_bias() const { return all->gate_up_bias.as<const float>(); }
+    const float* down_bias() const { return all->down_bias.as<const float>(); }
   };
   static Experts find_experts(const ops::MoeWeights& weights);
   bool uses_small_kernels() const;

@@ -319,8 +319,8 @@ class CudaOps final : public ops::OpSet {
                         .num_heads = params.num_heads,
                         .num_kv_heads = params.num_kv_heads,
                         .head_dim = params.head_dim,
-                        .q_norm = norms.q ? norms.q.as<const float>() : nullptr,
-                        .k_norm = norms.k ? norms.k.as<const float>() : nullptr,
+                        .q_norm = norms.q.as<const float>(),
+                        .k_norm = norms.k.as<const float>(),
                         .eps = norms.eps,
                         .rope_dim = table.rope_dim,
                         .table = table_of(table),
@@ -336,7 +336,7 @@ class CudaOps final : public ops::OpSet {
     const auto sequences = step_.host_sequences();
     const GqaCall call{.dims = to_gqa_dims(params),
                        .window = window,
-                       .sinks = sinks ? sinks.as<const float>() : nullptr,
+                       .sinks = sinks.as<const float>(),
                        .layer = layer,
                        .q = bf16_of(q),
                        .out = bf16_of(out)};
@@ -349,7 +349,7 @@ class CudaOps final : public ops::OpSet {
   void gate(const ops::GateParams& params, TensorView logits, TensorView correction, MutableTensorView topk_idx,
             MutableTensorView topk_weight) override {
     launch_select_experts({.logits = logits.as<const float>(),
-                           .correction = correction ? correction.as<const float>() : nullptr,
+                           .correction = correction.as<const float>(),
                            .gate = params,
                            .rows = logits.dim(0),
                            .idx = topk_idx.as<int32_t>(),

@@ -8,8 +8,6 @@
 namespace eps::cuda {
 namespace {
 
-static_assert(GqaAttention::kMaxHeadDim == kMaxGqaHeadDim);
-
 std::vector<AttentionRun> runs_of(const GqaDims& dims, std::span<const DeviceSequence> sequences) {
   return group_sequences(sequences, [&dims](const DeviceSequence& s) {
     const bool is_prompt = s.q_count > GqaAttention::kMaxDecodeQueries;

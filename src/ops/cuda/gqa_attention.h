@@ -21,7 +21,7 @@ class GqaAttention {
   GqaAttention(SdpaPlans& plans, MemoryResource& memory) : prefill_(plans), parts_(memory), arrived_(memory) {}
 
   // The largest head dimension that is supported.
-  static constexpr int kMaxHeadDim = 128;
+  static constexpr int kMaxHeadDim = kMaxGqaHeadDim;
 
   // The workspace that run() needs for these sequences. Also allocates what it keeps between calls.
   //

@@ -128,7 +128,7 @@ void CudaPeerLayer::route(const ops::GateParams& gate, TensorView logits, Tensor
   auto* idx = data_of<int32_t>(memory_.own_idx);
   auto* weight = data_of<float>(memory_.own_weight);
   launch_select_experts({.logits = logits.as<const float>(),
-                         .correction = correction ? correction.as<const float>() : nullptr,
+                         .correction = correction.as<const float>(),
                          .gate = gate,
                          .rows = logits.dim(0),
                          .idx = idx,
@@ -522,7 +522,7 @@ void CudaPeerLayer::gate_up(int stage) {
   auto* gate_up = data_of<nv_bf16>(memory_.gate_up);
   run_experts(stage, *up_pool_, GroupedEpilogue::kStore, x, gate_up, gemm_sms(stage));
   launch_expert_swiglu({.gate_up = gate_up,
-                        .bias = weights_->gate_up_bias ? weights_->gate_up_bias.as<const float>() : nullptr,
+                        .bias = weights_->gate_up_bias.as<const float>(),
                         .swiglu = weights_->swiglu,
                         .groups = groups(stage),
                         .width = static_cast<int>(down_pool_->k),
